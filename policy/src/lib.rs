@@ -1,0 +1,2 @@
+//! Every decision of Tidegate, pure.
+#![no_std]
