@@ -1,2 +1,32 @@
-//! Every decision of Tidegate, pure.
+//! Every decision of Tidegate, pure: configuration, matching, identities, limits, modes, audit
+//! records, the per-request exchange, and the messages between filter and gateway.
+//!
+//! Nothing here knows proxy-wasm, HTTP servers, Redis, clocks, randomness or logs: time and entropy
+//! come in as values, verdicts go out as values. `no_std` makes that a matter of compiling rather
+//! than of discipline.
 #![no_std]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::as_conversions
+    )
+)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod audit;
+pub mod config;
+pub mod gcra;
+pub mod identity;
+pub mod matching;
+pub mod mode;
+pub mod reason;
+pub mod scope;
+pub mod wire;

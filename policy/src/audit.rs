@@ -1,0 +1,68 @@
+//! Owns the schema of audit events and the interface they leave by. Knows neither the chain nor
+//! where events are kept.
+//!
+//! Source: 01-product D; the field names are those of the chain's records, so that the chain only
+//! adds `seq`, `prev` and `key_version`.
+
+use alloc::string::String;
+
+use serde::{Deserialize, Serialize};
+
+use crate::scope::{Region, Tenant};
+
+/// How long a decision waits for its event (01-product D2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The decision waits until the event is stored.
+    Sync,
+    /// The event is handed over and acknowledged later; loss is counted.
+    Async,
+    /// Only a share of the events is recorded.
+    Sampled,
+}
+
+/// What happened, as an auditor names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// A request was denied by a limit.
+    Deny,
+    /// A request was refused because the gateway's bound was reached.
+    Overload,
+    /// A filter was refused: credentials, region, deadlines, version.
+    RefuseCaller,
+    /// An administrator read or changed something.
+    Admin,
+    /// The gateway started or stopped.
+    Lifecycle,
+}
+
+/// One event. Personal data does not belong in it: subjects stay in the store's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEvent {
+    /// Unique: the decision's id, or one made for the event.
+    pub id: String,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub ts_ms: u64,
+    /// The gateway's region.
+    pub region: Region,
+    /// Who did it: `filter`, `gateway`, or the name behind an administrator's token.
+    pub actor: String,
+    /// Whose request it was.
+    pub tenant: Tenant,
+    /// What happened.
+    pub action: Action,
+    /// How it ended: a [`crate::reason::Reason`]'s text, or `ok`.
+    pub outcome: String,
+    /// What a reader needs beyond that; no personal data.
+    pub detail: String,
+    /// How durable the event has to be.
+    pub durability: Durability,
+}
+
+/// Where events go. The first sink logs and counts; the chain takes its place later.
+pub trait AuditSink {
+    /// Takes one event. Must not block: a `sync` event gets a path of its own with the chain.
+    fn record(&self, event: AuditEvent);
+}

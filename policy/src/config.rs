@@ -1,0 +1,104 @@
+//! Owns the configuration: from a JSON document to a checked value, or to every problem in it at
+//! once. Knows neither where the document comes from nor what a host does with the problems.
+//!
+//! Two stages: [`tree`] keeps the document as written (spans, duplicate keys, numbers as text);
+//! [`read`] walks it and leaves a [`Config`] behind which nothing sees the raw form any more.
+//! Source of the shape: 01-product, "Gateway config authors".
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::gcra::Quota;
+use crate::identity::Identity;
+use crate::matching::Matcher;
+use crate::mode::Mode;
+
+pub mod diagnostic;
+mod duration;
+mod read;
+mod reader;
+mod suggest;
+mod tree;
+
+pub use diagnostic::{Diagnostic, Severity};
+
+/// The longest document that is read.
+pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How to reach the gateway.
+    pub gateway: Gateway,
+    /// The policies, in the order of the document.
+    pub policies: Vec<Policy>,
+}
+
+/// How the filter reaches the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// The name of the Envoy cluster.
+    pub cluster: String,
+    /// How long a callout may take, in ms; 1 to 60,000, default 45 (01-product A4).
+    pub timeout_ms: u32,
+    /// The environment variable that holds the bearer token, if one is used.
+    pub token_env: Option<String>,
+}
+
+/// One policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Unique; 1 to 63 of `a-z 0-9 _ -`, since it names metrics and keys.
+    pub name: String,
+    /// Which requests fall under it.
+    pub matcher: Matcher,
+    /// The limits; every one has to admit.
+    pub rate_limits: Vec<RateLimit>,
+    /// What to do when no verdict can be had.
+    pub on_unavailable: Rung,
+    /// What the document says; flags and the kill switch may override it.
+    pub mode: Mode,
+}
+
+/// One rate limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Unique within its policy.
+    pub name: String,
+    /// `policy.limit`: unique within the configuration.
+    pub id: String,
+    /// Who is counted.
+    pub by: Identity,
+    /// How much.
+    pub quota: Quota,
+}
+
+/// The last resort of a policy that gets no verdict (01-product A4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rung {
+    /// The request goes on, counted.
+    Allow,
+    /// The request is refused with 503.
+    Deny,
+}
+
+/// What reading a document gave: a configuration, if there was no error, and what to say about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// The configuration; `None` if any diagnostic is an error.
+    pub config: Option<Config>,
+    /// Every problem, in the order of the document.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads a document.
+    pub fn read(document: &str) -> Reading {
+        read::document(document)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,381 @@
+//! Owns the fields: what each may hold and what to write when it does not. The only place that
+//! turns a document into a [`Config`].
+
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::diagnostic::Severity;
+use super::reader::{At, Reader};
+use super::suggest::nearest;
+use super::{
+    Config, DOCUMENT_BYTES_MAX, Gateway, Policy, RateLimit, Reading, Rung, duration, tree,
+};
+use crate::gcra::Quota;
+use crate::identity::Identity;
+use crate::matching::{BadPattern, Matcher, PathPattern};
+use crate::mode::Mode;
+
+/// Limits per policy: all that apply to one request travel in one message.
+const LIMITS_PER_POLICY_MAX: usize = 8;
+/// Policies per document: each defines metrics in every Envoy worker.
+const POLICIES_MAX: usize = 10_000;
+const NAME_LEN_MAX: usize = 63;
+/// What the callout may take (01-product A4): pool wait 15 < gateway deadline 30 < this < 50.
+const TIMEOUT_MS_DEFAULT: u32 = 45;
+const METHODS: &[&str] =
+    &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+pub(super) fn document(document: &str) -> Reading {
+    let reader = Reader::new(document);
+    let config = parsed(&reader, document);
+    let diagnostics = reader.finish();
+    let clean = diagnostics.iter().all(|d| d.severity != Severity::Error);
+    Reading { config: config.filter(|_| clean), diagnostics }
+}
+
+fn parsed(reader: &Reader<'_>, document: &str) -> Option<Config> {
+    if document.len() > DOCUMENT_BYTES_MAX {
+        let problem = format!("the document has {} bytes", document.len());
+        let remedy = format!("keep it below {DOCUMENT_BYTES_MAX}");
+        reader.note(Severity::Error, String::new(), problem, remedy, 0..0);
+        return None;
+    }
+    match tree::parse(document) {
+        Ok(root) => config(&reader.root(&root)),
+        Err(no) => {
+            reader.note(Severity::Error, String::new(), no.problem, no.remedy.to_owned(), no.span);
+            None
+        }
+    }
+}
+
+fn config(at: &At<'_, '_>) -> Option<Config> {
+    let table = at.table(
+        &["version", "gateway", "policies"],
+        "write a table with version, gateway and policies",
+    )?;
+    let version = table.must("version", "write \"version\": 1").and_then(|at| version(&at));
+    let gateway = table
+        .must("gateway", "write \"gateway\": {\"cluster\": \"tidegate\"}")
+        .and_then(|at| gateway(&at));
+    let policies = table
+        .must("policies", "write a list of policies; an empty one decides nothing")
+        .and_then(|at| policies(&at));
+    version?;
+    Some(Config { gateway: gateway?, policies: policies? })
+}
+
+fn version(at: &At<'_, '_>) -> Option<u32> {
+    at.whole(1, 1)
+}
+
+fn gateway(at: &At<'_, '_>) -> Option<Gateway> {
+    let table = at.table(&["cluster", "timeout", "token"], "write {\"cluster\": \"tidegate\"}")?;
+    let cluster =
+        table.must("cluster", "name the Envoy cluster that leads to the gateway").and_then(|at| {
+            let text = at.text("name an Envoy cluster")?;
+            let sound =
+                !text.is_empty() && text.len() <= 255 && text.bytes().all(|b| b.is_ascii_graphic());
+            if !sound {
+                at.is_no("cluster name", "write 1 to 255 visible ASCII characters");
+            }
+            sound.then(|| text.to_owned())
+        });
+    let timeout_ms = match table.get("timeout") {
+        None => Some(TIMEOUT_MS_DEFAULT),
+        Some(at) => duration_ms(&at, 1, 60_000, "write 45ms, or another duration from 1ms to 1m")
+            .and_then(|ms| u32::try_from(ms).ok()),
+    };
+    let token_env = match table.get("token") {
+        None => Some(None),
+        Some(at) => token(&at).map(Some),
+    };
+    Some(Gateway { cluster: cluster?, timeout_ms: timeout_ms?, token_env: token_env? })
+}
+
+fn token(at: &At<'_, '_>) -> Option<String> {
+    const REMEDY: &str = "write {\"env\": \"TIDEGATE_TOKEN\"}: secrets stay out of the document";
+    let table = at.table(&["env"], REMEDY)?;
+    let env = table.must("env", REMEDY)?;
+    let name = env.text("name an environment variable")?;
+    let sound = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && name.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+    if !sound {
+        env.is_no("name of an environment variable", "write letters, digits and _");
+    }
+    sound.then(|| name.to_owned())
+}
+
+fn policies(at: &At<'_, '_>) -> Option<Vec<Policy>> {
+    let items = at.list("write a list of policies")?;
+    if items.len() > POLICIES_MAX {
+        at.wrong(format!("{} policies", items.len()), format!("keep them below {POLICIES_MAX}"));
+        return None;
+    }
+    let mut names = BTreeSet::new();
+    // Every policy is read before any is missed, so that all problems are told at once.
+    let read: Vec<Option<Policy>> = items.iter().map(|at| policy(at, &mut names)).collect();
+    read.into_iter().collect()
+}
+
+fn policy(at: &At<'_, '_>, names: &mut BTreeSet<String>) -> Option<Policy> {
+    let known = ["name", "match", "rate_limits", "on_unavailable"];
+    let table = at.table(&known, "write a table with name, match and rate_limits")?;
+    let name = table.must("name", "name the policy").and_then(|at| unique_name(&at, names));
+    let matcher = table
+        .must("match", "write {\"path\": \"/**\"} for every request")
+        .and_then(|at| matcher(&at));
+    let label = name.clone().unwrap_or_default();
+    let limits = table
+        .must("rate_limits", "write at least one rate limit: a policy without any does nothing")
+        .and_then(|at| rate_limits(&at, &label));
+    let rung = match table.get("on_unavailable") {
+        None => Some(Rung::Deny),
+        Some(at) => on_unavailable(&at),
+    };
+    Some(Policy {
+        name: name?,
+        matcher: matcher?,
+        rate_limits: limits?,
+        on_unavailable: rung?,
+        mode: Mode::Enforce,
+    })
+}
+
+fn unique_name(at: &At<'_, '_>, taken: &mut BTreeSet<String>) -> Option<String> {
+    let remedy = format!("write 1 to {NAME_LEN_MAX} of a-z 0-9 _ -");
+    let text = at.text(&remedy)?;
+    let sound = !text.is_empty()
+        && text.len() <= NAME_LEN_MAX
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
+    if !sound {
+        at.is_no("name", remedy);
+        return None;
+    }
+    if !taken.insert(text.to_owned()) {
+        at.wrong(
+            format!("the name {text:?} is taken"),
+            "give each its own: names are part of keys and metrics",
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn matcher(at: &At<'_, '_>) -> Option<Matcher> {
+    let table = at.table(&["path", "methods"], "write {\"path\": \"/api/**\"}")?;
+    let path = table.must("path", "write \"/**\" for every path").and_then(|at| pattern(&at));
+    let methods = match table.get("methods") {
+        None => Some(None),
+        Some(at) => methods(&at).map(Some),
+    };
+    Some(Matcher { path: path?, methods: methods? })
+}
+
+fn pattern(at: &At<'_, '_>) -> Option<PathPattern> {
+    let text = at.text("write a path such as \"/api/**\"")?;
+    let remedy = match PathPattern::parse(text) {
+        Ok(pattern) => return Some(pattern),
+        Err(BadPattern::NoSlash) => "begin with /",
+        Err(BadPattern::Star) => "write * only in a closing /**",
+        Err(BadPattern::Template) => {
+            "templates such as {id} are not part of this version; end the path before it with /**"
+        }
+        Err(BadPattern::Character) => {
+            "write visible ASCII without ? and #; percent-encode the rest"
+        }
+    };
+    at.is_no("path pattern", remedy);
+    None
+}
+
+fn methods(at: &At<'_, '_>) -> Option<Vec<String>> {
+    let items = at.list("write [\"GET\", \"POST\"], or leave it out for every method")?;
+    if items.is_empty() {
+        at.wrong(
+            "no method, so the policy would never match",
+            "name some, or leave the field out for every method",
+        );
+        return None;
+    }
+    let read: Vec<Option<String>> = items.iter().map(method).collect();
+    read.into_iter().collect()
+}
+
+fn method(at: &At<'_, '_>) -> Option<String> {
+    let text = at.text("write a method such as \"GET\"")?;
+    let token = !text.is_empty()
+        && text.len() <= 32
+        && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+    if !token {
+        let upper = text.to_ascii_uppercase();
+        let remedy = match nearest(&upper, METHODS) {
+            Some(word) => format!("did you mean {word:?}? Methods are written in capitals"),
+            None => "write a method in capitals, such as \"GET\"".to_owned(),
+        };
+        at.is_no("method", remedy);
+    }
+    token.then(|| text.to_owned())
+}
+
+fn rate_limits(at: &At<'_, '_>, policy: &str) -> Option<Vec<RateLimit>> {
+    let items = at.list("write a list of rate limits")?;
+    if items.is_empty() || items.len() > LIMITS_PER_POLICY_MAX {
+        at.wrong(
+            format!("{} rate limits", items.len()),
+            format!("write 1 to {LIMITS_PER_POLICY_MAX}"),
+        );
+        return None;
+    }
+    let mut names = BTreeSet::new();
+    let read: Vec<Option<RateLimit>> =
+        items.iter().map(|at| rate_limit(at, policy, &mut names)).collect();
+    read.into_iter().collect()
+}
+
+fn rate_limit(at: &At<'_, '_>, policy: &str, names: &mut BTreeSet<String>) -> Option<RateLimit> {
+    let known = ["name", "by", "limit", "per", "burst"];
+    let table = at.table(&known, "write a table with name, by, limit and per")?;
+    let name = table.must("name", "name the limit").and_then(|at| unique_name(&at, names));
+    let by = table
+        .must("by", "write \"ip\" or {\"header\": \"x-api-key\"}")
+        .and_then(|at| identity(&at));
+    let limit_at = table.must("limit", "write how many requests a period admits");
+    let limit = limit_at.as_ref().and_then(|at| at.whole(1, 1_000_000_000));
+    let per_ms = table.must("per", "write \"minute\", or 30s, 5m, 1h, day").and_then(|at| {
+        let remedy = "write \"minute\", or 30s, 5m, 1h, day";
+        duration_ms(&at, 1, 366 * 86_400_000, remedy)
+    });
+    let burst = match table.get("burst") {
+        None => limit,
+        Some(at) => at.whole(1, 1_000_000_000),
+    };
+    let (name, by, limit, per_ms, burst) = (name?, by?, limit?, per_ms?, burst?);
+    match Quota::new(limit, per_ms.saturating_mul(1_000), burst) {
+        Ok(quota) => Some(RateLimit { id: format!("{policy}.{name}"), name, by, quota }),
+        Err(bad) => {
+            let at = limit_at.as_ref().unwrap_or(at);
+            at.wrong(
+                format!("{limit} per {per_ms} ms with a burst of {burst} cannot be kept"),
+                format!("{bad}"),
+            );
+            None
+        }
+    }
+}
+
+fn identity(at: &At<'_, '_>) -> Option<Identity> {
+    const V6_PREFIX_DEFAULT: u8 = 64;
+    const REMEDY: &str =
+        "write \"ip\", {\"ip\": {\"v6_prefix\": 64}} or {\"header\": \"x-api-key\"}";
+    if at.is_text() {
+        return match at.text(REMEDY)? {
+            "ip" => Some(Identity::Ip { v6_prefix: V6_PREFIX_DEFAULT }),
+            _ => {
+                at.is_no("identity", REMEDY);
+                None
+            }
+        };
+    }
+    if at.is_list() {
+        at.wrong("combined identities are not part of this version", REMEDY);
+        return None;
+    }
+    let table = at.table(&["ip", "header"], REMEDY)?;
+    match (table.get("ip"), table.get("header")) {
+        (Some(ip), None) => {
+            let inner = ip.table(&["v6_prefix"], "write {\"v6_prefix\": 64}, or {}")?;
+            let v6_prefix = match inner.get("v6_prefix") {
+                None => Some(V6_PREFIX_DEFAULT),
+                Some(at) => at.whole(1, 128).and_then(|n| u8::try_from(n).ok()),
+            };
+            Some(Identity::Ip { v6_prefix: v6_prefix? })
+        }
+        (None, Some(header)) => header_name(&header).map(|name| Identity::Header { name }),
+        (Some(_), Some(_)) | (None, None) => {
+            at.wrong("an identity has exactly one source", REMEDY);
+            None
+        }
+    }
+}
+
+fn header_name(at: &At<'_, '_>) -> Option<String> {
+    let text = at.text("name a header")?;
+    let sound = !text.is_empty()
+        && text.len() <= 128
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    if !sound {
+        at.is_no(
+            "header name",
+            "write a header's name such as \"x-api-key\"; :path and the like are no identity",
+        );
+    }
+    sound.then(|| text.to_ascii_lowercase())
+}
+
+fn on_unavailable(at: &At<'_, '_>) -> Option<Rung> {
+    const REMEDY: &str = "write [\"deny\"] or [\"allow\"]";
+    let items = at.list(REMEDY)?;
+    let rungs: Vec<Option<Rung>> = items.iter().map(rung).collect();
+    let rungs: Vec<Rung> = rungs.into_iter().collect::<Option<_>>()?;
+    match rungs.as_slice() {
+        [rung] => Some(*rung),
+        [] => {
+            at.wrong("no rung: what should become of the request?", REMEDY);
+            None
+        }
+        [_, ..] => {
+            at.wrong("a rung after \"allow\" or \"deny\" is never reached", "keep the first");
+            None
+        }
+    }
+}
+
+fn rung(at: &At<'_, '_>) -> Option<Rung> {
+    match at.text("write \"deny\" or \"allow\"")? {
+        "allow" => Some(Rung::Allow),
+        "deny" => Some(Rung::Deny),
+        later @ ("lease" | "local_share") => {
+            at.wrong(
+                format!("{later:?} is not part of this version"),
+                "write \"deny\" or \"allow\"",
+            );
+            None
+        }
+        other => {
+            let remedy = match nearest(other, &["allow", "deny"]) {
+                Some(word) => format!("did you mean {word:?}?"),
+                None => "write \"deny\" or \"allow\"".to_owned(),
+            };
+            at.is_no("rung", remedy);
+            None
+        }
+    }
+}
+
+fn duration_ms(at: &At<'_, '_>, min_ms: u64, max_ms: u64, remedy: &str) -> Option<u64> {
+    let text = at.text(remedy)?;
+    match duration::parse_ms(text) {
+        Some(ms) if (min_ms..=max_ms).contains(&ms) => Some(ms),
+        Some(_) => {
+            at.wrong(
+                format!("{text:?} is out of range"),
+                format!("{remedy}; from {min_ms} ms to {max_ms} ms"),
+            );
+            None
+        }
+        None => {
+            let remedy = match nearest(text, duration::NAMES) {
+                Some(word) => format!("did you mean {word:?}? (or 30s, 5m, 1h)"),
+                None => remedy.to_owned(),
+            };
+            at.is_no("duration", remedy);
+            None
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Owns the walk over a document's tree: collects every problem instead of stopping at the first,
+//! and names the field of each. Knows no field of ours.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::ops::Range;
+
+use super::diagnostic::{Diagnostic, Severity, shown};
+use super::suggest::nearest;
+use super::tree::{Kind, Node, position};
+
+/// What was found so far.
+pub(super) struct Reader<'d> {
+    document: &'d str,
+    found: RefCell<Vec<Diagnostic>>,
+}
+
+/// A value with the path that leads to it.
+#[derive(Clone)]
+pub(super) struct At<'r, 'd> {
+    reader: &'r Reader<'d>,
+    node: &'r Node<'d>,
+    pub path: String,
+}
+
+/// A table of which each field is asked for by name.
+pub(super) struct Table<'r, 'd> {
+    at: At<'r, 'd>,
+    fields: Vec<(&'r str, &'r Node<'d>)>,
+}
+
+// === impl Reader ===
+
+impl<'d> Reader<'d> {
+    pub fn new(document: &'d str) -> Self {
+        Self { document, found: RefCell::default() }
+    }
+
+    pub fn root<'r>(&'r self, node: &'r Node<'d>) -> At<'r, 'd> {
+        At { reader: self, node, path: String::new() }
+    }
+
+    pub fn finish(self) -> Vec<Diagnostic> {
+        let mut found = self.found.into_inner();
+        found.sort_by_key(|d| d.span.start);
+        found
+    }
+
+    pub fn note(
+        &self,
+        severity: Severity,
+        path: String,
+        problem: String,
+        remedy: String,
+        span: Range<usize>,
+    ) {
+        let position = position(self.document, span.start);
+        self.found.borrow_mut().push(Diagnostic {
+            severity,
+            path,
+            problem,
+            remedy,
+            span,
+            position,
+        });
+    }
+}
+
+// === impl At ===
+
+impl<'r, 'd> At<'r, 'd> {
+    /// Notes an error about this value.
+    pub fn wrong(&self, problem: impl Into<String>, remedy: impl Into<String>) {
+        let span = self.node.span.clone();
+        self.reader.note(Severity::Error, self.path.clone(), problem.into(), remedy.into(), span);
+    }
+
+    /// Notes that this value is no `what`.
+    pub fn is_no(&self, what: &str, remedy: impl Into<String>) {
+        self.wrong(format!("{} is no {what}", shown(self.node.raw)), remedy);
+    }
+
+    pub fn is_text(&self) -> bool {
+        matches!(self.node.kind, Kind::Text(_))
+    }
+
+    pub fn is_list(&self) -> bool {
+        matches!(self.node.kind, Kind::List(_))
+    }
+
+    /// The text, or an error noted.
+    pub fn text(&self, remedy: &str) -> Option<&'r str> {
+        match &self.node.kind {
+            Kind::Text(text) => Some(text),
+            _ => {
+                self.is_no("text", remedy);
+                None
+            }
+        }
+    }
+
+    /// A whole number within bounds, or an error noted. Digits only: `1e3` and `1.0` are slips.
+    pub fn whole(&self, min: u32, max: u32) -> Option<u32> {
+        let number = matches!(self.node.kind, Kind::Number).then(|| self.node.raw.parse::<u32>());
+        match number {
+            Some(Ok(number)) if (min..=max).contains(&number) => Some(number),
+            _ => {
+                self.is_no(
+                    "valid number here",
+                    format!("write a whole number from {min} to {max}"),
+                );
+                None
+            }
+        }
+    }
+
+    /// The items of a list, or an error noted.
+    pub fn list(&self, remedy: &str) -> Option<Vec<At<'r, 'd>>> {
+        let Kind::List(items) = &self.node.kind else {
+            self.is_no("list", remedy);
+            return None;
+        };
+        let at = |(index, node)| At {
+            reader: self.reader,
+            node,
+            path: format!("{}[{index}]", self.path),
+        };
+        Some(items.iter().enumerate().map(at).collect())
+    }
+
+    /// The table, or an error noted. Duplicate keys are errors, unknown ones warnings: an unknown
+    /// field must not take the mesh down, and must not pass in silence.
+    pub fn table(&self, known: &[&str], remedy: &str) -> Option<Table<'r, 'd>> {
+        let Kind::Table(entries) = &self.node.kind else {
+            self.is_no("table", remedy);
+            return None;
+        };
+        let mut fields: Vec<(&'r str, &'r Node<'d>)> = Vec::with_capacity(entries.len());
+        for (key, node) in entries {
+            let child = At { reader: self.reader, node, path: join(&self.path, key) };
+            if fields.iter().any(|(name, _)| name == key) {
+                child.wrong("the field stands twice", "keep one of them");
+            } else if known.contains(&key.as_ref()) {
+                fields.push((key, node));
+            } else {
+                child.unknown(key, known);
+                fields.push((key, node));
+            }
+        }
+        Some(Table { at: self.clone(), fields })
+    }
+
+    fn unknown(&self, key: &str, known: &[&str]) {
+        let remedy = match nearest(key, known) {
+            Some(word) => format!("did you mean {word:?}?"),
+            None => format!("known here: {}", known.join(", ")),
+        };
+        let span = self.node.span.clone();
+        self.reader.note(
+            Severity::Warning,
+            self.path.clone(),
+            "unknown field, ignored".to_string(),
+            remedy,
+            span,
+        );
+    }
+}
+
+// === impl Table ===
+
+impl<'r, 'd> Table<'r, 'd> {
+    /// A field that may be absent. `null` counts as absent.
+    pub fn get(&self, name: &str) -> Option<At<'r, 'd>> {
+        let (_, node) = self.fields.iter().find(|(key, _)| *key == name)?;
+        let present = !matches!(node.kind, Kind::Null);
+        present.then(|| At { reader: self.at.reader, node, path: join(&self.at.path, name) })
+    }
+
+    /// A field that must be there, or an error noted.
+    pub fn must(&self, name: &str, remedy: &str) -> Option<At<'r, 'd>> {
+        let found = self.get(name);
+        if found.is_none() {
+            let span = self.at.node.span.clone();
+            let path = join(&self.at.path, name);
+            self.at.reader.note(
+                Severity::Error,
+                path,
+                "missing".to_string(),
+                remedy.to_string(),
+                span,
+            );
+        }
+        found
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    let key = shown(key);
+    if path.is_empty() { key } else { format!("{path}.{key}") }
+}

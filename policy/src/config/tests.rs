@@ -1,0 +1,211 @@
+//! Tests of the configuration: what is read, and that every problem is told at once.
+
+use super::*;
+use proptest::prelude::*;
+use std::format;
+use std::string::ToString;
+
+const SOUND: &str = r#"{
+  "version": 1,
+  "gateway": {"cluster": "tidegate", "timeout": "40ms", "token": {"env": "TIDEGATE_TOKEN"}},
+  "policies": [
+    {
+      "name": "api",
+      "match": {"path": "/api/**", "methods": ["GET", "POST"]},
+      "rate_limits": [
+        {"name": "per-client", "by": "ip", "limit": 5, "per": "minute"},
+        {"name": "per-key", "by": {"header": "X-Api-Key"}, "limit": 100, "per": "1h", "burst": 10}
+      ],
+      "on_unavailable": ["allow"]
+    }
+  ]
+}"#;
+
+fn problems(document: &str) -> Vec<String> {
+    Config::read(document).diagnostics.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_sound_document_is_read_whole() {
+    let reading = Config::read(SOUND);
+    assert_eq!(reading.diagnostics, []);
+    let config = reading.config.expect("no diagnostics");
+    assert_eq!(config.gateway.timeout_ms, 40);
+    assert_eq!(config.gateway.token_env.as_deref(), Some("TIDEGATE_TOKEN"));
+    let policy = &config.policies[0];
+    assert_eq!(policy.on_unavailable, Rung::Allow);
+    assert_eq!(policy.rate_limits[0].by, Identity::Ip { v6_prefix: 64 });
+    assert_eq!(policy.rate_limits[0].quota, Quota::new(5, 60_000_000, 5).expect("sound"));
+    assert_eq!(policy.rate_limits[1].id, "api.per-key");
+    assert_eq!(policy.rate_limits[1].by, Identity::Header { name: "x-api-key".to_string() });
+    assert_eq!(policy.rate_limits[1].quota.burst(), 10);
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_field_value_and_remedy() {
+    let document = r#"{
+  "version": 2,
+  "gateway": {"cluster": "", "timeout": "45"},
+  "policies": [
+    {"name": "Api", "match": {"path": "api", "methods": ["get"]},
+     "rate_limits": [
+       {"name": "x", "by": "ipp", "limit": 0, "per": "minut"},
+       {"name": "x", "by": {"header": ":path"}, "limit": 1e3, "per": "1h", "burst": -1}
+     ],
+     "on_unavailable": ["lease", "denny"]}
+  ]
+}"#;
+    let expected = [
+        "error: version: 2 is no valid number here; write a whole number from 1 to 1 (line 2, column 14)",
+        "error: gateway.cluster: \"\" is no cluster name; write 1 to 255 visible ASCII characters (line 3, column 26)",
+        "error: gateway.timeout: \"45\" is no duration; write 45ms, or another duration from 1ms to 1m (line 3, column 41)",
+        "error: policies[0].name: \"Api\" is no name; write 1 to 63 of a-z 0-9 _ - (line 5, column 14)",
+        "error: policies[0].match.path: \"api\" is no path pattern; begin with / (line 5, column 39)",
+        "error: policies[0].match.methods[0]: \"get\" is no method; did you mean \"GET\"? Methods are written in capitals (line 5, column 58)",
+        "error: policies[0].rate_limits[0].by: \"ipp\" is no identity; write \"ip\", {\"ip\": {\"v6_prefix\": 64}} or {\"header\": \"x-api-key\"} (line 7, column 28)",
+        "error: policies[0].rate_limits[0].limit: 0 is no valid number here; write a whole number from 1 to 1000000000 (line 7, column 44)",
+        "error: policies[0].rate_limits[0].per: \"minut\" is no duration; did you mean \"minute\"? (or 30s, 5m, 1h) (line 7, column 54)",
+        "error: policies[0].rate_limits[1].name: the name \"x\" is taken; give each its own: names are part of keys and metrics (line 8, column 17)",
+        "error: policies[0].rate_limits[1].by.header: \":path\" is no header name; write a header's name such as \"x-api-key\"; :path and the like are no identity (line 8, column 39)",
+        "error: policies[0].rate_limits[1].limit: 1e3 is no valid number here; write a whole number from 1 to 1000000000 (line 8, column 58)",
+        "error: policies[0].rate_limits[1].burst: -1 is no valid number here; write a whole number from 1 to 1000000000 (line 8, column 85)",
+        "error: policies[0].on_unavailable[0]: \"lease\" is not part of this version; write \"deny\" or \"allow\" (line 10, column 25)",
+        "error: policies[0].on_unavailable[1]: \"denny\" is no rung; did you mean \"deny\"? (line 10, column 34)",
+    ];
+    assert_eq!(problems(document), expected);
+    assert_eq!(Config::read(document).config, None);
+}
+
+#[test]
+fn each_mistake_gets_its_own_sentence() {
+    let rows = [
+        ("\"version\": 1,", "", "version: missing; write \"version\": 1"),
+        (
+            "\"version\": 1",
+            "\"version\": 1, \"version\": 1",
+            "version: the field stands twice; keep one of them",
+        ),
+        ("\"cluster\": \"tidegate\", ", "", "gateway.cluster: missing; name the Envoy cluster"),
+        ("40ms", "0s", "gateway.timeout: \"0s\" is out of range"),
+        ("40ms", "2m", "gateway.timeout: \"2m\" is out of range"),
+        ("TIDEGATE_TOKEN", "9", "gateway.token.env: \"9\" is no name of an environment variable"),
+        (
+            "{\"env\": \"TIDEGATE_TOKEN\"}",
+            "\"secret\"",
+            "gateway.token: \"secret\" is no table; write {\"env\"",
+        ),
+        ("/api/**", "/a/{id}", "policies[0].match.path: \"/a/{id}\" is no path pattern; templates"),
+        (
+            "[\"GET\", \"POST\"]",
+            "[]",
+            "policies[0].match.methods: no method, so the policy would never match",
+        ),
+        (
+            "\"by\": \"ip\"",
+            "\"by\": {\"ip\": {}, \"header\": \"x\"}",
+            "policies[0].rate_limits[0].by: an identity has exactly one source",
+        ),
+        (
+            "\"by\": \"ip\"",
+            "\"by\": {\"ip\": {\"v6_prefix\": 0}}",
+            "policies[0].rate_limits[0].by.ip.v6_prefix: 0 is no valid number here",
+        ),
+        (
+            "\"by\": \"ip\"",
+            "\"by\": [\"ip\"]",
+            "policies[0].rate_limits[0].by: combined identities are not part of this version",
+        ),
+        (
+            "\"limit\": 5",
+            "\"limit\": 99999999999999999999",
+            "policies[0].rate_limits[0].limit: 99999999999999999999 is no valid number here",
+        ),
+        (
+            "\"limit\": 5",
+            "\"limit\": 1000000000",
+            "policies[0].rate_limits[0].limit: 1000000000 per 60000 ms with a burst of 1000000000 cannot be kept; at most 1,000,000 per second",
+        ),
+        (
+            "\"per\": \"1h\", \"burst\": 10",
+            "\"per\": \"300d\", \"burst\": 1000000",
+            "cannot be kept; the burst must refill within 10 years",
+        ),
+        ("[\"allow\"]", "[]", "policies[0].on_unavailable: no rung"),
+        (
+            "[\"allow\"]",
+            "[\"allow\", \"deny\"]",
+            "policies[0].on_unavailable: a rung after \"allow\" or \"deny\" is never reached",
+        ),
+        (
+            "[\"allow\"]",
+            "\"allow\"",
+            "policies[0].on_unavailable: \"allow\" is no list; write [\"deny\"] or [\"allow\"]",
+        ),
+        (
+            "\"name\": \"api\"",
+            "\"name\": \"a\\u0000\"",
+            "policies[0].name: \"a\\u0000\" is no name",
+        ),
+    ];
+    for (from, to, expected) in rows {
+        let document = SOUND.replacen(from, to, 1);
+        assert_ne!(document, SOUND, "{from}");
+        let found = problems(&document);
+        assert!(found.iter().any(|p| p.contains(expected)), "{from} → {to}: {found:?}");
+        assert_eq!(Config::read(&document).config, None, "{from} → {to}");
+    }
+}
+
+#[test]
+fn an_unknown_field_warns_and_does_not_take_the_mesh_down() {
+    let document = SOUND.replacen("\"burst\"", "\"brust\"", 1);
+    let found = problems(&document);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("warning: policies[0].rate_limits[1].brust: unknown field, ignored; did you mean \"burst\"?"), "{found:?}");
+    assert!(Config::read(&document).config.is_some());
+}
+
+#[test]
+fn what_is_no_document_is_refused_with_its_place() {
+    let rows = [
+        ("", "EOF while parsing"),
+        ("{", "EOF while parsing"),
+        ("[]", "configuration: [] is no table"),
+        ("{\"version\": 1} x", "trailing characters"),
+        ("{\"version\": 01}", "invalid number"),
+        ("\u{0}", "expected value"),
+    ];
+    for (document, expected) in rows {
+        let found = problems(document);
+        assert!(found.iter().any(|p| p.contains(expected)), "{document:?}: {found:?}");
+    }
+}
+
+#[test]
+fn size_and_depth_are_bounded() {
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    assert!(problems(&deep)[0].contains("nested too deeply"));
+    let deeper = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+    assert!(problems(&deeper)[0].contains("nested too deeply"));
+    let long = format!("\"{}\"", "x".repeat(DOCUMENT_BYTES_MAX));
+    assert!(problems(&long)[0].contains("keep it below"));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_survived(text in ".{0,200}") {
+        let reading = Config::read(&text);
+        prop_assert!(reading.config.is_none());
+        prop_assert!(!reading.diagnostics.is_empty());
+    }
+
+    #[test]
+    fn a_sound_document_with_any_cut_or_flip_is_survived(at in 0..SOUND.len(), byte in 0u8..128) {
+        let mut bytes = SOUND.as_bytes().to_vec();
+        bytes[at] = byte;
+        let text = std::string::String::from_utf8(bytes).expect("ASCII for ASCII");
+        let reading = Config::read(&text);
+        prop_assert_eq!(reading.config.is_none(), reading.diagnostics.iter().any(|d| d.severity == Severity::Error));
+        Config::read(&SOUND[..at]);
+    }
+}

@@ -1,0 +1,183 @@
+//! Owns the one resolver of a policy's effective mode: what the configuration says, what the kill
+//! switch and the flags say on top of it, and the sticky share. Knows neither how flags are stored
+//! nor how they travel.
+//!
+//! Source: 01-product F (flags govern policies: off, shadow, enforce; emergency kill switch).
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// What a policy does with its verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Not evaluated at all.
+    Off,
+    /// Decided, counted and recorded, never acted upon.
+    Shadow,
+    /// Decided and acted upon.
+    #[default]
+    Enforce,
+}
+
+/// A mechanism that a kill switch can take out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mechanism {
+    /// Rate limits.
+    RateLimit,
+    /// The circuit breaker.
+    Breaker,
+    /// Idempotency.
+    Idempotency,
+}
+
+/// What the kill switch takes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kill {
+    /// Every mechanism.
+    All,
+    /// One mechanism.
+    #[serde(untagged)]
+    One(Mechanism),
+}
+
+/// A flag's word on one policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flag {
+    /// The mode for those whom the share takes in.
+    pub mode: Mode,
+    /// Who is taken in, in hundredths of a percent: 0 nobody, 10,000 everybody.
+    pub share_bp: u16,
+    /// Makes the share of this flag independent of every other flag's.
+    pub salt: String,
+}
+
+/// The slots that the tick's reply fills. The receiver keeps the last one it got (last known
+/// good): an absent reply changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Overrides {
+    /// Rises with every change; an older one is ignored.
+    pub version: u64,
+    /// The kill switch, if it is thrown.
+    pub kill: Option<Kill>,
+    /// Flags by policy name.
+    pub flags: BTreeMap<String, Flag>,
+}
+
+// === impl Overrides ===
+
+impl Overrides {
+    /// Takes `newer` if it really is newer; tells whether it did.
+    pub fn update(&mut self, newer: Overrides) -> bool {
+        let taken = newer.version > self.version;
+        if taken {
+            *self = newer;
+        }
+        taken
+    }
+}
+
+/// The mode in force for one policy, one mechanism and one identity.
+///
+/// The kill switch beats the flag, the flag beats the configuration. `identity` is any stable
+/// bytes of the caller; the same bytes always fall on the same side of a share.
+pub fn effective(
+    configured: Mode,
+    policy: &str,
+    mechanism: Mechanism,
+    identity: &[u8],
+    overrides: &Overrides,
+) -> Mode {
+    match overrides.kill {
+        Some(Kill::All) => return Mode::Off,
+        Some(Kill::One(killed)) if killed == mechanism => return Mode::Off,
+        Some(Kill::One(_)) | None => {}
+    }
+    match overrides.flags.get(policy) {
+        Some(flag) if sticky_bp(&flag.salt, identity) < flag.share_bp => flag.mode,
+        Some(_) | None => configured,
+    }
+}
+
+/// Where an identity falls in 0..10,000. Length-prefixed, so that a salt cannot run into an
+/// identity; SHA-256, so that nobody chooses his place by trying names against a weak hash.
+pub fn sticky_bp(salt: &str, identity: &[u8]) -> u16 {
+    let salt_len = u64::try_from(salt.len()).unwrap_or(u64::MAX);
+    let digest = Sha256::new()
+        .chain_update(salt_len.to_be_bytes())
+        .chain_update(salt.as_bytes())
+        .chain_update(identity)
+        .finalize();
+    let head = digest.iter().take(4).fold(0u64, |sum, &byte| (sum << 8) | u64::from(byte));
+    u16::try_from((head * 10_000) >> 32).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+    use std::string::ToString;
+
+    fn flagged(mode: Mode, share_bp: u16) -> Overrides {
+        let flag = Flag { mode, share_bp, salt: "s".to_string() };
+        Overrides { version: 1, kill: None, flags: [("p".to_string(), flag)].into() }
+    }
+
+    #[test]
+    fn kill_beats_flag_beats_configuration() {
+        let mut all_shadow = flagged(Mode::Shadow, 10_000);
+        let rows = [
+            (None, "p", Mode::Shadow),
+            (None, "other", Mode::Enforce),
+            (Some(Kill::All), "p", Mode::Off),
+            (Some(Kill::One(Mechanism::RateLimit)), "p", Mode::Off),
+            (Some(Kill::One(Mechanism::Breaker)), "p", Mode::Shadow),
+        ];
+        for (kill, policy, expected) in rows {
+            all_shadow.kill = kill;
+            let mode = effective(Mode::Enforce, policy, Mechanism::RateLimit, b"a", &all_shadow);
+            assert_eq!(mode, expected, "{kill:?} {policy}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_sticky_and_about_as_large_as_it_says() {
+        let tenth = flagged(Mode::Enforce, 1_000);
+        let inside = |identity: &str| {
+            effective(Mode::Off, "p", Mechanism::RateLimit, identity.as_bytes(), &tenth)
+                == Mode::Enforce
+        };
+        let taken = (0..10_000).filter(|n| inside(&format!("client-{n}"))).count();
+        assert!((900..1_100).contains(&taken), "{taken} of 10,000 in a tenth");
+        assert!((0..100).all(|n| inside(&format!("client-{n}")) == inside(&format!("client-{n}"))));
+        assert!(
+            effective(Mode::Off, "p", Mechanism::RateLimit, b"x", &flagged(Mode::Enforce, 0))
+                == Mode::Off
+        );
+    }
+
+    #[test]
+    fn an_older_version_changes_nothing() {
+        let mut held = flagged(Mode::Shadow, 10_000);
+        held.version = 7;
+        let kept = held.clone();
+        assert!(!held.update(Overrides { version: 7, ..Overrides::default() }));
+        assert_eq!(held, kept);
+        assert!(held.update(Overrides { version: 8, ..Overrides::default() }));
+        assert_eq!(held.flags.len(), 0);
+    }
+
+    #[test]
+    fn the_kill_switch_reads_as_written() {
+        assert_eq!(serde_json::from_str::<Kill>("\"all\"").ok(), Some(Kill::All));
+        assert_eq!(
+            serde_json::from_str::<Kill>("\"rate_limit\"").ok(),
+            Some(Kill::One(Mechanism::RateLimit))
+        );
+    }
+}

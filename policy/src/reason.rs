@@ -1,0 +1,93 @@
+//! Owns the one list of reasons. Metric labels, problem types, access-log details and the gateway's
+//! refusals all take their text from here; nobody spells a reason a second time.
+
+use core::fmt;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident => $text:literal,)*) => {
+        /// Why a request was denied, or why a verdict could not be had.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Reason {
+            /// Every reason, for metrics that are defined ahead and for tests that find strays.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
+
+            /// The reason's text, in kebab case.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Reason::$variant => $text,)* }
+            }
+
+            /// The reason that has this text.
+            pub fn from_text(text: &str) -> Option<Self> {
+                match text { $($text => Some(Reason::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A rate limit is used up.
+    QuotaExceeded => "quota-exceeded",
+    /// The gateway's bound on work in flight is reached (01-product A5). A verdict, not a failure.
+    ServiceOverloaded => "service-overloaded",
+    /// No verdict could be had and the policy says `deny`.
+    PolicyStoreUnavailable => "policy-store-unavailable",
+    /// A limit's identity is missing from the request.
+    ClientIdentityRequired => "client-identity-required",
+
+    /// Envoy would not send the callout: no such cluster, no host, circuit breaker.
+    CalloutNotSent => "callout-not-sent",
+    /// The callout's answer lacks the gateway's mark: refused, timed out, a proxy's own error.
+    CalloutUnmarked => "callout-unmarked",
+    /// The callout was reset before or within its answer.
+    CalloutReset => "callout-reset",
+    /// A marked answer that cannot be read, or that answers another question.
+    CalloutMalformed => "callout-malformed",
+    /// More limits apply to one request than one message may carry.
+    TooManyLimits => "too-many-limits",
+    /// The filter could not read what it needs from its host.
+    HostFailure => "host-failure",
+
+    /// The gateway cannot reach its store.
+    StoreUnavailable => "store-unavailable",
+    /// The store did not answer within the gateway's deadline.
+    StoreTimeout => "store-timeout",
+    /// The store answered with an error of its own.
+    StoreError => "store-error",
+    /// The caller did not authenticate to the gateway.
+    Unauthorized => "unauthorized",
+    /// The filter's region is not the gateway's.
+    RegionMismatch => "region-mismatch",
+    /// The filter's callout timeout is not longer than the gateway's deadline.
+    DeadlineOrder => "deadline-order",
+    /// The message cannot be read, or holds a value that cannot be.
+    BadMessage => "bad-message",
+    /// The message is of a version that the gateway does not know.
+    UnsupportedVersion => "unsupported-version",
+    /// The gateway has no such path or method.
+    NotFound => "not-found",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_is_kebab_case_and_leads_back() {
+        for &reason in Reason::ALL {
+            let text = reason.as_str();
+            assert!(text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{text}");
+            assert_eq!(Reason::from_text(text), Some(reason));
+        }
+        assert_eq!(Reason::from_text("no-such-reason"), None);
+    }
+}

@@ -1,0 +1,312 @@
+//! Owns the messages between filter and gateway and nothing else: their shapes, their version,
+//! their bounds. Frozen by the golden files in `tests/golden/`; unknown fields are tolerated.
+//!
+//! A message is one JSON document. Durations are relative and in microseconds or milliseconds:
+//! the two sides' clocks never meet. Octets that are no text (a body to be stored) will travel
+//! behind the document in a frame of their own; no message has any yet.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::gcra::{BadQuota, Quota};
+use crate::identity::Subject;
+use crate::reason::Reason;
+use crate::scope::CallerScope;
+
+/// The version that both sides speak.
+pub const VERSION: u16 = 1;
+/// Where the filter asks for a decision.
+pub const DECIDE_PATH: &str = "/v1/decide";
+/// Every genuine answer of the gateway carries this header. An answer without it is a proxy's.
+pub const MARK_HEADER: &str = "x-tidegate-gateway";
+/// The mark's value.
+pub const MARK_VALUE: &str = "v1";
+/// The most limits that one message may carry.
+pub const LIMITS_MAX: usize = 64;
+/// The longest message that the gateway reads.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// The longest limit id.
+const LIMIT_ID_LEN_MAX: usize = 160;
+
+/// Names one decision everywhere: messages, audit, answers, logs. 128 bits, written as a UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DecisionId(u128);
+
+// === impl DecisionId ===
+
+impl DecisionId {
+    /// From 128 bits that the caller took care to make unique (RFC 9562 version 8: the
+    /// remaining 122 bits are ours).
+    pub fn new(bits: u128) -> Self {
+        let cleared = bits & !(0xf << 76) & !(0b11 << 62);
+        Self(cleared | (8 << 76) | (0b10 << 62))
+    }
+}
+
+impl fmt::Display for DecisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = self.0;
+        write!(
+            f,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            bits >> 96,
+            (bits >> 80) & 0xffff,
+            (bits >> 64) & 0xffff,
+            (bits >> 48) & 0xffff,
+            bits & 0xffff_ffff_ffff
+        )
+    }
+}
+
+impl Serialize for DecisionId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for DecisionId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let digits: String = text.chars().filter(|&c| c != '-').collect();
+        let id = u128::from_str_radix(&digits, 16).map(Self);
+        match id {
+            Ok(id) if id.to_string() == text => Ok(id),
+            Ok(_) | Err(_) => Err(serde::de::Error::custom("a decision id is a lower-case UUID")),
+        }
+    }
+}
+
+/// `POST /v1/decide`: may this request go on?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecideRequest {
+    /// [`VERSION`].
+    pub v: u16,
+    /// Made by the filter, echoed by the gateway.
+    pub id: DecisionId,
+    /// Whose request, from where.
+    pub scope: CallerScope,
+    /// How long the filter waits. The gateway's deadline must be shorter.
+    pub timeout_ms: u32,
+    /// W3C trace context of the request, if it has one; Envoy's callouts add none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Envoy's `x-request-id`, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// 1 to [`LIMITS_MAX`] limits. The enforced ones are charged all together or not at all.
+    pub limits: Vec<LimitCall>,
+}
+
+/// One limit that applies to the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitCall {
+    /// `policy.limit`: unique within a configuration.
+    pub id: String,
+    /// Who is counted.
+    pub subject: Subject,
+    /// Units per period.
+    pub limit: u32,
+    /// The period in µs.
+    pub period_us: u64,
+    /// Units that may come at once.
+    pub burst: u32,
+    /// Units that this request costs.
+    pub cost: u32,
+    /// Counted and reported, but never a reason to deny.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub shadow: bool,
+}
+
+/// The gateway's verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every enforced limit admits, and was charged.
+    Allow,
+    /// At least one enforced limit denies; none was charged.
+    Deny,
+}
+
+/// The answer to a [`DecideRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecideReply {
+    /// [`VERSION`].
+    pub v: u16,
+    /// The request's id: an answer to another question is none.
+    pub id: DecisionId,
+    /// The verdict over the enforced limits.
+    pub verdict: Verdict,
+    /// One per limit of the request, in its order.
+    pub limits: Vec<LimitState>,
+}
+
+/// What one limit says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitState {
+    /// The limit's id.
+    pub id: String,
+    /// Whether it admits.
+    pub allowed: bool,
+    /// Whole units left.
+    pub remaining: u64,
+    /// µs until one more unit is there.
+    pub next_us: u64,
+    /// µs until full.
+    pub reset_us: u64,
+    /// µs until this request would fit; absent if it never will, 0 if it fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_us: Option<u64>,
+}
+
+/// Why the gateway gives no verdict: the problem document (RFC 9457) of its answer, as far as the
+/// filter reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// [`VERSION`].
+    pub v: u16,
+    /// A [`Reason`]'s text.
+    pub reason: String,
+    /// For the operator's log; never sent on to a client.
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// Why a message is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadMessage {
+    /// Longer than [`MESSAGE_BYTES_MAX`].
+    TooLong,
+    /// No JSON of the expected shape.
+    Malformed(String),
+    /// Of another version.
+    Version(u16),
+    /// No limit, or more than [`LIMITS_MAX`].
+    LimitCount(usize),
+    /// A limit's id is empty, too long, or holds characters other than `a-z 0-9 - _ .`.
+    LimitId(String),
+    /// A limit's numbers cannot be.
+    Quota(String, BadQuota),
+}
+
+// === impl BadMessage ===
+
+impl BadMessage {
+    /// The reason that the gateway answers with.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Version(_) => Reason::UnsupportedVersion,
+            Self::TooLong
+            | Self::Malformed(_)
+            | Self::LimitCount(_)
+            | Self::LimitId(_)
+            | Self::Quota(..) => Reason::BadMessage,
+        }
+    }
+}
+
+impl fmt::Display for BadMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong => write!(f, "the message is longer than {MESSAGE_BYTES_MAX} bytes"),
+            Self::Malformed(error) => write!(f, "the message cannot be read: {error}"),
+            Self::Version(v) => {
+                write!(
+                    f,
+                    "version {v} is unknown here, this build speaks {VERSION}: deploy matching filter and gateway"
+                )
+            }
+            Self::LimitCount(count) => write!(f, "{count} limits: send 1 to {LIMITS_MAX}"),
+            Self::LimitId(id) => write!(f, "{id:?} is no limit id: send policy.limit"),
+            Self::Quota(id, error) => write!(f, "limit {id}: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for BadMessage {}
+
+/// Only the version: read first, so that a newer message is refused for its version and not for
+/// a field that this build does not know.
+#[derive(Deserialize)]
+struct Versioned {
+    v: u16,
+}
+
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadMessage> {
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(BadMessage::TooLong);
+    }
+    let malformed = |error: serde_json::Error| BadMessage::Malformed(error.to_string());
+    let Versioned { v } = serde_json::from_slice(bytes).map_err(malformed)?;
+    if v != VERSION {
+        return Err(BadMessage::Version(v));
+    }
+    serde_json::from_slice(bytes).map_err(malformed)
+}
+
+// === impl DecideRequest ===
+
+impl DecideRequest {
+    /// Reads and checks a message; a value that this returns has sound ids and quotas.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
+        let message: Self = read(bytes)?;
+        if message.limits.is_empty() || message.limits.len() > LIMITS_MAX {
+            return Err(BadMessage::LimitCount(message.limits.len()));
+        }
+        for call in &message.limits {
+            if !sound_limit_id(&call.id) {
+                return Err(BadMessage::LimitId(call.id.chars().take(LIMIT_ID_LEN_MAX).collect()));
+            }
+            call.quota().map_err(|error| BadMessage::Quota(call.id.clone(), error))?;
+        }
+        Ok(message)
+    }
+}
+
+// === impl LimitCall ===
+
+impl LimitCall {
+    /// The three numbers, checked.
+    pub fn quota(&self) -> Result<Quota, BadQuota> {
+        Quota::new(self.limit, self.period_us, self.burst)
+    }
+}
+
+fn sound_limit_id(id: &str) -> bool {
+    !id.is_empty()
+        && id.len() <= LIMIT_ID_LEN_MAX
+        && id.bytes().all(|b| {
+            b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-')
+        })
+}
+
+// === impl DecideReply ===
+
+impl DecideReply {
+    /// Reads the gateway's verdict on the question `asked`.
+    pub fn decode(bytes: &[u8], asked: DecisionId) -> Result<Self, BadMessage> {
+        let reply: Self = read(bytes)?;
+        if reply.id == asked {
+            Ok(reply)
+        } else {
+            Err(BadMessage::Malformed("the answer is to another decision".to_string()))
+        }
+    }
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// Reads the gateway's refusal.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
+        read(bytes)
+    }
+}
+
+/// Any message as bytes. No shape of ours can fail to serialise; if one ever does, the empty
+/// message is refused by its reader.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    serde_json::to_vec(message).unwrap_or_default()
+}
