@@ -23,10 +23,12 @@ extern crate std;
 
 pub mod audit;
 pub mod config;
+pub mod exchange;
 pub mod gcra;
 pub mod identity;
 pub mod matching;
 pub mod mode;
 pub mod reason;
+pub mod router;
 pub mod scope;
 pub mod wire;

@@ -71,6 +71,9 @@ reasons! {
     NotFound => "not-found",
 }
 
+/// What problem types (RFC 9457) begin with; a reason's text follows.
+pub const PROBLEM_BASE: &str = "https://tidegate.dev/problems/";
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -44,10 +44,12 @@ fn a_prefix_of_128_keeps_the_whole_address() {
     assert_ne!(name("[2001:db8::1]:1"), name("[2001:db8::2]:1"));
 }
 
+type Headers<'a> = &'a [(&'a str, &'a [u8])];
+
 #[test]
 fn headers_count_as_bytes_and_repeats_are_joined() {
     let by = Identity::Header { name: "x-key".to_string() };
-    let rows: [(&[(&str, &[u8])], Option<&str>); 6] = [
+    let rows: [(Headers<'_>, Option<&str>); 6] = [
         (&[], None),
         (&[("x-key", b"")], None),
         (&[("x-key", b" , ")], None),

@@ -1,0 +1,306 @@
+//! Tests of the exchange: one row per way a request can go.
+
+use super::*;
+use crate::mode::{Flag, Kill};
+use crate::scope::{Environment, KeyFormat, Tenant};
+use std::format;
+use std::string::ToString;
+use std::vec;
+
+const ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
+
+fn config() -> Config {
+    Config::read(
+        r#"{"version": 1, "gateway": {"cluster": "tidegate"}, "policies": [
+            {"name": "strict", "match": {"path": "/strict/**"},
+             "rate_limits": [{"name": "ip", "by": "ip", "limit": 5, "per": "minute"},
+                             {"name": "key", "by": {"header": "x-key"}, "limit": 9, "per": "hour"}]},
+            {"name": "lax", "match": {"path": "/**"},
+             "rate_limits": [{"name": "ip", "by": "ip", "limit": 50, "per": "minute"}],
+             "on_unavailable": ["allow"]}
+        ]}"#,
+    )
+    .config
+    .expect("a sound configuration")
+}
+
+fn facts() -> Facts {
+    let header = |k: &str, v: &str| (k.as_bytes().to_vec(), v.as_bytes().to_vec());
+    Facts {
+        source_address: Some(b"192.0.2.1:1".to_vec()),
+        headers: vec![
+            header("x-key", "k1"),
+            header("traceparent", "00-a-b-01"),
+            header("x-request-id", "r 1"),
+        ],
+    }
+}
+
+fn caller() -> CallerScope {
+    CallerScope {
+        region: None,
+        environment: Environment::default(),
+        tenant: Tenant::None,
+        key_format: KeyFormat::V1,
+    }
+}
+
+struct Bench {
+    config: Config,
+    overrides: Overrides,
+    exchange: Exchange,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { config: config(), overrides: Overrides::default(), exchange: Exchange::default() }
+    }
+
+    fn request(&mut self, path: &str, facts: &Facts) -> Effects {
+        let event = Event::Request {
+            matched: self.config.on_path(Some(path.as_bytes())),
+            facts,
+            caller: &caller(),
+            id: DecisionId::new(ID),
+        };
+        self.exchange.on(&self.config, &self.overrides, event)
+    }
+
+    fn asked(path: &str) -> (Self, DecideRequest) {
+        let mut bench = Self::new();
+        let effects = bench.request(path, &facts());
+        let Act::Ask(message) = effects.act else { panic!("asks the gateway: {effects:?}") };
+        (bench, DecideRequest::decode(&message).expect("a message the gateway reads"))
+    }
+
+    fn answer(&mut self, answer: Answer<'_>) -> Effects {
+        self.exchange.on(&self.config, &self.overrides, Event::Answer { answer, entropy: 0 })
+    }
+
+    fn reply(&mut self, status: &str, body: &str) -> Effects {
+        self.answer(Answer::Response {
+            marked: true,
+            status: status.as_bytes(),
+            body: body.as_bytes(),
+        })
+    }
+}
+
+fn decided(policy: usize, outcome: Outcome) -> Signal {
+    Signal::Decided { policy, outcome }
+}
+
+fn body(verdict: &str, limits: &[(&str, bool, Option<u64>)]) -> String {
+    let limits: Vec<_> = limits
+        .iter()
+        .map(|(id, allowed, retry_us)| {
+            let retry = retry_us.map_or(String::new(), |us| format!(", \"retry_us\": {us}"));
+            format!("{{\"id\": \"{id}\", \"allowed\": {allowed}, \"remaining\": 0, \"next_us\": 1, \"reset_us\": 1{retry}}}")
+        })
+        .collect();
+    let id = DecisionId::new(ID);
+    format!(
+        "{{\"v\": 1, \"id\": \"{id}\", \"verdict\": \"{verdict}\", \"limits\": [{}]}}",
+        limits.join(",")
+    )
+}
+
+#[test]
+fn one_message_carries_every_limit_of_every_matching_policy() {
+    let (_, message) = Bench::asked("/strict/x");
+    let ids: Vec<_> =
+        message.limits.iter().map(|l| (l.id.as_str(), l.subject.name.as_str(), l.cost)).collect();
+    assert_eq!(
+        ids,
+        [("strict.ip", "192.0.2.1", 1), ("strict.key", "k1", 1), ("lax.ip", "192.0.2.1", 1)]
+    );
+    assert_eq!(message.timeout_ms, 45);
+    assert_eq!(message.traceparent.as_deref(), Some("00-a-b-01"));
+    assert_eq!(message.request_id, None, "only visible ASCII travels");
+}
+
+#[test]
+fn allow_resumes_and_a_second_answer_changes_nothing() {
+    let (mut bench, _) = Bench::asked("/x");
+    let allow = body("allow", &[("lax.ip", true, Some(0))]);
+    let effects = bench.reply("200", &allow);
+    assert_eq!(effects, Effects { act: Act::Resume, signals: vec![decided(1, Outcome::Allowed)] });
+    assert_eq!(bench.reply("200", &allow), Effects { act: Act::Pass, signals: vec![] });
+    assert!(!bench.exchange.replied());
+}
+
+#[test]
+fn deny_names_the_limits_and_the_longest_wait() {
+    let (mut bench, _) = Bench::asked("/strict/x");
+    let states = [
+        ("strict.ip", false, Some(2_000_001)),
+        ("strict.key", false, Some(11_000_000)),
+        ("lax.ip", true, Some(0)),
+    ];
+    let effects = bench.reply("200", &body("deny", &states));
+    let denial = Denial {
+        reason: Reason::QuotaExceeded,
+        id: DecisionId::new(ID),
+        violated: vec!["strict.ip".to_string(), "strict.key".to_string()],
+        retry_after_s: Some(11),
+    };
+    let signals = vec![decided(0, Outcome::Denied), decided(1, Outcome::NotCharged)];
+    assert_eq!(effects, Effects { act: Act::Deny(denial), signals });
+    assert!(bench.exchange.replied());
+}
+
+#[test]
+fn a_limit_that_never_admits_promises_no_time() {
+    let (mut bench, _) = Bench::asked("/x");
+    let effects = bench.reply("200", &body("deny", &[("lax.ip", false, None)]));
+    let Act::Deny(denial) = effects.act else { panic!("denied") };
+    assert_eq!(denial.retry_after_s, None);
+}
+
+#[test]
+fn retry_after_is_never_early_and_at_most_a_tenth_late() {
+    let rows = [
+        (1, 0, 1),
+        (1_000_000, 0, 1),
+        (1_000_001, 0, 2),
+        (12_000_000, 0, 12),
+        (12_000_000, u64::MAX, 14),
+        (100_000_000, u64::MAX, 110),
+        (0, 0, 1),
+    ];
+    for (wait_us, entropy, expected) in rows {
+        assert_eq!(retry_after_s(wait_us, entropy), expected, "{wait_us} {entropy}");
+    }
+}
+
+#[test]
+fn nothing_but_a_genuine_verdict_is_taken_for_one() {
+    let allow = body("allow", &[("lax.ip", true, Some(0))]);
+    let other = allow.replace("0123", "9999");
+    let contradiction = body("allow", &[("lax.ip", false, Some(5))]);
+    let short = body("allow", &[]);
+    let newer = allow.replace("\"v\": 1", "\"v\": 2");
+    let refusal = |reason: &str| format!("{{\"v\": 1, \"reason\": \"{reason}\", \"status\": 503}}");
+    let marked = |status: &'static str, body: &str| (true, status, body.to_string());
+    let rows = [
+        ((false, "200", allow.clone()), Reason::CalloutUnmarked),
+        ((false, "503", "upstream connect error".to_string()), Reason::CalloutUnmarked),
+        ((false, "429", refusal("service-overloaded")), Reason::CalloutUnmarked),
+        (marked("200", ""), Reason::CalloutMalformed),
+        (marked("200", &other), Reason::CalloutMalformed),
+        (marked("200", &contradiction), Reason::CalloutMalformed),
+        (marked("200", &short), Reason::CalloutMalformed),
+        (marked("200", &newer), Reason::CalloutMalformed),
+        (marked("500", "x"), Reason::CalloutMalformed),
+        (marked("500", &allow), Reason::CalloutMalformed),
+        (marked("503", &refusal("no-such-reason")), Reason::CalloutMalformed),
+        (marked("503", &refusal("store-timeout")), Reason::StoreTimeout),
+        (marked("401", &refusal("unauthorized")), Reason::Unauthorized),
+    ];
+    for ((marked, status, body), reason) in rows {
+        let (mut lax, _) = Bench::asked("/x");
+        let answer =
+            || Answer::Response { marked, status: status.as_bytes(), body: body.as_bytes() };
+        let effects = lax.answer(answer());
+        let signals = vec![Signal::Unavailable(reason), decided(1, Outcome::DegradedAllowed)];
+        assert_eq!(effects, Effects { act: Act::Resume, signals }, "{status} {body}");
+
+        let (mut strict, _) = Bench::asked("/strict/x");
+        let effects = strict.answer(answer());
+        let Act::Deny(denial) = effects.act else { panic!("{status} {body}: {effects:?}") };
+        assert_eq!(
+            (denial.reason, denial.retry_after_s),
+            (Reason::PolicyStoreUnavailable, Some(1))
+        );
+        assert_eq!(denial.violated, ["strict"]);
+    }
+}
+
+#[test]
+fn a_callout_that_was_not_sent_or_was_reset_goes_to_the_ladder() {
+    for (answer, reason) in
+        [(Answer::NotSent, Reason::CalloutNotSent), (Answer::Reset, Reason::CalloutReset)]
+    {
+        let (mut bench, _) = Bench::asked("/x");
+        let effects = bench.answer(answer);
+        assert_eq!(effects.act, Act::Resume);
+        assert_eq!(effects.signals[0], Signal::Unavailable(reason));
+    }
+}
+
+#[test]
+fn overload_is_a_verdict_and_the_ladder_does_not_run() {
+    let (mut bench, _) = Bench::asked("/x");
+    let effects = bench.reply("429", "{\"v\": 1, \"reason\": \"service-overloaded\"}");
+    let Act::Deny(denial) = effects.act else { panic!("denied although the policy says allow") };
+    assert_eq!((denial.reason, denial.retry_after_s), (Reason::ServiceOverloaded, Some(5)));
+    assert_eq!(effects.signals[1], decided(1, Outcome::Overloaded));
+}
+
+#[test]
+fn a_missing_identity_is_refused_before_anything_is_charged() {
+    let mut bench = Bench::new();
+    let nameless = Facts { headers: vec![], ..facts() };
+    let effects = bench.request("/strict/x", &nameless);
+    let Act::Deny(denial) = effects.act else { panic!("denied: {effects:?}") };
+    assert_eq!(denial.reason, Reason::ClientIdentityRequired);
+    assert_eq!(denial.violated, ["strict.key"]);
+    assert_eq!(effects.signals, [decided(0, Outcome::IdentityMissing)]);
+}
+
+#[test]
+fn the_kill_switch_lets_everything_pass_without_a_callout() {
+    let mut bench = Bench::new();
+    bench.overrides.kill = Some(Kill::All);
+    assert_eq!(bench.request("/strict/x", &facts()), Effects { act: Act::Pass, signals: vec![] });
+}
+
+#[test]
+fn a_shadow_policy_is_asked_about_and_never_acts() {
+    let shadowed = |bench: &mut Bench| {
+        let flag = Flag { mode: Mode::Shadow, share_bp: 10_000, salt: String::new() };
+        bench.overrides.flags.insert("strict".to_string(), flag);
+    };
+    let mut bench = Bench::new();
+    shadowed(&mut bench);
+    let effects = bench.request("/strict/x", &facts());
+    let Act::Ask(message) = effects.act else { panic!("asks") };
+    let message = DecideRequest::decode(&message).expect("readable");
+    assert_eq!(message.limits.iter().map(|l| l.shadow).collect::<Vec<_>>(), [true, true, false]);
+    let states =
+        [("strict.ip", false, Some(9)), ("strict.key", true, Some(0)), ("lax.ip", true, Some(0))];
+    let effects = bench.reply("200", &body("allow", &states));
+    let signals = vec![decided(0, Outcome::ShadowDenied), decided(1, Outcome::Allowed)];
+    assert_eq!(effects, Effects { act: Act::Resume, signals });
+
+    // Only the lax policy has a say when nothing can be had.
+    let mut bench = Bench::new();
+    shadowed(&mut bench);
+    bench.request("/strict/x", &facts());
+    assert_eq!(bench.answer(Answer::Reset).act, Act::Resume);
+}
+
+#[test]
+fn more_limits_than_a_message_carries_go_to_the_ladder() {
+    let policy = |n: usize, rung: &str| {
+        let limits: Vec<_> = (0..8)
+            .map(|l| format!("{{\"name\":\"l{l}\",\"by\":\"ip\",\"limit\":1,\"per\":\"1s\"}}"))
+            .collect();
+        format!(
+            "{{\"name\":\"p{n}\",\"match\":{{\"path\":\"/**\"}},\"rate_limits\":[{}],\"on_unavailable\":[\"{rung}\"]}}",
+            limits.join(",")
+        )
+    };
+    for (rung, passes) in [("allow", true), ("deny", false)] {
+        let policies: Vec<_> = (0..9).map(|n| policy(n, rung)).collect();
+        let document = format!(
+            "{{\"version\":1,\"gateway\":{{\"cluster\":\"c\"}},\"policies\":[{}]}}",
+            policies.join(",")
+        );
+        let mut bench =
+            Bench { config: Config::read(&document).config.expect("sound"), ..Bench::new() };
+        let effects = bench.request("/", &facts());
+        assert_eq!(effects.act == Act::Pass, passes, "{effects:?}");
+        assert_eq!(effects.signals[0], Signal::Unavailable(Reason::TooManyLimits));
+    }
+}

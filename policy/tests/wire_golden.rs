@@ -1,0 +1,68 @@
+//! The messages between filter and gateway, frozen: each golden file must decode, and encode to
+//! the same document. A change here is a change of the protocol and needs a new version.
+
+use tidegate_policy::wire::{BadMessage, DecideReply, DecideRequest, DecisionId, Refusal, encode};
+
+fn normal(text: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(text).expect("JSON")
+}
+
+#[test]
+fn decide_request() {
+    for text in [
+        include_str!("golden/decide-request.json"),
+        include_str!("golden/decide-request-minimal.json"),
+    ] {
+        let message = DecideRequest::decode(text.as_bytes()).expect("the golden file is read");
+        assert_eq!(normal(&encode(&message)), normal(text.as_bytes()));
+    }
+}
+
+#[test]
+fn decide_reply() {
+    let text = include_str!("golden/decide-reply.json");
+    let asked: DecisionId =
+        serde_json::from_str("\"01234567-89ab-8def-8123-456789abcdef\"").expect("an id");
+    let message = DecideReply::decode(text.as_bytes(), asked).expect("the golden file is read");
+    assert_eq!(normal(&encode(&message)), normal(text.as_bytes()));
+    let other = DecisionId::new(7);
+    assert!(matches!(DecideReply::decode(text.as_bytes(), other), Err(BadMessage::Malformed(_))));
+}
+
+#[test]
+fn refusal() {
+    let text = include_str!("golden/refusal.json");
+    let message = Refusal::decode(text.as_bytes()).expect("the golden file is read");
+    assert_eq!((message.reason.as_str(), message.detail.as_str()), ("store-timeout", "30 ms"));
+}
+
+#[test]
+fn unknown_fields_are_tolerated_and_unknown_versions_are_not() {
+    let text = include_str!("golden/decide-request-minimal.json");
+    let wider = text.replacen('{', "{\"later\": [1], ", 1);
+    assert!(DecideRequest::decode(wider.as_bytes()).is_ok());
+    let newer = text.replacen("\"v\": 1", "\"v\": 9", 1);
+    assert_eq!(DecideRequest::decode(newer.as_bytes()), Err(BadMessage::Version(9)));
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let text = include_str!("golden/decide-request-minimal.json");
+    for (from, to, expected) in [
+        ("\"limit\": 5", "\"limit\": 0", "must be at least 1"),
+        ("\"limit\": 5", "\"limit\": -1", "cannot be read"),
+        ("api.per-client", "api:per", "is no limit id"),
+        ("192.0.2.1", "192.0.2.1:80", "is spelled in"),
+        ("\"limits\": [", "\"limits\": [], \"x\": [", "0 limits: send 1 to 64"),
+        ("\"key_format\": 1", "\"key_format\": 2", "unknown key format"),
+        ("89ab-8def", "89AB-8def", "lower-case UUID"),
+        ("\"environment\": \"default\"", "\"environment\": \"a|b\"", "is no environment"),
+    ] {
+        let broken = text.replacen(from, to, 1);
+        assert_ne!(broken, text);
+        let error = DecideRequest::decode(broken.as_bytes()).expect_err(to);
+        assert!(error.to_string().contains(expected), "{to}: {error}");
+    }
+    let long = vec![b' '; 64 * 1024 + 1];
+    assert_eq!(DecideRequest::decode(&long), Err(BadMessage::TooLong));
+}
