@@ -1,0 +1,64 @@
+//! Owns the functions that the host calls: proxy-wasm ABI 0.2.1. Each hands its numbers to
+//! [`crate::vm`] and holds no logic.
+//!
+//! Only what the filter needs is exported, because the host skips a callback that is not there: a
+//! request that matches nothing never enters the VM again after its headers. That, bytes for
+//! headers, and actions beyond "pause" are why these are not the SDK's (docs/decisions/0003).
+
+use crate::vm;
+
+/// What the host is told to do with a stream after its headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Action {
+    /// Go on to the next filter.
+    Continue = 0,
+    /// Hold headers, body and trailers, and push back on the sender instead of buffering. Unlike
+    /// `StopIteration` it means the same with and without `allow_on_headers_stop_iteration`, and
+    /// a large upload is slowed down instead of being answered with 413.
+    HoldAll = 4,
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_abi_version_0_2_1() {}
+
+/// The host asks for memory to put a value in; the value is then taken over by [`crate::host`].
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
+    crate::host::allocate(size)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
+    vm::with(|vm| vm.create(context, parent));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_configure(root: u32, size: usize) -> bool {
+    vm::with(|vm| vm.configure(root, size)).unwrap_or(false)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_headers(stream: u32, _headers: usize, _end: bool) -> u32 {
+    let action = vm::with(|vm| vm.request_headers(stream)).unwrap_or_else(vm::refuse_unready);
+    match action {
+        Action::Continue => 0,
+        Action::HoldAll => 4,
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_http_call_response(
+    _root: u32,
+    token: u32,
+    headers: usize,
+    body_size: usize,
+    _trailers: usize,
+) {
+    vm::with(|vm| vm.call_response(token, headers, body_size));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_delete(context: u32) {
+    vm::with(|vm| vm.delete(context));
+}

@@ -1,0 +1,51 @@
+//! Owns the host's encoding of header maps: count, sizes, then each name and value with a closing
+//! NUL, all numbers little-endian u32.
+
+/// Headers in order, names as the host gives them (lower case).
+pub(crate) type Headers = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Reads a map. What is malformed ends the reading: the host would have to be broken.
+pub(crate) fn decode(bytes: &[u8]) -> Option<Headers> {
+    if bytes.is_empty() {
+        return Some(Headers::new());
+    }
+    let mut sizes = bytes;
+    let count = number(&mut sizes)?;
+    let mut data = sizes.get(count.checked_mul(8)?..)?;
+    let mut headers = Headers::with_capacity(count);
+    for _ in 0..count {
+        let (name_size, value_size) = (number(&mut sizes)?, number(&mut sizes)?);
+        headers.push((text(&mut data, name_size)?, text(&mut data, value_size)?));
+    }
+    Some(headers)
+}
+
+/// Writes a map. Sizes beyond u32 cannot occur in a 32-bit memory.
+pub(crate) fn encode(headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = size(headers.len()).to_vec();
+    for (name, value) in headers {
+        bytes.extend(size(name.len()));
+        bytes.extend(size(value.len()));
+    }
+    for part in headers.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend(part.as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}
+
+fn size(len: usize) -> [u8; 4] {
+    u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+fn number(bytes: &mut &[u8]) -> Option<usize> {
+    let (head, rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    usize::try_from(u32::from_le_bytes(*head)).ok()
+}
+
+fn text(data: &mut &[u8], size: usize) -> Option<Vec<u8>> {
+    let (value, rest) = data.split_at_checked(size)?;
+    *data = rest.strip_prefix(&[0])?;
+    Some(value.to_vec())
+}

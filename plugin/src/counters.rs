@@ -1,0 +1,71 @@
+//! Owns the filter's counters: their names and the ids that the host gave them. Each is defined
+//! when it is first needed, so that ten thousand policies do not cost every worker their metrics
+//! ahead. Names hold only what the configuration says, so their number is bounded by it.
+
+use std::collections::BTreeMap;
+
+use tidegate_policy::config::Config;
+use tidegate_policy::exchange::{Outcome, Signal};
+use tidegate_policy::reason::Reason;
+
+use crate::host;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Counter {
+    Decided(usize, Outcome),
+    Unavailable(Reason),
+    LateAnswer,
+}
+
+/// The ids of one root's counters.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    ids: BTreeMap<Counter, u32>,
+}
+
+// === impl Counters ===
+
+impl Counters {
+    /// Counts what the exchange says.
+    pub(crate) fn signal(&mut self, config: &Config, signal: Signal) {
+        let counter = match signal {
+            Signal::Decided { policy, outcome } => Counter::Decided(policy, outcome),
+            Signal::Unavailable(reason) => Counter::Unavailable(reason),
+        };
+        self.count(config, counter);
+    }
+
+    /// Counts an answer whose request is gone.
+    pub(crate) fn late_answer(&mut self, config: &Config) {
+        self.count(config, Counter::LateAnswer);
+    }
+
+    fn count(&mut self, config: &Config, counter: Counter) {
+        let id = match self.ids.get(&counter) {
+            Some(&id) => Ok(id),
+            None => host::define_counter(&counter.name(config)),
+        };
+        // A counter that the host refuses must not cost a request its decision.
+        if let Ok(id) = id
+            && host::increment(id).is_ok()
+        {
+            self.ids.insert(counter, id);
+        }
+    }
+}
+
+// === impl Counter ===
+
+impl Counter {
+    /// The stat's name. The labels in it are cut out by the `stats_tags` of envoy/bootstrap.yaml.
+    fn name(self, config: &Config) -> String {
+        match self {
+            Self::Decided(policy, outcome) => {
+                let policy = config.policies.get(policy).map_or("", |policy| &policy.name);
+                format!("tidegate_decisions_total.policy.{policy}.outcome.{}", outcome.as_str())
+            }
+            Self::Unavailable(reason) => format!("tidegate_unavailable_total.reason.{reason}"),
+            Self::LateAnswer => "tidegate_late_answers_total".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Owns every call to the host: one function a call, its status mapped, no logic. The only file
+//! with `unsafe` memory in it.
+//!
+//! ABI 0.2.1 (proxy-wasm/spec). A host call writes pointers to memory that it got from
+//! [`allocate`]; [`Returned::take`] turns such a pair into an owned vector exactly once.
+
+use std::alloc::{Layout, alloc};
+
+/// The host's word for "no": its status, by the numbers of the ABI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Status(pub u32);
+
+const OK: u32 = 0;
+const NOT_FOUND: u32 = 1;
+
+/// A level of the host's log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Level {
+    Info,
+    Warn,
+    Error,
+}
+
+/// A header map.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Map {
+    RequestHeaders,
+    CallResponseHeaders,
+}
+
+/// A buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Buffer {
+    CallResponseBody,
+    PluginConfiguration,
+}
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        max: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_send_local_response(
+        code: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout_ms: u32,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
+    fn proxy_increment_metric(id: u32, by: i64) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+}
+
+/// Memory for a value of the host's; null if there is none left, which the host reports.
+pub(crate) fn allocate(size: usize) -> *mut u8 {
+    match Layout::array::<u8>(size) {
+        // SAFETY: the layout's size is not zero.
+        Ok(layout) if size > 0 => unsafe { alloc(layout) },
+        Ok(_) | Err(_) => std::ptr::null_mut(),
+    }
+}
+
+/// Where the host writes a value's place.
+struct Returned {
+    data: *mut u8,
+    size: usize,
+}
+
+// === impl Returned ===
+
+impl Returned {
+    fn nothing() -> Self {
+        Self { data: std::ptr::null_mut(), size: 0 }
+    }
+
+    fn take(self, status: u32) -> Result<Vec<u8>, Status> {
+        checked(status)?;
+        if self.data.is_null() || self.size == 0 {
+            return Ok(Vec::new());
+        }
+        // SAFETY: the host allocated exactly `size` bytes by `allocate` for this call, wrote all
+        // of them, and keeps no pointer; align 1 and capacity = size match `allocate`'s layout.
+        Ok(unsafe { Vec::from_raw_parts(self.data, self.size, self.size) })
+    }
+}
+
+fn checked(status: u32) -> Result<(), Status> {
+    if status == OK { Ok(()) } else { Err(Status(status)) }
+}
+
+fn found(value: Result<Vec<u8>, Status>) -> Result<Option<Vec<u8>>, Status> {
+    match value {
+        Ok(value) => Ok(Some(value)),
+        Err(Status(NOT_FOUND)) => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+// === impl Map ===
+
+impl Map {
+    fn number(self) -> u32 {
+        match self {
+            Self::RequestHeaders => 0,
+            Self::CallResponseHeaders => 6,
+        }
+    }
+}
+
+/// Writes one line to the host's log. A log that cannot be written is not worth failing for.
+pub(crate) fn log(level: Level, message: &str) {
+    let level = match level {
+        Level::Info => 2,
+        Level::Warn => 3,
+        Level::Error => 4,
+    };
+    // SAFETY: pointer and size are of one live slice.
+    let _status: u32 = unsafe { proxy_log(level, message.as_ptr(), message.len()) };
+}
+
+/// The first value of a header; `None` if it is absent.
+pub(crate) fn header(map: Map, name: &str) -> Result<Option<Vec<u8>>, Status> {
+    let mut value = Returned::nothing();
+    // SAFETY: pointer and size are of one live slice; both targets outlive the call.
+    let status = unsafe {
+        proxy_get_header_map_value(
+            map.number(),
+            name.as_ptr(),
+            name.len(),
+            &mut value.data,
+            &mut value.size,
+        )
+    };
+    found(value.take(status))
+}
+
+/// All headers of a map, in the host's encoding.
+pub(crate) fn header_pairs(map: Map) -> Result<Vec<u8>, Status> {
+    let mut value = Returned::nothing();
+    // SAFETY: both targets outlive the call.
+    let status =
+        unsafe { proxy_get_header_map_pairs(map.number(), &mut value.data, &mut value.size) };
+    value.take(status)
+}
+
+/// Up to `size_max` bytes of a buffer, from its start; `None` if there is no such buffer now.
+pub(crate) fn buffer(buffer: Buffer, size_max: usize) -> Result<Option<Vec<u8>>, Status> {
+    let number = match buffer {
+        Buffer::CallResponseBody => 4,
+        Buffer::PluginConfiguration => 7,
+    };
+    let mut value = Returned::nothing();
+    // SAFETY: both targets outlive the call.
+    let status =
+        unsafe { proxy_get_buffer_bytes(number, 0, size_max, &mut value.data, &mut value.size) };
+    found(value.take(status))
+}
+
+/// A property, its path's parts joined by NUL; `None` if there is none.
+pub(crate) fn property(path: &str) -> Result<Option<Vec<u8>>, Status> {
+    let mut value = Returned::nothing();
+    // SAFETY: pointer and size are of one live slice; both targets outlive the call.
+    let status =
+        unsafe { proxy_get_property(path.as_ptr(), path.len(), &mut value.data, &mut value.size) };
+    found(value.take(status))
+}
+
+/// Lets the held request go on.
+pub(crate) fn continue_request() -> Result<(), Status> {
+    // SAFETY: no memory is passed.
+    checked(unsafe { proxy_continue_stream(0) })
+}
+
+/// Answers in the upstream's place. `details` is what access logs show; `headers` is encoded.
+pub(crate) fn send_local_response(
+    code: u32,
+    details: &str,
+    body: &[u8],
+    headers: &[u8],
+    grpc_status: i32,
+) -> Result<(), Status> {
+    // SAFETY: each pointer and size are of one live slice.
+    checked(unsafe {
+        proxy_send_local_response(
+            code,
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            grpc_status,
+        )
+    })
+}
+
+/// Sends a callout; gives its token. `headers` is encoded. The timeout is never 0, which would
+/// mean none at all.
+pub(crate) fn http_call(
+    cluster: &str,
+    headers: &[u8],
+    body: &[u8],
+    timeout_ms: u32,
+) -> Result<u32, Status> {
+    let mut token = 0;
+    // SAFETY: each pointer and size are of one live slice; the target outlives the call.
+    let status = unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            std::ptr::null(),
+            0,
+            timeout_ms.max(1),
+            &mut token,
+        )
+    };
+    checked(status).map(|()| token)
+}
+
+/// Defines a counter; gives its id.
+pub(crate) fn define_counter(name: &str) -> Result<u32, Status> {
+    let mut id = 0;
+    // SAFETY: pointer and size are of one live slice; the target outlives the call.
+    let status = unsafe { proxy_define_metric(0, name.as_ptr(), name.len(), &mut id) };
+    checked(status).map(|()| id)
+}
+
+/// Adds one to a counter.
+pub(crate) fn increment(id: u32) -> Result<(), Status> {
+    // SAFETY: no memory is passed.
+    checked(unsafe { proxy_increment_metric(id, 1) })
+}
+
+/// Makes the calls that follow speak of this context.
+pub(crate) fn set_effective_context(context: u32) -> Result<(), Status> {
+    // SAFETY: no memory is passed.
+    checked(unsafe { proxy_set_effective_context(context) })
+}

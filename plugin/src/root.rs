@@ -1,0 +1,145 @@
+//! Owns what one configuration of the filter needs to serve requests: the checked document, the
+//! callout's fixed part, the counters. Made whole or not at all.
+
+use std::cell::RefCell;
+
+use tidegate_policy::config::{Config, Severity};
+use tidegate_policy::mode::Overrides;
+use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Tenant};
+use tidegate_policy::wire;
+
+use crate::codec;
+use crate::counters::Counters;
+use crate::host::{self, Buffer, Level};
+
+/// Names the environment that the filter was deployed for.
+const ENVIRONMENT_VARIABLE: &str = "TIDEGATE_ENVIRONMENT";
+
+/// One configuration in force.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub config: Config,
+    pub caller: CallerScope,
+    pub overrides: Overrides,
+    pub counters: RefCell<Counters>,
+    /// The callout's headers, encoded once.
+    pub call_headers: Vec<u8>,
+}
+
+// === impl Root ===
+
+impl Root {
+    /// Reads the plugin's configuration. Every problem is logged with its field; `None` makes
+    /// Envoy refuse the configuration and keep the one in force.
+    pub(crate) fn configure(size: usize) -> Option<Self> {
+        let config = match document(size) {
+            Ok(document) => read(&document)?,
+            Err(problem) => return refuse(&problem),
+        };
+        let token = match &config.gateway.token_env {
+            None => None,
+            Some(name) => match std::env::var(name) {
+                Ok(token) if sound_token(&token) => Some(token),
+                Ok(_) => {
+                    return refuse(&format!(
+                        "gateway.token: the environment variable {name} holds no token; it must be visible ASCII"
+                    ));
+                }
+                Err(_) => {
+                    return refuse(&format!(
+                        "gateway.token: the environment variable {name} is not set; pass it by vm_config.environment_variables"
+                    ));
+                }
+            },
+        };
+        let caller = match caller() {
+            Ok(caller) => caller,
+            Err(problem) => return refuse(&problem),
+        };
+        let call_headers = call_headers(&config.gateway.cluster, token.as_deref());
+        host::log(
+            Level::Info,
+            &format!(
+                "tidegate: {} policies in force, gateway {}",
+                config.policies.len(),
+                config.gateway.cluster
+            ),
+        );
+        Some(Self {
+            config,
+            caller,
+            overrides: Overrides::default(),
+            counters: RefCell::default(),
+            call_headers,
+        })
+    }
+}
+
+fn refuse<T>(problem: &str) -> Option<T> {
+    host::log(Level::Error, &format!("tidegate: error: {problem}"));
+    None
+}
+
+fn document(size: usize) -> Result<String, String> {
+    let bytes = if size == 0 {
+        Vec::new()
+    } else {
+        let read = host::buffer(Buffer::PluginConfiguration, size);
+        read.map_err(|status| {
+            format!("the configuration cannot be read: host status {}", status.0)
+        })?
+        .unwrap_or_default()
+    };
+    if bytes.is_empty() {
+        return Err("no configuration; give the filter one JSON document (README.md)".to_owned());
+    }
+    String::from_utf8(bytes).map_err(|error| format!("the configuration is no UTF-8: {error}"))
+}
+
+fn read(document: &str) -> Option<Config> {
+    let reading = Config::read(document);
+    for diagnostic in &reading.diagnostics {
+        let level = match diagnostic.severity {
+            Severity::Error => Level::Error,
+            Severity::Warning => Level::Warn,
+        };
+        host::log(level, &format!("tidegate: {diagnostic}"));
+    }
+    reading.config
+}
+
+/// The region is the Envoy node's; a gateway that has one of its own compares them.
+fn caller() -> Result<CallerScope, String> {
+    let region = match host::property("xds\0node\0locality\0region") {
+        Ok(Some(bytes)) if !bytes.is_empty() => {
+            let text = String::from_utf8_lossy(&bytes);
+            Some(Region::new(&text).map_err(|bad| format!("the node's locality.region: {bad}"))?)
+        }
+        Ok(_) | Err(_) => None,
+    };
+    let environment = match std::env::var(ENVIRONMENT_VARIABLE) {
+        Ok(text) => {
+            Environment::new(&text).map_err(|bad| format!("{ENVIRONMENT_VARIABLE}: {bad}"))?
+        }
+        Err(_) => Environment::default(),
+    };
+    Ok(CallerScope { region, environment, tenant: Tenant::None, key_format: KeyFormat::default() })
+}
+
+fn sound_token(token: &str) -> bool {
+    !token.is_empty() && token.len() <= 4096 && token.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn call_headers(cluster: &str, token: Option<&str>) -> Vec<u8> {
+    let authorization = token.map(|token| format!("Bearer {token}"));
+    let mut headers = vec![
+        (":method", "POST"),
+        (":path", wire::DECIDE_PATH),
+        (":authority", cluster),
+        ("content-type", "application/json"),
+    ];
+    if let Some(value) = &authorization {
+        headers.push(("authorization", value));
+    }
+    codec::encode(&headers)
+}

@@ -1,0 +1,255 @@
+//! Owns the state of one VM: its roots, the streams that are alive, the callouts that are out.
+//! A callback here reads facts, asks the exchange and carries out what it says.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use tidegate_policy::exchange::{Act, Answer, Denial, Effects, Event, Exchange};
+use tidegate_policy::reason::Reason;
+use tidegate_policy::wire::{self, DecisionId};
+
+use crate::abi::Action;
+use crate::host::{self, Buffer, Level, Map};
+use crate::ids::Ids;
+use crate::root::Root;
+use crate::{codec, facts, render};
+
+thread_local! {
+    static VM: RefCell<Vm> = const { RefCell::new(Vm::new()) };
+}
+
+/// Runs one callback. `None` if the state is already in use: no known host calls the VM from
+/// within a host call, and one that does must not trap it.
+pub(crate) fn with<T>(callback: impl FnOnce(&mut Vm) -> T) -> Option<T> {
+    VM.with(|vm| vm.try_borrow_mut().ok().map(|mut vm| callback(&mut vm)))
+}
+
+/// Answers a request that cannot be decided because the filter itself is not ready.
+pub(crate) fn refuse_unready() -> Action {
+    deny(&Denial {
+        reason: Reason::HostFailure,
+        id: DecisionId::new(0),
+        violated: Vec::new(),
+        retry_after_s: Some(1),
+    })
+}
+
+/// One VM's state.
+pub(crate) struct Vm {
+    /// Contexts without a parent, with their configuration once they have one.
+    roots: BTreeMap<u32, Option<Rc<Root>>>,
+    streams: BTreeMap<u32, Stream>,
+    /// Which stream waits for which callout; kept until the answer comes, even if the stream goes.
+    calls: BTreeMap<u32, Call>,
+    ids: Option<Ids>,
+}
+
+struct Stream {
+    root: u32,
+    /// Only a stream that asked has one.
+    exchange: Option<Exchange>,
+}
+
+struct Call {
+    stream: u32,
+    /// The configuration that asked; it outlives an update.
+    root: Rc<Root>,
+}
+
+// === impl Vm ===
+
+impl Vm {
+    const fn new() -> Self {
+        Self { roots: BTreeMap::new(), streams: BTreeMap::new(), calls: BTreeMap::new(), ids: None }
+    }
+
+    pub(crate) fn create(&mut self, context: u32, parent: u32) {
+        if parent == 0 {
+            self.roots.insert(context, None);
+        } else {
+            self.streams.insert(context, Stream { root: parent, exchange: None });
+        }
+    }
+
+    pub(crate) fn delete(&mut self, context: u32) {
+        if self.streams.remove(&context).is_none() {
+            self.roots.remove(&context);
+        }
+    }
+
+    /// `false` makes the host refuse the configuration.
+    pub(crate) fn configure(&mut self, context: u32, size: usize) -> bool {
+        if self.ids.is_none() {
+            match Ids::draw() {
+                Ok(ids) => self.ids = Some(ids),
+                Err(error) => {
+                    host::log(
+                        Level::Error,
+                        &format!("tidegate: error: the host gives no randomness: {error}"),
+                    );
+                    return false;
+                }
+            }
+        }
+        let root = Root::configure(size).map(Rc::new);
+        let taken = root.is_some();
+        if taken {
+            self.roots.insert(context, root);
+        }
+        taken
+    }
+
+    pub(crate) fn request_headers(&mut self, stream: u32) -> Action {
+        let Some((root, ids)) = self.root_of(stream).zip(self.ids.as_mut()) else {
+            return refuse_unready();
+        };
+        let matched = match facts::matched(&root.config) {
+            Ok(matched) if matched.is_empty() => return Action::Continue,
+            Ok(matched) => matched,
+            Err(status) => return unreadable(status),
+        };
+        let facts = match facts::sender(&root.config, &matched) {
+            Ok(facts) => facts,
+            Err(status) => return unreadable(status),
+        };
+        let event =
+            Event::Request { matched, facts: &facts, caller: &root.caller, id: ids.decision() };
+        let mut exchange = Exchange::default();
+        let effects = exchange.on(&root.config, &root.overrides, event);
+        self.carry_out(stream, &root, exchange, effects, false)
+    }
+
+    pub(crate) fn call_response(&mut self, token: u32, headers: usize, body_size: usize) {
+        let Some(Call { stream, root }) = self.calls.remove(&token) else {
+            return;
+        };
+        let exchange = self.streams.get_mut(&stream).and_then(|stream| stream.exchange.take());
+        let Some((mut exchange, ids)) = exchange.zip(self.ids.as_mut()) else {
+            // The client left; the gateway's answer has nobody to go to.
+            root.counters.borrow_mut().late_answer(&root.config);
+            return;
+        };
+        let entropy = ids.entropy();
+        let response = (headers > 0).then(|| response(body_size)).flatten();
+        let answer = match &response {
+            None => Answer::Reset,
+            Some(r) => Answer::Response { marked: r.marked, status: &r.status, body: &r.body },
+        };
+        let event = Event::Answer { answer, entropy };
+        let effects = exchange.on(&root.config, &root.overrides, event);
+        if let Err(status) = host::set_effective_context(stream) {
+            host::log(
+                Level::Error,
+                &format!("tidegate: no context {stream} to answer: host status {}", status.0),
+            );
+            return;
+        }
+        self.carry_out(stream, &root, exchange, effects, true);
+    }
+
+    fn root_of(&self, stream: u32) -> Option<Rc<Root>> {
+        let stream = self.streams.get(&stream)?;
+        self.roots.get(&stream.root)?.clone()
+    }
+
+    /// Carries out what the exchange says. `held`: whether the host holds the request already.
+    fn carry_out(
+        &mut self,
+        stream: u32,
+        root: &Rc<Root>,
+        mut exchange: Exchange,
+        effects: Effects,
+        held: bool,
+    ) -> Action {
+        for signal in effects.signals {
+            root.counters.borrow_mut().signal(&root.config, signal);
+        }
+        match effects.act {
+            Act::Deny(denial) => deny(&denial),
+            Act::Resume if held => resume(),
+            Act::Pass | Act::Resume => Action::Continue,
+            Act::Ask(message) => match self.ask(stream, root, &message) {
+                Ok(()) => {
+                    if let Some(stream) = self.streams.get_mut(&stream) {
+                        stream.exchange = Some(exchange);
+                    }
+                    Action::HoldAll
+                }
+                Err(_refused) => {
+                    let event = Event::Answer { answer: Answer::NotSent, entropy: 0 };
+                    let effects = exchange.on(&root.config, &root.overrides, event);
+                    self.carry_out(stream, root, exchange, effects, held)
+                }
+            },
+        }
+    }
+
+    fn ask(&mut self, stream: u32, root: &Rc<Root>, message: &[u8]) -> Result<(), host::Status> {
+        let gateway = &root.config.gateway;
+        let token =
+            host::http_call(&gateway.cluster, &root.call_headers, message, gateway.timeout_ms)?;
+        self.calls.insert(token, Call { stream, root: Rc::clone(root) });
+        Ok(())
+    }
+}
+
+struct Response {
+    marked: bool,
+    status: Vec<u8>,
+    body: Vec<u8>,
+}
+
+/// The callout's answer; `None` if it cannot be read whole.
+fn response(body_size: usize) -> Option<Response> {
+    let headers = codec::decode(&host::header_pairs(Map::CallResponseHeaders).ok()?)?;
+    let value = |name: &str| {
+        headers.iter().find(|(key, _)| key == name.as_bytes()).map(|(_, value)| value.as_slice())
+    };
+    let marked = value(wire::MARK_HEADER) == Some(wire::MARK_VALUE.as_bytes());
+    let body = if marked && body_size > 0 {
+        let size_max = body_size.min(wire::MESSAGE_BYTES_MAX.saturating_add(1));
+        host::buffer(Buffer::CallResponseBody, size_max).ok()?.unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    Some(Response { marked, status: value(":status").unwrap_or_default().to_vec(), body })
+}
+
+fn unreadable(status: host::Status) -> Action {
+    host::log(
+        Level::Error,
+        &format!("tidegate: the request cannot be read: host status {}", status.0),
+    );
+    refuse_unready()
+}
+
+fn resume() -> Action {
+    if let Err(status) = host::continue_request() {
+        host::log(
+            Level::Error,
+            &format!("tidegate: the request cannot go on: host status {}", status.0),
+        );
+    }
+    Action::Continue
+}
+
+fn deny(denial: &Denial) -> Action {
+    let reply = render::reply(denial);
+    let sent = host::send_local_response(
+        reply.code,
+        &reply.details,
+        &reply.body,
+        &reply.headers,
+        reply.grpc_status,
+    );
+    if let Err(status) = sent {
+        host::log(
+            Level::Error,
+            &format!("tidegate: a denial cannot be sent: host status {}", status.0),
+        );
+    }
+    // Held in any case: a denial that could not be sent ends by the stream's timeout and is never
+    // let through.
+    Action::HoldAll
+}
