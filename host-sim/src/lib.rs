@@ -1,1 +1,4 @@
-//! host-sim
+//! A proxy-wasm host on wasmtime, in virtual time.
+mod abi;
+mod host;
+mod world;

@@ -1,0 +1,199 @@
+//! HTTP callouts of one VM: what is refused at once, what comes back and when. It must not know what a service does.
+
+use super::clock::{Event, VmId};
+use super::headers::HeaderMap;
+use super::service::{Answer, Fault, Outcome, Reply, ServiceRequest};
+use super::shared::Shared;
+use crate::abi::codes::Status;
+
+/// A callout as the plugin asks for it.
+pub(crate) struct Dispatch {
+    pub(crate) cluster: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: HeaderMap,
+    /// Zero waits for ever.
+    pub(crate) timeout_ms: u32,
+}
+
+/// What the plugin's callback gets to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CalloutAnswer {
+    /// An answer, real or made by Envoy of a fault.
+    Answered { headers: HeaderMap, body: Vec<u8>, trailers: HeaderMap },
+    /// The stream was reset after its headers: nothing at all.
+    Reset,
+}
+
+/// Callout state of a VM.
+#[derive(Default)]
+pub(crate) struct Callouts {
+    tokens: u32,
+    /// Code and message of `proxy_get_status`.
+    pub(crate) last_status: (u32, &'static str),
+    /// The answer of the running callback.
+    pub(crate) current: Option<CalloutAnswer>,
+}
+
+/// `BrokenConnection`, which only `proxy_get_status` shows.
+const BROKEN_CONNECTION: u32 = 11;
+const NS_PER_MS: u64 = 1_000_000;
+
+impl Dispatch {
+    pub(crate) fn summary(&self) -> String {
+        let text = |key| self.headers.text(key).unwrap_or_default();
+        let (method, path) = (text(":method"), text(":path"));
+        format!(
+            "{} {method} {path} {} bytes, {} ms",
+            self.cluster,
+            self.body.len(),
+            self.timeout_ms
+        )
+    }
+
+    fn has_pseudo_headers(&self) -> bool {
+        [":path", ":method", ":authority"]
+            .iter()
+            .all(|key| self.headers.first(key.as_bytes()).is_some())
+    }
+
+    /// The request as the service gets it, with what Envoy adds.
+    fn into_request(self) -> ServiceRequest {
+        let mut headers = self.headers;
+        if !self.body.is_empty() {
+            headers.replace(b"content-length", self.body.len().to_string());
+        }
+        headers.replace(b"x-envoy-internal", "true");
+        if self.timeout_ms > 0 {
+            headers.replace(b"x-envoy-expected-rq-timeout-ms", self.timeout_ms.to_string());
+        }
+        ServiceRequest { cluster: self.cluster, headers, body: self.body, trailers: self.trailers }
+    }
+}
+
+impl Callouts {
+    /// Sends a callout; the token is used up even when the cluster refuses at once.
+    pub(crate) fn dispatch(
+        &mut self,
+        shared: &mut Shared,
+        vm: VmId,
+        root: u32,
+        dispatch: Dispatch,
+    ) -> Result<u32, Status> {
+        if !shared.network.knows(&dispatch.cluster) || !dispatch.has_pseudo_headers() {
+            return Err(Status::BadArgument);
+        }
+        const TOKEN_STEP: u32 = 4;
+        self.tokens = self.tokens.wrapping_add(TOKEN_STEP);
+        let token = self.tokens;
+        let timeout_ns = u64::from(dispatch.timeout_ms) * NS_PER_MS;
+        let (now_ns, now_unix_ns) = (shared.now_ns, shared.now_unix_ns());
+        let reply = shared.network.call(now_ns, now_unix_ns, dispatch.into_request());
+        if let Outcome::Fault(Fault::NoHosts | Fault::Overflow) = reply.outcome {
+            return Err(Status::InternalFailure);
+        }
+        if let Some((delay_ns, answer)) = seen_by_caller(reply, timeout_ns) {
+            shared.after(delay_ns, Event::Callout { vm, root, token, answer });
+        }
+        Ok(token)
+    }
+
+    /// Takes an answer up for the callback: header count, body size, trailer count.
+    pub(crate) fn begin(&mut self, answer: CalloutAnswer) -> (u32, u32, u32) {
+        let counts = match &answer {
+            CalloutAnswer::Answered { headers, body, trailers } => {
+                (headers.count(), u32::try_from(body.len()).unwrap_or(u32::MAX), trailers.count())
+            }
+            CalloutAnswer::Reset => {
+                self.last_status = (BROKEN_CONNECTION, "reset");
+                (0, 0, 0)
+            }
+        };
+        self.current = Some(answer);
+        counts
+    }
+
+    /// Only the message goes; the code stays, as in Envoy.
+    pub(crate) fn end(&mut self) {
+        self.current = None;
+        self.last_status.1 = "";
+    }
+}
+
+/// What the caller sees and after how long; nothing for a call that never ends.
+fn seen_by_caller(reply: Reply, timeout_ns: u64) -> Option<(u64, CalloutAnswer)> {
+    let has_timeout = timeout_ns > 0;
+    let never = matches!(reply.outcome, Outcome::Fault(Fault::Timeout));
+    if has_timeout && (never || reply.after_ns >= timeout_ns) {
+        return Some((timeout_ns, made_by_envoy(504, "upstream request timeout")));
+    }
+    if never {
+        return None;
+    }
+    let answer = match reply.outcome {
+        Outcome::Answer(answer) => real(answer),
+        Outcome::Fault(fault) => broken(fault),
+    };
+    Some((reply.after_ns, answer))
+}
+
+fn real(answer: Answer) -> CalloutAnswer {
+    let mut headers = HeaderMap::default();
+    headers.add(b":status", answer.status.to_string());
+    for (key, value) in answer.headers.pairs() {
+        headers.add(key, value.clone());
+    }
+    if headers.first(b"content-length").is_none() && answer.trailers.is_none() {
+        headers.add(b"content-length", answer.body.len().to_string());
+    }
+    CalloutAnswer::Answered {
+        headers,
+        body: answer.body,
+        trailers: answer.trailers.unwrap_or_default(),
+    }
+}
+
+fn broken(fault: Fault) -> CalloutAnswer {
+    match fault_text(fault) {
+        Some((status, text)) => made_by_envoy(status, text),
+        None => CalloutAnswer::Reset,
+    }
+}
+
+/// The status and the text Envoy makes of a fault; none where it makes nothing.
+pub(crate) fn fault_text(fault: Fault) -> Option<(u32, &'static str)> {
+    Some(match fault {
+        Fault::Refused => (
+            503,
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
+             transport failure reason: delayed connect error: Connection refused",
+        ),
+        Fault::Garbage => (
+            502,
+            "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
+        ),
+        Fault::ResetBeforeHeaders => (
+            503,
+            "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+        ),
+        Fault::Timeout => (504, "upstream request timeout"),
+        Fault::NoHosts => (503, "no healthy upstream"),
+        Fault::Overflow => (
+            503,
+            "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+        ),
+        Fault::ResetAfterHeaders => return None,
+    })
+}
+
+fn made_by_envoy(status: u32, text: &str) -> CalloutAnswer {
+    let mut headers = HeaderMap::default();
+    headers.add(b":status", status.to_string());
+    headers.add(b"content-length", text.len().to_string());
+    headers.add(b"content-type", "text/plain");
+    CalloutAnswer::Answered {
+        headers,
+        body: text.as_bytes().to_vec(),
+        trailers: HeaderMap::default(),
+    }
+}

@@ -1,0 +1,155 @@
+//! Instantiates a compiled plugin, and names what is wrong with one that cannot start. It must not create contexts.
+
+use wasmtime::{Engine, ExternType, Linker, Store};
+
+use super::compile::Compiled;
+use super::vm::{Vm, describe_trap};
+use super::vm_state::{Stage, VmState};
+use crate::abi::exports::{Exports, find_allocator, find_plain};
+use crate::abi::link::linker;
+
+/// Why a plugin does not start. Every variant names what its author must change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// The file is something else.
+    #[error("not a WebAssembly binary: the first bytes are not \\0asm")]
+    NotWasm,
+    /// The binary is cut or broken.
+    #[error("not a valid WebAssembly module: {0}")]
+    Invalid(String),
+    /// Nothing says that this is a proxy-wasm plugin.
+    #[error(
+        "no proxy-wasm plugin: it exports no proxy_abi_version_0_2_1 or proxy_abi_version_0_2_0"
+    )]
+    NoAbi,
+    /// An ABI this host does not speak.
+    #[error(
+        "the plugin speaks proxy-wasm ABI 0.1.0, which this host does not support; build it with a newer SDK (0.2.x)"
+    )]
+    OldAbi,
+    /// Without memory nothing can be handed over.
+    #[error("the plugin exports no memory")]
+    NoMemory,
+    /// An import nobody provides.
+    #[error("unknown import {module}.{name}: the host has no such function in this ABI version")]
+    UnknownImport {
+        /// The import's module.
+        module: String,
+        /// The import's name.
+        name: String,
+    },
+    /// An import with other arguments than the ABI's.
+    #[error("the import {module}.{name} has the wrong type: {problem}")]
+    ImportType {
+        /// The import's module.
+        module: String,
+        /// The import's name.
+        name: String,
+        /// Both types.
+        problem: String,
+    },
+    /// An export with other arguments than the ABI's.
+    #[error("the export {name} {problem}, which is not the ABI's")]
+    ExportType {
+        /// The export's name.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The module cannot be instantiated.
+    #[error("the plugin cannot be instantiated: {0}")]
+    Instantiate(String),
+    /// A trap before or in a start callback.
+    #[error("{callback} failed: {why}")]
+    Trap {
+        /// The function that trapped.
+        callback: String,
+        /// The trap.
+        why: String,
+    },
+    /// The plugin itself said no.
+    #[error("{callback} returned false: the plugin refuses its configuration")]
+    Refused {
+        /// The callback that returned false.
+        callback: &'static str,
+    },
+}
+
+/// Instantiates, initialises and looks up the callbacks.
+pub(crate) fn load(engine: &Engine, compiled: &Compiled, state: VmState) -> Result<Vm, StartError> {
+    let linker = linker(engine, compiled.version)
+        .map_err(|error| StartError::Instantiate(error.to_string()))?;
+    let fuel = state.plugin.fuel_per_callback;
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limits);
+    check_imports(&linker, &mut store, compiled)?;
+    let refuel = |store: &mut Store<VmState>| {
+        store.set_fuel(fuel).map_err(|error| StartError::Instantiate(error.to_string()))
+    };
+    refuel(&mut store)?;
+    // A start section runs here.
+    let instance = linker
+        .instantiate(&mut store, &compiled.module)
+        .map_err(|error| StartError::Instantiate(describe_trap(&error, fuel)))?;
+    let exports = Exports::find(&mut store, &instance)?;
+    let allocate = find_allocator(&mut store, &instance)?;
+    let memory = instance.get_memory(&mut store, "memory").ok_or(StartError::NoMemory)?;
+    store.data_mut().guest.memory = Some(memory);
+    store.data_mut().guest.allocate = allocate;
+    refuel(&mut store)?;
+    initialize(&mut store, &instance, fuel)?;
+    store.data_mut().stage = Stage::Running;
+    Ok(Vm { store, exports, dead: None })
+}
+
+/// A reactor's `_initialize` and then its main, or a command's `_start`.
+fn initialize(
+    store: &mut Store<VmState>,
+    instance: &wasmtime::Instance,
+    fuel: u64,
+) -> Result<(), StartError> {
+    let trap = |callback: &str, error: &wasmtime::Error| StartError::Trap {
+        callback: callback.to_owned(),
+        why: describe_trap(error, fuel),
+    };
+    if let Some(function) = find_plain::<()>(store, instance, "_initialize")? {
+        function.call(&mut *store, ()).map_err(|error| trap("_initialize", &error))?;
+        // A C reactor's main takes argc and argv; it is left alone then, as in Envoy.
+        for name in ["main", "__main_void"] {
+            if let Ok(Some(function)) = find_plain::<u32>(store, instance, name) {
+                function.call(&mut *store, ()).map_err(|error| trap(name, &error))?;
+                break;
+            }
+        }
+    } else if let Some(function) = find_plain::<()>(store, instance, "_start")? {
+        function.call(&mut *store, ()).map_err(|error| trap("_start", &error))?;
+    }
+    Ok(())
+}
+
+fn check_imports(
+    linker: &Linker<VmState>,
+    store: &mut Store<VmState>,
+    compiled: &Compiled,
+) -> Result<(), StartError> {
+    for import in compiled.module.imports() {
+        let (module, name) = (import.module().to_owned(), import.name().to_owned());
+        let Ok(provided) = linker.get(&mut *store, &module, &name) else {
+            return Err(StartError::UnknownImport { module, name });
+        };
+        let provided = provided.ty(&*store);
+        if let (ExternType::Func(wanted), ExternType::Func(provided)) = (import.ty(), provided) {
+            if !provided.matches(&wanted) {
+                let problem = format!("the plugin wants {wanted}, the ABI has {provided}");
+                return Err(StartError::ImportType { module, name, problem });
+            }
+        } else {
+            return Err(StartError::ImportType {
+                module,
+                name,
+                problem: "the host provides a function".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}

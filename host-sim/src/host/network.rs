@@ -1,0 +1,69 @@
+//! The clusters a plugin can call and the upstream behind the route; every call is kept. It must not know what a service does.
+
+use std::collections::BTreeSet;
+
+use super::service::{Answer, Reply, Service, ServiceRequest};
+
+/// Services by cluster.
+pub struct Network {
+    known: Option<BTreeSet<String>>,
+    services: Vec<(Option<String>, Box<dyn Service>)>,
+    upstream: Option<Box<dyn Service>>,
+    pub(crate) calls: Vec<ServiceCall>,
+}
+
+/// A request that reached the network.
+#[derive(Debug, Clone)]
+pub struct ServiceCall {
+    /// When it was sent, since the run began.
+    pub at_ns: u64,
+    /// Whether it is the client's request on its way up, and no callout.
+    pub is_upstream: bool,
+    /// The request.
+    pub request: ServiceRequest,
+}
+
+impl Network {
+    /// Only these clusters exist; none means that every name does.
+    pub(crate) fn new(known: Option<BTreeSet<String>>) -> Self {
+        Self { known, services: Vec::new(), upstream: None, calls: Vec::new() }
+    }
+
+    /// Puts a service behind one cluster, or behind every cluster that has none; the first that fits is called.
+    pub(crate) fn bind(&mut self, cluster: Option<String>, service: Box<dyn Service>) {
+        self.services.push((cluster, service));
+    }
+
+    pub(crate) fn bind_upstream(&mut self, service: Box<dyn Service>) {
+        self.upstream = Some(service);
+    }
+
+    pub(crate) fn knows(&self, cluster: &str) -> bool {
+        self.known.as_ref().is_none_or(|known| known.contains(cluster))
+    }
+
+    pub(crate) fn call(&mut self, now_ns: u64, now_unix_ns: u64, request: ServiceRequest) -> Reply {
+        let fits =
+            |bound: &Option<String>| bound.as_ref().is_none_or(|name| *name == request.cluster);
+        let reply = match self.services.iter_mut().find(|(bound, _)| fits(bound)) {
+            Some((_, service)) => service.call(now_unix_ns, &request),
+            None => Reply::now(Answer::new(404, "no service is bound to this cluster")),
+        };
+        self.calls.push(ServiceCall { at_ns: now_ns, is_upstream: false, request });
+        reply
+    }
+
+    pub(crate) fn call_upstream(
+        &mut self,
+        now_ns: u64,
+        now_unix_ns: u64,
+        request: ServiceRequest,
+    ) -> Reply {
+        let reply = match &mut self.upstream {
+            Some(service) => service.call(now_unix_ns, &request),
+            None => Reply::now(Answer::new(200, "ok")),
+        };
+        self.calls.push(ServiceCall { at_ns: now_ns, is_upstream: true, request });
+        reply
+    }
+}

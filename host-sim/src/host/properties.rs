@@ -1,0 +1,106 @@
+//! Properties a plugin can ask for: what the stream tells, what the scenario sets, what the plugin sets. It must not change streams.
+
+use super::headers::HeaderMap;
+use super::stream::Stream;
+use super::vm_state::VmState;
+use crate::abi::path;
+
+impl VmState {
+    /// A property's bytes. What a client or the host was given wins over what the stream itself tells.
+    pub(crate) fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let dotted = path::dotted(path);
+        let stream = self.stream();
+        let set_by_plugin = || stream?.properties.get(&own_key(&dotted)).cloned();
+        let set_for_client = || stream?.properties.get(&dotted).cloned();
+        let set_for_host = || self.plugin.properties.get(&dotted).cloned();
+        let told_by_plugin = || self.plugin_property(&dotted);
+        let told_by_stream = || stream.and_then(|stream| stream_property(stream, &dotted));
+        set_for_client()
+            .or_else(set_for_host)
+            .or_else(told_by_plugin)
+            .or_else(told_by_stream)
+            .or_else(set_by_plugin)
+    }
+
+    /// The whole path becomes one key, so that a path of several segments can be set and never read back.
+    pub(crate) fn set_property(&mut self, path: Vec<u8>, value: Vec<u8>) -> bool {
+        let current = self.current;
+        let key = String::from_utf8_lossy(&path).into_owned();
+        match self.streams.get_mut(&current) {
+            Some(stream) => {
+                stream.properties.insert(format!("wasm.{key}"), value).is_none() || true
+            }
+            None => false,
+        }
+    }
+
+    fn plugin_property(&self, dotted: &str) -> Option<Vec<u8>> {
+        let text = match dotted {
+            "plugin_name" => &self.plugin.name,
+            "plugin_root_id" => &self.plugin.root_id,
+            "plugin_vm_id" => &self.plugin.vm_id,
+            _ => return None,
+        };
+        Some(text.clone().into_bytes())
+    }
+}
+
+fn own_key(dotted: &str) -> String {
+    let name = dotted.strip_prefix("filter_state.wasm.").unwrap_or(dotted);
+    format!("wasm.{name}")
+}
+
+fn stream_property(stream: &Stream, dotted: &str) -> Option<Vec<u8>> {
+    if let Some(rest) = dotted.strip_prefix("request.") {
+        return request_property(stream, rest);
+    }
+    if let Some(rest) = dotted.strip_prefix("response.") {
+        return response_property(stream, rest);
+    }
+    None
+}
+
+fn request_property(stream: &Stream, name: &str) -> Option<Vec<u8>> {
+    let headers = &stream.request.headers;
+    let header = |key: &str| headers.first(key.as_bytes()).map(<[u8]>::to_vec);
+    if let Some(key) = name.strip_prefix("headers.") {
+        return header(key);
+    }
+    match name {
+        "path" => header(":path"),
+        "url_path" => Some(split_path(headers)?.0.into_bytes()),
+        "query" => Some(split_path(headers)?.1.into_bytes()),
+        "host" => header(":authority"),
+        "scheme" => header(":scheme"),
+        "method" => header(":method"),
+        "id" => header("x-request-id"),
+        "useragent" => header("user-agent"),
+        "referer" => header("referer"),
+        "protocol" => Some(b"HTTP/1.1".to_vec()),
+        _ => None,
+    }
+}
+
+/// Before there is a response there is no such property.
+fn response_property(stream: &Stream, name: &str) -> Option<Vec<u8>> {
+    let headers = &stream.response.headers;
+    if let Some(key) = name.strip_prefix("headers.") {
+        return headers.first(key.as_bytes()).map(<[u8]>::to_vec);
+    }
+    match name {
+        "code" => {
+            let code: u64 = headers.text(":status")?.parse().ok()?;
+            Some(code.to_le_bytes().to_vec())
+        }
+        "code_details" => {
+            Some(stream.details.clone().into_bytes()).filter(|details| !details.is_empty())
+        }
+        _ => None,
+    }
+}
+
+fn split_path(headers: &HeaderMap) -> Option<(String, String)> {
+    let path = headers.text(":path")?;
+    let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+    Some((path.to_owned(), query.to_owned()))
+}

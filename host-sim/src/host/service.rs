@@ -1,0 +1,101 @@
+//! What lies behind a cluster: the trait an in-process service implements. It must not know plugins or scenarios.
+
+use super::headers::HeaderMap;
+
+/// A service behind a cluster, in virtual time: it never sleeps and never reads a clock.
+///
+/// A call is answered at once, with the delay after which the caller shall see the answer.
+pub trait Service {
+    /// Answers one request that was sent at `now_unix_ns`.
+    fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply;
+}
+
+/// A whole request to a service or an upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceRequest {
+    /// The cluster it was sent to; empty for the route's upstream.
+    pub cluster: String,
+    /// Headers with pseudo-headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Trailers, often none.
+    pub trailers: HeaderMap,
+}
+
+/// What a service does with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// How long the caller waits.
+    pub after_ns: u64,
+    /// What it then sees.
+    pub outcome: Outcome,
+}
+
+/// An answer, or what goes wrong instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// A complete HTTP answer.
+    Answer(Answer),
+    /// No answer.
+    Fault(Fault),
+}
+
+/// An HTTP answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// Headers without `:status`.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Trailers, if the answer ends with them.
+    pub trailers: Option<HeaderMap>,
+}
+
+/// What a network does to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The connection is refused; Envoy makes a 503 of it.
+    Refused,
+    /// Nothing answers until the caller's timeout; Envoy makes a 504 of it.
+    Timeout,
+    /// What comes is no HTTP; Envoy makes a 502 of it.
+    Garbage,
+    /// The connection closes before any header; Envoy makes a 503 of it.
+    ResetBeforeHeaders,
+    /// The stream is reset after the headers: no headers, no body, status 11.
+    ResetAfterHeaders,
+    /// The cluster has no hosts: the dispatch itself fails.
+    NoHosts,
+    /// The cluster's circuit breaker is full: the dispatch itself fails.
+    Overflow,
+}
+
+impl ServiceRequest {
+    /// The method, or nothing.
+    pub fn method(&self) -> String {
+        self.headers.text(":method").unwrap_or_default()
+    }
+
+    /// The path with its query, or nothing.
+    pub fn path(&self) -> String {
+        self.headers.text(":path").unwrap_or_default()
+    }
+}
+
+impl Reply {
+    /// An answer without delay.
+    pub fn now(answer: Answer) -> Self {
+        Self { after_ns: 0, outcome: Outcome::Answer(answer) }
+    }
+}
+
+impl Answer {
+    /// An answer of a status and a body.
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, headers: HeaderMap::default(), body: body.into(), trailers: None }
+    }
+}

@@ -1,0 +1,117 @@
+//! One VM: a store, its callbacks, and whether it still lives. It must not know what a callback means.
+
+use wasmtime::{Store, Trap, TypedFunc, WasmParams, WasmResults};
+
+use super::trace::TraceKind;
+use super::vm_state::{Stage, VmState};
+use crate::abi::codes::LogLevel;
+use crate::abi::exports::Exports;
+
+/// A loaded plugin.
+pub(crate) struct Vm {
+    pub(crate) store: Store<VmState>,
+    pub(crate) exports: Exports,
+    /// Why the VM is dead, once it is.
+    pub(crate) dead: Option<String>,
+}
+
+/// What came of a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Called<R> {
+    /// The plugin has no such callback.
+    Absent,
+    Returned(R),
+    /// The VM was dead, or died in it.
+    Dead,
+}
+
+impl Vm {
+    pub(crate) fn state(&self) -> &VmState {
+        self.store.data()
+    }
+
+    pub(crate) fn state_mut(&mut self) -> &mut VmState {
+        self.store.data_mut()
+    }
+
+    /// Calls the plugin on behalf of a context, with fresh fuel; a trap kills the VM and is logged.
+    pub(crate) fn call<P, R>(
+        &mut self,
+        name: &'static str,
+        context: u32,
+        function: Option<TypedFunc<P, R>>,
+        params: P,
+        args: impl FnOnce() -> String,
+    ) -> Called<R>
+    where
+        P: WasmParams,
+        R: WasmResults + std::fmt::Debug,
+    {
+        if self.dead.is_some() {
+            return Called::Dead;
+        }
+        let Some(function) = function else {
+            return Called::Absent;
+        };
+        let line = self.begin(name, context, args);
+        let fuel = self.state().plugin.fuel_per_callback;
+        let result =
+            self.store.set_fuel(fuel).and_then(|()| function.call(&mut self.store, params));
+        self.state_mut().current = 0;
+        match result {
+            Ok(answer) => {
+                self.end(line, || format!("{answer:?}"));
+                Called::Returned(answer)
+            }
+            Err(error) => {
+                let why = describe_trap(&error, fuel);
+                self.end(line, || format!("trap: {why}"));
+                self.state_mut().log(LogLevel::Critical, format!("{name} failed: {why}"));
+                self.state_mut().after.clear();
+                self.dead = Some(format!("{name}: {why}"));
+                Called::Dead
+            }
+        }
+    }
+
+    /// The line is written before the host calls it leads to; its status follows.
+    fn begin(
+        &mut self,
+        name: &'static str,
+        context: u32,
+        args: impl FnOnce() -> String,
+    ) -> Option<usize> {
+        let state = self.state_mut();
+        state.stage = Stage::Running;
+        state.current = context;
+        if !state.tracing {
+            return None;
+        }
+        state.note = args();
+        state.trace(TraceKind::Callback, context, name, "");
+        state.shared.borrow().trace.len().checked_sub(1)
+    }
+
+    fn end(&mut self, line: Option<usize>, status: impl FnOnce() -> String) {
+        let Some(line) = line else {
+            return;
+        };
+        let status = status();
+        if status != "()"
+            && let Some(line) = self.state().shared.borrow_mut().trace.get_mut(line)
+        {
+            line.status = status;
+        }
+    }
+}
+
+/// A trap in words: what a plugin's author can act on, without addresses.
+pub(crate) fn describe_trap(error: &wasmtime::Error, fuel: u64) -> String {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => {
+            format!("out of fuel after {fuel} units, which is an endless loop or far too much work")
+        }
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    }
+}

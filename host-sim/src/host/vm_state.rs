@@ -1,0 +1,309 @@
+//! The data of one wasmtime store: contexts, the running callback, what is deferred. It must not call into the guest.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use wasmtime::StoreLimits;
+
+use super::callouts::{CalloutAnswer, Callouts, Dispatch};
+use super::clock::{Event, VmId};
+use super::headers::HeaderMap;
+use super::metrics::MetricIds;
+use super::random::Random;
+use super::reply::LocalReply;
+use super::settings::PluginSettings;
+use super::shared::Shared;
+use super::stream::{Direction, Side, Stream, Usage};
+use super::trace::{LogLine, TraceKind, TraceLine};
+use crate::abi::codes::{BufferType, LogLevel, MapType, Status};
+use crate::abi::guest::GuestHandles;
+
+/// What the guest is doing, which decides the host calls it may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Initializing,
+    Allocating,
+    Running,
+}
+
+/// What a callback asked for that happens once it has returned.
+pub(crate) enum After {
+    Continue(Direction),
+    Close,
+    Reply(LocalReply),
+}
+
+/// A root context's timer.
+#[derive(Default)]
+pub(crate) struct Root {
+    pub(crate) tick_period_ms: u32,
+    /// Ticks of an older generation are void.
+    pub(crate) tick_generation: u64,
+}
+
+/// Everything a host function can reach.
+pub(crate) struct VmState {
+    pub(crate) vm: VmId,
+    pub(crate) label: String,
+    pub(crate) plugin: Rc<PluginSettings>,
+    pub(crate) shared: Rc<RefCell<Shared>>,
+    pub(crate) guest: GuestHandles,
+    pub(crate) limits: StoreLimits,
+    pub(crate) stage: Stage,
+    /// The context host calls are about; the plugin may switch it.
+    pub(crate) current: u32,
+    /// The plugin's configuration can be read.
+    pub(crate) config_open: bool,
+    pub(crate) roots: BTreeMap<u32, Root>,
+    pub(crate) streams: BTreeMap<u32, Stream>,
+    last_context: u32,
+    pub(crate) callouts: Callouts,
+    pub(crate) metric_ids: MetricIds,
+    pub(crate) random: Random,
+    pub(crate) after: Vec<(u32, After)>,
+    pub(crate) tracing: bool,
+    pub(crate) note: String,
+}
+
+impl VmState {
+    pub(crate) fn new(
+        vm: VmId,
+        label: &str,
+        plugin: Rc<PluginSettings>,
+        shared: Rc<RefCell<Shared>>,
+        tracing: bool,
+    ) -> Self {
+        let limits = wasmtime::StoreLimitsBuilder::new()
+            .memory_size(plugin.memory_bytes_max)
+            .table_elements(1_000_000)
+            .build();
+        let random = Random::new(plugin.seed, label);
+        Self {
+            vm,
+            label: label.to_owned(),
+            plugin,
+            shared,
+            guest: GuestHandles::default(),
+            limits,
+            stage: Stage::Initializing,
+            current: 0,
+            config_open: false,
+            roots: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            last_context: 0,
+            callouts: Callouts::default(),
+            metric_ids: MetricIds::default(),
+            random,
+            after: Vec::new(),
+            tracing,
+            note: String::new(),
+        }
+    }
+
+    // === contexts ===
+
+    /// Root and stream contexts share one counter, which starts at 1.
+    pub(crate) fn next_context(&mut self) -> u32 {
+        self.last_context = self.last_context.wrapping_add(1);
+        self.last_context
+    }
+
+    pub(crate) fn knows_context(&self, context: u32) -> bool {
+        context == 0 || self.roots.contains_key(&context) || self.streams.contains_key(&context)
+    }
+
+    pub(crate) fn root_of(&self, context: u32) -> u32 {
+        self.streams.get(&context).map_or(context, |stream| stream.root)
+    }
+
+    pub(crate) fn stream(&self) -> Option<&Stream> {
+        self.streams.get(&self.current)
+    }
+
+    fn stream_mut(&mut self) -> Option<&mut Stream> {
+        self.streams.get_mut(&self.current)
+    }
+
+    pub(crate) fn defer(&mut self, after: After) {
+        let current = self.current;
+        let logging = self.stream().is_some_and(|stream| stream.logging);
+        if let (true, After::Reply(_)) = (logging, &after) {
+            let why =
+                "proxy_send_local_response in proxy_on_log: Envoy's whole process crashes on this";
+            self.shared.borrow_mut().crash = Some(why.to_owned());
+            return;
+        }
+        self.after.push((current, after));
+    }
+
+    /// The maps close at once, whichever direction resumes; the resume itself waits for the callback's end.
+    pub(crate) fn continue_stream(&mut self, direction: Direction) {
+        if let Some(stream) = self.stream_mut() {
+            stream.request.headers_open = false;
+            stream.request.trailers_open = false;
+            stream.request.hide_body();
+        }
+        self.defer(After::Continue(direction));
+    }
+
+    /// Zero stops the timer.
+    pub(crate) fn set_tick_period(&mut self, period_ms: u32) {
+        let (vm, root_id) = (self.vm, self.root_of(self.current));
+        let Some(root) = self.roots.get_mut(&root_id) else {
+            return;
+        };
+        root.tick_period_ms = period_ms;
+        root.tick_generation += 1;
+        if period_ms > 0 {
+            let tick = Event::Tick { vm, root: root_id, generation: root.tick_generation };
+            self.shared.borrow_mut().after(u64::from(period_ms) * 1_000_000, tick);
+        }
+    }
+
+    pub(crate) fn dispatch(&mut self, dispatch: Dispatch) -> Result<u32, Status> {
+        let (vm, root) = (self.vm, self.root_of(self.current));
+        let token = self.callouts.dispatch(&mut self.shared.borrow_mut(), vm, root, dispatch)?;
+        if let Some(stream) = self.stream_mut() {
+            stream.usage.callouts += 1;
+        }
+        Ok(token)
+    }
+
+    // === maps and buffers ===
+
+    pub(crate) fn map(&self, map: MapType) -> Option<&HeaderMap> {
+        let side = |side: &'_ Side, logging: bool| side.headers_open || (logging && side.started);
+        let stream = self.stream();
+        match map {
+            MapType::RequestHeaders => {
+                stream.filter(|s| side(&s.request, s.logging)).map(|s| &s.request.headers)
+            }
+            MapType::ResponseHeaders => {
+                stream.filter(|s| side(&s.response, s.logging)).map(|s| &s.response.headers)
+            }
+            MapType::RequestTrailers => {
+                stream.filter(|s| s.request.trailers_open).and_then(|s| s.request.trailers.as_ref())
+            }
+            MapType::ResponseTrailers => stream
+                .filter(|s| s.response.trailers_open || s.logging)
+                .and_then(|s| s.response.trailers.as_ref()),
+            MapType::CalloutHeaders => self.callout_answer().map(|(headers, ..)| headers),
+            MapType::CalloutTrailers => self.callout_answer().map(|(.., trailers)| trailers),
+            MapType::GrpcInitialMetadata | MapType::GrpcTrailingMetadata => None,
+        }
+    }
+
+    pub(crate) fn map_mut(&mut self, map: MapType) -> Option<&mut HeaderMap> {
+        let stream = self.stream_mut()?;
+        match map {
+            MapType::RequestHeaders => Some(&mut stream.request)
+                .filter(|side| side.headers_open)
+                .map(|side| &mut side.headers),
+            MapType::ResponseHeaders => Some(&mut stream.response)
+                .filter(|side| side.headers_open)
+                .map(|side| &mut side.headers),
+            MapType::RequestTrailers => stream.request.trailers_mut(),
+            MapType::ResponseTrailers => stream.response.trailers_mut(),
+            _ => None,
+        }
+    }
+
+    /// In `on_log` a map that is not there reads as if the header were missing.
+    pub(crate) fn status_of_missing_map(&self) -> Status {
+        if self.stream().is_some_and(|stream| stream.logging) {
+            Status::NotFound
+        } else {
+            Status::BadArgument
+        }
+    }
+
+    pub(crate) fn buffer(&self, buffer: BufferType) -> Option<&[u8]> {
+        match buffer {
+            BufferType::RequestBody => self.stream()?.request.body.as_deref(),
+            BufferType::ResponseBody => self.stream()?.response.body.as_deref(),
+            BufferType::CalloutBody => self.callout_answer().map(|(_, body, _)| body),
+            BufferType::VmConfig => Some(&self.plugin.vm_config),
+            BufferType::PluginConfig => self.config_open.then_some(&self.plugin.config),
+            BufferType::Unfilled => None,
+        }
+    }
+
+    pub(crate) fn body_mut(&mut self, buffer: BufferType) -> Option<&mut Vec<u8>> {
+        match buffer {
+            BufferType::RequestBody => self.stream_mut()?.request.body.as_mut(),
+            BufferType::ResponseBody => self.stream_mut()?.response.body.as_mut(),
+            _ => None,
+        }
+    }
+
+    fn callout_answer(&self) -> Option<(&HeaderMap, &[u8], &HeaderMap)> {
+        match self.callouts.current.as_ref()? {
+            CalloutAnswer::Answered { headers, body, trailers } => Some((headers, body, trailers)),
+            CalloutAnswer::Reset => None,
+        }
+    }
+
+    // === time, log, trace, accounts ===
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.shared.borrow().now_ns
+    }
+
+    pub(crate) fn now_unix_ns(&self) -> u64 {
+        self.shared.borrow().now_unix_ns()
+    }
+
+    pub(crate) fn log(&mut self, level: LogLevel, message: String) {
+        if level >= self.plugin.log_level {
+            let mut shared = self.shared.borrow_mut();
+            let line = LogLine { at_ns: shared.now_ns, vm: self.label.clone(), level, message };
+            shared.logs.push(line);
+        }
+    }
+
+    /// Writes one trace line with the note that the host function left.
+    pub(crate) fn trace(&mut self, kind: TraceKind, context: u32, name: &str, status: &str) {
+        if self.tracing {
+            let args = std::mem::take(&mut self.note);
+            let mut shared = self.shared.borrow_mut();
+            let (at_ns, vm) = (shared.now_ns, self.label.clone());
+            shared.trace.push(TraceLine {
+                at_ns,
+                vm,
+                context,
+                kind,
+                name: name.to_owned(),
+                args,
+                status: status.to_owned(),
+            });
+        }
+    }
+
+    pub(crate) fn count_call(&mut self, context: u32) {
+        if let Some(usage) = self.usage(context) {
+            usage.host_calls += 1;
+        }
+    }
+
+    pub(crate) fn count_bytes(&mut self, context: u32, len: u64) {
+        if let Some(usage) = self.usage(context) {
+            usage.host_bytes += len;
+        }
+    }
+
+    fn usage(&mut self, context: u32) -> Option<&mut Usage> {
+        self.streams.get_mut(&context).map(|stream| &mut stream.usage)
+    }
+}
+
+impl Side {
+    fn trailers_mut(&mut self) -> Option<&mut HeaderMap> {
+        if self.trailers_creatable && self.trailers.is_none() {
+            self.trailers = Some(HeaderMap::default());
+            self.trailers_open = true;
+            self.trailers_done = true;
+        }
+        self.trailers.as_mut().filter(|_| self.trailers_open)
+    }
+}

@@ -1,0 +1,68 @@
+//! What a client saw of its request. It must not know how it came about.
+
+use crate::host::clock::VmId;
+use crate::host::headers::HeaderMap;
+use crate::host::stream::{Stream, Usage};
+
+/// A request and what its client got.
+#[derive(Debug, Clone, Default)]
+pub struct Exchange {
+    /// The client's name.
+    pub client: String,
+    /// 1 for the client's first request.
+    pub nth: usize,
+    /// The worker that had it.
+    pub worker: usize,
+    /// When it was sent, since the run began.
+    pub sent_at_ns: u64,
+    /// The status, once response headers reached the client.
+    pub status: Option<u16>,
+    /// Response headers with `:status`.
+    pub headers: HeaderMap,
+    /// The body that reached the client.
+    pub body: Vec<u8>,
+    /// Response trailers.
+    pub trailers: Option<HeaderMap>,
+    /// When the response was complete or cut.
+    pub ended_at_ns: Option<u64>,
+    /// The connection broke before the response was complete.
+    pub is_reset: bool,
+    /// The client left.
+    pub is_disconnected: bool,
+    /// Why a local reply was sent, as access logs show it.
+    pub details: String,
+    /// Host calls made for this request.
+    pub usage: Usage,
+}
+
+/// How far an exchange is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Waiting,
+    Open { vm: VmId, context: u32, is_upstream_called: bool },
+    Over,
+}
+
+impl Exchange {
+    /// What the client of a live or ended stream has.
+    pub(crate) fn take_from(&mut self, stream: &Stream) {
+        let sent = &stream.response.sent;
+        if let Some(headers) = &sent.headers {
+            self.status = headers.text(":status").and_then(|status| status.parse().ok());
+            self.headers = headers.clone();
+        }
+        self.body.clone_from(&sent.body);
+        self.trailers.clone_from(&sent.trailers);
+        self.ended_at_ns = sent.ended_at_ns;
+        self.is_reset = sent.reset;
+        self.details.clone_from(&stream.details);
+        self.usage = stream.usage;
+    }
+
+    /// A request that no VM could take.
+    pub(crate) fn fail(&mut self, now_ns: u64) {
+        let mut stream = Stream::new(0, 0, std::collections::BTreeMap::new());
+        stream.fail(now_ns);
+        self.take_from(&stream);
+    }
+}

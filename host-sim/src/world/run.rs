@@ -1,0 +1,398 @@
+//! The loop of a run: takes what is due, lets it happen, settles streams. It must not judge what it sees.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::exchange::{Exchange, Place};
+use super::options::HostOptions;
+use super::timeline::{Action, Timeline};
+use super::workers::Workers;
+use crate::host::callouts::fault_text;
+use crate::host::clock::{Event, VmId};
+use crate::host::compile::{Compiled, Compiler};
+use crate::host::headers::HeaderMap;
+use crate::host::load::StartError;
+use crate::host::network::{Network, ServiceCall};
+use crate::host::reply::LocalReply;
+use crate::host::service::{Answer, Fault, Outcome, Reply, ServiceRequest};
+use crate::host::shared::Shared;
+use crate::host::stream::Direction;
+use crate::host::trace::{LogLine, TraceKind, TraceLine, millis};
+
+/// Everything a run left behind.
+#[derive(Debug, Default)]
+pub(crate) struct RunOutcome {
+    pub(crate) start_error: Option<StartError>,
+    pub(crate) exchanges: Vec<Exchange>,
+    pub(crate) calls: Vec<ServiceCall>,
+    pub(crate) metrics: BTreeMap<String, u64>,
+    pub(crate) shared_data: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) trace: Vec<TraceLine>,
+    pub(crate) logs: Vec<LogLine>,
+    /// What no real host would survive, or this one gave up on.
+    pub(crate) problems: Vec<String>,
+    pub(crate) ended_at_ns: u64,
+}
+
+struct World<'a> {
+    options: &'a HostOptions,
+    timeline: &'a Timeline,
+    shared: Rc<RefCell<Shared>>,
+    workers: Workers,
+    exchanges: Vec<Exchange>,
+    places: Vec<Place>,
+}
+
+/// Timers can go on for ever; so can a queue that feeds itself without time passing.
+const EVENTS_MAX: usize = 1_000_000;
+/// How long after the last step a stream that waits for a timer may still be freed by one.
+const GRACE_NS: u64 = 60_000_000_000;
+/// Envoy's default timeout of a route.
+const ROUTE_TIMEOUT_NS: u64 = 15_000_000_000;
+
+/// Runs one timeline against one plugin.
+pub(crate) fn run(
+    compiler: &Compiler,
+    compiled: Result<Compiled, StartError>,
+    options: &HostOptions,
+    timeline: &Timeline,
+    network: Network,
+) -> RunOutcome {
+    let shared = Rc::new(RefCell::new(Shared::new(options.start_unix_ns, network)));
+    let started = compiled
+        .and_then(|compiled| Workers::start(compiler, compiled, options, Rc::clone(&shared)));
+    let mut outcome = RunOutcome::default();
+    match started {
+        Err(error) => outcome.start_error = Some(error),
+        Ok(workers) => {
+            let mut world = World::new(options, timeline, Rc::clone(&shared), workers);
+            world.run(&mut outcome);
+            outcome.exchanges = world.exchanges;
+        }
+    }
+    let mut shared = shared.borrow_mut();
+    outcome.calls = std::mem::take(&mut shared.network.calls);
+    outcome.metrics = shared.metrics.snapshot();
+    outcome.shared_data = shared.data.snapshot();
+    outcome.trace = std::mem::take(&mut shared.trace);
+    outcome.logs = std::mem::take(&mut shared.logs);
+    outcome.problems.extend(shared.crash.take());
+    outcome.ended_at_ns = shared.now_ns;
+    outcome
+}
+
+impl<'a> World<'a> {
+    fn new(
+        options: &'a HostOptions,
+        timeline: &'a Timeline,
+        shared: Rc<RefCell<Shared>>,
+        workers: Workers,
+    ) -> Self {
+        for (index, step) in timeline.steps.iter().enumerate() {
+            shared.borrow_mut().events.push(step.at_ns, Event::Client(index));
+        }
+        let exchanges: Vec<_> = timeline
+            .announced
+            .iter()
+            .map(|announced| Exchange {
+                client: announced.client.clone(),
+                nth: announced.nth,
+                worker: announced.worker,
+                ..Exchange::default()
+            })
+            .collect();
+        let places = vec![Place::Waiting; exchanges.len()];
+        Self { options, timeline, shared, workers, exchanges, places }
+    }
+
+    fn run(&mut self, outcome: &mut RunOutcome) {
+        let last_step_ns = self.timeline.steps.iter().map(|step| step.at_ns).max().unwrap_or(0);
+        let horizon_ns = self.options.until_ns.unwrap_or(u64::MAX);
+        for _ in 0..EVENTS_MAX {
+            if self.shared.borrow().crash.is_some() || self.is_finished(last_step_ns) {
+                self.look_at_open_streams();
+                return;
+            }
+            let due = self.shared.borrow().events.next_at_ns().filter(|at_ns| *at_ns <= horizon_ns);
+            let Some((at_ns, event)) = due.and_then(|_| self.shared.borrow_mut().events.pop())
+            else {
+                self.look_at_open_streams();
+                return;
+            };
+            self.shared.borrow_mut().now_ns = at_ns;
+            self.handle(event);
+            self.settle();
+        }
+        self.look_at_open_streams();
+        outcome.problems.push(format!(
+            "the run was ended after {EVENTS_MAX} events: timers or queues feed themselves"
+        ));
+    }
+
+    /// With only timers left, a paused stream may still be freed by one, but not for ever.
+    fn is_finished(&self, last_step_ns: u64) -> bool {
+        let shared = self.shared.borrow();
+        if self.options.until_ns.is_some() || shared.events.has_work() {
+            return false;
+        }
+        let has_open = self.places.iter().any(|place| matches!(place, Place::Open { .. }));
+        let next_ns = shared.events.next_at_ns().unwrap_or(u64::MAX);
+        !has_open || next_ns > last_step_ns.saturating_add(GRACE_NS)
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Client(step) => self.client(step),
+            Event::Upstream { exchange, reply } => self.upstream_answered(exchange, reply),
+            Event::Callout { vm, root, token, answer } => {
+                if let Some(vm) = self.workers.vm(vm) {
+                    vm.callout_answered(root, token, answer);
+                }
+            }
+            Event::Tick { vm, root, generation } => {
+                if let Some(vm) = self.workers.vm(vm) {
+                    vm.tick(root, generation);
+                }
+            }
+            Event::QueueReady { vm, root, queue } => {
+                if let Some(vm) = self.workers.vm(vm) {
+                    vm.queue_ready(root, queue);
+                }
+            }
+        }
+    }
+
+    fn client(&mut self, step: usize) {
+        let Some(step) = self.timeline.steps.get(step) else {
+            return;
+        };
+        let exchange = step.exchange;
+        match step.action.clone() {
+            Action::Headers { headers, end } => self.open(exchange, headers, end),
+            Action::Data { bytes, end } => {
+                if let Some((vm, context)) = self.open_stream(exchange) {
+                    vm.arrive_data(context, Direction::Request, bytes, end);
+                }
+            }
+            Action::Trailers(trailers) => {
+                if let Some((vm, context)) = self.open_stream(exchange) {
+                    vm.arrive_trailers(context, Direction::Request, trailers);
+                }
+            }
+            Action::Disconnect => self.disconnect(exchange),
+        }
+    }
+
+    fn open_stream(&mut self, exchange: usize) -> Option<(&mut crate::host::vm::Vm, u32)> {
+        let Some(Place::Open { vm, context, .. }) = self.places.get(exchange).copied() else {
+            return None;
+        };
+        Some((self.workers.vm(vm)?, context))
+    }
+
+    fn open(&mut self, exchange: usize, headers: HeaderMap, end: bool) {
+        let now_ns = self.shared.borrow().now_ns;
+        let Some(announced) = self.timeline.announced.get(exchange) else {
+            return;
+        };
+        let text = |key| headers.text(key).unwrap_or_default();
+        self.trace(
+            "client",
+            &announced.client,
+            format!("sends {} {}", text(":method"), text(":path")),
+        );
+        let admitted = self.workers.admit(announced.worker, self.options, now_ns);
+        let (Some(result), Some(place)) =
+            (self.exchanges.get_mut(exchange), self.places.get_mut(exchange))
+        else {
+            return;
+        };
+        result.sent_at_ns = now_ns;
+        let Some((id, root)) = admitted else {
+            *place = Place::Over;
+            result.fail(now_ns);
+            return;
+        };
+        let Some(vm) = self.workers.vm(id) else {
+            return;
+        };
+        let context = vm.open_stream(root, exchange, announced.properties.clone());
+        *place = Place::Open { vm: id, context, is_upstream_called: false };
+        vm.arrive_headers(context, Direction::Request, headers, end);
+    }
+
+    fn disconnect(&mut self, exchange: usize) {
+        let now_ns = self.shared.borrow().now_ns;
+        let Some((vm, context)) = self.open_stream(exchange) else {
+            return;
+        };
+        if let Some(stream) = vm.stream(context) {
+            stream.reset(now_ns, "downstream_remote_disconnect");
+        }
+        if let Some(result) = self.exchanges.get_mut(exchange) {
+            result.is_disconnected = true;
+            let client = result.client.clone();
+            self.trace("client", &client, "disconnects".to_owned());
+        }
+    }
+
+    fn upstream_answered(&mut self, exchange: usize, reply: Reply) {
+        let now_ns = self.shared.borrow().now_ns;
+        let Some((vm, context)) = self.open_stream(exchange) else {
+            return;
+        };
+        let is_head = vm
+            .stream(context)
+            .is_some_and(|stream| stream.request.headers.first(b":method") == Some(b"HEAD"));
+        match reply.outcome {
+            _ if vm.stream(context).is_none_or(|stream| stream.replied) => {}
+            Outcome::Answer(answer) => deliver(vm, context, answer, is_head),
+            Outcome::Fault(fault) => match fault_text(fault) {
+                Some((status, text)) => vm.reply(
+                    context,
+                    &LocalReply::text(status, text, "upstream_reset_before_response_started"),
+                ),
+                None => {
+                    vm.arrive_headers(context, Direction::Response, status_only(200), false);
+                    if let Some(stream) = vm.stream(context) {
+                        stream.reset(now_ns, "upstream_reset_after_response_started");
+                    }
+                }
+            },
+        }
+    }
+
+    /// After any event any stream may have moved: requests that passed reach the upstream, streams that ended are closed.
+    fn settle(&mut self) {
+        for exchange in 0..self.places.len() {
+            let Some(Place::Open { vm, context, is_upstream_called }) =
+                self.places.get(exchange).copied()
+            else {
+                continue;
+            };
+            let Some(stream) = self.workers.vm(vm).and_then(|vm| vm.stream(context)) else {
+                continue;
+            };
+            let passed = &stream.request.sent;
+            if !is_upstream_called
+                && !stream.replied
+                && !stream.detached
+                && passed.ended_at_ns.is_some()
+            {
+                let request = ServiceRequest {
+                    cluster: String::new(),
+                    headers: passed.headers.clone().unwrap_or_default(),
+                    body: passed.body.clone(),
+                    trailers: passed.trailers.clone().unwrap_or_default(),
+                };
+                self.call_upstream(exchange, vm, context, request);
+            } else if stream.is_over() {
+                self.close(exchange, vm, context);
+            }
+        }
+    }
+
+    fn call_upstream(&mut self, exchange: usize, vm: VmId, context: u32, request: ServiceRequest) {
+        let mut shared = self.shared.borrow_mut();
+        let (now_ns, now_unix_ns) = (shared.now_ns, shared.now_unix_ns());
+        let mut reply = shared.network.call_upstream(now_ns, now_unix_ns, request);
+        if reply.after_ns >= ROUTE_TIMEOUT_NS || reply.outcome == Outcome::Fault(Fault::Timeout) {
+            reply = Reply { after_ns: ROUTE_TIMEOUT_NS, outcome: Outcome::Fault(Fault::Timeout) };
+        }
+        shared.after(reply.after_ns, Event::Upstream { exchange, reply });
+        if let Some(place) = self.places.get_mut(exchange) {
+            *place = Place::Open { vm, context, is_upstream_called: true };
+        }
+    }
+
+    fn close(&mut self, exchange: usize, vm: VmId, context: u32) {
+        let stream = self.workers.vm(vm).and_then(|vm| vm.close_stream(context));
+        let (Some(stream), Some(result), Some(place)) =
+            (stream, self.exchanges.get_mut(exchange), self.places.get_mut(exchange))
+        else {
+            return;
+        };
+        *place = Place::Over;
+        result.take_from(&stream);
+        let seen = if result.is_reset {
+            "reset".to_owned()
+        } else {
+            result.status.map_or_else(String::new, |status| status.to_string())
+        };
+        let (client, took_ns) = (
+            result.client.clone(),
+            result.ended_at_ns.unwrap_or(0).saturating_sub(result.sent_at_ns),
+        );
+        self.trace("client", &client, format!("gets {seen} after {}", millis(took_ns)));
+    }
+
+    /// What clients of streams that never ended have so far.
+    fn look_at_open_streams(&mut self) {
+        for exchange in 0..self.places.len() {
+            let stream = self
+                .open_stream(exchange)
+                .and_then(|(vm, context)| vm.stream(context))
+                .map(|stream| {
+                    let mut seen = Exchange::default();
+                    seen.take_from(stream);
+                    seen
+                });
+            if let (Some(seen), Some(result)) = (stream, self.exchanges.get_mut(exchange)) {
+                let known = std::mem::take(result);
+                *result = Exchange {
+                    client: known.client,
+                    nth: known.nth,
+                    worker: known.worker,
+                    sent_at_ns: known.sent_at_ns,
+                    is_disconnected: known.is_disconnected,
+                    ..seen
+                };
+            }
+        }
+    }
+
+    fn trace(&self, name: &str, who: &str, what: String) {
+        if self.options.tracing {
+            let mut shared = self.shared.borrow_mut();
+            let line = TraceLine {
+                at_ns: shared.now_ns,
+                vm: String::new(),
+                context: 0,
+                kind: TraceKind::World,
+                name: format!("{name} {who}"),
+                args: what,
+                status: String::new(),
+            };
+            shared.trace.push(line);
+        }
+    }
+}
+
+/// An HTTP/1 answer: the end is told by an empty last piece, or by trailers.
+fn deliver(vm: &mut crate::host::vm::Vm, context: u32, answer: Answer, is_head: bool) {
+    let mut headers = status_only(answer.status);
+    for (key, value) in answer.headers.pairs() {
+        headers.add(key, value.clone());
+    }
+    if headers.first(b"content-length").is_none() && answer.trailers.is_none() {
+        headers.add(b"content-length", answer.body.len().to_string());
+    }
+    let body = if is_head { Vec::new() } else { answer.body };
+    let is_bare = body.is_empty() && answer.trailers.is_none();
+    vm.arrive_headers(context, Direction::Response, headers, is_bare);
+    if !body.is_empty() {
+        vm.arrive_data(context, Direction::Response, body, false);
+    }
+    match answer.trailers {
+        Some(trailers) => vm.arrive_trailers(context, Direction::Response, trailers),
+        None if !is_bare => vm.arrive_data(context, Direction::Response, Vec::new(), true),
+        None => {}
+    }
+}
+
+fn status_only(status: u16) -> HeaderMap {
+    let mut headers = HeaderMap::default();
+    headers.add(b":status", status.to_string());
+    headers
+}
