@@ -1,1 +1,16 @@
-//! tests
+//! The real parts that the tests, the demo and the benchmarks stand on: Envoy, Redis, the gateway,
+//! an upstream, clients, and the one fault fixture. Nothing here decides; a missing part is a
+//! failure that says what to install, never a skipped test.
+
+pub mod client;
+pub mod envoy;
+pub mod eventually;
+pub mod faults;
+pub mod gateway;
+pub mod parts;
+pub mod process;
+pub mod redis;
+pub mod scripted;
+pub mod upstream;
+
+pub use eventually::eventually;

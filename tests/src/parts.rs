@@ -1,0 +1,47 @@
+//! Owns where the real parts are: Envoy, redis-server, the built filters, the gateway's binary.
+//! Each has a variable that overrides it and a sentence for when it is missing.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the checkout").to_owned()
+}
+
+/// Where cargo builds: the folder of the profile that this very program was built into, two up.
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+fn found(what: &str, path: PathBuf, remedy: &str) -> PathBuf {
+    assert!(path.is_file(), "{what} is missing: no file {}; {remedy}", path.display());
+    path
+}
+
+/// Envoy's binary: `ENVOY`, else what `make envoy` brought.
+pub fn envoy() -> PathBuf {
+    let path = env::var_os("ENVOY").map_or_else(|| root().join(".tools/bin/envoy"), PathBuf::from);
+    found("Envoy", path, "run `make envoy`, or set ENVOY=/path/to/envoy")
+}
+
+/// Redis's binary: `REDIS_SERVER`, else what `make redis` brought, else the system's.
+pub fn redis_server() -> PathBuf {
+    let path = env::var_os("REDIS_SERVER").map(PathBuf::from).unwrap_or_else(|| {
+        let brought = root().join(".tools/bin/redis-server");
+        if brought.is_file() { brought } else { PathBuf::from("/usr/bin/redis-server") }
+    });
+    found("redis-server", path, "run `make redis`, or set REDIS_SERVER=/path/to/redis-server")
+}
+
+/// A filter as it is shipped: `tidegate` or `noop_filter`.
+pub fn filter(name: &str) -> PathBuf {
+    let path = target().join("wasm32-wasip1/wasm").join(format!("{name}.wasm"));
+    found("the built filter", path, "run `make plugin`")
+}
+
+/// The gateway's optimised binary, for the demo and the benchmarks.
+pub fn gateway() -> PathBuf {
+    let path = target().join("release/tidegate-gateway");
+    found("the built gateway", path, "run `make gateway`")
+}

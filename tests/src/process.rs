@@ -1,0 +1,91 @@
+//! Owns child processes: their output goes to a file, and they end with whoever started them.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// A running child. Killed when dropped, and by the kernel if its parent dies.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+// === impl Process ===
+
+impl Process {
+    /// Starts `command`; both its outputs go to `log`.
+    pub fn start(mut command: Command, log: &Path) -> io::Result<Self> {
+        let out = File::create(log)?;
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        // SAFETY: prctl is async-signal-safe and touches no memory of ours.
+        unsafe {
+            command.pre_exec(|| {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0 {
+                    Ok(())
+                } else {
+                    Err(io::Error::last_os_error())
+                }
+            });
+        }
+        Ok(Self { child: command.spawn()?, log: log.to_owned() })
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All it wrote so far.
+    pub fn output(&self) -> String {
+        fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Sends a signal, such as `libc::SIGSTOP`.
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.pid()).expect("a pid fits");
+        // SAFETY: kill takes two numbers; the child is ours and not reaped yet.
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "signal {signal}: {}", io::Error::last_os_error());
+    }
+
+    /// Kills it and waits for its end.
+    pub fn kill(&mut self) {
+        if self.ended().is_none() {
+            self.child.kill().expect("our own child");
+            self.child.wait().expect("our own child");
+        }
+    }
+
+    /// CPU time used so far, user and system, in µs (from `/proc`).
+    pub fn cpu_us(&self) -> u64 {
+        cpu_us(self.pid())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// CPU time of a process, user and system, in µs (from `/proc`).
+pub fn cpu_us(pid: u32) -> u64 {
+    // SAFETY: sysconf takes a number and gives one.
+    let ticks_per_s = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).expect("positive");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a live process");
+    // The name may hold spaces; the fields begin behind its closing parenthesis.
+    let fields: Vec<&str> =
+        stat[stat.rfind(')').expect("a name") + 1..].split_whitespace().collect();
+    let ticks: u64 = [11, 12].iter().map(|&i| fields[i].parse::<u64>().expect("a number")).sum();
+    ticks * 1_000_000 / ticks_per_s
+}

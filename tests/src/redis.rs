@@ -1,0 +1,89 @@
+//! Owns a real Redis of a test's own: on a socket in a temporary folder, nothing shared.
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::process::Process;
+use crate::{eventually, parts};
+
+/// A running redis-server.
+#[derive(Debug)]
+pub struct Redis {
+    dir: TempDir,
+    process: Process,
+}
+
+// === impl Redis ===
+
+impl Redis {
+    /// Starts one and waits until it answers.
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let process = launch(&dir);
+        let redis = Self { dir, process };
+        redis.ready().await;
+        redis
+    }
+
+    /// Its URL for the gateway.
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("redis.sock")
+    }
+
+    /// The process, for signals.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Starts it again, empty, after it was killed.
+    pub async fn restart(&mut self) {
+        self.process.kill();
+        self.process = launch(&self.dir);
+        self.ready().await;
+    }
+
+    /// Sends one command and gives the raw reply.
+    pub async fn command(&self, words: &[&str]) -> String {
+        self.try_command(words).await.expect("a Redis that answers")
+    }
+
+    async fn try_command(&self, words: &[&str]) -> std::io::Result<String> {
+        let mut stream = tokio::net::UnixStream::connect(self.socket()).await?;
+        let mut bytes = format!("*{}\r\n", words.len());
+        for word in words {
+            bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(bytes.as_bytes()).await?;
+        let mut reply = vec![0; 64 * 1024];
+        let read = stream.read(&mut reply).await?;
+        Ok(String::from_utf8_lossy(&reply[..read]).into_owned())
+    }
+
+    async fn ready(&self) {
+        eventually(Duration::from_secs(10), "Redis answers", async || {
+            UnixStream::connect(self.socket()).map_err(|error| error.to_string())?;
+            match self.try_command(&["PING"]).await {
+                Ok(reply) if reply.starts_with("+PONG") => Ok(()),
+                other => Err(format!("{other:?}; {}", self.process.output())),
+            }
+        })
+        .await;
+    }
+}
+
+fn launch(dir: &TempDir) -> Process {
+    let mut command = Command::new(parts::redis_server());
+    command.current_dir(dir.path()).args(["--port", "0", "--unixsocket", "redis.sock"]);
+    command.args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]);
+    Process::start(command, &dir.path().join("redis.log")).expect("redis-server starts")
+}

@@ -1,0 +1,5 @@
+//! End to end on real parts: a real Envoy, a real Redis, the shipped filter. These prove the
+//! wiring; what a rule decides is tested where the rule lies.
+
+mod callout_faults;
+mod hostile_input;
