@@ -45,10 +45,10 @@ pub async fn connect(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStre
     socket.connect(to).await
 }
 
-/// `GET path`, or nothing if nobody listens.
+/// `GET path`, or nothing if nobody answers.
 pub async fn try_get(to: SocketAddr, path: &str) -> Option<Answer> {
-    connect(to, None).await.ok()?;
-    Some(get(to, path).await)
+    let mut stream = connect(to, None).await.ok()?;
+    exchange(&mut stream, get_request(path, "").as_bytes()).await.ok()
 }
 
 /// `GET path`, on a connection of its own.
@@ -58,30 +58,38 @@ pub async fn get(to: SocketAddr, path: &str) -> Answer {
 
 /// `GET path` from a local address, with more header lines (each ending in CRLF).
 pub async fn get_from(to: SocketAddr, from: Option<IpAddr>, path: &str, headers: &str) -> Answer {
-    let request =
-        format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}\r\n");
     let mut stream = connect(to, from).await.expect("a listener");
-    raw(&mut stream, request.as_bytes()).await
+    raw(&mut stream, get_request(path, headers).as_bytes()).await
 }
 
 /// Sends bytes as they are and reads one answer.
 pub async fn raw(stream: &mut TcpStream, bytes: &[u8]) -> Answer {
-    stream.write_all(bytes).await.expect("the request is sent");
-    timeout(ANSWER_WITHIN, read(stream)).await.expect("an answer in time")
+    timeout(ANSWER_WITHIN, exchange(stream, bytes))
+        .await
+        .expect("an answer in time")
+        .expect("an answer")
 }
 
-async fn read(stream: &mut TcpStream) -> Answer {
+fn get_request(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}\r\n")
+}
+
+async fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<Answer> {
+    // An answer may come before the whole request is taken, and end the connection with it.
+    let sent = stream.write_all(bytes).await;
+    match read(stream).await {
+        Ok(answer) => Ok(answer),
+        Err(error) => sent.and(Err(error)),
+    }
+}
+
+async fn read(stream: &mut TcpStream) -> io::Result<Answer> {
     let mut bytes = Vec::new();
     let head_end = loop {
         if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
             break at;
         }
-        let read = stream.read_buf(&mut bytes).await.expect("a readable answer");
-        assert!(
-            read > 0,
-            "the connection ended within the head: {:?}",
-            String::from_utf8_lossy(&bytes)
-        );
+        more(stream, &mut bytes).await?;
     };
     let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
     let mut lines = head.split("\r\n");
@@ -90,47 +98,52 @@ async fn read(stream: &mut TcpStream) -> Answer {
         .filter_map(|line| line.split_once(':'))
         .map(|(k, v)| (k.to_ascii_lowercase(), v.trim().to_owned()))
         .collect();
-    let mut answer =
-        Answer { status: status.expect("a status line"), headers, body: String::new() };
+    let status = status.ok_or_else(|| io::Error::other(format!("no status line in {head:?}")))?;
+    let mut answer = Answer { status, headers, body: String::new() };
     let mut body = bytes.split_off(head_end + 4);
     match answer.header("content-length").and_then(|v| v.parse::<usize>().ok()) {
         Some(length) => {
             while body.len() < length {
-                let read = stream.read_buf(&mut body).await.expect("a readable body");
-                assert!(read > 0, "the connection ended within the body of {answer:?}");
+                more(stream, &mut body).await?;
             }
         }
         None if answer.header("transfer-encoding") == Some("chunked") => {
-            body = chunked(stream, body).await;
+            body = chunked(stream, body).await?;
         }
         None => {
-            stream.read_to_end(&mut body).await.expect("a readable body");
+            stream.read_to_end(&mut body).await?;
         }
     }
     answer.body = String::from_utf8_lossy(&body).into_owned();
-    answer
+    Ok(answer)
+}
+
+async fn more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
+    match stream.read_buf(bytes).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a chunked body (RFC 9112 §7.1) whose beginning is `bytes`.
-async fn chunked(stream: &mut TcpStream, mut bytes: Vec<u8>) -> Vec<u8> {
+async fn chunked(stream: &mut TcpStream, mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     let mut at = 0;
     loop {
         let line_end = bytes[at..].windows(2).position(|w| w == b"\r\n").map(|end| at + end);
         if let Some(end) = line_end {
-            let size = std::str::from_utf8(&bytes[at..end]).expect("a size line");
-            let size = usize::from_str_radix(size.trim(), 16).expect("a chunk's size");
+            let line = String::from_utf8_lossy(&bytes[at..end]);
+            let size = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
             let chunk = end + 2;
             if bytes.len() >= chunk + size + 2 {
                 body.extend_from_slice(&bytes[chunk..chunk + size]);
                 at = chunk + size + 2;
                 if size == 0 {
-                    return body;
+                    return Ok(body);
                 }
                 continue;
             }
         }
-        let read = stream.read_buf(&mut bytes).await.expect("a readable body");
-        assert!(read > 0, "the connection ended within a chunk");
+        more(stream, &mut bytes).await?;
     }
 }

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 
 const BY_HEADER: &str = r#"{
   "version": 1,
-  "gateway": {"cluster": "tidegate"},
+  "gateway": {"cluster": "tidegate", "timeout": "5s"},
   "policies": [
     {"name": "keyed", "match": {"path": "/keyed/**"},
      "rate_limits": [{"name": "key", "by": {"header": "x-key"}, "limit": 5, "per": "minute"}]},
@@ -129,7 +129,7 @@ async fn an_ipv6_client_is_a_client() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_while_the_callout_is_out_harms_nobody() {
     let bench = bench(Verdict::Allow, |_| {}).await;
-    bench.gateway.set(Script::Late(Duration::from_millis(30)));
+    bench.gateway.set(Script::Late(Duration::from_millis(50)));
     // A callout that is out while the script changes is cut off, and never seen by the new one.
     eventually(Duration::from_secs(5), "callouts arrive", async || {
         let asked = bench.gateway.seen();

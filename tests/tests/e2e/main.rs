@@ -2,4 +2,5 @@
 //! wiring; what a rule decides is tested where the rule lies.
 
 mod callout_faults;
+mod configuration;
 mod hostile_input;
