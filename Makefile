@@ -1,0 +1,74 @@
+# Every command a developer needs; each does all its own set-up. `make help` lists them.
+# Logic lives in Rust (tests/) and in tests/bring.py, not here.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo run test quick check bench load plugin gateway envoy redis clean
+
+# Ports of `make run`; `make demo` takes free ones.
+export PORT ?= 10000
+export ADMIN_PORT ?= 9901
+export GATEWAY_PORT ?= 10080
+export GATEWAY_ADMIN_PORT ?= 10081
+
+BRING := python3 tests/bring.py
+NATIVE := cargo build --quiet -p tidegate-gateway -p host-sim -p tidegate-tests --bins
+
+help: ## List the commands.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: ## Show the main job: a real Envoy admits and refuses real requests.
+	@$(BRING) wasm envoy redis
+	@$(MAKE) --no-print-directory plugin gateway
+	@target/debug/demo show
+
+run: ## The demo's stack, left running on PORT (10000) until Ctrl-C.
+	@$(BRING) wasm envoy redis
+	@$(MAKE) --no-print-directory plugin gateway
+	@target/debug/demo run
+
+test: ## All tests, on a real Envoy and a real Redis.
+	@$(BRING) wasm envoy redis
+	@$(MAKE) --no-print-directory plugin gateway
+	cargo test --workspace --exclude tidegate-plugin --exclude noop-filter
+
+quick: ## The tests that need neither Envoy nor Redis; seconds.
+	@$(BRING) wasm
+	cargo test -p tidegate-policy -p tidegate-host-sim -p host-sim
+	cargo test -p tidegate-gateway --lib
+
+check: ## Formatting, clippy, house rules, licences and sources of dependencies.
+	@$(BRING) wasm deny
+	cargo fmt --all --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet -p tidegate-plugin -p noop-filter --target wasm32-wasip1 -- -D warnings
+	cargo test --quiet -p tidegate-tests --test tidy
+	PATH="$(CURDIR)/.tools/bin:$$PATH" cargo deny --all-features check bans licenses sources
+
+bench: ## Compare with no filter and a no-op filter; writes target/bench/summary.json.
+	@$(BRING) wasm envoy redis wrk
+	@$(MAKE) --no-print-directory plugin
+	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
+	target/release/bench all
+
+load: ## 80 to 150 concurrent callers against the gateway, Redis running and stopped.
+	@$(BRING) wasm envoy redis wrk
+	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
+	target/release/bench load
+
+plugin: ## Build the filter: target/wasm32-wasip1/wasm/tidegate.wasm.
+	@echo "  building   the filter (first time: a minute)"
+	@cargo build --quiet -p tidegate-plugin -p noop-filter --target wasm32-wasip1 --profile wasm
+
+gateway: ## Build the gateway, the simulator and the demo.
+	@echo "  building   gateway, simulator and demo (first time: minutes)"
+	@$(NATIVE)
+
+envoy: ## Bring Envoy into .tools (ENVOY=/path overrides, ENVOY_VERSION= picks another).
+	@$(BRING) envoy
+
+redis: ## Bring redis-server into .tools (REDIS_SERVER=/path overrides).
+	@$(BRING) redis
+
+clean: ## Remove everything that was built or brought.
+	rm -rf target .tools
