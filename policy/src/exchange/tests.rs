@@ -1,8 +1,11 @@
 //! Tests of the exchange: one row per way a request can go.
 
+use super::settle::retry_after_s;
 use super::*;
+use crate::mode::Mode;
 use crate::mode::{Flag, Kill};
 use crate::scope::{Environment, KeyFormat, Tenant};
+use crate::wire::DecideRequest;
 use std::format;
 use std::string::ToString;
 use std::vec;

@@ -1,0 +1,103 @@
+//! Owns the question: every limit that applies to a request, in one message, or the reason to
+//! answer at once.
+
+use alloc::vec::Vec;
+
+use super::settle::degrade;
+use super::{Act, Asked, Denial, Effects, Outcome, Phase, Signal, after};
+use crate::config::{Config, RateLimit};
+use crate::identity::{Facts, Subject};
+use crate::mode::{Mechanism, Mode, Overrides, effective};
+use crate::reason::Reason;
+use crate::router::Matched;
+use crate::scope::CallerScope;
+use crate::wire::{self, DecideRequest, DecisionId, LimitCall};
+
+/// One unit of every limit; costs other than that come with the policy language.
+const COST: u32 = 1;
+
+/// Collects every limit that applies, or finds a reason to answer at once.
+pub(super) fn ask(
+    config: &Config,
+    overrides: &Overrides,
+    matched: &Matched,
+    facts: &Facts,
+    caller: &CallerScope,
+    id: DecisionId,
+) -> (Phase, Effects) {
+    let mut signals = Vec::new();
+    let (mut asked, mut limits) = (Vec::new(), Vec::new());
+    for (index, policy) in matched.policies(config) {
+        let subjects: Vec<_> =
+            policy.rate_limits.iter().map(|limit| limit.by.subject(facts)).collect();
+        let identity = subjects.iter().flatten().next().map_or("", |subject| subject.name.as_str());
+        let mode = effective(
+            policy.mode,
+            &policy.name,
+            Mechanism::RateLimit,
+            identity.as_bytes(),
+            overrides,
+        );
+        let shadow = match mode {
+            Mode::Off => continue,
+            Mode::Shadow => true,
+            Mode::Enforce => false,
+        };
+        for (limit, subject) in policy.rate_limits.iter().zip(subjects) {
+            match subject {
+                Some(subject) => {
+                    asked.push(Asked { policy: index, shadow });
+                    limits.push(call(limit, subject, shadow));
+                }
+                None if shadow => {
+                    signals.push(Signal::Decided { policy: index, outcome: Outcome::ShadowDenied })
+                }
+                None => {
+                    signals
+                        .push(Signal::Decided { policy: index, outcome: Outcome::IdentityMissing });
+                    let denial = Denial {
+                        reason: Reason::ClientIdentityRequired,
+                        id,
+                        violated: [limit.id.clone()].into(),
+                        retry_after_s: None,
+                    };
+                    return (Phase::Replied, Effects { act: Act::Deny(denial), signals });
+                }
+            }
+        }
+    }
+    if limits.is_empty() {
+        return (Phase::Admitted, Effects { act: Act::Pass, signals });
+    }
+    if limits.len() > wire::LIMITS_MAX {
+        let act = match degrade(config, id, &asked, Reason::TooManyLimits, &mut signals) {
+            // Nothing was held yet.
+            Act::Resume => Act::Pass,
+            act => act,
+        };
+        return (after(&act), Effects { act, signals });
+    }
+    let message = DecideRequest {
+        v: wire::VERSION,
+        id,
+        scope: caller.clone(),
+        timeout_ms: config.gateway.timeout_ms,
+        traceparent: facts.token("traceparent"),
+        request_id: facts.token("x-request-id"),
+        limits,
+    };
+    let act = Act::Ask(wire::encode(&message));
+    (Phase::Asking { id, asked }, Effects { act, signals })
+}
+
+fn call(limit: &RateLimit, subject: Subject, shadow: bool) -> LimitCall {
+    LimitCall {
+        id: limit.id.clone(),
+        subject,
+        limit: limit.quota.limit(),
+        period_us: limit.quota.period_us(),
+        burst: limit.quota.burst(),
+        cost: COST,
+        shadow,
+    }
+}

@@ -1,0 +1,174 @@
+//! Owns the answer: what counts as the gateway's verdict, what follows from it, and what becomes
+//! of a request when there is none.
+
+use alloc::borrow::ToOwned;
+use alloc::vec::Vec;
+
+use super::{Act, Answer, Asked, Denial, OVERLOAD_RETRY_AFTER_S, Outcome, Signal};
+use crate::config::{Config, Policy, Rung};
+use crate::reason::Reason;
+use crate::wire::{DecideReply, DecisionId, LimitState, Refusal, Verdict};
+
+/// `Retry-After` when no verdict can be had: callouts are tried again with every request.
+const UNAVAILABLE_RETRY_AFTER_S: u64 = 1;
+
+/// Reads the answer; everything that is not surely the gateway's verdict goes to the ladder.
+pub(super) fn settle(
+    config: &Config,
+    id: DecisionId,
+    asked: &[Asked],
+    answer: &Answer<'_>,
+    entropy: u64,
+    signals: &mut Vec<Signal>,
+) -> Act {
+    let failed = match answer {
+        Answer::NotSent => Reason::CalloutNotSent,
+        Answer::Reset => Reason::CalloutReset,
+        Answer::Response { marked: false, .. } => Reason::CalloutUnmarked,
+        Answer::Response { status: b"200", body, .. } => match verdict(body, id, asked) {
+            Some(reply) => return carry_out(id, asked, &reply, entropy, signals),
+            None => Reason::CalloutMalformed,
+        },
+        Answer::Response { body, .. } => match Refusal::decode(body)
+            .map(|r| Reason::from_text(&r.reason))
+        {
+            Ok(Some(Reason::ServiceOverloaded)) => return overloaded(config, id, asked, signals),
+            Ok(Some(reason)) => reason,
+            Ok(None) | Err(_) => Reason::CalloutMalformed,
+        },
+    };
+    degrade(config, id, asked, failed, signals)
+}
+
+/// A reply that answers this question, limit by limit, and does not contradict itself.
+fn verdict(body: &[u8], id: DecisionId, asked: &[Asked]) -> Option<DecideReply> {
+    let reply = DecideReply::decode(body, id).ok()?;
+    if reply.limits.len() != asked.len() {
+        return None;
+    }
+    let admits = enforced(asked, &reply).all(|(_, state)| state.allowed);
+    (admits == (reply.verdict == Verdict::Allow)).then_some(reply)
+}
+
+fn enforced<'r>(
+    asked: &'r [Asked],
+    reply: &'r DecideReply,
+) -> impl Iterator<Item = (&'r Asked, &'r LimitState)> {
+    asked.iter().zip(&reply.limits).filter(|(asked, _)| !asked.shadow)
+}
+
+fn carry_out(
+    id: DecisionId,
+    asked: &[Asked],
+    reply: &DecideReply,
+    entropy: u64,
+    signals: &mut Vec<Signal>,
+) -> Act {
+    let denied = reply.verdict == Verdict::Deny;
+    for (policy, shadow, admits) in by_policy(asked, reply) {
+        let outcome = match (shadow, admits, denied) {
+            (true, false, _) => Outcome::ShadowDenied,
+            (false, false, _) => Outcome::Denied,
+            (false, true, true) => Outcome::NotCharged,
+            (_, true, _) => Outcome::Allowed,
+        };
+        signals.push(Signal::Decided { policy, outcome });
+    }
+    if !denied {
+        return Act::Resume;
+    }
+    let violated =
+        || enforced(asked, reply).filter(|(_, state)| !state.allowed).map(|(_, state)| state);
+    // The longest wait counts, and one limit that never admits makes it never.
+    let wait_us =
+        violated().map(|state| state.retry_us).try_fold(0, |longest, us| Some(us?.max(longest)));
+    Act::Deny(Denial {
+        reason: Reason::QuotaExceeded,
+        id,
+        violated: violated().map(|state| state.id.clone()).collect(),
+        retry_after_s: wait_us.map(|us| retry_after_s(us, entropy)),
+    })
+}
+
+/// Each policy once: its index, whether it is in shadow, and whether all its limits admit.
+fn by_policy<'r>(
+    asked: &'r [Asked],
+    reply: &'r DecideReply,
+) -> impl Iterator<Item = (usize, bool, bool)> + 'r {
+    let states = move || asked.iter().zip(&reply.limits);
+    asked.chunk_by(|a, b| a.policy == b.policy).filter_map(move |limits| {
+        let first = limits.first()?;
+        let admits =
+            states().filter(|(a, _)| a.policy == first.policy).all(|(_, state)| state.allowed);
+        Some((first.policy, first.shadow, admits))
+    })
+}
+
+/// Whole seconds, at least 1, never too early, up to 10 % later so that many clients spread.
+pub(super) fn retry_after_s(wait_us: u64, entropy: u64) -> u64 {
+    let spread_us = wait_us / 10;
+    let later_us = u64::try_from((u128::from(spread_us) * u128::from(entropy)) >> 64).unwrap_or(0);
+    wait_us.saturating_add(later_us).div_ceil(1_000_000).max(1)
+}
+
+/// The gateway is at its bound. That is a verdict and goes to the client: the ladder does not run
+/// (01-product A5). A request that only shadow policies asked about is not theirs to refuse.
+fn overloaded(config: &Config, id: DecisionId, asked: &[Asked], signals: &mut Vec<Signal>) -> Act {
+    signals.push(Signal::Unavailable(Reason::ServiceOverloaded));
+    let mut violated = Vec::new();
+    for (index, policy) in enforcing(config, asked) {
+        signals.push(Signal::Decided { policy: index, outcome: Outcome::Overloaded });
+        violated.push(policy.name.to_owned());
+    }
+    if violated.is_empty() {
+        return Act::Resume;
+    }
+    Act::Deny(Denial {
+        reason: Reason::ServiceOverloaded,
+        id,
+        violated,
+        retry_after_s: Some(OVERLOAD_RETRY_AFTER_S),
+    })
+}
+
+/// No verdict: every policy says what becomes of the request, and one that denies is enough.
+pub(super) fn degrade(
+    config: &Config,
+    id: DecisionId,
+    asked: &[Asked],
+    reason: Reason,
+    signals: &mut Vec<Signal>,
+) -> Act {
+    signals.push(Signal::Unavailable(reason));
+    let mut violated = Vec::new();
+    for (index, policy) in enforcing(config, asked) {
+        let outcome = match policy.on_unavailable {
+            Rung::Allow => Outcome::DegradedAllowed,
+            Rung::Deny => {
+                violated.push(policy.name.to_owned());
+                Outcome::DegradedDenied
+            }
+        };
+        signals.push(Signal::Decided { policy: index, outcome });
+    }
+    if violated.is_empty() {
+        return Act::Resume;
+    }
+    Act::Deny(Denial {
+        reason: Reason::PolicyStoreUnavailable,
+        id,
+        violated,
+        retry_after_s: Some(UNAVAILABLE_RETRY_AFTER_S),
+    })
+}
+
+fn enforcing<'r>(
+    config: &'r Config,
+    asked: &'r [Asked],
+) -> impl Iterator<Item = (usize, &'r Policy)> {
+    asked
+        .chunk_by(|a, b| a.policy == b.policy)
+        .filter_map(|limits| limits.first())
+        .filter(|first| !first.shadow)
+        .filter_map(|first| Some((first.policy, config.policies.get(first.policy)?)))
+}
