@@ -1,0 +1,236 @@
+//! Owns the operators' listener: health for probes, metrics and status for those who have a token.
+//! Answers from what is cached; no question reaches a store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use hyper::body::Body;
+use serde::Serialize;
+use tidegate_policy::audit::Action;
+use tidegate_policy::reason::Reason;
+use tidegate_policy::scope::Tenant;
+
+use super::answer::{self, Answer};
+use super::bearer;
+use super::connection::Handler;
+use crate::access::{AdminTokens, Role};
+use crate::audit::{Auditor, Happening};
+use crate::health::{Health, Phase};
+use crate::metrics::{HttpLabel, SharedMetrics};
+use crate::secret::Watched;
+use crate::service::ServiceSettings;
+use crate::store::Stores;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const JSON: &str = "application/json";
+/// Who acts where `--dev` leaves the door open.
+const DEV_ACTOR: &str = "dev";
+
+/// Who may come in.
+pub enum Door {
+    /// Those who have a token.
+    Tokens(Arc<Watched<AdminTokens>>),
+    /// Everybody, because of `--dev`.
+    Open,
+    /// Nobody: no token is configured.
+    Shut,
+}
+
+/// Where operators and probes ask.
+pub struct AdminListener {
+    door: Door,
+    health: Arc<Health>,
+    settings: ServiceSettings,
+    stores: Stores,
+    auditor: Arc<Auditor>,
+    metrics: SharedMetrics,
+}
+
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    phase: &'static str,
+    degraded: bool,
+    region: String,
+    region_configured: bool,
+    environment: String,
+    stores: Vec<StoreStatus>,
+    pool: PoolStatus,
+}
+
+#[derive(Serialize)]
+struct StoreStatus {
+    role: &'static str,
+    kind: &'static str,
+    state: &'static str,
+    since_unix_ms: u64,
+    detail: String,
+}
+
+#[derive(Serialize)]
+struct PoolStatus {
+    in_flight: i64,
+    waiting: i64,
+    max_in_flight: usize,
+    pool_wait_ms: u128,
+    deadline_ms: u128,
+    acquire_timeouts: u64,
+    outlived_calls: u64,
+    reconnects: u64,
+    script_loads: u64,
+}
+
+// === impl AdminListener ===
+
+impl AdminListener {
+    /// Puts the listener's handler together.
+    pub fn new(
+        door: Door,
+        health: Arc<Health>,
+        settings: ServiceSettings,
+        stores: Stores,
+        auditor: Arc<Auditor>,
+        metrics: SharedMetrics,
+    ) -> Self {
+        Self { door, health, settings, stores, auditor, metrics }
+    }
+
+    fn route<B>(&self, request: &Request<B>) -> Answer {
+        let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/livez" | "/readyz" | "/metrics" | "/v1/status" if !reading => {
+                answer::wrong_method("GET, HEAD")
+            }
+            "/livez" => answer::plain(StatusCode::OK, JSON, r#"{"status":"ok"}"#),
+            "/readyz" => self.ready(),
+            path => match self.refusal(request, path) {
+                None => self.show(path),
+                Some(refusal) => refusal,
+            },
+        }
+    }
+
+    fn show(&self, path: &str) -> Answer {
+        match path {
+            "/metrics" => self.metrics(),
+            "/v1/status" => answer::plain(StatusCode::OK, JSON, self.status()),
+            _ => answer::problem(StatusCode::NOT_FOUND, Reason::NotFound, "no such path", None),
+        }
+    }
+
+    fn ready(&self) -> Answer {
+        let now = self.health.snapshot();
+        let (status, body) = match now.phase {
+            Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"starting"}"#),
+            Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"draining"}"#),
+            Phase::Serving if now.degraded() => (StatusCode::OK, r#"{"status":"degraded"}"#),
+            Phase::Serving => (StatusCode::OK, r#"{"status":"ok"}"#),
+        };
+        answer::plain(status, JSON, body)
+    }
+
+    /// Every path behind the door asks for a viewer; the ones that change things will ask for more.
+    fn refusal<B>(&self, request: &Request<B>, path: &str) -> Option<Answer> {
+        let required = Role::Viewer;
+        let refuse = |status, detail: &str| {
+            self.auditor
+                .refused_caller(Reason::Unauthorized.as_str(), format!("admin listener: {detail}"));
+            Some(answer::problem(status, Reason::Unauthorized, detail, None))
+        };
+        let actor = match &self.door {
+            Door::Open => DEV_ACTOR.to_owned(),
+            Door::Shut => {
+                return refuse(
+                    StatusCode::UNAUTHORIZED,
+                    "no administrator is configured: set --admin-tokens-file (TIDEGATE_ADMIN_TOKENS_FILE) or TIDEGATE_ADMIN_TOKENS to actor:role:token",
+                );
+            }
+            Door::Tokens(tokens) => {
+                let tokens = tokens.current();
+                let token = bearer::token(request.headers());
+                let Some((actor, role)) = token.and_then(|token| tokens.find(token)) else {
+                    return refuse(
+                        StatusCode::UNAUTHORIZED,
+                        "send an administrator's token as Authorization: Bearer",
+                    );
+                };
+                if role < required {
+                    return refuse(StatusCode::FORBIDDEN, "the token's role does not reach");
+                }
+                actor.to_owned()
+            }
+        };
+        self.auditor.record(Happening {
+            id: None,
+            actor,
+            tenant: Tenant::None,
+            action: Action::Admin,
+            outcome: "ok",
+            // Paths are not free text here: what is unknown is not repeated.
+            detail: match path {
+                "/metrics" | "/v1/status" => format!("{} {path}", request.method()),
+                _ => "an unknown path".to_owned(),
+            },
+        });
+        None
+    }
+
+    fn metrics(&self) -> Answer {
+        match self.metrics.render() {
+            Ok(text) => answer::plain(StatusCode::OK, OPEN_METRICS, text),
+            Err(error) => {
+                tracing::error!(%error, "the metrics cannot be written");
+                answer::panicked()
+            }
+        }
+    }
+
+    fn status(&self) -> Vec<u8> {
+        let now = self.health.snapshot();
+        let stores = now.stores.iter().map(|state| StoreStatus {
+            role: state.role.as_str(),
+            kind: state.kind,
+            state: if state.down.is_some() { "down" } else { "up" },
+            since_unix_ms: state.since_unix_us / 1_000,
+            detail: match &state.down {
+                Some(failure) => failure.to_string(),
+                None => self.stores.of(state.role).describe(),
+            },
+        });
+        let (own, metrics) = (&self.settings, &self.metrics);
+        tidegate_policy::wire::encode(&Status {
+            version: env!("CARGO_PKG_VERSION"),
+            phase: now.phase.as_str(),
+            degraded: now.degraded(),
+            region: own.region.to_string(),
+            region_configured: own.region_configured,
+            environment: own.environment.to_string(),
+            stores: stores.collect(),
+            pool: PoolStatus {
+                in_flight: metrics.in_flight.get(),
+                waiting: metrics.waiting.get(),
+                max_in_flight: own.admission.max_in_flight,
+                pool_wait_ms: own.admission.pool_wait.as_millis(),
+                deadline_ms: own.admission.deadline.as_millis(),
+                acquire_timeouts: metrics.acquire_timeouts.get(),
+                outlived_calls: metrics.outlived.get(),
+                reconnects: metrics.store.reconnects.get(),
+                script_loads: metrics.store.script_loads.get(),
+            },
+        })
+    }
+}
+
+impl Handler for AdminListener {
+    async fn handle<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let answer = self.route(&request);
+        let label = HttpLabel { listener: "admin", status: answer.status().as_u16() };
+        self.metrics.http_requests.get_or_create(&label).inc();
+        answer
+    }
+}

@@ -1,0 +1,123 @@
+//! Owns the filter's listener: who may ask, the one path, and counting. Knows neither limits nor
+//! stores.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request};
+use hyper::body::Body;
+use tidegate_policy::reason::Reason;
+use tidegate_policy::wire::DECIDE_PATH;
+
+use super::answer::{self, Answer};
+use super::connection::Handler;
+use super::{bearer, body};
+use crate::access::FilterTokens;
+use crate::audit::Auditor;
+use crate::metrics::{HttpLabel, SharedMetrics};
+use crate::secret::Watched;
+use crate::service::{Refused, Service};
+
+/// Where the filter asks.
+pub struct DataListener {
+    service: Arc<Service>,
+    /// `None` accepts everybody (`--dev`).
+    tokens: Option<Arc<Watched<FilterTokens>>>,
+    auditor: Arc<Auditor>,
+    metrics: SharedMetrics,
+}
+
+// === impl DataListener ===
+
+impl DataListener {
+    /// Without `tokens` every caller is accepted.
+    pub fn new(
+        service: Arc<Service>,
+        tokens: Option<Arc<Watched<FilterTokens>>>,
+        auditor: Arc<Auditor>,
+        metrics: SharedMetrics,
+    ) -> Self {
+        Self { service, tokens, auditor, metrics }
+    }
+
+    /// Answers a request whose body is at hand: the whole of the gateway without a socket.
+    pub async fn answer(&self, head: &Parts, message: &[u8]) -> Answer {
+        let answer = match self.refusal(head) {
+            None => self.decide(message).await,
+            Some(refusal) => refusal,
+        };
+        self.counted(answer)
+    }
+
+    /// Who asks and for what, before a byte of the body is read.
+    fn refusal(&self, head: &Parts) -> Option<Answer> {
+        if !self.known(head) {
+            let detail = "send the gateway's token as Authorization: Bearer";
+            self.auditor.refused_caller(
+                Reason::Unauthorized.as_str(),
+                "no or a wrong token on the filter's listener".to_owned(),
+            );
+            return Some(self.refuse(Reason::Unauthorized, detail));
+        }
+        if head.uri.path() != DECIDE_PATH {
+            return Some(self.refuse(Reason::NotFound, "the gateway answers POST /v1/decide"));
+        }
+        if head.method != Method::POST {
+            self.metrics.refused(Reason::NotFound);
+            return Some(answer::wrong_method("POST"));
+        }
+        None
+    }
+
+    fn known(&self, head: &Parts) -> bool {
+        match &self.tokens {
+            Some(tokens) => {
+                bearer::token(&head.headers).is_some_and(|token| tokens.current().accept(token))
+            }
+            None => true,
+        }
+    }
+
+    async fn decide(&self, message: &[u8]) -> Answer {
+        match self.service.decide(message).await {
+            Ok(reply) => answer::verdict(&reply),
+            Err(refused) => {
+                self.metrics.refused(refused.reason);
+                answer::refusal(&refused)
+            }
+        }
+    }
+
+    fn refuse(&self, reason: Reason, detail: &str) -> Answer {
+        self.metrics.refused(reason);
+        answer::refusal(&Refused { reason, detail: detail.to_owned(), id: None })
+    }
+
+    fn counted(&self, answer: Answer) -> Answer {
+        let label = HttpLabel { listener: "data", status: answer.status().as_u16() };
+        self.metrics.http_requests.get_or_create(&label).inc();
+        answer
+    }
+}
+
+impl Handler for DataListener {
+    async fn handle<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let (head, body) = request.into_parts();
+        if let Some(refusal) = self.refusal(&head) {
+            return self.counted(refusal);
+        }
+        let answer = match body::read(&head.headers, body).await {
+            Ok(message) => self.decide(&message).await,
+            Err(refusal) => {
+                self.metrics.refused(Reason::BadMessage);
+                refusal
+            }
+        };
+        self.counted(answer)
+    }
+}

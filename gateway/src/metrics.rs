@@ -1,0 +1,262 @@
+//! Owns every metric's name, labels and help, and their text form. Knows nothing of what is
+//! counted; texts of reasons come from the policy's own list.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use tidegate_policy::reason::Reason;
+
+use crate::store::StoreCounters;
+
+/// From 50 µs (memory, a near Redis) to 1 s, with edges at the pool wait and the deadline.
+const SECONDS: [f64; 14] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.015, 0.03, 0.05, 0.1,
+    0.25, 1.0,
+];
+
+/// `verdict`: allow or deny.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct VerdictLabel {
+    /// The verdict's text.
+    pub verdict: &'static str,
+}
+
+/// `reason`: a [`Reason`]'s text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// The reason's text.
+    pub reason: &'static str,
+}
+
+/// `outcome`: ok, or a [`Reason`]'s text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// The outcome's text.
+    pub outcome: &'static str,
+}
+
+/// `role`: a store's role.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RoleLabel {
+    /// The role's text.
+    pub role: &'static str,
+}
+
+/// `action`: an audit event's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ActionLabel {
+    /// The action's text.
+    pub action: &'static str,
+}
+
+/// `listener` and `status` of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HttpLabel {
+    /// data or admin.
+    pub listener: &'static str,
+    /// The status code.
+    pub status: u16,
+}
+
+type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// All metrics of one gateway.
+pub struct Metrics {
+    registry: Registry,
+    /// Decisions given, by verdict.
+    pub decisions: Family<VerdictLabel, Counter>,
+    /// Calls refused without a verdict, by reason.
+    pub refusals: Family<ReasonLabel, Counter>,
+    /// Store calls under way.
+    pub in_flight: Gauge,
+    /// Callers that wait for a place.
+    pub waiting: Gauge,
+    /// The bound on store calls under way.
+    pub in_flight_max: Gauge,
+    /// Waits that ended without a place.
+    pub acquire_timeouts: Counter,
+    /// Store calls that outlived their deadline and kept their place until they ended.
+    pub outlived: Counter,
+    /// How long store calls took.
+    pub store_calls: Seconds<OutcomeLabel>,
+    /// Shadow limits that could not be read beside enforced ones that could.
+    pub shadow_failures: Counter,
+    /// Whether the background probe reached the store of a role.
+    pub store_up: Family<RoleLabel, Gauge>,
+    /// What the stores count themselves.
+    pub store: StoreCounters,
+    /// HTTP answers.
+    pub http_requests: Family<HttpLabel, Counter>,
+    /// Callers that left before their answer.
+    pub gone: Counter,
+    /// Handlers that panicked.
+    pub panics: Counter,
+    /// Audit events, by action.
+    pub audit_events: Family<ActionLabel, Counter>,
+    /// Secrets that were read again and refused.
+    pub secret_failures: Counter,
+    /// Secrets that were replaced.
+    pub secret_reloads: Counter,
+    /// When the gateway started.
+    pub start_time_seconds: Gauge<f64, AtomicU64>,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Registers everything, so that a scrape shows each name from the start.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("tidegate_gateway"),
+            decisions: Family::default(),
+            refusals: Family::default(),
+            in_flight: Gauge::default(),
+            waiting: Gauge::default(),
+            in_flight_max: Gauge::default(),
+            acquire_timeouts: Counter::default(),
+            outlived: Counter::default(),
+            store_calls: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            shadow_failures: Counter::default(),
+            store_up: Family::default(),
+            store: StoreCounters::default(),
+            http_requests: Family::default(),
+            gone: Counter::default(),
+            panics: Counter::default(),
+            audit_events: Family::default(),
+            secret_failures: Counter::default(),
+            secret_reloads: Counter::default(),
+            start_time_seconds: Gauge::default(),
+        };
+        metrics.register_decisions();
+        metrics.register_bounds();
+        metrics.register_store();
+        metrics.register_process();
+        metrics
+    }
+
+    /// The OpenMetrics text.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// Counts one refusal.
+    pub fn refused(&self, reason: Reason) {
+        self.refusals.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    fn register_decisions(&mut self) {
+        for verdict in ["allow", "deny"] {
+            drop(self.decisions.get_or_create(&VerdictLabel { verdict }));
+        }
+        let registry = &mut self.registry;
+        registry.register("decisions", "Decisions given", self.decisions.clone());
+        registry.register("refusals", "Calls refused without a verdict", self.refusals.clone());
+        registry.register(
+            "shadow_failures",
+            "Shadow limits that could not be read beside enforced ones that could",
+            self.shadow_failures.clone(),
+        );
+        registry.register("http_requests", "HTTP answers", self.http_requests.clone());
+        registry.register(
+            "callers_gone",
+            "Callers that left before their answer",
+            self.gone.clone(),
+        );
+    }
+
+    fn register_bounds(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("in_flight", "Store calls under way", self.in_flight.clone());
+        registry.register("in_flight_max", "The bound on them", self.in_flight_max.clone());
+        registry.register("waiting", "Callers that wait for a place", self.waiting.clone());
+        registry.register(
+            "acquire_timeouts",
+            "Waits that ended without a place",
+            self.acquire_timeouts.clone(),
+        );
+        registry.register(
+            "outlived_calls",
+            "Store calls that outlived their deadline or caller and kept their place to the end",
+            self.outlived.clone(),
+        );
+    }
+
+    fn register_store(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("store_call_seconds", "Store calls", self.store_calls.clone());
+        registry.register("store_up", "1 if the last probe was answered", self.store_up.clone());
+        registry.register(
+            "store_reconnects",
+            "Connections opened after a slot's first",
+            self.store.reconnects.clone(),
+        );
+        registry.register(
+            "store_script_loads",
+            "Scripts loaded, at connect and after NOSCRIPT",
+            self.store.script_loads.clone(),
+        );
+        registry.register(
+            "store_full",
+            "Calls refused because the memory store was full",
+            self.store.full.clone(),
+        );
+    }
+
+    fn register_process(&mut self) {
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        let registry = &mut self.registry;
+        registry.register("panics", "Handlers that panicked", self.panics.clone());
+        registry.register("audit_events", "Audit events", self.audit_events.clone());
+        registry.register("secret_reloads", "Secrets replaced", self.secret_reloads.clone());
+        registry.register(
+            "secret_reload_failures",
+            "Secrets read again and refused",
+            self.secret_failures.clone(),
+        );
+        registry.register(
+            "start_time_seconds",
+            "When the gateway started, in seconds since 1970",
+            self.start_time_seconds.clone(),
+        );
+        registry.register("build", "The build", build);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Counts a gauge up for as long as it lives.
+pub struct Held(Gauge);
+
+// === impl Held ===
+
+impl Held {
+    /// Counts up.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Metrics that threads share.
+pub type SharedMetrics = Arc<Metrics>;

@@ -1,0 +1,216 @@
+//! Owns where secrets come from and how they are kept from being seen. Knows neither what they
+//! open nor who asks.
+//!
+//! A secret is given by value (environment) or by file; a file is read again about once a second,
+//! so a rotation needs no restart. A file that turns unreadable or wrong leaves the last good
+//! secret in force. Source: 01-product H4.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// A text that never shows in `Debug` or `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// Where a secret is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// The value of an environment variable.
+    Value {
+        /// The variable's name.
+        variable: &'static str,
+        /// What it holds.
+        secret: Secret,
+    },
+    /// A file, read again when its content changes.
+    File {
+        /// The flag that named it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Why a secret cannot be used. Never holds any of it.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file cannot be read.
+    #[error("{flag}: cannot read {}", path.display())]
+    Unreadable {
+        /// The flag that named the file.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The content is not what it should be.
+    #[error("{place}: {problem}")]
+    Unusable {
+        /// The flag or variable, and the file if there is one.
+        place: String,
+        /// What is wrong and what to write instead.
+        problem: String,
+    },
+}
+
+/// What a watched secret is parsed by. The error says what is wrong without showing the secret.
+pub type Parse<T> = fn(&Secret) -> Result<T, String>;
+
+/// A parsed secret that follows its source.
+pub struct Watched<T> {
+    source: SecretSource,
+    parse: Parse<T>,
+    current: RwLock<Arc<T>>,
+    last_read: Mutex<Secret>,
+}
+
+// === impl Secret ===
+
+impl Secret {
+    /// Keeps `text`, without the white space around it.
+    pub fn new(text: &str) -> Self {
+        Self(text.trim().to_owned())
+    }
+
+    /// The text itself, for the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+// === impl SecretSource ===
+
+impl SecretSource {
+    /// The source's name for messages: the variable, or the flag and the file.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Value { variable, .. } => (*variable).to_owned(),
+            Self::File { flag, path } => format!("{flag} ({})", path.display()),
+        }
+    }
+
+    fn read(&self) -> Result<Secret, SecretError> {
+        match self {
+            Self::Value { secret, .. } => Ok(secret.clone()),
+            Self::File { flag, path } => match std::fs::read_to_string(path) {
+                Ok(text) => Ok(Secret::new(&text)),
+                Err(source) => Err(SecretError::Unreadable { flag, path: path.clone(), source }),
+            },
+        }
+    }
+}
+
+// === impl Watched ===
+
+impl<T> Watched<T> {
+    /// Reads and parses the source for the first time.
+    pub fn open(source: SecretSource, parse: Parse<T>) -> Result<Self, SecretError> {
+        let text = source.read()?;
+        let parsed = checked(&source, parse, &text)?;
+        Ok(Self {
+            source,
+            parse,
+            current: RwLock::new(Arc::new(parsed)),
+            last_read: Mutex::new(text),
+        })
+    }
+
+    /// The secret in force.
+    pub fn current(&self) -> Arc<T> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the source again. `Ok(true)` if a new secret is in force; on an error the last good
+    /// one stays. A content that was refused once is not reported again until it changes.
+    pub fn refresh(&self) -> Result<bool, SecretError> {
+        let text = self.source.read()?;
+        let mut last = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last == text {
+            return Ok(false);
+        }
+        last.clone_from(&text);
+        let parsed = checked(&self.source, self.parse, &text)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(parsed);
+        Ok(true)
+    }
+
+    /// Where the secret comes from.
+    pub fn source(&self) -> &SecretSource {
+        &self.source
+    }
+}
+
+fn checked<T>(source: &SecretSource, parse: Parse<T>, text: &Secret) -> Result<T, SecretError> {
+    let unusable = |problem| SecretError::Unusable { place: source.place(), problem };
+    if text.reveal().is_empty() {
+        return Err(unusable("is empty: write the secret into it".to_owned()));
+    }
+    parse(text).map_err(unusable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(secret: &Secret) -> Result<String, String> {
+        match secret.reveal() {
+            "bad" => Err("holds a bad word".to_owned()),
+            text => Ok(text.to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_secret_never_shows() {
+        let secret = Secret::new("hunter2");
+        let source = SecretSource::Value { variable: "TIDEGATE_TOKEN", secret: secret.clone() };
+        let shown = format!("{secret} {secret:?} {source:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn a_file_is_followed_and_a_bad_one_leaves_the_last_good_secret() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("token");
+        std::fs::write(&path, " first\n").expect("written");
+        let source = SecretSource::File { flag: "--token-file", path: path.clone() };
+        let watched = Watched::open(source, word).expect("a sound secret");
+        assert_eq!(*watched.current(), "first");
+        assert!(!watched.refresh().expect("unchanged"));
+
+        std::fs::write(&path, "second\n").expect("written");
+        assert!(watched.refresh().expect("changed"));
+        assert_eq!(*watched.current(), "second");
+
+        std::fs::write(&path, "bad").expect("written");
+        let error = watched.refresh().expect_err("refused").to_string();
+        assert!(error.ends_with("holds a bad word"), "{error}");
+        assert!(!watched.refresh().expect("reported once"));
+        assert_eq!(*watched.current(), "second");
+
+        std::fs::remove_file(&path).expect("removed");
+        let error = watched.refresh().expect_err("gone").to_string();
+        assert!(error.contains("--token-file: cannot read"), "{error}");
+        assert_eq!(*watched.current(), "second");
+    }
+
+    #[test]
+    fn an_empty_secret_is_refused() {
+        let source = SecretSource::Value { variable: "TIDEGATE_TOKEN", secret: Secret::new(" \n") };
+        let error = Watched::open(source, word).err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some("TIDEGATE_TOKEN: is empty: write the secret into it"));
+    }
+}

@@ -1,0 +1,339 @@
+//! Owns the gateway's life: putting the parts together, listening, the background tasks, and the
+//! end. Decides nothing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::access::{AdminTokens, FilterTokens};
+use crate::audit::{Auditor, LogSink, SharedSink};
+use crate::clock::{Clock, SystemClock};
+use crate::health::Health;
+use crate::http::admin::{AdminListener, Door};
+use crate::http::connection::serve;
+use crate::http::data::DataListener;
+use crate::metrics::{Metrics, SharedMetrics};
+use crate::secret::{SecretError, Watched};
+use crate::service::Service;
+use crate::settings::{Settings, SettingsError};
+use crate::store::memory::MemoryStore;
+use crate::store::redis::RedisStore;
+use crate::store::{Store, Stores};
+
+const SECRETS_INTERVAL: Duration = Duration::from_secs(1);
+/// The admin listener has nothing to finish that matters.
+const ADMIN_DRAIN: Duration = Duration::from_millis(200);
+
+/// What a gateway takes from outside, so that tests and simulations can give their own.
+#[derive(Clone)]
+pub struct World {
+    /// The store of each role.
+    pub stores: Stores,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where audit events go.
+    pub audit: SharedSink,
+    /// Where things are counted.
+    pub metrics: SharedMetrics,
+}
+
+/// The parts without sockets.
+pub struct Gateway {
+    settings: Settings,
+    world: World,
+    health: Arc<Health>,
+    auditor: Arc<Auditor>,
+    tokens: Option<Arc<Watched<FilterTokens>>>,
+    admin_tokens: Option<Arc<Watched<AdminTokens>>>,
+    data: Arc<DataListener>,
+    admin: Arc<AdminListener>,
+}
+
+/// A gateway that listens. Dropping it stops it without waiting.
+pub struct Running {
+    /// Where the filter asks.
+    pub data_addr: SocketAddr,
+    /// Where operators and probes ask.
+    pub admin_addr: SocketAddr,
+    health: Arc<Health>,
+    auditor: Arc<Auditor>,
+    stop_data: watch::Sender<bool>,
+    stop_admin: watch::Sender<bool>,
+    data: JoinHandle<bool>,
+    admin: JoinHandle<bool>,
+    _background: JoinSet<()>,
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings cannot be.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A listener's address cannot be had.
+    #[error(
+        "{flag} is {address}: cannot listen there; choose another address or stop what listens"
+    )]
+    Bind {
+        /// The flag and variable.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The addresses cannot be written.
+    #[error("--addresses-file (TIDEGATE_ADDRESSES_FILE) is {}: cannot write it", path.display())]
+    AddressesFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The Redis client refuses the address.
+    #[error("--redis-url (TIDEGATE_REDIS_URL) cannot be used")]
+    Redis(#[source] redis::RedisError),
+    /// The system gives no randomness, log, runtime or signals.
+    #[error("{what}")]
+    System {
+        /// What failed.
+        what: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+// === impl World ===
+
+impl World {
+    /// What the settings ask for: the machine's clock, Redis or memory, and the log as audit sink.
+    /// Needs a tokio runtime.
+    pub fn from_settings(settings: &Settings) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let metrics = Arc::new(Metrics::new());
+        let counters = metrics.store.clone();
+        let store: Arc<dyn Store> = match &settings.redis {
+            Some(redis) => {
+                Arc::new(RedisStore::start(redis, &clock, counters).map_err(StartError::Redis)?)
+            }
+            None => {
+                Arc::new(MemoryStore::new(Arc::clone(&clock), settings.memory_keys_max, counters))
+            }
+        };
+        let audit: SharedSink = Arc::new(LogSink::new(&metrics));
+        Ok(Self { stores: Stores::single(store), clock, audit, metrics })
+    }
+
+    /// The same stores, clock and so on around other stores.
+    pub fn with_stores(mut self, stores: Stores) -> Self {
+        self.stores = stores;
+        self
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Puts the parts together and reads the secrets; opens no socket and starts no task.
+    pub fn new(settings: Settings, world: World) -> Result<Self, StartError> {
+        let tokens = watched(settings.token.as_ref(), FilterTokens::parse)?;
+        let admin_tokens = watched(settings.admin_tokens.as_ref(), AdminTokens::parse)?;
+        let door = match (&admin_tokens, settings.dev) {
+            (Some(tokens), _) => Door::Tokens(Arc::clone(tokens)),
+            (None, true) => Door::Open,
+            (None, false) => Door::Shut,
+        };
+        let World { stores, clock, audit, metrics } = world.clone();
+        let region = settings.service.region.clone();
+        let instance = instance()?;
+        let auditor = Arc::new(Auditor::new(audit, Arc::clone(&clock), region, instance));
+        let health = Arc::new(Health::new());
+        let service = Arc::new(Service::new(
+            settings.service.clone(),
+            stores.clone(),
+            clock,
+            Arc::clone(&metrics),
+            Arc::clone(&auditor),
+        ));
+        let data =
+            DataListener::new(service, tokens.clone(), Arc::clone(&auditor), Arc::clone(&metrics));
+        let admin = AdminListener::new(
+            door,
+            Arc::clone(&health),
+            settings.service.clone(),
+            stores,
+            Arc::clone(&auditor),
+            metrics,
+        );
+        Ok(Self {
+            settings,
+            world,
+            health,
+            auditor,
+            tokens,
+            admin_tokens,
+            data: Arc::new(data),
+            admin: Arc::new(admin),
+        })
+    }
+
+    /// The filter's side without a socket, for in-process callers.
+    pub fn data(&self) -> &Arc<DataListener> {
+        &self.data
+    }
+
+    /// Puts the parts together, binds both listeners and starts.
+    pub async fn start(settings: Settings, world: World) -> Result<Running, StartError> {
+        Self::new(settings, world)?.listen().await
+    }
+
+    /// Binds both listeners and starts.
+    pub async fn listen(self) -> Result<Running, StartError> {
+        let settings = &self.settings;
+        let data = bind("--listen (TIDEGATE_LISTEN)", settings.listen).await?;
+        let admin = bind("--admin-listen (TIDEGATE_ADMIN_LISTEN)", settings.admin_listen).await?;
+        let (data_addr, admin_addr) =
+            (local(&data, settings.listen), local(&admin, settings.admin_listen));
+        if let Some(path) = &settings.addresses_file {
+            write_addresses(path, data_addr, admin_addr)
+                .map_err(|source| StartError::AddressesFile { path: path.clone(), source })?;
+        }
+        tracing::info!(%settings, "settings");
+        for note in &settings.notes {
+            tracing::warn!("{note}");
+        }
+        let seconds = Duration::from_micros(self.world.clock.unix_us()).as_secs_f64();
+        self.world.metrics.start_time_seconds.set(seconds);
+        let background = self.background();
+        let drain_timeout = settings.drain_timeout;
+        let (stop_data, data_stopped) = watch::channel(false);
+        let (stop_admin, admin_stopped) = watch::channel(false);
+        let metrics = &self.world.metrics;
+        let data = serve(data, self.data, Arc::clone(metrics), data_stopped, drain_timeout);
+        let admin = serve(admin, self.admin, Arc::clone(metrics), admin_stopped, ADMIN_DRAIN);
+        self.auditor.lifecycle(format!("started {}", env!("CARGO_PKG_VERSION")));
+        tracing::info!(%data_addr, %admin_addr, "listening");
+        Ok(Running {
+            data_addr,
+            admin_addr,
+            health: self.health,
+            auditor: self.auditor,
+            stop_data,
+            stop_admin,
+            data: tokio::spawn(data),
+            admin: tokio::spawn(admin),
+            _background: background,
+        })
+    }
+
+    fn background(&self) -> JoinSet<()> {
+        let World { stores, clock, metrics, .. } = self.world.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&self.health).watch(
+            stores,
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        ));
+        if let Some(tokens) = self.tokens.clone() {
+            tasks.spawn(follow(tokens, Arc::clone(&clock), Arc::clone(&metrics)));
+        }
+        if let Some(tokens) = self.admin_tokens.clone() {
+            tasks.spawn(follow(tokens, clock, metrics));
+        }
+        tasks
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Stops accepting, tells HTTP/2 clients to go away, finishes what is under way within the
+    /// drain timeout. `readyz` says 503 meanwhile. Returns whether everything was finished.
+    pub async fn shutdown(self) -> bool {
+        self.health.drain();
+        tracing::info!("draining");
+        self.stop_data.send_replace(true);
+        let drained = finished(self.data.await);
+        self.auditor
+            .lifecycle(if drained { "stopped" } else { "stopped, calls cut off" }.to_owned());
+        self.stop_admin.send_replace(true);
+        finished(self.admin.await);
+        tracing::info!(drained, "stopped");
+        drained
+    }
+}
+
+fn finished(ended: Result<bool, tokio::task::JoinError>) -> bool {
+    ended.unwrap_or_else(|error| {
+        tracing::error!(%error, "a listener's task failed");
+        false
+    })
+}
+
+async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { flag, address, source })
+}
+
+fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+/// Whole or not at all: a reader may poll for the file.
+fn write_addresses(path: &PathBuf, data: SocketAddr, admin: SocketAddr) -> io::Result<()> {
+    let mut unfinished = path.clone().into_os_string();
+    unfinished.push(".unfinished");
+    std::fs::write(&unfinished, format!("data={data}\nadmin={admin}\n"))?;
+    std::fs::rename(&unfinished, path)
+}
+
+fn watched<T>(
+    source: Option<&crate::secret::SecretSource>,
+    parse: crate::secret::Parse<T>,
+) -> Result<Option<Arc<Watched<T>>>, SecretError> {
+    source.map(|source| Watched::open(source.clone(), parse).map(Arc::new)).transpose()
+}
+
+fn instance() -> Result<u64, StartError> {
+    getrandom::u64().map_err(|error| StartError::System {
+        what: "the system gives no randomness",
+        source: error.to_string().into(),
+    })
+}
+
+/// Reads a secret again about once a second, for as long as the gateway lives.
+async fn follow<T: Send + Sync>(
+    secret: Arc<Watched<T>>,
+    clock: Arc<dyn Clock>,
+    metrics: SharedMetrics,
+) {
+    let mut failing = false;
+    loop {
+        clock.sleep(SECRETS_INTERVAL).await;
+        match secret.refresh() {
+            Ok(false) => {}
+            Ok(true) => {
+                failing = false;
+                metrics.secret_reloads.inc();
+                tracing::info!(secret = secret.source().place(), "a new secret is in force");
+            }
+            Err(error) => {
+                metrics.secret_failures.inc();
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the last good secret stays in force"
+                    );
+                }
+            }
+        }
+    }
+}

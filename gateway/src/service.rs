@@ -1,0 +1,399 @@
+//! Owns the order of one decision: read the message, check its sender, admit, charge, answer.
+//! Knows neither HTTP nor what kind of store it asks, and reads no clock but the one it is given.
+
+pub mod admission;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_policy::audit::Action;
+use tidegate_policy::gcra::{Quota, Reading, Retry};
+use tidegate_policy::reason::Reason;
+use tidegate_policy::scope::{Environment, Region, Scope};
+use tidegate_policy::wire::{
+    DecideReply, DecideRequest, DecisionId, LimitCall, LimitState, VERSION, Verdict,
+};
+
+use self::admission::{Admission, AdmissionSettings, NotDone};
+use crate::audit::{Auditor, Happening};
+use crate::clock::Clock;
+use crate::metrics::{OutcomeLabel, SharedMetrics, VerdictLabel};
+use crate::store::{Charge, Checked, Store, StoreFailure, StoreRole, Stores};
+use crate::throttle::Throttle;
+
+const LOG_INTERVAL_US: u64 = 1_000_000;
+
+/// What the service is told at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// The region that names the keys.
+    pub region: Region,
+    /// Whether it was configured; if not, a filter's own region is not compared with it.
+    pub region_configured: bool,
+    /// The environment that names the keys.
+    pub environment: Environment,
+    /// The bound and the deadlines.
+    pub admission: AdmissionSettings,
+}
+
+/// No verdict. The detail is for the filter's operator and names nothing behind the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub reason: Reason,
+    /// What to do about it.
+    pub detail: String,
+    /// The decision, if the message could be read.
+    pub id: Option<DecisionId>,
+}
+
+/// The decisions.
+pub struct Service {
+    settings: ServiceSettings,
+    stores: Stores,
+    clock: Arc<dyn Clock>,
+    admission: Admission,
+    metrics: SharedMetrics,
+    auditor: Arc<Auditor>,
+    mismatches: Throttle,
+    failures: Throttle,
+}
+
+/// The two calls of one decision.
+struct Weighed {
+    enforced: Checked,
+    shadow: Option<Checked>,
+}
+
+// === impl Service ===
+
+impl Service {
+    /// Puts a service together; starts nothing.
+    pub fn new(
+        settings: ServiceSettings,
+        stores: Stores,
+        clock: Arc<dyn Clock>,
+        metrics: SharedMetrics,
+        auditor: Arc<Auditor>,
+    ) -> Self {
+        let admission =
+            Admission::new(settings.admission, Arc::clone(&clock), Arc::clone(&metrics));
+        Self {
+            settings,
+            stores,
+            clock,
+            admission,
+            metrics,
+            auditor,
+            mismatches: Throttle::new(1, LOG_INTERVAL_US),
+            failures: Throttle::new(1, LOG_INTERVAL_US),
+        }
+    }
+
+    /// Decides on one message. Ends within the deadline, whatever the store does.
+    pub async fn decide(&self, message: &[u8]) -> Result<DecideReply, Refused> {
+        let message = match DecideRequest::decode(message) {
+            Ok(message) => Arc::new(message),
+            Err(error) => {
+                return Err(Refused {
+                    reason: error.reason(),
+                    detail: error.to_string(),
+                    id: None,
+                });
+            }
+        };
+        let decided = match self.check(&message) {
+            Ok(scope) => self.charge(&message, scope).await,
+            Err(refused) => Err(refused),
+        };
+        self.note(&message, &decided);
+        decided
+    }
+
+    /// The bound's state, for the status.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    fn check(&self, message: &DecideRequest) -> Result<Scope, Refused> {
+        let refuse = |reason, detail| Err(Refused { reason, detail, id: Some(message.id) });
+        let (own, theirs) = (&self.settings, &message.scope);
+        if let Some(region) = &theirs.region
+            && own.region_configured
+            && *region != own.region
+        {
+            let detail = format!(
+                "the filter is in region {region}, this gateway serves {}: send the filter to its own region's gateway",
+                own.region
+            );
+            return refuse(Reason::RegionMismatch, detail);
+        }
+        if theirs.environment != own.environment {
+            let detail = format!(
+                "the filter was deployed for environment {}, this gateway serves {}",
+                theirs.environment, own.environment
+            );
+            return refuse(Reason::RegionMismatch, detail);
+        }
+        let deadline = own.admission.deadline;
+        if Duration::from_millis(u64::from(message.timeout_ms)) <= deadline {
+            let detail = format!(
+                "the filter waits {} ms, but this gateway may take {deadline:?}: set the filter's gateway.timeout above {deadline:?} or --deadline (TIDEGATE_DEADLINE) below {} ms",
+                message.timeout_ms, message.timeout_ms
+            );
+            return refuse(Reason::DeadlineOrder, detail);
+        }
+        if let Some(limit) = repeated(&message.limits) {
+            let detail = format!("limit {} is listed twice for one subject", limit.id);
+            return refuse(Reason::BadMessage, detail);
+        }
+        Ok(Scope {
+            region: own.region.clone(),
+            environment: own.environment.clone(),
+            tenant: theirs.tenant.clone(),
+            key_format: theirs.key_format,
+        })
+    }
+
+    async fn charge(
+        &self,
+        message: &Arc<DecideRequest>,
+        scope: Scope,
+    ) -> Result<DecideReply, Refused> {
+        let store = Arc::clone(self.stores.of(StoreRole::Regional));
+        let ledger = Ledger {
+            store,
+            scope,
+            message: Arc::clone(message),
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let refuse = |reason, detail: &str| {
+            Err(Refused { reason, detail: detail.to_owned(), id: Some(message.id) })
+        };
+        match self.admission.run(|| ledger.weigh()).await {
+            Ok(Ok(weighed)) => match reply(message, weighed) {
+                Some(reply) => Ok(reply),
+                None => refuse(Reason::StoreError, "the store answered for other limits"),
+            },
+            Ok(Err(failure)) => {
+                self.log_failure(&failure);
+                refuse(failure.reason(), outward(&failure))
+            }
+            Err(NotDone::Overloaded) => {
+                refuse(Reason::ServiceOverloaded, "Service temporarily overloaded, please retry")
+            }
+            Err(NotDone::Late) => {
+                self.log_failure(&StoreFailure::Timeout);
+                refuse(Reason::StoreTimeout, outward(&StoreFailure::Timeout))
+            }
+        }
+    }
+
+    fn note(&self, message: &DecideRequest, decided: &Result<DecideReply, Refused>) {
+        let (outcome, action) = match decided {
+            Ok(DecideReply { verdict: Verdict::Allow, .. }) => ("allow", None),
+            Ok(DecideReply { verdict: Verdict::Deny, .. }) => {
+                (Reason::QuotaExceeded.as_str(), Some(Action::Deny))
+            }
+            Err(refused) => (refused.reason.as_str(), refusal_action(refused.reason)),
+        };
+        tracing::debug!(
+            id = %message.id,
+            outcome,
+            traceparent = message.traceparent,
+            request_id = message.request_id,
+            "decided"
+        );
+        match decided {
+            Ok(reply) => {
+                let verdict = if reply.verdict == Verdict::Allow { "allow" } else { "deny" };
+                self.metrics.decisions.get_or_create(&VerdictLabel { verdict }).inc();
+            }
+            Err(refused) => self.log_mismatch(refused),
+        }
+        if let Some(action) = action {
+            self.auditor.record(Happening {
+                id: Some(message.id.to_string()),
+                actor: "filter".to_owned(),
+                tenant: message.scope.tenant.clone(),
+                action,
+                outcome,
+                detail: denial_detail(decided),
+            });
+        }
+    }
+
+    fn log_mismatch(&self, refused: &Refused) {
+        let mismatch = matches!(refused.reason, Reason::RegionMismatch | Reason::DeadlineOrder);
+        if mismatch && let Some(more) = self.mismatches.admit(self.clock.elapsed_us()) {
+            tracing::warn!(reason = %refused.reason, detail = refused.detail, more, "refused a filter");
+        }
+    }
+
+    fn log_failure(&self, failure: &StoreFailure) {
+        if let Some(more) = self.failures.admit(self.clock.elapsed_us()) {
+            tracing::error!(store = "regional", %failure, more, "a store call failed");
+        }
+    }
+}
+
+fn refusal_action(reason: Reason) -> Option<Action> {
+    match reason {
+        Reason::ServiceOverloaded => Some(Action::Overload),
+        Reason::RegionMismatch | Reason::DeadlineOrder | Reason::UnsupportedVersion => {
+            Some(Action::RefuseCaller)
+        }
+        _ => None,
+    }
+}
+
+fn denial_detail(decided: &Result<DecideReply, Refused>) -> String {
+    match decided {
+        Ok(reply) => {
+            let denying = reply.limits.iter().filter(|limit| !limit.allowed);
+            denying.map(|limit| limit.id.as_str()).collect::<Vec<_>>().join(" ")
+        }
+        Err(refused) => refused.detail.clone(),
+    }
+}
+
+/// What a caller may know of a store's failure.
+fn outward(failure: &StoreFailure) -> &'static str {
+    match failure {
+        StoreFailure::Unreachable(_) => "the gateway cannot reach its store",
+        StoreFailure::Timeout => "the store did not answer within the gateway's deadline",
+        StoreFailure::Refused(_) | StoreFailure::Garbled(_) => "the store answered with an error",
+        StoreFailure::Full(_) => "the store holds as much as it may",
+    }
+}
+
+/// A limit that stands twice in one message for one subject: both would share a key, and the
+/// second charge would overwrite the first.
+fn repeated(limits: &[LimitCall]) -> Option<&LimitCall> {
+    limits.iter().enumerate().find_map(|(index, limit)| {
+        let same = |other: &&LimitCall| other.id == limit.id && other.subject == limit.subject;
+        limits.iter().take(index).find(same)
+    })
+}
+
+/// What one decision needs of its store; owns it all, so that it can outlive its caller.
+struct Ledger {
+    store: Arc<dyn Store>,
+    scope: Scope,
+    message: Arc<DecideRequest>,
+    clock: Arc<dyn Clock>,
+    metrics: SharedMetrics,
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// Enforced limits first, all or nothing; then the shadow ones, as if they were enforced
+    /// beside them: where the request is denied they are only looked at.
+    async fn weigh(self) -> Result<Weighed, StoreFailure> {
+        let message = Arc::clone(&self.message);
+        let has = |shadow| message.limits.iter().any(|limit| limit.shadow == shadow);
+        let enforced = if has(false) {
+            self.check(false, true).await?
+        } else {
+            Checked { allowed: true, readings: Vec::new() }
+        };
+        if !has(true) {
+            return Ok(Weighed { enforced, shadow: None });
+        }
+        match self.check(true, enforced.allowed).await {
+            Ok(shadow) => Ok(Weighed { enforced, shadow: Some(shadow) }),
+            // A shadow limit is never a reason to deny; and the others are charged by now.
+            Err(failure) if has(false) => {
+                self.metrics.shadow_failures.inc();
+                tracing::debug!(%failure, "shadow limits could not be read");
+                Ok(Weighed { enforced, shadow: None })
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn check(&self, shadow: bool, charged: bool) -> Result<Checked, StoreFailure> {
+        let started_us = self.clock.elapsed_us();
+        let call = self.prepare(shadow, charged)?;
+        let checked = call.await;
+        let outcome = match &checked {
+            Ok(_) => "ok",
+            Err(failure) => failure.reason().as_str(),
+        };
+        let took_us = self.clock.elapsed_us().saturating_sub(started_us);
+        let seconds = Duration::from_micros(took_us).as_secs_f64();
+        self.metrics.store_calls.get_or_create(&OutcomeLabel { outcome }).observe(seconds);
+        checked
+    }
+
+    fn prepare(
+        &self,
+        shadow: bool,
+        charged: bool,
+    ) -> Result<crate::store::Call<Checked>, StoreFailure> {
+        let charges: Result<Vec<Charge<'_>>, _> = self
+            .message
+            .limits
+            .iter()
+            .filter(|limit| limit.shadow == shadow)
+            .map(|limit| {
+                let cost = if charged { limit.cost } else { 0 };
+                let quota = limit.quota()?;
+                Ok(Charge { subject: &limit.subject, limit_id: &limit.id, quota, cost })
+            })
+            .collect();
+        match charges {
+            Ok(charges) => Ok(self.store.rate_check(&self.scope, &charges)),
+            // Decoding has checked every quota.
+            Err(error) => Err(StoreFailure::Refused(error_text(error))),
+        }
+    }
+}
+
+fn error_text(error: tidegate_policy::gcra::BadQuota) -> String {
+    error.to_string()
+}
+
+/// Puts the two calls' readings back into the message's order; `None` if the store gave others.
+fn reply(message: &DecideRequest, weighed: Weighed) -> Option<DecideReply> {
+    let mut enforced = weighed.enforced.readings.into_iter();
+    let mut shadow = weighed.shadow.map(|checked| checked.readings.into_iter());
+    let limits = message.limits.iter().map(|limit| {
+        let reading = match (&mut shadow, limit.shadow) {
+            (_, false) => enforced.next(),
+            (Some(shadow), true) => shadow.next(),
+            (None, true) => limit.quota().ok().map(untouched),
+        };
+        reading.map(|reading| state(limit, reading))
+    });
+    let limits: Vec<LimitState> = limits.collect::<Option<_>>()?;
+    let verdict = if weighed.enforced.allowed { Verdict::Allow } else { Verdict::Deny };
+    let finished = enforced.next().is_none() && shadow.is_none_or(|mut rest| rest.next().is_none());
+    finished.then_some(DecideReply { v: VERSION, id: message.id, verdict, limits })
+}
+
+/// What an untouched bucket says: stands in for a shadow limit that could not be read.
+fn untouched(quota: Quota) -> Reading {
+    Reading { remaining: u64::from(quota.burst()), next_us: 0, reset_us: 0, retry: Retry::Fits }
+}
+
+fn state(limit: &LimitCall, reading: Reading) -> LimitState {
+    let retry_us = match reading.retry {
+        Retry::Fits => Some(0),
+        Retry::AfterUs(wait_us) => Some(wait_us),
+        Retry::Never => None,
+    };
+    LimitState {
+        id: limit.id.clone(),
+        allowed: reading.retry == Retry::Fits,
+        remaining: reading.remaining,
+        next_us: reading.next_us,
+        reset_us: reading.reset_us,
+        retry_us,
+    }
+}
+
+#[cfg(test)]
+mod tests;

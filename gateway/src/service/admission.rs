@@ -1,0 +1,190 @@
+//! Owns the bound on store calls under way and the two deadlines: how long a caller waits for a
+//! place, and how long for everything. Knows nothing of what is called.
+//!
+//! A place is held until its call has really ended, not until its caller stopped waiting; so at
+//! most `max_in_flight` calls are ever out, however long a store hangs. Source: 01-product A4 to A6.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+use crate::clock::{Clock, whole_us};
+use crate::metrics::{Held, SharedMetrics};
+use crate::throttle::Throttle;
+
+/// How often exhaustion is logged.
+const EXHAUSTED_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The bound and the deadlines. In order: `pool_wait < deadline`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdmissionSettings {
+    /// Calls that may be out at once, at least 1.
+    pub max_in_flight: usize,
+    /// How long a caller waits for a place.
+    pub pool_wait: Duration,
+    /// How long a decision may take, the wait included.
+    pub deadline: Duration,
+}
+
+/// Why a call has no outcome for its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotDone {
+    /// There was no place within the pool wait; nothing was called.
+    Overloaded,
+    /// The deadline passed while the call was out; it goes on and keeps its place.
+    Late,
+}
+
+/// The bound.
+pub struct Admission {
+    settings: AdmissionSettings,
+    places: Arc<Semaphore>,
+    clock: Arc<dyn Clock>,
+    metrics: SharedMetrics,
+    exhausted: Throttle,
+}
+
+/// A place that is taken; counted for as long as it lives.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _counted: Held,
+}
+
+// === impl Admission ===
+
+impl Admission {
+    /// All places are free.
+    pub fn new(settings: AdmissionSettings, clock: Arc<dyn Clock>, metrics: SharedMetrics) -> Self {
+        let max = settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        metrics.in_flight_max.set(i64::try_from(max).unwrap_or(i64::MAX));
+        Self {
+            settings,
+            places: Arc::new(Semaphore::new(max)),
+            clock,
+            metrics,
+            exhausted: Throttle::new(1, whole_us(EXHAUSTED_LOG_INTERVAL)),
+        }
+    }
+
+    /// Runs what `call` makes, once there is a place for it.
+    pub async fn run<F>(&self, call: impl FnOnce() -> F) -> Result<F::Output, NotDone>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let deadline = self.clock.sleep(self.settings.deadline);
+        let place = self.enter().await?;
+        let call = call();
+        let mut work = Lasting::new(
+            async move {
+                let outcome = call.await;
+                drop(place);
+                outcome
+            },
+            &self.metrics,
+        );
+        tokio::select! {
+            biased;
+            outcome = &mut work => Ok(outcome),
+            () = deadline => Err(NotDone::Late),
+        }
+    }
+
+    /// How it is set up.
+    pub fn settings(&self) -> AdmissionSettings {
+        self.settings
+    }
+
+    async fn enter(&self) -> Result<Place, NotDone> {
+        let permit = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => self.wait().await?,
+        };
+        Ok(Place { _permit: permit, _counted: Held::new(&self.metrics.in_flight) })
+    }
+
+    async fn wait(&self) -> Result<OwnedSemaphorePermit, NotDone> {
+        let _waiting = Held::new(&self.metrics.waiting);
+        let patience = self.clock.sleep(self.settings.pool_wait);
+        tokio::select! {
+            biased;
+            // The semaphore is never closed; were it, that would be an overload too.
+            Ok(permit) = Arc::clone(&self.places).acquire_owned() => Ok(permit),
+            () = patience => Err(self.overloaded()),
+        }
+    }
+
+    fn overloaded(&self) -> NotDone {
+        self.metrics.acquire_timeouts.inc();
+        if let Some(more) = self.exhausted.admit(self.clock.elapsed_us()) {
+            tracing::error!(
+                critical = true,
+                max_in_flight = self.settings.max_in_flight,
+                pool_wait = ?self.settings.pool_wait,
+                more,
+                "the bound on store calls is exhausted: callers get service-overloaded"
+            );
+        }
+        NotDone::Overloaded
+    }
+}
+
+/// A future that is finished in the background if it is dropped unfinished, be it because its
+/// caller's deadline passed or because the caller left.
+struct Lasting<F: Future + Send + 'static>
+where
+    F::Output: Send + 'static,
+{
+    future: Option<Pin<Box<F>>>,
+    metrics: SharedMetrics,
+}
+
+// === impl Lasting ===
+
+impl<F: Future + Send + 'static> Lasting<F>
+where
+    F::Output: Send + 'static,
+{
+    fn new(future: F, metrics: &SharedMetrics) -> Self {
+        Self { future: Some(Box::pin(future)), metrics: Arc::clone(metrics) }
+    }
+}
+
+impl<F: Future + Send + 'static> Future for Lasting<F>
+where
+    F::Output: Send + 'static,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // Taken out while it is polled: one that panics is not polled again on drop.
+        let Some(mut future) = self.future.take() else {
+            return Poll::Pending;
+        };
+        let polled = future.as_mut().poll(context);
+        if polled.is_pending() {
+            self.future = Some(future);
+        }
+        polled
+    }
+}
+
+impl<F: Future + Send + 'static> Drop for Lasting<F>
+where
+    F::Output: Send + 'static,
+{
+    fn drop(&mut self) {
+        // Without a runtime the process is ending, and the call with it.
+        if let Some(future) = self.future.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            self.metrics.outlived.inc();
+            runtime.spawn(future);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Owns what the gateway is told at start: flags, environment, defaults, and the checks between
+//! them. Knows neither sockets nor stores; reads no process state, only what it is handed.
+//!
+//! A flag beats its environment variable, which beats the default. Every problem is reported at
+//! once, each with the flag, the variable, the value and the remedy. An empty variable counts as
+//! unset, except for secrets.
+
+mod cli;
+mod knob;
+mod notes;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use tidegate_policy::scope::Region;
+
+use self::cli::{Cli, Command, ServeArgs};
+use self::knob::{Chosen, Resolver};
+use crate::logging::LogFormat;
+use crate::secret::{Secret, SecretSource};
+use crate::service::ServiceSettings;
+use crate::service::admission::AdmissionSettings;
+use crate::store::redis::RedisSettings;
+
+/// The process environment as a value.
+#[derive(Debug, Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+/// Everything the gateway is told, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The filter's listener.
+    pub listen: SocketAddr,
+    /// The operators' listener.
+    pub admin_listen: SocketAddr,
+    /// Redis; `None` keeps state in memory.
+    pub redis: Option<RedisSettings>,
+    /// The most keys of the memory store.
+    pub memory_keys_max: usize,
+    /// The service's part.
+    pub service: ServiceSettings,
+    /// The filter's tokens; `None` only with `dev`.
+    pub token: Option<SecretSource>,
+    /// The administrators' tokens.
+    pub admin_tokens: Option<SecretSource>,
+    /// Opens what has no token configured.
+    pub dev: bool,
+    /// How long calls under way may take to finish at the end.
+    pub drain_timeout: Duration,
+    /// Where to write the bound addresses once they are known.
+    pub addresses_file: Option<PathBuf>,
+    /// The form of the log.
+    pub log_format: LogFormat,
+    /// The log's filter.
+    pub log_filter: String,
+    /// What the log says at start: settings without effect, and the like.
+    pub notes: Vec<String>,
+    /// Every setting as it was chosen, for the log at start.
+    pub chosen: Vec<Chosen>,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The command line asks for help, or cannot be read.
+    #[error("{0}")]
+    Usage(#[from] clap::Error),
+    /// Values that cannot be, all of them.
+    #[error("{}", .0.join("\n"))]
+    Values(Vec<String>),
+}
+
+// === impl Environment ===
+
+impl Environment {
+    /// From pairs; what is no text is left out.
+    pub fn new(pairs: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let text = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self(pairs.into_iter().filter_map(text).collect())
+    }
+
+    /// A variable's value, also if it is empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(pairs: [(&str, &str); N]) -> Self {
+        Self(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+    }
+}
+
+// === impl SettingsError ===
+
+impl SettingsError {
+    /// The process's exit code: 0 if help was asked for.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(error) if error.exit_code() == 0 => 0,
+            Self::Usage(_) | Self::Values(_) => 2,
+        }
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Reads a command line, the program's name first, and an environment.
+    pub fn parse<I, A>(arguments: I, environment: &Environment) -> Result<Self, SettingsError>
+    where
+        I: IntoIterator<Item = A>,
+        A: Into<OsString> + Clone,
+    {
+        let Cli { command: Command::Serve(arguments) } = Cli::try_parse_from(arguments)?;
+        let mut resolver = Resolver::new(environment);
+        let settings = resolve(*arguments, &mut resolver);
+        match (settings, resolver.finish()) {
+            (Some(mut settings), Ok(chosen)) => {
+                settings.chosen = chosen;
+                Ok(settings)
+            }
+            (_, Err(problems)) => Err(SettingsError::Values(problems)),
+            (None, Ok(_)) => {
+                Err(SettingsError::Values(vec!["the settings are incomplete".to_owned()]))
+            }
+        }
+    }
+}
+
+/// `None` only after the resolver has noted why.
+fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings> {
+    let listen = resolver.take(&knob::LISTEN, arguments.listen, knob::address);
+    let admin_listen = resolver.take(&knob::ADMIN_LISTEN, arguments.admin_listen, knob::address);
+    let redis = resolver.maybe(&knob::REDIS_URL, arguments.redis_url, knob::redis_url);
+    let connections =
+        resolver.take(&knob::REDIS_CONNECTIONS, arguments.redis_connections, knob::count);
+    let response_timeout = resolver.take(
+        &knob::REDIS_RESPONSE_TIMEOUT,
+        arguments.redis_response_timeout,
+        knob::duration,
+    );
+    let max_in_flight = resolver.take(&knob::MAX_IN_FLIGHT, arguments.max_in_flight, knob::count);
+    let pool_wait = resolver.take(&knob::POOL_WAIT, arguments.pool_wait, knob::duration);
+    let deadline = resolver.take(&knob::DEADLINE, arguments.deadline, knob::duration);
+    let region = resolver.maybe(&knob::REGION, arguments.region, knob::region);
+    let environment = resolver.take(&knob::ENVIRONMENT, arguments.environment, knob::environment);
+    let token_file = resolver.maybe(&knob::TOKEN_FILE, arguments.token_file, knob::path);
+    let admin_file =
+        resolver.maybe(&knob::ADMIN_TOKENS_FILE, arguments.admin_tokens_file, knob::path);
+    let dev = resolver.switch(&knob::DEV, arguments.dev);
+    let drain_timeout =
+        resolver.take(&knob::DRAIN_TIMEOUT, arguments.drain_timeout, knob::duration);
+    let memory_keys_max =
+        resolver.take(&knob::MEMORY_KEYS_MAX, arguments.memory_keys_max, knob::count);
+    let log_format = resolver.take(&knob::LOG_FORMAT, arguments.log_format, knob::log_format);
+    let log_filter = resolver.take(&knob::LOG_FILTER, None, knob::log_filter);
+    let addresses_file =
+        resolver.maybe(&knob::ADDRESSES_FILE, arguments.addresses_file, knob::path);
+
+    if let (Some(pool_wait), Some(deadline)) = (pool_wait, deadline)
+        && pool_wait >= deadline
+    {
+        resolver.problem(format!(
+            "--pool-wait (TIDEGATE_POOL_WAIT) is {pool_wait:?}, but must be shorter than --deadline (TIDEGATE_DEADLINE), which is {deadline:?}: a caller must know that there is no place before its time is up; lower the first or raise the second"
+        ));
+    }
+    let token = secret(resolver, "TIDEGATE_TOKEN", "--token-file", token_file);
+    let admin_tokens = secret(resolver, "TIDEGATE_ADMIN_TOKENS", "--admin-tokens-file", admin_file);
+    if token.is_none() && dev == Some(false) {
+        resolver.problem(
+            "no token for the filter: set --token-file (TIDEGATE_TOKEN_FILE) or TIDEGATE_TOKEN, or pass --dev (TIDEGATE_DEV=1) to accept every caller on this machine".to_owned(),
+        );
+    }
+    let (deadline, max_in_flight) = (deadline?, max_in_flight?);
+    let redis = redis.map(|address| RedisSettings {
+        address,
+        connections: connections.unwrap_or(1),
+        response_timeout: response_timeout.unwrap_or(deadline),
+        pipeline_len_max: max_in_flight,
+    });
+    Some(Settings {
+        listen: listen?,
+        admin_listen: admin_listen?,
+        redis,
+        memory_keys_max: memory_keys_max?,
+        service: ServiceSettings {
+            region_configured: region.is_some(),
+            region: region.unwrap_or_else(Region::fallback),
+            environment: environment.unwrap_or_default(),
+            admission: AdmissionSettings { max_in_flight, pool_wait: pool_wait?, deadline },
+        },
+        notes: notes::notes(resolver.environment(), token.is_none(), admin_tokens.is_none(), dev?),
+        token,
+        admin_tokens,
+        dev: dev?,
+        drain_timeout: drain_timeout?,
+        addresses_file,
+        log_format: log_format?,
+        log_filter: log_filter?,
+        chosen: Vec::new(),
+    })
+}
+
+fn secret(
+    resolver: &mut Resolver<'_>,
+    variable: &'static str,
+    flag: &'static str,
+    file: Option<PathBuf>,
+) -> Option<SecretSource> {
+    let value = resolver.environment().get(variable).map(Secret::new);
+    match (value, file) {
+        (Some(_), Some(path)) => {
+            resolver.problem(format!(
+                "{flag} is {} and {variable} is set too: give one of them",
+                path.display()
+            ));
+            None
+        }
+        (Some(secret), None) if secret.reveal().is_empty() => {
+            resolver.problem(format!("{variable} is empty: write the secret into it or unset it"));
+            Some(SecretSource::Value { variable, secret })
+        }
+        (Some(secret), None) => Some(SecretSource::Value { variable, secret }),
+        (None, Some(path)) => Some(SecretSource::File { flag, path }),
+        (None, None) => None,
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, chosen) in self.chosen.iter().enumerate() {
+            if index > 0 {
+                f.write_str(" ")?;
+            }
+            write!(f, "{chosen}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Owns the command line's shape. Values stay texts here: they are checked together with the
+//! environment's, by one table, so that both give the same errors. Knows no environment.
+
+use clap::{Args, Parser, Subcommand};
+
+/// The gateway of Tidegate: shared state for the Envoy filter, in Redis or in memory.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate-gateway", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve decisions until SIGTERM or SIGINT.
+    Serve(Box<ServeArgs>),
+}
+
+/// Every flag has an environment variable; the flag wins.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address of the filter's listener [env: TIDEGATE_LISTEN] [default: 127.0.0.1:10080]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+    /// Address of health, metrics and status [env: TIDEGATE_ADMIN_LISTEN] [default: 127.0.0.1:10081]
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin_listen: Option<String>,
+    /// redis://[user:password@]host:port[/db] or redis+unix:///path; without it state is kept in
+    /// memory [env: TIDEGATE_REDIS_URL]
+    #[arg(long, value_name = "URL")]
+    pub redis_url: Option<String>,
+    /// Multiplexed connections to Redis [env: TIDEGATE_REDIS_CONNECTIONS] [default: 2]
+    #[arg(long, value_name = "N")]
+    pub redis_connections: Option<String>,
+    /// After that long a Redis call has failed for good and frees its place
+    /// [env: TIDEGATE_REDIS_RESPONSE_TIMEOUT] [default: 250ms]
+    #[arg(long, value_name = "DURATION")]
+    pub redis_response_timeout: Option<String>,
+    /// Store calls that may be out at once [env: TIDEGATE_MAX_IN_FLIGHT or REDIS_POOL_SIZE]
+    /// [default: 100]
+    #[arg(long, value_name = "N")]
+    pub max_in_flight: Option<String>,
+    /// How long a call waits for a place before it is told 429 service-overloaded; shorter than
+    /// --deadline [env: TIDEGATE_POOL_WAIT] [default: 15ms]
+    #[arg(long, value_name = "DURATION")]
+    pub pool_wait: Option<String>,
+    /// How long one decision may take; shorter than the filter's callout timeout
+    /// [env: TIDEGATE_DEADLINE] [default: 30ms]
+    #[arg(long, value_name = "DURATION")]
+    pub deadline: Option<String>,
+    /// Region that names the keys [env: TIDEGATE_REGION or CLOUD_RUN_REGION] [default: "default",
+    /// not compared with the filter's]
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
+    /// Environment that names the keys [env: TIDEGATE_ENVIRONMENT] [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub environment: Option<String>,
+    /// File with the filter's token, one per line, read again when it changes; or the token itself
+    /// in TIDEGATE_TOKEN [env: TIDEGATE_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<String>,
+    /// File with administrators' tokens, one `actor:role:token` per line (roles: viewer, operator,
+    /// admin); or the entries, separated by `;`, in TIDEGATE_ADMIN_TOKENS
+    /// [env: TIDEGATE_ADMIN_TOKENS_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub admin_tokens_file: Option<String>,
+    /// Accept callers without a token where none is configured; for one's own machine only
+    /// [env: TIDEGATE_DEV=1]
+    #[arg(long)]
+    pub dev: bool,
+    /// How long calls under way may take to finish at the end [env: TIDEGATE_DRAIN_TIMEOUT]
+    /// [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub drain_timeout: Option<String>,
+    /// Most keys of the memory store [env: TIDEGATE_MEMORY_KEYS_MAX] [default: 1000000]
+    #[arg(long, value_name = "N")]
+    pub memory_keys_max: Option<String>,
+    /// text or json, on standard error; filtered by RUST_LOG [env: TIDEGATE_LOG_FORMAT]
+    /// [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// File to write the bound addresses to, as lines `data=IP:PORT` and `admin=IP:PORT`, once both
+    /// listen [env: TIDEGATE_ADDRESSES_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub addresses_file: Option<String>,
+}

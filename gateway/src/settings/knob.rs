@@ -1,0 +1,252 @@
+//! Owns the table of settings (flag, variables, default) and how a value is found and checked.
+//! Knows nothing of how settings depend on one another.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidegate_policy::scope::{Environment as ScopeEnvironment, Region};
+
+use super::Environment;
+use crate::logging::{self, LogFormat};
+use crate::store::redis::address::{RedisAddress, redact_url};
+
+/// One setting.
+#[derive(Debug)]
+pub struct Knob {
+    /// The flag, or the variable's name where there is no flag.
+    pub flag: &'static str,
+    /// Variables, the first that is set wins.
+    pub variables: &'static [&'static str],
+    /// The default's text; `None` if absence means something.
+    pub default: Option<&'static str>,
+    /// How a value is shown.
+    pub show: fn(&str) -> String,
+}
+
+macro_rules! knobs {
+    ($($name:ident: $flag:literal, [$($variable:literal),*], $default:expr;)*) => {
+        $(pub const $name: Knob = Knob {
+            flag: $flag,
+            variables: &[$($variable),*],
+            default: $default,
+            show: str::to_owned,
+        };)*
+        /// Every setting, for the test that compares them with the help.
+        #[cfg(test)]
+        pub const ALL: &[&Knob] = &[$(&$name,)* &REDIS_URL];
+    };
+}
+
+knobs! {
+    LISTEN: "--listen", ["TIDEGATE_LISTEN"], Some("127.0.0.1:10080");
+    ADMIN_LISTEN: "--admin-listen", ["TIDEGATE_ADMIN_LISTEN"], Some("127.0.0.1:10081");
+    REDIS_CONNECTIONS: "--redis-connections", ["TIDEGATE_REDIS_CONNECTIONS"], Some("2");
+    REDIS_RESPONSE_TIMEOUT: "--redis-response-timeout", ["TIDEGATE_REDIS_RESPONSE_TIMEOUT"], Some("250ms");
+    MAX_IN_FLIGHT: "--max-in-flight", ["TIDEGATE_MAX_IN_FLIGHT", "REDIS_POOL_SIZE"], Some("100");
+    POOL_WAIT: "--pool-wait", ["TIDEGATE_POOL_WAIT"], Some("15ms");
+    DEADLINE: "--deadline", ["TIDEGATE_DEADLINE"], Some("30ms");
+    REGION: "--region", ["TIDEGATE_REGION", "CLOUD_RUN_REGION"], None;
+    ENVIRONMENT: "--environment", ["TIDEGATE_ENVIRONMENT"], Some("default");
+    TOKEN_FILE: "--token-file", ["TIDEGATE_TOKEN_FILE"], None;
+    ADMIN_TOKENS_FILE: "--admin-tokens-file", ["TIDEGATE_ADMIN_TOKENS_FILE"], None;
+    DEV: "--dev", ["TIDEGATE_DEV"], None;
+    DRAIN_TIMEOUT: "--drain-timeout", ["TIDEGATE_DRAIN_TIMEOUT"], Some("10s");
+    MEMORY_KEYS_MAX: "--memory-keys-max", ["TIDEGATE_MEMORY_KEYS_MAX"], Some("1000000");
+    LOG_FORMAT: "--log-format", ["TIDEGATE_LOG_FORMAT"], Some("text");
+    LOG_FILTER: "RUST_LOG", ["RUST_LOG"], Some("info");
+    ADDRESSES_FILE: "--addresses-file", ["TIDEGATE_ADDRESSES_FILE"], None;
+}
+
+pub const REDIS_URL: Knob = Knob {
+    flag: "--redis-url",
+    variables: &["TIDEGATE_REDIS_URL"],
+    default: None,
+    show: redact_url,
+};
+
+/// A setting's value and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    name: &'static str,
+    value: String,
+    from: &'static str,
+}
+
+/// Finds values and gathers what is wrong with them.
+pub struct Resolver<'a> {
+    environment: &'a Environment,
+    chosen: Vec<Chosen>,
+    problems: Vec<String>,
+}
+
+// === impl Chosen ===
+
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={} ({})", self.name.trim_start_matches('-'), self.value, self.from)
+    }
+}
+
+// === impl Resolver ===
+
+impl<'a> Resolver<'a> {
+    pub fn new(environment: &'a Environment) -> Self {
+        Self { environment, chosen: Vec::new(), problems: Vec::new() }
+    }
+
+    pub fn environment(&self) -> &'a Environment {
+        self.environment
+    }
+
+    /// The value of a setting that has a default; `None` after a problem was noted.
+    pub fn take<T>(
+        &mut self,
+        knob: &Knob,
+        flag: Option<String>,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let (text, from) =
+            self.find(knob, flag).or(knob.default.map(|d| (d.to_owned(), "default")))?;
+        self.parse(knob, &text, from, parse)
+    }
+
+    /// The value of a setting that may be absent.
+    pub fn maybe<T>(
+        &mut self,
+        knob: &Knob,
+        flag: Option<String>,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let (text, from) = self.find(knob, flag)?;
+        self.parse(knob, &text, from, parse)
+    }
+
+    /// A switch: the flag, or a variable that says yes or no.
+    pub fn switch(&mut self, knob: &Knob, flag: bool) -> Option<bool> {
+        let flag = flag.then(|| "1".to_owned());
+        match self.find(knob, flag) {
+            Some((text, from)) => self.parse(knob, &text, from, yes_or_no),
+            None => Some(false),
+        }
+    }
+
+    pub fn problem(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
+    pub fn finish(self) -> Result<Vec<Chosen>, Vec<String>> {
+        if self.problems.is_empty() { Ok(self.chosen) } else { Err(self.problems) }
+    }
+
+    fn find(&self, knob: &Knob, flag: Option<String>) -> Option<(String, &'static str)> {
+        if let Some(text) = flag {
+            return Some((text, knob.flag));
+        }
+        knob.variables.iter().find_map(|&variable| {
+            let text = self.environment.get(variable)?;
+            (!text.is_empty()).then(|| (text.to_owned(), variable))
+        })
+    }
+
+    fn parse<T>(
+        &mut self,
+        knob: &Knob,
+        text: &str,
+        from: &'static str,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match parse(text) {
+            Ok(value) => {
+                let value_text = (knob.show)(text);
+                self.chosen.push(Chosen { name: knob.flag, value: value_text, from });
+                Some(value)
+            }
+            Err(problem) => {
+                let variables = knob.variables.join(" or ");
+                let name = match knob.flag {
+                    variable if variables == variable => variables,
+                    flag => format!("{flag} ({variables})"),
+                };
+                self.problem(format!("{name} is {:?}: {problem}", (knob.show)(text)));
+                None
+            }
+        }
+    }
+}
+
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|error| {
+        format!("{error}: write an IP address and a port, such as 127.0.0.1:10080 or [::]:10080")
+    })
+}
+
+pub fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number @ 1..=1_000_000_000) => Ok(number),
+        Ok(_) => Err("must be at most 1000000000".to_owned()),
+        Err(error) => Err(format!("{error}: write a whole number")),
+    }
+}
+
+/// `15ms`, `2s`, `1m`; a bare number has no unit and is refused.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let hint = "write a whole number and a unit, such as 15ms, 2s or 1m";
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return Err(format!("is no duration: {hint}")),
+    };
+    let number: u64 = number.parse().map_err(|error| format!("{error}: {hint}"))?;
+    match number.checked_mul(scale_ms) {
+        Some(0) => Err("must be longer than nothing".to_owned()),
+        Some(ms @ 1..=3_600_000) => Ok(Duration::from_millis(ms)),
+        Some(_) | None => Err("must be at most 60m".to_owned()),
+    }
+}
+
+pub fn region(text: &str) -> Result<Region, String> {
+    Region::new(text).map_err(|error| error.to_string())
+}
+
+pub fn environment(text: &str) -> Result<ScopeEnvironment, String> {
+    ScopeEnvironment::new(text).map_err(|error| error.to_string())
+}
+
+pub fn redis_url(text: &str) -> Result<RedisAddress, String> {
+    RedisAddress::parse(text)
+}
+
+pub fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
+}
+
+pub fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be text or json".to_owned()),
+    }
+}
+
+pub fn log_filter(text: &str) -> Result<String, String> {
+    match logging::filter(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => {
+            Err(format!("{error}: write directives such as info or tidegate_gateway=debug"))
+        }
+    }
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "true" | "yes" => Ok(true),
+        "0" | "false" | "no" => Ok(false),
+        _ => Err("must be 1 or 0".to_owned()),
+    }
+}

@@ -1,0 +1,166 @@
+//! Tables of flags and variables against settings and exact messages.
+
+use super::*;
+use clap::CommandFactory;
+
+fn parse(line: &str, environment: &Environment) -> Result<Settings, SettingsError> {
+    let arguments = ["tidegate-gateway", "serve"].into_iter().chain(line.split_whitespace());
+    Settings::parse(arguments, environment)
+}
+
+fn problems(line: &str, environment: &Environment) -> Vec<String> {
+    match parse(line, environment) {
+        Err(SettingsError::Values(problems)) => problems,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_defaults_are_the_documented_ones() {
+    let settings = parse("--dev", &Environment::default()).expect("sound");
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:10080");
+    assert_eq!(settings.admin_listen.to_string(), "127.0.0.1:10081");
+    assert!(settings.redis.is_none());
+    let expected = AdmissionSettings {
+        max_in_flight: 100,
+        pool_wait: Duration::from_millis(15),
+        deadline: Duration::from_millis(30),
+    };
+    assert_eq!(settings.service.admission, expected);
+    assert_eq!(settings.service.region.as_str(), "default");
+    assert!(!settings.service.region_configured);
+    assert_eq!(settings.drain_timeout, Duration::from_secs(10));
+    assert_eq!(settings.memory_keys_max, 1_000_000);
+}
+
+#[test]
+fn a_flag_beats_a_variable_beats_the_default() {
+    let environment = Environment::from([
+        ("TIDEGATE_DEADLINE", "40ms"),
+        ("REDIS_POOL_SIZE", "7"),
+        ("CLOUD_RUN_REGION", "us-central1"),
+        ("TIDEGATE_DEV", "1"),
+        ("TIDEGATE_LISTEN", ""),
+    ]);
+    let settings = parse("--deadline 50ms", &environment).expect("sound");
+    assert_eq!(settings.service.admission.deadline, Duration::from_millis(50));
+    assert_eq!(settings.service.admission.max_in_flight, 7);
+    assert_eq!(settings.service.region.as_str(), "us-central1");
+    assert!(settings.service.region_configured);
+    let shown = settings.to_string();
+    for part in [
+        "deadline=50ms (--deadline)",
+        "max-in-flight=7 (REDIS_POOL_SIZE)",
+        "region=us-central1 (CLOUD_RUN_REGION)",
+        "pool-wait=15ms (default)",
+        "listen=127.0.0.1:10080 (default)",
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+}
+
+#[test]
+fn every_mistake_names_flag_variable_value_and_remedy() {
+    let rows = [
+        (
+            "--dev --pool-wait 30ms",
+            "--pool-wait (TIDEGATE_POOL_WAIT) is 30ms, but must be shorter than --deadline (TIDEGATE_DEADLINE), which is 30ms: a caller must know that there is no place before its time is up; lower the first or raise the second",
+        ),
+        (
+            "",
+            "no token for the filter: set --token-file (TIDEGATE_TOKEN_FILE) or TIDEGATE_TOKEN, or pass --dev (TIDEGATE_DEV=1) to accept every caller on this machine",
+        ),
+        (
+            "--dev --redis-url http://user:hunter2@host:1",
+            "--redis-url (TIDEGATE_REDIS_URL) is \"http://***@host:1\": is no Redis URL: write redis://[user:password@]host:port[/db] or redis+unix:///path (invalid client config)",
+        ),
+        (
+            "--dev --redis-url redis-cluster://h:1",
+            "--redis-url (TIDEGATE_REDIS_URL) is \"redis-cluster://h:1\": Redis Cluster is not supported yet: give one standalone server",
+        ),
+        (
+            "--dev --region a:b",
+            "--region (TIDEGATE_REGION or CLOUD_RUN_REGION) is \"a:b\": \"a:b\" is no region: write 1 to 64 of the characters a-z A-Z 0-9 . _ -",
+        ),
+        (
+            "--dev --max-in-flight 0",
+            "--max-in-flight (TIDEGATE_MAX_IN_FLIGHT or REDIS_POOL_SIZE) is \"0\": must be at least 1",
+        ),
+        (
+            "--dev --deadline 30",
+            "--deadline (TIDEGATE_DEADLINE) is \"30\": is no duration: write a whole number and a unit, such as 15ms, 2s or 1m",
+        ),
+        (
+            "--dev --listen localhost:80",
+            "--listen (TIDEGATE_LISTEN) is \"localhost:80\": invalid socket address syntax: write an IP address and a port, such as 127.0.0.1:10080 or [::]:10080",
+        ),
+        (
+            "--dev --log-format xml",
+            "--log-format (TIDEGATE_LOG_FORMAT) is \"xml\": must be text or json",
+        ),
+    ];
+    for (line, expected) in rows {
+        assert_eq!(problems(line, &Environment::default()), [expected], "{line}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let environment = Environment::from([("TIDEGATE_DEADLINE", "soon"), ("TIDEGATE_TOKEN", " ")]);
+    let problems = problems("--region a:b --max-in-flight many", &environment);
+    assert_eq!(problems.len(), 4, "{problems:#?}");
+}
+
+#[test]
+fn a_secret_is_given_once_and_is_not_empty() {
+    let environment = Environment::from([("TIDEGATE_TOKEN", "t0psecret")]);
+    let twice = problems("--token-file /run/token", &environment);
+    assert_eq!(
+        twice.first().map(String::as_str),
+        Some("--token-file is /run/token and TIDEGATE_TOKEN is set too: give one of them")
+    );
+    let settings = parse("", &environment).expect("sound");
+    assert!(!format!("{settings:?} {settings}").contains("t0psecret"));
+    let empty = problems("--dev", &Environment::from([("TIDEGATE_TOKEN", "")]));
+    assert_eq!(empty, ["TIDEGATE_TOKEN is empty: write the secret into it or unset it"]);
+}
+
+#[test]
+fn a_pool_setting_without_effect_is_said() {
+    let environment =
+        Environment::from([("REDIS_POOL_TIMEOUT", "1s"), ("REDIS_MIN_IDLE_CONNS", "10")]);
+    let notes = parse("--dev", &environment).expect("sound").notes;
+    for part in [
+        "REDIS_POOL_TIMEOUT=1s has no effect with multiplexed connections: --pool-wait",
+        "REDIS_MIN_IDLE_CONNS=10 has no effect with multiplexed connections: --redis-connections",
+        "--dev: every caller is accepted",
+    ] {
+        assert!(notes.iter().any(|note| note.starts_with(part)), "{part}: {notes:#?}");
+    }
+}
+
+#[test]
+fn the_help_names_every_flag_variable_and_default() {
+    let mut command = Cli::command();
+    let serve = command.find_subcommand_mut("serve").expect("the subcommand");
+    // Undoes the wrapping of doc comments.
+    let help = serve.render_long_help().to_string();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for knob in knob::ALL {
+        for name in knob.variables.iter().chain([&knob.flag]) {
+            assert!(help.contains(name), "{name}");
+        }
+        if let Some(default) = knob.default.filter(|_| knob.flag.starts_with("--")) {
+            assert!(help.contains(&format!("[default: {default}]")), "{} {default}", knob.flag);
+        }
+    }
+}
+
+#[test]
+fn help_is_no_failure() {
+    let arguments = ["tidegate-gateway", "serve", "--help"];
+    let error = Settings::parse(arguments, &Environment::default()).expect_err("help");
+    assert_eq!(error.exit_code(), 0);
+    let error = Settings::parse(["tidegate-gateway", "fly"], &Environment::default());
+    assert_eq!(error.expect_err("usage").exit_code(), 2);
+}

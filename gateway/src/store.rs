@@ -1,0 +1,184 @@
+//! Owns what the service may ask of a store, and which store plays which role. Knows neither
+//! callers, deadlines nor HTTP.
+//!
+//! Every call carries its [`Scope`]: without one it does not compile (01-product H5). A call's
+//! future owns all it needs, so that it can be left to finish when nobody waits for it any more.
+
+pub mod keys;
+pub mod memory;
+pub mod redis;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+use tidegate_policy::gcra::{Quota, Reading};
+use tidegate_policy::identity::Subject;
+use tidegate_policy::reason::Reason;
+use tidegate_policy::scope::Scope;
+
+/// A call that has been prepared; it starts when it is first polled.
+pub type Call<T> = Pin<Box<dyn Future<Output = Result<T, StoreFailure>> + Send>>;
+
+/// One limit to charge.
+#[derive(Debug, Clone, Copy)]
+pub struct Charge<'a> {
+    /// Who is counted.
+    pub subject: &'a Subject,
+    /// `policy.limit`.
+    pub limit_id: &'a str,
+    /// The limit's numbers.
+    pub quota: Quota,
+    /// Units; 0 only looks.
+    pub cost: u32,
+}
+
+/// What a store says of all limits of one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Whether every limit admits. If not, none was charged.
+    pub allowed: bool,
+    /// One per charge, in order.
+    pub readings: Vec<Reading>,
+}
+
+/// Why a store gave no answer. The text is for the operator's log: it may name hosts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreFailure {
+    /// There is no connection, or it broke.
+    #[error("not reachable: {0}")]
+    Unreachable(String),
+    /// No answer within the store's own response timeout.
+    #[error("no answer in time")]
+    Timeout,
+    /// The store answered with an error.
+    #[error("answered with an error: {0}")]
+    Refused(String),
+    /// The store's answer is none that its script gives.
+    #[error("answered what cannot be: {0}")]
+    Garbled(String),
+    /// The memory store holds as many keys as it may.
+    #[error("holds {0} live keys, its maximum: raise --memory-keys-max or use Redis")]
+    Full(usize),
+}
+
+/// What a store counts itself, for the metrics.
+#[derive(Debug, Clone, Default)]
+pub struct StoreCounters {
+    /// Connections opened after the first one of each slot.
+    pub reconnects: Counter,
+    /// Scripts loaded: at each connect, and after NOSCRIPT.
+    pub script_loads: Counter,
+    /// Calls refused because the memory store was full.
+    pub full: Counter,
+}
+
+/// A place that holds shared state.
+pub trait Store: Send + Sync {
+    /// `redis` or `memory`.
+    fn kind(&self) -> &'static str;
+
+    /// What the store says of itself in the detailed status: connections, keys. No credentials.
+    fn describe(&self) -> String;
+
+    /// Charges all limits or none, in one atomic step, by the store's own clock.
+    fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked>;
+
+    /// Asks for a sign of life.
+    fn probe(&self) -> Call<()>;
+}
+
+/// What a store is for. The roles may lie in one store or in several (01-product G).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StoreRole {
+    /// Limits and breakers of this region.
+    Regional,
+    /// Limits over all regions.
+    Global,
+    /// Claims and stored answers.
+    Idempotency,
+    /// The audit chain.
+    Audit,
+}
+
+/// The store of each role.
+#[derive(Clone)]
+pub struct Stores {
+    regional: Arc<dyn Store>,
+    global: Arc<dyn Store>,
+    idempotency: Arc<dyn Store>,
+    audit: Arc<dyn Store>,
+}
+
+// === impl StoreFailure ===
+
+impl StoreFailure {
+    /// The reason that callers are told.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Unreachable(_) => Reason::StoreUnavailable,
+            Self::Timeout => Reason::StoreTimeout,
+            Self::Refused(_) | Self::Garbled(_) | Self::Full(_) => Reason::StoreError,
+        }
+    }
+}
+
+// === impl StoreRole ===
+
+impl StoreRole {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Regional, Self::Global, Self::Idempotency, Self::Audit];
+
+    /// The role as it stands in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Regional => "regional",
+            Self::Global => "global",
+            Self::Idempotency => "idempotency",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+impl fmt::Display for StoreRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Stores ===
+
+impl Stores {
+    /// One store behind every role.
+    pub fn single(store: Arc<dyn Store>) -> Self {
+        Self {
+            regional: Arc::clone(&store),
+            global: Arc::clone(&store),
+            idempotency: Arc::clone(&store),
+            audit: store,
+        }
+    }
+
+    /// The same, with another store for `role`.
+    pub fn with(mut self, role: StoreRole, store: Arc<dyn Store>) -> Self {
+        match role {
+            StoreRole::Regional => self.regional = store,
+            StoreRole::Global => self.global = store,
+            StoreRole::Idempotency => self.idempotency = store,
+            StoreRole::Audit => self.audit = store,
+        }
+        self
+    }
+
+    /// The store of a role.
+    pub fn of(&self, role: StoreRole) -> &Arc<dyn Store> {
+        match role {
+            StoreRole::Regional => &self.regional,
+            StoreRole::Global => &self.global,
+            StoreRole::Idempotency => &self.idempotency,
+            StoreRole::Audit => &self.audit,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Owns where Redis is: reading the URL, and showing it without its credentials. Knows nothing of
+//! what is done over the connection.
+
+use std::fmt;
+
+use redis::io::tcp::TcpSettings;
+use redis::{Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+
+/// A checked address of one Redis server. Shows itself without user, password and query.
+#[derive(Clone)]
+pub struct RedisAddress {
+    info: ConnectionInfo,
+    shown: String,
+}
+
+// === impl RedisAddress ===
+
+impl RedisAddress {
+    /// Reads `redis://[user[:password]@]host[:port][/db]` or `redis+unix:///path[?db=&user=&pass=]`.
+    /// The error says what is wrong and holds nothing of the URL.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let url = url.trim();
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+        let behind_credentials = url.rsplit_once('@').map_or(url, |(_, place)| place);
+        if scheme.contains("cluster")
+            || behind_credentials.contains("cluster=true")
+            || behind_credentials.contains(',')
+        {
+            return Err("Redis Cluster is not supported yet: give one standalone server".to_owned());
+        }
+        if matches!(scheme.as_str(), "rediss" | "valkeys") {
+            return Err(
+                "TLS to Redis is not built in yet: use redis:// over a protected link".to_owned()
+            );
+        }
+        let malformed =
+            "is no Redis URL: write redis://[user:password@]host:port[/db] or redis+unix:///path";
+        let info = match url.into_connection_info() {
+            Ok(info) => info,
+            Err(error) => return Err(format!("{malformed} ({})", error.category())),
+        };
+        // RESP3 announces a broken connection even while nobody calls; it needs Redis 6 or later.
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let info = info
+            .set_redis_settings(settings)
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        Ok(Self { info, shown: redact_url(url) })
+    }
+
+    /// A client for this address; opens nothing.
+    pub fn client(&self) -> Result<Client, redis::RedisError> {
+        Client::open(self.info.clone())
+    }
+}
+
+impl fmt::Display for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// Any text that may be a URL, without what stands before its last `@` and after a `?` or `#`.
+/// Works on what is no URL too, since a mistyped one still holds the password.
+pub fn redact_url(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let (credentials, place) = match rest.rsplit_once('@') {
+        Some((_, place)) => ("***@", place),
+        None => ("", rest),
+    };
+    let (place, query) = match place.split_once(['?', '#']) {
+        Some((place, _)) => (place, "?***"),
+        None => (place, ""),
+    };
+    format!("{scheme}{credentials}{place}{query}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_never_show() {
+        let rows = [
+            ("redis://127.0.0.1:6379/2", "redis://127.0.0.1:6379/2"),
+            ("redis://user:hunter2@host:1/0", "redis://***@host:1/0"),
+            ("redis://:hun@ter/2@host", "redis://***@host"),
+            ("redis+unix:///run/r.sock?pass=hunter2&db=1", "redis+unix:///run/r.sock?***"),
+            ("user:hunter2@host", "***@host"),
+            ("redis:/user:hunter2@host", "***@host"),
+        ];
+        for (url, expected) in rows {
+            assert_eq!(redact_url(url), expected);
+        }
+        let address = RedisAddress::parse("redis://user:hunter2@host:1/0").expect("sound");
+        assert_eq!(format!("{address} {address:?}"), "redis://***@host:1/0 redis://***@host:1/0");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_said() {
+        let rows = [
+            ("redis-cluster://h1:6379", "Redis Cluster"),
+            ("redis://h1:6379,h2:6379", "Redis Cluster"),
+            ("redis://h1:6379?cluster=true", "Redis Cluster"),
+            ("rediss://h1:6379", "TLS"),
+            ("http://h1:6379", "is no Redis URL"),
+            ("h1:6379", "is no Redis URL"),
+            ("", "is no Redis URL"),
+        ];
+        for (url, expected) in rows {
+            let error = RedisAddress::parse(url).expect_err(url);
+            assert!(error.contains(expected), "{url}: {error}");
+        }
+        assert!(RedisAddress::parse("redis+unix:///run/redis.sock").is_ok());
+    }
+}

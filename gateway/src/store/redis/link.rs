@@ -1,0 +1,241 @@
+//! Owns one connection to Redis for as long as the gateway lives: opening it, loading the script,
+//! noticing that it broke, opening it anew. Knows no keys and no calls' meaning.
+//!
+//! Why not the crate's own connection manager: its callers wait for a reconnect, which a decision
+//! of 30 ms cannot. Here a broken connection is simply absent, so a call fails at once. A
+//! connection that is open but silent (a stopped Redis, a black hole) stays in use, since its
+//! silence is what the bound on calls in flight is for; beside it a new one is tried, which takes
+//! its place only once it works.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, RedisResult, Value,
+};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+
+use super::script::RlCheck;
+use super::{RedisAddress, RedisSettings};
+use crate::clock::Clock;
+use crate::store::StoreCounters;
+use crate::throttle::Throttle;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Between attempts; doubled each time. The largest bounds how long Redis is back unnoticed.
+const BACK_OFF_MIN: Duration = Duration::from_millis(50);
+const BACK_OFF_MAX: Duration = Duration::from_millis(800);
+/// How long a connection may leave calls unanswered before a second one is tried beside it.
+const SILENCE_MAX_US: u64 = 3_000_000;
+const SILENCE_CHECK: Duration = Duration::from_secs(1);
+const LOG_INTERVAL_US: u64 = 10_000_000;
+
+/// A slot that holds a connection whenever there is one.
+pub struct Link {
+    shared: Arc<Shared>,
+    supervisor: JoinHandle<()>,
+}
+
+/// A connection that was up when it was taken.
+#[derive(Clone)]
+pub struct Live {
+    connection: MultiplexedConnection,
+    watch: Arc<Watch>,
+    clock: Arc<dyn Clock>,
+}
+
+/// When a connection began to leave calls unanswered; 0 if it answers.
+#[derive(Default)]
+struct Watch {
+    silent_since_us: AtomicU64,
+}
+
+struct Shared {
+    live: RwLock<Option<Live>>,
+}
+
+struct Supervisor {
+    slot: usize,
+    address: RedisAddress,
+    client: Client,
+    response_timeout: Duration,
+    pipeline_len_max: usize,
+    clock: Arc<dyn Clock>,
+    script: Arc<RlCheck>,
+    counters: StoreCounters,
+    shared: Arc<Shared>,
+    failures: Throttle,
+}
+
+type Broken = UnboundedReceiver<()>;
+
+// === impl Link ===
+
+impl Link {
+    /// Starts the supervisor.
+    pub fn start(
+        slot: usize,
+        settings: &RedisSettings,
+        clock: Arc<dyn Clock>,
+        script: &Arc<RlCheck>,
+        counters: StoreCounters,
+    ) -> RedisResult<Self> {
+        let shared = Arc::new(Shared { live: RwLock::new(None) });
+        let supervisor = Supervisor {
+            slot,
+            address: settings.address.clone(),
+            client: settings.address.client()?,
+            response_timeout: settings.response_timeout,
+            pipeline_len_max: settings.pipeline_len_max.max(1),
+            clock,
+            script: Arc::clone(script),
+            counters,
+            shared: Arc::clone(&shared),
+            failures: Throttle::new(1, LOG_INTERVAL_US),
+        };
+        Ok(Self { shared, supervisor: tokio::spawn(supervisor.run()) })
+    }
+
+    /// The connection, if one is up.
+    pub fn live(&self) -> Option<Live> {
+        self.shared.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+    }
+}
+
+// === impl Live ===
+
+impl Live {
+    /// Sends one command and waits for its answer or the response timeout.
+    pub async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
+        let sent_us = self.clock.elapsed_us();
+        let answer =
+            self.connection.send_packed_command(command).await.and_then(Value::extract_error);
+        self.watch.note(sent_us, answer.as_ref().err());
+        answer
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    fn note(&self, sent_us: u64, error: Option<&RedisError>) {
+        if !error.is_some_and(RedisError::is_timeout) {
+            self.silent_since_us.store(0, Ordering::Relaxed);
+            return;
+        }
+        // The first timeout marks the moment; if another was faster, its moment stands.
+        let first = self.silent_since_us.compare_exchange(
+            0,
+            sent_us.max(1),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if first.is_ok() {
+            tracing::debug!("a connection to Redis fell silent");
+        }
+    }
+
+    fn silent_us(&self, now_us: u64) -> u64 {
+        match self.silent_since_us.load(Ordering::Relaxed) {
+            0 => 0,
+            since_us => now_us.saturating_sub(since_us),
+        }
+    }
+}
+
+// === impl Supervisor ===
+
+impl Supervisor {
+    async fn run(self) {
+        let mut opened = false;
+        loop {
+            let (live, broken) = self.open_patiently().await;
+            if opened {
+                self.counters.reconnects.inc();
+            }
+            opened = true;
+            self.hold(live, broken).await;
+            self.publish(None);
+            tracing::warn!(slot = self.slot, redis = %self.address, "the connection to Redis broke");
+        }
+    }
+
+    /// Keeps a working connection published until it breaks.
+    async fn hold(&self, mut live: Live, mut broken: Broken) {
+        self.publish(Some(live.clone()));
+        tracing::info!(slot = self.slot, redis = %self.address, "connected to Redis");
+        loop {
+            tokio::select! {
+                // `None` cannot come while the connection lives; it would mean that it is gone.
+                _ = broken.recv() => return,
+                () = self.clock.sleep(SILENCE_CHECK) => {}
+            }
+            if live.watch.silent_us(self.clock.elapsed_us()) < SILENCE_MAX_US {
+                continue;
+            }
+            match self.open().await {
+                Ok((other, other_broken)) => {
+                    self.counters.reconnects.inc();
+                    tracing::warn!(slot = self.slot, redis = %self.address, "replaced a silent connection to Redis");
+                    (live, broken) = (other, other_broken);
+                    self.publish(Some(live.clone()));
+                }
+                Err(error) => self.log(&error),
+            }
+        }
+    }
+
+    async fn open_patiently(&self) -> (Live, Broken) {
+        let mut wait = BACK_OFF_MIN;
+        loop {
+            match self.open().await {
+                Ok(opened) => return opened,
+                Err(error) => self.log(&error),
+            }
+            self.clock.sleep(wait).await;
+            wait = (wait * 2).min(BACK_OFF_MAX);
+        }
+    }
+
+    /// A connection with the script in place: what is published can be called at once.
+    async fn open(&self) -> RedisResult<(Live, Broken)> {
+        let (broke, broken) = unbounded_channel();
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(self.response_timeout))
+            .set_pipeline_buffer_size(self.pipeline_len_max)
+            .set_push_sender(move |push: PushInfo| match push.kind {
+                // Nobody listens any more once the connection was replaced.
+                PushKind::Disconnection => broke.send(()).map_err(|_closed| redis::aio::SendError),
+                _ => Ok(()),
+            });
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut live =
+            Live { connection, watch: Arc::new(Watch::default()), clock: Arc::clone(&self.clock) };
+        live.send(&self.script.load_command()).await?;
+        self.counters.script_loads.inc();
+        Ok((live, broken))
+    }
+
+    fn publish(&self, live: Option<Live>) {
+        *self.shared.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+
+    fn log(&self, error: &RedisError) {
+        if let Some(more) = self.failures.admit(self.clock.elapsed_us()) {
+            tracing::warn!(
+                slot = self.slot, redis = %self.address, %error, more,
+                "cannot connect to Redis; trying on"
+            );
+        }
+    }
+}
