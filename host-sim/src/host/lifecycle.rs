@@ -60,14 +60,9 @@ impl Vm {
     }
 
     /// A stream's context, created when its headers arrive.
-    pub(crate) fn open_stream(
-        &mut self,
-        root: u32,
-        exchange: usize,
-        properties: BTreeMap<String, Vec<u8>>,
-    ) -> u32 {
+    pub(crate) fn open_stream(&mut self, root: u32, properties: BTreeMap<String, Vec<u8>>) -> u32 {
         let context = self.state_mut().next_context();
-        self.state_mut().streams.insert(context, Stream::new(exchange, root, properties));
+        self.state_mut().streams.insert(context, Stream::new(root, properties));
         self.create_context(context, root);
         self.apply_after();
         context

@@ -72,8 +72,6 @@ pub struct Usage {
 /// A stream and its context in one VM.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    /// The world's number of the client's request.
-    pub(crate) exchange: usize,
     pub(crate) root: u32,
     pub(crate) request: Side,
     pub(crate) response: Side,
@@ -94,9 +92,8 @@ pub(crate) struct Stream {
 // === impl Stream ===
 
 impl Stream {
-    pub(crate) fn new(exchange: usize, root: u32, properties: BTreeMap<String, Vec<u8>>) -> Self {
+    pub(crate) fn new(root: u32, properties: BTreeMap<String, Vec<u8>>) -> Self {
         Self {
-            exchange,
             root,
             request: Side::default(),
             response: Side::default(),

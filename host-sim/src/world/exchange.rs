@@ -61,7 +61,7 @@ impl Exchange {
 
     /// A request that no VM could take.
     pub(crate) fn fail(&mut self, now_ns: u64) {
-        let mut stream = Stream::new(0, 0, std::collections::BTreeMap::new());
+        let mut stream = Stream::new(0, std::collections::BTreeMap::new());
         stream.fail(now_ns);
         self.take_from(&stream);
     }

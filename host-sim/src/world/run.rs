@@ -217,7 +217,7 @@ impl<'a> World<'a> {
         let Some(vm) = self.workers.vm(id) else {
             return;
         };
-        let context = vm.open_stream(root, exchange, announced.properties.clone());
+        let context = vm.open_stream(root, announced.properties.clone());
         *place = Place::Open { vm: id, context, is_upstream_called: false };
         vm.arrive_headers(context, Direction::Request, headers, end);
     }

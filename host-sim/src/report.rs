@@ -1,0 +1,78 @@
+//! What a caller gets back from a run. It must not judge again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::host::load::StartError;
+use crate::host::network::ServiceCall;
+use crate::host::trace::{LogLine, TraceLine};
+use crate::scenario::check::CheckResult;
+use crate::world::exchange::Exchange;
+use crate::world::run::RunOutcome;
+
+/// A run and its judgement.
+#[derive(Debug)]
+pub struct Report {
+    /// The scenario's name.
+    pub name: String,
+    /// Every check, in the file's order.
+    pub checks: Vec<CheckResult>,
+    /// What every client saw, in the order of sending.
+    pub exchanges: Vec<Exchange>,
+    /// What reached the upstream and the services, in order.
+    pub calls: Vec<ServiceCall>,
+    /// Metrics at the end.
+    pub metrics: BTreeMap<String, u64>,
+    /// The plugins' log.
+    pub logs: Vec<LogLine>,
+    /// Callbacks and host calls, if the scenario was traced.
+    pub trace: Vec<TraceLine>,
+    /// Why the plugin did not start.
+    pub start_error: Option<StartError>,
+    /// Virtual time at the end.
+    pub ended_at_ns: u64,
+}
+
+impl Report {
+    pub(crate) fn new(name: &str, checks: Vec<CheckResult>, outcome: RunOutcome) -> Self {
+        let RunOutcome { start_error, exchanges, calls, metrics, trace, logs, ended_at_ns, .. } =
+            outcome;
+        Self {
+            name: name.to_owned(),
+            checks,
+            exchanges,
+            calls,
+            metrics,
+            logs,
+            trace,
+            start_error,
+            ended_at_ns,
+        }
+    }
+
+    /// Whether everything was as expected.
+    pub fn passed(&self) -> bool {
+        self.checks.iter().all(|check| check.passed)
+    }
+
+    /// What was not as expected.
+    pub fn failures(&self) -> impl Iterator<Item = &CheckResult> {
+        self.checks.iter().filter(|check| !check.passed)
+    }
+
+    /// A client's first, second, ... request.
+    pub fn exchange(&self, client: &str, nth: usize) -> Option<&Exchange> {
+        self.exchanges.iter().find(|exchange| exchange.client == client && exchange.nth == nth)
+    }
+}
+
+/// The name and every failure: what a failing test should print.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", if self.passed() { "passed" } else { "FAILED" }, self.name)?;
+        for failure in self.failures() {
+            write!(f, "\n{failure}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Joins a scenario, a plugin's bytes and services into a run. It must not know what any of them says.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use crate::host::compile::{CacheError, Compiled, Compiler};
+use crate::host::load::StartError;
+use crate::host::service::Service;
+use crate::report::Report;
+use crate::scenario::judge::judge;
+use crate::scenario::plan::Scenario;
+use crate::world;
+
+/// Where compiled modules are kept unless a caller says otherwise.
+pub const CACHE_DIRECTORY: &str = "target/host-sim-cache";
+
+/// Runs scenarios and keeps what it compiled.
+pub struct Runner {
+    compiler: Compiler,
+    compiled: Mutex<BTreeMap<Vec<u8>, Compiled>>,
+}
+
+/// A scenario could not run at all; a plugin that does not start is a result, not this.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The machine's fault.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The scenario names no plugin.
+    #[error(
+        "the scenario has no plugin.wasm; name one there, or bring one (--wasm PATH, Scenario::with_wasm)"
+    )]
+    NoPlugin,
+    /// The plugin's file.
+    #[error("the plugin {} cannot be read: {source}; is it built, and is plugin.wasm relative to the scenario's folder?", path.display())]
+    ReadPlugin {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The scenario says `gateway: in-process`.
+    #[error("the scenario wants its gateway in process; bind one with Services::bind")]
+    NoService,
+}
+
+/// Services that a caller puts behind clusters.
+#[derive(Default)]
+pub struct Services {
+    bound: Vec<(Option<String>, Box<dyn Service>)>,
+}
+
+impl Services {
+    /// A service behind one cluster.
+    #[must_use]
+    pub fn bind(mut self, cluster: &str, service: impl Service + 'static) -> Self {
+        self.bound.push((Some(cluster.to_owned()), Box::new(service)));
+        self
+    }
+
+    /// A service behind every cluster that has none yet.
+    #[must_use]
+    pub fn bind_any(mut self, service: impl Service + 'static) -> Self {
+        self.bound.push((None, Box::new(service)));
+        self
+    }
+}
+
+impl Runner {
+    /// A runner with its cache in [`CACHE_DIRECTORY`].
+    pub fn new() -> Result<Self, CacheError> {
+        Self::with_cache(Some(CACHE_DIRECTORY.into()))
+    }
+
+    /// A runner with its cache elsewhere, or with none.
+    pub fn with_cache(directory: Option<PathBuf>) -> Result<Self, CacheError> {
+        Ok(Self { compiler: Compiler::new(directory.as_deref())?, compiled: Mutex::default() })
+    }
+
+    /// Runs a scenario with the plugin it names.
+    pub fn run(&self, scenario: &Scenario) -> Result<Report, RunError> {
+        self.run_with(scenario, Services::default())
+    }
+
+    /// Runs a scenario with services behind its clusters; they come before its script.
+    pub fn run_with(&self, scenario: &Scenario, services: Services) -> Result<Report, RunError> {
+        let path = scenario.wasm.clone().ok_or(RunError::NoPlugin)?;
+        let wasm = std::fs::read(&path).map_err(|source| RunError::ReadPlugin { path, source })?;
+        self.run_bytes(scenario, &wasm, services)
+    }
+
+    /// Runs a scenario with these bytes as its plugin.
+    pub fn run_bytes(
+        &self,
+        scenario: &Scenario,
+        wasm: &[u8],
+        services: Services,
+    ) -> Result<Report, RunError> {
+        if scenario.network.needs_service() && services.bound.is_empty() {
+            return Err(RunError::NoService);
+        }
+        let mut network = scenario.network.build();
+        for (cluster, service) in services.bound {
+            network.bind(cluster, service);
+        }
+        scenario.network.bind_gateway(&mut network);
+        let compiled = self.compile(wasm);
+        let outcome = world::run::run(
+            &self.compiler,
+            compiled,
+            &scenario.options,
+            &scenario.timeline,
+            network,
+        );
+        Ok(Report::new(&scenario.name, judge(&scenario.checks, &outcome), outcome))
+    }
+
+    fn compile(&self, wasm: &[u8]) -> Result<Compiled, StartError> {
+        // A thread that panicked while it held the lock left the map whole: entries are only added.
+        let mut known = self.compiled.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(compiled) = known.get(wasm) {
+            return Ok(compiled.clone());
+        }
+        let compiled = self.compiler.compile(wasm)?;
+        known.insert(wasm.to_vec(), compiled.clone());
+        Ok(compiled)
+    }
+}
+
+/// Runs one scenario with the plugin it names and the default cache.
+pub fn run(scenario: &Scenario) -> Result<Report, RunError> {
+    Runner::new()?.run(scenario)
+}

@@ -1,0 +1,72 @@
+//! From a file or a text to a scenario, with errors a person can act on. It must not know what the parts mean.
+
+use std::path::{Path, PathBuf};
+
+use super::file::RawScenario;
+use super::plan::Scenario;
+
+/// A scenario that cannot be used. The text names the file, and the place or the field in it.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file itself.
+    #[error("{}: cannot be read; is the path right?", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its YAML, or a field that does not exist or has the wrong type.
+    #[error("{file}:{line}:{column}: {problem}")]
+    Parse {
+        /// The file, or `scenario` for a text.
+        file: String,
+        /// Counted from 1; 0 when unknown.
+        line: u64,
+        /// Counted from 1; 0 when unknown.
+        column: u64,
+        /// What is wrong, with the field's name.
+        problem: String,
+    },
+    /// Something that only makes no sense as a whole.
+    #[error("{file}: {problem}")]
+    Meaning {
+        /// The file, or `scenario` for a text.
+        file: String,
+        /// What is wrong, with the field or the line.
+        problem: String,
+    },
+}
+
+impl Scenario {
+    /// Reads a scenario file. Paths in it start at its folder.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ScenarioError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ScenarioError::Read { path: path.to_owned(), source })?;
+        parse(&text, &path.display().to_string(), path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Reads a scenario from text. Paths in it start at the working directory.
+    pub fn parse(text: &str) -> Result<Self, ScenarioError> {
+        parse(text, "scenario", Path::new(""))
+    }
+}
+
+fn parse(text: &str, file: &str, folder: &Path) -> Result<Scenario, ScenarioError> {
+    let raw: RawScenario =
+        serde_saphyr::from_str(text).map_err(|error| parse_error(&error, file))?;
+    Scenario::plan(&raw, folder)
+        .map_err(|problem| ScenarioError::Meaning { file: file.to_owned(), problem })
+}
+
+fn parse_error(error: &serde_saphyr::Error, file: &str) -> ScenarioError {
+    let error = error.without_snippet();
+    let place = error.location();
+    ScenarioError::Parse {
+        file: file.to_owned(),
+        line: place.map_or(0, |place| place.line()),
+        column: place.map_or(0, |place| place.column()),
+        problem: error.to_string(),
+    }
+}

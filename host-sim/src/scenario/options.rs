@@ -1,0 +1,148 @@
+//! The `host` part of a scenario and its meaning. It must not know timelines or checks.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::file::RawPlugin;
+use super::units::{Size, Span};
+use crate::abi::codes::LogLevel;
+use crate::host::settings::PluginSettings;
+use crate::world::options::{FailPolicy, HostOptions};
+
+/// The host, as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawHost {
+    pub(crate) workers: usize,
+    pub(crate) main: bool,
+    pub(crate) canary: bool,
+    pub(crate) seed: u64,
+    pub(crate) start_unix_s: u64,
+    /// Timers run until here.
+    pub(crate) until: Option<Span>,
+    pub(crate) allow_on_headers_stop_iteration: bool,
+    pub(crate) fail_policy: FailPolicy,
+    pub(crate) reload_base_interval: Span,
+    pub(crate) memory_max: Size,
+    /// Instructions, roughly, per callback.
+    pub(crate) fuel: u64,
+    pub(crate) log_level: LogLevel,
+    /// Dotted paths, e.g. `xds.node.locality.region`.
+    pub(crate) properties: BTreeMap<String, serde_json::Value>,
+}
+
+/// More workers than any test needs; each one is a VM.
+const WORKERS_MAX: usize = 64;
+
+impl Default for RawHost {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            main: true,
+            canary: true,
+            seed: 1,
+            // 2026-01-01: round, and later than any certificate or token a test would carry.
+            start_unix_s: 1_767_225_600,
+            until: None,
+            allow_on_headers_stop_iteration: false,
+            fail_policy: FailPolicy::Closed,
+            reload_base_interval: Span { ns: 1_000_000_000 },
+            // Envoy's own limit.
+            memory_max: Size { bytes: 1 << 30 },
+            fuel: 1_000_000_000,
+            log_level: LogLevel::Info,
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+impl RawHost {
+    /// The options a world needs; the text of a problem names the field.
+    pub(crate) fn plan(
+        &self,
+        plugin: &RawPlugin,
+        config: Vec<u8>,
+        is_tracing: bool,
+    ) -> Result<HostOptions, String> {
+        if self.workers == 0 || self.workers > WORKERS_MAX {
+            return Err(format!(
+                "host.workers: {} is not between 1 and {WORKERS_MAX}",
+                self.workers
+            ));
+        }
+        let memory_bytes_max = usize::try_from(self.memory_max.bytes).unwrap_or(usize::MAX);
+        let start_unix_ns = self
+            .start_unix_s
+            .checked_mul(1_000_000_000)
+            .ok_or("host.start_unix_s: too late to count in nanoseconds")?;
+        Ok(HostOptions {
+            plugin: PluginSettings {
+                name: plugin.name.clone(),
+                root_id: plugin.root_id.clone(),
+                vm_id: plugin.vm_id.clone(),
+                config,
+                vm_config: plugin.vm_config.as_ref().map(value_bytes).unwrap_or_default(),
+                env: plugin.env.clone(),
+                log_level: self.log_level,
+                allow_on_headers_stop_iteration: self.allow_on_headers_stop_iteration,
+                fuel_per_callback: self.fuel,
+                memory_bytes_max,
+                seed: self.seed,
+                properties: properties(&self.properties)?,
+            },
+            workers: self.workers,
+            has_main: self.main,
+            has_canary: self.canary,
+            fail_policy: self.fail_policy,
+            reload_base_interval_ns: self.reload_base_interval.ns,
+            start_unix_ns,
+            until_ns: self.until.map(|until| until.ns),
+            tracing: is_tracing,
+        })
+    }
+}
+
+/// Text as it is, anything else as JSON.
+pub(crate) fn value_bytes(value: &serde_json::Value) -> Vec<u8> {
+    match value {
+        serde_json::Value::String(text) => text.clone().into_bytes(),
+        other => other.to_string().into_bytes(),
+    }
+}
+
+/// Properties in Envoy's encoding: text raw, numbers and times 8 bytes little-endian, a truth 1 byte.
+pub(crate) fn properties(
+    raw: &BTreeMap<String, serde_json::Value>,
+) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    raw.iter().map(|(path, value)| Ok((path.clone(), property_bytes(path, value)?))).collect()
+}
+
+fn property_bytes(path: &str, value: &serde_json::Value) -> Result<Vec<u8>, String> {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => Ok(text.clone().into_bytes()),
+        Value::Bool(truth) => Ok(vec![u8::from(*truth)]),
+        Value::Number(number) => Ok(number_bytes(number)),
+        Value::Object(fields) => {
+            let pairs: Result<Vec<_>, String> = fields
+                .iter()
+                .map(|(key, value)| Ok((key.clone().into_bytes(), property_bytes(path, value)?)))
+                .collect();
+            Ok(crate::abi::pairs::encode(&pairs?))
+        }
+        Value::Null | Value::Array(_) => {
+            Err(format!("properties.{path}: a property is text, a number, true, false or a map"))
+        }
+    }
+}
+
+fn number_bytes(number: &serde_json::Number) -> Vec<u8> {
+    if let Some(whole) = number.as_u64() {
+        whole.to_le_bytes().to_vec()
+    } else if let Some(whole) = number.as_i64() {
+        whole.to_le_bytes().to_vec()
+    } else {
+        number.as_f64().unwrap_or(0.0).to_le_bytes().to_vec()
+    }
+}

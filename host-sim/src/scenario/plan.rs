@@ -1,0 +1,96 @@
+//! A scenario after checking: options, timeline, network, checks. It must not run anything.
+
+use std::path::{Path, PathBuf};
+
+use super::check::Check;
+use super::file::{RawPlugin, RawScenario};
+use super::network::NetworkPlan;
+use super::options::value_bytes;
+use super::timeline;
+use crate::world::options::HostOptions;
+use crate::world::timeline::Timeline;
+
+/// A scenario that can run as often as one likes.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    pub(crate) name: String,
+    pub(crate) wasm: Option<PathBuf>,
+    pub(crate) options: HostOptions,
+    pub(crate) timeline: Timeline,
+    pub(crate) network: NetworkPlan,
+    pub(crate) checks: Vec<(u64, Check)>,
+}
+
+impl Scenario {
+    /// The text of a problem names the field or the line.
+    pub(crate) fn plan(raw: &RawScenario, folder: &Path) -> Result<Self, String> {
+        let config = plugin_config(&raw.plugin, folder)?;
+        let options = raw.host.plan(&raw.plugin, config, false)?;
+        let timeline = timeline::plan(&raw.timeline, options.workers)
+            .map_err(|problem| format!("timeline, {problem}"))?;
+        let mut checks = Vec::new();
+        for expect in &raw.expect {
+            let line = expect.referenced.line();
+            let check =
+                expect.value.plan().map_err(|problem| format!("expect, line {line}: {problem}"))?;
+            checks.push((line, check));
+        }
+        if let Some(error) = &raw.expect_start_error {
+            checks.push((0, Check::StartError { contains: error.contains.clone() }));
+        }
+        Ok(Self {
+            name: raw.name.clone(),
+            wasm: raw.plugin.wasm.as_ref().map(|path| folder.join(path)),
+            options,
+            timeline,
+            network: NetworkPlan::plan(raw)
+                .map_err(|problem| format!("gateway or upstream, {problem}"))?,
+            checks,
+        })
+    }
+
+    /// The scenario's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the file says the plugin is.
+    pub fn wasm(&self) -> Option<&Path> {
+        self.wasm.as_deref()
+    }
+
+    /// Another plugin than the file's.
+    #[must_use]
+    pub fn with_wasm(mut self, path: impl Into<PathBuf>) -> Self {
+        self.wasm = Some(path.into());
+        self
+    }
+
+    /// Another seed than the file's.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.options.plugin.seed = seed;
+        self
+    }
+
+    /// Writes a trace line for every callback and host call, which costs time.
+    #[must_use]
+    pub fn with_trace(mut self) -> Self {
+        self.options.tracing = true;
+        self
+    }
+}
+
+fn plugin_config(plugin: &RawPlugin, folder: &Path) -> Result<Vec<u8>, String> {
+    match (&plugin.config, &plugin.config_file) {
+        (Some(_), Some(_)) => Err("plugin: config and config_file exclude each other".to_owned()),
+        (Some(value), None) => Ok(value_bytes(value)),
+        (None, Some(file)) => {
+            let path = folder.join(file);
+            std::fs::read(&path).map_err(|error| {
+                format!("plugin.config_file: {} cannot be read: {error}", path.display())
+            })
+        }
+        (None, None) => Ok(Vec::new()),
+    }
+}

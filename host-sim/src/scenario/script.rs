@@ -1,0 +1,121 @@
+//! A service that answers by rules. It must not know which cluster it stands behind.
+
+use serde_saphyr::Spanned;
+
+use super::rules::{Pattern, RawAnswer, RawRule};
+use super::template::Template;
+use crate::abi::pairs::Pairs;
+use crate::host::headers::HeaderMap;
+use crate::host::service::{Answer, Fault, Outcome, Reply, Service, ServiceRequest};
+
+/// Rules with what is left of each.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Script {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone)]
+struct Rule {
+    on: Option<Pattern>,
+    cluster: Option<String>,
+    effect: Effect,
+    after_ns: u64,
+    left: Option<u32>,
+}
+
+#[derive(Debug, Clone)]
+enum Effect {
+    Answer(AnswerTemplate),
+    Fault(Fault),
+}
+
+#[derive(Debug, Clone)]
+struct AnswerTemplate {
+    status: u16,
+    headers: Vec<(Vec<u8>, Template)>,
+    body: Template,
+    trailers: Option<HeaderMap>,
+}
+
+impl Script {
+    /// The text of a problem names the rule's line.
+    pub(crate) fn plan(raw: &[Spanned<RawRule>]) -> Result<Self, String> {
+        let rules: Result<Vec<_>, String> = raw
+            .iter()
+            .map(|rule| {
+                Rule::plan(&rule.value)
+                    .map_err(|problem| format!("line {}: {problem}", rule.referenced.line()))
+            })
+            .collect();
+        Ok(Self { rules: rules? })
+    }
+}
+
+impl Rule {
+    fn plan(raw: &RawRule) -> Result<Self, String> {
+        let effect = match (&raw.answer, raw.fault) {
+            (Some(answer), None) => Effect::Answer(AnswerTemplate::plan(answer)?),
+            (None, Some(fault)) => Effect::Fault(fault),
+            _ => return Err("a rule needs exactly one of answer and fault".to_owned()),
+        };
+        Ok(Self {
+            on: raw.on.clone(),
+            cluster: raw.cluster.clone(),
+            effect,
+            after_ns: raw.after.ns,
+            left: raw.times,
+        })
+    }
+
+    fn fits(&self, request: &ServiceRequest) -> bool {
+        self.left != Some(0)
+            && self.cluster.as_ref().is_none_or(|cluster| *cluster == request.cluster)
+            && self.on.as_ref().is_none_or(|pattern| pattern.fits(request))
+    }
+}
+
+impl AnswerTemplate {
+    fn plan(raw: &RawAnswer) -> Result<Self, String> {
+        let headers: Result<Vec<_>, String> = raw
+            .headers
+            .0
+            .pairs()
+            .iter()
+            .map(|(key, value)| Ok((key.clone(), Template::parse(value)?)))
+            .collect();
+        Ok(Self {
+            status: raw.status,
+            headers: headers?,
+            body: Template::parse(&raw.body.0)?,
+            trailers: raw.trailers.as_ref().map(|trailers| trailers.0.clone()),
+        })
+    }
+
+    fn render(&self, now_unix_ns: u64, request: &ServiceRequest) -> Answer {
+        let headers: Pairs = self
+            .headers
+            .iter()
+            .map(|(key, value)| (key.clone(), value.render(now_unix_ns, request)))
+            .collect();
+        Answer {
+            status: self.status,
+            headers: HeaderMap::from_pairs(headers),
+            body: self.body.render(now_unix_ns, request),
+            trailers: self.trailers.clone(),
+        }
+    }
+}
+
+impl Service for Script {
+    fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+        let Some(rule) = self.rules.iter_mut().find(|rule| rule.fits(request)) else {
+            return Reply::now(Answer::new(404, "no rule of the scenario fits this request"));
+        };
+        rule.left = rule.left.map(|left| left.saturating_sub(1));
+        let outcome = match &rule.effect {
+            Effect::Answer(answer) => Outcome::Answer(answer.render(now_unix_ns, request)),
+            Effect::Fault(fault) => Outcome::Fault(*fault),
+        };
+        Reply { after_ns: rule.after_ns, outcome }
+    }
+}

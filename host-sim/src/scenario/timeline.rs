@@ -1,0 +1,285 @@
+//! The `timeline` part of a scenario, spelled out into steps. It must not run any.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde_saphyr::Spanned;
+
+use super::options::properties;
+use super::units::Span;
+use super::values::{Bytes, Headers};
+use crate::host::headers::HeaderMap;
+use crate::world::timeline::{Action, Announced, Step, Timeline};
+
+/// What a client does at a moment, as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawStep {
+    pub(crate) at: Span,
+    pub(crate) client: String,
+    #[serde(default)]
+    pub(crate) worker: usize,
+    /// `203.0.113.9`, `2001:db8::1`, or either with a port.
+    pub(crate) address: Option<String>,
+    #[serde(default)]
+    pub(crate) properties: BTreeMap<String, serde_json::Value>,
+    pub(crate) send: Option<RawSend>,
+    #[serde(default)]
+    pub(crate) disconnect: bool,
+    /// Repeats the request.
+    #[serde(default = "once")]
+    pub(crate) times: usize,
+    /// Between repetitions.
+    #[serde(default)]
+    pub(crate) every: Span,
+}
+
+/// A request, or another client's again.
+#[derive(Debug, Clone)]
+pub(crate) enum RawSend {
+    Request(Box<RawRequest>),
+    SameAs(String),
+}
+
+/// A request as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawRequest {
+    #[serde(default = "get")]
+    method: String,
+    /// `/` by default; CONNECT has none unless it is written.
+    path: Option<Bytes>,
+    #[serde(default = "authority")]
+    authority: String,
+    #[serde(default)]
+    headers: Headers,
+    body: Option<Bytes>,
+    #[serde(default)]
+    chunks: Vec<RawChunk>,
+    trailers: Option<Headers>,
+    /// The client never ends its request.
+    #[serde(default)]
+    unfinished: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawChunk {
+    /// After the request's headers.
+    #[serde(default)]
+    after: Span,
+    data: Bytes,
+}
+
+/// Steps of one scenario stay countable.
+const TIMES_MAX: usize = 100_000;
+
+fn once() -> usize {
+    1
+}
+fn get() -> String {
+    "GET".to_owned()
+}
+fn authority() -> String {
+    "example.com".to_owned()
+}
+
+/// The text of a problem names the step's line.
+pub(crate) fn plan(raw: &[Spanned<RawStep>], workers: usize) -> Result<Timeline, String> {
+    let mut planner = Planner {
+        timeline: Timeline::default(),
+        requests: BTreeMap::new(),
+        latest: BTreeMap::new(),
+        workers,
+    };
+    for step in raw {
+        planner
+            .step(&step.value)
+            .map_err(|problem| format!("line {}: {problem}", step.referenced.line()))?;
+    }
+    // Stable: what is written first at one moment happens first.
+    planner.timeline.steps.sort_by_key(|step| step.at_ns);
+    Ok(planner.timeline)
+}
+
+struct Planner<'a> {
+    timeline: Timeline,
+    requests: BTreeMap<&'a str, &'a RawRequest>,
+    latest: BTreeMap<&'a str, (usize, usize)>,
+    workers: usize,
+}
+
+impl<'a> Planner<'a> {
+    fn step(&mut self, step: &'a RawStep) -> Result<(), String> {
+        match (&step.send, step.disconnect) {
+            (Some(send), false) => self.send(step, send),
+            (None, true) => self.disconnect(step),
+            _ => Err("a step needs exactly one of send and disconnect: true".to_owned()),
+        }
+    }
+
+    fn send(&mut self, step: &'a RawStep, send: &'a RawSend) -> Result<(), String> {
+        if step.worker >= self.workers {
+            return Err(format!(
+                "worker: there is no worker {}, the host has {}",
+                step.worker, self.workers
+            ));
+        }
+        if step.times > TIMES_MAX {
+            return Err(format!("times: {} is more than {TIMES_MAX}", step.times));
+        }
+        let request: &'a RawRequest = match send {
+            RawSend::Request(request) => request,
+            RawSend::SameAs(other) => {
+                self.requests.get(other.as_str()).copied().ok_or_else(|| {
+                    format!("send: no request of {other:?} stands before this one")
+                })?
+            }
+        };
+        self.requests.insert(&step.client, request);
+        let properties = client_properties(step)?;
+        for repetition in 0..step.times {
+            let delay_ns =
+                step.every.ns.saturating_mul(u64::try_from(repetition).unwrap_or(u64::MAX));
+            let at_ns = step.at.ns.saturating_add(delay_ns);
+            let exchange = self.announce(step, properties.clone());
+            request.spell_out(at_ns, exchange, &mut self.timeline.steps)?;
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, step: &'a RawStep, properties: BTreeMap<String, Vec<u8>>) -> usize {
+        let exchange = self.timeline.announced.len();
+        let nth = self.latest.get(step.client.as_str()).map_or(1, |(nth, _)| nth + 1);
+        self.latest.insert(&step.client, (nth, exchange));
+        self.timeline.announced.push(Announced {
+            client: step.client.clone(),
+            nth,
+            worker: step.worker,
+            properties,
+        });
+        exchange
+    }
+
+    fn disconnect(&mut self, step: &RawStep) -> Result<(), String> {
+        let (_, exchange) = self
+            .latest
+            .get(step.client.as_str())
+            .ok_or_else(|| format!("client {:?} has sent nothing before", step.client))?;
+        self.timeline.steps.push(Step {
+            at_ns: step.at.ns,
+            exchange: *exchange,
+            action: Action::Disconnect,
+        });
+        Ok(())
+    }
+}
+
+impl RawRequest {
+    /// As HTTP/1 brings it: each piece without the end, then an empty piece with it, or trailers instead.
+    fn spell_out(&self, at_ns: u64, exchange: usize, steps: &mut Vec<Step>) -> Result<(), String> {
+        if self.body.is_some() && !self.chunks.is_empty() {
+            return Err("send: a request has body or chunks, not both".to_owned());
+        }
+        let whole = self.body.iter().filter(|body| !body.0.is_empty()).map(|body| (0, &body.0));
+        let pieces: Vec<_> =
+            whole.chain(self.chunks.iter().map(|chunk| (chunk.after.ns, &chunk.data.0))).collect();
+        let ends_with_headers = pieces.is_empty() && self.trailers.is_none() && !self.unfinished;
+        let mut last_ns = at_ns;
+        steps.push(Step {
+            at_ns,
+            exchange,
+            action: Action::Headers { headers: self.headers(), end: ends_with_headers },
+        });
+        for (after_ns, bytes) in pieces {
+            let piece_ns = at_ns.saturating_add(after_ns);
+            if piece_ns < last_ns {
+                return Err("send: chunks must stand in order of time".to_owned());
+            }
+            last_ns = piece_ns;
+            steps.push(Step {
+                at_ns: piece_ns,
+                exchange,
+                action: Action::Data { bytes: bytes.clone(), end: false },
+            });
+        }
+        let end = match &self.trailers {
+            Some(trailers) => Action::Trailers(trailers.0.clone()),
+            None => Action::Data { bytes: Vec::new(), end: true },
+        };
+        if !ends_with_headers && !self.unfinished {
+            steps.push(Step { at_ns: last_ns, exchange, action: end });
+        }
+        Ok(())
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::default();
+        headers.add(b":authority", self.authority.as_str());
+        match &self.path {
+            Some(path) => headers.add(b":path", path.0.clone()),
+            None if self.method == "CONNECT" => {}
+            None => headers.add(b":path", "/"),
+        }
+        headers.add(b":method", self.method.as_str());
+        headers.add(b":scheme", "http");
+        for (key, value) in self.headers.0.pairs() {
+            headers.add(key, value.clone());
+        }
+        if let (Some(body), None, None) =
+            (&self.body, headers.first(b"content-length"), &self.trailers)
+        {
+            headers.add(b"content-length", body.0.len().to_string());
+        }
+        headers
+    }
+}
+
+fn client_properties(step: &RawStep) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    const PORT: u16 = 50_000;
+    let written = step.address.as_deref().unwrap_or("127.0.0.1");
+    let address = written
+        .parse::<SocketAddr>()
+        .or_else(|_no_port| written.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, PORT)))
+        .map_err(|_neither| {
+            format!("address: {written:?} is no IP address; write 203.0.113.9 or [2001:db8::1]:443")
+        })?;
+    let mut all = BTreeMap::from([
+        ("source.address".to_owned(), address.to_string().into_bytes()),
+        ("source.port".to_owned(), u64::from(address.port()).to_le_bytes().to_vec()),
+    ]);
+    all.extend(properties(&step.properties)?);
+    Ok(all)
+}
+
+struct SendVisitor;
+
+impl<'de> Visitor<'de> for SendVisitor {
+    type Value = RawSend;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a request {method, path, headers, body, ...}, or \"same as CLIENT\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<RawSend, E> {
+        text.strip_prefix("same as ")
+            .map(|other| RawSend::SameAs(other.trim().to_owned()))
+            .ok_or_else(|| {
+                E::custom(format!("{text:?} is no request; write {{...}} or \"same as CLIENT\""))
+            })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawSend, A::Error> {
+        RawRequest::deserialize(MapAccessDeserializer::new(map))
+            .map(|request| RawSend::Request(Box::new(request)))
+    }
+}
+
+impl<'de> Deserialize<'de> for RawSend {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SendVisitor)
+    }
+}
