@@ -40,8 +40,12 @@ pub fn filter(name: &str) -> PathBuf {
     found("the built filter", path, "run `make plugin`")
 }
 
-/// The gateway's optimised binary, for the demo and the benchmarks.
+/// The gateway's binary, of the same profile as the program that asks.
 pub fn gateway() -> PathBuf {
-    let path = target().join("release/tidegate-gateway");
-    found("the built gateway", path, "run `make gateway`")
+    let exe = env::current_exe().expect("a program knows its file");
+    let dir = exe.parent().expect("a file lies in a folder");
+    // Tests lie one folder below the programs.
+    let dir =
+        if dir.ends_with("deps") { dir.parent().expect("deps lies in a folder") } else { dir };
+    found("the built gateway", dir.join("tidegate-gateway"), "run `make gateway`")
 }

@@ -100,7 +100,9 @@ fn no_test_sleeps_in_hope() {
     let files: Vec<Source> = with_ending(".rs")
         .into_iter()
         .filter(|s| s.path.contains("tests"))
-        .filter(|s| !allowed.contains(&s.path.as_str()) && !s.path.ends_with("tests/common/eventually.rs"))
+        .filter(|s| {
+            !allowed.contains(&s.path.as_str()) && !s.path.ends_with("tests/common/eventually.rs")
+        })
         .collect();
     let found = lines(&files, |_, line| line.contains(&sleep));
     none(&found, "wait with `eventually`");
@@ -108,9 +110,9 @@ fn no_test_sleeps_in_hope() {
 
 #[test]
 fn the_filter_cannot_trap_by_its_own_words() {
-    let words = [".unw", ".exp", "pan", "unreach", "ass"].into_iter().zip([
-        "rap()", "ect(", "ic!(", "able!(", "ert!(",
-    ]);
+    let words = [".unw", ".exp", "pan", "unreach", "ass"]
+        .into_iter()
+        .zip(["rap()", "ect(", "ic!(", "able!(", "ert!("]);
     let words: Vec<String> = words.map(|(a, b)| format!("{a}{b}")).collect();
     let files: Vec<Source> = with_ending(".rs")
         .into_iter()
@@ -171,9 +173,9 @@ fn every_reason_is_spelled_once() {
     let stray = |_: &Source, line: &str| {
         let code = line.split("//").next().unwrap_or_default();
         // One-word reasons are ordinary words; those with a hyphen are nothing but reasons.
-        Reason::ALL.iter().any(|reason| {
-            reason.as_str().contains('-') && code.contains(&format!("\"{reason}\""))
-        })
+        Reason::ALL
+            .iter()
+            .any(|reason| reason.as_str().contains('-') && code.contains(&format!("\"{reason}\"")))
     };
     none(&lines(&files, stray), "take the text from policy::reason::Reason");
 }
@@ -186,7 +188,8 @@ fn paths_in_documents_exist() {
         // Every second piece between backticks is code.
         for code in document.text.split('`').skip(1).step_by(2) {
             let top = code.split('/').next().unwrap_or_default();
-            let rooms = ["policy", "plugin", "gateway", "host-sim", "lua", "envoy", "tests", "docs"];
+            let rooms =
+                ["policy", "plugin", "gateway", "host-sim", "lua", "envoy", "tests", "docs"];
             let is_path = rooms.contains(&top)
                 && code.contains('/')
                 && code.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
@@ -216,9 +219,25 @@ fn every_script_lists_its_keys_arguments_and_returns() {
 #[test]
 fn nothing_new_at_the_top() {
     let allowed = [
-        "Cargo.toml", "Cargo.lock", "plugin", "host-sim", "envoy", "lua", "tests", "policy",
-        "gateway", "docs", "Makefile", "README.md", "CHANGELOG.md", "LICENSE",
-        "rust-toolchain.toml", "clippy.toml", "rustfmt.toml", "deny.toml", "target",
+        "Cargo.toml",
+        "Cargo.lock",
+        "plugin",
+        "host-sim",
+        "envoy",
+        "lua",
+        "tests",
+        "policy",
+        "gateway",
+        "docs",
+        "Makefile",
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "rust-toolchain.toml",
+        "clippy.toml",
+        "rustfmt.toml",
+        "deny.toml",
+        "target",
     ];
     let new: Vec<String> = fs::read_dir(parts::root())
         .expect("the checkout")

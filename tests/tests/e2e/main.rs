@@ -4,3 +4,4 @@
 mod callout_faults;
 mod configuration;
 mod hostile_input;
+mod stack;

@@ -1,0 +1,250 @@
+//! The whole stack: real Envoy, the real gateway, a real Redis, and what happens when one of them
+//! is not itself. Deadlines are wider than the defaults where a test is not about time.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use tidegate_tests::client::{self, Answer};
+use tidegate_tests::envoy::{Envoy, Options};
+use tidegate_tests::eventually;
+use tidegate_tests::faults::{Fault, Relay, Target};
+use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::redis::Redis;
+use tidegate_tests::upstream::Upstream;
+
+const BACK_WITHIN: Duration = Duration::from_secs(15);
+const ROOMY: [&str; 4] = ["--deadline", "1s", "--pool-wait", "500ms"];
+
+const FIVE: &str = r#"{
+  "version": 1,
+  "gateway": {"cluster": "tidegate", "timeout": "2s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "policies": [
+    {"name": "api", "match": {"path": "/api/**"},
+     "rate_limits": [{"name": "per-client", "by": "ip", "limit": 5, "per": "hour"},
+                     {"name": "per-key", "by": {"header": "x-key"}, "limit": 3, "per": "hour"}]}
+  ]
+}"#;
+
+struct Stack {
+    redis: Redis,
+    relay: Relay,
+    gateway: Gateway,
+    upstream: Upstream,
+    envoy: Envoy,
+}
+
+async fn stack(config: &str, flags: &[&str]) -> Stack {
+    let redis = Redis::start().await;
+    let relay = Relay::start(Target::Unix(redis.socket())).await;
+    let url = format!("redis://{}", relay.addr);
+    let gateway = Gateway::start(&gateway::Options::redis(&url).flags(flags)).await;
+    let upstream = Upstream::start().await;
+    let options = Options { concurrency: 2, ..Options::new(gateway.addr, upstream.addr) };
+    let envoy = Envoy::start(&options.config(config)).await;
+    Stack { redis, relay, gateway, upstream, envoy }
+}
+
+impl Stack {
+    async fn get(&self, client: u8, key: &str) -> Answer {
+        let from = IpAddr::V4(Ipv4Addr::new(127, 0, 1, client));
+        let key = format!("x-key: {key}\r\n");
+        client::get_from(self.envoy.addr, Some(from), "/api/x", &key).await
+    }
+
+    /// Each client of its own, so that no limit is in the way.
+    async fn comes_back(&self, client: u8) {
+        let mut turn = 0;
+        eventually(BACK_WITHIN, "decisions are back", async || {
+            turn += 1;
+            let answer = self.get(client, &format!("back-{client}-{turn}")).await;
+            if [200, 429].contains(&answer.status) { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+
+    async fn unavailable(&self, reason: &str) -> u64 {
+        self.envoy.metric(&format!("tidegate_unavailable_total{{reason=\"{reason}\"}}")).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_admits_exactly_what_it_says_and_a_denial_costs_nothing() {
+    let stack = stack(FIVE, &ROOMY).await;
+    stack.comes_back(200).await;
+    let before = stack.upstream.seen();
+    // Two workers, many connections at once, one client: five pass, whoever comes first.
+    let keys: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
+    let answers = futures(keys.iter().map(|key| stack.get(1, key))).await;
+    let admitted = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!(admitted, 5, "{answers:?}");
+    assert_eq!(stack.upstream.seen() - before, 5, "counted where it counts");
+    let denied = answers.iter().find(|answer| answer.status == 429).expect("35 of them");
+    assert_eq!(denied.json()["violated-policies"], serde_json::json!(["api.per-client"]));
+    let seconds: u64 = denied.header("retry-after").and_then(|v| v.parse().ok()).expect("seconds");
+    assert!(
+        (700..=800).contains(&seconds),
+        "one more in 12 minutes, up to a tenth later: {seconds}"
+    );
+
+    // The other limit of a denied request was not charged: its key still has all three.
+    for _ in 0..3 {
+        assert_eq!(stack.get(2, "shared").await.status, 200);
+    }
+    assert_eq!(stack.get(3, "shared").await.status, 429);
+    // And the client that was denied by it was not charged either: all five of its own are left.
+    for turn in 0..5 {
+        assert_eq!(stack.get(3, &format!("own-{turn}")).await.status, 200);
+    }
+    eventually(BACK_WITHIN, "the access log names the limit", async || {
+        let output = stack.envoy.output();
+        let details = "429 tidegate:quota-exceeded:api.per-client";
+        if output.contains(details) { Ok(()) } else { Err(output) }
+    })
+    .await;
+}
+
+async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = all.map(Box::pin).collect();
+    let mut done: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        for (future, slot) in waiting.iter_mut().zip(&mut done) {
+            if slot.is_none()
+                && let std::task::Poll::Ready(output) = future.as_mut().poll(context)
+            {
+                *slot = Some(output);
+            }
+        }
+        if done.iter().all(Option::is_some) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_gone_flushed_of_scripts_and_restarted_comes_back_by_itself() {
+    let mut stack = stack(FIVE, &ROOMY).await;
+    stack.comes_back(1).await;
+    let reply = stack.redis.command(&["SCRIPT", "FLUSH"]).await;
+    assert!(reply.starts_with("+OK"), "{reply}");
+    assert_eq!(stack.get(2, "flushed").await.status, 200, "the script is loaded again at once");
+
+    stack.redis.process().kill();
+    let answer = stack.get(3, "gone").await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.header("x-tidegate-reply"), Some("policy-store-unavailable"));
+    assert!(!answer.body.contains("redis"), "nothing of the inside: {answer:?}");
+    let ready = client::get(stack.gateway.admin, "/readyz").await;
+    assert_eq!(ready.status, 200, "a gateway without its store stays in service: {ready:?}");
+    eventually(BACK_WITHIN, "readiness says degraded", async || {
+        let ready = client::get(stack.gateway.admin, "/readyz").await;
+        if ready.body.contains("degraded") { Ok(()) } else { Err(ready) }
+    })
+    .await;
+
+    stack.redis.restart().await;
+    stack.comes_back(4).await;
+    eventually(BACK_WITHIN, "readiness says ok", async || {
+        let ready = client::get(stack.gateway.admin, "/readyz").await;
+        if ready.body.contains("\"ok\"") { Ok(()) } else { Err(ready) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_stopped_or_slow_or_cut_is_told_in_time_and_named() {
+    let mut stack = stack(FIVE, &["--deadline", "200ms", "--pool-wait", "100ms"]).await;
+    stack.comes_back(1).await;
+
+    stack.redis.process().signal(libc::SIGSTOP);
+    assert_eq!(stack.get(2, "stopped").await.status, 503);
+    assert!(stack.unavailable("store-timeout").await > 0, "{}", stack.envoy.metrics().await);
+    stack.redis.process().signal(libc::SIGCONT);
+    stack.comes_back(3).await;
+
+    let before = stack.unavailable("store-timeout").await;
+    stack.relay.set(Fault::Delay(Duration::from_millis(600)));
+    assert_eq!(stack.get(4, "slow").await.status, 503);
+    assert!(stack.unavailable("store-timeout").await > before);
+    stack.relay.set(Fault::None);
+    stack.comes_back(5).await;
+
+    for fault in [Fault::Cut, Fault::Garbage] {
+        stack.relay.set(fault);
+        eventually(BACK_WITHIN, "the fault is met", async || {
+            let answer = stack.get(6, "fault").await;
+            if answer.status == 503 { Ok(()) } else { Err(answer) }
+        })
+        .await;
+        stack.relay.set(Fault::None);
+        stack.comes_back(7).await;
+    }
+    let output = stack.gateway.output();
+    assert!(!output.contains("panicked"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_is_not_let_in_is_refused_with_its_reason() {
+    let upstream = Upstream::start().await;
+    let mut options = gateway::Options::memory().flags(&["--region", "eu-west1"]);
+    options.flags.extend(ROOMY.map(str::to_owned));
+    let gateway = Gateway::start(&options).await;
+    let base = Options::new(gateway.addr, upstream.addr).config(FIVE);
+    let short = FIVE.replace("\"2s\"", "\"900ms\"");
+    let cases = [
+        (Options { token: Some("wrong".to_owned()), ..base.clone() }, "unauthorized"),
+        (Options { region: Some("us-east1".to_owned()), ..base.clone() }, "region-mismatch"),
+        (base.clone().config(&short), "deadline-order"),
+    ];
+    for (options, reason) in cases {
+        let envoy = Envoy::start(&options).await;
+        let answer = client::get_from(envoy.addr, None, "/api/x", "x-key: k\r\n").await;
+        assert_eq!(answer.status, 503, "{reason}: {answer:?}");
+        let counted =
+            envoy.metric(&format!("tidegate_unavailable_total{{reason=\"{reason}\"}}")).await;
+        assert_eq!(counted, 1, "{reason}: {}", envoy.metrics().await);
+    }
+    let output = gateway.output();
+    assert!(
+        output.contains("us-east1") && output.contains("eu-west1"),
+        "both regions are named: {output}"
+    );
+
+    let envoy = Envoy::start(&Options { region: Some("eu-west1".to_owned()), ..base }).await;
+    let answer = client::get_from(envoy.addr, None, "/api/x", "x-key: k\r\n").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// A gateway that ends by SIGTERM lets what is under way finish, and the next one takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_drains_on_sigterm() {
+    let flags = ["--deadline", "1800ms", "--pool-wait", "100ms", "--redis-response-timeout", "5s"];
+    let mut stack = stack(FIVE, &flags).await;
+    stack.comes_back(1).await;
+    stack.relay.set(Fault::Delay(Duration::from_millis(400)));
+    let (answer, ()) = {
+        let asking = stack.get(2, "draining");
+        let gateway = &stack.gateway;
+        let ending = async {
+            eventually(BACK_WITHIN, "the decision is under way", async || {
+                let metrics = gateway.admin("/metrics").await.body;
+                let busy = metrics
+                    .lines()
+                    .any(|l| l.starts_with("tidegate_gateway_in_flight ") && !l.ends_with(" 0"));
+                if busy { Ok(()) } else { Err(metrics) }
+            })
+            .await;
+            gateway.signal(libc::SIGTERM);
+        };
+        tokio::join!(asking, ending)
+    };
+    assert_eq!(answer.status, 200, "what was under way is finished: {answer:?}");
+    let status = eventually(BACK_WITHIN, "the gateway ends", async || {
+        stack.gateway.process().ended().ok_or("still there")
+    })
+    .await;
+    assert_eq!(status.code(), Some(0), "{}", stack.gateway.output());
+}
