@@ -1,5 +1,5 @@
 -- rl_check: GCRA over one or more limits, all or nothing, one atomic step.
--- Twin: policy/src/gcra.rs. Same doubles, same order of operations; tests/tests/differential.rs compares them.
+-- Twin: policy/src/gcra.rs. Same doubles, same order of operations; gateway/tests/differential.rs compares them.
 --
 -- KEYS  1..n   one string per limit: its theoretical arrival time (TAT) in µs since 2024-01-01
 -- ARGV  1      now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)
@@ -24,7 +24,6 @@ else
   now = tonumber(ARGV[1]) - EPOCH_US
 end
 
-local stored = redis.call('MGET', unpack(KEYS))
 local rows, allowed = {}, 1
 for i = 1, #KEYS do
   local a = 4 * i - 2
@@ -33,8 +32,10 @@ for i = 1, #KEYS do
   local cost = tonumber(ARGV[a + 3])
   local horizon = now + span
   local tat = now
-  if stored[i] then
-    tat = tonumber(stored[i])
+  -- Not MGET: it reads a key of another type as absent, and SET would then overwrite it in silence.
+  local stored = redis.call('GET', KEYS[i])
+  if stored then
+    tat = tonumber(stored)
     if tat == nil or tat ~= tat then
       return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no arrival time')
     end

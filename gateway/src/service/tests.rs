@@ -1,1 +1,407 @@
-//! x
+//! The service with a scripted store, on paused time.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::metrics::{Metrics, ReasonLabel};
+use crate::store::Call;
+use tidegate_policy::audit::{AuditEvent, AuditSink};
+use tidegate_policy::gcra::EPOCH_US;
+use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
+use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What the store does with its calls.
+#[derive(Clone)]
+enum Script {
+    /// Each charge with a cost of at most this is admitted.
+    AdmitUpTo(u32),
+    Fail(StoreFailure),
+    FailShadow(StoreFailure),
+    /// Hangs until the gate opens.
+    Hang(watch::Receiver<bool>),
+    After(Duration),
+    Misbehave,
+}
+
+struct FakeStore {
+    script: Mutex<Script>,
+    calls: AtomicUsize,
+    /// Limit ids and costs of each call.
+    seen: Mutex<Vec<Vec<(String, u32)>>>,
+}
+
+impl FakeStore {
+    fn seen(&self) -> Vec<Vec<(String, u32)>> {
+        self.seen.lock().expect("unpoisoned").clone()
+    }
+}
+
+impl Store for FakeStore {
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+
+    fn describe(&self) -> String {
+        String::new()
+    }
+
+    fn rate_check(&self, _scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {
+        let before = self.calls.fetch_add(1, Ordering::SeqCst);
+        let ids = charges.iter().map(|charge| (charge.limit_id.to_owned(), charge.cost));
+        self.seen.lock().expect("unpoisoned").push(ids.collect());
+        let costs: Vec<u32> = charges.iter().map(|charge| charge.cost).collect();
+        let script = self.script.lock().expect("unpoisoned").clone();
+        Box::pin(async move {
+            match script {
+                Script::AdmitUpTo(max) => Ok(answer(&costs, max)),
+                Script::Fail(failure) => Err(failure),
+                Script::FailShadow(failure) if before % 2 == 1 => Err(failure),
+                Script::FailShadow(_) => Ok(answer(&costs, u32::MAX)),
+                Script::Hang(mut gate) => {
+                    gate.wait_for(|open| *open).await.expect("the test holds the gate");
+                    Ok(answer(&costs, u32::MAX))
+                }
+                Script::After(delay) => {
+                    let never = std::future::pending::<()>();
+                    tokio::time::timeout(delay, never).await.expect_err("pending");
+                    Ok(answer(&costs, u32::MAX))
+                }
+                Script::Misbehave => Ok(answer(&[], u32::MAX)),
+            }
+        })
+    }
+
+    fn probe(&self) -> Call<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+fn answer(costs: &[u32], max: u32) -> Checked {
+    let allowed = costs.iter().all(|&cost| cost <= max);
+    let reading = |&cost: &u32| Reading {
+        remaining: u64::from(cost),
+        next_us: 1,
+        reset_us: 2,
+        retry: if cost <= max { Retry::Fits } else { Retry::AfterUs(7) },
+    };
+    Checked { allowed, readings: costs.iter().map(reading).collect() }
+}
+
+#[derive(Default)]
+struct Recorder(Mutex<Vec<AuditEvent>>);
+
+impl AuditSink for Recorder {
+    fn record(&self, event: AuditEvent) {
+        self.0.lock().expect("unpoisoned").push(event);
+    }
+}
+
+struct Bench {
+    service: Arc<Service>,
+    store: Arc<FakeStore>,
+    metrics: SharedMetrics,
+    audit: Arc<Recorder>,
+}
+
+const POOL_WAIT: Duration = Duration::from_millis(15);
+const DEADLINE: Duration = Duration::from_millis(30);
+
+fn bench(script: Script) -> Bench {
+    bench_with(script, |_| {})
+}
+
+fn bench_with(script: Script, change: impl FnOnce(&mut ServiceSettings)) -> Bench {
+    let mut settings = ServiceSettings {
+        region: Region::new("here").expect("a region"),
+        region_configured: true,
+        environment: Environment::default(),
+        admission: AdmissionSettings {
+            max_in_flight: 100,
+            pool_wait: POOL_WAIT,
+            deadline: DEADLINE,
+        },
+    };
+    change(&mut settings);
+    let store = Arc::new(FakeStore {
+        script: Mutex::new(script),
+        calls: AtomicUsize::new(0),
+        seen: Mutex::default(),
+    });
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(EPOCH_US));
+    let metrics = Arc::new(Metrics::new());
+    let audit = Arc::new(Recorder::default());
+    let sink: crate::audit::SharedSink = audit.clone();
+    let auditor = Arc::new(Auditor::new(sink, Arc::clone(&clock), settings.region.clone(), 1));
+    let shared: Arc<dyn Store> = store.clone();
+    let service =
+        Service::new(settings, Stores::single(shared), clock, Arc::clone(&metrics), auditor);
+    Bench { service: Arc::new(service), store, metrics, audit }
+}
+
+fn limit(id: &str, cost: u32, shadow: bool) -> LimitCall {
+    LimitCall {
+        id: id.to_owned(),
+        subject: Subject { kind: SubjectKind::Ip, name: SubjectName::from_bytes(b"192.0.2.1") },
+        limit: 5,
+        period_us: 60_000_000,
+        burst: 5,
+        cost,
+        shadow,
+    }
+}
+
+fn question(limits: Vec<LimitCall>) -> DecideRequest {
+    DecideRequest {
+        v: VERSION,
+        id: DecisionId::new(9),
+        scope: CallerScope {
+            region: None,
+            environment: Environment::default(),
+            tenant: Tenant::None,
+            key_format: KeyFormat::V1,
+        },
+        timeout_ms: 45,
+        traceparent: None,
+        request_id: None,
+        limits,
+    }
+}
+
+fn ask(
+    bench: &Bench,
+    question: &DecideRequest,
+) -> impl Future<Output = Result<DecideReply, Refused>> + Send + 'static {
+    let bytes = tidegate_policy::wire::encode(question);
+    let service = Arc::clone(&bench.service);
+    async move { service.decide(&bytes).await }
+}
+
+fn one() -> DecideRequest {
+    question(vec![limit("p.one", 1, false)])
+}
+
+fn reason(decided: &Result<DecideReply, Refused>) -> Option<Reason> {
+    decided.as_ref().err().map(|refused| refused.reason)
+}
+
+#[tokio::test(start_paused = true)]
+async fn enforced_and_shadow_limits_are_two_calls_merged_in_the_messages_order() {
+    let bench = bench(Script::AdmitUpTo(3));
+    let limits = vec![
+        limit("p.shadow", 4, true),
+        limit("p.one", 1, false),
+        limit("p.other-shadow", 2, true),
+        limit("p.two", 3, false),
+    ];
+    let reply = ask(&bench, &question(limits)).await.expect("a verdict");
+    assert_eq!(reply.verdict, Verdict::Allow, "a shadow limit never denies");
+    let seen: Vec<_> =
+        reply.limits.iter().map(|l| (l.id.as_str(), l.allowed, l.remaining)).collect();
+    let expected = [
+        ("p.shadow", false, 4),
+        ("p.one", true, 1),
+        ("p.other-shadow", true, 2),
+        ("p.two", true, 3),
+    ];
+    assert_eq!(seen, expected);
+    let calls = bench.store.seen();
+    let ids: Vec<Vec<&str>> =
+        calls.iter().map(|call| call.iter().map(|(id, _)| id.as_str()).collect()).collect();
+    assert_eq!(ids, [["p.one", "p.two"], ["p.shadow", "p.other-shadow"]]);
+    assert!(bench.audit.0.lock().expect("unpoisoned").is_empty(), "nothing to audit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_request_only_looks_at_shadow_limits_and_is_audited() {
+    let bench = bench(Script::AdmitUpTo(3));
+    let limits = vec![limit("p.one", 4, false), limit("p.shadow", 2, true)];
+    let reply = ask(&bench, &question(limits)).await.expect("a verdict");
+    assert_eq!(reply.verdict, Verdict::Deny);
+    let first = reply.limits.first().expect("two limits");
+    assert_eq!((first.allowed, first.retry_us), (false, Some(7)));
+    let calls = bench.store.seen();
+    assert_eq!(calls.last(), Some(&vec![("p.shadow".to_owned(), 0)]), "nothing is charged");
+    let events = bench.audit.0.lock().expect("unpoisoned");
+    let event = events.first().expect("one event");
+    assert_eq!((event.action, event.outcome.as_str()), (Action::Deny, "quota-exceeded"));
+    assert_eq!((event.detail.as_str(), &event.id), ("p.one", &DecisionId::new(9).to_string()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_limit_that_fails_is_no_reason_to_deny() {
+    let bench = bench(Script::FailShadow(StoreFailure::Timeout));
+    let limits = vec![limit("p.one", 1, false), limit("p.shadow", 2, true)];
+    let reply = ask(&bench, &question(limits)).await.expect("a verdict");
+    assert_eq!(reply.verdict, Verdict::Allow);
+    let shadow = reply.limits.last().expect("two limits");
+    assert_eq!((shadow.allowed, shadow.remaining), (true, 5), "as an untouched bucket");
+    assert_eq!(bench.metrics.shadow_failures.get(), 1);
+
+    let alone = bench_with(Script::Fail(StoreFailure::Timeout), |_| {});
+    let decided = ask(&alone, &question(vec![limit("p.shadow", 2, true)])).await;
+    assert_eq!(reason(&decided), Some(Reason::StoreTimeout), "alone there is no verdict");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_that_does_not_fit_is_refused_with_both_values() {
+    let elsewhere = |q: &mut DecideRequest| q.scope.region = Region::new("there").ok();
+    let staging =
+        |q: &mut DecideRequest| q.scope.environment = Environment::new("staging").expect("sound");
+    let hasty = |q: &mut DecideRequest| q.timeout_ms = 30;
+    let twice = |q: &mut DecideRequest| q.limits.push(limit("p.one", 1, true));
+    type Change = fn(&mut DecideRequest);
+    let rows: [(Change, Reason, &[&str]); 4] = [
+        (elsewhere, Reason::RegionMismatch, &["there", "here"]),
+        (staging, Reason::RegionMismatch, &["staging", "default"]),
+        (hasty, Reason::DeadlineOrder, &["30 ms", "30ms", "gateway.timeout", "--deadline"]),
+        (twice, Reason::BadMessage, &["p.one"]),
+    ];
+    for (change, expected, parts) in rows {
+        let bench = bench(Script::AdmitUpTo(9));
+        let mut question = one();
+        change(&mut question);
+        let refused = ask(&bench, &question).await.expect_err("refused");
+        assert_eq!(refused.reason, expected);
+        for part in parts {
+            assert!(refused.detail.contains(part), "{part} in {}", refused.detail);
+        }
+        assert_eq!(bench.store.calls.load(Ordering::SeqCst), 0, "{expected}: nothing was asked");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_is_compared_only_if_both_sides_have_one() {
+    let mut elsewhere = one();
+    elsewhere.scope.region = Region::new("there").ok();
+    let unconfigured = bench_with(Script::AdmitUpTo(9), |settings| {
+        settings.region = Region::fallback();
+        settings.region_configured = false;
+    });
+    assert!(ask(&unconfigured, &elsewhere).await.is_ok());
+    assert!(ask(&bench(Script::AdmitUpTo(9)), &one()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_store_is_named_by_reason_and_shows_nothing_of_itself() {
+    let inside = "redis://10.0.0.7:6379: connection reset".to_owned();
+    let rows = [
+        (StoreFailure::Unreachable(inside.clone()), Reason::StoreUnavailable),
+        (StoreFailure::Timeout, Reason::StoreTimeout),
+        (StoreFailure::Refused(inside.clone()), Reason::StoreError),
+        (StoreFailure::Garbled(inside), Reason::StoreError),
+        (StoreFailure::Full(7), Reason::StoreError),
+    ];
+    for (failure, expected) in rows {
+        let bench = bench(Script::Fail(failure));
+        let refused = ask(&bench, &one()).await.expect_err("no verdict");
+        assert_eq!(refused.reason, expected);
+        assert!(!refused.detail.contains("10.0.0.7"), "{}", refused.detail);
+        assert_eq!(refused.id, Some(DecisionId::new(9)));
+    }
+    let decided = ask(&bench(Script::Misbehave), &one()).await;
+    assert_eq!(reason(&decided), Some(Reason::StoreError), "readings of other limits");
+}
+
+/// 01-product A5: with all places held by a stuck store, everybody else is told so after the pool
+/// wait, and nobody else reaches the store, not even after the first callers have given up.
+#[tokio::test(start_paused = true)]
+async fn a_stuck_store_holds_no_more_than_the_bound() {
+    let (gate, closed) = watch::channel(false);
+    let bench = bench(Script::Hang(closed));
+    let start = Instant::now();
+    let stuck: Vec<_> = (0..100).map(|_| tokio::spawn(ask(&bench, &one()))).collect();
+    tokio::task::yield_now().await;
+    let more: Vec<_> = (0..50).map(|_| tokio::spawn(ask(&bench, &one()))).collect();
+    for call in more {
+        let decided = call.await.expect("no panic");
+        assert_eq!(reason(&decided), Some(Reason::ServiceOverloaded));
+        assert_eq!(start.elapsed().as_millis(), POOL_WAIT.as_millis());
+    }
+    for call in stuck {
+        let decided = call.await.expect("no panic");
+        assert_eq!(reason(&decided), Some(Reason::StoreTimeout));
+        assert_eq!(start.elapsed().as_millis(), DEADLINE.as_millis());
+    }
+    assert_eq!(bench.metrics.in_flight.get(), 100, "the calls are still out");
+    let late = ask(&bench, &one()).await;
+    assert_eq!(reason(&late), Some(Reason::ServiceOverloaded));
+    assert_eq!(bench.store.calls.load(Ordering::SeqCst), 100);
+    assert_eq!(bench.metrics.acquire_timeouts.get(), 51);
+    assert_eq!(bench.metrics.outlived.get(), 100);
+    let overloads = bench.audit.0.lock().expect("unpoisoned").len();
+    assert_eq!(overloads, 51, "every overload is an event; the sink thins them out");
+
+    gate.send(true).expect("calls wait");
+    assert!(ask(&bench, &one()).await.is_ok(), "places come back when the calls end");
+    while bench.metrics.in_flight.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.metrics.waiting.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_place_counts_towards_the_deadline() {
+    let slow = Script::After(Duration::from_millis(25));
+    let bench = bench_with(slow, |settings| settings.admission.max_in_flight = 1);
+    // Leaves its place at 10 ms, when its own caller has long been told.
+    *bench.store.script.lock().expect("unpoisoned") = Script::After(Duration::from_millis(10));
+    let first = tokio::spawn(ask(&bench, &one()));
+    tokio::task::yield_now().await;
+    *bench.store.script.lock().expect("unpoisoned") = Script::After(Duration::from_millis(25));
+    let start = Instant::now();
+    let second = ask(&bench, &one()).await;
+    assert_eq!(reason(&second), Some(Reason::StoreTimeout));
+    assert_eq!(start.elapsed().as_millis(), DEADLINE.as_millis(), "10 ms of waiting included");
+    assert!(first.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_keeps_its_place_until_its_call_has_ended() {
+    let (gate, closed) = watch::channel(false);
+    let bench = bench(Script::Hang(closed));
+    let call = tokio::spawn(ask(&bench, &one()));
+    tokio::task::yield_now().await;
+    call.abort();
+    assert!(call.await.expect_err("aborted").is_cancelled());
+    assert_eq!(bench.metrics.in_flight.get(), 1);
+    gate.send(true).expect("the call waits");
+    while bench.metrics.in_flight.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_the_queue_takes_nothing() {
+    let (_gate, closed) = watch::channel(false);
+    let bench = bench_with(Script::Hang(closed), |settings| settings.admission.max_in_flight = 1);
+    let holder = tokio::spawn(ask(&bench, &one()));
+    tokio::task::yield_now().await;
+    let waiter = tokio::spawn(ask(&bench, &one()));
+    tokio::task::yield_now().await;
+    assert_eq!(bench.metrics.waiting.get(), 1);
+    waiter.abort();
+    assert!(waiter.await.expect_err("aborted").is_cancelled());
+    assert_eq!((bench.metrics.waiting.get(), bench.metrics.in_flight.get()), (0, 1));
+    assert_eq!(reason(&holder.await.expect("no panic")), Some(Reason::StoreTimeout));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_message_is_refused_before_anything_else() {
+    let bench = bench(Script::AdmitUpTo(9));
+    let rows: [(&[u8], Reason); 4] = [
+        (b"", Reason::BadMessage),
+        (b"\xff\xfe", Reason::BadMessage),
+        (b"{\"v\":2}", Reason::UnsupportedVersion),
+        (b"{\"v\":1}", Reason::BadMessage),
+    ];
+    for (bytes, expected) in rows {
+        let decided = bench.service.decide(bytes).await;
+        assert_eq!(reason(&decided), Some(expected), "{bytes:?}");
+    }
+    let label = ReasonLabel { reason: "bad-message" };
+    assert_eq!(bench.metrics.refusals.get_or_create(&label).get(), 0, "the http room counts");
+}

@@ -1,0 +1,208 @@
+//! Owns how these tests start a gateway and talk to it.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tidegate_gateway::store::{Call, Charge, Checked, Store, StoreFailure, Stores};
+use tidegate_gateway::{Environment, Gateway, Running, Settings, World};
+use tidegate_policy::gcra::{Reading, Retry};
+use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
+use tidegate_policy::scope::{CallerScope, KeyFormat, Scope, Tenant};
+use tidegate_policy::wire::{
+    DECIDE_PATH, DecideReply, DecideRequest, DecisionId, LimitCall, MARK_HEADER, MARK_VALUE,
+    Refusal, VERSION, encode,
+};
+use tokio::sync::watch;
+
+pub const TOKEN: &str = "the-filters-token";
+pub const VIEWER: &str = "the-viewers-token";
+
+/// Which protocol a caller speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    Http1,
+    Http2,
+}
+
+pub const BOTH: [Speaks; 2] = [Speaks::Http1, Speaks::Http2];
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn marked(&self) -> bool {
+        self.headers.get(MARK_HEADER).is_some_and(|value| value == MARK_VALUE)
+    }
+
+    pub fn verdict(&self) -> DecideReply {
+        DecideReply::decode(&self.body, DecisionId::new(9))
+            .unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub fn reason(&self) -> String {
+        Refusal::decode(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}")).reason
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// A caller with connections of its own.
+#[derive(Clone)]
+pub struct Caller(Client<HttpConnector, Full<Bytes>>);
+
+impl Caller {
+    pub fn new(speaks: Speaks) -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        Self(builder.http2_only(speaks == Speaks::Http2).build_http())
+    }
+
+    pub async fn try_send(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+        let answer = self.0.request(request).await.map_err(|error| format!("{error:?}"))?;
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        self.try_send(request).await.expect("an answer")
+    }
+
+    pub async fn decide(&self, to: SocketAddr, question: &DecideRequest) -> Answer {
+        self.send(decide(to, question)).await
+    }
+
+    pub async fn get(&self, to: SocketAddr, path: &str, token: Option<&str>) -> Answer {
+        self.send(request(to, Method::GET, path, token, Bytes::new())).await
+    }
+}
+
+pub fn request(
+    to: SocketAddr,
+    method: Method,
+    path: &str,
+    token: Option<&str>,
+    body: impl Into<Bytes>,
+) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body.into()));
+    *request.method_mut() = method;
+    *request.uri_mut() = format!("http://{to}{path}").parse().expect("a URI");
+    if let Some(token) = token {
+        let value = format!("Bearer {token}").parse().expect("a header");
+        request.headers_mut().insert("authorization", value);
+    }
+    request
+}
+
+pub fn decide(to: SocketAddr, question: &DecideRequest) -> Request<Full<Bytes>> {
+    request(to, Method::POST, DECIDE_PATH, Some(TOKEN), encode(question))
+}
+
+/// One limit of five per minute for `client`.
+pub fn question(client: &str) -> DecideRequest {
+    let subject =
+        Subject { kind: SubjectKind::Ip, name: SubjectName::from_bytes(client.as_bytes()) };
+    DecideRequest {
+        v: VERSION,
+        id: DecisionId::new(9),
+        scope: CallerScope {
+            region: None,
+            environment: tidegate_policy::scope::Environment::default(),
+            tenant: Tenant::None,
+            key_format: KeyFormat::V1,
+        },
+        timeout_ms: 45,
+        traceparent: None,
+        request_id: None,
+        limits: vec![LimitCall {
+            id: "p.one".to_owned(),
+            subject,
+            limit: 5,
+            period_us: 60_000_000,
+            burst: 5,
+            cost: 1,
+            shadow: false,
+        }],
+    }
+}
+
+/// Settings on ports of the system's choice, with both tokens set.
+pub fn settings(flags: &str) -> Settings {
+    let environment = Environment::from([
+        ("TIDEGATE_TOKEN", TOKEN),
+        ("TIDEGATE_ADMIN_TOKENS", "ann:viewer:the-viewers-token;bo:admin:the-admins-token"),
+    ]);
+    settings_with(flags, &environment)
+}
+
+pub fn settings_with(flags: &str, environment: &Environment) -> Settings {
+    let ports = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let arguments = ["tidegate-gateway", "serve"].into_iter().chain(ports);
+    Settings::parse(arguments.chain(flags.split_whitespace()), environment).expect("sound settings")
+}
+
+pub async fn start(settings: Settings) -> Running {
+    let world = World::from_settings(&settings).expect("a world");
+    Gateway::start(settings, world).await.expect("a gateway")
+}
+
+pub async fn start_around(settings: Settings, store: Arc<dyn Store>) -> Running {
+    let world = World::from_settings(&settings).expect("a world");
+    Gateway::start(settings, world.with_stores(Stores::single(store))).await.expect("a gateway")
+}
+
+/// A store whose calls wait for a gate, or panic.
+pub struct GatedStore {
+    pub gate: watch::Sender<bool>,
+    pub calls: AtomicUsize,
+    pub panics: bool,
+}
+
+impl GatedStore {
+    pub fn new(panics: bool) -> Arc<Self> {
+        Arc::new(Self { gate: watch::channel(false).0, calls: AtomicUsize::new(0), panics })
+    }
+}
+
+impl Store for GatedStore {
+    fn kind(&self) -> &'static str {
+        "gated"
+    }
+
+    fn describe(&self) -> String {
+        String::new()
+    }
+
+    fn rate_check(&self, _scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let reading = Reading { remaining: 1, next_us: 0, reset_us: 0, retry: Retry::Fits };
+        let checked = Checked { allowed: true, readings: vec![reading; charges.len()] };
+        let (mut gate, panics) = (self.gate.subscribe(), self.panics);
+        let call: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
+            assert!(!panics, "the store was told to panic");
+            match gate.wait_for(|open| *open).await {
+                Ok(_open) => Ok(checked),
+                Err(_gone) => Err(StoreFailure::Timeout),
+            }
+        });
+        call
+    }
+
+    fn probe(&self) -> Call<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}

@@ -1,0 +1,212 @@
+//! Redis that is away, comes back, forgets its scripts, stands still, or holds something else.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tidegate_gateway::Running;
+use tidegate_policy::wire::{DecideRequest, Verdict};
+
+use crate::bench::{Answer, Caller, Speaks, VIEWER, question, settings, start};
+use crate::eventually::eventually;
+use crate::real::Redis;
+
+/// Generous for a machine that is busy elsewhere; the deadlines proper are the service's tests.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Long enough that a slow machine does not turn a verdict into a timeout.
+const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s";
+
+fn patient(client: &str) -> DecideRequest {
+    DecideRequest { timeout_ms: 5_000, ..question(client) }
+}
+
+async fn start_on(redis: &Redis, flags: &str) -> Running {
+    start(settings(&format!("--redis-url {} {flags}", redis.url()))).await
+}
+
+async fn readyz(gateway: &Running, expected: &str) {
+    let caller = Caller::new(Speaks::Http1);
+    eventually(PATIENCE, expected, async || {
+        let text = caller.get(gateway.admin_addr, "/readyz", None).await.text();
+        if text.contains(expected) { Ok(()) } else { Err(text) }
+    })
+    .await;
+}
+
+/// A verdict, within the time that a recovery may take.
+async fn decides(gateway: &Running, caller: &Caller, client: &str) -> Answer {
+    eventually(PATIENCE, "a verdict", async || {
+        let answer = caller.decide(gateway.data_addr, &patient(client)).await;
+        if answer.status == 200 { Ok(answer) } else { Err(answer.text()) }
+    })
+    .await
+}
+
+async fn metric(gateway: &Running, name: &str) -> f64 {
+    let caller = Caller::new(Speaks::Http1);
+    let text = caller.get(gateway.admin_addr, "/metrics", Some(VIEWER)).await.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.trim().parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+}
+
+fn signal(redis: &Redis, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(redis.pid()).expect("a pid")).expect("not 0");
+    kill_process(pid, signal).expect("our own child");
+}
+
+#[tokio::test]
+async fn two_gateways_share_what_lies_in_redis_and_regions_do_not() {
+    let redis = Redis::start().await;
+    let one = start_on(&redis, &format!("{CALM} --region here")).await;
+    let other = start_on(&redis, &format!("{CALM} --region here")).await;
+    let elsewhere = start_on(&redis, &format!("{CALM} --region there")).await;
+    let caller = Caller::new(Speaks::Http2);
+    for gateway in [&one, &other, &one, &other, &one] {
+        let reply = decides(gateway, &caller, "203.0.113.1").await.verdict();
+        assert_eq!(reply.verdict, Verdict::Allow);
+    }
+    assert_eq!(decides(&other, &caller, "203.0.113.1").await.verdict().verdict, Verdict::Deny);
+    assert_eq!(decides(&elsewhere, &caller, "203.0.113.1").await.verdict().limits[0].remaining, 4);
+
+    let mut connection = redis.connection().await.expect("a connection");
+    let mut keys: Vec<String> =
+        redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
+    keys.sort();
+    let expected =
+        ["ratelimit:{here|a1}:ip:203.0.113.1:p.one", "ratelimit:{there|a1}:ip:203.0.113.1:p.one"];
+    assert_eq!(keys, expected);
+    let left_ms: i64 =
+        redis::cmd("PTTL").arg(expected[0]).query_async(&mut connection).await.expect("a number");
+    assert!((1..=60_001).contains(&left_ms), "an idle key vanishes: {left_ms}");
+}
+
+#[tokio::test]
+async fn a_script_that_was_flushed_is_loaded_again() {
+    let redis = Redis::start().await;
+    let gateway = start_on(&redis, CALM).await;
+    let caller = Caller::new(Speaks::Http2);
+    assert_eq!(decides(&gateway, &caller, "a").await.verdict().limits[0].remaining, 4);
+    let before = metric(&gateway, "tidegate_gateway_store_script_loads_total").await;
+    assert_eq!(before, 2.0, "preloaded on both connections");
+    let mut connection = redis.connection().await.expect("a connection");
+    let flushed = redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await;
+    flushed.expect("flushed");
+    let answer = caller.decide(gateway.data_addr, &patient("a")).await;
+    assert_eq!(answer.verdict().limits[0].remaining, 3, "charged once");
+    let after = metric(&gateway, "tidegate_gateway_store_script_loads_total").await;
+    assert_eq!(after, 3.0);
+}
+
+#[tokio::test]
+async fn a_gateway_starts_without_redis_and_is_whole_once_it_comes() {
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let gateway = start_on(&redis, CALM).await;
+    readyz(&gateway, "degraded").await;
+    let caller = Caller::new(Speaks::Http1);
+    let asked = Instant::now();
+    let answer = caller.decide(gateway.data_addr, &patient("a")).await;
+    assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (503, "store-unavailable"));
+    assert!(asked.elapsed() < Duration::from_secs(1), "told at once: {:?}", asked.elapsed());
+    assert!(!answer.text().contains("redis.sock"), "nothing of the inside: {}", answer.text());
+    redis.restart().await;
+    readyz(&gateway, "ok").await;
+    assert_eq!(decides(&gateway, &caller, "a").await.verdict().verdict, Verdict::Allow);
+}
+
+#[tokio::test]
+async fn redis_killed_and_restarted_is_found_again() {
+    let mut redis = Redis::start().await;
+    let gateway = start_on(&redis, CALM).await;
+    let caller = Caller::new(Speaks::Http2);
+    readyz(&gateway, "ok").await;
+    decides(&gateway, &caller, "a").await;
+    redis.kill();
+    eventually(PATIENCE, "the loss is told", async || {
+        let answer = caller.decide(gateway.data_addr, &patient("a")).await;
+        if answer.status == 503 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+    readyz(&gateway, "degraded").await;
+    assert_eq!(metric(&gateway, "tidegate_gateway_store_up{role=\"regional\"}").await, 0.0);
+    redis.restart().await;
+    let back = Instant::now();
+    let reply = decides(&gateway, &caller, "a").await.verdict();
+    assert_eq!(reply.limits[0].remaining, 4, "the new Redis is empty");
+    assert!(back.elapsed() < Duration::from_secs(3), "by itself, soon: {:?}", back.elapsed());
+    readyz(&gateway, "ok").await;
+    let reconnects =
+        async || match metric(&gateway, "tidegate_gateway_store_reconnects_total").await {
+            2.0 => Ok(()),
+            other => Err(other),
+        };
+    eventually(PATIENCE, "both connections are back", reconnects).await;
+}
+
+/// 01-product A5, on a real Redis: 150 at once against one that stands still.
+#[tokio::test]
+async fn a_redis_that_stands_still_holds_a_hundred_and_turns_the_rest_away() {
+    let redis = Redis::start().await;
+    // Times ten, so that a slow machine keeps the order of the deadlines.
+    let flags = "--pool-wait 150ms --deadline 300ms --redis-response-timeout 2s";
+    let gateway = start_on(&redis, flags).await;
+    let caller = Caller::new(Speaks::Http2);
+    readyz(&gateway, "ok").await;
+    decides(&gateway, &caller, "a").await;
+    signal(&redis, Signal::STOP);
+    let calls: Vec<_> = (0..150)
+        .map(|_| {
+            let (caller, to) = (caller.clone(), gateway.data_addr);
+            tokio::spawn(async move { caller.decide(to, &patient("a")).await })
+        })
+        .collect();
+    let (mut timeouts, mut overloads) = (0, 0);
+    for call in calls {
+        let answer = call.await.expect("no panic");
+        assert!(answer.marked());
+        match (answer.status.as_u16(), answer.reason().as_str()) {
+            (503, "store-timeout") => timeouts += 1,
+            (429, "service-overloaded") => {
+                overloads += 1;
+                assert_eq!(answer.headers["retry-after"], "5");
+                let body: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+                assert_eq!(body["error"], "service_overloaded");
+                assert_eq!(body["message"], "Service temporarily overloaded, please retry");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((timeouts, overloads), (100, 50));
+    signal(&redis, Signal::CONT);
+    decides(&gateway, &caller, "b").await;
+    eventually(PATIENCE, "all places are free", async || {
+        match metric(&gateway, "tidegate_gateway_in_flight").await {
+            0.0 => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    readyz(&gateway, "ok").await;
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_an_error_and_is_left_alone() {
+    let redis = Redis::start().await;
+    let gateway = start_on(&redis, CALM).await;
+    let caller = Caller::new(Speaks::Http2);
+    decides(&gateway, &caller, "a").await;
+    let mut connection = redis.connection().await.expect("a connection");
+    let keys: Vec<String> =
+        redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
+    let key = keys.first().expect("one key");
+    for (command, value) in [("LPUSH", "x"), ("SET", "no number")] {
+        redis::cmd("DEL").arg(key).exec_async(&mut connection).await.expect("deleted");
+        redis::cmd(command).arg(key).arg(value).exec_async(&mut connection).await.expect("set");
+        let answer = caller.decide(gateway.data_addr, &patient("a")).await;
+        assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (503, "store-error"));
+        assert!(!answer.text().contains("ratelimit"), "no keys outside: {}", answer.text());
+        let kind: String =
+            redis::cmd("TYPE").arg(key).query_async(&mut connection).await.expect("a type");
+        assert_eq!(kind == "list", command == "LPUSH", "left alone");
+    }
+    assert_eq!(decides(&gateway, &caller, "b").await.verdict().verdict, Verdict::Allow);
+}

@@ -1,0 +1,14 @@
+//! The gateway over real sockets and, where it is about Redis, a real Redis.
+
+#[path = "../common/eventually.rs"]
+mod eventually;
+#[path = "../common/redis.rs"]
+mod real;
+
+mod admin;
+mod bench;
+mod end;
+mod faults;
+mod http;
+mod process;
+mod secrets;
