@@ -158,6 +158,8 @@ pub struct Effects {
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     policy: usize,
+    /// The limit's index within its policy.
+    limit: usize,
     shadow: bool,
 }
 

@@ -20,6 +20,8 @@ impl Process {
     pub fn start(mut command: Command, log: &Path) -> io::Result<Self> {
         let out = File::create(log)?;
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        // A group of its own, so that what it starts in turn ends with it.
+        command.process_group(0);
         // SAFETY: prctl is async-signal-safe and touches no memory of ours.
         unsafe {
             command.pre_exec(|| {
@@ -58,10 +60,13 @@ impl Process {
         assert_eq!(sent, 0, "signal {signal}: {}", io::Error::last_os_error());
     }
 
-    /// Kills it and waits for its end.
+    /// Kills it with all it started, and waits for its end.
     pub fn kill(&mut self) {
         if self.ended().is_none() {
-            self.child.kill().expect("our own child");
+            let group = -i32::try_from(self.pid()).expect("a pid fits");
+            // SAFETY: kill takes two numbers; the group is our child's, not reaped yet.
+            let sent = unsafe { libc::kill(group, libc::SIGKILL) };
+            assert_eq!(sent, 0, "kill: {}", io::Error::last_os_error());
             self.child.wait().expect("our own child");
         }
     }

@@ -43,10 +43,10 @@ pub(super) fn ask(
             Mode::Shadow => true,
             Mode::Enforce => false,
         };
-        for (limit, subject) in policy.rate_limits.iter().zip(subjects) {
+        for ((place, limit), subject) in policy.rate_limits.iter().enumerate().zip(subjects) {
             match subject {
                 Some(subject) => {
-                    asked.push(Asked { policy: index, shadow });
+                    asked.push(Asked { policy: index, limit: place, shadow });
                     limits.push(call(limit, subject, shadow));
                 }
                 None if shadow => {

@@ -25,7 +25,7 @@ pub(super) fn settle(
         Answer::NotSent => Reason::CalloutNotSent,
         Answer::Reset => Reason::CalloutReset,
         Answer::Response { marked: false, .. } => Reason::CalloutUnmarked,
-        Answer::Response { status: b"200", body, .. } => match verdict(body, id, asked) {
+        Answer::Response { status: b"200", body, .. } => match verdict(config, body, id, asked) {
             Some(reply) => return carry_out(id, asked, &reply, entropy, signals),
             None => Reason::CalloutMalformed,
         },
@@ -41,9 +41,15 @@ pub(super) fn settle(
 }
 
 /// A reply that answers this question, limit by limit, and does not contradict itself.
-fn verdict(body: &[u8], id: DecisionId, asked: &[Asked]) -> Option<DecideReply> {
+fn verdict(config: &Config, body: &[u8], id: DecisionId, asked: &[Asked]) -> Option<DecideReply> {
     let reply = DecideReply::decode(body, id).ok()?;
-    if reply.limits.len() != asked.len() {
+    let same = |(asked, state): (&Asked, &LimitState)| {
+        let limit = config.policies.get(asked.policy)?.rate_limits.get(asked.limit)?;
+        (limit.id == state.id).then_some(())
+    };
+    if reply.limits.len() != asked.len()
+        || !asked.iter().zip(&reply.limits).all(|p| same(p).is_some())
+    {
         return None;
     }
     let admits = enforced(asked, &reply).all(|(_, state)| state.allowed);

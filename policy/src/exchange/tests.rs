@@ -182,6 +182,7 @@ fn nothing_but_a_genuine_verdict_is_taken_for_one() {
     let other = allow.replace("0123", "9999");
     let contradiction = body("allow", &[("lax.ip", false, Some(5))]);
     let short = body("allow", &[]);
+    let another_limit = body("allow", &[("strict.ip", true, Some(0))]);
     let newer = allow.replace("\"v\": 1", "\"v\": 2");
     let refusal = |reason: &str| format!("{{\"v\": 1, \"reason\": \"{reason}\", \"status\": 503}}");
     let marked = |status: &'static str, body: &str| (true, status, body.to_string());
@@ -193,6 +194,7 @@ fn nothing_but_a_genuine_verdict_is_taken_for_one() {
         (marked("200", &other), Reason::CalloutMalformed),
         (marked("200", &contradiction), Reason::CalloutMalformed),
         (marked("200", &short), Reason::CalloutMalformed),
+        (marked("200", &another_limit), Reason::CalloutMalformed),
         (marked("200", &newer), Reason::CalloutMalformed),
         (marked("500", "x"), Reason::CalloutMalformed),
         (marked("500", &allow), Reason::CalloutMalformed),
