@@ -15,8 +15,10 @@ use crate::eventually::eventually;
 
 /// A running redis-server; killed on drop, and by the kernel if the test's thread ends first.
 pub struct Redis {
-    dir: TempDir,
-    child: Child,
+    /// Its folder, with the socket in it.
+    pub dir: TempDir,
+    /// Its process.
+    pub child: Child,
 }
 
 impl Redis {
@@ -39,24 +41,8 @@ impl Redis {
         Client::open(self.url())?.get_multiplexed_async_connection().await
     }
 
-    /// Its process id, for signals.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Kills it.
-    pub fn kill(&mut self) {
-        self.child.kill().expect("our own child");
-        self.child.wait().expect("our own child");
-    }
-
-    /// Starts it anew, empty, at the same place.
-    pub async fn restart(&mut self) {
-        self.child = launch(self.dir.path());
-        self.ready().await;
-    }
-
-    async fn ready(&self) {
+    /// Waits until it answers.
+    pub async fn ready(&self) {
         eventually(Duration::from_secs(10), "Redis answers", async || {
             let mut connection = self.connection().await?;
             redis::cmd("PING").exec_async(&mut connection).await
@@ -83,7 +69,8 @@ fn binary() -> PathBuf {
     if brought.is_file() { brought } else { PathBuf::from("redis-server") }
 }
 
-fn launch(dir: &Path) -> Child {
+/// The process alone, not yet answering.
+pub fn launch(dir: &Path) -> Child {
     let binary = binary();
     let mut command = Command::new(&binary);
     command

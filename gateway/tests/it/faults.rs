@@ -8,7 +8,7 @@ use tidegate_policy::wire::{DecideRequest, Verdict};
 
 use crate::bench::{Answer, Caller, Speaks, VIEWER, question, settings, start};
 use crate::eventually::eventually;
-use crate::real::Redis;
+use crate::real::{Redis, launch};
 
 /// Generous for a machine that is busy elsewhere; the deadlines proper are the service's tests.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,8 +49,18 @@ async fn metric(gateway: &Running, name: &str) -> f64 {
 }
 
 fn signal(redis: &Redis, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(redis.pid()).expect("a pid")).expect("not 0");
-    kill_process(pid, signal).expect("our own child");
+    kill_process(Pid::from_child(&redis.child), signal).expect("our own child");
+}
+
+fn kill(redis: &mut Redis) {
+    redis.child.kill().expect("our own child");
+    redis.child.wait().expect("our own child");
+}
+
+/// Anew, empty, at the same place.
+async fn restart(redis: &mut Redis) {
+    redis.child = launch(redis.dir.path());
+    redis.ready().await;
 }
 
 #[tokio::test]
@@ -99,7 +109,7 @@ async fn a_script_that_was_flushed_is_loaded_again() {
 #[tokio::test]
 async fn a_gateway_starts_without_redis_and_is_whole_once_it_comes() {
     let mut redis = Redis::start().await;
-    redis.kill();
+    kill(&mut redis);
     let gateway = start_on(&redis, CALM).await;
     readyz(&gateway, "degraded").await;
     let caller = Caller::new(Speaks::Http1);
@@ -108,7 +118,7 @@ async fn a_gateway_starts_without_redis_and_is_whole_once_it_comes() {
     assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (503, "store-unavailable"));
     assert!(asked.elapsed() < Duration::from_secs(1), "told at once: {:?}", asked.elapsed());
     assert!(!answer.text().contains("redis.sock"), "nothing of the inside: {}", answer.text());
-    redis.restart().await;
+    restart(&mut redis).await;
     readyz(&gateway, "ok").await;
     assert_eq!(decides(&gateway, &caller, "a").await.verdict().verdict, Verdict::Allow);
 }
@@ -120,7 +130,7 @@ async fn redis_killed_and_restarted_is_found_again() {
     let caller = Caller::new(Speaks::Http2);
     readyz(&gateway, "ok").await;
     decides(&gateway, &caller, "a").await;
-    redis.kill();
+    kill(&mut redis);
     eventually(PATIENCE, "the loss is told", async || {
         let answer = caller.decide(gateway.data_addr, &patient("a")).await;
         if answer.status == 503 { Ok(()) } else { Err(answer.text()) }
@@ -128,7 +138,7 @@ async fn redis_killed_and_restarted_is_found_again() {
     .await;
     readyz(&gateway, "degraded").await;
     assert_eq!(metric(&gateway, "tidegate_gateway_store_up{role=\"regional\"}").await, 0.0);
-    redis.restart().await;
+    restart(&mut redis).await;
     let back = Instant::now();
     let reply = decides(&gateway, &caller, "a").await.verdict();
     assert_eq!(reply.limits[0].remaining, 4, "the new Redis is empty");
