@@ -2,6 +2,7 @@
 //! an upstream, clients, and the one fault fixture. Nothing here decides; a missing part is a
 //! failure that says what to install, never a skipped test.
 
+pub mod bench;
 pub mod client;
 pub mod demo;
 pub mod envoy;

@@ -50,6 +50,9 @@ async fn run() -> Result<bool, String> {
 }
 
 fn port(variable: &str) -> Result<u16, String> {
-    let value = env::var(variable).map_err(|_| format!("{variable} is not set; use `make run`"))?;
-    value.parse().map_err(|_| format!("{variable} is {value:?}: write a port from 0 to 65535"))
+    let value =
+        env::var(variable).map_err(|error| format!("{variable}: {error}; use `make run`"))?;
+    value
+        .parse()
+        .map_err(|error| format!("{variable} is {value:?}: {error}; write a port from 0 to 65535"))
 }

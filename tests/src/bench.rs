@@ -1,0 +1,10 @@
+//! The benchmarks: everything that is compared is measured in one run, in shuffled rounds; medians
+//! with their spread, ratios instead of absolute figures, CPU time of each process beside them.
+//! Nothing is asserted on a figure.
+
+pub mod envoy_rows;
+pub mod load;
+pub mod redis_rows;
+pub mod stats;
+pub mod summary;
+pub mod wrk;

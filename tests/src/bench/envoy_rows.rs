@@ -1,0 +1,222 @@
+//! Owns the comparison inside Envoy: no filter, a no-op filter (twice: the A/A row), Tidegate with
+//! no matching policy, deciding by callout in memory and in Redis; without and with an upstream hop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::stats::{Figures, shuffle};
+use super::summary::Summary;
+use super::wrk;
+use crate::envoy::{Envoy, Options};
+use crate::gateway::{self, Gateway};
+use crate::parts;
+use crate::redis::Redis;
+
+/// Rounds and seconds of one measurement.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Shuffled rounds; 7 at the least for a figure to be quoted.
+    pub rounds: u32,
+    /// Seconds each row runs in each round.
+    pub seconds: u32,
+    /// Order of the rounds.
+    pub seed: u64,
+}
+
+/// One thing that is compared.
+struct Row {
+    name: &'static str,
+    envoy: Envoy,
+    gateway: Option<usize>,
+    rps: Figures,
+    envoy_cpu_us: Figures,
+    gateway_cpu_us: Figures,
+    redis_cpu_us: Figures,
+    refused: f64,
+}
+
+struct Behind {
+    memory: Gateway,
+    redis: Gateway,
+    store: Redis,
+}
+
+fn policy(path: &str, methods: &str) -> String {
+    format!(
+        r#"{{"version": 1, "gateway": {{"cluster": "tidegate", "timeout": "5s", "token": {{"env": "TIDEGATE_TOKEN"}}}},
+            "policies": [{{"name": "bench", "match": {{"path": "{path}"{methods}}},
+            "rate_limits": [{{"name": "ip", "by": "ip", "limit": 1000000, "per": "second"}}]}}]}}"#
+    )
+}
+
+/// What one row asks of Envoy.
+struct Plan {
+    name: &'static str,
+    filter: Option<PathBuf>,
+    config: String,
+    gateway: Option<usize>,
+}
+
+fn plans() -> Vec<Plan> {
+    let plan = |name, filter: Option<&str>, config: String, gateway| Plan {
+        name,
+        filter: filter.map(parts::filter),
+        config,
+        gateway,
+    };
+    let (elsewhere, other_method) =
+        (policy("/elsewhere/**", ""), policy("/**", r#", "methods": ["DELETE"]"#));
+    vec![
+        plan("no_filter", None, String::new(), None),
+        plan("noop", Some("noop_filter"), String::new(), None),
+        plan("aa", Some("noop_filter"), String::new(), None),
+        plan("no_policy", Some("tidegate"), elsewhere, None),
+        plan("no_policy_method", Some("tidegate"), other_method, None),
+        plan("callout_memory", Some("tidegate"), policy("/**", ""), Some(0)),
+        plan("callout_redis", Some("tidegate"), policy("/**", ""), Some(1)),
+    ]
+}
+
+/// Measures all rows, prints the tables, and adds to the summary.
+pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String> {
+    let store = Redis::start().await;
+    let roomy = ["--dev", "--deadline", "1s", "--pool-wait", "500ms"];
+    let mut behind = Behind {
+        memory: Gateway::start(&gateway::Options::memory().flags(&roomy)).await,
+        redis: Gateway::start(&gateway::Options::redis(&store.url()).flags(&roomy)).await,
+        store,
+    };
+    let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
+    let mut upstream_options = Options::new(nowhere, nowhere);
+    upstream_options.upstream = None;
+    upstream_options.filter = None;
+    upstream_options.access_log = false;
+    let upstream = Envoy::start(&upstream_options).await;
+    for (suffix, hop) in [("", None), ("_upstream", Some(upstream.addr))] {
+        for connections in [16, 64] {
+            let mut rows = start(hop, &behind).await;
+            let title = match hop {
+                None => "Envoy answers itself (no upstream hop)",
+                Some(_) => "with an upstream hop",
+            };
+            println!(
+                "\n{title}, wrk -t1 -c{connections}, {} rounds of {} s, shuffled",
+                effort.rounds, effort.seconds
+            );
+            rounds(effort, connections, &mut rows, &mut behind).await?;
+            let suffix = if connections == 16 {
+                suffix.to_owned()
+            } else {
+                format!("{suffix}_c{connections}")
+            };
+            report(&rows, &suffix, summary);
+        }
+    }
+    Ok(())
+}
+
+async fn start(hop: Option<SocketAddr>, behind: &Behind) -> Vec<Row> {
+    let gateways = [behind.memory.addr, behind.redis.addr];
+    let mut rows = Vec::new();
+    for plan in plans() {
+        let mut options =
+            Options::new(gateways[plan.gateway.unwrap_or(0)], gateways[0]).config(&plan.config);
+        options.filter = plan.filter;
+        options.upstream = hop;
+        options.access_log = false;
+        rows.push(Row {
+            name: plan.name,
+            envoy: Envoy::start(&options).await,
+            gateway: plan.gateway,
+            rps: Figures::default(),
+            envoy_cpu_us: Figures::default(),
+            gateway_cpu_us: Figures::default(),
+            redis_cpu_us: Figures::default(),
+            refused: 0.0,
+        });
+    }
+    rows
+}
+
+async fn rounds(
+    effort: Effort,
+    connections: u32,
+    rows: &mut [Row],
+    behind: &mut Behind,
+) -> Result<(), String> {
+    let mut seed = effort.seed;
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    // A round that does not count: connections open, code is compiled.
+    for round in 0..=effort.rounds {
+        shuffle(&mut order, &mut seed);
+        for &index in &order {
+            measure_row(&mut rows[index], round > 0, connections, effort.seconds, behind).await?;
+        }
+        eprint!("\r  round {round} of {}", effort.rounds);
+    }
+    eprintln!("\r");
+    Ok(())
+}
+
+async fn measure_row(
+    row: &mut Row,
+    counts: bool,
+    connections: u32,
+    seconds: u32,
+    behind: &mut Behind,
+) -> Result<(), String> {
+    let gateway = |behind: &mut Behind, index: Option<usize>| match index {
+        None => 0,
+        Some(0) => behind.memory.process().cpu_us(),
+        Some(_) => behind.redis.process().cpu_us(),
+    };
+    let before = (
+        row.envoy.process().cpu_us(),
+        gateway(behind, row.gateway),
+        behind.store.process().cpu_us(),
+    );
+    let load = wrk::run(row.envoy.addr, "/bench", connections, seconds).await?;
+    let after = (
+        row.envoy.process().cpu_us(),
+        gateway(behind, row.gateway),
+        behind.store.process().cpu_us(),
+    );
+    if counts {
+        let each = |after: u64, before: u64| {
+            f64::from(u32::try_from(after - before).unwrap_or(u32::MAX)) / load.requests
+        };
+        row.rps.push(load.rps);
+        row.envoy_cpu_us.push(each(after.0, before.0));
+        row.gateway_cpu_us.push(each(after.1, before.1));
+        row.redis_cpu_us.push(each(after.2, before.2));
+        row.refused += load.refused;
+    }
+    Ok(())
+}
+
+fn report(rows: &[Row], suffix: &str, summary: &mut Summary) {
+    let noop = rows.iter().find(|row| row.name == "noop").expect("the baseline is a row");
+    println!(
+        "  {:<18} {:>20} {:>22} {:>9} {:>7}   refused",
+        "", "req/s ÷ no-op", "Envoy µs CPU/request", "gateway", "Redis"
+    );
+    for row in rows {
+        let ratio = row.rps.over(&noop.rps);
+        println!(
+            "  {:<18} {:>20} {:>22} {:>9.1} {:>7.1}   {}",
+            row.name,
+            ratio.to_string(),
+            row.envoy_cpu_us.to_string(),
+            row.gateway_cpu_us.median(),
+            row.redis_cpu_us.median(),
+            row.refused
+        );
+        summary.set(format!("{}{suffix}", row.name), ratio.median());
+        summary.set(format!("envoy_cpu_us_{}{suffix}", row.name), row.envoy_cpu_us.median());
+        if row.gateway.is_some() {
+            summary
+                .set(format!("gateway_cpu_us_{}{suffix}", row.name), row.gateway_cpu_us.median());
+            summary.set(format!("redis_cpu_us_{}{suffix}", row.name), row.redis_cpu_us.median());
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Owns the comparison inside Redis: `rl_check` against a bare INCR, by redis-benchmark, in
+//! interleaved pairs; unpipelined and pipelined by 16.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tokio::process::Command;
+
+use super::stats::Figures;
+use super::summary::Summary;
+use crate::parts;
+use crate::redis::Redis;
+
+const REQUESTS: &str = "100000";
+/// Interleaved pairs.
+const PAIRS: usize = 8;
+
+fn redis_benchmark() -> PathBuf {
+    let server = parts::redis_server();
+    let beside = server.with_file_name("redis-benchmark");
+    if beside.is_file() { beside } else { PathBuf::from("redis-benchmark") }
+}
+
+/// Measures, prints, adds to the summary.
+pub async fn measure(summary: &mut Summary) -> Result<(), String> {
+    let redis = Redis::start().await;
+    let script =
+        fs::read_to_string(parts::root().join("lua/rl_check.lua")).map_err(|e| e.to_string())?;
+    let reply = redis.command(&["SCRIPT", "LOAD", &script]).await;
+    let sha = reply.lines().nth(1).ok_or(format!("SCRIPT LOAD said {reply}"))?.to_owned();
+    println!("\nRedis, redis-benchmark -c 50, {PAIRS} interleaved pairs, ratio to INCR");
+    let limit = |keys: usize| -> Vec<String> {
+        let mut words = vec!["EVALSHA".to_owned(), sha.clone(), keys.to_string()];
+        words
+            .extend((0..keys).map(|n| format!("ratelimit:{{default|00}}:ip:192.0.2.1:bench.l{n}")));
+        words.push("0".to_owned());
+        words.extend(
+            (0..keys).flat_map(|_| ["1000000", "1000000", "1000000", "1"].map(str::to_owned)),
+        );
+        words
+    };
+    let incr = vec!["INCR".to_owned(), "counter".to_owned()];
+    for (name, words, pipeline) in [
+        ("rl_check_vs_incr", limit(1), 1),
+        ("rl_check_3_limits_vs_incr", limit(3), 1),
+        ("rl_check_vs_incr_pipelined_16", limit(1), 16),
+        ("incr_aa", incr.clone(), 1),
+    ] {
+        let mut ratio = Figures::default();
+        for _ in 0..PAIRS {
+            let (base, this) =
+                (once(&redis, &incr, pipeline).await?, once(&redis, &words, pipeline).await?);
+            ratio.push(this / base);
+        }
+        println!("  {name:<32} {ratio}");
+        summary.set(name, ratio.median());
+    }
+    Ok(())
+}
+
+async fn once(redis: &Redis, words: &[String], pipeline: u32) -> Result<f64, String> {
+    let mut command = Command::new(redis_benchmark());
+    command.arg("-s").arg(redis.socket());
+    command.args(["-c", "50", "-n", REQUESTS, "-P", &pipeline.to_string(), "-q"]).args(words);
+    let done = command.output().await.map_err(|error| format!("redis-benchmark: {error}"))?;
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let figure = words
+        .windows(2)
+        .rev()
+        .find(|pair| pair[1] == "requests")
+        .and_then(|pair| pair[0].parse().ok());
+    figure.ok_or_else(|| {
+        format!("redis-benchmark said: {text}{}", String::from_utf8_lossy(&done.stderr))
+    })
+}

@@ -1,0 +1,81 @@
+//! Owns medians, spreads and the shuffle of rounds.
+
+use std::fmt;
+
+/// Figures of one row over all rounds.
+#[derive(Debug, Clone, Default)]
+pub struct Figures(Vec<f64>);
+
+// === impl Figures ===
+
+impl Figures {
+    /// Adds a round's figure.
+    pub fn push(&mut self, figure: f64) {
+        self.0.push(figure);
+    }
+
+    /// The median; NaN of nothing.
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        match sorted.len() {
+            0 => f64::NAN,
+            n if n % 2 == 1 => sorted[n / 2],
+            n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+        }
+    }
+
+    /// The least and the greatest.
+    pub fn spread(&self) -> (f64, f64) {
+        let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        (least, self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+    }
+
+    /// The same figures, each divided by the other row's of the same round.
+    pub fn over(&self, other: &Figures) -> Figures {
+        Figures(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (least, greatest) = self.spread();
+        write!(f, "{:.2} [{least:.2}..{greatest:.2}]", self.median())
+    }
+}
+
+/// Shuffles by a seed (SplitMix64), so that no row always follows the same other row.
+pub fn shuffle<T>(items: &mut [T], seed: &mut u64) {
+    for last in (1..items.len()).rev() {
+        *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = *seed;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let bound = u64::try_from(last + 1).expect("a length fits");
+        items.swap(last, usize::try_from((bits ^ (bits >> 31)) % bound).expect("below a length"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_spreads_and_ratios() {
+        let figures = |values: &[f64]| Figures(values.to_vec());
+        assert_eq!(figures(&[3.0, 1.0, 2.0]).median(), 2.0);
+        assert_eq!(figures(&[4.0, 1.0, 2.0, 3.0]).median(), 2.5);
+        assert_eq!(figures(&[3.0, 1.0, 2.0]).spread(), (1.0, 3.0));
+        assert_eq!(figures(&[1.0, 9.0]).over(&figures(&[2.0, 3.0])).median(), 1.75);
+        assert!(figures(&[]).median().is_nan());
+    }
+
+    #[test]
+    fn a_shuffle_keeps_every_item() {
+        let mut items: Vec<u32> = (0..20).collect();
+        shuffle(&mut items, &mut 7);
+        assert_ne!(items, (0..20).collect::<Vec<_>>());
+        items.sort_unstable();
+        assert_eq!(items, (0..20).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,68 @@
+//! Owns one run of the load generator wrk.
+
+use std::env;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::process::Command;
+
+use crate::parts;
+
+/// What wrk saw.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Requests per second.
+    pub rps: f64,
+    /// Requests in all.
+    pub requests: f64,
+    /// Answers that were not 2xx or 3xx; a benchmark of admissions wants 0.
+    pub refused: f64,
+}
+
+/// wrk's binary: `WRK`, else what `make` brought, else the system's.
+fn wrk() -> PathBuf {
+    let brought = parts::root().join(".tools/bin/wrk");
+    let default = if brought.is_file() { brought } else { PathBuf::from("/usr/bin/wrk") };
+    env::var_os("WRK").map_or(default, PathBuf::from)
+}
+
+/// One thread, `connections` connections, for `seconds`.
+pub async fn run(
+    to: SocketAddr,
+    path: &str,
+    connections: u32,
+    seconds: u32,
+) -> Result<Load, String> {
+    let mut command = Command::new(wrk());
+    command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
+    command.arg(format!("http://{to}{path}"));
+    let done = command
+        .output()
+        .await
+        .map_err(|error| format!("wrk cannot be run: {error}; run `make bench`"))?;
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    read(&text).ok_or_else(|| format!("wrk said: {text}{}", String::from_utf8_lossy(&done.stderr)))
+}
+
+fn read(text: &str) -> Option<Load> {
+    let after = |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name));
+    let rps = after("Requests/sec:")?.trim().parse().ok()?;
+    let requests = text.lines().find(|line| line.contains(" requests in "))?;
+    let requests = requests.split_whitespace().next()?.parse().ok()?;
+    let refused =
+        after("Non-2xx or 3xx responses:").map_or(Some(0.0), |n| n.trim().parse().ok())?;
+    Some(Load { rps, requests, refused })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrks_report_is_read() {
+        let text = "  1 threads and 16 connections\n  50210 requests in 1.00s, 9.1MB read\n  Non-2xx or 3xx responses: 12\nRequests/sec:  50133.20\n";
+        let load = read(text).expect("a report");
+        assert_eq!((load.rps, load.requests, load.refused), (50_133.2, 50_210.0, 12.0));
+        assert!(read("unable to connect").is_none());
+    }
+}
