@@ -1,5 +1,6 @@
 //! Envoy's semantics for one HTTP filter: contexts, streams, bodies, replies, callouts. It must not know scenarios.
 
+pub(crate) mod access;
 pub(crate) mod callouts;
 pub(crate) mod clock;
 pub(crate) mod compile;

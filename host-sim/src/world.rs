@@ -4,4 +4,5 @@ pub(crate) mod exchange;
 pub(crate) mod options;
 pub(crate) mod run;
 pub(crate) mod timeline;
+pub(crate) mod upstream;
 pub(crate) mod workers;

@@ -8,6 +8,9 @@ use crate::host::vm_state::VmState;
 /// A callback of a context and one number.
 pub(crate) type Notify = TypedFunc<(u32, u32), ()>;
 
+/// Root, token, headers, body size, trailers.
+pub(crate) type Answered = TypedFunc<(u32, u32, u32, u32, u32), ()>;
+
 /// Every callback this host calls; all are optional.
 #[derive(Clone)]
 pub(crate) struct Exports {
@@ -22,7 +25,7 @@ pub(crate) struct Exports {
     pub(crate) response_headers: Option<TypedFunc<(u32, u32, u32), u32>>,
     pub(crate) response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
     pub(crate) response_trailers: Option<TypedFunc<(u32, u32), u32>>,
-    pub(crate) http_call_response: Option<TypedFunc<(u32, u32, u32, u32, u32), ()>>,
+    pub(crate) http_call_response: Option<Answered>,
     pub(crate) done: Option<TypedFunc<u32, u32>>,
     pub(crate) log: Option<TypedFunc<u32, ()>>,
     pub(crate) delete: Option<TypedFunc<u32, ()>>,

@@ -35,7 +35,8 @@ impl From<Status> for Fail {
     }
 }
 
-/// Each host call costs fuel, so that a loop of cheap calls ends as surely as a loop of instructions.
+/// Each host call costs fuel, and so does each byte it moves: a loop of calls ends as surely as a loop of instructions, and
+/// what one callback can make the host keep is bounded.
 const FUEL_PER_CALL: u64 = 50;
 
 /// Runs one host function: restriction by stage, fuel, accounting, trace.
@@ -159,7 +160,7 @@ impl Guest<'_, '_> {
         let len = u64::try_from(len).unwrap_or(u64::MAX);
         let context = self.state().current;
         self.state_mut().count_bytes(context, len);
-        self.charge(len / 8).map_err(Fail::Trap)
+        self.charge(len).map_err(Fail::Trap)
     }
 
     fn charge(&mut self, fuel: u64) -> wasmtime::Result<()> {

@@ -1,7 +1,6 @@
-//! The rules of iteration: who may pass, who waits, what a resume releases, where a local reply runs. It must not know time or networks.
+//! The rules of iteration: who may pass, who waits, what a resume releases. It must not know time or networks.
 
 use super::headers::HeaderMap;
-use super::reply::LocalReply;
 use super::stream::{Direction, Side, Stop, Stream};
 use super::vm::{Called, Vm};
 use super::vm_state::After;
@@ -222,37 +221,6 @@ impl Vm {
             .is_some_and(|side| side.trailers.is_some() && !side.trailers_done)
         {
             self.show_trailers(context, direction);
-        }
-    }
-
-    /// A local reply: through the response callbacks while the request is under way, instead of the upstream's answer after that.
-    pub(crate) fn reply(&mut self, context: u32, reply: &LocalReply) {
-        let now_ns = self.state().now_ns();
-        let Some(stream) =
-            self.stream(context).filter(|stream| !stream.detached && !stream.is_over())
-        else {
-            return;
-        };
-        if stream.response.sent.headers.is_some() {
-            stream.reset(now_ns, &reply.details);
-            return;
-        }
-        let (mut headers, body) = reply.render(&stream.request.headers);
-        if !stream.request.ended {
-            // The rest of the request's body is not read any more.
-            headers.replace(b"connection", "close");
-        }
-        stream.epoch += 1;
-        stream.replied = true;
-        reply.details.clone_into(&mut stream.details);
-        stream.request.stop = Stop::All;
-        if stream.response.started {
-            stream.response.replace_unsent(headers, body, now_ns);
-            return;
-        }
-        self.arrive_headers(context, Direction::Response, headers, body.is_empty());
-        if !body.is_empty() {
-            self.arrive_data(context, Direction::Response, body, true);
         }
     }
 

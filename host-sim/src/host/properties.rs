@@ -26,12 +26,11 @@ impl VmState {
     pub(crate) fn set_property(&mut self, path: Vec<u8>, value: Vec<u8>) -> bool {
         let current = self.current;
         let key = String::from_utf8_lossy(&path).into_owned();
-        match self.streams.get_mut(&current) {
-            Some(stream) => {
-                stream.properties.insert(format!("wasm.{key}"), value).is_none() || true
-            }
-            None => false,
-        }
+        let Some(stream) = self.streams.get_mut(&current) else {
+            return false;
+        };
+        stream.properties.insert(format!("wasm.{key}"), value);
+        true
     }
 
     fn plugin_property(&self, dotted: &str) -> Option<Vec<u8>> {

@@ -1,6 +1,8 @@
-//! Local replies as Envoy renders them. It must not know who sends one.
+//! Local replies: how Envoy renders them and where they run. It must not know why one is sent.
 
 use super::headers::HeaderMap;
+use super::stream::{Direction, Stop};
+use super::vm::Vm;
 use crate::abi::pairs::Pairs;
 
 /// A reply that the proxy itself sends.
@@ -64,6 +66,37 @@ impl LocalReply {
             headers.replace(b"grpc-message", self.body.clone());
         }
         (headers, Vec::new())
+    }
+}
+
+impl Vm {
+    /// A local reply: through the response callbacks while the request is under way, instead of the upstream's answer after that.
+    pub(crate) fn reply(&mut self, context: u32, reply: &LocalReply) {
+        let now_ns = self.state().now_ns();
+        let Some(stream) =
+            self.stream(context).filter(|stream| !stream.detached && !stream.is_over())
+        else {
+            return;
+        };
+        if stream.response.sent.headers.is_some() {
+            stream.reset(now_ns, &reply.details);
+            return;
+        }
+        let (headers, body) = reply.render(&stream.request.headers);
+        // The rest of the request's body is not read any more.
+        stream.is_cut_short = !stream.request.ended;
+        stream.epoch += 1;
+        stream.replied = true;
+        reply.details.clone_into(&mut stream.details);
+        stream.request.stop = Stop::All;
+        if stream.response.started {
+            stream.response.replace_unsent(headers, body, now_ns);
+            return;
+        }
+        self.arrive_headers(context, Direction::Response, headers, body.is_empty());
+        if !body.is_empty() {
+            self.arrive_data(context, Direction::Response, body, true);
+        }
     }
 }
 

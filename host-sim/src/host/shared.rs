@@ -7,6 +7,9 @@ use super::metrics::Metrics;
 use super::network::Network;
 use super::trace::{LogLine, TraceLine};
 
+/// A plugin that talks without end must not eat the machine's memory.
+const LINES_MAX: usize = 1_000_000;
+
 /// The process around the VMs.
 pub(crate) struct Shared {
     /// Since the run began.
@@ -27,9 +30,12 @@ pub(crate) struct Shared {
 /// Values by VM id and key. The compare-and-swap counter is one for the whole process.
 #[derive(Default)]
 pub(crate) struct SharedData {
-    values: BTreeMap<(Vec<u8>, Vec<u8>), (Vec<u8>, u32)>,
+    values: BTreeMap<(Vec<u8>, Vec<u8>), Versioned>,
     last_cas: u32,
 }
+
+/// A value and its compare-and-swap number.
+type Versioned = (Vec<u8>, u32);
 
 /// Queues by number; a number stays with its name.
 #[derive(Default)]
@@ -78,6 +84,18 @@ impl Shared {
         self.events.push(self.now_ns.saturating_add(delay_ns), event);
     }
 
+    pub(crate) fn push_trace(&mut self, line: TraceLine) {
+        if self.trace.len() < LINES_MAX {
+            self.trace.push(line);
+        }
+    }
+
+    pub(crate) fn push_log(&mut self, line: LogLine) {
+        if self.logs.len() < LINES_MAX {
+            self.logs.push(line);
+        }
+    }
+
     /// False for an unknown queue. Its owner hears of the value after the current callback.
     pub(crate) fn enqueue(&mut self, id: u32, value: Vec<u8>) -> bool {
         let Some(queue) = self.queues.queues.get_mut(&id) else {
@@ -93,7 +111,7 @@ impl Shared {
 // === impl SharedData ===
 
 impl SharedData {
-    pub(crate) fn get(&self, vm_id: &str, key: &[u8]) -> Option<(Vec<u8>, u32)> {
+    pub(crate) fn get(&self, vm_id: &str, key: &[u8]) -> Option<Versioned> {
         self.values.get(&(vm_id.as_bytes().to_vec(), key.to_vec())).cloned()
     }
 

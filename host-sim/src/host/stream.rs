@@ -82,6 +82,8 @@ pub(crate) struct Stream {
     pub(crate) detached: bool,
     /// A local reply was sent; the upstream's answer, if any, is not wanted any more.
     pub(crate) replied: bool,
+    /// The reply went out before the request was read: HTTP/1 closes the connection.
+    pub(crate) is_cut_short: bool,
     /// In `on_log`, where headers are readable again.
     pub(crate) logging: bool,
     pub(crate) usage: Usage,
@@ -101,6 +103,7 @@ impl Stream {
             details: String::new(),
             detached: false,
             replied: false,
+            is_cut_short: false,
             logging: false,
             usage: Usage::default(),
             properties,

@@ -6,17 +6,16 @@ use std::rc::Rc;
 
 use wasmtime::StoreLimits;
 
-use super::callouts::{CalloutAnswer, Callouts, Dispatch};
+use super::callouts::{Callouts, Dispatch};
 use super::clock::{Event, VmId};
-use super::headers::HeaderMap;
 use super::metrics::MetricIds;
 use super::random::Random;
 use super::reply::LocalReply;
 use super::settings::PluginSettings;
 use super::shared::Shared;
-use super::stream::{Direction, Side, Stream, Usage};
+use super::stream::{Direction, Stream, Usage};
 use super::trace::{LogLine, TraceKind, TraceLine};
-use crate::abi::codes::{BufferType, LogLevel, MapType, Status};
+use crate::abi::codes::{LogLevel, Status};
 use crate::abi::guest::GuestHandles;
 
 /// What the guest is doing, which decides the host calls it may make.
@@ -121,7 +120,7 @@ impl VmState {
         self.streams.get(&self.current)
     }
 
-    fn stream_mut(&mut self) -> Option<&mut Stream> {
+    pub(super) fn stream_mut(&mut self) -> Option<&mut Stream> {
         self.streams.get_mut(&self.current)
     }
 
@@ -170,80 +169,6 @@ impl VmState {
         Ok(token)
     }
 
-    // === maps and buffers ===
-
-    pub(crate) fn map(&self, map: MapType) -> Option<&HeaderMap> {
-        let side = |side: &'_ Side, logging: bool| side.headers_open || (logging && side.started);
-        let stream = self.stream();
-        match map {
-            MapType::RequestHeaders => {
-                stream.filter(|s| side(&s.request, s.logging)).map(|s| &s.request.headers)
-            }
-            MapType::ResponseHeaders => {
-                stream.filter(|s| side(&s.response, s.logging)).map(|s| &s.response.headers)
-            }
-            MapType::RequestTrailers => {
-                stream.filter(|s| s.request.trailers_open).and_then(|s| s.request.trailers.as_ref())
-            }
-            MapType::ResponseTrailers => stream
-                .filter(|s| s.response.trailers_open || s.logging)
-                .and_then(|s| s.response.trailers.as_ref()),
-            MapType::CalloutHeaders => self.callout_answer().map(|(headers, ..)| headers),
-            MapType::CalloutTrailers => self.callout_answer().map(|(.., trailers)| trailers),
-            MapType::GrpcInitialMetadata | MapType::GrpcTrailingMetadata => None,
-        }
-    }
-
-    pub(crate) fn map_mut(&mut self, map: MapType) -> Option<&mut HeaderMap> {
-        let stream = self.stream_mut()?;
-        match map {
-            MapType::RequestHeaders => Some(&mut stream.request)
-                .filter(|side| side.headers_open)
-                .map(|side| &mut side.headers),
-            MapType::ResponseHeaders => Some(&mut stream.response)
-                .filter(|side| side.headers_open)
-                .map(|side| &mut side.headers),
-            MapType::RequestTrailers => stream.request.trailers_mut(),
-            MapType::ResponseTrailers => stream.response.trailers_mut(),
-            _ => None,
-        }
-    }
-
-    /// In `on_log` a map that is not there reads as if the header were missing.
-    pub(crate) fn status_of_missing_map(&self) -> Status {
-        if self.stream().is_some_and(|stream| stream.logging) {
-            Status::NotFound
-        } else {
-            Status::BadArgument
-        }
-    }
-
-    pub(crate) fn buffer(&self, buffer: BufferType) -> Option<&[u8]> {
-        match buffer {
-            BufferType::RequestBody => self.stream()?.request.body.as_deref(),
-            BufferType::ResponseBody => self.stream()?.response.body.as_deref(),
-            BufferType::CalloutBody => self.callout_answer().map(|(_, body, _)| body),
-            BufferType::VmConfig => Some(&self.plugin.vm_config),
-            BufferType::PluginConfig => self.config_open.then_some(&self.plugin.config),
-            BufferType::Unfilled => None,
-        }
-    }
-
-    pub(crate) fn body_mut(&mut self, buffer: BufferType) -> Option<&mut Vec<u8>> {
-        match buffer {
-            BufferType::RequestBody => self.stream_mut()?.request.body.as_mut(),
-            BufferType::ResponseBody => self.stream_mut()?.response.body.as_mut(),
-            _ => None,
-        }
-    }
-
-    fn callout_answer(&self) -> Option<(&HeaderMap, &[u8], &HeaderMap)> {
-        match self.callouts.current.as_ref()? {
-            CalloutAnswer::Answered { headers, body, trailers } => Some((headers, body, trailers)),
-            CalloutAnswer::Reset => None,
-        }
-    }
-
     // === time, log, trace, accounts ===
 
     pub(crate) fn now_ns(&self) -> u64 {
@@ -258,7 +183,7 @@ impl VmState {
         if level >= self.plugin.log_level {
             let mut shared = self.shared.borrow_mut();
             let line = LogLine { at_ns: shared.now_ns, vm: self.label.clone(), level, message };
-            shared.logs.push(line);
+            shared.push_log(line);
         }
     }
 
@@ -268,7 +193,7 @@ impl VmState {
             let args = std::mem::take(&mut self.note);
             let mut shared = self.shared.borrow_mut();
             let (at_ns, vm) = (shared.now_ns, self.label.clone());
-            shared.trace.push(TraceLine {
+            shared.push_trace(TraceLine {
                 at_ns,
                 vm,
                 context,
@@ -294,16 +219,5 @@ impl VmState {
 
     fn usage(&mut self, context: u32) -> Option<&mut Usage> {
         self.streams.get_mut(&context).map(|stream| &mut stream.usage)
-    }
-}
-
-impl Side {
-    fn trailers_mut(&mut self) -> Option<&mut HeaderMap> {
-        if self.trailers_creatable && self.trailers.is_none() {
-            self.trailers = Some(HeaderMap::default());
-            self.trailers_open = true;
-            self.trailers_done = true;
-        }
-        self.trailers.as_mut().filter(|_| self.trailers_open)
     }
 }

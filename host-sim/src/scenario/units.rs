@@ -50,7 +50,7 @@ fn scaled(number: &str, scale: u64) -> Option<u64> {
     let mut ns = whole.parse::<u64>().ok()?.checked_mul(scale)?;
     let mut unit = scale;
     for digit in fraction.chars() {
-        if unit % 10 != 0 {
+        if !unit.is_multiple_of(10) {
             return None;
         }
         unit /= 10;

@@ -46,7 +46,7 @@ fn from_hex(text: &str) -> Result<Vec<u8>, String> {
         .filter(|c| !c.is_whitespace())
         .map(|c| c.to_digit(16).ok_or_else(|| format!("{c:?} in {text:?} is no hexadecimal digit")))
         .collect::<Result<_, _>>()?;
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err(format!("{text:?} has an odd number of hexadecimal digits"));
     }
     Ok(digits

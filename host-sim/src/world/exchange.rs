@@ -50,6 +50,9 @@ impl Exchange {
         if let Some(headers) = &sent.headers {
             self.status = headers.text(":status").and_then(|status| status.parse().ok());
             self.headers = headers.clone();
+            if stream.is_cut_short {
+                self.headers.replace(b"connection", "close");
+            }
         }
         self.body.clone_from(&sent.body);
         self.trailers.clone_from(&sent.trailers);

@@ -8,17 +8,16 @@ use super::exchange::{Exchange, Place};
 use super::options::HostOptions;
 use super::timeline::{Action, Timeline};
 use super::workers::Workers;
-use crate::host::callouts::fault_text;
 use crate::host::clock::{Event, VmId};
 use crate::host::compile::{Compiled, Compiler};
 use crate::host::headers::HeaderMap;
 use crate::host::load::StartError;
 use crate::host::network::{Network, ServiceCall};
-use crate::host::reply::LocalReply;
-use crate::host::service::{Answer, Fault, Outcome, Reply, ServiceRequest};
+use crate::host::service::ServiceRequest;
 use crate::host::shared::Shared;
 use crate::host::stream::Direction;
 use crate::host::trace::{LogLine, TraceKind, TraceLine, millis};
+use crate::host::vm::Vm;
 
 /// Everything a run left behind.
 #[derive(Debug, Default)]
@@ -35,21 +34,19 @@ pub(crate) struct RunOutcome {
     pub(crate) ended_at_ns: u64,
 }
 
-struct World<'a> {
+pub(super) struct World<'a> {
     options: &'a HostOptions,
     timeline: &'a Timeline,
-    shared: Rc<RefCell<Shared>>,
+    pub(super) shared: Rc<RefCell<Shared>>,
     workers: Workers,
     exchanges: Vec<Exchange>,
-    places: Vec<Place>,
+    pub(super) places: Vec<Place>,
 }
 
 /// Timers can go on for ever; so can a queue that feeds itself without time passing.
 const EVENTS_MAX: usize = 1_000_000;
 /// How long after the last step a stream that waits for a timer may still be freed by one.
 const GRACE_NS: u64 = 60_000_000_000;
-/// Envoy's default timeout of a route.
-const ROUTE_TIMEOUT_NS: u64 = 15_000_000_000;
 
 /// Runs one timeline against one plugin.
 pub(crate) fn run(
@@ -184,7 +181,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn open_stream(&mut self, exchange: usize) -> Option<(&mut crate::host::vm::Vm, u32)> {
+    pub(super) fn open_stream(&mut self, exchange: usize) -> Option<(&mut Vm, u32)> {
         let Some(Place::Open { vm, context, .. }) = self.places.get(exchange).copied() else {
             return None;
         };
@@ -237,32 +234,6 @@ impl<'a> World<'a> {
         }
     }
 
-    fn upstream_answered(&mut self, exchange: usize, reply: Reply) {
-        let now_ns = self.shared.borrow().now_ns;
-        let Some((vm, context)) = self.open_stream(exchange) else {
-            return;
-        };
-        let is_head = vm
-            .stream(context)
-            .is_some_and(|stream| stream.request.headers.first(b":method") == Some(b"HEAD"));
-        match reply.outcome {
-            _ if vm.stream(context).is_none_or(|stream| stream.replied) => {}
-            Outcome::Answer(answer) => deliver(vm, context, answer, is_head),
-            Outcome::Fault(fault) => match fault_text(fault) {
-                Some((status, text)) => vm.reply(
-                    context,
-                    &LocalReply::text(status, text, "upstream_reset_before_response_started"),
-                ),
-                None => {
-                    vm.arrive_headers(context, Direction::Response, status_only(200), false);
-                    if let Some(stream) = vm.stream(context) {
-                        stream.reset(now_ns, "upstream_reset_after_response_started");
-                    }
-                }
-            },
-        }
-    }
-
     /// After any event any stream may have moved: requests that passed reach the upstream, streams that ended are closed.
     fn settle(&mut self) {
         for exchange in 0..self.places.len() {
@@ -290,19 +261,6 @@ impl<'a> World<'a> {
             } else if stream.is_over() {
                 self.close(exchange, vm, context);
             }
-        }
-    }
-
-    fn call_upstream(&mut self, exchange: usize, vm: VmId, context: u32, request: ServiceRequest) {
-        let mut shared = self.shared.borrow_mut();
-        let (now_ns, now_unix_ns) = (shared.now_ns, shared.now_unix_ns());
-        let mut reply = shared.network.call_upstream(now_ns, now_unix_ns, request);
-        if reply.after_ns >= ROUTE_TIMEOUT_NS || reply.outcome == Outcome::Fault(Fault::Timeout) {
-            reply = Reply { after_ns: ROUTE_TIMEOUT_NS, outcome: Outcome::Fault(Fault::Timeout) };
-        }
-        shared.after(reply.after_ns, Event::Upstream { exchange, reply });
-        if let Some(place) = self.places.get_mut(exchange) {
-            *place = Place::Open { vm, context, is_upstream_called: true };
         }
     }
 
@@ -364,35 +322,7 @@ impl<'a> World<'a> {
                 args: what,
                 status: String::new(),
             };
-            shared.trace.push(line);
+            shared.push_trace(line);
         }
     }
-}
-
-/// An HTTP/1 answer: the end is told by an empty last piece, or by trailers.
-fn deliver(vm: &mut crate::host::vm::Vm, context: u32, answer: Answer, is_head: bool) {
-    let mut headers = status_only(answer.status);
-    for (key, value) in answer.headers.pairs() {
-        headers.add(key, value.clone());
-    }
-    if headers.first(b"content-length").is_none() && answer.trailers.is_none() {
-        headers.add(b"content-length", answer.body.len().to_string());
-    }
-    let body = if is_head { Vec::new() } else { answer.body };
-    let is_bare = body.is_empty() && answer.trailers.is_none();
-    vm.arrive_headers(context, Direction::Response, headers, is_bare);
-    if !body.is_empty() {
-        vm.arrive_data(context, Direction::Response, body, false);
-    }
-    match answer.trailers {
-        Some(trailers) => vm.arrive_trailers(context, Direction::Response, trailers),
-        None if !is_bare => vm.arrive_data(context, Direction::Response, Vec::new(), true),
-        None => {}
-    }
-}
-
-fn status_only(status: u16) -> HeaderMap {
-    let mut headers = HeaderMap::default();
-    headers.add(b":status", status.to_string());
-    headers
 }

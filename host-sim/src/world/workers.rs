@@ -97,6 +97,8 @@ impl Workers {
         if options.fail_policy == FailPolicy::Closed || is_too_early {
             return None;
         }
+        // A load that fails counts too, or every request would try again.
+        self.workers.get_mut(worker)?.loaded_at_ns = now_ns;
         let (vm, root) = self.load(&format!("w{worker}")).ok()?;
         *self.workers.get_mut(worker)? = Worker { vm, root, loaded_at_ns: now_ns };
         Some((vm, root))

@@ -1,4 +1,10 @@
 //! The simulator from outside: plugins written as text, scenarios, and what they report.
 
+mod bodies;
 mod callouts;
+mod hostile;
+mod process;
+mod replies;
+mod scenarios;
+mod streams;
 mod support;

@@ -30,6 +30,13 @@ impl Plugin {
         self
     }
 
+    /// Imports that take more than i32.
+    pub fn import_text(mut self, text: &str) -> Self {
+        self.imports += text;
+        self.imports += "\n";
+        self
+    }
+
     /// Puts bytes into memory; the caller keeps address and length.
     pub fn data(&mut self, bytes: &[u8]) -> (usize, usize) {
         let place = (self.data_end, bytes.len());
