@@ -207,7 +207,7 @@ impl Gateway {
             write_addresses(path, data_addr, admin_addr)
                 .map_err(|source| StartError::AddressesFile { path: path.clone(), source })?;
         }
-        tracing::info!(%settings, "settings");
+        tracing::info!("settings: {settings}");
         for note in &settings.notes {
             tracing::warn!("{note}");
         }

@@ -127,7 +127,8 @@ impl<H: Handler> Connection<H> {
             let connection = Arc::new(self);
             let service = service_fn(move |request: Request<Incoming>| {
                 let connection = Arc::clone(&connection);
-                async move { Ok::<_, Infallible>(connection.answer(request).await) }
+                // On the heap, because hyper moves a stream's future several times before it runs.
+                Box::pin(async move { Ok::<_, Infallible>(connection.answer(request).await) })
             });
             let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
             if let Err(error) = watcher.watch(served).await {

@@ -8,6 +8,7 @@ use tidegate_policy::wire::{DecideRequest, Verdict};
 
 use crate::bench::{Answer, Caller, Speaks, VIEWER, question, settings, start};
 use crate::eventually::eventually;
+use crate::proxy::{Mode, Proxy};
 use crate::real::{Redis, launch};
 
 /// Generous for a machine that is busy elsewhere; the deadlines proper are the service's tests.
@@ -219,4 +220,40 @@ async fn a_key_of_another_type_is_an_error_and_is_left_alone() {
         assert_eq!(kind == "list", command == "LPUSH", "left alone");
     }
     assert_eq!(decides(&gateway, &caller, "b").await.verdict().verdict, Verdict::Allow);
+}
+
+/// A black hole on the way: the connection stays open and says nothing any more. A new one works.
+#[tokio::test]
+async fn a_connection_that_fell_silent_is_replaced() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(redis.dir.path().join("redis.sock")).await;
+    let flags = "--deadline 100ms --redis-response-timeout 200ms";
+    let gateway = start(settings(&format!("--redis-url {} {flags}", proxy.url()))).await;
+    let caller = Caller::new(Speaks::Http2);
+    decides(&gateway, &caller, "a").await;
+    proxy.set(Mode::SwallowOld);
+    let silent = caller.decide(gateway.data_addr, &patient("a")).await;
+    assert_eq!((silent.status.as_u16(), silent.reason().as_str()), (503, "store-timeout"));
+    readyz(&gateway, "degraded").await;
+    decides(&gateway, &caller, "a").await;
+    readyz(&gateway, "ok").await;
+    assert!(metric(&gateway, "tidegate_gateway_store_reconnects_total").await >= 1.0);
+}
+
+#[tokio::test]
+async fn garbage_from_redis_is_no_verdict_and_is_overcome() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(redis.dir.path().join("redis.sock")).await;
+    let gateway = start(settings(&format!("--redis-url {} {CALM}", proxy.url()))).await;
+    let caller = Caller::new(Speaks::Http2);
+    decides(&gateway, &caller, "a").await;
+    proxy.set(Mode::Garbage);
+    for _ in 0..4 {
+        let answer = caller.decide(gateway.data_addr, &patient("a")).await;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert!(answer.reason().starts_with("store-"), "{}", answer.text());
+    }
+    proxy.set(Mode::Forward);
+    decides(&gateway, &caller, "a").await;
+    readyz(&gateway, "ok").await;
 }

@@ -10,5 +10,7 @@ mod bench;
 mod end;
 mod faults;
 mod http;
+mod in_process;
 mod process;
+mod proxy;
 mod secrets;
