@@ -70,3 +70,34 @@ fn parse_error(error: &serde_saphyr::Error, file: &str) -> ScenarioError {
         problem: error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WHOLE: &str = "name: x
+plugin: { wasm: p.wasm, config: { a: [1, 2.5, null, true] }, env: { A: b } }
+host: { workers: 2, until: 5s, properties: { a.b: { c: 1 } } }
+gateway: [{ on: POST /v1/decide, answer: { status: 200, body: '{{request.json./id}}' }, after: 20ms, times: 1 }]
+timeline: [{ at: 0ms, client: a, send: { headers: [[x, { hex: ff }]], chunks: [{ after: 1ms, data: [a, b] }] } }]
+expect: [{ client: a, status: 200, at: 1ms..2ms, body: { json: { /a: 1 } } }]
+";
+
+    proptest! {
+        #[test]
+        fn a_damaged_file_is_an_error_and_no_panic(at in 0..WHOLE.len(), len in 0..40usize, text in "[ -~\\n]{0,12}") {
+            let mut damaged = WHOLE.to_owned();
+            let end = (at + len).min(WHOLE.len());
+            damaged.replace_range(at..end, &text);
+            if let Err(error) = Scenario::parse(&damaged) {
+                prop_assert!(error.to_string().starts_with("scenario:"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_whole_file_is_right() {
+        assert_eq!(Scenario::parse(WHOLE).unwrap().name(), "x");
+    }
+}

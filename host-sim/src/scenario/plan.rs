@@ -66,6 +66,13 @@ impl Scenario {
         self
     }
 
+    /// Another plugin configuration than the file's.
+    #[must_use]
+    pub fn with_config(mut self, config: impl Into<Vec<u8>>) -> Self {
+        self.options.plugin.config = config.into();
+        self
+    }
+
     /// Another seed than the file's.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {

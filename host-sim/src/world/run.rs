@@ -1,21 +1,19 @@
 //! The loop of a run: takes what is due, lets it happen, settles streams. It must not judge what it sees.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::exchange::{Exchange, Place};
 use super::options::HostOptions;
-use super::timeline::{Action, Timeline};
+use super::timeline::Timeline;
 use super::workers::Workers;
 use crate::host::clock::{Event, VmId};
 use crate::host::compile::{Compiled, Compiler};
-use crate::host::headers::HeaderMap;
 use crate::host::load::StartError;
 use crate::host::network::{Network, ServiceCall};
 use crate::host::service::ServiceRequest;
 use crate::host::shared::Shared;
-use crate::host::stream::Direction;
 use crate::host::trace::{LogLine, TraceKind, TraceLine, millis};
 use crate::host::vm::Vm;
 
@@ -35,12 +33,14 @@ pub(crate) struct RunOutcome {
 }
 
 pub(super) struct World<'a> {
-    options: &'a HostOptions,
-    timeline: &'a Timeline,
+    pub(super) options: &'a HostOptions,
+    pub(super) timeline: &'a Timeline,
     pub(super) shared: Rc<RefCell<Shared>>,
-    workers: Workers,
-    exchanges: Vec<Exchange>,
+    pub(super) workers: Workers,
+    pub(super) exchanges: Vec<Exchange>,
     pub(super) places: Vec<Place>,
+    /// Those of [`Place::Open`]: a run of many requests must not look at all of them after each event.
+    pub(super) open: BTreeSet<usize>,
 }
 
 /// Timers can go on for ever; so can a queue that feeds itself without time passing.
@@ -100,7 +100,7 @@ impl<'a> World<'a> {
             })
             .collect();
         let places = vec![Place::Waiting; exchanges.len()];
-        Self { options, timeline, shared, workers, exchanges, places }
+        Self { options, timeline, shared, workers, exchanges, places, open: BTreeSet::new() }
     }
 
     fn run(&mut self, outcome: &mut RunOutcome) {
@@ -133,9 +133,8 @@ impl<'a> World<'a> {
         if self.options.until_ns.is_some() || shared.events.has_work() {
             return false;
         }
-        let has_open = self.places.iter().any(|place| matches!(place, Place::Open { .. }));
         let next_ns = shared.events.next_at_ns().unwrap_or(u64::MAX);
-        !has_open || next_ns > last_step_ns.saturating_add(GRACE_NS)
+        self.open.is_empty() || next_ns > last_step_ns.saturating_add(GRACE_NS)
     }
 
     fn handle(&mut self, event: Event) {
@@ -160,27 +159,6 @@ impl<'a> World<'a> {
         }
     }
 
-    fn client(&mut self, step: usize) {
-        let Some(step) = self.timeline.steps.get(step) else {
-            return;
-        };
-        let exchange = step.exchange;
-        match step.action.clone() {
-            Action::Headers { headers, end } => self.open(exchange, headers, end),
-            Action::Data { bytes, end } => {
-                if let Some((vm, context)) = self.open_stream(exchange) {
-                    vm.arrive_data(context, Direction::Request, bytes, end);
-                }
-            }
-            Action::Trailers(trailers) => {
-                if let Some((vm, context)) = self.open_stream(exchange) {
-                    vm.arrive_trailers(context, Direction::Request, trailers);
-                }
-            }
-            Action::Disconnect => self.disconnect(exchange),
-        }
-    }
-
     pub(super) fn open_stream(&mut self, exchange: usize) -> Option<(&mut Vm, u32)> {
         let Some(Place::Open { vm, context, .. }) = self.places.get(exchange).copied() else {
             return None;
@@ -188,55 +166,10 @@ impl<'a> World<'a> {
         Some((self.workers.vm(vm)?, context))
     }
 
-    fn open(&mut self, exchange: usize, headers: HeaderMap, end: bool) {
-        let now_ns = self.shared.borrow().now_ns;
-        let Some(announced) = self.timeline.announced.get(exchange) else {
-            return;
-        };
-        let text = |key| headers.text(key).unwrap_or_default();
-        self.trace(
-            "client",
-            &announced.client,
-            format!("sends {} {}", text(":method"), text(":path")),
-        );
-        let admitted = self.workers.admit(announced.worker, self.options, now_ns);
-        let (Some(result), Some(place)) =
-            (self.exchanges.get_mut(exchange), self.places.get_mut(exchange))
-        else {
-            return;
-        };
-        result.sent_at_ns = now_ns;
-        let Some((id, root)) = admitted else {
-            *place = Place::Over;
-            result.fail(now_ns);
-            return;
-        };
-        let Some(vm) = self.workers.vm(id) else {
-            return;
-        };
-        let context = vm.open_stream(root, announced.properties.clone());
-        *place = Place::Open { vm: id, context, is_upstream_called: false };
-        vm.arrive_headers(context, Direction::Request, headers, end);
-    }
-
-    fn disconnect(&mut self, exchange: usize) {
-        let now_ns = self.shared.borrow().now_ns;
-        let Some((vm, context)) = self.open_stream(exchange) else {
-            return;
-        };
-        if let Some(stream) = vm.stream(context) {
-            stream.reset(now_ns, "downstream_remote_disconnect");
-        }
-        if let Some(result) = self.exchanges.get_mut(exchange) {
-            result.is_disconnected = true;
-            let client = result.client.clone();
-            self.trace("client", &client, "disconnects".to_owned());
-        }
-    }
-
     /// After any event any stream may have moved: requests that passed reach the upstream, streams that ended are closed.
     fn settle(&mut self) {
-        for exchange in 0..self.places.len() {
+        let open: Vec<_> = self.open.iter().copied().collect();
+        for exchange in open {
             let Some(Place::Open { vm, context, is_upstream_called }) =
                 self.places.get(exchange).copied()
             else {
@@ -272,6 +205,7 @@ impl<'a> World<'a> {
             return;
         };
         *place = Place::Over;
+        self.open.remove(&exchange);
         result.take_from(&stream);
         let seen = if result.is_reset {
             "reset".to_owned()
@@ -287,7 +221,7 @@ impl<'a> World<'a> {
 
     /// What clients of streams that never ended have so far.
     fn look_at_open_streams(&mut self) {
-        for exchange in 0..self.places.len() {
+        for exchange in std::mem::take(&mut self.open) {
             let stream = self
                 .open_stream(exchange)
                 .and_then(|(vm, context)| vm.stream(context))
@@ -310,7 +244,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn trace(&self, name: &str, who: &str, what: String) {
+    pub(super) fn trace(&self, name: &str, who: &str, what: String) {
         if self.options.tracing {
             let mut shared = self.shared.borrow_mut();
             let line = TraceLine {

@@ -4,6 +4,7 @@ mod bodies;
 mod callouts;
 mod hostile;
 mod process;
+mod readme;
 mod replies;
 mod scenarios;
 mod streams;

@@ -136,3 +136,20 @@ fn bad_reply_headers_are_dropped_in_silence() {
     );
     assert_eq!(report.exchanges[0].headers.pairs(), [(b":status".to_vec(), b"403".to_vec())]);
 }
+
+#[test]
+fn after_a_reply_the_rest_of_the_request_is_not_shown_even_while_the_reply_waits() {
+    let mut plugin = Plugin::new().import("proxy_send_local_response", 8);
+    let reply = reply(&mut plugin);
+    let plugin = plugin
+        .on_request_headers(&format!("{reply} (i32.const 0)"))
+        .code(&callback("proxy_on_response_headers", 3, "(i32.const 1)"))
+        .code(&callback("proxy_on_request_body", 3, "unreachable"));
+    passes(
+        "name: rest
+plugin: {}
+timeline: [{ at: 0ms, client: a, send: { method: POST, chunks: [{ after: 5ms, data: abc }] } }]
+expect: [{ client: a, waiting: true }, { upstream: requests, equals: 0 }, { no_log_at: error }]",
+        &plugin.build(),
+    );
+}
