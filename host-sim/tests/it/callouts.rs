@@ -119,3 +119,36 @@ fn a_cluster_that_cannot_take_the_call_refuses_at_once() {
         passes(&unknown.replace("clusters: [gateway]", "clusters: [other]"), &asking().build());
     assert!(trace(&report).contains("-> BadArgument"), "{}", trace(&report));
 }
+
+#[test]
+fn after_a_reset_the_status_stays_11_and_only_its_message_goes() {
+    let mut plugin = Plugin::new()
+        .import("proxy_http_call", 10)
+        .import("proxy_get_status", 3)
+        .import("proxy_log", 3);
+    let cluster = at(plugin.data(b"gateway"));
+    let headers = at(plugin.map(&[(":method", "GET"), (":path", "/"), (":authority", "gateway")]));
+    let none = "(i32.const 0) (i32.const 0)";
+    let plugin = plugin
+        .on_request_headers(&format!(
+            "(call $proxy_http_call {cluster} {headers} {none} {none} (i32.const 50) (i32.const 0))"
+        ))
+        .code(
+            "(func (export \"proxy_on_http_call_response\") (param i32 i32 i32 i32 i32)
+               (if (call $proxy_get_status (i32.const 8) (i32.const 0) (i32.const 4)) (then unreachable))
+               (i32.store8 (i32.const 12) (i32.add (i32.const 65) (i32.load (i32.const 8))))
+               (drop (call $proxy_log (i32.const 2) (i32.const 12) (i32.const 1)))
+               (drop (call $proxy_log (i32.const 2) (i32.load (i32.const 0)) (i32.load (i32.const 4)))))",
+        );
+    let report = passes(
+        "name: status
+plugin: {}
+gateway: [{ fault: refused, times: 1 }, { fault: reset_after_headers, times: 1 }, { answer: 200 }]
+timeline: [{ at: 0ms, client: a, send: {}, times: 3, every: 1ms }]
+expect: [{ no_log_at: error }]",
+        &plugin.build(),
+    );
+    let logged: Vec<_> = report.logs.iter().map(|line| line.message.as_str()).collect();
+    // A letter for the code: A is 0, L is 11.
+    assert_eq!(logged, ["A", "", "L", "reset", "L", ""]);
+}
