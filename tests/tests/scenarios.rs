@@ -1,0 +1,51 @@
+//! The shipped filter in the simulator: every scenario file under tests/scenarios/, in virtual time.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tidegate_host_sim::{Runner, Scenario, Services};
+use tidegate_tests::parts;
+
+fn files() -> Vec<PathBuf> {
+    let dir = parts::root().join("tests/scenarios");
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+        .expect("the scenarios")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.sort();
+    files
+}
+
+fn runner() -> Runner {
+    let cache = parts::root().join("target/host-sim-cache");
+    Runner::with_cache(Some(cache)).expect("a simulator")
+}
+
+#[test]
+fn every_scenario_holds() {
+    let wasm = fs::read(parts::filter("tidegate")).expect("the built filter");
+    let runner = runner();
+    let files = files();
+    assert!(files.len() >= 15, "only {} scenarios found", files.len());
+    let mut failed = Vec::new();
+    for file in &files {
+        let scenario = Scenario::load(file).unwrap_or_else(|error| panic!("{error}"));
+        let report = runner.run_bytes(&scenario, &wasm, Services::default()).expect("it can run");
+        if !report.passed() {
+            failed.push(format!("{}\n{report}", file.display()));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}
+
+/// The simulator runs plugins of others, too: this one is built with the SDK.
+#[test]
+fn a_plugin_of_the_sdk_runs_unchanged() {
+    let yaml = "name: the no-op filter sets its header\nplugin: {}\n\
+        timeline: [{ at: 0ms, client: a, send: { path: / } }]\n\
+        expect: [{ client: a, status: 200, headers: { x-noop: '1' } }]\n";
+    let scenario = Scenario::parse(yaml).expect("a scenario");
+    let wasm = fs::read(parts::filter("noop_filter")).expect("the built filter");
+    let report = runner().run_bytes(&scenario, &wasm, Services::default()).expect("it can run");
+    assert!(report.passed(), "{report}");
+}
