@@ -1,7 +1,7 @@
 //! Owns how a denial looks to a client: status, headers, problem document, details. Total: every
 //! denial has one rendering, and nothing of the request is echoed in it.
 //!
-//! Source: RFC 9457 (problem details), RFC 9110 §10.2.3 (Retry-After), 01-product A5.
+//! Source: RFC 9457 (problem details), RFC 9110 §10.2.3 (Retry-After), product row A5.
 
 use serde::Serialize;
 use tidegate_policy::exchange::Denial;

@@ -1,7 +1,7 @@
 //! Owns the schema of audit events and the interface they leave by. Knows neither the chain nor
 //! where events are kept.
 //!
-//! Source: 01-product D; the field names are those of the chain's records, so that the chain only
+//! Source: product row D; the field names are those of the chain's records, so that the chain only
 //! adds `seq`, `prev` and `key_version`.
 
 use alloc::string::String;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scope::{Region, Tenant};
 
-/// How long a decision waits for its event (01-product D2).
+/// How long a decision waits for its event (product row D2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {

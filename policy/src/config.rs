@@ -3,7 +3,7 @@
 //!
 //! Two stages: [`tree`] keeps the document as written (spans, duplicate keys, numbers as text);
 //! [`read`] walks it and leaves a [`Config`] behind which nothing sees the raw form any more.
-//! Source of the shape: 01-product, "Gateway config authors".
+//! Source of the shape: what gateway config authors were promised.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -39,7 +39,7 @@ pub struct Config {
 pub struct Gateway {
     /// The name of the Envoy cluster.
     pub cluster: String,
-    /// How long a callout may take, in ms; 1 to 60,000, default 45 (01-product A4).
+    /// How long a callout may take, in ms; 1 to 60,000, default 45 (product row A4).
     pub timeout_ms: u32,
     /// The environment variable that holds the bearer token, if one is used.
     pub token_env: Option<String>,
@@ -73,7 +73,7 @@ pub struct RateLimit {
     pub quota: Quota,
 }
 
-/// The last resort of a policy that gets no verdict (01-product A4).
+/// The last resort of a policy that gets no verdict (product row A4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rung {
     /// The request goes on, counted.

@@ -23,7 +23,7 @@ mod settle;
 use ask::ask;
 use settle::settle;
 
-/// `Retry-After` of an overload answer, exactly (01-product A5).
+/// `Retry-After` of an overload answer, exactly (product row A5).
 pub const OVERLOAD_RETRY_AFTER_S: u64 = 5;
 /// What happened.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //! spelling. Knows neither keys nor where facts come from.
 //!
 //! The spelling is injective: no two clients share one, whatever bytes they send. Source:
-//! 01-product A1 and E.
+//! product row A1 and E.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;

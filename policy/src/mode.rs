@@ -2,7 +2,7 @@
 //! switch and the flags say on top of it, and the sticky share. Knows neither how flags are stored
 //! nor how they travel.
 //!
-//! Source: 01-product F (flags govern policies: off, shadow, enforce; emergency kill switch).
+//! Source: product row F (flags govern policies: off, shadow, enforce; emergency kill switch).
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;

@@ -31,7 +31,7 @@ macro_rules! reasons {
 reasons! {
     /// A rate limit is used up.
     QuotaExceeded => "quota-exceeded",
-    /// The gateway's bound on work in flight is reached (01-product A5). A verdict, not a failure.
+    /// The gateway's bound on work in flight is reached (product row A5). A verdict, not a failure.
     ServiceOverloaded => "service-overloaded",
     /// No verdict could be had and the policy says `deny`.
     PolicyStoreUnavailable => "policy-store-unavailable",

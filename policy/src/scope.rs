@@ -2,7 +2,7 @@
 //! tenant and key format. Knows neither how keys are spelled nor where a region comes from.
 //!
 //! Each part has a checked constructor, so that a value that exists is a value that can stand in a
-//! key. Source: 01-product A1 (regions), C2 (tenants), H5 (isolation).
+//! key. Source: product row A1 (regions), C2 (tenants), H5 (isolation).
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -85,7 +85,7 @@ macro_rules! part {
 }
 
 part!(
-    /// A region: limits used up in one leave the others whole (01-product A1).
+    /// A region: limits used up in one leave the others whole (product row A1).
     Region,
     "region"
 );

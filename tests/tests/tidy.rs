@@ -247,6 +247,21 @@ fn nothing_new_at_the_top() {
     none(&new, "write a decision record, then add it here");
 }
 
+/// The design notes lie outside the repository: a reader of the code cannot open them.
+#[test]
+fn nothing_points_outside_the_repository() {
+    let notes =
+        ["product", "architecture", "contracts", "state", "envoy", "style", "peers", "marks"];
+    let points = |_: &Source, line: &str| {
+        notes.iter().enumerate().any(|(n, name)| line.contains(&format!("0{}-{name}", n + 1)))
+    };
+    let found = lines(&sources(), points);
+    none(
+        &found,
+        "cite `product row A1` (docs/traceability.md holds its text) or a decision record",
+    );
+}
+
 /// A shipped filter with debug assertions would trap where it should degrade.
 #[test]
 fn the_shipped_profile_has_no_debug_assertions() {

@@ -23,7 +23,7 @@ const LIMITS_PER_POLICY_MAX: usize = 8;
 /// Policies per document: each defines metrics in every Envoy worker.
 const POLICIES_MAX: usize = 10_000;
 const NAME_LEN_MAX: usize = 63;
-/// What the callout may take (01-product A4): pool wait 15 < gateway deadline 30 < this < 50.
+/// What the callout may take (product row A4): pool wait 15 < gateway deadline 30 < this < 50.
 const TIMEOUT_MS_DEFAULT: u32 = 45;
 const METHODS: &[&str] =
     &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];

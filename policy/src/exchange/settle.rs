@@ -118,7 +118,7 @@ pub(super) fn retry_after_s(wait_us: u64, entropy: u64) -> u64 {
 }
 
 /// The gateway is at its bound. That is a verdict and goes to the client: the ladder does not run
-/// (01-product A5). A request that only shadow policies asked about is not theirs to refuse.
+/// (product row A5). A request that only shadow policies asked about is not theirs to refuse.
 fn overloaded(config: &Config, id: DecisionId, asked: &[Asked], signals: &mut Vec<Signal>) -> Act {
     signals.push(Signal::Unavailable(Reason::ServiceOverloaded));
     let mut violated = Vec::new();
