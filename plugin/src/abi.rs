@@ -2,8 +2,9 @@
 //! [`crate::vm`] and holds no logic.
 //!
 //! Only what the filter needs is exported, because the host skips a callback that is not there: a
-//! request that matches nothing never enters the VM again after its headers. That, bytes for
-//! headers, and actions beyond "pause" are why these are not the SDK's (docs/decisions/0003).
+//! request that matches nothing enters the VM for its headers and for the coming and going of its
+//! context, and for nothing else. That, bytes for headers, and actions beyond "pause" are why these
+//! are not the SDK's (docs/decisions/0003).
 
 use crate::vm;
 
@@ -21,6 +22,12 @@ pub(crate) enum Action {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
+
+/// Says of a build that its debug assertions are on: they trap where the filter should degrade. A
+/// test refuses to ship a filter that exports this.
+#[cfg(debug_assertions)]
+#[unsafe(no_mangle)]
+extern "C" fn tidegate_debug_assertions() {}
 
 /// The host asks for memory to put a value in; the value is then taken over by [`crate::host`].
 #[unsafe(no_mangle)]

@@ -49,3 +49,31 @@ fn a_plugin_of_the_sdk_runs_unchanged() {
     let report = runner().run_bytes(&scenario, &wasm, Services::default()).expect("it can run");
     assert!(report.passed(), "{report}");
 }
+
+/// A filter with debug assertions traps where it should degrade.
+#[test]
+fn the_shipped_filter_has_no_debug_assertions() {
+    let wasm = fs::read(parts::filter("tidegate")).expect("the built filter");
+    let mark = b"tidegate_debug_assertions";
+    let marked = wasm.windows(mark.len()).any(|window| window == mark);
+    assert!(
+        !marked,
+        "built with debug assertions; `make plugin` builds the profile that is shipped"
+    );
+}
+
+#[test]
+fn two_hundred_headers_are_read() {
+    let headers: Vec<String> = (0..200).map(|n| format!("[x-h-{n}, '{n}']")).collect();
+    let yaml = format!(
+        "name: many headers\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate }}, policies: [{{ name: p, match: {{ path: /** }}, rate_limits: [{{ name: k, by: {{ header: x-h-199 }}, limit: 1, per: 1s }}] }}] }}\n\
+         gateway: [{{ fault: refused }}]\n\
+         timeline: [{{ at: 0ms, client: a, send: {{ path: /, headers: [{}] }} }}]\n\
+         expect: [{{ client: a, status: 503 }}, {{ callout: 1, body: {{ json: {{ /limits/0/subject/name: '199' }} }} }}]\n",
+        headers.join(", ")
+    );
+    let scenario = Scenario::parse(&yaml).unwrap_or_else(|error| panic!("{error}"));
+    let wasm = fs::read(parts::filter("tidegate")).expect("the built filter");
+    let report = runner().run_bytes(&scenario, &wasm, Services::default()).expect("it can run");
+    assert!(report.passed(), "{report}");
+}

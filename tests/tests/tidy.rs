@@ -262,16 +262,6 @@ fn nothing_points_outside_the_repository() {
     );
 }
 
-/// A shipped filter with debug assertions would trap where it should degrade.
-#[test]
-fn the_shipped_profile_has_no_debug_assertions() {
-    let text = fs::read_to_string(parts::root().join("Cargo.toml")).expect("the manifest");
-    let (_, profile) = text.split_once("[profile.wasm]").expect("a profile for the filter");
-    for line in ["debug-assertions = false", "overflow-checks = false", "panic = \"abort\""] {
-        assert!(profile.contains(line), "[profile.wasm] needs {line}");
-    }
-}
-
 #[test]
 fn the_readme_is_short() {
     let text = fs::read_to_string(parts::root().join("README.md")).expect("README.md");

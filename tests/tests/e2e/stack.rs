@@ -186,6 +186,38 @@ async fn redis_stopped_or_slow_or_cut_is_told_in_time_and_named() {
     assert!(!output.contains("panicked"), "{output}");
 }
 
+/// The same fixture between Envoy and a real gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_slow_stopped_cut_or_garbled_is_no_verdict() {
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&["--dev"])).await;
+    let relay = Relay::start(Target::Tcp(gateway.addr)).await;
+    let upstream = Upstream::start().await;
+    for gateway_http2 in [true, false] {
+        let config = FIVE.replace("\"2s\"", "\"300ms\"");
+        let options = Options { gateway_http2, ..Options::new(relay.addr, upstream.addr) };
+        let envoy = Envoy::start(&options.config(&config)).await;
+        let ask = async |key: String| {
+            client::get_from(envoy.addr, None, "/api/x", &format!("x-key: {key}\r\n")).await
+        };
+        let faults =
+            [Fault::Delay(Duration::from_millis(400)), Fault::Stop, Fault::Cut, Fault::Garbage];
+        for fault in faults {
+            relay.set(fault);
+            let answer = ask(format!("{fault:?}")).await;
+            assert_eq!(answer.status, 503, "{fault:?}: {answer:?}");
+            assert_eq!(answer.header("x-tidegate-reply"), Some("policy-store-unavailable"));
+            relay.set(Fault::None);
+            let mut turn = 0;
+            eventually(BACK_WITHIN, "decisions are back", async || {
+                turn += 1;
+                let answer = ask(format!("{fault:?}-{turn}")).await;
+                if [200, 429].contains(&answer.status) { Ok(()) } else { Err(answer) }
+            })
+            .await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_that_is_not_let_in_is_refused_with_its_reason() {
     let upstream = Upstream::start().await;
