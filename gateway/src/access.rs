@@ -3,7 +3,7 @@
 //!
 //! Tokens are kept and compared as SHA-256 digests, in constant time and always against all of
 //! them, so that neither content nor length nor position shows in the time it takes. Source:
-//! 01-product H4 and H5.
+//! product rows H4 and H5.
 
 use std::fmt;
 

@@ -26,6 +26,8 @@ pub mod service;
 pub mod settings;
 pub mod store;
 pub mod throttle;
+pub mod world;
 
-pub use server::{Gateway, Running, StartError, World};
+pub use server::{Gateway, Running};
 pub use settings::{Environment, Settings};
+pub use world::{StartError, World};

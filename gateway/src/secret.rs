@@ -3,7 +3,7 @@
 //!
 //! A secret is given by value (environment) or by file; a file is read again about once a second,
 //! so a rotation needs no restart. A file that turns unreadable or wrong leaves the last good
-//! secret in force. Source: 01-product H4.
+//! secret in force. Source: product row H4.
 
 use std::fmt;
 use std::path::PathBuf;

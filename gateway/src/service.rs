@@ -2,23 +2,22 @@
 //! Knows neither HTTP nor what kind of store it asks, and reads no clock but the one it is given.
 
 pub mod admission;
+mod ledger;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::audit::Action;
-use tidegate_policy::gcra::{Quota, Reading, Retry};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::{Environment, Region, Scope};
-use tidegate_policy::wire::{
-    DecideReply, DecideRequest, DecisionId, LimitCall, LimitState, VERSION, Verdict,
-};
+use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, LimitCall, Verdict};
 
 use self::admission::{Admission, AdmissionSettings, NotDone};
+use self::ledger::Ledger;
 use crate::audit::{Auditor, Happening};
 use crate::clock::Clock;
-use crate::metrics::{OutcomeLabel, SharedMetrics, VerdictLabel};
-use crate::store::{Charge, Checked, Store, StoreFailure, StoreRole, Stores};
+use crate::metrics::{SharedMetrics, VerdictLabel};
+use crate::store::{StoreFailure, StoreRole, Stores};
 use crate::throttle::Throttle;
 
 const LOG_INTERVAL_US: u64 = 1_000_000;
@@ -57,12 +56,6 @@ pub struct Service {
     auditor: Arc<Auditor>,
     mismatches: Throttle,
     failures: Throttle,
-}
-
-/// The two calls of one decision.
-struct Weighed {
-    enforced: Checked,
-    shadow: Option<Checked>,
 }
 
 // === impl Service ===
@@ -172,7 +165,7 @@ impl Service {
             Err(Refused { reason, detail: detail.to_owned(), id: Some(message.id) })
         };
         match self.admission.run(|| ledger.weigh()).await {
-            Ok(Ok(weighed)) => match reply(message, weighed) {
+            Ok(Ok(weighed)) => match ledger::reply(message, weighed) {
                 Some(reply) => Ok(reply),
                 None => refuse(Reason::StoreError, "the store answered for other limits"),
             },
@@ -275,124 +268,6 @@ fn repeated(limits: &[LimitCall]) -> Option<&LimitCall> {
         let same = |other: &&LimitCall| other.id == limit.id && other.subject == limit.subject;
         limits.iter().take(index).find(same)
     })
-}
-
-/// What one decision needs of its store; owns it all, so that it can outlive its caller.
-struct Ledger {
-    store: Arc<dyn Store>,
-    scope: Scope,
-    message: Arc<DecideRequest>,
-    clock: Arc<dyn Clock>,
-    metrics: SharedMetrics,
-}
-
-// === impl Ledger ===
-
-impl Ledger {
-    /// Enforced limits first, all or nothing; then the shadow ones, as if they were enforced
-    /// beside them: where the request is denied they are only looked at.
-    async fn weigh(self) -> Result<Weighed, StoreFailure> {
-        let message = Arc::clone(&self.message);
-        let has = |shadow| message.limits.iter().any(|limit| limit.shadow == shadow);
-        let enforced = if has(false) {
-            self.check(false, true).await?
-        } else {
-            Checked { allowed: true, readings: Vec::new() }
-        };
-        if !has(true) {
-            return Ok(Weighed { enforced, shadow: None });
-        }
-        match self.check(true, enforced.allowed).await {
-            Ok(shadow) => Ok(Weighed { enforced, shadow: Some(shadow) }),
-            // A shadow limit is never a reason to deny; and the others are charged by now.
-            Err(failure) if has(false) => {
-                self.metrics.shadow_failures.inc();
-                tracing::debug!(%failure, "shadow limits could not be read");
-                Ok(Weighed { enforced, shadow: None })
-            }
-            Err(failure) => Err(failure),
-        }
-    }
-
-    async fn check(&self, shadow: bool, charged: bool) -> Result<Checked, StoreFailure> {
-        let started_us = self.clock.elapsed_us();
-        let call = self.prepare(shadow, charged)?;
-        let checked = call.await;
-        let outcome = match &checked {
-            Ok(_) => "ok",
-            Err(failure) => failure.reason().as_str(),
-        };
-        let took_us = self.clock.elapsed_us().saturating_sub(started_us);
-        let seconds = Duration::from_micros(took_us).as_secs_f64();
-        self.metrics.store_calls.get_or_create(&OutcomeLabel { outcome }).observe(seconds);
-        checked
-    }
-
-    fn prepare(
-        &self,
-        shadow: bool,
-        charged: bool,
-    ) -> Result<crate::store::Call<Checked>, StoreFailure> {
-        let charges: Result<Vec<Charge<'_>>, _> = self
-            .message
-            .limits
-            .iter()
-            .filter(|limit| limit.shadow == shadow)
-            .map(|limit| {
-                let cost = if charged { limit.cost } else { 0 };
-                let quota = limit.quota()?;
-                Ok(Charge { subject: &limit.subject, limit_id: &limit.id, quota, cost })
-            })
-            .collect();
-        match charges {
-            Ok(charges) => Ok(self.store.rate_check(&self.scope, &charges)),
-            // Decoding has checked every quota.
-            Err(error) => Err(StoreFailure::Refused(error_text(error))),
-        }
-    }
-}
-
-fn error_text(error: tidegate_policy::gcra::BadQuota) -> String {
-    error.to_string()
-}
-
-/// Puts the two calls' readings back into the message's order; `None` if the store gave others.
-fn reply(message: &DecideRequest, weighed: Weighed) -> Option<DecideReply> {
-    let mut enforced = weighed.enforced.readings.into_iter();
-    let mut shadow = weighed.shadow.map(|checked| checked.readings.into_iter());
-    let limits = message.limits.iter().map(|limit| {
-        let reading = match (&mut shadow, limit.shadow) {
-            (_, false) => enforced.next(),
-            (Some(shadow), true) => shadow.next(),
-            (None, true) => limit.quota().ok().map(untouched),
-        };
-        reading.map(|reading| state(limit, reading))
-    });
-    let limits: Vec<LimitState> = limits.collect::<Option<_>>()?;
-    let verdict = if weighed.enforced.allowed { Verdict::Allow } else { Verdict::Deny };
-    let finished = enforced.next().is_none() && shadow.is_none_or(|mut rest| rest.next().is_none());
-    finished.then_some(DecideReply { v: VERSION, id: message.id, verdict, limits })
-}
-
-/// What an untouched bucket says: stands in for a shadow limit that could not be read.
-fn untouched(quota: Quota) -> Reading {
-    Reading { remaining: u64::from(quota.burst()), next_us: 0, reset_us: 0, retry: Retry::Fits }
-}
-
-fn state(limit: &LimitCall, reading: Reading) -> LimitState {
-    let retry_us = match reading.retry {
-        Retry::Fits => Some(0),
-        Retry::AfterUs(wait_us) => Some(wait_us),
-        Retry::Never => None,
-    };
-    LimitState {
-        id: limit.id.clone(),
-        allowed: reading.retry == Retry::Fits,
-        remaining: reading.remaining,
-        next_us: reading.next_us,
-        reset_us: reading.reset_us,
-        retry_us,
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Owns what the service may ask of a store, and which store plays which role. Knows neither
 //! callers, deadlines nor HTTP.
 //!
-//! Every call carries its [`Scope`]: without one it does not compile (01-product H5). A call's
+//! Every call carries its [`Scope`]: without one it does not compile (product row H5). A call's
 //! future owns all it needs, so that it can be left to finish when nobody waits for it any more.
 
 pub mod keys;
@@ -90,7 +90,7 @@ pub trait Store: Send + Sync {
     fn probe(&self) -> Call<()>;
 }
 
-/// What a store is for. The roles may lie in one store or in several (01-product G).
+/// What a store is for. The roles may lie in one store or in several (product row G).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StoreRole {
     /// Limits and breakers of this region.

@@ -15,7 +15,7 @@ use crate::service::Refused;
 
 /// What the type of every problem begins with.
 pub const PROBLEM_BASE: &str = "https://tidegate.dev/problems/";
-/// Exactly this, without jitter (01-product A5).
+/// Exactly this, without jitter (product row A5).
 const OVERLOAD_RETRY_AFTER: &str = "5";
 const OVERLOAD_ERROR: &str = "service_overloaded";
 const OVERLOAD_MESSAGE: &str = "Service temporarily overloaded, please retry";

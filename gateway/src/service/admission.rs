@@ -2,7 +2,7 @@
 //! place, and how long for everything. Knows nothing of what is called.
 //!
 //! A place is held until its call has really ended, not until its caller stopped waiting; so at
-//! most `max_in_flight` calls are ever out, however long a store hangs. Source: 01-product A4 to A6.
+//! most `max_in_flight` calls are ever out, however long a store hangs. Source: product rows A4 to A6.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::clock::ManualClock;
 use crate::metrics::{Metrics, ReasonLabel};
-use crate::store::Call;
+use crate::store::{Call, Charge, Checked, Store};
 use tidegate_policy::audit::{AuditEvent, AuditSink};
-use tidegate_policy::gcra::EPOCH_US;
+use tidegate_policy::gcra::{EPOCH_US, Reading, Retry};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant};
+use tidegate_policy::wire::VERSION;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -306,7 +307,7 @@ async fn a_failing_store_is_named_by_reason_and_shows_nothing_of_itself() {
     assert_eq!(reason(&decided), Some(Reason::StoreError), "readings of other limits");
 }
 
-/// 01-product A5: with all places held by a stuck store, everybody else is told so after the pool
+/// product row A5: with all places held by a stuck store, everybody else is told so after the pool
 /// wait, and nobody else reaches the store, not even after the first callers have given up.
 #[tokio::test(start_paused = true)]
 async fn a_stuck_store_holds_no_more_than_the_bound() {

@@ -1,5 +1,5 @@
 //! Owns what the log says of the settings at start: variables of a connection pool that have no
-//! effect here, and doors that stand open. Source: 01-product A6 ("a setting without effect says so
+//! effect here, and doors that stand open. Source: product row A6 ("a setting without effect says so
 //! in the log instead of being swallowed").
 
 use super::Environment;

@@ -1,6 +1,6 @@
 //! Owns how keys are spelled, once. Knows neither scripts nor connections.
 //!
-//! Format 1 of a limit's key (04-state 1.3):
+//! Format 1 of a limit's key:
 //!
 //! ```text
 //! ratelimit:{R|s}:<kind>:<subject>:<limit_id>                 no tenant, environment `default`

@@ -153,7 +153,7 @@ async fn redis_killed_and_restarted_is_found_again() {
     eventually(PATIENCE, "both connections are back", reconnects).await;
 }
 
-/// 01-product A5, on a real Redis: 150 at once against one that stands still.
+/// product row A5, on a real Redis: 150 at once against one that stands still.
 #[tokio::test]
 async fn a_redis_that_stands_still_holds_a_hundred_and_turns_the_rest_away() {
     let redis = Redis::start().await;

@@ -73,8 +73,7 @@ async fn pump(
     spoils: bool,
 ) {
     let mut buffer = vec![0; 16 * 1024];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let now = *mode.borrow();
         let written = match now {
             Mode::SwallowOld if born != Mode::SwallowOld => Ok(()),

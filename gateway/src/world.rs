@@ -1,0 +1,99 @@
+//! Owns what a gateway takes from outside (stores, clock, audit sink, metrics), and why it may not
+//! start. Knows neither sockets nor routes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::audit::{LogSink, SharedSink};
+use crate::clock::{Clock, SystemClock};
+use crate::metrics::{Metrics, SharedMetrics};
+use crate::secret::SecretError;
+use crate::settings::{Settings, SettingsError};
+use crate::store::memory::MemoryStore;
+use crate::store::redis::RedisStore;
+use crate::store::{Store, Stores};
+
+/// What a gateway takes from outside, so that tests and simulations can give their own.
+#[derive(Clone)]
+pub struct World {
+    /// The store of each role.
+    pub stores: Stores,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where audit events go.
+    pub audit: SharedSink,
+    /// Where things are counted.
+    pub metrics: SharedMetrics,
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings cannot be.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A listener's address cannot be had.
+    #[error(
+        "{flag} is {address}: cannot listen there; choose another address or stop what listens"
+    )]
+    Bind {
+        /// The flag and variable.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The addresses cannot be written.
+    #[error("--addresses-file (TIDEGATE_ADDRESSES_FILE) is {}: cannot write it", path.display())]
+    AddressesFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The Redis client refuses the address.
+    #[error("--redis-url (TIDEGATE_REDIS_URL) cannot be used")]
+    Redis(#[source] redis::RedisError),
+    /// The system gives no randomness, log, runtime or signals.
+    #[error("{what}")]
+    System {
+        /// What failed.
+        what: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+// === impl World ===
+
+impl World {
+    /// What the settings ask for: the machine's clock, Redis or memory, and the log as audit sink.
+    /// Needs a tokio runtime.
+    pub fn from_settings(settings: &Settings) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let metrics = Arc::new(Metrics::new());
+        let counters = metrics.store.clone();
+        let store: Arc<dyn Store> = match &settings.redis {
+            Some(redis) => {
+                Arc::new(RedisStore::start(redis, &clock, counters).map_err(StartError::Redis)?)
+            }
+            None => {
+                Arc::new(MemoryStore::new(Arc::clone(&clock), settings.memory_keys_max, counters))
+            }
+        };
+        let audit: SharedSink = Arc::new(LogSink::new(&metrics));
+        Ok(Self { stores: Stores::single(store), clock, audit, metrics })
+    }
+
+    /// The same stores, clock and so on around other stores.
+    pub fn with_stores(mut self, stores: Stores) -> Self {
+        self.stores = stores;
+        self
+    }
+}
