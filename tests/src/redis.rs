@@ -1,4 +1,5 @@
-//! Owns a real Redis of a test's own: on a socket in a temporary folder, nothing shared.
+//! Owns a real Redis of a test's own: on a socket in a temporary folder, nothing shared. A benchmark
+//! can have it on a free TCP port as well, since that is how Redis is usually reached.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::{eventually, parts};
 #[derive(Debug)]
 pub struct Redis {
     dir: TempDir,
+    tcp_port: u16,
     process: Process,
 }
 
@@ -23,11 +25,26 @@ pub struct Redis {
 impl Redis {
     /// Starts one and waits until it answers.
     pub async fn start() -> Self {
+        Self::start_on(0).await
+    }
+
+    /// The same, on a free TCP port of the loopback as well.
+    pub async fn start_with_tcp() -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr());
+        Self::start_on(free.expect("a free port").port()).await
+    }
+
+    async fn start_on(tcp_port: u16) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let process = launch(&dir);
-        let redis = Self { dir, process };
+        let process = launch(&dir, tcp_port);
+        let redis = Self { dir, tcp_port, process };
         redis.ready().await;
         redis
+    }
+
+    /// Its TCP port; 0 if it has none.
+    pub fn tcp_port(&self) -> u16 {
+        self.tcp_port
     }
 
     /// Its URL for the gateway.
@@ -48,7 +65,7 @@ impl Redis {
     /// Starts it again, empty, after it was killed.
     pub async fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.dir);
+        self.process = launch(&self.dir, self.tcp_port);
         self.ready().await;
     }
 
@@ -81,9 +98,10 @@ impl Redis {
     }
 }
 
-fn launch(dir: &TempDir) -> Process {
+fn launch(dir: &TempDir, tcp_port: u16) -> Process {
     let mut command = Command::new(parts::redis_server());
-    command.current_dir(dir.path()).args(["--port", "0", "--unixsocket", "redis.sock"]);
+    command.current_dir(dir.path()).args(["--unixsocket", "redis.sock"]);
+    command.args(["--port", &tcp_port.to_string(), "--bind", "127.0.0.1"]);
     command.args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]);
     Process::start(command, &dir.path().join("redis.log")).expect("redis-server starts")
 }

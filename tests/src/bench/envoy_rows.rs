@@ -79,11 +79,15 @@ fn plans() -> Vec<Plan> {
 
 /// Measures all rows, prints the tables, and adds to the summary.
 pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String> {
-    let store = Redis::start().await;
+    let store = Redis::start_with_tcp().await;
     let roomy = ["--dev", "--deadline", "1s", "--pool-wait", "500ms"];
     let mut behind = Behind {
         memory: Gateway::start(&gateway::Options::memory().flags(&roomy)).await,
-        redis: Gateway::start(&gateway::Options::redis(&store.url()).flags(&roomy)).await,
+        redis: Gateway::start(
+            &gateway::Options::redis(&format!("redis://127.0.0.1:{}", store.tcp_port()))
+                .flags(&roomy),
+        )
+        .await,
         store,
     };
     let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();

@@ -23,12 +23,12 @@ fn redis_benchmark() -> PathBuf {
 
 /// Measures, prints, adds to the summary.
 pub async fn measure(summary: &mut Summary) -> Result<(), String> {
-    let redis = Redis::start().await;
+    let redis = Redis::start_with_tcp().await;
     let script =
         fs::read_to_string(parts::root().join("lua/rl_check.lua")).map_err(|e| e.to_string())?;
     let reply = redis.command(&["SCRIPT", "LOAD", &script]).await;
     let sha = reply.lines().nth(1).ok_or(format!("SCRIPT LOAD said {reply}"))?.to_owned();
-    println!("\nRedis, redis-benchmark -c 50, {PAIRS} interleaved pairs, ratio to INCR");
+    println!("\nRedis, redis-benchmark -c 50 over TCP, {PAIRS} interleaved pairs, ratio to INCR");
     let limit = |keys: usize| -> Vec<String> {
         let mut words = vec!["EVALSHA".to_owned(), sha.clone(), keys.to_string()];
         words
@@ -60,7 +60,7 @@ pub async fn measure(summary: &mut Summary) -> Result<(), String> {
 
 async fn once(redis: &Redis, words: &[String], pipeline: u32) -> Result<f64, String> {
     let mut command = Command::new(redis_benchmark());
-    command.arg("-s").arg(redis.socket());
+    command.args(["-p", &redis.tcp_port().to_string()]);
     command.args(["-c", "50", "-n", REQUESTS, "-P", &pipeline.to_string(), "-q"]).args(words);
     let done = command.output().await.map_err(|error| format!("redis-benchmark: {error}"))?;
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
