@@ -250,6 +250,33 @@ async fn a_filter_that_is_not_let_in_is_refused_with_its_reason() {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
+/// Product row A5, as a client of Envoy sees it: 150 at once against a Redis that stands still.
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_a_hundred_in_flight_a_client_is_told_to_come_again_in_five_seconds() {
+    let flags = ["--deadline", "1800ms", "--pool-wait", "300ms", "--redis-response-timeout", "9s"];
+    let mut stack = stack(FIVE, &flags).await;
+    stack.comes_back(1).await;
+    stack.redis.process().signal(libc::SIGSTOP);
+    let keys: Vec<String> = (0..150).map(|n| format!("caller-{n}")).collect();
+    let answers = futures(keys.iter().map(|key| stack.get(2, key))).await;
+    stack.redis.process().signal(libc::SIGCONT);
+
+    let told = |status| answers.iter().filter(move |answer| answer.status == status);
+    assert_eq!((told(429).count(), told(503).count()), (50, 100), "{answers:?}");
+    for answer in told(429) {
+        assert_eq!(answer.header("retry-after"), Some("5"), "exactly, without jitter");
+        assert_eq!(answer.header("x-tidegate-reply"), Some("service-overloaded"));
+        let body = answer.json();
+        assert_eq!(body["error"], "service_overloaded");
+        assert_eq!(body["message"], "Service temporarily overloaded, please retry");
+    }
+    let counted = "tidegate_decisions_total{policy=\"api\",outcome=\"overloaded\"}";
+    assert_eq!(stack.envoy.metric(counted).await, 50);
+    let output = stack.gateway.output();
+    assert!(output.contains("critical"), "exhaustion is logged as critical: {output}");
+    stack.comes_back(3).await;
+}
+
 /// A gateway that ends by SIGTERM lets what is under way finish, and the next one takes over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_drains_on_sigterm() {
