@@ -69,14 +69,42 @@ impl Serialize for DecisionId {
 
 impl<'de> Deserialize<'de> for DecisionId {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        let digits: String = text.chars().filter(|&c| c != '-').collect();
-        let id = u128::from_str_radix(&digits, 16).map(Self);
-        match id {
-            Ok(id) if id.to_string() == text => Ok(id),
-            Ok(_) | Err(_) => Err(serde::de::Error::custom("a decision id is a lower-case UUID")),
+        from.deserialize_str(DecisionIdText)
+    }
+}
+
+/// Reads an id without a copy of its text: every message has one.
+struct DecisionIdText;
+
+impl serde::de::Visitor<'_> for DecisionIdText {
+    type Value = DecisionId;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a decision id: a lower-case UUID")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<DecisionId, E> {
+        parse_id(text).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+    }
+}
+
+/// Exactly what `Display` writes: lower-case digits in groups of 8, 4, 4, 4 and 12.
+fn parse_id(text: &str) -> Option<DecisionId> {
+    const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+    let mut bits = 0u128;
+    let mut groups = text.split('-');
+    for len in GROUPS {
+        let group = groups.next().filter(|group| group.len() == len)?;
+        for byte in group.bytes() {
+            let digit = match byte {
+                b'0'..=b'9' => byte.wrapping_sub(b'0'),
+                b'a'..=b'f' => byte.wrapping_sub(b'a').wrapping_add(10),
+                _ => return None,
+            };
+            bits = (bits << 4) | u128::from(digit);
         }
     }
+    groups.next().is_none().then_some(DecisionId(bits))
 }
 
 /// `POST /v1/decide`: may this request go on?
@@ -227,23 +255,48 @@ impl fmt::Display for BadMessage {
 
 impl core::error::Error for BadMessage {}
 
-/// Only the version: read first, so that a newer message is refused for its version and not for
-/// a field that this build does not know.
+/// Only the version, for a message that could not be read whole.
 #[derive(Deserialize)]
 struct Versioned {
     v: u16,
 }
 
-fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadMessage> {
+/// What every message has.
+trait Message {
+    fn version(&self) -> u16;
+}
+
+impl Message for DecideRequest {
+    fn version(&self) -> u16 {
+        self.v
+    }
+}
+
+impl Message for DecideReply {
+    fn version(&self) -> u16 {
+        self.v
+    }
+}
+
+impl Message for Refusal {
+    fn version(&self) -> u16 {
+        self.v
+    }
+}
+
+/// A newer message is refused for its version, not for a field that this build does not know.
+fn read<'a, T: Deserialize<'a> + Message>(bytes: &'a [u8]) -> Result<T, BadMessage> {
     if bytes.len() > MESSAGE_BYTES_MAX {
         return Err(BadMessage::TooLong);
     }
-    let malformed = |error: serde_json::Error| BadMessage::Malformed(error.to_string());
-    let Versioned { v } = serde_json::from_slice(bytes).map_err(malformed)?;
-    if v != VERSION {
-        return Err(BadMessage::Version(v));
+    match serde_json::from_slice::<T>(bytes) {
+        Ok(message) if message.version() == VERSION => Ok(message),
+        Ok(message) => Err(BadMessage::Version(message.version())),
+        Err(error) => match serde_json::from_slice(bytes) {
+            Ok(Versioned { v }) if v != VERSION => Err(BadMessage::Version(v)),
+            Ok(_) | Err(_) => Err(BadMessage::Malformed(error.to_string())),
+        },
     }
-    serde_json::from_slice(bytes).map_err(malformed)
 }
 
 // === impl DecideRequest ===

@@ -43,6 +43,8 @@ fn unknown_fields_are_tolerated_and_unknown_versions_are_not() {
     assert!(DecideRequest::decode(wider.as_bytes()).is_ok());
     let newer = text.replacen("\"v\": 1", "\"v\": 9", 1);
     assert_eq!(DecideRequest::decode(newer.as_bytes()), Err(BadMessage::Version(9)));
+    let other_shape = newer.replacen("\"limits\"", "\"budgets\"", 1);
+    assert_eq!(DecideRequest::decode(other_shape.as_bytes()), Err(BadMessage::Version(9)));
 }
 
 #[test]
@@ -56,6 +58,9 @@ fn what_cannot_be_is_refused() {
         ("\"limits\": [", "\"limits\": [], \"x\": [", "0 limits: send 1 to 64"),
         ("\"key_format\": 1", "\"key_format\": 2", "unknown key format"),
         ("89ab-8def", "89AB-8def", "lower-case UUID"),
+        ("8123-456789abcdef", "8123456789abcdef", "lower-case UUID"),
+        ("-8123-456789abcdef", "-8123-456789abcdef-0", "lower-case UUID"),
+        ("01234567-89ab", "01234567-89a+", "lower-case UUID"),
         ("\"environment\": \"default\"", "\"environment\": \"a|b\"", "is no environment"),
     ] {
         let broken = text.replacen(from, to, 1);
