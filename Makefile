@@ -12,7 +12,7 @@ export GATEWAY_PORT ?= 10080
 export GATEWAY_ADMIN_PORT ?= 10081
 
 BRING := python3 tests/bring.py
-NATIVE := cargo build --quiet -p tidegate-gateway -p tidegate-tests --bins
+NATIVE := cargo build -p tidegate-gateway -p tidegate-tests --bins
 
 help: ## List the commands.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -58,7 +58,7 @@ load: ## 80 to 150 concurrent callers against the gateway, Redis running and sto
 
 plugin: ## Build the filter: target/wasm32-wasip1/wasm/tidegate.wasm.
 	@echo "  building   the filter (first time: a minute)"
-	@cargo build --quiet -p tidegate-plugin -p noop-filter --target wasm32-wasip1 --profile wasm
+	@cargo build -p tidegate-plugin -p noop-filter --target wasm32-wasip1 --profile wasm
 
 gateway: ## Build the gateway and the demo.
 	@echo "  building   gateway and demo (first time: a minute or two)"

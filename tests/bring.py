@@ -147,6 +147,7 @@ def from_debian(program, variable, companions=()):
 def deny():
     """cargo-deny, built into .tools: minutes the first time."""
     if not (BIN / "cargo-deny").exists():
+        print("(built the first time: minutes) … ", end="", flush=True)
         words = ["cargo", "install", "--quiet", "--locked", f"cargo-deny@{CARGO_DENY_VERSION}"]
         environment = dict(os.environ, CARGO_PROFILE_RELEASE_OPT_LEVEL="1", CARGO_PROFILE_RELEASE_LTO="off")
         run(*words, "--root", TOOLS, env=environment)
