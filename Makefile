@@ -12,6 +12,9 @@ export GATEWAY_PORT ?= 10080
 export GATEWAY_ADMIN_PORT ?= 10081
 
 BRING := python3 tests/bring.py
+# Everything that runs natively. One selection for `check` and `test`: with another one cargo would
+# choose other features and compile wasmtime a second time.
+ALL := --workspace --exclude tidegate-plugin --exclude noop-filter
 NATIVE := cargo build -p tidegate-gateway -p tidegate-tests --bins
 
 help: ## List the commands.
@@ -30,7 +33,7 @@ run: ## The demo's stack, left running on PORT (10000) until Ctrl-C.
 test: ## All tests, on a real Envoy and a real Redis.
 	@$(BRING) wasm envoy redis
 	@$(MAKE) --no-print-directory plugin gateway
-	cargo test --workspace --exclude tidegate-plugin --exclude noop-filter
+	cargo test $(ALL)
 
 quick: ## The tests that need neither Envoy nor Redis; seconds.
 	@$(BRING) wasm
@@ -40,9 +43,9 @@ quick: ## The tests that need neither Envoy nor Redis; seconds.
 check: ## Formatting, clippy, house rules, licences and sources of dependencies.
 	@$(BRING) wasm deny
 	cargo fmt --all --check
-	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet $(ALL) --all-targets -- -D warnings
 	cargo clippy --quiet -p tidegate-plugin -p noop-filter --target wasm32-wasip1 -- -D warnings
-	cargo test --quiet -p tidegate-tests --test tidy
+	cargo test --quiet $(ALL) --test tidy
 	PATH="$(CURDIR)/.tools/bin:$$PATH" cargo deny --all-features check bans licenses sources
 
 bench: ## Compare with no filter and a no-op filter; writes target/bench/summary.json.

@@ -1,11 +1,11 @@
 //! Owns the host's encoding of header maps: count, sizes, then each name and value with a closing
 //! NUL, all numbers little-endian u32.
 
-/// Headers in order, names as the host gives them (lower case).
-pub(crate) type Headers = Vec<(Vec<u8>, Vec<u8>)>;
+/// Headers in order, names as the host gives them (lower case), borrowed from its encoding.
+pub(crate) type Headers<'b> = Vec<(&'b [u8], &'b [u8])>;
 
 /// Reads a map. What is malformed ends the reading: the host would have to be broken.
-pub(crate) fn decode(bytes: &[u8]) -> Option<Headers> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<Headers<'_>> {
     if bytes.is_empty() {
         return Some(Headers::new());
     }
@@ -44,8 +44,8 @@ fn number(bytes: &mut &[u8]) -> Option<usize> {
     usize::try_from(u32::from_le_bytes(*head)).ok()
 }
 
-fn text(data: &mut &[u8], size: usize) -> Option<Vec<u8>> {
+fn text<'b>(data: &mut &'b [u8], size: usize) -> Option<&'b [u8]> {
     let (value, rest) = data.split_at_checked(size)?;
     *data = rest.strip_prefix(&[0])?;
-    Some(value.to_vec())
+    Some(value)
 }

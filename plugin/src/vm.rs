@@ -109,7 +109,11 @@ impl Vm {
             Ok(matched) => matched,
             Err(status) => return unreadable(status),
         };
-        let facts = match facts::sender(&root.config, &matched) {
+        let headers = match facts::headers() {
+            Ok(headers) => headers,
+            Err(status) => return unreadable(status),
+        };
+        let facts = match facts::sender(&root.config, &matched, &headers) {
             Ok(facts) => facts,
             Err(status) => return unreadable(status),
         };
@@ -202,9 +206,10 @@ struct Response {
 
 /// The callout's answer; `None` if it cannot be read whole.
 fn response(body_size: usize) -> Option<Response> {
-    let headers = codec::decode(&host::header_pairs(Map::CallResponseHeaders).ok()?)?;
+    let pairs = host::header_pairs(Map::CallResponseHeaders).ok()?;
+    let headers = codec::decode(&pairs)?;
     let value = |name: &str| {
-        headers.iter().find(|(key, _)| key == name.as_bytes()).map(|(_, value)| value.as_slice())
+        headers.iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| *value)
     };
     let marked = value(wire::MARK_HEADER) == Some(wire::MARK_VALUE.as_bytes());
     let body = if marked && body_size > 0 {

@@ -33,7 +33,7 @@ pub enum Event<'a> {
         /// The policies, by path and method.
         matched: Matched,
         /// What the request says of its sender.
-        facts: &'a Facts,
+        facts: &'a Facts<'a>,
         /// Where the filter runs.
         caller: &'a CallerScope,
         /// A fresh id.

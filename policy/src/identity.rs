@@ -4,7 +4,7 @@
 //! The spelling is injective: no two clients share one, whatever bytes they send. Source:
 //! product row A1 and E.
 
-use alloc::borrow::ToOwned;
+use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
@@ -162,27 +162,28 @@ fn unspell(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// What a request says of its sender, as bytes from the host.
+/// What a request says of its sender, as bytes of the host's.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
+pub struct Facts<'h> {
     /// Envoy's `source.address` (`ip:port`, IPv6 in brackets).
     pub source_address: Option<Vec<u8>>,
-    /// All request headers, names in lower case, in order.
-    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// All request headers, names in lower case, in order; borrowed, since a request has dozens.
+    pub headers: Vec<(&'h [u8], &'h [u8])>,
 }
 
 // === impl Facts ===
 
-impl Facts {
+impl Facts<'_> {
     /// All values of one header, joined with `,` as RFC 9110 §5.3 joins them; `None` if it is
     /// absent or only empty.
-    pub fn header(&self, name: &str) -> Option<Vec<u8>> {
+    pub fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         let mut values =
-            self.headers.iter().filter(|(key, _)| key == name.as_bytes()).map(|(_, value)| value);
-        let mut joined = values.next()?.clone();
+            self.headers.iter().filter(|(key, _)| *key == name.as_bytes()).map(|(_, value)| *value);
+        let mut joined = Cow::Borrowed(values.next()?);
         for value in values {
-            joined.push(b',');
-            joined.extend_from_slice(value);
+            let all = joined.to_mut();
+            all.push(b',');
+            all.extend_from_slice(value);
         }
         joined.iter().any(|&b| b != b',' && b != b' ').then_some(joined)
     }
@@ -199,7 +200,7 @@ impl Facts {
 
 impl Identity {
     /// The subject that these facts name, or `None` if they name none.
-    pub fn subject(&self, facts: &Facts) -> Option<Subject> {
+    pub fn subject(&self, facts: &Facts<'_>) -> Option<Subject> {
         match self {
             Self::Ip { v6_prefix } => {
                 let address = client_ip(facts.source_address.as_deref()?)?;

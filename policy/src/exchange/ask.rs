@@ -21,7 +21,7 @@ pub(super) fn ask(
     config: &Config,
     overrides: &Overrides,
     matched: &Matched,
-    facts: &Facts,
+    facts: &Facts<'_>,
     caller: &CallerScope,
     id: DecisionId,
 ) -> (Phase, Effects) {

@@ -27,8 +27,8 @@ fn config() -> Config {
     .expect("a sound configuration")
 }
 
-fn facts() -> Facts {
-    let header = |k: &str, v: &str| (k.as_bytes().to_vec(), v.as_bytes().to_vec());
+fn facts() -> Facts<'static> {
+    let header = |k: &'static str, v: &'static str| (k.as_bytes(), v.as_bytes());
     Facts {
         source_address: Some(b"192.0.2.1:1".to_vec()),
         headers: vec![
@@ -59,7 +59,7 @@ impl Bench {
         Self { config: config(), overrides: Overrides::default(), exchange: Exchange::default() }
     }
 
-    fn request(&mut self, path: &str, facts: &Facts) -> Effects {
+    fn request(&mut self, path: &str, facts: &Facts<'_>) -> Effects {
         let event = Event::Request {
             matched: self.config.on_path(Some(path.as_bytes())),
             facts,

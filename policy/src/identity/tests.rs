@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use std::string::ToString;
 use std::vec;
 
-fn facts(source: &str, headers: &[(&str, &[u8])]) -> Facts {
+fn facts<'h>(source: &str, headers: &[(&'h str, &'h [u8])]) -> Facts<'h> {
     Facts {
         source_address: Some(source.as_bytes().to_vec()),
-        headers: headers.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.to_vec())).collect(),
+        headers: headers.iter().map(|(k, v)| (k.as_bytes(), *v)).collect(),
     }
 }
 
