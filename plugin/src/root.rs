@@ -15,6 +15,9 @@ use crate::host::{self, Buffer, Level};
 /// Names the environment that the filter was deployed for.
 const ENVIRONMENT_VARIABLE: &str = "TIDEGATE_ENVIRONMENT";
 
+/// The callout's authority. Not the cluster's name: Istio's hold `|`, which no authority may.
+const AUTHORITY: &str = "tidegate-gateway";
+
 /// One configuration in force.
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -56,7 +59,7 @@ impl Root {
             Ok(caller) => caller,
             Err(problem) => return refuse(&problem),
         };
-        let call_headers = call_headers(&config.gateway.cluster, token.as_deref());
+        let call_headers = call_headers(token.as_deref());
         host::log(
             Level::Info,
             &format!(
@@ -130,12 +133,12 @@ fn sound_token(token: &str) -> bool {
     !token.is_empty() && token.len() <= 4096 && token.bytes().all(|b| b.is_ascii_graphic())
 }
 
-fn call_headers(cluster: &str, token: Option<&str>) -> Vec<u8> {
+fn call_headers(token: Option<&str>) -> Vec<u8> {
     let authorization = token.map(|token| format!("Bearer {token}"));
     let mut headers = vec![
         (":method", "POST"),
         (":path", wire::DECIDE_PATH),
-        (":authority", cluster),
+        (":authority", AUTHORITY),
         ("content-type", "application/json"),
     ];
     if let Some(value) = &authorization {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tidegate_policy::exchange::{Act, Answer, Denial, Effects, Event, Exchange};
+use tidegate_policy::exchange::{Act, Answer, Denial, Effects, Event, Exchange, Signal};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::{self, DecisionId};
 
@@ -107,15 +107,15 @@ impl Vm {
         let matched = match facts::matched(&root.config) {
             Ok(matched) if matched.is_empty() => return Action::Continue,
             Ok(matched) => matched,
-            Err(status) => return unreadable(status),
+            Err(status) => return unreadable(&root, status),
         };
         let headers = match facts::headers() {
             Ok(headers) => headers,
-            Err(status) => return unreadable(status),
+            Err(status) => return unreadable(&root, status),
         };
         let facts = match facts::sender(&root.config, &matched, &headers) {
             Ok(facts) => facts,
-            Err(status) => return unreadable(status),
+            Err(status) => return unreadable(&root, status),
         };
         let event =
             Event::Request { matched, facts: &facts, caller: &root.caller, id: ids.decision() };
@@ -221,7 +221,9 @@ fn response(body_size: usize) -> Option<Response> {
     Some(Response { marked, status: value(":status").unwrap_or_default().to_vec(), body })
 }
 
-fn unreadable(status: host::Status) -> Action {
+fn unreadable(root: &Root, status: host::Status) -> Action {
+    let signal = Signal::Unavailable(Reason::HostFailure);
+    root.counters.borrow_mut().signal(&root.config, signal);
     host::log(
         Level::Error,
         &format!("tidegate: the request cannot be read: host status {}", status.0),

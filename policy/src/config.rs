@@ -15,6 +15,7 @@ use crate::mode::Mode;
 
 pub mod diagnostic;
 mod duration;
+mod limits;
 mod read;
 mod reader;
 mod suggest;

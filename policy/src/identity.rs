@@ -4,7 +4,7 @@
 //! The spelling is injective: no two clients share one, whatever bytes they send. Source:
 //! product row A1 and E.
 
-use alloc::borrow::{Cow, ToOwned};
+use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
@@ -174,25 +174,22 @@ pub struct Facts<'h> {
 // === impl Facts ===
 
 impl Facts<'_> {
-    /// All values of one header, joined with `,` as RFC 9110 §5.3 joins them; `None` if it is
-    /// absent or only empty.
-    pub fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+    /// The value of a header that stands once and is not empty. A header that is repeated names
+    /// nobody: readers differ in which value they take, so a client could show the upstream a
+    /// verified one and the limit a fresh one each time.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
         let mut values =
             self.headers.iter().filter(|(key, _)| *key == name.as_bytes()).map(|(_, value)| *value);
-        let mut joined = Cow::Borrowed(values.next()?);
-        for value in values {
-            let all = joined.to_mut();
-            all.push(b',');
-            all.extend_from_slice(value);
-        }
-        joined.iter().any(|&b| b != b',' && b != b' ').then_some(joined)
+        let value = values.next()?;
+        let alone = values.next().is_none();
+        (alone && value.iter().any(|&b| b != b' ')).then_some(value)
     }
 
     /// One header as short printable ASCII, or nothing: for ids that travel in messages.
     pub fn token(&self, name: &str) -> Option<String> {
         let value = self.header(name)?;
         let sound = value.len() <= 128 && value.iter().all(u8::is_ascii_graphic);
-        sound.then(|| core::str::from_utf8(&value).ok().map(ToOwned::to_owned)).flatten()
+        sound.then(|| core::str::from_utf8(value).ok().map(ToOwned::to_owned)).flatten()
     }
 }
 
@@ -212,7 +209,7 @@ impl Identity {
             }
             Self::Header { name } => Some(Subject {
                 kind: SubjectKind::Header,
-                name: SubjectName::from_bytes(&facts.header(name)?),
+                name: SubjectName::from_bytes(facts.header(name)?),
             }),
         }
     }

@@ -22,6 +22,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod audit;
+pub mod canonical;
 pub mod config;
 pub mod exchange;
 pub mod gcra;

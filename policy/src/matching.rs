@@ -1,9 +1,10 @@
-//! Owns which policies a request falls under. Knows paths and methods as bytes, and neither what a
-//! policy then does nor how a path was normalised: Envoy does that before the filter
-//! (`normalize_path`, `merge_slashes`, `path_with_escaped_slashes_action` in envoy/bootstrap.yaml).
+//! Owns which requests a policy takes in. Knows paths (in the one spelling that
+//! [`crate::canonical`] gives them) and methods as bytes, and not what a policy then does.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+
+use crate::canonical::canonical;
 
 /// What a policy's `match` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum BadPattern {
     Template,
     /// Holds `?`, `#`, a space, a control character or a byte outside ASCII.
     Character,
+    /// No request's path has this spelling once it is normalised, so nothing would ever match.
+    NotCanonical,
 }
 
 // === impl PathPattern ===
@@ -60,6 +63,11 @@ impl PathPattern {
         if literal.bytes().any(|b| !b.is_ascii_graphic() || matches!(b, b'?' | b'#')) {
             return Err(BadPattern::Character);
         }
+        let escaped_slash = ["%2F", "%5C", "%00"].iter().any(|code| literal.contains(code));
+        let open = below && literal.ends_with('/');
+        if *canonical(literal.as_bytes()) != *literal.as_bytes() || escaped_slash || open {
+            return Err(BadPattern::NotCanonical);
+        }
         Ok(match (below, literal) {
             (true, "") => Self::Any,
             (true, _) => Self::Below(literal.to_string()),
@@ -67,9 +75,9 @@ impl PathPattern {
         })
     }
 
-    /// Whether a `:path` falls under the pattern; `None` is a request without one.
+    /// Whether a path, in its one spelling, falls under the pattern; `None` is a request without.
     pub fn matches(&self, path: Option<&[u8]>) -> bool {
-        let Some(path) = path.map(without_query) else {
+        let Some(path) = path else {
             return *self == Self::Any;
         };
         match self {
@@ -96,24 +104,6 @@ impl Matcher {
     }
 }
 
-/// The path alone. An absolute form (`http://host/path`) loses its front, so that no spelling of
-/// a target escapes a policy.
-fn without_query(target: &[u8]) -> &[u8] {
-    let end = target.iter().position(|b| matches!(b, b'?' | b'#')).unwrap_or(target.len());
-    let path = target.get(..end).unwrap_or(target);
-    if path.starts_with(b"/") || path == b"*" {
-        return path;
-    }
-    let Some(scheme_end) = path.windows(3).position(|w| w == b"://") else {
-        return path;
-    };
-    let after = path.get(scheme_end.saturating_add(3)..).unwrap_or_default();
-    match after.iter().position(|&b| b == b'/') {
-        Some(slash) => after.get(slash..).unwrap_or_default(),
-        None => b"/",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,7 +113,7 @@ mod tests {
         let rows: [(&str, &[&str], &[&str]); 4] = [
             (
                 "/login",
-                &["/login", "/login?next=/"],
+                &["/login", "/login?next=/", "/login;x", "/a/..;/login"],
                 &["/login/", "/login2", "/Login", "/", "*", ""],
             ),
             (
@@ -137,10 +127,16 @@ mod tests {
         for (pattern, inside, outside) in rows {
             let parsed = PathPattern::parse(pattern).expect(pattern);
             for path in inside {
-                assert!(parsed.matches(Some(path.as_bytes())), "{pattern} takes in {path}");
+                assert!(
+                    parsed.matches(Some(&canonical(path.as_bytes()))),
+                    "{pattern} takes in {path}"
+                );
             }
             for path in outside {
-                assert!(!parsed.matches(Some(path.as_bytes())), "{pattern} leaves out {path}");
+                assert!(
+                    !parsed.matches(Some(&canonical(path.as_bytes()))),
+                    "{pattern} leaves out {path}"
+                );
             }
         }
     }
@@ -162,6 +158,13 @@ mod tests {
             ("/a?b", BadPattern::Character),
             ("/a b", BadPattern::Character),
             ("/ä", BadPattern::Character),
+            ("/a//b", BadPattern::NotCanonical),
+            ("//**", BadPattern::NotCanonical),
+            ("/x/../y", BadPattern::NotCanonical),
+            ("/logi%6e", BadPattern::NotCanonical),
+            ("/caf%c3%a9", BadPattern::NotCanonical),
+            ("/a;b", BadPattern::NotCanonical),
+            ("/c%2Fd", BadPattern::NotCanonical),
         ];
         for (text, expected) in rows {
             assert_eq!(PathPattern::parse(text), Err(expected), "{text}");

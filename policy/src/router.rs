@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use crate::canonical::canonical;
 use crate::config::{Config, Policy};
 use crate::identity::Identity;
 
@@ -17,6 +18,8 @@ pub struct Matched {
 impl Config {
     /// The policies whose path takes the request in; `None` is a request without a `:path`.
     pub fn on_path(&self, path: Option<&[u8]>) -> Matched {
+        let path = path.map(canonical);
+        let path = path.as_deref();
         let policies = self.policies.iter().enumerate();
         let inside = policies.filter(|(_, policy)| policy.matcher.path.matches(path));
         Matched { policies: inside.map(|(index, _)| index).collect() }

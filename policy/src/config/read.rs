@@ -8,18 +8,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::diagnostic::Severity;
+use super::limits::rate_limits;
 use super::reader::{At, Reader};
 use super::suggest::nearest;
-use super::{
-    Config, DOCUMENT_BYTES_MAX, Gateway, Policy, RateLimit, Reading, Rung, duration, tree,
-};
-use crate::gcra::Quota;
-use crate::identity::Identity;
+use super::{Config, DOCUMENT_BYTES_MAX, Gateway, Policy, Reading, Rung, duration, tree};
+use crate::canonical::canonical;
 use crate::matching::{BadPattern, Matcher, PathPattern};
 use crate::mode::Mode;
 
-/// Limits per policy: all that apply to one request travel in one message.
-const LIMITS_PER_POLICY_MAX: usize = 8;
 /// Policies per document: each defines metrics in every Envoy worker.
 const POLICIES_MAX: usize = 10_000;
 const NAME_LEN_MAX: usize = 63;
@@ -145,7 +141,7 @@ fn policy(at: &At<'_, '_>, names: &mut BTreeSet<String>) -> Option<Policy> {
     })
 }
 
-fn unique_name(at: &At<'_, '_>, taken: &mut BTreeSet<String>) -> Option<String> {
+pub(super) fn unique_name(at: &At<'_, '_>, taken: &mut BTreeSet<String>) -> Option<String> {
     let remedy = format!("write 1 to {NAME_LEN_MAX} of a-z 0-9 _ -");
     let text = at.text(&remedy)?;
     let sound = !text.is_empty()
@@ -179,8 +175,13 @@ fn matcher(at: &At<'_, '_>) -> Option<Matcher> {
 
 fn pattern(at: &At<'_, '_>) -> Option<PathPattern> {
     let text = at.text("write a path such as \"/api/**\"")?;
+    let spelling = String::from_utf8_lossy(&canonical(text.as_bytes())).into_owned();
+    let normalised = format!(
+        "requests are normalised before they are compared; write {spelling:?}, without ; and encoded slashes"
+    );
     let remedy = match PathPattern::parse(text) {
         Ok(pattern) => return Some(pattern),
+        Err(BadPattern::NotCanonical) => &normalised,
         Err(BadPattern::NoSlash) => "begin with /",
         Err(BadPattern::Star) => "write * only in a closing /**",
         Err(BadPattern::Template) => {
@@ -219,103 +220,12 @@ fn method(at: &At<'_, '_>) -> Option<String> {
             None => "write a method in capitals, such as \"GET\"".to_owned(),
         };
         at.is_no("method", remedy);
+    } else if !METHODS.contains(&text)
+        && let Some(word) = nearest(text, METHODS)
+    {
+        at.doubt(format!("{text:?} is an uncommon method"), format!("did you mean {word:?}?"));
     }
     token.then(|| text.to_owned())
-}
-
-fn rate_limits(at: &At<'_, '_>, policy: &str) -> Option<Vec<RateLimit>> {
-    let items = at.list("write a list of rate limits")?;
-    if items.is_empty() || items.len() > LIMITS_PER_POLICY_MAX {
-        at.wrong(
-            format!("{} rate limits", items.len()),
-            format!("write 1 to {LIMITS_PER_POLICY_MAX}"),
-        );
-        return None;
-    }
-    let mut names = BTreeSet::new();
-    let read: Vec<Option<RateLimit>> =
-        items.iter().map(|at| rate_limit(at, policy, &mut names)).collect();
-    read.into_iter().collect()
-}
-
-fn rate_limit(at: &At<'_, '_>, policy: &str, names: &mut BTreeSet<String>) -> Option<RateLimit> {
-    let known = ["name", "by", "limit", "per", "burst"];
-    let table = at.table(&known, "write a table with name, by, limit and per")?;
-    let name = table.must("name", "name the limit").and_then(|at| unique_name(&at, names));
-    let by = table
-        .must("by", "write \"ip\" or {\"header\": \"x-api-key\"}")
-        .and_then(|at| identity(&at));
-    let limit_at = table.must("limit", "write how many requests a period admits");
-    let limit = limit_at.as_ref().and_then(|at| at.whole(1, 1_000_000_000));
-    let per_ms = table.must("per", "write \"minute\", or 30s, 5m, 1h, day").and_then(|at| {
-        let remedy = "write \"minute\", or 30s, 5m, 1h, day";
-        duration_ms(&at, 1, 366 * 86_400_000, remedy)
-    });
-    let burst = match table.get("burst") {
-        None => limit,
-        Some(at) => at.whole(1, 1_000_000_000),
-    };
-    let (name, by, limit, per_ms, burst) = (name?, by?, limit?, per_ms?, burst?);
-    match Quota::new(limit, per_ms.saturating_mul(1_000), burst) {
-        Ok(quota) => Some(RateLimit { id: format!("{policy}.{name}"), name, by, quota }),
-        Err(bad) => {
-            let at = limit_at.as_ref().unwrap_or(at);
-            at.wrong(
-                format!("{limit} per {per_ms} ms with a burst of {burst} cannot be kept"),
-                format!("{bad}"),
-            );
-            None
-        }
-    }
-}
-
-fn identity(at: &At<'_, '_>) -> Option<Identity> {
-    const V6_PREFIX_DEFAULT: u8 = 64;
-    const REMEDY: &str =
-        "write \"ip\", {\"ip\": {\"v6_prefix\": 64}} or {\"header\": \"x-api-key\"}";
-    if at.is_text() {
-        return match at.text(REMEDY)? {
-            "ip" => Some(Identity::Ip { v6_prefix: V6_PREFIX_DEFAULT }),
-            _ => {
-                at.is_no("identity", REMEDY);
-                None
-            }
-        };
-    }
-    if at.is_list() {
-        at.wrong("combined identities are not part of this version", REMEDY);
-        return None;
-    }
-    let table = at.table(&["ip", "header"], REMEDY)?;
-    match (table.get("ip"), table.get("header")) {
-        (Some(ip), None) => {
-            let inner = ip.table(&["v6_prefix"], "write {\"v6_prefix\": 64}, or {}")?;
-            let v6_prefix = match inner.get("v6_prefix") {
-                None => Some(V6_PREFIX_DEFAULT),
-                Some(at) => at.whole(1, 128).and_then(|n| u8::try_from(n).ok()),
-            };
-            Some(Identity::Ip { v6_prefix: v6_prefix? })
-        }
-        (None, Some(header)) => header_name(&header).map(|name| Identity::Header { name }),
-        (Some(_), Some(_)) | (None, None) => {
-            at.wrong("an identity has exactly one source", REMEDY);
-            None
-        }
-    }
-}
-
-fn header_name(at: &At<'_, '_>) -> Option<String> {
-    let text = at.text("name a header")?;
-    let sound = !text.is_empty()
-        && text.len() <= 128
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-    if !sound {
-        at.is_no(
-            "header name",
-            "write a header's name such as \"x-api-key\"; :path and the like are no identity",
-        );
-    }
-    sound.then(|| text.to_ascii_lowercase())
 }
 
 fn on_unavailable(at: &At<'_, '_>) -> Option<Rung> {
@@ -358,7 +268,7 @@ fn rung(at: &At<'_, '_>) -> Option<Rung> {
     }
 }
 
-fn duration_ms(at: &At<'_, '_>, min_ms: u64, max_ms: u64, remedy: &str) -> Option<u64> {
+pub(super) fn duration_ms(at: &At<'_, '_>, min_ms: u64, max_ms: u64, remedy: &str) -> Option<u64> {
     let text = at.text(remedy)?;
     match duration::parse_ms(text) {
         Some(ms) if (min_ms..=max_ms).contains(&ms) => Some(ms),

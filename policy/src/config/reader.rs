@@ -11,6 +11,9 @@ use super::diagnostic::{Diagnostic, Severity, shown};
 use super::suggest::nearest;
 use super::tree::{Kind, Node, position};
 
+/// The most problems that are told at once: each is a line in the log of every worker.
+const DIAGNOSTICS_MAX: usize = 100;
+
 /// What was found so far.
 pub(super) struct Reader<'d> {
     document: &'d str,
@@ -44,7 +47,19 @@ impl<'d> Reader<'d> {
 
     pub fn finish(self) -> Vec<Diagnostic> {
         let mut found = self.found.into_inner();
+        // Errors first where not all are told, so that none hides behind warnings.
+        if found.len() > DIAGNOSTICS_MAX {
+            found.sort_by_key(|d| (d.severity == Severity::Warning, d.span.start));
+            let more = found.len().saturating_sub(DIAGNOSTICS_MAX);
+            found.truncate(DIAGNOSTICS_MAX);
+            if let Some(last) = found.last_mut() {
+                last.remedy.push_str(&format!(" … and {more} problems more"));
+            }
+        }
         found.sort_by_key(|d| d.span.start);
+        for diagnostic in &mut found {
+            diagnostic.position = position(self.document, diagnostic.span.start);
+        }
         found
     }
 
@@ -75,6 +90,12 @@ impl<'r, 'd> At<'r, 'd> {
     pub fn wrong(&self, problem: impl Into<String>, remedy: impl Into<String>) {
         let span = self.node.span.clone();
         self.reader.note(Severity::Error, self.path.clone(), problem.into(), remedy.into(), span);
+    }
+
+    /// Notes a warning about this value.
+    pub fn doubt(&self, problem: impl Into<String>, remedy: impl Into<String>) {
+        let span = self.node.span.clone();
+        self.reader.note(Severity::Warning, self.path.clone(), problem.into(), remedy.into(), span);
     }
 
     /// Notes that this value is no `what`.

@@ -95,6 +95,8 @@ fn each_mistake_gets_its_own_sentence() {
             "gateway.token: \"secret\" is no table; write {\"env\"",
         ),
         ("/api/**", "/a/{id}", "policies[0].match.path: \"/a/{id}\" is no path pattern; templates"),
+        ("/api/**", "/a//b", "requests are normalised before they are compared; write \"/a/b\""),
+        ("{\"header\": \"X-Api-Key\"}", "{\"header\": \"Host\"}", "Envoy makes :authority of it"),
         (
             "[\"GET\", \"POST\"]",
             "[]",
@@ -163,6 +165,24 @@ fn an_unknown_field_warns_and_does_not_take_the_mesh_down() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].starts_with("warning: policies[0].rate_limits[1].brust: unknown field, ignored; did you mean \"burst\"?"), "{found:?}");
     assert!(Config::read(&document).config.is_some());
+}
+
+#[test]
+fn of_very_many_problems_a_hundred_are_told_errors_first() {
+    let policy = |n: usize| {
+        format!(
+            "{{\"name\":\"p{n}\",\"later\":1,\"match\":{{\"path\":\"/**\"}},\"rate_limits\":[{{\"name\":\"l\",\"by\":\"ip\",\"limit\":1,\"per\":\"1s\"}}]}}"
+        )
+    };
+    let policies: Vec<_> = (0..5_000).map(policy).collect();
+    let document = format!(
+        "{{\"version\":1,\"gateway\":{{\"cluster\":\"c\"}},\"policies\":[{},{{}}]}}",
+        policies.join(",")
+    );
+    let found = problems(&document);
+    assert_eq!(found.len(), 100);
+    assert!(found.iter().any(|p| p.contains("policies[5000].name: missing")), "{found:?}");
+    assert!(found.iter().any(|p| p.contains("and 4903 problems more")), "{found:?}");
 }
 
 #[test]

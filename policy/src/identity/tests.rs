@@ -47,14 +47,16 @@ fn a_prefix_of_128_keeps_the_whole_address() {
 type Headers<'a> = &'a [(&'a str, &'a [u8])];
 
 #[test]
-fn headers_count_as_bytes_and_repeats_are_joined() {
+fn headers_count_as_bytes_and_a_repeated_one_names_nobody() {
     let by = Identity::Header { name: "x-key".to_string() };
-    let rows: [(Headers<'_>, Option<&str>); 6] = [
+    let rows: [(Headers<'_>, Option<&str>); 8] = [
         (&[], None),
         (&[("x-key", b"")], None),
-        (&[("x-key", b" , ")], None),
+        (&[("x-key", b"  ")], None),
         (&[("x-key", b"a\xff")], Some("a%FF")),
-        (&[("x-key", b"a"), ("x-other", b"z"), ("x-key", b"b")], Some("a%2Cb")),
+        (&[("x-key", b"a"), ("x-other", b"z"), ("x-key", b"b")], None),
+        (&[("x-key", b"a"), ("x-key", b"")], None),
+        (&[("x-key", b"a,b")], Some("a%2Cb")),
         (&[("x-key", b"a:b{c}|d")], Some("a%3Ab%7Bc%7D%7Cd")),
     ];
     for (headers, expected) in rows {
