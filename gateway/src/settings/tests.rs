@@ -72,11 +72,11 @@ fn every_mistake_names_flag_variable_value_and_remedy() {
         ),
         (
             "--dev --redis-url http://user:hunter2@host:1",
-            "--redis-url (TIDEGATE_REDIS_URL) is \"http://***@host:1\": is no Redis URL: write redis://[user:password@]host:port[/db] or redis+unix:///path (invalid client config)",
+            "--redis-url (TIDEGATE_REDIS_URL) is \"http://…\": is no Redis URL: write redis://[user:password@]host:port[/db] or redis+unix:///path (invalid client config)",
         ),
         (
             "--dev --redis-url redis-cluster://h:1",
-            "--redis-url (TIDEGATE_REDIS_URL) is \"redis-cluster://h:1\": Redis Cluster is not supported yet: give one standalone server",
+            "--redis-url (TIDEGATE_REDIS_URL) is \"redis-cluster://…\": Redis Cluster is not supported yet: give one standalone server",
         ),
         (
             "--dev --region a:b",

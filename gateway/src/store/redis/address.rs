@@ -65,22 +65,31 @@ impl fmt::Debug for RedisAddress {
     }
 }
 
-/// Any text that may be a URL, without what stands before its last `@` and after a `?` or `#`.
-/// Works on what is no URL too, since a mistyped one still holds the password.
+/// An address without user, password and query. Of what is no such address only the scheme is
+/// shown, since a mistyped one holds the password anywhere: `redis://default:s3cret%40host:6379`.
 pub fn redact_url(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), url),
+        Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
+        _ => return "…".to_owned(),
     };
-    let (credentials, place) = match rest.rsplit_once('@') {
-        Some((_, place)) => ("***@", place),
-        None => ("", rest),
-    };
-    let (place, query) = match place.split_once(['?', '#']) {
+    // First, because a query may hold an `@`, while nothing before it can hold a `?` or `#`.
+    let (place, query) = match rest.split_once(['?', '#']) {
         Some((place, _)) => (place, "?***"),
-        None => (place, ""),
+        None => (rest, ""),
     };
+    let (credentials, place) = match place.rsplit_once('@') {
+        Some((_, place)) => ("***@", place),
+        None => ("", place),
+    };
+    // An escape in the place may be the `@` after a password: the client takes both for a host.
+    if url.into_connection_info().is_err() || place.contains('%') {
+        return format!("{scheme}…");
+    }
     format!("{scheme}{credentials}{place}{query}")
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
 }
 
 #[cfg(test)]
@@ -92,10 +101,18 @@ mod tests {
         let rows = [
             ("redis://127.0.0.1:6379/2", "redis://127.0.0.1:6379/2"),
             ("redis://user:hunter2@host:1/0", "redis://***@host:1/0"),
-            ("redis://:hun@ter/2@host", "redis://***@host"),
+            ("redis://:hun@ter2@host", "redis://***@host"),
+            ("redis://:hun@ter/2@host", "redis://…"),
             ("redis+unix:///run/r.sock?pass=hunter2&db=1", "redis+unix:///run/r.sock?***"),
-            ("user:hunter2@host", "***@host"),
-            ("redis:/user:hunter2@host", "***@host"),
+            ("redis+unix:///run/r.sock?pass=hun@ter2", "redis+unix:///run/r.sock?***"),
+            ("user:hunter2@host", "…"),
+            ("redis:/user:hunter2@host", "…"),
+            ("user:hunter2@redis://host", "…"),
+            ("redis://default:s3cret%40redis:6379", "redis://…"),
+            ("redis://default%3As3cret%40redis:6379", "redis://…"),
+            ("redis://default:s3cret", "redis://…"),
+            ("redis://:s3cret%40h/0", "redis://…"),
+            ("http://user:hunter2@host:1", "http://…"),
         ];
         for (url, expected) in rows {
             assert_eq!(redact_url(url), expected);
