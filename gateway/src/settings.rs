@@ -179,6 +179,18 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
             "no token for the filter: set --token-file (TIDEGATE_TOKEN_FILE) or TIDEGATE_TOKEN, or pass --dev (TIDEGATE_DEV=1) to accept every caller on this machine".to_owned(),
         );
     }
+    if dev == Some(true) {
+        let tokens = "--token-file (TIDEGATE_TOKEN_FILE) or TIDEGATE_TOKEN";
+        refuse_open_door(resolver, &knob::LISTEN, listen, token.as_ref(), tokens);
+        let tokens = "--admin-tokens-file (TIDEGATE_ADMIN_TOKENS_FILE) or TIDEGATE_ADMIN_TOKENS";
+        refuse_open_door(
+            resolver,
+            &knob::ADMIN_LISTEN,
+            admin_listen,
+            admin_tokens.as_ref(),
+            tokens,
+        );
+    }
     let (deadline, max_in_flight) = (deadline?, max_in_flight?);
     let redis = redis.map(|address| RedisSettings {
         address,
@@ -207,6 +219,25 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         log_filter: log_filter?,
         chosen: Vec::new(),
     })
+}
+
+/// `--dev` is for one machine: a listener without a token that others reach is no development.
+fn refuse_open_door(
+    resolver: &mut Resolver<'_>,
+    knob: &knob::Knob,
+    address: Option<SocketAddr>,
+    token: Option<&SecretSource>,
+    remedy: &str,
+) {
+    // Canonical, because `::ffff:127.0.0.1` is this machine too.
+    let Some(address) = address.filter(|a| !a.ip().to_canonical().is_loopback()) else { return };
+    if token.is_none() {
+        resolver.problem(format!(
+            "{} ({}) is {address}, which other machines reach, and --dev (TIDEGATE_DEV) accepts every caller there: configure a token with {remedy}, or listen on 127.0.0.1",
+            knob.flag,
+            knob.variables.join(" or "),
+        ));
+    }
 }
 
 fn secret(

@@ -105,6 +105,39 @@ fn every_mistake_names_flag_variable_value_and_remedy() {
 }
 
 #[test]
+fn dev_opens_nothing_to_other_machines() {
+    let none = Environment::default();
+    let token = Environment::from([("TIDEGATE_TOKEN", "t0psecret")]);
+    let admin = Environment::from([("TIDEGATE_ADMIN_TOKENS", "ann:viewer:t0psecret")]);
+    let data_problem = |address: &str| {
+        format!(
+            "--listen (TIDEGATE_LISTEN) is {address}, which other machines reach, and --dev (TIDEGATE_DEV) accepts every caller there: configure a token with --token-file (TIDEGATE_TOKEN_FILE) or TIDEGATE_TOKEN, or listen on 127.0.0.1"
+        )
+    };
+    let admin_problem = |address: &str| {
+        format!(
+            "--admin-listen (TIDEGATE_ADMIN_LISTEN) is {address}, which other machines reach, and --dev (TIDEGATE_DEV) accepts every caller there: configure a token with --admin-tokens-file (TIDEGATE_ADMIN_TOKENS_FILE) or TIDEGATE_ADMIN_TOKENS, or listen on 127.0.0.1"
+        )
+    };
+    for address in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+        let data = format!("--dev --listen {address}");
+        assert_eq!(problems(&data, &none), [data_problem(address)]);
+        assert_eq!(problems(&data, &admin), [data_problem(address)], "the other door's token");
+        parse(&data, &token).expect("a token guards it");
+        let operators = format!("--dev --admin-listen {address}");
+        assert_eq!(problems(&operators, &none), [admin_problem(address)]);
+        assert_eq!(problems(&operators, &token), [admin_problem(address)]);
+        parse(&operators, &admin).expect("a token guards it");
+        let shut = format!("--admin-listen {address}");
+        parse(&shut, &token).expect("without --dev the door is shut, not open");
+    }
+    for address in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        let line = format!("--dev --listen {address} --admin-listen {address}");
+        parse(&line, &none).expect("this machine only");
+    }
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let environment = Environment::from([("TIDEGATE_DEADLINE", "soon"), ("TIDEGATE_TOKEN", " ")]);
     let problems = problems("--region a:b --max-in-flight many", &environment);
