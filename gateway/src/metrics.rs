@@ -98,6 +98,8 @@ pub struct Metrics {
     pub http_requests: Family<HttpLabel, Counter>,
     /// Callers that left before their answer.
     pub gone: Counter,
+    /// Connections closed at once because too many were open.
+    pub connections_refused: Counter,
     /// Handlers that panicked.
     pub panics: Counter,
     /// Audit events, by action.
@@ -130,6 +132,7 @@ impl Metrics {
             store: StoreCounters::default(),
             http_requests: Family::default(),
             gone: Counter::default(),
+            connections_refused: Counter::default(),
             panics: Counter::default(),
             audit_events: Family::default(),
             secret_failures: Counter::default(),
@@ -216,6 +219,11 @@ impl Metrics {
     fn register_process(&mut self) {
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         let registry = &mut self.registry;
+        registry.register(
+            "connections_refused",
+            "Connections closed at once because too many were open",
+            self.connections_refused.clone(),
+        );
         registry.register("panics", "Handlers that panicked", self.panics.clone());
         registry.register("audit_events", "Audit events", self.audit_events.clone());
         registry.register("secret_reloads", "Secrets replaced", self.secret_reloads.clone());

@@ -16,7 +16,7 @@ use crate::audit::Auditor;
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::http::admin::{AdminListener, Door};
-use crate::http::connection::serve;
+use crate::http::connection::{ServeSettings, serve};
 use crate::http::data::DataListener;
 use crate::metrics::SharedMetrics;
 use crate::secret::{SecretError, Watched};
@@ -129,12 +129,13 @@ impl Gateway {
         let seconds = Duration::from_micros(self.world.clock.unix_us()).as_secs_f64();
         self.world.metrics.start_time_seconds.set(seconds);
         let background = self.background();
-        let drain_timeout = settings.drain_timeout;
+        let data_serving = ServeSettings::new(settings.drain_timeout);
+        let admin_serving = ServeSettings::new(ADMIN_DRAIN);
         let (stop_data, data_stopped) = watch::channel(false);
         let (stop_admin, admin_stopped) = watch::channel(false);
         let metrics = &self.world.metrics;
-        let data = serve(data, self.data, Arc::clone(metrics), data_stopped, drain_timeout);
-        let admin = serve(admin, self.admin, Arc::clone(metrics), admin_stopped, ADMIN_DRAIN);
+        let data = serve(data, self.data, Arc::clone(metrics), data_stopped, data_serving);
+        let admin = serve(admin, self.admin, Arc::clone(metrics), admin_stopped, admin_serving);
         self.auditor.lifecycle(format!("started {}", env!("CARGO_PKG_VERSION")));
         tracing::info!(%data_addr, %admin_addr, "listening");
         Ok(Running {

@@ -7,6 +7,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,13 +19,19 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::answer::{self, Answer};
+use crate::clock::whole_us;
 use crate::metrics::SharedMetrics;
+use crate::throttle::Throttle;
 
-/// A connection on which nothing is ever said is closed after that long.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that has asked nothing after that long is closed: it may be silent, or dribble the
+/// opening of HTTP/2, for which hyper keeps no time.
+pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Per listener. Far more than a fleet of Envoys opens; what comes beyond is closed at once.
+pub const CONNECTIONS_MAX: usize = 4_096;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than one Envoy opens at once; each stream holds a body of at most 64 KiB.
 const STREAMS_MAX: u32 = 1_024;
@@ -33,6 +40,18 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an accept that failed for want of file descriptors, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const LOG_INTERVAL_US: u64 = 10_000_000;
+
+/// How a listener treats its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServeSettings {
+    /// How long what is under way may take to finish at the end.
+    pub drain_timeout: Duration,
+    /// How long a connection may ask nothing at its beginning.
+    pub first_request_timeout: Duration,
+    /// How many connections may be open.
+    pub connections_max: usize,
+}
 
 /// What answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -44,33 +63,47 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// Serves until `stop` says so (or its sender is gone), then finishes what is under way for at most
-/// `drain_timeout`. Returns whether everything was finished.
+/// the drain timeout. Returns whether everything was finished.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     handler: Arc<H>,
     metrics: SharedMetrics,
     mut stop: watch::Receiver<bool>,
-    drain_timeout: Duration,
+    settings: ServeSettings,
 ) -> bool {
     let graceful = GracefulShutdown::new();
     let builder = builder();
+    let places = Arc::new(Semaphore::new(settings.connections_max));
+    let complaints = Complaints::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             // An error means that whoever could say stop is gone.
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        match accepted {
-            Ok((stream, _)) => {
-                let connection =
-                    Connection { handler: Arc::clone(&handler), metrics: Arc::clone(&metrics) };
-                connection.spawn(stream, &builder, &graceful);
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                pause_after(&error, &complaints).await;
+                continue;
             }
-            Err(error) => pause_after(&error).await,
-        }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            metrics.connections_refused.inc();
+            complaints.full(settings.connections_max);
+            continue;
+        };
+        let connection = Connection {
+            handler: Arc::clone(&handler),
+            metrics: Arc::clone(&metrics),
+            asked: AtomicBool::new(false),
+            first_request_timeout: settings.first_request_timeout,
+            _place: place,
+        };
+        connection.spawn(stream, &builder, &graceful);
     }
     drop(listener);
-    tokio::time::timeout(drain_timeout, graceful.shutdown()).await.is_ok()
+    tokio::time::timeout(settings.drain_timeout, graceful.shutdown()).await.is_ok()
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -86,7 +119,7 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-async fn pause_after(error: &io::Error) {
+async fn pause_after(error: &io::Error, complaints: &Complaints) {
     // These concern one client only.
     let theirs = [
         io::ErrorKind::ConnectionAborted,
@@ -94,14 +127,64 @@ async fn pause_after(error: &io::Error) {
         io::ErrorKind::ConnectionRefused,
     ];
     if !theirs.contains(&error.kind()) {
-        tracing::error!(%error, "cannot accept connections");
+        complaints.broken(error);
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
+}
+
+/// What goes wrong with accepting goes wrong many times a second: the log gets the first of each
+/// interval and how many more there were.
+struct Complaints {
+    start: Instant,
+    broken: Throttle,
+    full: Throttle,
 }
 
 struct Connection<H> {
     handler: Arc<H>,
     metrics: SharedMetrics,
+    /// Whether a request has come.
+    asked: AtomicBool,
+    first_request_timeout: Duration,
+    _place: OwnedSemaphorePermit,
+}
+
+// === impl ServeSettings ===
+
+impl ServeSettings {
+    /// What holds outside tests.
+    pub fn new(drain_timeout: Duration) -> Self {
+        Self {
+            drain_timeout,
+            first_request_timeout: FIRST_REQUEST_TIMEOUT,
+            connections_max: CONNECTIONS_MAX,
+        }
+    }
+}
+
+// === impl Complaints ===
+
+impl Complaints {
+    fn new() -> Self {
+        let throttle = || Throttle::new(1, LOG_INTERVAL_US);
+        Self { start: Instant::now(), broken: throttle(), full: throttle() }
+    }
+
+    fn now_us(&self) -> u64 {
+        whole_us(self.start.elapsed())
+    }
+
+    fn broken(&self, error: &io::Error) {
+        if let Some(more) = self.broken.admit(self.now_us()) {
+            tracing::error!(%error, more, "cannot accept connections");
+        }
+    }
+
+    fn full(&self, connections_max: usize) {
+        if let Some(more) = self.full.admit(self.now_us()) {
+            tracing::error!(connections_max, more, "too many connections: closed a new one");
+        }
+    }
 }
 
 // === impl Connection ===
@@ -119,19 +202,31 @@ impl<H: Handler> Connection<H> {
         let watcher = graceful.watcher();
         let builder = builder.clone();
         tokio::spawn(async move {
-            match tokio::time::timeout(FIRST_BYTE_TIMEOUT, stream.readable()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return tracing::debug!(%error, "a connection broke"),
-                Err(_elapsed) => return tracing::debug!("a connection stayed silent"),
-            }
             let connection = Arc::new(self);
-            let service = service_fn(move |request: Request<Incoming>| {
+            let served = {
                 let connection = Arc::clone(&connection);
-                // On the heap, because hyper moves a stream's future several times before it runs.
-                Box::pin(async move { Ok::<_, Infallible>(connection.answer(request).await) })
-            });
-            let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-            if let Err(error) = watcher.watch(served).await {
+                let service = service_fn(move |request: Request<Incoming>| {
+                    connection.asked.store(true, Ordering::Relaxed);
+                    let connection = Arc::clone(&connection);
+                    // On the heap, because hyper moves a stream's future several times before it
+                    // runs.
+                    Box::pin(async move { Ok::<_, Infallible>(connection.answer(request).await) })
+                });
+                builder.serve_connection(TokioIo::new(stream), service).into_owned()
+            };
+            let mut served = pin!(watcher.watch(served));
+            let ended = tokio::select! {
+                // First, so that a request that has arrived by now counts.
+                biased;
+                ended = &mut served => ended,
+                () = tokio::time::sleep(connection.first_request_timeout) => {
+                    if !connection.asked.load(Ordering::Relaxed) {
+                        return tracing::debug!("a connection asked nothing");
+                    }
+                    served.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
             }
         });

@@ -7,6 +7,7 @@ mod real;
 
 mod admin;
 mod bench;
+mod connections;
 mod end;
 mod faults;
 mod http;

@@ -1,0 +1,143 @@
+//! Connections that ask nothing, and too many of them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::Body;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tidegate_gateway::http::answer::{self, Answer};
+use tidegate_gateway::http::connection::{Handler, ServeSettings, serve};
+use tidegate_gateway::metrics::{Metrics, SharedMetrics};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::bench::{Caller, Speaks, request};
+use crate::eventually::eventually;
+
+const FIRST_REQUEST: Duration = Duration::from_millis(300);
+/// Generous for a machine that is busy elsewhere.
+const PATIENCE: Duration = Duration::from_secs(10);
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: g\r\n\r\n";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+struct Yes;
+
+impl Handler for Yes {
+    async fn handle<B>(&self, _request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        answer::plain(StatusCode::OK, "text/plain", "yes")
+    }
+}
+
+/// A listener alone; it ends when the sender is dropped.
+async fn listen(connections_max: usize) -> (SocketAddr, SharedMetrics, watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let (stop, stopped) = watch::channel(false);
+    let metrics = Arc::new(Metrics::new());
+    let settings = ServeSettings {
+        drain_timeout: Duration::from_millis(1),
+        first_request_timeout: FIRST_REQUEST,
+        connections_max,
+    };
+    tokio::spawn(serve(listener, Arc::new(Yes), Arc::clone(&metrics), stopped, settings));
+    (address, metrics, stop)
+}
+
+async fn connect(address: SocketAddr, says: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    stream.write_all(says).await.expect("sent");
+    stream
+}
+
+/// Waits for the other side's end; a reset is one too, when something was left unread.
+async fn closed(stream: &mut TcpStream, what: &str) {
+    let mut heard = Vec::new();
+    let ended = timeout(PATIENCE, stream.read_to_end(&mut heard)).await;
+    match ended.unwrap_or_else(|_elapsed| panic!("still open: {what}")) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{what}"),
+    }
+}
+
+/// One request on a connection that stays open.
+async fn asks(stream: &mut TcpStream) -> Result<(), String> {
+    stream.write_all(GET).await.map_err(|error| error.to_string())?;
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"yes") {
+        let read = timeout(PATIENCE, stream.read_buf(&mut heard)).await;
+        match read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())? {
+            0 => return Err(format!("ended after {:?}", String::from_utf8_lossy(&heard))),
+            _more => {}
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_is_closed() {
+    let (address, _metrics, _stop) = listen(8).await;
+    let (most, _last) = PREFACE.split_at(PREFACE.len() - 1);
+    assert_eq!(most.len(), 23);
+    let rows: [(&str, &[u8]); 4] =
+        [("silence", b""), ("a lone P", b"P"), ("most of a preface", most), ("a preface", PREFACE)];
+    for (what, says) in rows {
+        let begun = Instant::now();
+        let mut stream = connect(address, says).await;
+        closed(&mut stream, what).await;
+        assert!(begun.elapsed() >= FIRST_REQUEST, "{what}: not before its time");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_has_asked_may_idle() {
+    let (address, _metrics, _stop) = listen(8).await;
+    let mut raw = connect(address, b"").await;
+    asks(&mut raw).await.expect("an answer");
+    let stream = TokioIo::new(connect(address, b"").await);
+    let (mut sender, connection) =
+        http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), stream).await.expect("h2");
+    tokio::spawn(connection);
+    let get = || request(address, Method::GET, "/", None, "");
+    assert_eq!(sender.send_request(get()).await.expect("an answer").status(), 200);
+    // Opened after the others, so its end says that their first time is over as well.
+    let mut silent = connect(address, b"").await;
+    closed(&mut silent, "the measure").await;
+    asks(&mut raw).await.expect("an answer on the same connection");
+    assert_eq!(sender.send_request(get()).await.expect("an answer").status(), 200);
+}
+
+#[tokio::test]
+async fn more_connections_than_the_bound_are_closed_at_once_and_counted() {
+    let (address, metrics, _stop) = listen(2).await;
+    let mut first = connect(address, b"").await;
+    let mut second = connect(address, b"").await;
+    for stream in [&mut first, &mut second] {
+        asks(stream).await.expect("an answer");
+    }
+    let mut third = connect(address, b"").await;
+    closed(&mut third, "one too many").await;
+    assert_eq!(metrics.connections_refused.get(), 1);
+    asks(&mut first).await.expect("the others go on");
+    drop(second);
+    eventually(PATIENCE, "the place is free again", async || {
+        asks(&mut TcpStream::connect(address).await.map_err(|error| error.to_string())?).await
+    })
+    .await;
+    let caller = Caller::new(Speaks::Http1);
+    drop(first);
+    eventually(PATIENCE, "and so is the other", async || {
+        caller.try_send(request(address, Method::GET, "/", None, "")).await
+    })
+    .await;
+}
