@@ -12,12 +12,20 @@
 //! a region spreads over 256 hash tags while all limits of one subject share a slot. No part can
 //! hold `:` `{` `}` `|` `/` or `=` (they are checked where they are made), so no two scopes,
 //! subjects or limits share a key.
+//!
+//! Besides there is one key that counts nothing, [`PROBE`].
 
 use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 use tidegate_policy::identity::Subject;
 use tidegate_policy::scope::{Environment, KeyFormat, Scope, Tenant};
+
+/// What the health probe writes, to learn whether decisions can write: the writer's time in ms since
+/// 1970, for [`PROBE_TTL_MS`]. Shared by all gateways and read by none.
+pub const PROBE: &str = "tidegate:probe";
+/// Longer than the time between two probes, and soon gone once the last gateway is.
+pub const PROBE_TTL_MS: u32 = 5_000;
 
 /// The key under which one limit of one subject is counted.
 pub fn rate_limit(scope: &Scope, subject: &Subject, limit_id: &str) -> String {

@@ -5,6 +5,9 @@
 //! fails at once instead of waiting for a reconnect. A call is never repeated after its command may
 //! have reached Redis: `rl_check` charges each time it runs. The one repetition is after NOSCRIPT,
 //! which says that nothing ran.
+//!
+//! A server that answers but refuses to write (a replica, a full one) fails every decision, so the
+//! probe writes as well: `SET tidegate:probe <ms> PX 5000`, see [`keys::PROBE`].
 
 pub mod address;
 mod link;
@@ -106,7 +109,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             let mut last = Err(nothing);
             for mut live in lives {
-                last = live.send(&::redis::cmd("PING")).await.map(drop).map_err(|e| failure(&e));
+                last = live.probe().await.map_err(|error| failure(&error));
                 if last.is_ok() {
                     break;
                 }

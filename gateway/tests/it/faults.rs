@@ -80,7 +80,7 @@ async fn two_gateways_share_what_lies_in_redis_and_regions_do_not() {
 
     let mut connection = redis.connection().await.expect("a connection");
     let mut keys: Vec<String> =
-        redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
+        redis::cmd("KEYS").arg("ratelimit:*").query_async(&mut connection).await.expect("keys");
     keys.sort();
     let expected =
         ["ratelimit:{here|a1}:ip:203.0.113.1:p.one", "ratelimit:{there|a1}:ip:203.0.113.1:p.one"];
@@ -207,7 +207,7 @@ async fn a_key_of_another_type_is_an_error_and_is_left_alone() {
     decides(&gateway, &caller, "a").await;
     let mut connection = redis.connection().await.expect("a connection");
     let keys: Vec<String> =
-        redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
+        redis::cmd("KEYS").arg("ratelimit:*").query_async(&mut connection).await.expect("keys");
     let key = keys.first().expect("one key");
     for (command, value) in [("LPUSH", "x"), ("SET", "no number")] {
         redis::cmd("DEL").arg(key).exec_async(&mut connection).await.expect("deleted");
@@ -238,6 +238,87 @@ async fn a_connection_that_fell_silent_is_replaced() {
     decides(&gateway, &caller, "a").await;
     readyz(&gateway, "ok").await;
     assert!(metric(&gateway, "tidegate_gateway_store_reconnects_total").await >= 1.0);
+}
+
+async fn command(redis: &Redis, words: &str) {
+    let mut connection = redis.connection().await.expect("a connection");
+    let mut words = words.split_whitespace();
+    let mut command = redis::cmd(words.next().expect("a command"));
+    words.for_each(|word| _ = command.arg(word));
+    command.exec_async(&mut connection).await.expect("done");
+}
+
+/// What the status says of the store once it is down.
+async fn down(gateway: &Running, expected: &str) {
+    readyz(gateway, "degraded").await;
+    let caller = Caller::new(Speaks::Http1);
+    let text = caller.get(gateway.admin_addr, "/v1/status", Some(VIEWER)).await.text();
+    assert!(text.contains(expected), "{text}");
+}
+
+#[tokio::test]
+async fn a_redis_that_became_a_replica_is_down_until_it_is_a_master_again() {
+    let redis = Redis::start().await;
+    let gateway = start_on(&redis, CALM).await;
+    let caller = Caller::new(Speaks::Http2);
+    readyz(&gateway, "ok").await;
+    decides(&gateway, &caller, "a").await;
+    // Nobody is there, so it stays what it is told to be and keeps its data.
+    command(&redis, "REPLICAOF 127.0.0.1 1").await;
+    let answer = caller.decide(gateway.data_addr, &patient("a")).await;
+    assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (503, "store-unavailable"));
+    down(&gateway, "read only replica").await;
+    command(&redis, "REPLICAOF NO ONE").await;
+    readyz(&gateway, "ok").await;
+    let reply = decides(&gateway, &caller, "a").await.verdict();
+    assert_eq!(reply.limits[0].remaining, 3, "the refused call charged nothing");
+}
+
+/// A name or a virtual address that moved to the new master: open connections stay behind.
+#[tokio::test]
+async fn a_connection_to_a_replica_is_replaced_once_the_address_leads_to_a_master() {
+    let (old, new) = (Redis::start().await, Redis::start().await);
+    let proxy = Proxy::start(old.dir.path().join("redis.sock")).await;
+    let gateway = start(settings(&format!("--redis-url {} {CALM}", proxy.url()))).await;
+    let caller = Caller::new(Speaks::Http2);
+    readyz(&gateway, "ok").await;
+    decides(&gateway, &caller, "a").await;
+    command(&old, "REPLICAOF 127.0.0.1 1").await;
+    down(&gateway, "read only replica").await;
+    proxy.lead_to(new.dir.path().join("redis.sock"));
+    readyz(&gateway, "ok").await;
+    let reply = decides(&gateway, &caller, "a").await.verdict();
+    assert_eq!(reply.limits[0].remaining, 4, "the new Redis is empty");
+    eventually(PATIENCE, "both connections were replaced", async || {
+        // Calls as well as probes find out; the calls take the connections in turn.
+        caller.decide(gateway.data_addr, &patient("b")).await;
+        match metric(&gateway, "tidegate_gateway_store_reconnects_total").await {
+            2.0 => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    for client in ["c", "d", "e", "f"] {
+        assert_eq!(caller.decide(gateway.data_addr, &patient(client)).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_full_redis_is_down_until_it_has_room() {
+    let redis = Redis::start().await;
+    let gateway = start_on(&redis, CALM).await;
+    readyz(&gateway, "ok").await;
+    command(&redis, "CONFIG SET maxmemory 1").await;
+    down(&gateway, "OOM").await;
+    command(&redis, "CONFIG SET maxmemory 0").await;
+    readyz(&gateway, "ok").await;
+    decides(&gateway, &Caller::new(Speaks::Http2), "a").await;
+    let left_ms = {
+        let mut connection = redis.connection().await.expect("a connection");
+        let asked = redis::cmd("PTTL").arg("tidegate:probe").query_async(&mut connection).await;
+        asked.unwrap_or(-3_i64)
+    };
+    assert!((1..=5_000).contains(&left_ms), "the probe's key vanishes: {left_ms}");
 }
 
 #[tokio::test]

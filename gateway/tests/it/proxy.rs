@@ -22,6 +22,7 @@ pub enum Mode {
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
+    server: watch::Sender<PathBuf>,
     accepting: JoinHandle<()>,
 }
 
@@ -30,18 +31,25 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (mode, seen) = watch::channel(Mode::Forward);
+        let (server, leads_to) = watch::channel(server);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if let Ok(server) = UnixStream::connect(&server).await {
+                let path = leads_to.borrow().clone();
+                if let Ok(server) = UnixStream::connect(path).await {
                     tokio::spawn(carry(client, server, seen.clone()));
                 }
             }
         });
-        Self { address, mode, accepting }
+        Self { address, mode, server, accepting }
     }
 
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
+    }
+
+    /// Connections that exist stay with their server; new ones go to this one.
+    pub fn lead_to(&self, server: PathBuf) {
+        self.server.send_replace(server);
     }
 
     pub fn set(&self, mode: Mode) {

@@ -5,15 +5,17 @@
 //! of 30 ms cannot. Here a broken connection is simply absent, so a call fails at once. A
 //! connection that is open but silent (a stopped Redis, a black hole) stays in use, since its
 //! silence is what the bound on calls in flight is for; beside it a new one is tried, which takes
-//! its place only once it works.
+//! its place only once it works. So does one to a server that became a replica: the name or address
+//! may belong to the new master by now, but an open connection does not move by itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, RedisResult, Value,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult,
+    ServerErrorKind, Value,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -21,7 +23,7 @@ use tokio::task::JoinHandle;
 use super::script::RlCheck;
 use super::{RedisAddress, RedisSettings};
 use crate::clock::Clock;
-use crate::store::StoreCounters;
+use crate::store::{StoreCounters, keys};
 use crate::throttle::Throttle;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -47,10 +49,14 @@ pub struct Live {
     clock: Arc<dyn Clock>,
 }
 
-/// When a connection began to leave calls unanswered; 0 if it answers.
+/// What the calls over a connection say of it.
 #[derive(Default)]
 struct Watch {
+    /// When it began to leave calls unanswered; 0 if it answers.
     silent_since_us: AtomicU64,
+    /// Whether its server ever was a replica. Stays, because a call that only reads says nothing
+    /// about it, and a replacement costs little.
+    replica: AtomicBool,
 }
 
 struct Shared {
@@ -122,6 +128,13 @@ impl Live {
         self.watch.note(sent_us, answer.as_ref().err());
         answer
     }
+
+    /// Whether decisions can be written.
+    pub async fn probe(&mut self) -> RedisResult<()> {
+        let mut set = redis::cmd("SET");
+        set.arg(keys::PROBE).arg(self.clock.unix_us() / 1_000).arg("PX").arg(keys::PROBE_TTL_MS);
+        self.send(&set).await.map(drop)
+    }
 }
 
 // === impl Watch ===
@@ -130,6 +143,9 @@ impl Watch {
     fn note(&self, sent_us: u64, error: Option<&RedisError>) {
         if !error.is_some_and(RedisError::is_timeout) {
             self.silent_since_us.store(0, Ordering::Relaxed);
+            if error.is_some_and(is_replica) {
+                self.replica.store(true, Ordering::Relaxed);
+            }
             return;
         }
         // The first timeout marks the moment; if another was faster, its moment stands.
@@ -179,13 +195,18 @@ impl Supervisor {
                 _ = broken.recv() => return,
                 () = self.clock.sleep(SILENCE_CHECK) => {}
             }
-            if live.watch.silent_us(self.clock.elapsed_us()) < SILENCE_MAX_US {
+            let replica = live.watch.replica.load(Ordering::Relaxed);
+            if !replica && live.watch.silent_us(self.clock.elapsed_us()) < SILENCE_MAX_US {
                 continue;
             }
-            match self.open().await {
+            let opened = if replica { self.open_writable().await } else { self.open().await };
+            match opened {
                 Ok((other, other_broken)) => {
                     self.counters.reconnects.inc();
-                    tracing::warn!(slot = self.slot, redis = %self.address, "replaced a silent connection to Redis");
+                    tracing::warn!(
+                        slot = self.slot, redis = %self.address, replica,
+                        "replaced a connection to Redis that was silent or led to a replica"
+                    );
                     (live, broken) = (other, other_broken);
                     self.publish(Some(live.clone()));
                 }
@@ -226,6 +247,13 @@ impl Supervisor {
         Ok((live, broken))
     }
 
+    /// Another replica would be no gain: the connection that exists stays.
+    async fn open_writable(&self) -> RedisResult<(Live, Broken)> {
+        let (mut live, broken) = self.open().await?;
+        live.probe().await?;
+        Ok((live, broken))
+    }
+
     fn publish(&self, live: Option<Live>) {
         *self.shared.live.write().unwrap_or_else(PoisonError::into_inner) = live;
     }
@@ -238,4 +266,12 @@ impl Supervisor {
             );
         }
     }
+}
+
+/// Whether the error says that writes belong to another server.
+fn is_replica(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+    )
 }
