@@ -11,6 +11,7 @@ export ADMIN_PORT ?= 9901
 export GATEWAY_PORT ?= 10080
 export GATEWAY_ADMIN_PORT ?= 10081
 
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 BRING := python3 tests/bring.py
 # Everything that runs natively. One selection for `check` and `test`: with another one cargo would
 # choose other features and compile wasmtime a second time.
@@ -23,12 +24,12 @@ help: ## List the commands.
 demo: ## Show the main job: a real Envoy admits and refuses real requests.
 	@$(BRING) wasm envoy redis
 	@$(MAKE) --no-print-directory plugin gateway
-	@target/debug/demo show
+	@$(TARGET)/debug/demo show
 
 run: ## The demo's stack, left running on PORT (10000) until Ctrl-C.
 	@$(BRING) wasm envoy redis
 	@$(MAKE) --no-print-directory plugin gateway
-	@target/debug/demo run
+	@$(TARGET)/debug/demo run
 
 test: ## All tests, on a real Envoy and a real Redis.
 	@$(BRING) wasm envoy redis
@@ -52,12 +53,12 @@ bench: ## Compare with no filter and a no-op filter; writes target/bench/summary
 	@$(BRING) wasm envoy redis wrk
 	@$(MAKE) --no-print-directory plugin
 	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
-	target/release/bench all
+	$(TARGET)/release/bench all
 
 load: ## 80 to 150 concurrent callers against the gateway, Redis running and stopped.
 	@$(BRING) wasm envoy redis wrk
 	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
-	target/release/bench load
+	$(TARGET)/release/bench load
 
 plugin: ## Build the filter: target/wasm32-wasip1/wasm/tidegate.wasm.
 	@echo "  building   the filter (first time: a minute)"

@@ -110,17 +110,25 @@ def wrk():
 def from_debian(program, variable, companions=()):
     """A program of Debian's: the system's, else unpacked into .tools without touching the system."""
     ours = BIN / program
-    if ours.exists():
+    if ours.exists() and works(ours):
         return f"{program} in .tools"
-    system = shutil.which(program)
-    if system:
+    if shutil.which(program):
+        # The tests look in .tools alone.
+        for name in [program, *companions]:
+            if shutil.which(name):
+                link(name, shutil.which(name))
         return f"{program} of the system"
     if shutil.which("apt-get") is None:
         raise CannotBring(f"{program} is missing and there is no apt-get: set {variable}=/path/to/{program}")
     if os.geteuid() == 0:
         run("apt-get", "update", "-qq")
-    # What apt would install, program and libraries; -s needs no rights and changes nothing.
-    plan = run("apt-get", "install", "-s", "--no-install-recommends", program)
+    try:
+        # What apt would install, program and libraries; -s needs no rights and changes nothing.
+        plan = run("apt-get", "install", "-s", "--no-install-recommends", program)
+    except CannotBring as error:
+        raise CannotBring(
+            f"{error}\n{program} is not in apt's lists: run `apt-get update` as root, or set {variable}=/path/to/{program}"
+        ) from error
     packages = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
     home = TOOLS / program
     fresh = TOOLS / f"{program}.fresh"
@@ -132,16 +140,30 @@ def from_debian(program, variable, companions=()):
         package.unlink()
     shutil.rmtree(home, ignore_errors=True)
     fresh.rename(home)
-    libraries = ":".join(str(path) for path in sorted({so.parent for so in home.rglob("*.so*")}))
+    # Paths from the script's own place, so that a checkout may be moved.
+    found = sorted({so.parent.relative_to(home) for so in home.rglob("*.so*")})
+    libraries = ":".join(f"$home/{path}" for path in found)
     BIN.mkdir(parents=True, exist_ok=True)
     for name in [program, *companions]:
         script = BIN / name
+        script.unlink(missing_ok=True)
         script.write_text(
-            f'#!/bin/sh\nLD_LIBRARY_PATH="{libraries}" exec "{home}/usr/bin/{name}" "$@"\n'
+            "#!/bin/sh\n"
+            f'home="$(dirname "$(readlink -f "$0")")/../{program}"\n'
+            f'LD_LIBRARY_PATH="{libraries}" exec "$home/usr/bin/{name}" "$@"\n'
         )
         script.chmod(0o755)
-    run(ours, "--version")
+    if not works(ours):
+        raise CannotBring(f"{program} was unpacked but does not run: set {variable}=/path/to/{program}")
     return f"{program} unpacked into .tools"
+
+
+def works(program):
+    """wrk says its version with a status of 1, so only a program that cannot start counts."""
+    try:
+        return subprocess.run([program, "--version"], capture_output=True).returncode not in (126, 127)
+    except OSError:
+        return False
 
 
 def deny():

@@ -38,6 +38,8 @@ pub struct Options {
     /// How long a connection to the gateway may take to open. A test that is not about time gives
     /// more than the shipped 30 ms, which a busy machine exceeds.
     pub gateway_connect_timeout: &'static str,
+    /// The name of the gateway's cluster, in the bootstrap.
+    pub gateway_cluster: &'static str,
     /// The filter's module; `None` takes the filter out.
     pub filter: Option<PathBuf>,
     /// `allow_on_headers_stop_iteration`.
@@ -69,6 +71,7 @@ impl Options {
             listen: "127.0.0.1:0".to_owned(),
             admin_port: 0,
             gateway_connect_timeout: "5s",
+            gateway_cluster: "tidegate",
             filter: Some(parts::filter("tidegate")),
             allow_stop_iteration: true,
             concurrency: 1,
@@ -147,6 +150,9 @@ impl Options {
                 set(all, &route, answer);
             }
         }
+        set(all, "/static_resources/clusters/1/name", json!(self.gateway_cluster));
+        let assignment = "/static_resources/clusters/1/load_assignment/cluster_name";
+        set(all, assignment, json!(self.gateway_cluster));
         let connect_timeout = "/static_resources/clusters/1/connect_timeout";
         set(all, connect_timeout, json!(self.gateway_connect_timeout));
         if !self.gateway_http2 {

@@ -95,8 +95,13 @@ impl Gateway {
             command.args(["--redis-url", url]);
         }
         command.args(&options.flags);
-        for name in ["TIDEGATE_REDIS_URL", "TIDEGATE_REGION", "CLOUD_RUN_REGION"] {
-            command.env_remove(name);
+        // Nothing of the caller's own settings, which would be the gateway's, too.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            let ours = ["TIDEGATE_", "REDIS_", "CLOUD_RUN_", "RUST_LOG"];
+            if ours.iter().any(|prefix| text.starts_with(prefix)) {
+                command.env_remove(&name);
+            }
         }
         command.env("TIDEGATE_TOKEN", &options.token);
         command.env("TIDEGATE_ADMIN_TOKENS", format!("tester:admin:{ADMIN_TOKEN}"));

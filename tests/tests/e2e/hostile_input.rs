@@ -103,6 +103,44 @@ async fn no_spelling_of_a_target_escapes_a_policy_over_everything() {
     bench.lives().await;
 }
 
+/// Other spellings of a path that a policy names, some of which Envoy leaves as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_spelling_of_a_path_escapes_its_policy() {
+    let named = BY_HEADER
+        .replace("/keyed/**", "/caf%C3%A9")
+        .replace("{\"header\": \"x-key\"}", "\"ip\"")
+        .replace("\"path\": \"/**\"", "\"path\": \"/login\"");
+    let bench = bench(Verdict::Deny, |options| options.config = Some(named)).await;
+    let paths = [
+        "/login",
+        "/login;x",
+        "/login;",
+        "/x/..;/login",
+        "/%6cogin",
+        "//login",
+        "/./login",
+        "/caf%C3%A9",
+        "/caf%c3%a9",
+        "/caf%c3%A9;v=1",
+    ];
+    for path in paths {
+        let answer = client::get(bench.envoy.addr, path).await;
+        assert_eq!(answer.status, 429, "{path}: {answer:?}");
+    }
+    assert_eq!(bench.upstream.seen(), 0);
+    assert_eq!(client::get(bench.envoy.addr, "/login2").await.status, 200);
+}
+
+/// One verified key shown to the upstream must not give a fresh bucket with every second value.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_identity_header_names_nobody() {
+    let bench = bench(Verdict::Allow, |_| {}).await;
+    let request = b"GET /keyed/x HTTP/1.1\r\nhost: h\r\nx-key: good\r\nx-key: 1\r\n\r\n";
+    let answer = bench.raw(request).await;
+    assert_eq!(answer.status, 403, "{answer:?}");
+    assert_eq!((bench.upstream.seen(), bench.gateway.seen()), (0, 0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_headers_are_read_and_too_many_are_envoys_to_refuse() {
     let many: String = (0..200).map(|n| format!("x-h-{n}: {n}\r\n")).collect();

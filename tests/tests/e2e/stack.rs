@@ -186,6 +186,22 @@ async fn redis_stopped_or_slow_or_cut_is_told_in_time_and_named() {
     assert!(!output.contains("panicked"), "{output}");
 }
 
+/// Istio's clusters have names that no HTTP authority may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_may_have_a_name_that_is_no_authority() {
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
+    let upstream = Upstream::start().await;
+    for name in ["outbound|10080||gateway.mesh.svc.cluster.local", "mesh/gateway"] {
+        let mut options = Options::new(gateway.addr, upstream.addr);
+        options.gateway_cluster = name;
+        let config = FIVE.replace("\"cluster\": \"tidegate\"", &format!("\"cluster\": \"{name}\""));
+        let envoy = Envoy::start(&options.config(&config)).await;
+        let key = format!("x-key: {}\r\n", name.len());
+        let answer = client::get_from(envoy.addr, None, "/api/x", &key).await;
+        assert_eq!(answer.status, 200, "{name}: {answer:?}");
+    }
+}
+
 /// The same fixture between Envoy and a real gateway.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_is_slow_stopped_cut_or_garbled_is_no_verdict() {
