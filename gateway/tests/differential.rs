@@ -3,8 +3,6 @@
 //!
 //! The seed is printed; `RL_CHECK_SEED` repeats a run, `RL_CHECK_STEPS` makes it longer.
 
-#[path = "common/eventually.rs"]
-mod eventually;
 #[path = "common/redis.rs"]
 mod real;
 

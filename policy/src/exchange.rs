@@ -195,11 +195,6 @@ impl Exchange {
         matches!(self.phase, Phase::Replied)
     }
 
-    /// Whether a question is out.
-    pub fn is_asking(&self) -> bool {
-        matches!(self.phase, Phase::Asking { .. })
-    }
-
     /// Takes one event. An answer that nobody waits for changes nothing.
     pub fn on(&mut self, config: &Config, overrides: &Overrides, event: Event<'_>) -> Effects {
         let phase = core::mem::replace(&mut self.phase, Phase::Admitted);

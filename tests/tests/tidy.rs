@@ -100,9 +100,7 @@ fn no_test_sleeps_in_hope() {
     let files: Vec<Source> = with_ending(".rs")
         .into_iter()
         .filter(|s| s.path.contains("tests"))
-        .filter(|s| {
-            !allowed.contains(&s.path.as_str()) && !s.path.ends_with("tests/common/eventually.rs")
-        })
+        .filter(|s| !allowed.contains(&s.path.as_str()))
         .collect();
     let found = lines(&files, |_, line| line.contains(&sleep));
     none(&found, "wait with `eventually`");

@@ -11,7 +11,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Client, RedisError};
 use tempfile::TempDir;
 
-use crate::eventually::eventually;
+use tidegate_tests::eventually;
 
 /// A running redis-server; killed on drop, and by the kernel if the test's thread ends first.
 pub struct Redis {

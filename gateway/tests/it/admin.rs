@@ -8,7 +8,7 @@ use tidegate_gateway::Environment;
 use crate::bench::{
     Caller, Speaks, TOKEN, VIEWER, question, request, settings, settings_with, start,
 };
-use crate::eventually::eventually;
+use tidegate_tests::eventually;
 
 async fn ready(caller: &Caller, gateway: &tidegate_gateway::Running) {
     eventually(Duration::from_secs(5), "the gateway is ready", async || {

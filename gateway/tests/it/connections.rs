@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::bench::{Caller, Speaks, request};
-use crate::eventually::eventually;
+use tidegate_tests::eventually;
 
 const FIRST_REQUEST: Duration = Duration::from_millis(300);
 /// Generous for a machine that is busy elsewhere.

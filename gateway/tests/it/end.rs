@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use crate::bench::{BOTH, Caller, GatedStore, Speaks, question, settings, start_around};
-use crate::eventually::eventually;
+use tidegate_tests::eventually;
 
 #[tokio::test]
 async fn what_is_under_way_is_finished_and_nothing_new_is_taken() {

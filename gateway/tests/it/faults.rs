@@ -7,9 +7,9 @@ use tidegate_gateway::Running;
 use tidegate_policy::wire::{DecideRequest, Verdict};
 
 use crate::bench::{Answer, Caller, Speaks, VIEWER, question, settings, start};
-use crate::eventually::eventually;
 use crate::proxy::{Mode, Proxy};
 use crate::real::{Redis, launch};
+use tidegate_tests::eventually;
 
 /// Generous for a machine that is busy elsewhere; the deadlines proper are the service's tests.
 const PATIENCE: Duration = Duration::from_secs(10);

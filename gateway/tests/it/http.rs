@@ -12,7 +12,7 @@ use crate::bench::{
     BOTH, Caller, GatedStore, Speaks, TOKEN, VIEWER, question, request, settings, start,
     start_around,
 };
-use crate::eventually::eventually;
+use tidegate_tests::eventually;
 
 #[tokio::test]
 async fn five_are_admitted_and_the_sixth_is_denied_over_both_protocols() {

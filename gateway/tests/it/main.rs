@@ -1,7 +1,5 @@
 //! The gateway over real sockets and, where it is about Redis, a real Redis.
 
-#[path = "../common/eventually.rs"]
-mod eventually;
 #[path = "../common/redis.rs"]
 mod real;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bench::{Caller, Speaks, TOKEN, question};
-use crate::eventually::eventually;
+use tidegate_tests::eventually;
 
 /// The program with an environment of its own.
 fn program(flags: &str) -> Command {

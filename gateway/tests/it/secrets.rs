@@ -8,7 +8,7 @@ use tidegate_gateway::{Environment, Gateway, StartError, World};
 use tidegate_policy::wire::{DECIDE_PATH, encode};
 
 use crate::bench::{Caller, Speaks, question, request, settings_with, start};
-use crate::eventually::eventually;
+use tidegate_tests::eventually;
 
 #[tokio::test]
 async fn a_token_is_rotated_without_a_restart() {
