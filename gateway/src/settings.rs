@@ -8,6 +8,7 @@
 mod cli;
 mod knob;
 mod notes;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ use crate::secret::{Secret, SecretSource};
 use crate::service::ServiceSettings;
 use crate::service::admission::AdmissionSettings;
 use crate::store::redis::RedisSettings;
+use crate::tls::TlsFiles;
 
 /// The process environment as a value.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +40,10 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The operators' listener.
     pub admin_listen: SocketAddr,
+    /// TLS of the filter's listener.
+    pub tls: Option<TlsFiles>,
+    /// TLS of the operators' listener.
+    pub admin_tls: Option<TlsFiles>,
     /// Redis; `None` keeps state in memory.
     pub redis: Option<RedisSettings>,
     /// The most keys of the memory store.
@@ -139,6 +145,7 @@ impl Settings {
 fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings> {
     let listen = resolver.take(&knob::LISTEN, arguments.listen, knob::address);
     let admin_listen = resolver.take(&knob::ADMIN_LISTEN, arguments.admin_listen, knob::address);
+    let tls = tls::listeners(arguments.tls, resolver);
     let redis = resolver.maybe(&knob::REDIS_URL, arguments.redis_url, knob::redis_url);
     let connections =
         resolver.take(&knob::REDIS_CONNECTIONS, arguments.redis_connections, knob::count);
@@ -192,6 +199,7 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         );
     }
     let (deadline, max_in_flight) = (deadline?, max_in_flight?);
+    let (tls, admin_tls) = tls?;
     let redis = redis.map(|address| RedisSettings {
         address,
         connections: connections.unwrap_or(1),
@@ -201,6 +209,8 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     Some(Settings {
         listen: listen?,
         admin_listen: admin_listen?,
+        tls,
+        admin_tls,
         redis,
         memory_keys_max: memory_keys_max?,
         service: ServiceSettings {
@@ -233,9 +243,8 @@ fn refuse_open_door(
     let Some(address) = address.filter(|a| !a.ip().to_canonical().is_loopback()) else { return };
     if token.is_none() {
         resolver.problem(format!(
-            "{} ({}) is {address}, which other machines reach, and --dev (TIDEGATE_DEV) accepts every caller there: configure a token with {remedy}, or listen on 127.0.0.1",
-            knob.flag,
-            knob.variables.join(" or "),
+            "{} is {address}, which other machines reach, and --dev (TIDEGATE_DEV) accepts every caller there: configure a token with {remedy}, or listen on 127.0.0.1",
+            knob.name(),
         ));
     }
 }

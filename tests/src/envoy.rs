@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::certificates::Files;
 use crate::client;
 use crate::process::Process;
 use crate::{eventually, parts};
@@ -35,6 +36,8 @@ pub struct Options {
     pub listen: String,
     /// Admin's port; 0 is any free one.
     pub admin_port: u16,
+    /// TLS to the gateway; plain if `None`.
+    pub gateway_tls: Option<GatewayTls>,
     /// How long a connection to the gateway may take to open. A test that is not about time gives
     /// more than the shipped 30 ms, which a busy machine exceeds.
     pub gateway_connect_timeout: &'static str,
@@ -58,6 +61,44 @@ pub struct Options {
     pub access_log: bool,
 }
 
+/// How the cluster of the gateway speaks TLS: as `docs/gateway.md` shows it, with these files.
+#[derive(Debug, Clone)]
+pub struct GatewayTls {
+    /// Who signed the gateway's certificate.
+    pub ca: PathBuf,
+    /// What Envoy shows of itself.
+    pub own: Option<Files>,
+}
+
+// === impl GatewayTls ===
+
+impl GatewayTls {
+    fn transport_socket(&self) -> Value {
+        let path = parts::root().join("docs/gateway.md");
+        let page = fs::read_to_string(&path).expect("docs/gateway.md");
+        let snippet = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let mut clusters: Value =
+            serde_saphyr::from_str(snippet.expect("a snippet of YAML")).expect("it is YAML");
+        let mut socket = clusters[0]["transport_socket"].take();
+        let common = "/typed_config/common_tls_context";
+        let validation = format!("{common}/validation_context");
+        set(&mut socket, "/typed_config/sni", json!("localhost"));
+        set(&mut socket, &format!("{validation}/trusted_ca/filename"), json!(self.ca));
+        let san = format!("{validation}/match_typed_subject_alt_names/0/matcher/exact");
+        set(&mut socket, &san, json!("localhost"));
+        let pair = format!("{common}/tls_certificates/0");
+        match &self.own {
+            Some(own) => {
+                let certificate = format!("{pair}/certificate_chain/filename");
+                set(&mut socket, &certificate, json!(own.certificate));
+                set(&mut socket, &format!("{pair}/private_key/filename"), json!(own.key));
+            }
+            None => set(&mut socket, &format!("{common}/tls_certificates"), json!([])),
+        }
+        socket
+    }
+}
+
 // === impl Options ===
 
 impl Options {
@@ -70,6 +111,7 @@ impl Options {
             upstream: Some(upstream),
             listen: "127.0.0.1:0".to_owned(),
             admin_port: 0,
+            gateway_tls: None,
             gateway_connect_timeout: "5s",
             gateway_cluster: "tidegate",
             filter: Some(parts::filter("tidegate")),
@@ -155,6 +197,9 @@ impl Options {
         set(all, assignment, json!(self.gateway_cluster));
         let connect_timeout = "/static_resources/clusters/1/connect_timeout";
         set(all, connect_timeout, json!(self.gateway_connect_timeout));
+        if let Some(tls) = &self.gateway_tls {
+            set(all, "/static_resources/clusters/1/transport_socket", tls.transport_socket());
+        }
         if !self.gateway_http2 {
             let protocol = "/static_resources/clusters/1/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/explicit_http_config";
             set(all, protocol, json!({ "http_protocol_options": {} }));

@@ -95,6 +95,22 @@ fn every_mistake_names_flag_variable_value_and_remedy() {
             "--listen (TIDEGATE_LISTEN) is \"localhost:80\": invalid socket address syntax: write an IP address and a port, such as 127.0.0.1:10080 or [::]:10080",
         ),
         (
+            "--dev --tls-cert g.crt",
+            "--tls-cert (TIDEGATE_TLS_CERT) is given without --tls-key (TIDEGATE_TLS_KEY): name the file with the certificate's private key",
+        ),
+        (
+            "--dev --tls-key g.key",
+            "--tls-key (TIDEGATE_TLS_KEY) is given without --tls-cert (TIDEGATE_TLS_CERT): name the file with the key's certificate",
+        ),
+        (
+            "--dev --tls-client-ca ca.crt",
+            "--tls-client-ca (TIDEGATE_TLS_CLIENT_CA) is given without a certificate of the gateway's own: add --tls-cert (TIDEGATE_TLS_CERT) and --tls-key (TIDEGATE_TLS_KEY)",
+        ),
+        (
+            "--dev --admin-tls",
+            "--admin-tls (TIDEGATE_ADMIN_TLS) is given without a certificate of the gateway's own: add --tls-cert (TIDEGATE_TLS_CERT) and --tls-key (TIDEGATE_TLS_KEY)",
+        ),
+        (
             "--dev --log-format xml",
             "--log-format (TIDEGATE_LOG_FORMAT) is \"xml\": must be text or json",
         ),

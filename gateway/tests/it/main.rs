@@ -13,3 +13,4 @@ mod in_process;
 mod process;
 mod proxy;
 mod secrets;
+mod tls;
