@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Mutex;
 
 use crate::host::compile::{CacheError, Compiled, Compiler};
 use crate::host::load::StartError;
 use crate::host::service::Service;
+use crate::host::threads::Plugin;
 use crate::report::Report;
 use crate::scenario::judge::judge;
 use crate::scenario::plan::Scenario;
@@ -85,16 +87,42 @@ impl Runner {
 
     /// Runs a scenario with services behind its clusters; they come before its script.
     pub fn run_with(&self, scenario: &Scenario, services: Services) -> Result<Report, RunError> {
-        let path = scenario.wasm.clone().ok_or(RunError::NoPlugin)?;
-        let wasm = std::fs::read(&path).map_err(|source| RunError::ReadPlugin { path, source })?;
-        self.run_bytes(scenario, &wasm, services)
+        let mut codes: Vec<(&PathBuf, Vec<u8>)> = Vec::new();
+        let mut by_plugin = Vec::new();
+        for path in &scenario.wasm {
+            let path = path.as_ref().ok_or(RunError::NoPlugin)?;
+            let known = codes.iter().position(|(other, _)| *other == path);
+            let code = match known {
+                Some(code) => code,
+                None => {
+                    let wasm = std::fs::read(path)
+                        .map_err(|source| RunError::ReadPlugin { path: path.clone(), source })?;
+                    codes.push((path, wasm));
+                    codes.len() - 1
+                }
+            };
+            by_plugin.push(code);
+        }
+        let codes: Vec<_> = codes.iter().map(|(_, wasm)| wasm.as_slice()).collect();
+        self.run_codes(scenario, &codes, &by_plugin, services)
     }
 
-    /// Runs a scenario with these bytes as its plugin.
+    /// Runs a scenario with these bytes as its plugin, or as every plugin of its chain.
     pub fn run_bytes(
         &self,
         scenario: &Scenario,
         wasm: &[u8],
+        services: Services,
+    ) -> Result<Report, RunError> {
+        let by_plugin = vec![0; scenario.options.plugins.len()];
+        self.run_codes(scenario, &[wasm], &by_plugin, services)
+    }
+
+    fn run_codes(
+        &self,
+        scenario: &Scenario,
+        codes: &[&[u8]],
+        by_plugin: &[usize],
         services: Services,
     ) -> Result<Report, RunError> {
         if scenario.network.needs_service() && services.bound.is_empty() {
@@ -105,10 +133,14 @@ impl Runner {
             network.bind(cluster, service);
         }
         scenario.network.bind_gateway(&mut network);
-        let compiled = self.compile(wasm);
+        let compiled: Vec<_> = codes.iter().map(|wasm| self.compile(wasm)).collect();
+        let plugins = scenario.options.plugins.iter().zip(by_plugin).map(|(settings, code)| {
+            let compiled = compiled.get(*code).cloned().unwrap_or(Err(StartError::NotWasm))?;
+            Ok(Plugin { settings: Rc::new(settings.clone()), compiled, code: *code })
+        });
         let outcome = world::run::run(
             &self.compiler,
-            compiled,
+            plugins.collect(),
             &scenario.options,
             &scenario.timeline,
             network,

@@ -6,4 +6,3 @@ pub(crate) mod options;
 pub(crate) mod run;
 pub(crate) mod timeline;
 pub(crate) mod upstream;
-pub(crate) mod workers;

@@ -29,11 +29,13 @@ fn get(
 ) -> HostResult {
     let buffer = buffer_type(buffer)?;
     guest.note(|| format!("{buffer:?} from {start}, at most {max}"));
-    let bytes = guest.state().buffer(buffer).ok_or(Status::NotFound)?;
-    let end =
-        usize::try_from(start.checked_add(max).ok_or(Status::BadArgument)?).unwrap_or(usize::MAX);
-    let start = usize::try_from(start).unwrap_or(usize::MAX);
-    let part = bytes.get(start..end.min(bytes.len())).unwrap_or_default().to_vec();
+    let part = {
+        let bytes = guest.state().buffer(buffer).ok_or(Status::NotFound)?;
+        let end = usize::try_from(start.checked_add(max).ok_or(Status::BadArgument)?)
+            .unwrap_or(usize::MAX);
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        bytes.get(start..end.min(bytes.len())).unwrap_or_default().to_vec()
+    };
     guest.give(&part, out, out_len)
 }
 
@@ -59,8 +61,10 @@ fn set(
     if guest.state().buffer(buffer).is_none() {
         return Err(Status::NotFound.into());
     }
-    let body = guest.state_mut().body_mut(buffer).ok_or(Status::BadArgument)?;
-    splice(body, start, size, bytes)
+    guest
+        .state_mut()
+        .with_body(buffer, |body| splice(body, start, size, bytes))
+        .ok_or(Status::BadArgument)?
 }
 
 /// Envoy drains and prepends at the start, appends at or past the end, and refuses what lies between.

@@ -79,7 +79,7 @@ pub enum StartError {
 pub(crate) fn load(engine: &Engine, compiled: &Compiled, state: VmState) -> Result<Vm, StartError> {
     let linker = linker(engine, compiled.version)
         .map_err(|error| StartError::Instantiate(error.to_string()))?;
-    let fuel = state.plugin.fuel_per_callback;
+    let fuel = state.base.fuel_per_callback;
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limits);
     check_imports(&linker, &mut store, compiled)?;

@@ -33,9 +33,11 @@ pub(crate) enum After {
     Reply(LocalReply),
 }
 
-/// A root context's timer.
-#[derive(Default)]
+/// A root context: one plugin configuration and its timer.
 pub(crate) struct Root {
+    pub(crate) settings: Rc<PluginSettings>,
+    /// It answered `on_done` with false and has not said `proxy_done`.
+    pub(crate) is_waiting_for_done: bool,
     pub(crate) tick_period_ms: u32,
     /// Ticks of an older generation are void.
     pub(crate) tick_generation: u64,
@@ -45,7 +47,8 @@ pub(crate) struct Root {
 pub(crate) struct VmState {
     pub(crate) vm: VmId,
     pub(crate) label: String,
-    pub(crate) plugin: Rc<PluginSettings>,
+    /// The settings of the plugin that the VM was made for; those of one root are [`VmState::plugin`].
+    pub(crate) base: Rc<PluginSettings>,
     pub(crate) shared: Rc<RefCell<Shared>>,
     pub(crate) guest: GuestHandles,
     pub(crate) limits: StoreLimits,
@@ -61,27 +64,35 @@ pub(crate) struct VmState {
     pub(crate) metric_ids: MetricIds,
     pub(crate) random: Random,
     pub(crate) after: Vec<(u32, After)>,
+    /// The running callback replied or closed: its action is void.
+    pub(crate) stops_iteration: bool,
     pub(crate) tracing: bool,
     pub(crate) note: String,
+}
+
+impl Root {
+    pub(crate) fn new(settings: Rc<PluginSettings>) -> Self {
+        Self { settings, is_waiting_for_done: false, tick_period_ms: 0, tick_generation: 0 }
+    }
 }
 
 impl VmState {
     pub(crate) fn new(
         vm: VmId,
         label: &str,
-        plugin: Rc<PluginSettings>,
+        base: Rc<PluginSettings>,
         shared: Rc<RefCell<Shared>>,
         tracing: bool,
     ) -> Self {
         let limits = wasmtime::StoreLimitsBuilder::new()
-            .memory_size(plugin.memory_bytes_max)
+            .memory_size(base.memory_bytes_max)
             .table_elements(1_000_000)
             .build();
-        let random = Random::new(plugin.seed, label);
+        let random = Random::new(base.seed, label);
         Self {
             vm,
             label: label.to_owned(),
-            plugin,
+            base,
             shared,
             guest: GuestHandles::default(),
             limits,
@@ -95,6 +106,7 @@ impl VmState {
             metric_ids: MetricIds::default(),
             random,
             after: Vec::new(),
+            stops_iteration: false,
             tracing,
             note: String::new(),
         }
@@ -116,6 +128,11 @@ impl VmState {
         self.streams.get(&context).map_or(context, |stream| stream.root)
     }
 
+    /// The settings of the running context's root.
+    pub(crate) fn plugin(&self) -> &PluginSettings {
+        self.roots.get(&self.root_of(self.current)).map_or(&self.base, |root| &root.settings)
+    }
+
     pub(crate) fn stream(&self) -> Option<&Stream> {
         self.streams.get(&self.current)
     }
@@ -133,6 +150,7 @@ impl VmState {
             self.shared.borrow_mut().crash = Some(why.to_owned());
             return;
         }
+        self.stops_iteration |= !matches!(after, After::Continue(_));
         self.after.push((current, after));
     }
 
@@ -141,7 +159,7 @@ impl VmState {
         if let Some(stream) = self.stream_mut() {
             stream.request.headers_open = false;
             stream.request.trailers_open = false;
-            stream.request.hide_body();
+            stream.request.is_body_hidden = true;
         }
         self.defer(After::Continue(direction));
     }
@@ -171,16 +189,12 @@ impl VmState {
 
     // === time, log, trace, accounts ===
 
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.shared.borrow().now_ns
-    }
-
     pub(crate) fn now_unix_ns(&self) -> u64 {
         self.shared.borrow().now_unix_ns()
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, message: String) {
-        if level >= self.plugin.log_level {
+        if level >= self.base.log_level {
             let mut shared = self.shared.borrow_mut();
             let line = LogLine { at_ns: shared.now_ns, vm: self.label.clone(), level, message };
             shared.push_log(line);

@@ -4,18 +4,19 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::exchange::{Exchange, Place};
+use super::exchange::Exchange;
 use super::options::HostOptions;
-use super::timeline::Timeline;
-use super::workers::Workers;
-use crate::host::clock::{Event, VmId};
-use crate::host::compile::{Compiled, Compiler};
+use super::timeline::{Action, Timeline};
+use crate::host::clock::Event;
+use crate::host::compile::Compiler;
 use crate::host::load::StartError;
 use crate::host::network::{Network, ServiceCall};
-use crate::host::service::ServiceRequest;
+use crate::host::process::Process;
+use crate::host::random::Random;
 use crate::host::shared::Shared;
+use crate::host::stream::StreamId;
+use crate::host::threads::{Plugin, Threads};
 use crate::host::trace::{LogLine, TraceKind, TraceLine, millis};
-use crate::host::vm::Vm;
 
 /// Everything a run left behind.
 #[derive(Debug, Default)]
@@ -32,15 +33,29 @@ pub(crate) struct RunOutcome {
     pub(crate) ended_at_ns: u64,
 }
 
+/// How far an exchange is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Waiting,
+    /// With the number of its call to the upstream, once there is one.
+    Open {
+        call: Option<usize>,
+    },
+    Over,
+}
+
 pub(super) struct World<'a> {
     pub(super) options: &'a HostOptions,
     pub(super) timeline: &'a Timeline,
     pub(super) shared: Rc<RefCell<Shared>>,
-    pub(super) workers: Workers,
+    pub(super) process: Process,
     pub(super) exchanges: Vec<Exchange>,
     pub(super) places: Vec<Place>,
-    /// Those of [`Place::Open`]: a run of many requests must not look at all of them after each event.
-    pub(super) open: BTreeSet<usize>,
+    /// Those that the upstream has answered, or will.
+    pub(super) answered: BTreeSet<StreamId>,
+    /// Those of [`Place::Open`].
+    pub(super) open_count: usize,
+    pub(super) request_ids: Random,
 }
 
 /// Timers can go on for ever; so can a queue that feeds itself without time passing.
@@ -51,19 +66,21 @@ const GRACE_NS: u64 = 60_000_000_000;
 /// Runs one timeline against one plugin.
 pub(crate) fn run(
     compiler: &Compiler,
-    compiled: Result<Compiled, StartError>,
+    plugins: Result<Vec<Plugin>, StartError>,
     options: &HostOptions,
     timeline: &Timeline,
     network: Network,
 ) -> RunOutcome {
     let shared = Rc::new(RefCell::new(Shared::new(options.start_unix_ns, network)));
-    let started = compiled
-        .and_then(|compiled| Workers::start(compiler, compiled, options, Rc::clone(&shared)));
+    let started = plugins.and_then(|plugins| {
+        Threads::start(compiler, plugins, options.threads.clone(), Rc::clone(&shared))
+    });
     let mut outcome = RunOutcome::default();
     match started {
         Err(error) => outcome.start_error = Some(error),
-        Ok(workers) => {
-            let mut world = World::new(options, timeline, Rc::clone(&shared), workers);
+        Ok(threads) => {
+            let process = Process::new(threads, Rc::clone(&shared), options.buffer_bytes_max);
+            let mut world = World::new(options, timeline, Rc::clone(&shared), process);
             world.run(&mut outcome);
             outcome.exchanges = world.exchanges;
         }
@@ -84,7 +101,7 @@ impl<'a> World<'a> {
         options: &'a HostOptions,
         timeline: &'a Timeline,
         shared: Rc<RefCell<Shared>>,
-        workers: Workers,
+        process: Process,
     ) -> Self {
         for (index, step) in timeline.steps.iter().enumerate() {
             shared.borrow_mut().events.push(step.at_ns, Event::Client(index));
@@ -99,8 +116,19 @@ impl<'a> World<'a> {
                 ..Exchange::default()
             })
             .collect();
+        let seed = options.plugins.first().map_or(0, |plugin| plugin.seed);
         let places = vec![Place::Waiting; exchanges.len()];
-        Self { options, timeline, shared, workers, exchanges, places, open: BTreeSet::new() }
+        Self {
+            options,
+            timeline,
+            shared,
+            process,
+            exchanges,
+            places,
+            answered: BTreeSet::new(),
+            open_count: 0,
+            request_ids: Random::new(seed, "request ids"),
+        }
     }
 
     fn run(&mut self, outcome: &mut RunOutcome) {
@@ -134,118 +162,91 @@ impl<'a> World<'a> {
             return false;
         }
         let next_ns = shared.events.next_at_ns().unwrap_or(u64::MAX);
-        self.open.is_empty() || next_ns > last_step_ns.saturating_add(GRACE_NS)
+        self.open_count == 0 || next_ns > last_step_ns.saturating_add(GRACE_NS)
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Client(step) => self.client(step),
-            Event::Upstream { exchange, reply } => self.upstream_answered(exchange, reply),
+            Event::Client(step) => match self.timeline.steps.get(step).map(|s| s.action.clone()) {
+                Some(Action::Client { exchange, act }) => self.client(exchange, act),
+                Some(Action::Update { plugin, config }) => {
+                    self.trace("listener", "update", || format!("plugin {plugin}"));
+                    self.process.threads.update(plugin, config);
+                }
+                None => {}
+            },
+            Event::Upstream { exchange, piece } => self.upstream_answered(exchange, piece),
             Event::Callout { vm, root, token, answer } => {
-                if let Some(vm) = self.workers.vm(vm) {
-                    vm.callout_answered(root, token, answer);
-                }
+                self.process.callout_answered(vm, root, token, answer);
             }
-            Event::Tick { vm, root, generation } => {
-                if let Some(vm) = self.workers.vm(vm) {
-                    vm.tick(root, generation);
-                }
-            }
-            Event::QueueReady { vm, root, queue } => {
-                if let Some(vm) = self.workers.vm(vm) {
-                    vm.queue_ready(root, queue);
-                }
-            }
+            Event::Tick { vm, root, generation } => self.process.tick(vm, root, generation),
+            Event::QueueReady { vm, root, queue } => self.process.queue_ready(vm, root, queue),
+            Event::Drained { vm, root } => self.process.threads.end_root(vm, root),
         }
     }
 
-    pub(super) fn open_stream(&mut self, exchange: usize) -> Option<(&mut Vm, u32)> {
-        let Some(Place::Open { vm, context, .. }) = self.places.get(exchange).copied() else {
-            return None;
-        };
-        Some((self.workers.vm(vm)?, context))
-    }
-
-    /// After any event any stream may have moved: requests that passed reach the upstream, streams that ended are closed.
+    /// What passed the filters reaches the upstream, exchanges that ended are closed; each may move others.
     fn settle(&mut self) {
-        let open: Vec<_> = self.open.iter().copied().collect();
-        for exchange in open {
-            let Some(Place::Open { vm, context, is_upstream_called }) =
-                self.places.get(exchange).copied()
-            else {
-                continue;
-            };
-            let Some(stream) = self.workers.vm(vm).and_then(|vm| vm.stream(context)) else {
-                continue;
-            };
-            let passed = &stream.request.sent;
-            if !is_upstream_called
-                && !stream.replied
-                && !stream.detached
-                && passed.ended_at_ns.is_some()
-            {
-                let request = ServiceRequest {
-                    cluster: String::new(),
-                    headers: passed.headers.clone().unwrap_or_default(),
-                    body: passed.body.clone(),
-                    trailers: passed.trailers.clone().unwrap_or_default(),
-                };
-                self.call_upstream(exchange, vm, context, request);
-            } else if stream.is_over() {
-                self.close(exchange, vm, context);
+        loop {
+            let touched = self.process.take_touched();
+            if touched.is_empty() {
+                return;
+            }
+            for id in touched {
+                self.send_up(id);
+                if self.process.is_gone(id) {
+                    self.close(id);
+                }
             }
         }
     }
 
-    fn close(&mut self, exchange: usize, vm: VmId, context: u32) {
-        let stream = self.workers.vm(vm).and_then(|vm| vm.close_stream(context));
-        let (Some(stream), Some(result), Some(place)) =
-            (stream, self.exchanges.get_mut(exchange), self.places.get_mut(exchange))
+    fn close(&mut self, id: StreamId) {
+        let Some(Place::Open { call }) = self.places.get(id.0).copied() else {
+            return;
+        };
+        let (Some((http, usage)), Some(result)) =
+            (self.process.close(id), self.exchanges.get_mut(id.0))
         else {
             return;
         };
-        *place = Place::Over;
-        self.open.remove(&exchange);
-        result.take_from(&stream);
+        if let Some(place) = self.places.get_mut(id.0) {
+            *place = Place::Over;
+        }
+        self.open_count -= 1;
+        result.take_from(&http, usage);
         let seen = if result.is_reset {
             "reset".to_owned()
         } else {
             result.status.map_or_else(String::new, |status| status.to_string())
         };
-        let (client, took_ns) = (
-            result.client.clone(),
-            result.ended_at_ns.unwrap_or(0).saturating_sub(result.sent_at_ns),
-        );
-        self.trace("client", &client, format!("gets {seen} after {}", millis(took_ns)));
+        let took_ns = result.ended_at_ns.unwrap_or(0).saturating_sub(result.sent_at_ns);
+        let client = result.client.clone();
+        let mut shared = self.shared.borrow_mut();
+        if let Some(call) = call.and_then(|call| shared.network.calls.get_mut(call)) {
+            call.is_reset = call.ended_at_ns.is_none();
+        }
+        drop(shared);
+        self.trace("client", &client, || format!("gets {seen} after {}", millis(took_ns)));
     }
 
-    /// What clients of streams that never ended have so far.
+    /// What clients of exchanges that never ended have so far.
     fn look_at_open_streams(&mut self) {
-        for exchange in std::mem::take(&mut self.open) {
-            let stream = self
-                .open_stream(exchange)
-                .and_then(|(vm, context)| vm.stream(context))
-                .map(|stream| {
-                    let mut seen = Exchange::default();
-                    seen.take_from(stream);
-                    seen
-                });
-            if let (Some(seen), Some(result)) = (stream, self.exchanges.get_mut(exchange)) {
-                let known = std::mem::take(result);
-                *result = Exchange {
-                    client: known.client,
-                    nth: known.nth,
-                    worker: known.worker,
-                    sent_at_ns: known.sent_at_ns,
-                    is_disconnected: known.is_disconnected,
-                    ..seen
-                };
+        for (index, place) in self.places.iter().enumerate() {
+            let id = StreamId(index);
+            if let (Place::Open { .. }, Some(result)) = (place, self.exchanges.get_mut(index)) {
+                let usage = self.process.usage(id);
+                self.process.with_http(id, |http| result.take_from(http, usage));
             }
         }
     }
 
-    pub(super) fn trace(&self, name: &str, who: &str, what: String) {
-        if self.options.tracing {
+    pub(super) fn now_ns(&self) -> u64 {
+        self.shared.borrow().now_ns
+    }
+
+    pub(super) fn trace(&self, name: &str, who: &str, what: impl FnOnce() -> String) {
+        if self.options.threads.tracing {
             let mut shared = self.shared.borrow_mut();
             let line = TraceLine {
                 at_ns: shared.now_ns,
@@ -253,7 +254,7 @@ impl<'a> World<'a> {
                 context: 0,
                 kind: TraceKind::World,
                 name: format!("{name} {who}"),
-                args: what,
+                args: what(),
                 status: String::new(),
             };
             shared.push_trace(line);

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod callouts;
+mod chains;
 mod hostile;
 mod process;
 mod readme;
