@@ -147,6 +147,7 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     let admin_listen = resolver.take(&knob::ADMIN_LISTEN, arguments.admin_listen, knob::address);
     let tls = tls::listeners(arguments.tls, resolver);
     let redis = resolver.maybe(&knob::REDIS_URL, arguments.redis_url, knob::redis_url);
+    let redis_tls = tls::redis(arguments.redis_tls, redis.as_ref(), resolver);
     let connections =
         resolver.take(&knob::REDIS_CONNECTIONS, arguments.redis_connections, knob::count);
     let response_timeout = resolver.take(
@@ -199,9 +200,10 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         );
     }
     let (deadline, max_in_flight) = (deadline?, max_in_flight?);
-    let (tls, admin_tls) = tls?;
+    let ((tls, admin_tls), redis_tls) = (tls?, redis_tls?);
     let redis = redis.map(|address| RedisSettings {
         address,
+        tls: redis_tls,
         connections: connections.unwrap_or(1),
         response_timeout: response_timeout.unwrap_or(deadline),
         pipeline_len_max: max_in_flight,

@@ -31,10 +31,13 @@ pub struct ServeArgs {
     /// TLS of the listeners.
     #[command(flatten)]
     pub tls: TlsArgs,
-    /// redis://[user:password@]host:port[/db] or redis+unix:///path; without it state is kept in
-    /// memory [env: TIDEGATE_REDIS_URL]
+    /// redis://[user:password@]host:port[/db], rediss:// for TLS, or redis+unix:///path; without it
+    /// state is kept in memory [env: TIDEGATE_REDIS_URL]
     #[arg(long, value_name = "URL")]
     pub redis_url: Option<String>,
+    /// TLS to Redis.
+    #[command(flatten)]
+    pub redis_tls: RedisTlsArgs,
     /// Multiplexed connections to Redis [env: TIDEGATE_REDIS_CONNECTIONS] [default: 2]
     #[arg(long, value_name = "N")]
     pub redis_connections: Option<String>,
@@ -109,4 +112,20 @@ pub struct TlsArgs {
     /// [env: TIDEGATE_ADMIN_TLS=1]
     #[arg(long)]
     pub admin_tls: bool,
+}
+
+/// TLS to Redis, for rediss:// only.
+#[derive(Debug, Args)]
+pub struct RedisTlsArgs {
+    /// File with the CAs of Redis's certificate, in PEM; without it the system's
+    /// [env: TIDEGATE_REDIS_TLS_CA]
+    #[arg(long, value_name = "FILE")]
+    pub redis_tls_ca: Option<String>,
+    /// File with the certificate that the gateway shows to Redis, in PEM
+    /// [env: TIDEGATE_REDIS_TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub redis_tls_cert: Option<String>,
+    /// File with that certificate's private key, in PEM [env: TIDEGATE_REDIS_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub redis_tls_key: Option<String>,
 }

@@ -46,6 +46,9 @@ knobs! {
     TLS_KEY: "--tls-key", ["TIDEGATE_TLS_KEY"], None;
     TLS_CLIENT_CA: "--tls-client-ca", ["TIDEGATE_TLS_CLIENT_CA"], None;
     ADMIN_TLS: "--admin-tls", ["TIDEGATE_ADMIN_TLS"], None;
+    REDIS_TLS_CA: "--redis-tls-ca", ["TIDEGATE_REDIS_TLS_CA"], None;
+    REDIS_TLS_CERT: "--redis-tls-cert", ["TIDEGATE_REDIS_TLS_CERT"], None;
+    REDIS_TLS_KEY: "--redis-tls-key", ["TIDEGATE_REDIS_TLS_KEY"], None;
     REDIS_CONNECTIONS: "--redis-connections", ["TIDEGATE_REDIS_CONNECTIONS"], Some("2");
     REDIS_RESPONSE_TIMEOUT: "--redis-response-timeout", ["TIDEGATE_REDIS_RESPONSE_TIMEOUT"], Some("250ms");
     MAX_IN_FLIGHT: "--max-in-flight", ["TIDEGATE_MAX_IN_FLIGHT", "REDIS_POOL_SIZE"], Some("100");

@@ -72,7 +72,7 @@ fn every_mistake_names_flag_variable_value_and_remedy() {
         ),
         (
             "--dev --redis-url http://user:hunter2@host:1",
-            "--redis-url (TIDEGATE_REDIS_URL) is \"http://…\": is no Redis URL: write redis://[user:password@]host:port[/db] or redis+unix:///path (invalid client config)",
+            "--redis-url (TIDEGATE_REDIS_URL) is \"http://…\": is no Redis URL: write redis://[user:password@]host:port[/db], rediss:// for TLS, or redis+unix:///path (invalid client config)",
         ),
         (
             "--dev --redis-url redis-cluster://h:1",
@@ -109,6 +109,18 @@ fn every_mistake_names_flag_variable_value_and_remedy() {
         (
             "--dev --admin-tls",
             "--admin-tls (TIDEGATE_ADMIN_TLS) is given without a certificate of the gateway's own: add --tls-cert (TIDEGATE_TLS_CERT) and --tls-key (TIDEGATE_TLS_KEY)",
+        ),
+        (
+            "--dev --redis-url redis://h --redis-tls-ca ca.crt",
+            "--redis-tls-ca (TIDEGATE_REDIS_TLS_CA) is given, but no connection to Redis would be under TLS: write --redis-url (TIDEGATE_REDIS_URL) with rediss://",
+        ),
+        (
+            "--dev --redis-tls-cert c.crt --redis-tls-key c.key",
+            "--redis-tls-cert (TIDEGATE_REDIS_TLS_CERT) is given, but no connection to Redis would be under TLS: write --redis-url (TIDEGATE_REDIS_URL) with rediss://",
+        ),
+        (
+            "--dev --redis-url rediss://h --redis-tls-cert c.crt",
+            "--redis-tls-cert (TIDEGATE_REDIS_TLS_CERT) is given without --redis-tls-key (TIDEGATE_REDIS_TLS_KEY): name the file with the certificate's private key",
         ),
         (
             "--dev --log-format xml",

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::cli::TlsArgs;
+use super::cli::{RedisTlsArgs, TlsArgs};
 use super::knob::{self, Knob, Resolver};
 use crate::secret::SecretSource;
+use crate::store::redis::address::RedisAddress;
+use crate::store::redis::tls::RedisTls;
 use crate::tls::TlsFiles;
 
 /// The listeners' files: the filter's, then the operators'. `None` is plain HTTP.
@@ -34,6 +36,28 @@ pub fn listeners(arguments: TlsArgs, resolver: &mut Resolver<'_>) -> Option<List
     let data = TlsFiles { certificate, key, client_ca };
     let operators = admin.then(|| data.without_client_ca());
     Some((Some(data), operators))
+}
+
+/// `None` only after the resolver has noted why.
+pub fn redis(
+    arguments: RedisTlsArgs,
+    address: Option<&RedisAddress>,
+    resolver: &mut Resolver<'_>,
+) -> Option<RedisTls> {
+    let ca = file(resolver, &knob::REDIS_TLS_CA, arguments.redis_tls_ca);
+    let certificate = file(resolver, &knob::REDIS_TLS_CERT, arguments.redis_tls_cert);
+    let key = file(resolver, &knob::REDIS_TLS_KEY, arguments.redis_tls_key);
+    let own = pair(resolver, (&knob::REDIS_TLS_CERT, certificate), (&knob::REDIS_TLS_KEY, key))?;
+    let given = if ca.is_some() { &knob::REDIS_TLS_CA } else { &knob::REDIS_TLS_CERT };
+    if (ca.is_some() || own.is_some()) && !address.is_some_and(RedisAddress::is_tls) {
+        resolver.problem(format!(
+            "{} is given, but no connection to Redis would be under TLS: write {} with rediss://",
+            given.name(),
+            knob::REDIS_URL.name(),
+        ));
+        return None;
+    }
+    Some(RedisTls { ca, own })
 }
 
 fn file(resolver: &mut Resolver<'_>, knob: &Knob, flag: Option<String>) -> Option<SecretSource> {

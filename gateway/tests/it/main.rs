@@ -9,5 +9,6 @@ mod http;
 mod in_process;
 mod process;
 mod proxy;
+mod redis_tls;
 mod secrets;
 mod tls;

@@ -4,7 +4,9 @@
 use std::fmt;
 
 use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+
+use super::tls::RedisTls;
 
 /// A checked address of one Redis server. Shows itself without user, password and query.
 #[derive(Clone)]
@@ -16,7 +18,8 @@ pub struct RedisAddress {
 // === impl RedisAddress ===
 
 impl RedisAddress {
-    /// Reads `redis://[user[:password]@]host[:port][/db]` or `redis+unix:///path[?db=&user=&pass=]`.
+    /// Reads `redis://[user[:password]@]host[:port][/db]`, the same with `rediss://` for TLS, or
+    /// `redis+unix:///path[?db=&user=&pass=]`.
     /// The error says what is wrong and holds nothing of the URL.
     pub fn parse(url: &str) -> Result<Self, String> {
         let url = url.trim();
@@ -28,13 +31,12 @@ impl RedisAddress {
         {
             return Err("Redis Cluster is not supported yet: give one standalone server".to_owned());
         }
-        if matches!(scheme.as_str(), "rediss" | "valkeys") {
+        if behind_credentials.contains("#insecure") {
             return Err(
-                "TLS to Redis is not built in yet: use redis:// over a protected link".to_owned()
+                "the server's certificate is always checked: name its CA with --redis-tls-ca (TIDEGATE_REDIS_TLS_CA) instead of #insecure".to_owned(),
             );
         }
-        let malformed =
-            "is no Redis URL: write redis://[user:password@]host:port[/db] or redis+unix:///path";
+        let malformed = "is no Redis URL: write redis://[user:password@]host:port[/db], rediss:// for TLS, or redis+unix:///path";
         let info = match url.into_connection_info() {
             Ok(info) => info,
             Err(error) => return Err(format!("{malformed} ({})", error.category())),
@@ -47,9 +49,18 @@ impl RedisAddress {
         Ok(Self { info, shown: redact_url(url) })
     }
 
-    /// A client for this address; opens nothing.
-    pub fn client(&self) -> Result<Client, redis::RedisError> {
-        Client::open(self.info.clone())
+    /// Whether connections are under TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
+    }
+
+    /// A client for this address; reads the files of `tls` and opens no connection.
+    pub fn client(&self, tls: &RedisTls) -> Result<Client, redis::RedisError> {
+        if !self.is_tls() {
+            return Client::open(self.info.clone());
+        }
+        let certificates = tls.certificates().map_err(std::io::Error::other)?;
+        Client::build_with_tls(self.info.clone(), certificates)
     }
 }
 
@@ -127,7 +138,7 @@ mod tests {
             ("redis-cluster://h1:6379", "Redis Cluster"),
             ("redis://h1:6379,h2:6379", "Redis Cluster"),
             ("redis://h1:6379?cluster=true", "Redis Cluster"),
-            ("rediss://h1:6379", "TLS"),
+            ("rediss://h1:6379#insecure", "--redis-tls-ca"),
             ("http://h1:6379", "is no Redis URL"),
             ("h1:6379", "is no Redis URL"),
             ("", "is no Redis URL"),
@@ -136,6 +147,10 @@ mod tests {
             let error = RedisAddress::parse(url).expect_err(url);
             assert!(error.contains(expected), "{url}: {error}");
         }
-        assert!(RedisAddress::parse("redis+unix:///run/redis.sock").is_ok());
+        for (url, tls) in
+            [("redis+unix:///run/redis.sock", false), ("redis://h", false), ("rediss://h", true)]
+        {
+            assert_eq!(RedisAddress::parse(url).map(|address| address.is_tls()), Ok(tls), "{url}");
+        }
     }
 }
