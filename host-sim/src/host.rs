@@ -23,5 +23,6 @@ pub(crate) mod shared;
 pub(crate) mod stream;
 pub(crate) mod threads;
 pub mod trace;
+pub(crate) mod turnstile;
 pub(crate) mod vm;
 pub(crate) mod vm_state;

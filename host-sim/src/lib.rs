@@ -28,6 +28,7 @@
 //! ```
 
 mod abi;
+mod explore;
 mod host;
 mod report;
 mod runner;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::rc::Rc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use crate::explore::explore;
 use crate::host::compile::{CacheError, Compiled, Compiler};
 use crate::host::load::StartError;
 use crate::host::service::Service;
@@ -45,28 +45,51 @@ pub enum RunError {
     /// The scenario says `gateway: in-process`.
     #[error("the scenario wants its gateway in process; bind one with Services::bind")]
     NoService,
+    /// Interleavings need the same beginning for each run.
+    #[error(
+        "the scenario runs many interleavings, and a service is bound for one run; bind it with Services::bind_fresh"
+    )]
+    ServiceOnce,
 }
 
 /// Services that a caller puts behind clusters.
 #[derive(Default)]
 pub struct Services {
-    bound: Vec<(Option<String>, Box<dyn Service>)>,
+    bound: Vec<(Option<String>, Maker)>,
 }
+
+/// Makes a service for a run; a service that was bound as it is can be made once.
+type Maker = Box<dyn FnMut() -> Option<Box<dyn Service + Send>>>;
 
 impl Services {
     /// A service behind one cluster.
     #[must_use]
-    pub fn bind(mut self, cluster: &str, service: impl Service + 'static) -> Self {
-        self.bound.push((Some(cluster.to_owned()), Box::new(service)));
+    pub fn bind(mut self, cluster: &str, service: impl Service + Send + 'static) -> Self {
+        self.bound.push((Some(cluster.to_owned()), once(service)));
         self
     }
 
     /// A service behind every cluster that has none yet.
     #[must_use]
-    pub fn bind_any(mut self, service: impl Service + 'static) -> Self {
-        self.bound.push((None, Box::new(service)));
+    pub fn bind_any(mut self, service: impl Service + Send + 'static) -> Self {
+        self.bound.push((None, once(service)));
         self
     }
+
+    /// A service behind every cluster that has none yet, made anew for each run: what interleavings need.
+    #[must_use]
+    pub fn bind_fresh<S: Service + Send + 'static>(
+        mut self,
+        mut make: impl FnMut() -> S + 'static,
+    ) -> Self {
+        self.bound.push((None, Box::new(move || Some(Box::new(make())))));
+        self
+    }
+}
+
+fn once(service: impl Service + Send + 'static) -> Maker {
+    let mut service: Option<Box<dyn Service + Send>> = Some(Box::new(service));
+    Box::new(move || service.take())
 }
 
 impl Runner {
@@ -123,29 +146,35 @@ impl Runner {
         scenario: &Scenario,
         codes: &[&[u8]],
         by_plugin: &[usize],
-        services: Services,
+        mut services: Services,
     ) -> Result<Report, RunError> {
         if scenario.network.needs_service() && services.bound.is_empty() {
             return Err(RunError::NoService);
         }
-        let mut network = scenario.network.build();
-        for (cluster, service) in services.bound {
-            network.bind(cluster, service);
-        }
-        scenario.network.bind_gateway(&mut network);
         let compiled: Vec<_> = codes.iter().map(|wasm| self.compile(wasm)).collect();
         let plugins = scenario.options.plugins.iter().zip(by_plugin).map(|(settings, code)| {
             let compiled = compiled.get(*code).cloned().unwrap_or(Err(StartError::NotWasm))?;
-            Ok(Plugin { settings: Rc::new(settings.clone()), compiled, code: *code })
+            Ok(Plugin { settings: Arc::new(settings.clone()), compiled, code: *code })
         });
-        let outcome = world::run::run(
-            &self.compiler,
-            plugins.collect(),
-            &scenario.options,
-            &scenario.timeline,
-            network,
-        );
-        Ok(Report::new(&scenario.name, judge(&scenario.checks, &outcome), outcome))
+        let plugins: Result<Vec<_>, StartError> = plugins.collect();
+        explore(scenario.options.interleavings.as_ref(), seed_of(scenario), |schedule| {
+            let mut network = scenario.network.build();
+            for (cluster, make) in &mut services.bound {
+                network.bind(cluster.clone(), make().ok_or(RunError::ServiceOnce)?);
+            }
+            scenario.network.bind_gateway(&mut network);
+            let mut outcome = world::run::run(
+                &self.compiler,
+                plugins.clone(),
+                &scenario.options,
+                &scenario.timeline,
+                network,
+                schedule,
+            );
+            let schedule = outcome.schedule.take();
+            let checks = judge(&scenario.checks, &outcome);
+            Ok((Report::new(&scenario.name, checks, outcome), schedule))
+        })
     }
 
     fn compile(&self, wasm: &[u8]) -> Result<Compiled, StartError> {
@@ -163,4 +192,8 @@ impl Runner {
 /// Runs one scenario with the plugin it names and the default cache.
 pub fn run(scenario: &Scenario) -> Result<Report, RunError> {
     Runner::new()?.run(scenario)
+}
+
+fn seed_of(scenario: &Scenario) -> u64 {
+    scenario.options.plugins.first().map_or(0, |plugin| plugin.seed)
 }

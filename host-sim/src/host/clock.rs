@@ -6,15 +6,20 @@ use super::callouts::CalloutAnswer;
 use super::headers::HeaderMap;
 use super::service::Reply;
 
-/// The place of a VM in the world's list; a reloaded VM gets a new one.
+/// Where a VM lives: a seat of the crew and a place in its list; a reloaded VM gets a new place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct VmId(pub(crate) usize);
+pub(crate) struct VmId {
+    pub(crate) seat: usize,
+    pub(crate) index: usize,
+}
 
 /// Something that happens at a moment.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A step of the scenario's timeline.
+    /// A client's step of the scenario's timeline.
     Client(usize),
+    /// A step that concerns every thread.
+    Update(usize),
     /// A piece of the upstream's answer to an exchange.
     Upstream { exchange: usize, piece: UpstreamPiece },
     /// The answer to a callout, for a root context.
@@ -72,6 +77,11 @@ impl EventQueue {
         self.due.first_key_value().map(|((at_ns, _), _)| *at_ns)
     }
 
+    /// Whether the next event is no single thread's.
+    pub(crate) fn next_concerns_all(&self) -> bool {
+        matches!(self.due.first_key_value(), Some((_, Event::Update(_))))
+    }
+
     /// Whether anything but timers is left.
     pub(crate) fn has_work(&self) -> bool {
         self.work > 0
@@ -87,7 +97,7 @@ mod tests {
         let mut queue = EventQueue::default();
         queue.push(5, Event::Client(1));
         queue.push(5, Event::Client(2));
-        queue.push(1, Event::Tick { vm: VmId(0), root: 1, generation: 0 });
+        queue.push(1, Event::Tick { vm: VmId { seat: 0, index: 0 }, root: 1, generation: 0 });
         let mut order = Vec::new();
         while queue.has_work() {
             let (at_ns, event) = queue.pop().unwrap();

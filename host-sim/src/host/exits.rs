@@ -133,8 +133,14 @@ impl Process {
         Some((http, usage))
     }
 
-    /// Host calls of an exchange under way.
-    pub(crate) fn usage(&mut self, id: StreamId) -> Usage {
+    /// What an exchange under way has so far.
+    pub(crate) fn look_at(&mut self, id: StreamId) -> Option<(Http, Usage)> {
+        let usage = self.usage(id);
+        let http = self.chain(id)?.http.borrow().clone();
+        Some((http, usage))
+    }
+
+    fn usage(&mut self, id: StreamId) -> Usage {
         let mut usage = Usage::default();
         let Some(filters) = self.chain(id).map(|chain| chain.filters.clone()) else {
             return usage;

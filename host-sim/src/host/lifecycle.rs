@@ -2,7 +2,7 @@
 //!
 //! What a callback defers is carried out by the process once the callback has returned.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::callouts::CalloutAnswer;
 use super::clock::Event;
@@ -14,7 +14,7 @@ use super::vm_state::Root;
 
 impl Vm {
     /// Creates the root context and configures it.
-    pub(crate) fn start_root(&mut self, settings: Rc<PluginSettings>) -> Result<u32, StartError> {
+    pub(crate) fn start_root(&mut self, settings: Arc<PluginSettings>) -> Result<u32, StartError> {
         let root = self.state_mut().next_context();
         let sizes = (size(&settings.vm_config), size(&settings.config));
         self.state_mut().roots.insert(root, Root::new(settings));

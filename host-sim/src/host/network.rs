@@ -8,8 +8,8 @@ use super::service::{Answer, Reply, Service, ServiceRequest};
 /// Services by cluster.
 pub struct Network {
     known: Option<BTreeSet<String>>,
-    services: Vec<(Option<String>, Box<dyn Service>)>,
-    upstream: Option<Box<dyn Service>>,
+    services: Vec<(Option<String>, Box<dyn Service + Send>)>,
+    upstream: Option<Box<dyn Service + Send>>,
     pub(crate) calls: Vec<ServiceCall>,
 }
 
@@ -35,11 +35,11 @@ impl Network {
     }
 
     /// Puts a service behind one cluster, or behind every cluster that has none; the first that fits is called.
-    pub(crate) fn bind(&mut self, cluster: Option<String>, service: Box<dyn Service>) {
+    pub(crate) fn bind(&mut self, cluster: Option<String>, service: Box<dyn Service + Send>) {
         self.services.push((cluster, service));
     }
 
-    pub(crate) fn bind_upstream(&mut self, service: Box<dyn Service>) {
+    pub(crate) fn bind_upstream(&mut self, service: Box<dyn Service + Send>) {
         self.upstream = Some(service);
     }
 

@@ -1,15 +1,12 @@
 //! One Envoy process: the VMs of its threads and the exchanges under way. It must not know clients, upstreams or scenarios.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use super::callouts::CalloutAnswer;
 use super::chain::{Chain, Filter, Iteration};
 use super::clock::VmId;
 use super::headers::HeaderMap;
 use super::iterate::Piece;
 use super::reply::LocalReply;
-use super::shared::Shared;
+use super::shared::SharedCell;
 use super::stream::{Direction, Http, Sent, StreamId};
 use super::threads::{Admission, Threads};
 use super::vm_state::After;
@@ -17,7 +14,7 @@ use super::vm_state::After;
 /// The process of a run.
 pub(crate) struct Process {
     pub(crate) threads: Threads,
-    pub(super) shared: Rc<RefCell<Shared>>,
+    pub(crate) shared: SharedCell,
     pub(super) chains: Vec<Option<Box<Chain>>>,
     /// Exchanges that moved since the world last looked.
     touched: Vec<StreamId>,
@@ -26,11 +23,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(
-        threads: Threads,
-        shared: Rc<RefCell<Shared>>,
-        buffer_bytes_max: usize,
-    ) -> Self {
+    pub(crate) fn new(threads: Threads, shared: SharedCell, buffer_bytes_max: usize) -> Self {
         Self { threads, shared, chains: Vec::new(), touched: Vec::new(), buffer_bytes_max }
     }
 

@@ -25,6 +25,12 @@ impl Random {
         out
     }
 
+    /// A number below a bound that is no larger than a choice between threads.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        let bound = u64::try_from(bound.max(1)).unwrap_or(1);
+        usize::try_from(self.next() % bound).unwrap_or(0)
+    }
+
     /// A random UUID (RFC 9562, version 4).
     pub(crate) fn uuid(&mut self) -> String {
         let high = (self.next() & !0xf000) | 0x4000;

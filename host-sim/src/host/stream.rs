@@ -18,12 +18,14 @@ pub(crate) enum Direction {
 pub(crate) struct StreamId(pub(crate) usize);
 
 /// What the filters of one exchange share, whichever VM they live in.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Http {
     pub(crate) request: Message,
     pub(crate) response: Message,
     /// Why the response is what it is, as access logs show it.
     pub(crate) details: String,
+    /// The client left.
+    pub(crate) is_disconnected: bool,
     /// The reply went out before the request was read: HTTP/1 closes the connection.
     pub(crate) is_cut_short: bool,
     /// Dotted path to bytes: from the client's connection and from `proxy_set_property`.
@@ -31,7 +33,7 @@ pub(crate) struct Http {
 }
 
 /// A request or a response on its way.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Message {
     /// Whether headers arrived at the first filter.
     pub(crate) started: bool,

@@ -1,22 +1,26 @@
 //! The threads of a process and their VMs: start, sharing, failure, reload, new configurations. It must not know streams.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::ops::Range;
+use std::sync::Arc;
 
 use super::clock::{Event, VmId};
 use super::compile::{Compiled, Compiler};
 use super::load::{StartError, load};
 use super::metrics::MetricKind;
 use super::settings::{FailPolicy, PluginSettings};
-use super::shared::Shared;
+use super::shared::SharedCell;
+use super::turnstile::Turnstile;
 use super::vm::Vm;
 use super::vm_state::VmState;
 
 /// What a run is told about its threads.
 #[derive(Debug, Clone)]
 pub(crate) struct ThreadOptions {
-    pub(crate) workers: usize,
+    /// The numbers of the workers.
+    pub(crate) workers: Range<usize>,
+    /// The seat of the crew that these threads share.
+    pub(crate) seat: usize,
     /// The main thread's VM, which ticks and never sees a request.
     pub(crate) has_main: bool,
     /// The VM that tries a configuration and is thrown away.
@@ -27,8 +31,9 @@ pub(crate) struct ThreadOptions {
 }
 
 /// A plugin of the chain with its code.
+#[derive(Clone)]
 pub(crate) struct Plugin {
-    pub(crate) settings: Rc<PluginSettings>,
+    pub(crate) settings: Arc<PluginSettings>,
     pub(crate) compiled: Compiled,
     /// Plugins of one code file share VMs where `vm_id` and `vm_config` are equal, too.
     pub(crate) code: usize,
@@ -48,7 +53,9 @@ pub(crate) enum Admission {
 pub(crate) struct Threads {
     compiler: Compiler,
     options: ThreadOptions,
-    shared: Rc<RefCell<Shared>>,
+    shared: SharedCell,
+    /// Where host calls on shared state wait for their turn, when interleavings are explored.
+    turnstile: Option<Turnstile>,
     plugins: Vec<Plugin>,
     vms: Vec<Option<Vm>>,
     /// The main thread first, if it has VMs, then the workers.
@@ -73,48 +80,56 @@ struct Handle {
 type VmKey = (String, Vec<u8>, usize);
 
 impl Threads {
-    /// Loads all VMs in Envoy's order; the first that refuses ends the start.
-    pub(crate) fn start(
+    /// Threads without VMs; [`Threads::start_plugin`] loads them.
+    pub(crate) fn new(
         compiler: &Compiler,
         plugins: Vec<Plugin>,
         options: ThreadOptions,
-        shared: Rc<RefCell<Shared>>,
-    ) -> Result<Self, StartError> {
-        let mut labels = Vec::new();
-        if options.has_main {
-            labels.push("main".to_owned());
-        }
-        labels.extend((0..options.workers).map(|index| format!("w{index}")));
-        let threads = labels
+        shared: SharedCell,
+        turnstile: Option<Turnstile>,
+    ) -> Self {
+        let main = options.has_main.then(|| "main".to_owned());
+        let workers = options.workers.clone().map(|index| format!("w{index}"));
+        let threads = main
             .into_iter()
+            .chain(workers)
             .map(|label| Thread { label, by_key: BTreeMap::new(), handles: Vec::new() })
             .collect();
-        let mut this =
-            Self { compiler: compiler.clone(), options, shared, plugins, vms: Vec::new(), threads };
-        for plugin in 0..this.plugins.len() {
-            let settings = this.settings_of(plugin);
-            if this.options.has_canary {
-                this.try_on_canary(plugin, &settings)?;
-            }
-            for thread in 0..this.threads.len() {
-                let (vm, root) = this.start_on_thread(thread, plugin, &settings)?;
-                if let Some(thread) = this.threads.get_mut(thread) {
-                    thread.handles.push(Handle { vm, root, loaded_at_ns: 0 });
-                }
+        Self {
+            compiler: compiler.clone(),
+            options,
+            shared,
+            turnstile,
+            plugins,
+            vms: Vec::new(),
+            threads,
+        }
+    }
+
+    /// Loads the VMs of the next plugin in Envoy's order: canary, main, workers. The first that refuses ends the start.
+    pub(crate) fn start_plugin(&mut self, plugin: usize) -> Result<(), StartError> {
+        let settings = self.settings_of(plugin);
+        if self.options.has_canary {
+            self.try_on_canary(plugin, &settings)?;
+        }
+        for thread in 0..self.threads.len() {
+            let (vm, root) = self.start_on_thread(thread, plugin, &settings)?;
+            if let Some(thread) = self.threads.get_mut(thread) {
+                thread.handles.push(Handle { vm, root, loaded_at_ns: 0 });
             }
         }
-        Ok(this)
+        Ok(())
     }
 
     /// Its answers and timers find nobody.
     fn try_on_canary(
         &mut self,
         plugin: usize,
-        settings: &Rc<PluginSettings>,
+        settings: &Arc<PluginSettings>,
     ) -> Result<(), StartError> {
         let id = self.load("canary", plugin, settings)?;
         let started = self.start_root(id, settings);
-        if let Some(slot) = self.vms.get_mut(id.0) {
+        if let Some(slot) = self.vms.get_mut(id.index) {
             *slot = None;
         }
         started.map(drop)
@@ -125,7 +140,7 @@ impl Threads {
         &mut self,
         thread: usize,
         plugin: usize,
-        settings: &Rc<PluginSettings>,
+        settings: &Arc<PluginSettings>,
     ) -> Result<(VmId, u32), StartError> {
         let key = self.key_of(plugin, settings);
         let known = self.threads.get(thread).and_then(|thread| thread.by_key.get(&key)).copied();
@@ -148,16 +163,17 @@ impl Threads {
         &mut self,
         label: &str,
         plugin: usize,
-        settings: &Rc<PluginSettings>,
+        settings: &Arc<PluginSettings>,
     ) -> Result<VmId, StartError> {
-        let id = VmId(self.vms.len());
+        let id = VmId { seat: self.options.seat, index: self.vms.len() };
         let state = VmState::new(
             id,
             label,
-            Rc::clone(settings),
-            Rc::clone(&self.shared),
+            Arc::clone(settings),
+            self.shared.clone(),
             self.options.tracing,
-        );
+        )
+        .with_turnstile(self.turnstile.clone());
         let vm = match self.plugins.get(plugin) {
             Some(plugin) => load(self.compiler.engine(), &plugin.compiled, state)?,
             None => return Err(StartError::NotWasm),
@@ -166,9 +182,9 @@ impl Threads {
         Ok(id)
     }
 
-    fn start_root(&mut self, id: VmId, settings: &Rc<PluginSettings>) -> Result<u32, StartError> {
+    fn start_root(&mut self, id: VmId, settings: &Arc<PluginSettings>) -> Result<u32, StartError> {
         match self.vm(id) {
-            Some(vm) => vm.start_root(Rc::clone(settings)),
+            Some(vm) => vm.start_root(Arc::clone(settings)),
             None => Err(StartError::NotWasm),
         }
     }
@@ -178,8 +194,8 @@ impl Threads {
         (settings.vm_id.clone(), settings.vm_config.clone(), code)
     }
 
-    fn settings_of(&self, plugin: usize) -> Rc<PluginSettings> {
-        Rc::clone(&self.plugins[plugin].settings)
+    fn settings_of(&self, plugin: usize) -> Arc<PluginSettings> {
+        Arc::clone(&self.plugins[plugin].settings)
     }
 
     pub(crate) fn plugin_count(&self) -> usize {
@@ -187,13 +203,13 @@ impl Threads {
     }
 
     pub(crate) fn vm(&mut self, id: VmId) -> Option<&mut Vm> {
-        self.vms.get_mut(id.0)?.as_mut()
+        self.vms.get_mut(id.index)?.as_mut()
     }
 
     /// The settings that rule a context.
-    pub(crate) fn settings(&mut self, id: VmId, context: u32) -> Option<Rc<PluginSettings>> {
+    pub(crate) fn settings(&mut self, id: VmId, context: u32) -> Option<Arc<PluginSettings>> {
         let state = self.vm(id)?.state();
-        state.roots.get(&state.root_of(context)).map(|root| Rc::clone(&root.settings))
+        state.roots.get(&state.root_of(context)).map(|root| Arc::clone(&root.settings))
     }
 
     /// How a new request on a worker meets a plugin. A dead VM may be replaced here.
@@ -204,8 +220,9 @@ impl Threads {
         if spec.settings.is_disabled {
             return Admission::Bypass;
         }
-        let settings = Rc::clone(&spec.settings);
-        let thread = worker + usize::from(self.options.has_main);
+        let settings = Arc::clone(&spec.settings);
+        let first = self.options.workers.start;
+        let thread = worker.saturating_sub(first) + usize::from(self.options.has_main);
         let Some(handle) = self.threads.get(thread).and_then(|t| t.handles.get(plugin)).copied()
         else {
             return Admission::Closed;
@@ -226,7 +243,7 @@ impl Threads {
         thread: usize,
         plugin: usize,
         handle: Handle,
-        settings: &Rc<PluginSettings>,
+        settings: &Arc<PluginSettings>,
     ) -> Admission {
         let now_ns = self.shared.borrow().now_ns;
         if now_ns.saturating_sub(handle.loaded_at_ns) < settings.reload_base_interval_ns {
@@ -259,24 +276,27 @@ impl Threads {
         self.shared.borrow_mut().metrics.increment(MetricKind::Counter, &name, 1);
     }
 
-    /// A listener update with another configuration of a plugin: new roots beside the old ones, which live on until the
-    /// drain ends. A configuration that the canary refuses changes nothing. The same configuration is no update.
-    pub(crate) fn update(&mut self, plugin: usize, config: Vec<u8>) {
+    /// A listener update with another configuration of a plugin is tried on a canary; the same one is no update.
+    pub(crate) fn accepts_update(&mut self, plugin: usize, config: &[u8]) -> bool {
         let Some(spec) = self.plugins.get(plugin) else {
-            return;
+            return false;
         };
         if spec.settings.config == config {
+            return false;
+        }
+        let settings = Arc::new(with_config(&spec.settings, config));
+        let is_accepted = !self.options.has_canary || self.try_on_canary(plugin, &settings).is_ok();
+        self.count_update(if is_accepted { "success" } else { "rejected" });
+        is_accepted
+    }
+
+    /// New roots beside the old ones, which live on until the drain ends.
+    pub(crate) fn update(&mut self, plugin: usize, config: &[u8]) {
+        let Some(spec) = self.plugins.get_mut(plugin) else {
             return;
-        }
-        let settings = Rc::new(PluginSettings { config, ..PluginSettings::clone(&spec.settings) });
-        if self.options.has_canary && self.try_on_canary(plugin, &settings).is_err() {
-            self.count_update("rejected");
-            return;
-        }
-        self.count_update("success");
-        if let Some(spec) = self.plugins.get_mut(plugin) {
-            spec.settings = Rc::clone(&settings);
-        }
+        };
+        let settings = Arc::new(with_config(&spec.settings, config));
+        spec.settings = Arc::clone(&settings);
         let (now_ns, drain_ns) = (self.shared.borrow().now_ns, self.options.drain_ns);
         for thread in 0..self.threads.len() {
             let started = self.start_on_thread(thread, plugin, &settings);
@@ -285,7 +305,8 @@ impl Threads {
                 continue;
             };
             let old = std::mem::replace(slot, Handle { vm, root, loaded_at_ns: now_ns });
-            self.shared.borrow_mut().after(drain_ns, Event::Drained { vm: old.vm, root: old.root });
+            let drained = Event::Drained { vm: old.vm, root: old.root };
+            self.shared.borrow_mut().after(drain_ns, drained);
         }
     }
 
@@ -301,4 +322,8 @@ impl Threads {
             vm.state_mut().after.clear();
         }
     }
+}
+
+fn with_config(settings: &PluginSettings, config: &[u8]) -> PluginSettings {
+    PluginSettings { config: config.to_vec(), ..settings.clone() }
 }

@@ -1,8 +1,7 @@
 //! The data of one wasmtime store: contexts, the running callback, what is deferred. It must not call into the guest.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use wasmtime::StoreLimits;
 
@@ -12,9 +11,10 @@ use super::metrics::MetricIds;
 use super::random::Random;
 use super::reply::LocalReply;
 use super::settings::PluginSettings;
-use super::shared::Shared;
+use super::shared::SharedCell;
 use super::stream::{Direction, Stream, Usage};
 use super::trace::{LogLine, TraceKind, TraceLine};
+use super::turnstile::Turnstile;
 use crate::abi::codes::{LogLevel, Status};
 use crate::abi::guest::GuestHandles;
 
@@ -35,7 +35,7 @@ pub(crate) enum After {
 
 /// A root context: one plugin configuration and its timer.
 pub(crate) struct Root {
-    pub(crate) settings: Rc<PluginSettings>,
+    pub(crate) settings: Arc<PluginSettings>,
     /// It answered `on_done` with false and has not said `proxy_done`.
     pub(crate) is_waiting_for_done: bool,
     pub(crate) tick_period_ms: u32,
@@ -48,8 +48,8 @@ pub(crate) struct VmState {
     pub(crate) vm: VmId,
     pub(crate) label: String,
     /// The settings of the plugin that the VM was made for; those of one root are [`VmState::plugin`].
-    pub(crate) base: Rc<PluginSettings>,
-    pub(crate) shared: Rc<RefCell<Shared>>,
+    pub(crate) base: Arc<PluginSettings>,
+    pub(crate) shared: SharedCell,
     pub(crate) guest: GuestHandles,
     pub(crate) limits: StoreLimits,
     pub(crate) stage: Stage,
@@ -67,11 +67,12 @@ pub(crate) struct VmState {
     /// The running callback replied or closed: its action is void.
     pub(crate) stops_iteration: bool,
     pub(crate) tracing: bool,
+    pub(crate) turnstile: Option<Turnstile>,
     pub(crate) note: String,
 }
 
 impl Root {
-    pub(crate) fn new(settings: Rc<PluginSettings>) -> Self {
+    pub(crate) fn new(settings: Arc<PluginSettings>) -> Self {
         Self { settings, is_waiting_for_done: false, tick_period_ms: 0, tick_generation: 0 }
     }
 }
@@ -80,8 +81,8 @@ impl VmState {
     pub(crate) fn new(
         vm: VmId,
         label: &str,
-        base: Rc<PluginSettings>,
-        shared: Rc<RefCell<Shared>>,
+        base: Arc<PluginSettings>,
+        shared: SharedCell,
         tracing: bool,
     ) -> Self {
         let limits = wasmtime::StoreLimitsBuilder::new()
@@ -108,8 +109,14 @@ impl VmState {
             after: Vec::new(),
             stops_iteration: false,
             tracing,
+            turnstile: None,
             note: String::new(),
         }
+    }
+
+    pub(crate) fn with_turnstile(mut self, turnstile: Option<Turnstile>) -> Self {
+        self.turnstile = turnstile;
+        self
     }
 
     // === contexts ===

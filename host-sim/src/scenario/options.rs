@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::file::RawPlugin;
+use super::interleavings::RawInterleavings;
 use super::units::{Size, Span};
 use crate::abi::codes::LogLevel;
 use crate::host::settings::{FailPolicy, PluginSettings};
@@ -33,6 +34,8 @@ pub(crate) struct RawHost {
     /// Instructions, roughly, per callback.
     pub(crate) fuel: u64,
     pub(crate) log_level: LogLevel,
+    /// Which orders of the threads are run.
+    pub(crate) interleavings: Option<RawInterleavings>,
     /// Dotted paths, e.g. `xds.node.locality.region`.
     pub(crate) properties: BTreeMap<String, serde_json::Value>,
 }
@@ -59,6 +62,7 @@ impl Default for RawHost {
             memory_max: Size { bytes: 1 << 30 },
             fuel: 1_000_000_000,
             log_level: LogLevel::Info,
+            interleavings: None,
             properties: BTreeMap::new(),
         }
     }
@@ -83,12 +87,14 @@ impl RawHost {
         Ok(HostOptions {
             plugins: plugins.collect(),
             threads: ThreadOptions {
-                workers: self.workers,
+                workers: 0..self.workers,
+                seat: 0,
                 has_main: self.main,
                 has_canary: self.canary,
                 drain_ns: self.drain.ns,
                 tracing: false,
             },
+            interleavings: self.interleavings.clone().map(|raw| raw.0),
             start_unix_ns,
             until_ns: self.until.map(|until| until.ns),
             buffer_bytes_max: usize::try_from(self.buffer_limit.bytes).unwrap_or(usize::MAX),

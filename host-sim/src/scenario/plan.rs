@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::check::Check;
 use super::file::{RawPlugin, RawScenario};
+use super::interleavings::RUNS_MAX;
 use super::network::NetworkPlan;
 use super::options::value_bytes;
 use super::timeline;
 use crate::world::options::HostOptions;
+use crate::world::schedule::Interleavings;
 use crate::world::timeline::Timeline;
 
 /// A scenario that can run as often as one likes.
@@ -32,7 +34,7 @@ impl Scenario {
         }
         let options = raw.host.plan(configured)?;
         let names: Vec<_> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-        let timeline = timeline::plan(&raw.timeline, options.threads.workers, &names)
+        let timeline = timeline::plan(&raw.timeline, options.threads.workers.end, &names)
             .map_err(|problem| format!("timeline, {problem}"))?;
         let mut checks = Vec::new();
         for expect in &raw.expect {
@@ -91,6 +93,27 @@ impl Scenario {
         for plugin in &mut self.options.plugins {
             plugin.seed = seed;
         }
+        self
+    }
+
+    /// Runs every order in which the workers' calls on shared state can come, instead of one.
+    #[must_use]
+    pub fn with_all_interleavings(mut self) -> Self {
+        self.options.interleavings = Some(Interleavings::All { runs_max: RUNS_MAX });
+        self
+    }
+
+    /// Runs so many orders, drawn from the seed.
+    #[must_use]
+    pub fn with_seeded_interleavings(mut self, runs: u64) -> Self {
+        self.options.interleavings = Some(Interleavings::Seeded { runs });
+        self
+    }
+
+    /// Runs the one order that a failure printed.
+    #[must_use]
+    pub fn with_interleaving(mut self, choices: Vec<usize>) -> Self {
+        self.options.interleavings = Some(Interleavings::One(choices));
         self
     }
 

@@ -1,25 +1,37 @@
 //! What clients do to the world: requests open, bodies come in pieces, connections break. It must not know upstreams.
 
+use super::crew::Job;
 use super::run::{Place, World};
 use super::timeline::ClientAct;
 use crate::host::headers::HeaderMap;
+use crate::host::process::Process;
 use crate::host::stream::{Http, StreamId};
 
 impl World<'_> {
-    pub(super) fn client(&mut self, exchange: usize, act: ClientAct) {
+    /// What a client's act does to the process that has its exchange.
+    pub(super) fn client(&mut self, exchange: usize, act: ClientAct) -> Job {
         let id = StreamId(exchange);
         match act {
             ClientAct::Headers { headers, end } => self.open(id, headers, end),
-            ClientAct::Data { bytes, end } => self.process.request_data(id, bytes, end),
-            ClientAct::Trailers(trailers) => self.process.request_trailers(id, trailers),
-            ClientAct::Disconnect => self.disconnect(id),
+            ClientAct::Data { bytes, end } => {
+                Box::new(move |process| process.request_data(id, bytes, end))
+            }
+            ClientAct::Trailers(trailers) => {
+                Box::new(move |process| process.request_trailers(id, trailers))
+            }
+            ClientAct::Disconnect => {
+                if let Some(result) = self.exchanges.get(id.0) {
+                    self.trace("client", &result.client, || "disconnects".to_owned());
+                }
+                Box::new(move |process| disconnect(process, id))
+            }
         }
     }
 
-    fn open(&mut self, id: StreamId, mut headers: HeaderMap, end: bool) {
+    fn open(&mut self, id: StreamId, mut headers: HeaderMap, end: bool) -> Job {
         let now_ns = self.now_ns();
         let Some(announced) = self.timeline.announced.get(id.0) else {
-            return;
+            return Box::new(|_| {});
         };
         let text = |key| headers.text(key).unwrap_or_default();
         self.trace("client", &announced.client, || {
@@ -34,7 +46,8 @@ impl World<'_> {
         self.complete(&mut headers);
         let http = Http { properties: announced.properties.clone(), ..Http::default() };
         self.open_count += 1;
-        self.process.open(id, announced.worker, http, headers, end);
+        let worker = announced.worker;
+        Box::new(move |process| process.open(id, worker, http, headers, end))
     }
 
     /// What Envoy's connection manager adds before any filter sees the request.
@@ -47,16 +60,11 @@ impl World<'_> {
             headers.add(b"x-request-id", id);
         }
     }
+}
 
-    fn disconnect(&mut self, id: StreamId) {
-        if self.process.is_gone(id) {
-            return;
-        }
-        self.process.reset(id, "downstream_remote_disconnect");
-        if let Some(result) = self.exchanges.get_mut(id.0) {
-            result.is_disconnected = true;
-            let client = result.client.clone();
-            self.trace("client", &client, || "disconnects".to_owned());
-        }
+fn disconnect(process: &mut Process, id: StreamId) {
+    if !process.is_gone(id) {
+        process.with_http(id, |http| http.is_disconnected = true);
+        process.reset(id, "downstream_remote_disconnect");
     }
 }

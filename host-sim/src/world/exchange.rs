@@ -53,6 +53,7 @@ impl Exchange {
         self.trailers.clone_from(&sent.trailers);
         self.ended_at_ns = sent.ended_at_ns;
         self.is_reset = sent.reset;
+        self.is_disconnected = http.is_disconnected;
         self.details.clone_from(&http.details);
         self.usage = usage;
     }

@@ -1,25 +1,27 @@
 //! The loop of a run: takes what is due, lets it happen, settles streams. It must not judge what it sees.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
+use super::crew::{Crew, Job};
 use super::exchange::Exchange;
 use super::options::HostOptions;
+use super::schedule::Schedule;
 use super::timeline::{Action, Timeline};
+use super::turns::Turns;
+use super::upstream::upstream_answered;
 use crate::host::clock::Event;
 use crate::host::compile::Compiler;
 use crate::host::load::StartError;
 use crate::host::network::{Network, ServiceCall};
 use crate::host::process::Process;
 use crate::host::random::Random;
-use crate::host::shared::Shared;
+use crate::host::shared::{Shared, SharedCell};
 use crate::host::stream::StreamId;
-use crate::host::threads::{Plugin, Threads};
+use crate::host::threads::Plugin;
 use crate::host::trace::{LogLine, TraceKind, TraceLine, millis};
 
 /// Everything a run left behind.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct RunOutcome {
     pub(crate) start_error: Option<StartError>,
     pub(crate) exchanges: Vec<Exchange>,
@@ -31,6 +33,8 @@ pub(crate) struct RunOutcome {
     /// What no real host would survive, or this one gave up on.
     pub(crate) problems: Vec<String>,
     pub(crate) ended_at_ns: u64,
+    /// The choices made, where there were any.
+    pub(crate) schedule: Option<Schedule>,
 }
 
 /// How far an exchange is.
@@ -47,8 +51,10 @@ pub(crate) enum Place {
 pub(super) struct World<'a> {
     pub(super) options: &'a HostOptions,
     pub(super) timeline: &'a Timeline,
-    pub(super) shared: Rc<RefCell<Shared>>,
-    pub(super) process: Process,
+    pub(super) shared: SharedCell,
+    pub(super) crew: Crew,
+    pub(super) schedule: Option<Schedule>,
+    pub(super) turns: Turns,
     pub(super) exchanges: Vec<Exchange>,
     pub(super) places: Vec<Place>,
     /// Those that the upstream has answered, or will.
@@ -70,19 +76,20 @@ pub(crate) fn run(
     options: &HostOptions,
     timeline: &Timeline,
     network: Network,
+    schedule: Option<Schedule>,
 ) -> RunOutcome {
-    let shared = Rc::new(RefCell::new(Shared::new(options.start_unix_ns, network)));
-    let started = plugins.and_then(|plugins| {
-        Threads::start(compiler, plugins, options.threads.clone(), Rc::clone(&shared))
-    });
+    let shared = SharedCell::new(Shared::new(options.start_unix_ns, network));
+    let is_apart = schedule.is_some();
+    let started =
+        plugins.and_then(|plugins| Crew::start(compiler, plugins, options, &shared, is_apart));
     let mut outcome = RunOutcome::default();
     match started {
         Err(error) => outcome.start_error = Some(error),
-        Ok(threads) => {
-            let process = Process::new(threads, Rc::clone(&shared), options.buffer_bytes_max);
-            let mut world = World::new(options, timeline, Rc::clone(&shared), process);
+        Ok(crew) => {
+            let mut world = World::new(options, timeline, shared.clone(), crew, schedule);
             world.run(&mut outcome);
-            outcome.exchanges = world.exchanges;
+            outcome.exchanges = std::mem::take(&mut world.exchanges);
+            outcome.schedule = world.schedule.take();
         }
     }
     let mut shared = shared.borrow_mut();
@@ -100,11 +107,16 @@ impl<'a> World<'a> {
     fn new(
         options: &'a HostOptions,
         timeline: &'a Timeline,
-        shared: Rc<RefCell<Shared>>,
-        process: Process,
+        shared: SharedCell,
+        crew: Crew,
+        schedule: Option<Schedule>,
     ) -> Self {
         for (index, step) in timeline.steps.iter().enumerate() {
-            shared.borrow_mut().events.push(step.at_ns, Event::Client(index));
+            let event = match step.action {
+                Action::Client { .. } => Event::Client(index),
+                Action::Update { .. } => Event::Update(index),
+            };
+            shared.borrow_mut().events.push(step.at_ns, event);
         }
         let exchanges: Vec<_> = timeline
             .announced
@@ -122,7 +134,9 @@ impl<'a> World<'a> {
             options,
             timeline,
             shared,
-            process,
+            turns: Turns::new(crew.seat_count()),
+            crew,
+            schedule,
             exchanges,
             places,
             answered: BTreeSet::new(),
@@ -146,8 +160,7 @@ impl<'a> World<'a> {
                 return;
             };
             self.shared.borrow_mut().now_ns = at_ns;
-            self.handle(event);
-            self.settle();
+            self.happen(event);
         }
         self.look_at_open_streams();
         outcome.problems.push(format!(
@@ -165,49 +178,81 @@ impl<'a> World<'a> {
         self.open_count == 0 || next_ns > last_step_ns.saturating_add(GRACE_NS)
     }
 
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Client(step) => match self.timeline.steps.get(step).map(|s| s.action.clone()) {
-                Some(Action::Client { exchange, act }) => self.client(exchange, act),
-                Some(Action::Update { plugin, config }) => {
-                    self.trace("listener", "update", || format!("plugin {plugin}"));
-                    self.process.threads.update(plugin, config);
+    /// What an event does, and to whom. An update concerns all and is done at once.
+    pub(super) fn job(&mut self, event: Event) -> Option<(usize, Job)> {
+        Some(match event {
+            Event::Client(step) | Event::Update(step) => {
+                match self.timeline.steps.get(step).map(|s| s.action.clone())? {
+                    Action::Client { exchange, act } => {
+                        (self.seat_of(StreamId(exchange)), self.client(exchange, act))
+                    }
+                    Action::Update { plugin, config } => {
+                        self.update(plugin, config);
+                        return None;
+                    }
                 }
-                None => {}
-            },
-            Event::Upstream { exchange, piece } => self.upstream_answered(exchange, piece),
-            Event::Callout { vm, root, token, answer } => {
-                self.process.callout_answered(vm, root, token, answer);
             }
-            Event::Tick { vm, root, generation } => self.process.tick(vm, root, generation),
-            Event::QueueReady { vm, root, queue } => self.process.queue_ready(vm, root, queue),
-            Event::Drained { vm, root } => self.process.threads.end_root(vm, root),
+            Event::Upstream { exchange, piece } => {
+                let id = StreamId(exchange);
+                (self.seat_of(id), Box::new(move |process| upstream_answered(process, id, piece)))
+            }
+            Event::Callout { vm, root, token, answer } => {
+                (vm.seat, Box::new(move |p| p.callout_answered(vm, root, token, answer)))
+            }
+            Event::Tick { vm, root, generation } => {
+                (vm.seat, Box::new(move |process| process.tick(vm, root, generation)))
+            }
+            Event::QueueReady { vm, root, queue } => {
+                (vm.seat, Box::new(move |process| process.queue_ready(vm, root, queue)))
+            }
+            Event::Drained { vm, root } => {
+                (vm.seat, Box::new(move |process| process.threads.end_root(vm, root)))
+            }
+        })
+    }
+
+    /// Tried on the canary, then taken everywhere.
+    fn update(&mut self, plugin: usize, config: Vec<u8>) {
+        self.trace("listener", "update", || format!("plugin {plugin}"));
+        let tried = config.clone();
+        let accepted =
+            self.crew.run(0, move |process| process.threads.accepts_update(plugin, &tried));
+        if accepted != Some(true) {
+            return;
+        }
+        for seat in 0..self.crew.seat_count() {
+            let config = config.clone();
+            self.crew.run(seat, move |process| process.threads.update(plugin, &config));
         }
     }
 
+    pub(super) fn seat_of(&self, id: StreamId) -> usize {
+        let worker = self.timeline.announced.get(id.0).map_or(0, |announced| announced.worker);
+        self.crew.seat_of_worker(worker)
+    }
+
     /// What passed the filters reaches the upstream, exchanges that ended are closed; each may move others.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self, seat: usize) {
         loop {
-            let touched = self.process.take_touched();
+            let touched = self.crew.run(seat, Process::take_touched).unwrap_or_default();
             if touched.is_empty() {
                 return;
             }
             for id in touched {
-                self.send_up(id);
-                if self.process.is_gone(id) {
-                    self.close(id);
+                self.send_up(seat, id);
+                if self.crew.run(seat, move |process| process.is_gone(id)) == Some(true) {
+                    self.close(seat, id);
                 }
             }
         }
     }
 
-    fn close(&mut self, id: StreamId) {
+    fn close(&mut self, seat: usize, id: StreamId) {
         let Some(Place::Open { call }) = self.places.get(id.0).copied() else {
             return;
         };
-        let (Some((http, usage)), Some(result)) =
-            (self.process.close(id), self.exchanges.get_mut(id.0))
-        else {
+        let closed = self.crew.run(seat, move |process| process.close(id)).flatten();
+        let (Some((http, usage)), Some(result)) = (closed, self.exchanges.get_mut(id.0)) else {
             return;
         };
         if let Some(place) = self.places.get_mut(id.0) {
@@ -232,11 +277,15 @@ impl<'a> World<'a> {
 
     /// What clients of exchanges that never ended have so far.
     fn look_at_open_streams(&mut self) {
-        for (index, place) in self.places.iter().enumerate() {
+        for index in 0..self.places.len() {
             let id = StreamId(index);
-            if let (Place::Open { .. }, Some(result)) = (place, self.exchanges.get_mut(index)) {
-                let usage = self.process.usage(id);
-                self.process.with_http(id, |http| result.take_from(http, usage));
+            if !matches!(self.places.get(index), Some(Place::Open { .. })) {
+                continue;
+            }
+            let seat = self.seat_of(id);
+            let seen = self.crew.run(seat, move |process| process.look_at(id)).flatten();
+            if let (Some((http, usage)), Some(result)) = (seen, self.exchanges.get_mut(index)) {
+                result.take_from(&http, usage);
             }
         }
     }

@@ -4,6 +4,7 @@ mod bodies;
 mod callouts;
 mod chains;
 mod hostile;
+mod interleavings;
 mod process;
 mod readme;
 mod replies;
