@@ -86,8 +86,8 @@ impl VmState {
         }
         // In the body callback that ends the stream, writing a trailer creates the map.
         let side = stream.side(direction);
-        let in_body = side.chunk.is_some() || side.sees_buffer;
-        if !side.trailers_open && !(in_body && side.is_end) {
+        let ends_body = side.is_end && (side.chunk.is_some() || side.sees_buffer);
+        if !(side.trailers_open || ends_body) {
             return None;
         }
         side.trailers_open = true;
