@@ -3,7 +3,7 @@
 //!
 //! A flag beats its environment variable, which beats the default. Every problem is reported at
 //! once, each with the flag, the variable, the value and the remedy. An empty variable counts as
-//! unset, except for secrets.
+//! unset, except for secrets and for the environment's name, which the filter reads as well.
 
 mod cli;
 mod knob;
@@ -159,6 +159,14 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     let pool_wait = resolver.take(&knob::POOL_WAIT, arguments.pool_wait, knob::duration);
     let deadline = resolver.take(&knob::DEADLINE, arguments.deadline, knob::duration);
     let region = resolver.maybe(&knob::REGION, arguments.region, knob::region);
+    if arguments.environment.is_none()
+        && resolver.environment().get("TIDEGATE_ENVIRONMENT") == Some("")
+    {
+        resolver.problem(
+            "TIDEGATE_ENVIRONMENT is empty: write the environment's name into it or unset it"
+                .to_owned(),
+        );
+    }
     let environment = resolver.take(&knob::ENVIRONMENT, arguments.environment, knob::environment);
     let token_file = resolver.maybe(&knob::TOKEN_FILE, arguments.token_file, knob::path);
     let admin_file =

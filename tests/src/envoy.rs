@@ -55,6 +55,8 @@ pub struct Options {
     pub dynamic: bool,
     /// The token that the filter finds in its environment.
     pub token: Option<String>,
+    /// `TIDEGATE_ENVIRONMENT`, as the filter finds it.
+    pub environment: Option<String>,
     /// `node.locality.region`.
     pub region: Option<String>,
     /// Whether requests are written to the access log.
@@ -120,6 +122,7 @@ impl Options {
             max_headers: None,
             dynamic: false,
             token: Some(crate::gateway::TOKEN.to_owned()),
+            environment: None,
             region: None,
             access_log: true,
         }
@@ -306,6 +309,9 @@ fn launch(options: &Options, bootstrap: &Path, dir: &Path) -> Process {
     command.env_remove("TIDEGATE_TOKEN").env_remove("TIDEGATE_ENVIRONMENT");
     if let Some(token) = &options.token {
         command.env("TIDEGATE_TOKEN", token);
+    }
+    if let Some(environment) = &options.environment {
+        command.env("TIDEGATE_ENVIRONMENT", environment);
     }
     Process::start(command, &dir.join("envoy.log")).expect("Envoy can be run")
 }

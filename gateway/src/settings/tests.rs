@@ -166,6 +166,15 @@ fn dev_opens_nothing_to_other_machines() {
 }
 
 #[test]
+fn an_empty_environment_is_no_environment() {
+    let empty = Environment::from([("TIDEGATE_ENVIRONMENT", "")]);
+    let problem = "TIDEGATE_ENVIRONMENT is empty: write the environment's name into it or unset it";
+    assert_eq!(problems("--dev", &empty), [problem]);
+    let settings = parse("--dev --environment staging", &empty).expect("the flag beats it");
+    assert_eq!(settings.service.environment.as_str(), "staging");
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let environment = Environment::from([("TIDEGATE_DEADLINE", "soon"), ("TIDEGATE_TOKEN", " ")]);
     let problems = problems("--region a:b --max-in-flight many", &environment);
