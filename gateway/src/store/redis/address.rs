@@ -41,6 +41,11 @@ impl RedisAddress {
             Ok(info) => info,
             Err(error) => return Err(format!("{malformed} ({})", error.category())),
         };
+        if names_the_default_user(&info, url) {
+            return Err(
+                "names the host \"default\", which is Redis's first user: if a password follows it, write redis://default:password@host:port[/db]".to_owned(),
+            );
+        }
         // RESP3 announces a broken connection even while nobody calls; it needs Redis 6 or later.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info
@@ -78,6 +83,7 @@ impl fmt::Debug for RedisAddress {
 
 /// An address without user, password and query. Of what is no such address only the scheme is
 /// shown, since a mistyped one holds the password anywhere: `redis://default:s3cret%40host:6379`.
+/// A number behind a bare word may be a password that has lost its `@host`: `redis://app:12345`.
 pub fn redact_url(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
@@ -96,7 +102,26 @@ pub fn redact_url(url: &str) -> String {
     if url.into_connection_info().is_err() || place.contains('%') {
         return format!("{scheme}…");
     }
+    let place = match (credentials, place.split_once(':')) {
+        ("", Some((host, port))) if may_be_a_password(host, port) => format!("{host}:***"),
+        _ => place.to_owned(),
+    };
     format!("{scheme}{credentials}{place}{query}")
+}
+
+/// Not where `host` can be no user's name, nor where `port` is one that Redis usually has.
+fn may_be_a_password(host: &str, port: &str) -> bool {
+    let port = port.split_once('/').map_or(port, |(port, _)| port);
+    !host.contains(['.', '[']) && host != "localhost" && !matches!(port, "6379" | "6380")
+}
+
+fn names_the_default_user(info: &ConnectionInfo, url: &str) -> bool {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => {
+            host == "default" && !url.contains('@')
+        }
+        _ => false,
+    }
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -122,6 +147,12 @@ mod tests {
             ("redis://default:s3cret%40redis:6379", "redis://…"),
             ("redis://default%3As3cret%40redis:6379", "redis://…"),
             ("redis://default:s3cret", "redis://…"),
+            ("redis://default:12345", "redis://default:***"),
+            ("redis://app:12345/2", "redis://app:***"),
+            ("redis://redis:6379/2", "redis://redis:6379/2"),
+            ("redis://cache.internal:7000", "redis://cache.internal:7000"),
+            ("redis://app:12345@redis:7000", "redis://***@redis:7000"),
+            ("rediss://[::1]:7000", "rediss://[::1]:7000"),
             ("redis://:s3cret%40h/0", "redis://…"),
             ("http://user:hunter2@host:1", "http://…"),
         ];
@@ -139,6 +170,7 @@ mod tests {
             ("redis://h1:6379,h2:6379", "Redis Cluster"),
             ("redis://h1:6379?cluster=true", "Redis Cluster"),
             ("rediss://h1:6379#insecure", "--redis-tls-ca"),
+            ("redis://default:12345", "write redis://default:password@host"),
             ("http://h1:6379", "is no Redis URL"),
             ("h1:6379", "is no Redis URL"),
             ("", "is no Redis URL"),
