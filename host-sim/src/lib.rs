@@ -49,4 +49,5 @@ pub use runner::{CACHE_DIRECTORY, RunError, Runner, Services, run};
 pub use scenario::check::CheckResult;
 pub use scenario::load::ScenarioError;
 pub use scenario::plan::Scenario;
+pub use scenario::schema::scenario_schema;
 pub use world::exchange::Exchange;
