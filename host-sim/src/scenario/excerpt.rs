@@ -9,6 +9,8 @@ use crate::world::run::RunOutcome;
 const LINES_MAX: usize = 12;
 /// Lines after the moment that the check is about; the cause stands before it.
 const LINES_AFTER: usize = 2;
+/// Where a filter first hears of a request; the first of them is optional.
+const ENTRIES: [&str; 2] = ["proxy_on_context_create", "proxy_on_request_headers"];
 
 /// The lines around what a check is about; none where the run was not traced.
 pub(super) fn around(check: &Check, outcome: &RunOutcome) -> Vec<TraceLine> {
@@ -55,8 +57,9 @@ fn around_client<'a>(wants: &ClientWants, outcome: &'a RunOutcome) -> Vec<&'a Tr
         let Some(first) = block.first() else {
             continue;
         };
-        // A filter's context is made when the request gets to it: after its sending, or after a filter before let it go.
-        if was_own && first.name == "proxy_on_context_create" {
+        // A request gets to a filter after its sending, or after the filter before let it go; another request's sending
+        // would stand in between.
+        if was_own && ENTRIES.contains(&first.name.as_str()) {
             contexts.push((&first.vm, first.context));
         }
         let is_own = |line: &TraceLine| contexts.contains(&(line.vm.as_str(), line.context));
