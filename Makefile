@@ -54,6 +54,8 @@ bench: ## Compare with no filter and a no-op filter; writes target/bench/summary
 	@$(MAKE) --no-print-directory plugin
 	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
 	$(TARGET)/release/bench all
+	cargo build --release -p host-sim
+	$(TARGET)/release/host-sim bench host-sim/cli/bench
 
 load: ## 80 to 150 concurrent callers against the gateway, Redis running and stopped.
 	@$(BRING) wasm envoy redis wrk

@@ -27,6 +27,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+/// The README's examples compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod abi;
 mod explore;
 mod host;
@@ -49,4 +54,5 @@ pub use runner::{CACHE_DIRECTORY, RunError, Runner, Services, run};
 pub use scenario::check::CheckResult;
 pub use scenario::load::ScenarioError;
 pub use scenario::plan::Scenario;
+pub use scenario::schema::scenario_schema;
 pub use world::exchange::Exchange;

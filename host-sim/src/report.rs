@@ -64,6 +64,7 @@ impl Report {
             passed: false,
             expected: "all of them".to_owned(),
             seen: format!("more than {runs_max}; use fewer steps, or a number of seeded ones"),
+            trace: Vec::new(),
         });
     }
 

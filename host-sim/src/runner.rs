@@ -103,9 +103,33 @@ impl Runner {
         Ok(Self { compiler: Compiler::new(directory.as_deref())?, compiled: Mutex::default() })
     }
 
-    /// Runs a scenario with the plugin it names.
+    /// Runs a scenario with the plugin it names. Where an expectation fails, the report holds the trace around it.
     pub fn run(&self, scenario: &Scenario) -> Result<Report, RunError> {
-        self.run_with(scenario, Services::default())
+        self.run_explained(scenario, Services::default)
+    }
+
+    /// Runs a scenario, and if an expectation fails runs it once more with the trace on: a run is the same each time, and
+    /// one that passes pays for no trace. `services` is asked again for services that have seen nothing yet.
+    pub fn run_explained(
+        &self,
+        scenario: &Scenario,
+        services: impl Fn() -> Services,
+    ) -> Result<Report, RunError> {
+        let report = self.run_with(scenario, services())?;
+        if report.passed() || scenario.options.threads.tracing {
+            return Ok(report);
+        }
+        let mut again = scenario.clone().with_trace();
+        if report.interleavings > 0 {
+            again = again.with_interleaving(report.choices.clone());
+        }
+        let traced = self.run_with(&again, services())?;
+        if traced.passed() {
+            // What failed was the search for an order, not this order.
+            return Ok(report);
+        }
+        let Report { interleavings, choices, .. } = report;
+        Ok(Report { trace: Vec::new(), interleavings, choices, ..traced })
     }
 
     /// Runs a scenario with services behind its clusters; they come before its script.

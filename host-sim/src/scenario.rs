@@ -1,6 +1,7 @@
 //! Scenario files: what they may say, and what they mean to a world. It must not know the ABI.
 
 pub(crate) mod check;
+pub(crate) mod excerpt;
 pub(crate) mod expect;
 pub(crate) mod file;
 pub(crate) mod interleavings;
@@ -11,6 +12,7 @@ pub(crate) mod network;
 pub(crate) mod options;
 pub(crate) mod plan;
 pub(crate) mod rules;
+pub(crate) mod schema;
 pub(crate) mod script;
 pub(crate) mod template;
 pub(crate) mod timeline;

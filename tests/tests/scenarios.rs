@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use tidegate_host_sim::{Runner, Scenario, Services};
+use host_sim::in_process::services;
+use tidegate_host_sim::{Report, Runner, Scenario, Services};
 use tidegate_tests::parts;
 
 fn files() -> Vec<PathBuf> {
@@ -30,12 +31,44 @@ fn every_scenario_holds() {
     let mut failed = Vec::new();
     for file in &files {
         let scenario = Scenario::load(file).unwrap_or_else(|error| panic!("{error}"));
-        let report = runner.run_bytes(&scenario, &wasm, Services::default()).expect("it can run");
+        let services = services(&scenario, &[]).expect("the gateway's defaults");
+        let report = runner.run_bytes(&scenario, &wasm, services).expect("it can run");
         if !report.passed() {
             failed.push(format!("{}\n{report}", file.display()));
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}
+
+/// The whole chain without a socket or a clock: the filter, the wire, the gateway's rules, its store.
+#[test]
+fn whoever_waits_as_long_as_retry_after_says_is_let_through() {
+    let yaml = |wait_s: u64| {
+        format!(
+            "name: retry after {wait_s} s\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /** }}, rate_limits: [{{ name: l, by: ip, limit: 5, per: minute }}] }}] }}\n\
+             gateway: in-process\n\
+             timeline:\n  - {{ at: 0ms, client: a, times: 6, send: {{}} }}\n  - {{ at: {wait_s}s, client: a, send: {{}} }}\n"
+        )
+    };
+    let wasm = fs::read(parts::filter("tidegate")).expect("the built filter");
+    let runner = runner();
+    let run = |wait_s| {
+        let scenario = Scenario::parse(&yaml(wait_s)).unwrap_or_else(|error| panic!("{error}"));
+        let services = services(&scenario, &[]).expect("the gateway's defaults");
+        runner.run_bytes(&scenario, &wasm, services).expect("it can run")
+    };
+    let status = |report: &Report, nth| report.exchange("a", nth).and_then(|sent| sent.status);
+    let report = run(11);
+    assert_eq!(
+        (1..=7).map(|nth| status(&report, nth)).collect::<Vec<_>>(),
+        [Some(200), Some(200), Some(200), Some(200), Some(200), Some(429), Some(429)]
+    );
+    let refused = report.exchange("a", 6).expect("the sixth");
+    let wait_s = refused.headers.text("retry-after").and_then(|text| text.parse().ok());
+    let wait_s: u64 = wait_s.expect("a number of seconds");
+    // One of five in a minute takes 12 s; a tenth more spreads those who wait.
+    assert!((12..=14).contains(&wait_s), "{wait_s}");
+    assert_eq!(status(&run(wait_s), 7), Some(200));
 }
 
 /// The simulator runs plugins of others, too: this one is built with the SDK.

@@ -1,20 +1,9 @@
-//! The simulator's command: arguments in, exit code out. It must not know how a run works.
-
-mod args;
-mod run;
+//! The simulator's command: arguments in, exit code out.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
-    let mut out = std::io::stdout().lock();
-    match args.command {
-        args::Command::Run(options) => run::run(&options, &mut out),
-    }
-    .unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        ExitCode::FAILURE
-    })
+    host_sim::execute(&host_sim::Args::parse(), &mut std::io::stdout().lock())
 }

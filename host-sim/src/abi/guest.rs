@@ -141,6 +141,7 @@ impl Guest<'_, '_> {
         let before = std::mem::replace(&mut self.state_mut().stage, Stage::Allocating);
         let result = allocate.call(&mut *self.caller, len);
         self.state_mut().stage = before;
+        self.state_mut().count_allocation();
         match result {
             Ok(0) => Err(Status::InvalidMemoryAccess.into()),
             Ok(address) => Ok(address),

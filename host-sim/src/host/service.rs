@@ -72,7 +72,7 @@ pub struct Chunk {
 }
 
 /// What a network does to a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// The connection is refused; Envoy makes a 503 of it.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::abi::codes::LogLevel;
 
 /// What happens to a worker after its VM died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 pub(crate) enum FailPolicy {
     /// Every further request gets 503 until the process restarts.
     #[serde(rename = "FAIL_CLOSED")]

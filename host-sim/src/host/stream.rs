@@ -85,6 +85,12 @@ pub struct Usage {
     pub host_bytes: u64,
     /// HTTP callouts sent.
     pub callouts: u64,
+    /// How often the host asked the guest for memory to hand something over.
+    pub allocations: u64,
+    /// By how much the guest's memory grew; it never shrinks again.
+    pub grown_bytes: u64,
+    /// Instructions, roughly, host calls included.
+    pub fuel: u64,
 }
 
 /// A stream context of one VM.
@@ -143,8 +149,12 @@ impl Stream {
 
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
-        self.host_calls += other.host_calls;
-        self.host_bytes += other.host_bytes;
-        self.callouts += other.callouts;
+        let Self { host_calls, host_bytes, callouts, allocations, grown_bytes, fuel } = other;
+        self.host_calls += host_calls;
+        self.host_bytes += host_bytes;
+        self.callouts += callouts;
+        self.allocations += allocations;
+        self.grown_bytes += grown_bytes;
+        self.fuel += fuel;
     }
 }

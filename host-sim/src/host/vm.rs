@@ -55,8 +55,12 @@ impl Vm {
         };
         let line = self.begin(name, context, args);
         let fuel = self.state().base.fuel_per_callback;
+        let memory_bytes = self.memory_bytes();
         let result =
             self.store.set_fuel(fuel).and_then(|()| function.call(&mut self.store, params));
+        let used = fuel.saturating_sub(self.store.get_fuel().unwrap_or(0));
+        let grown = self.memory_bytes().saturating_sub(memory_bytes);
+        self.state_mut().count_work(context, used, grown);
         self.state_mut().current = 0;
         match result {
             Ok(answer) => {
@@ -72,6 +76,11 @@ impl Vm {
                 Called::Dead
             }
         }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let memory = self.state().guest.memory;
+        memory.map_or(0, |memory| u64::try_from(memory.data_size(&self.store)).unwrap_or(u64::MAX))
     }
 
     /// The line is written before the host calls it leads to; its status follows.

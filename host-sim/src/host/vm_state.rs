@@ -238,6 +238,21 @@ impl VmState {
         }
     }
 
+    pub(crate) fn count_allocation(&mut self) {
+        if let Some(usage) = self.usage(self.current) {
+            usage.allocations += 1;
+        }
+    }
+
+    /// What a callback cost. A root's callback works for the stream it switched to, if any.
+    pub(crate) fn count_work(&mut self, context: u32, fuel: u64, grown_bytes: u64) {
+        let context = if self.streams.contains_key(&context) { context } else { self.current };
+        if let Some(usage) = self.usage(context) {
+            usage.fuel += fuel;
+            usage.grown_bytes += grown_bytes;
+        }
+    }
+
     fn usage(&mut self, context: u32) -> Option<&mut Usage> {
         self.streams.get_mut(&context).map(|stream| &mut stream.usage)
     }

@@ -7,6 +7,7 @@ use super::matchers::{NumberMatcher, TextMatcher};
 use super::rules::Pattern;
 use super::units::Moments;
 use crate::abi::codes::LogLevel;
+use crate::host::trace::TraceLine;
 
 /// One expectation.
 #[derive(Debug, Clone)]
@@ -14,11 +15,21 @@ pub(crate) enum Check {
     Client(Box<ClientWants>),
     Count(CountWants),
     Request(Box<RequestWants>),
-    Metric { name: String, value: NumberMatcher },
-    SharedData { key: String, value: TextMatcher },
+    Metric {
+        name: String,
+        value: NumberMatcher,
+    },
+    /// The plugin never defined it.
+    NoMetric(String),
+    SharedData {
+        key: String,
+        value: TextMatcher,
+    },
     Log(LogWants),
     NoLogAt(LogLevel),
-    StartError { contains: String },
+    StartError {
+        contains: String,
+    },
 }
 
 /// Which way a request left the filter.
@@ -82,6 +93,8 @@ pub struct CheckResult {
     pub expected: String,
     /// What was seen.
     pub seen: String,
+    /// Of the first failure of an expectation in a traced run: the callbacks and host calls around it.
+    pub trace: Vec<TraceLine>,
 }
 
 impl Side {
@@ -95,13 +108,17 @@ impl Side {
 
 impl fmt::Display for CheckResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { line, what, expected, seen, .. } = self;
+        let Self { line, what, expected, seen, trace, .. } = self;
         if self.passed {
             return write!(f, "ok: {what}: {seen}");
         }
         if *line > 0 {
             write!(f, "line {line}: ")?;
         }
-        write!(f, "{what}\n  expected {expected}\n  seen     {seen}")
+        write!(f, "{what}\n  expected {expected}\n  seen     {seen}")?;
+        for line in trace {
+            write!(f, "\n  | {line}")?;
+        }
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::check::{Check, ClientWants, CountWants, LogWants, RequestWants, Side};
@@ -12,7 +13,7 @@ use crate::abi::codes::LogLevel;
 
 /// One expectation. Exactly one of `client`, `upstream`, `callouts`, `upstream_request`, `callout`, `metric`,
 /// `shared_data`, `log`, `no_log_at` says what it is about.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawExpect {
     client: Option<String>,
@@ -45,19 +46,21 @@ pub(crate) struct RawExpect {
     on: Option<Pattern>,
     cluster: Option<String>,
     value: Option<TextMatcher>,
+    /// Of a metric: the plugin never defined it.
+    absent: Option<bool>,
     equals: Option<u64>,
     min: Option<u64>,
     max: Option<u64>,
 }
 
 /// The word `requests`, which makes the file read as a sentence.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Requests {
     Requests,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RawLog {
     contains: String,
@@ -109,6 +112,9 @@ impl RawExpect {
             }
         }
         if let Some(name) = &self.metric {
+            if self.absent.is_some() {
+                return Check::NoMetric(name.clone());
+            }
             return Check::Metric { name: name.clone(), value: self.number() };
         }
         if let Some(key) = &self.shared_data {
@@ -163,6 +169,7 @@ impl RawExpect {
         let is_count = matches!(check, Check::Count(_));
         let is_number = is_count || matches!(check, Check::Metric { .. });
         let is_shared = matches!(check, Check::SharedData { .. });
+        let is_absent = matches!(check, Check::NoMetric(_));
         let client_only = [
             ("request", self.request.is_some()),
             ("status", self.status.is_some()),
@@ -184,17 +191,23 @@ impl RawExpect {
             ("min", self.min.is_some()),
             ("max", self.max.is_some()),
         ];
-        let groups: [(&[(&str, bool)], bool); 5] = [
+        let groups: [(&[(&str, bool)], bool); 6] = [
             (&client_only, is_client),
             (&of_messages, is_client || is_request),
             (&of_requests, is_request || is_count),
             (&of_numbers, is_number),
             (&[("value", self.value.is_some())], is_shared),
+            (&[("absent", self.absent.is_some())], is_absent),
         ];
         for (fields, is_allowed) in groups {
             if let Some((field, _)) = fields.iter().find(|(_, is_there)| *is_there && !is_allowed) {
                 return Err(format!("{field} does not belong to this expectation's subject"));
             }
+        }
+        if self.absent == Some(false) {
+            return Err(
+                "absent: write true; a metric that is there has equals, min or max".to_owned()
+            );
         }
         if is_number && self.number().is_empty() {
             return Err("a number needs equals, min or max".to_owned());

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -13,7 +14,7 @@ use super::units::Span;
 use crate::host::settings::FailPolicy;
 
 /// A whole file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawScenario {
     pub(crate) name: String,
@@ -26,20 +27,23 @@ pub(crate) struct RawScenario {
     /// The clusters that exist; without this list every name does.
     pub(crate) clusters: Option<Vec<String>>,
     /// What callouts are answered.
-    #[serde(default, alias = "services")]
+    #[serde(default)]
     pub(crate) gateway: RawGateway,
     /// What requests that pass the filter are answered; without rules, 200 and `ok`.
     #[serde(default)]
+    #[schemars(with = "Vec<RawRule>")]
     pub(crate) upstream: Vec<Spanned<RawRule>>,
     #[serde(default)]
+    #[schemars(with = "Vec<RawStep>")]
     pub(crate) timeline: Vec<Spanned<RawStep>>,
     #[serde(default)]
+    #[schemars(with = "Vec<RawExpect>")]
     pub(crate) expect: Vec<Spanned<RawExpect>>,
     pub(crate) expect_start_error: Option<RawStartError>,
 }
 
 /// The plugin and what it is told.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawPlugin {
     /// A path, from the scenario file's folder. A caller may bring bytes instead.
@@ -76,7 +80,7 @@ pub(crate) enum RawGateway {
 }
 
 /// What a start must fail with.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawStartError {
     pub(crate) contains: String,

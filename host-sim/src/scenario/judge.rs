@@ -1,6 +1,7 @@
 //! Holds a run against its expectations. It must not change either.
 
 use super::check::{Check, CheckResult, ClientWants, CountWants, LogWants, RequestWants, Side};
+use super::excerpt;
 use super::matchers::{Compared, NumberMatcher, TextMatcher, compare_headers, show};
 use super::rules::Pattern;
 use super::units::Moments;
@@ -14,24 +15,32 @@ use crate::world::run::RunOutcome;
 pub(crate) fn judge(checks: &[(u64, Check)], outcome: &RunOutcome) -> Vec<CheckResult> {
     let mut results = Vec::new();
     for problem in &outcome.problems {
-        results.push(result(0, "run", Compared::new("a run to its end", problem, false)));
+        let failure = result(0, "run", Compared::new("a run to its end", problem, false));
+        results.push(CheckResult { trace: excerpt::end(outcome), ..failure });
     }
     let expects_start_error =
         checks.iter().any(|(_, check)| matches!(check, Check::StartError { .. }));
     if let (Some(error), false) = (&outcome.start_error, expects_start_error) {
-        results.push(result(0, "start", Compared::new("a plugin that starts", error, false)));
+        let failure = result(0, "start", Compared::new("a plugin that starts", error, false));
+        results.push(CheckResult { trace: excerpt::end(outcome), ..failure });
     }
     for (line, check) in checks {
-        for (what, compared) in compare(check, outcome) {
-            results.push(result(*line, what, compared));
+        let mut compared: Vec<_> = compare(check, outcome)
+            .into_iter()
+            .map(|(what, compared)| result(*line, what, compared))
+            .collect();
+        // Once for an expectation: its parts have the same story.
+        if let Some(failure) = compared.iter_mut().find(|result| !result.passed) {
+            failure.trace = excerpt::around(check, outcome);
         }
+        results.append(&mut compared);
     }
     results
 }
 
 fn result(line: u64, what: impl Into<String>, compared: Compared) -> CheckResult {
     let Compared { expected, seen, is_met } = compared;
-    CheckResult { line, what: what.into(), passed: is_met, expected, seen }
+    CheckResult { line, what: what.into(), passed: is_met, expected, seen, trace: Vec::new() }
 }
 
 fn compare(check: &Check, outcome: &RunOutcome) -> Vec<(String, Compared)> {
@@ -42,6 +51,7 @@ fn compare(check: &Check, outcome: &RunOutcome) -> Vec<(String, Compared)> {
         Check::Metric { name, value } => {
             vec![(format!("metric {name}"), metric(name, *value, outcome))]
         }
+        Check::NoMetric(name) => vec![(format!("metric {name}"), no_metric(name, outcome))],
         Check::SharedData { key, value } => shared_data(key, value, outcome),
         Check::Log(wants) => vec![("log".to_owned(), log(wants, outcome))],
         Check::NoLogAt(level) => vec![("log".to_owned(), no_log_at(*level, outcome))],
@@ -172,15 +182,30 @@ fn request(wants: &RequestWants, outcome: &RunOutcome) -> Vec<(String, Compared)
     all
 }
 
-/// A metric nobody defined counts as 0 and says so.
+/// A metric nobody defined is no zero: most often its name is misspelt.
 fn metric(name: &str, wanted: NumberMatcher, outcome: &RunOutcome) -> Compared {
-    let seen = outcome.metrics.get(name).copied();
-    let mut compared = wanted.compare(seen.unwrap_or(0));
-    if seen.is_none() {
-        let similar: Vec<_> = outcome.metrics.keys().map(String::as_str).take(20).collect();
-        compared.seen = format!("no such metric; there are: {}", similar.join(", "));
+    match outcome.metrics.get(name) {
+        Some(seen) => wanted.compare(*seen),
+        None => Compared::new(wanted, known_metrics(outcome), false),
     }
-    compared
+}
+
+fn no_metric(name: &str, outcome: &RunOutcome) -> Compared {
+    match outcome.metrics.get(name) {
+        Some(seen) => Compared::new("absent", seen, false),
+        None => Compared::new("absent", "absent", true),
+    }
+}
+
+fn known_metrics(outcome: &RunOutcome) -> String {
+    const SHOWN_MAX: usize = 40;
+    if outcome.metrics.is_empty() {
+        return "no such metric; the plugin defined none".to_owned();
+    }
+    let known: Vec<_> = outcome.metrics.keys().map(String::as_str).take(SHOWN_MAX).collect();
+    let more = outcome.metrics.len().saturating_sub(SHOWN_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("no such metric; there are {}{more}", known.join(", "))
 }
 
 fn shared_data(key: &str, wanted: &TextMatcher, outcome: &RunOutcome) -> Vec<(String, Compared)> {

@@ -1,9 +1,11 @@
 //! From a file or a text to a scenario, with errors a person can act on. It must not know what the parts mean.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::file::RawScenario;
 use super::plan::Scenario;
+use super::values::with_room;
 
 /// A scenario that cannot be used. The text names the file, and the place or the field in it.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +44,8 @@ impl Scenario {
     /// Reads a scenario file. Paths in it start at its folder.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ScenarioError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
+        let text = read_bounded(path)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
             .map_err(|source| ScenarioError::Read { path: path.to_owned(), source })?;
         parse(&text, &path.display().to_string(), path.parent().unwrap_or(Path::new("")))
     }
@@ -53,11 +56,36 @@ impl Scenario {
     }
 }
 
+/// A scenario or a configuration; longer ones are a mistake, and some files have no end.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Reads a file that a scenario is or names.
+pub(super) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len <= FILE_BYTES_MAX) {
+        Ok(bytes)
+    } else {
+        Err(std::io::Error::other(format!("it is longer than {FILE_BYTES_MAX} bytes")))
+    }
+}
+
 fn parse(text: &str, file: &str, folder: &Path) -> Result<Scenario, ScenarioError> {
-    let raw: RawScenario =
-        serde_saphyr::from_str(text).map_err(|error| parse_error(&error, file))?;
+    let raw: RawScenario = with_room(|| serde_saphyr::from_str_with_options(text, options()))
+        .map_err(|error| parse_error(&error, file))?;
     Scenario::plan(&raw, folder)
         .map_err(|problem| ScenarioError::Meaning { file: file.to_owned(), problem })
+}
+
+/// What a few characters of YAML may become by repetition.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_aliases: 10_000,
+            max_recorded_anchor_bytes: 16 * 1024 * 1024,
+            max_total_scalar_bytes: 32 * 1024 * 1024,
+        },
+    }
 }
 
 fn parse_error(error: &serde_saphyr::Error, file: &str) -> ScenarioError {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::Value;
@@ -11,7 +12,7 @@ use super::values::Bytes;
 use crate::host::headers::HeaderMap;
 
 /// What a text or a body must be. Written as plain text it must equal that.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TextWants {
     equals: Option<Bytes>,
@@ -107,12 +108,18 @@ impl NumberMatcher {
         let is_met = self.equals.is_none_or(|equals| seen == equals)
             && self.min.is_none_or(|min| seen >= min)
             && self.max.is_none_or(|max| seen <= max);
+        Compared::new(self, seen, is_met)
+    }
+}
+
+impl fmt::Display for NumberMatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bounds = [("", self.equals), ("at least ", self.min), ("at most ", self.max)];
-        let expected: Vec<_> = bounds
+        let words: Vec<_> = bounds
             .iter()
             .filter_map(|(word, bound)| bound.map(|bound| format!("{word}{bound}")))
             .collect();
-        Compared::new(expected.join(", "), seen, is_met)
+        f.write_str(&words.join(", "))
     }
 }
 

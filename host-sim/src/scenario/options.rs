@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::file::RawPlugin;
@@ -13,7 +14,7 @@ use crate::host::threads::ThreadOptions;
 use crate::world::options::HostOptions;
 
 /// The host, as written.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawHost {
     pub(crate) workers: usize,

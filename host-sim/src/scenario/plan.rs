@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::check::Check;
 use super::file::{RawPlugin, RawScenario};
 use super::interleavings::RUNS_MAX;
+use super::load::read_bounded;
 use super::network::NetworkPlan;
 use super::options::value_bytes;
 use super::timeline;
@@ -68,6 +69,27 @@ impl Scenario {
     /// Where the file says the first plugin is.
     pub fn wasm(&self) -> Option<&Path> {
         self.wasm.first()?.as_deref()
+    }
+
+    /// Whether the file says `gateway: in-process`, so that the caller has to bring a [`crate::Service`].
+    pub fn needs_service(&self) -> bool {
+        self.network.needs_service()
+    }
+
+    /// How many VMs a run starts at most: for each plugin the canary, the main thread's and one for each worker.
+    pub fn vm_count(&self) -> usize {
+        let threads = &self.options.threads;
+        let each =
+            threads.workers.len() + usize::from(threads.has_main) + usize::from(threads.has_canary);
+        each * self.options.plugins.len()
+    }
+
+    /// The same host and plugin, without clients and expectations: what is left is the start.
+    #[must_use]
+    pub fn without_clients(mut self) -> Self {
+        self.timeline = Timeline::default();
+        self.checks.clear();
+        self
     }
 
     /// Another plugin than the file's; in a chain, instead of all of them.
@@ -153,7 +175,7 @@ fn plugin_config(plugin: &RawPlugin, folder: &Path) -> Result<Vec<u8>, String> {
         (Some(value), None) => Ok(value_bytes(value)),
         (None, Some(file)) => {
             let path = folder.join(file);
-            std::fs::read(&path).map_err(|error| {
+            read_bounded(&path).map_err(|error| {
                 format!("plugin.config_file: {} cannot be read: {error}", path.display())
             })
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
@@ -10,7 +11,7 @@ use super::values::{Bytes, Headers};
 use crate::host::service::{Fault, ServiceRequest};
 
 /// One rule; the first that fits and is not used up answers.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawRule {
     /// `POST /v1/decide`, `/any-method`, `GET /prefix*`; without it, every request.
@@ -38,7 +39,7 @@ pub(crate) struct RawAnswer {
 }
 
 /// A later piece of a body.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawChunk {
     /// After the headers.
@@ -117,9 +118,9 @@ impl<'de> Deserialize<'de> for Pattern {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct WholeAnswer {
+pub(super) struct WholeAnswer {
     status: u16,
     #[serde(default)]
     headers: Headers,

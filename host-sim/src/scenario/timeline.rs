@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_saphyr::Spanned;
@@ -16,7 +17,7 @@ use crate::host::headers::HeaderMap;
 use crate::world::timeline::{Action, Announced, ClientAct, Step, Timeline};
 
 /// What a client does at a moment, as written.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawStep {
     pub(crate) at: Span,
@@ -42,7 +43,7 @@ pub(crate) struct RawStep {
 }
 
 /// Another configuration of a plugin, the only one without a name.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawUpdate {
     plugin: Option<String>,
@@ -57,7 +58,7 @@ pub(crate) enum RawSend {
 }
 
 /// A request as written.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawRequest {
     #[serde(default = "get")]
@@ -77,8 +78,12 @@ pub(crate) struct RawRequest {
     unfinished: bool,
 }
 
-/// Steps of one scenario stay countable.
-const TIMES_MAX: usize = 100_000;
+/// Requests of one scenario, repetitions included.
+const REQUESTS_MAX: usize = 200_000;
+/// Headers, bodies and properties of all requests, repetitions included: a typing error must not eat the machine's memory.
+const BYTES_MAX: usize = 256 * 1024 * 1024;
+/// What a step takes beside its bytes, roughly.
+const STEP_BYTES: usize = 200;
 
 fn once() -> usize {
     1
@@ -102,6 +107,7 @@ pub(crate) fn plan(
         latest: BTreeMap::new(),
         workers,
         plugins,
+        bytes: 0,
     };
     for step in raw {
         planner
@@ -119,6 +125,8 @@ struct Planner<'a> {
     latest: BTreeMap<&'a str, (usize, usize)>,
     workers: usize,
     plugins: &'a [&'a str],
+    /// What the steps so far hold.
+    bytes: usize,
 }
 
 impl<'a> Planner<'a> {
@@ -138,8 +146,11 @@ impl<'a> Planner<'a> {
                 step.worker, self.workers
             ));
         }
-        if step.times > TIMES_MAX {
-            return Err(format!("times: {} is more than {TIMES_MAX}", step.times));
+        if step.times > REQUESTS_MAX - self.timeline.announced.len() {
+            return Err(format!(
+                "times: {} makes more than {REQUESTS_MAX} requests in all",
+                step.times
+            ));
         }
         let request: &'a RawRequest = match send {
             RawSend::Request(request) => request,
@@ -154,6 +165,12 @@ impl<'a> Planner<'a> {
         }
         self.requests.insert(&step.client, request);
         let properties = client_properties(step)?;
+        let each = request.byte_size()
+            + properties.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        self.bytes = self.bytes.saturating_add(each.saturating_mul(step.times));
+        if self.bytes > BYTES_MAX {
+            return Err(format!("send: the requests are more than {BYTES_MAX} bytes in all"));
+        }
         for repetition in 0..step.times {
             let delay_ns =
                 step.every.ns.saturating_mul(u64::try_from(repetition).unwrap_or(u64::MAX));
@@ -235,6 +252,16 @@ impl RawRequest {
             push(last_ns, end);
         }
         Ok(())
+    }
+
+    /// What one repetition keeps in memory.
+    fn byte_size(&self) -> usize {
+        let headers = self.headers.0.byte_size();
+        let trailers = self.trailers.as_ref().map_or(0, |trailers| trailers.0.byte_size());
+        let body = self.body.as_ref().map_or(0, |body| body.0.len());
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.data.0.len() + STEP_BYTES).sum();
+        let line = self.path.as_ref().map_or(0, |path| path.0.len()) + self.authority.len();
+        STEP_BYTES + line + headers + trailers + body + chunks
     }
 
     fn headers(&self) -> HeaderMap {

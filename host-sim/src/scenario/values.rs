@@ -1,7 +1,9 @@
 //! Bytes, headers and bodies in a file: text where it can be, hexadecimal where it must. It must not know who sends them.
 
+use std::cell::Cell;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 
@@ -16,25 +18,45 @@ pub(crate) struct Bytes(pub(crate) Vec<u8>);
 pub(crate) struct Headers(pub(crate) HeaderMap);
 
 /// The form with a key.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Keyed {
+pub(super) struct Keyed {
     hex: Option<String>,
     json: Option<serde_json::Value>,
     /// Bytes of a given length, for bodies whose content does not matter.
     zeros: Option<usize>,
 }
 
-/// What a test body may be at most; a typing error must not eat the machine's memory.
+/// What a file may make of few characters at most; a typing error must not eat the machine's memory.
 const ZEROS_MAX: usize = 64 * 1024 * 1024;
+
+thread_local! {
+    /// What is left for the file that is being read. A visitor is handed no context, so it stands beside it.
+    static ZEROS_LEFT: Cell<usize> = const { Cell::new(ZEROS_MAX) };
+}
+
+/// Reads a file's values with the whole room for zeros.
+pub(super) fn with_room<T>(read: impl FnOnce() -> T) -> T {
+    ZEROS_LEFT.set(ZEROS_MAX);
+    read()
+}
+
+fn zeros(len: usize) -> Result<Vec<u8>, String> {
+    let left = ZEROS_LEFT.get().checked_sub(len);
+    ZEROS_LEFT.set(
+        left.ok_or_else(|| {
+            format!("{len} zeros are too many: a file may have {ZEROS_MAX} in all")
+        })?,
+    );
+    Ok(vec![0; len])
+}
 
 impl Keyed {
     fn into_bytes(self) -> Result<Vec<u8>, String> {
         match (self.hex, self.json, self.zeros) {
             (Some(hex), None, None) => from_hex(&hex),
             (None, Some(json), None) => Ok(json.to_string().into_bytes()),
-            (None, None, Some(len)) if len <= ZEROS_MAX => Ok(vec![0; len]),
-            (None, None, Some(len)) => Err(format!("{len} zeros are more than {ZEROS_MAX}")),
+            (None, None, Some(len)) => zeros(len),
             _ => Err("bytes need exactly one of hex, json, zeros".to_owned()),
         }
     }

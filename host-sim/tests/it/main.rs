@@ -3,11 +3,13 @@
 mod bodies;
 mod callouts;
 mod chains;
+mod fuzz;
 mod hostile;
 mod interleavings;
 mod process;
 mod readme;
 mod replies;
 mod scenarios;
+mod schema;
 mod streams;
 mod support;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tidegate_host_sim::Scenario;
+use tidegate_host_sim::{Report, Runner, Scenario};
 
 use crate::support::{Plugin, run};
 
@@ -201,4 +201,99 @@ expect:
 ";
     let report = run(yaml, &Plugin::new().build());
     assert!(report.passed(), "{report}");
+}
+
+#[test]
+fn a_misspelt_metric_is_no_zero() {
+    let mut plugin = Plugin::new().import("proxy_define_metric", 4);
+    let name = crate::support::at(plugin.data(b"denied_total"));
+    let wasm = plugin
+        .on_request_headers(&format!(
+            "(call $proxy_define_metric (i32.const 0) {name} (i32.const 0))"
+        ))
+        .build();
+    let failures = |expect: &str| {
+        let yaml = format!(
+            "name: x\nplugin: {{}}\ntimeline: [{{ at: 0ms, client: a, send: {{}} }}]\nexpect: [{expect}]\n"
+        );
+        run(&yaml, &wasm).failures().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(failures("{ metric: denied_total, equals: 0 }"), "");
+    assert_eq!(failures("{ metric: denied_totl, absent: true }"), "");
+    for bound in ["equals: 0", "max: 0", "min: 0"] {
+        let failure = failures(&format!("{{ metric: denied_totl, {bound} }}"));
+        assert!(failure.contains("no such metric; there are denied_total"), "{bound}: {failure}");
+    }
+    let failure = failures("{ metric: denied_total, absent: true }");
+    assert!(failure.contains("expected absent\n  seen     0"), "{failure}");
+}
+
+/// The lines that a failure shows, without their times.
+fn shown(report: &Report) -> Vec<String> {
+    let failure = report.failures().next().expect("a failure");
+    failure.trace.iter().map(|line| format!("{} {}", line.context, line.name)).collect()
+}
+
+#[test]
+fn a_failure_shows_its_own_request_and_no_other() {
+    let yaml = "name: two at once
+plugin: {}
+gateway: [{ answer: 200, after: 5ms }]
+timeline:
+  - { at: 0ms, client: a, send: {} }
+  - { at: 1ms, client: b, send: {} }
+  - { at: 2ms, client: a, send: {} }
+expect: [{ client: a, status: 201 }]
+";
+    let wasm = crate::callouts::asking().build();
+    let lines = shown(&run(yaml, &wasm));
+    assert_eq!(lines.first().map(String::as_str), Some("0 client a"), "{lines:?}");
+    assert!(lines.contains(&"2 proxy_on_request_headers".to_owned()), "{lines:?}");
+    for other in ["0 client b", "3 proxy_on_request_headers", "4 proxy_on_request_headers"] {
+        assert!(!lines.contains(&other.to_owned()), "{other} in {lines:?}");
+    }
+}
+
+#[test]
+fn a_chain_shows_every_filter_of_the_request() {
+    let yaml = "name: a chain
+plugins: [{ name: one }, { name: two }]
+gateway: [{ answer: 200, after: 5ms }]
+timeline:
+  - { at: 0ms, client: a, send: {} }
+  - { at: 20ms, client: b, send: {} }
+expect: [{ client: a, details: none }]
+";
+    let wasm = crate::callouts::asking().build();
+    let report = run(yaml, &wasm);
+    let failure = report.failures().next().expect("a failure");
+    let roots: Vec<_> = failure
+        .trace
+        .iter()
+        .filter(|line| line.name == "proxy_http_call")
+        .map(|line| (line.vm.as_str(), line.at_ns))
+        .collect();
+    assert!(roots.iter().any(|(_, at_ns)| *at_ns == 5_000_000), "{failure}");
+    assert!(failure.trace.len() <= 12, "{failure}");
+}
+
+#[test]
+fn a_run_that_passes_is_not_traced_and_one_that_fails_is_run_again() {
+    let wasm = Plugin::new().build();
+    let folder = std::env::temp_dir();
+    let path = folder.join(format!("host-sim-explained-{}.wasm", std::process::id()));
+    std::fs::write(&path, &wasm).expect("a plugin");
+    let scenario = |status: u16| {
+        let yaml = format!(
+            "name: x\nplugin: {{}}\ntimeline: [{{ at: 0ms, client: a, send: {{}} }}]\nexpect: [{{ client: a, status: {status} }}]\n"
+        );
+        Scenario::parse(&yaml).expect("a scenario").with_wasm(&path)
+    };
+    let runner = Runner::with_cache(None).expect("no cache, no error");
+    let passed = runner.run(&scenario(200)).expect("it runs");
+    let failed = runner.run(&scenario(201)).expect("it runs");
+    std::fs::remove_file(&path).expect("it was there");
+    assert!(passed.passed() && passed.trace.is_empty());
+    assert!(!failed.passed() && failed.trace.is_empty());
+    assert_eq!(shown(&failed).first().map(String::as_str), Some("0 client a"));
 }

@@ -1,0 +1,9 @@
+//! The command from outside: what it prints and how it exits.
+
+mod bench;
+mod in_process;
+mod reports;
+mod run;
+mod schema;
+mod support;
+mod trace;
