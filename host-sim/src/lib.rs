@@ -49,4 +49,6 @@ pub use runner::{CACHE_DIRECTORY, RunError, Runner, Services, run};
 pub use scenario::check::CheckResult;
 pub use scenario::load::ScenarioError;
 pub use scenario::plan::Scenario;
+pub use scenario::view::{ClientView, UpdateView};
 pub use world::exchange::Exchange;
+pub use world::timeline::ClientAct;

@@ -16,3 +16,4 @@ pub(crate) mod template;
 pub(crate) mod timeline;
 pub(crate) mod units;
 pub(crate) mod values;
+pub(crate) mod view;
