@@ -1,0 +1,30 @@
+//! `make conformance`: every scenario through the simulator and a real Envoy, and what differs.
+
+use std::env;
+use std::process::ExitCode;
+
+use tidegate_tests::conformance::{corpus, run};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let wanted: Vec<String> = env::args().skip(1).collect();
+    let mut cases = corpus();
+    cases.retain(|case| wanted.is_empty() || wanted.iter().any(|word| case.id.starts_with(word)));
+    let judged = run(&cases).await;
+    let mut failed = 0;
+    for one in &judged {
+        let verdict = if one.agrees() { "same" } else { "DIFFERENT" };
+        println!("  {:<16} {verdict:<10} {}", one.id, one.name);
+    }
+    for one in judged.iter().filter(|one| !one.agrees()) {
+        failed += 1;
+        println!(
+            "\n{} {}\n- simulator  + Envoy\n{}",
+            one.id,
+            one.name,
+            one.simulator.diff(&one.envoy)
+        );
+    }
+    println!("{} passed, {failed} failed", judged.len() - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
