@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tidegate_host_sim::{Action, ClientView, HeaderMap};
+use tidegate_host_sim::{ClientAct, ClientView, HeaderMap};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -43,10 +43,10 @@ pub(super) async fn play(
     played.port = Some(stream.local_addr().expect("a connected socket").port());
     let (from, into) = stream.into_split();
     let is_head = view.steps.iter().any(|(_, action)| match action {
-        Action::Headers { headers, .. } => headers.first(b":method") == Some(b"HEAD"),
+        ClientAct::Headers { headers, .. } => headers.first(b":method") == Some(b"HEAD"),
         _ => false,
     });
-    let leaves = view.steps.iter().any(|(_, action)| matches!(action, Action::Disconnect));
+    let leaves = view.steps.iter().any(|(_, action)| matches!(action, ClientAct::Disconnect));
     let (mut seen_head, mut body) = (None, Vec::new());
     let ended = tokio::select! {
         ended = read(from, is_head, &mut seen_head, &mut body) => Some(ended),
@@ -102,7 +102,7 @@ async fn read(
 }
 
 /// Writes what the timeline says; returns only if the client leaves.
-async fn write(mut into: OwnedWriteHalf, steps: Vec<(u64, Action)>, clock: Clock, leaves: bool) {
+async fn write(mut into: OwnedWriteHalf, steps: Vec<(u64, ClientAct)>, clock: Clock, leaves: bool) {
     let mut is_chunked = false;
     let mut at = 0;
     while let Some((at_ns, _)) = steps.get(at) {
@@ -113,17 +113,17 @@ async fn write(mut into: OwnedWriteHalf, steps: Vec<(u64, Action)>, clock: Clock
         for (_, action) in now {
             at += 1;
             match action {
-                Action::Headers { headers, end } => {
+                ClientAct::Headers { headers, end } => {
                     is_chunked = !end && headers.first(b"content-length").is_none();
                     bytes.extend(head(headers, is_chunked));
                 }
-                Action::Data { bytes: data, end } => bytes.extend(piece(data, *end, is_chunked)),
-                Action::Trailers(trailers) => {
+                ClientAct::Data { bytes: data, end } => bytes.extend(piece(data, *end, is_chunked)),
+                ClientAct::Trailers(trailers) => {
                     bytes.extend(b"0\r\n");
                     bytes.extend(lines(trailers));
                     bytes.extend(b"\r\n");
                 }
-                Action::Disconnect => return,
+                ClientAct::Disconnect => return,
             }
         }
         // A server may answer and close before it has read all; the reader tells.
