@@ -7,10 +7,11 @@ use tidegate_tests::conformance::{corpus, run};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let wanted: Vec<String> = env::args().skip(1).collect();
+    let (options, wanted): (Vec<String>, Vec<String>) =
+        env::args().skip(1).partition(|word| word.starts_with("--"));
     let mut cases = corpus();
     cases.retain(|case| wanted.is_empty() || wanted.iter().any(|word| case.id.starts_with(word)));
-    let judged = run(&cases).await;
+    let judged = run(&cases, options.iter().any(|option| option == "--alone")).await;
     let mut failed = 0;
     for one in &judged {
         let verdict = if one.agrees() { "same" } else { "DIFFERENT" };

@@ -44,6 +44,8 @@ pub(super) fn listener(case: &Case) -> Value {
             "log_format": { "text_format_source": { "inline_string": format } },
         } }],
         "http_filters": filters,
+        // A connection that Envoy gives up ends at once and not a second later.
+        "delayed_close_timeout": "0s",
         "http_protocol_options": { "enable_trailers": true },
         "route_config": { "name": "routes", "virtual_hosts": [{
             "name": "all", "domains": ["*"], "routes": [{

@@ -38,7 +38,14 @@ pub(super) async fn play(
         return played;
     };
     clock.until(*first_ns).await;
-    let stream = connect(to, None).await.expect("Envoy listens");
+    let stream = match connect(to, None).await {
+        Ok(stream) => stream,
+        // An Envoy that died is a result.
+        Err(error) => {
+            out.push(clock.now_ms(), lane, format!("cannot connect: {}", error.kind()));
+            return played;
+        }
+    };
     stream.set_nodelay(true).expect("a socket option");
     played.port = Some(stream.local_addr().expect("a connected socket").port());
     let (from, into) = stream.into_split();
@@ -76,8 +83,8 @@ fn map(head: &Head) -> HeaderMap {
 
 /// Headers of the wire as a header map.
 pub(super) fn map_of(headers: &[(String, Vec<u8>)]) -> HeaderMap {
-    let pairs = headers.iter().filter(|(name, _)| name != "connection");
-    HeaderMap::from_pairs(pairs.map(|(k, v)| (k.clone().into_bytes(), v.clone())).collect())
+    let pairs = headers.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone()));
+    HeaderMap::from_pairs(pairs.collect())
 }
 
 /// Reads one response; what came stays where it was put when the reading is given up.

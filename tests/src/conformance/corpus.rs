@@ -67,6 +67,11 @@ impl Case {
         listed.iter().filter_map(Value::as_str).collect()
     }
 
+    /// Whether the scenario needs an Envoy of its own: it kills it, or disturbs all of it.
+    pub(super) fn is_alone(&self) -> bool {
+        self.id.starts_with("alone")
+    }
+
     /// An option of the host.
     pub(super) fn host(&self, option: &str) -> &Value {
         &self.raw["host"][option]

@@ -13,6 +13,8 @@ pub(super) struct Simulated {
     pub(super) report: Report,
 }
 
+/// What stands at the end for a plugin that does not start.
+pub(super) const REFUSED: &str = "the configuration is refused";
 const NS_PER_MS: f64 = 1_000_000.0;
 
 /// Runs a scenario in the simulator.
@@ -34,7 +36,7 @@ pub(super) fn simulate(runner: &Runner, case: &Case, wasm: &[u8]) -> Simulated {
         out.push(f64::MAX, Lane::End, format!("metric {name} = {value}"));
     }
     if report.start_error.is_some() {
-        out.push(f64::MAX, Lane::End, "the configuration is refused".to_owned());
+        out.push(f64::MAX, Lane::End, REFUSED.to_owned());
     }
     Simulated { entries: out.entries(), report }
 }
@@ -95,7 +97,7 @@ fn client(exchange: &Exchange, out: &Recorder) {
     };
     let waits = ended == "still waits";
     out.push(at_ms, lane.clone(), ended);
-    if !waits {
+    if !waits && !exchange.details.is_empty() {
         out.push(at_ms, lane, format!("details {}", exchange.details));
     }
 }

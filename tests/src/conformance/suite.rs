@@ -1,9 +1,11 @@
 //! Owns a whole run: every scenario through both runners, and the verdict on each.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use super::corpus::Case;
 use super::measured::{measure, runner};
+use super::record::Entry;
 use super::simulated::{Simulated, simulate};
 use super::transcript::{Transcript, moments};
 use crate::parts;
@@ -30,16 +32,25 @@ impl Judged {
     }
 }
 
-/// Runs scenarios in both hosts.
-pub async fn run(cases: &[Case]) -> Vec<Judged> {
+/// Runs scenarios in both hosts; in one Envoy, except where a scenario asks for its own.
+pub async fn run(cases: &[Case], all_alone: bool) -> Vec<Judged> {
     let wasm = fs::read(parts::filter("conformance")).expect("the built filter");
     let runner = runner();
     let simulated: Vec<Simulated> =
         cases.iter().map(|case| simulate(&runner, case, &wasm)).collect();
     let cases: Vec<&Case> = cases.iter().collect();
-    let simulated: Vec<&Simulated> = simulated.iter().collect();
-    let measured = measure(&cases, &simulated).await;
-    let judged = cases.iter().zip(&simulated).zip(measured).map(|((case, simulated), measured)| {
+    let mut measured: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
+    let together: Vec<_> = cases.iter().copied().zip(&simulated).collect();
+    let (alone, together): (Vec<_>, Vec<_>) =
+        together.into_iter().partition(|(case, _)| all_alone || case.is_alone());
+    let groups = alone.into_iter().map(|one| vec![one]).chain([together]);
+    for group in groups.filter(|group| !group.is_empty()) {
+        let (cases, simulated): (Vec<&Case>, Vec<&Simulated>) = group.into_iter().unzip();
+        let entries = measure(&cases, &simulated).await;
+        measured.extend(cases.iter().map(|case| case.id.as_str()).zip(entries));
+    }
+    let judged = cases.iter().zip(&simulated).map(|(case, simulated)| {
+        let measured = measured.remove(case.id.as_str()).unwrap_or_default();
         let moments = moments(&simulated.entries);
         Judged {
             id: case.id.clone(),

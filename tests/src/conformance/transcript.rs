@@ -60,9 +60,13 @@ impl Transcript {
             }
             // Stable: what was written first at one moment stays first.
             entries.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
-            lines.extend(
-                entries.iter().map(|entry| format!("  {:<12} {}", lane.name(), entry.text)),
-            );
+            let name = lane.name();
+            let mut told: Vec<String> = Vec::new();
+            for entry in entries {
+                told.push(format!("  {name:<12} {}", entry.text));
+                forget_repetition(&mut told);
+            }
+            lines.extend(told);
         }
         Self { lines }
     }
@@ -81,19 +85,49 @@ impl Transcript {
                 };
             }
         }
-        let (mut i, mut j, mut out) = (0, 0, Vec::new());
+        let (mut i, mut j, mut marked) = (0, 0, Vec::new());
         while i < a.len() || j < b.len() {
             if i < a.len() && j < b.len() && a[i] == b[j] {
-                out.push(format!("  {}", a[i]));
+                marked.push((' ', a[i].as_str()));
                 (i, j) = (i + 1, j + 1);
             } else if i < a.len() && (j == b.len() || longest[i + 1][j] >= longest[i][j + 1]) {
-                out.push(format!("- {}", a[i]));
+                marked.push(('-', a[i].as_str()));
                 i += 1;
             } else {
-                out.push(format!("+ {}", b[j]));
+                marked.push(('+', b[j].as_str()));
                 j += 1;
             }
         }
-        out.join("\n")
+        around_marks(&marked)
+    }
+}
+
+/// Marked lines with their neighbours; the headings of moments always stand.
+fn around_marks(marked: &[(char, &str)]) -> String {
+    const NEIGHBOURS: usize = 4;
+    let mut out = Vec::new();
+    for (at, (mark, line)) in marked.iter().enumerate() {
+        let from = at.saturating_sub(NEIGHBOURS);
+        let to = (at + NEIGHBOURS + 1).min(marked.len());
+        let is_near = marked[from..to].iter().any(|(mark, _)| *mark != ' ');
+        if is_near || !line.starts_with(' ') {
+            out.push(format!("{mark} {line}"));
+        } else if out.last().is_some_and(|last| last != "  ...") {
+            out.push("  ...".to_owned());
+        }
+    }
+    out.join("\n")
+}
+
+/// A host that runs in a circle until it dies tells the circle once.
+fn forget_repetition(told: &mut Vec<String>) {
+    const CIRCLE: usize = 2;
+    let Some(start) = told.len().checked_sub(2 * CIRCLE) else {
+        return;
+    };
+    let (before, last) = told[start..].split_at(CIRCLE);
+    let is_circle = before == last && before.iter().any(|line| line.ends_with(" log()"));
+    if is_circle {
+        told.truncate(start + CIRCLE);
     }
 }
