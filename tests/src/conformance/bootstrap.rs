@@ -14,13 +14,15 @@ use crate::parts;
 const HCM: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
 const ACCESS_LOG: &str =
     "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
 const STRING: &str = "type.googleapis.com/google.protobuf.StringValue";
 
 /// A whole bootstrap for many scenarios.
 pub(super) fn bootstrap(cases: &[(&Case, &BTreeMap<String, Place>)]) -> Value {
-    let listeners: Vec<Value> = cases.iter().map(|(case, _)| listener(case)).collect();
+    let listeners: Vec<Value> =
+        cases.iter().map(|(case, _)| listener(case, &BTreeMap::new())).collect();
     let clusters: Vec<Value> = cases.iter().flat_map(|(case, at)| clusters(case, at)).collect();
     json!({
         "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
@@ -29,10 +31,22 @@ pub(super) fn bootstrap(cases: &[(&Case, &BTreeMap<String, Place>)]) -> Value {
     })
 }
 
-/// The listener of one scenario.
-pub(super) fn listener(case: &Case) -> Value {
+/// The listener of one scenario; some plugins may have got another configuration meanwhile.
+pub(super) fn listener(case: &Case, updated: &BTreeMap<usize, Vec<u8>>) -> Value {
     let format = format!("{ACCESS} {} %DOWNSTREAM_REMOTE_PORT% %RESPONSE_CODE_DETAILS%\n", case.id);
-    let mut filters: Vec<Value> = case.plugins().iter().map(|plugin| wasm(case, plugin)).collect();
+    let plugins = case.plugins();
+    let mut filters = Vec::new();
+    let mut disabled = json!({});
+    for (at, plugin) in plugins.iter().enumerate() {
+        let config = match updated.get(&at) {
+            Some(bytes) => serde_json::from_slice(bytes).unwrap_or(Value::Null),
+            None => plugin["config"].clone(),
+        };
+        filters.push(wasm(case, plugin, config));
+        if plugin["disabled"] == json!(true) {
+            disabled[name(plugin)] = json!({ "@type": FILTER_CONFIG, "disabled": true });
+        }
+    }
     filters.push(json!({
         "name": "envoy.filters.http.router", "typed_config": { "@type": ROUTER }
     }));
@@ -52,20 +66,26 @@ pub(super) fn listener(case: &Case) -> Value {
                 "name": "route",
                 "match": { "prefix": "/" },
                 "route": { "cluster": case.own("upstream") },
+                "typed_per_filter_config": disabled,
             }],
         }] },
     });
     json!({
         "name": case.id,
         "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } },
+        "per_connection_buffer_limit_bytes": case.buffer_bytes_max(),
         "filter_chains": [{ "filters": [{
             "name": "envoy.filters.network.http_connection_manager", "typed_config": manager,
         }] }],
     })
 }
 
-fn wasm(case: &Case, plugin: &Value) -> Value {
-    let name = plugin["name"].as_str().unwrap_or("plugin");
+fn name(plugin: &Value) -> &str {
+    plugin["name"].as_str().unwrap_or("plugin")
+}
+
+fn wasm(case: &Case, plugin: &Value, own_config: Value) -> Value {
+    let name = name(plugin);
     let vm_id = plugin["vm_id"].as_str().map_or(case.id.clone(), |vm_id| case.own(vm_id));
     let mut vm_config = json!({
         "vm_id": vm_id,
@@ -78,6 +98,11 @@ fn wasm(case: &Case, plugin: &Value) -> Value {
     if plugin["env"].is_object() {
         vm_config["environment_variables"] = json!({ "key_values": plugin["env"] });
     }
+    if let Some(allowed) = plugin["capabilities"].as_array() {
+        let allowed = allowed.iter().filter_map(Value::as_str);
+        let allowed: Value = allowed.map(|name| (name.to_owned(), json!({}))).collect();
+        vm_config["capability_restriction_config"] = json!({ "allowed_capabilities": allowed });
+    }
     let option = |key: &str| match &plugin[key] {
         Value::Null => case.host(key).clone(),
         own => own.clone(),
@@ -88,18 +113,22 @@ fn wasm(case: &Case, plugin: &Value) -> Value {
         "vm_config": vm_config,
         "allow_on_headers_stop_iteration": option("allow_on_headers_stop_iteration") == json!(true),
     });
-    if let Some(text) = text(&own_clusters(case, plugin)) {
+    if let Some(text) = text(&own_clusters(case, own_config)) {
         config["configuration"] = json!({ "@type": STRING, "value": text });
     }
-    if let Some(policy) = option("fail_policy").as_str() {
-        config["failure_policy"] = json!(policy);
+    match option("fail_policy").as_str() {
+        Some("fail_open") => config["fail_open"] = json!(true),
+        Some(policy) => config["failure_policy"] = json!(policy),
+        None => {}
+    }
+    if let Some(interval) = option("reload_base_interval").as_str() {
+        config["reload_config"] = json!({ "backoff": { "base_interval": interval } });
     }
     json!({ "name": name, "typed_config": { "@type": WASM, "config": config } })
 }
 
 /// The plugin's configuration, with the names that its clusters have here.
-fn own_clusters(case: &Case, plugin: &Value) -> Value {
-    let mut config = plugin["config"].clone();
+fn own_clusters(case: &Case, mut config: Value) -> Value {
     if config.is_object() {
         let own = |name: &&str| ((*name).to_owned(), json!(case.own(name)));
         config["clusters"] = case.clusters().iter().map(own).collect();
@@ -117,14 +146,14 @@ fn text(value: &Value) -> Option<String> {
 }
 
 fn clusters(case: &Case, at: &BTreeMap<String, Place>) -> Vec<Value> {
-    at.iter().map(|(name, place)| cluster(&cluster_name(case, name), *place)).collect()
+    at.iter().map(|(name, place)| cluster(case, &cluster_name(case, name), *place)).collect()
 }
 
 fn cluster_name(case: &Case, name: &str) -> String {
     case.own(if name.is_empty() { "upstream" } else { name })
 }
 
-fn cluster(name: &str, place: Place) -> Value {
+fn cluster(case: &Case, name: &str, place: Place) -> Value {
     let endpoints = match place {
         Place::HasNoHosts => json!([]),
         Place::Listens(addr) | Place::Refuses(addr) | Place::IsFull(addr) => {
@@ -135,6 +164,7 @@ fn cluster(name: &str, place: Place) -> Value {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "5s",
+        "per_connection_buffer_limit_bytes": case.buffer_bytes_max(),
         "load_assignment": { "cluster_name": name, "endpoints": endpoints },
         "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",

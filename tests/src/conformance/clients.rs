@@ -10,7 +10,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::clock::Clock;
 use super::record::{Lane, Recorder, shown};
-use super::simulated::end;
+use super::simulated::{LEFT, RESET, end, so_far};
 use crate::client::connect;
 use crate::http1::{Framing, Head, Piece, Reader};
 
@@ -54,31 +54,29 @@ pub(super) async fn play(
         _ => false,
     });
     let leaves = view.steps.iter().any(|(_, action)| matches!(action, ClientAct::Disconnect));
-    let (mut seen_head, mut body) = (None, Vec::new());
+    let mut body = Vec::new();
+    let on_head = |head: &Head| {
+        let headers = shown(&map_of(&head.headers));
+        out.push(clock.now_ms(), lane.clone(), format!("gets {} {headers}", head.word(1)));
+    };
     let ended = tokio::select! {
-        ended = read(from, is_head, &mut seen_head, &mut body) => Some(ended),
+        ended = read(from, is_head, on_head, &mut body) => Some(ended),
         () = write(into, view.steps, clock, leaves) => None,
         () = clock.until(until_ns) => None,
     };
-    let at_ms = if ended.is_some() { clock.now_ms() } else { f64::MAX };
-    if let Some(head) = seen_head {
-        out.push(at_ms, lane.clone(), format!("gets {} {}", head.word(1), shown(&map(&head))));
-    }
-    let text = match ended {
-        Some(Ok(trailers)) => end(&body, trailers.pairs().is_empty(), &shown(&trailers)),
-        Some(Err(_)) => "is reset".to_owned(),
-        None if leaves => "left".to_owned(),
-        None => "still waits".to_owned(),
+    let at_ms = clock.now_ms();
+    let (at_ms, text) = match ended {
+        Some(Ok(trailers)) => (at_ms, end(&body, &trailers)),
+        Some(Err(_)) => (at_ms, RESET.to_owned()),
+        None if leaves => (f64::MAX, LEFT.to_owned()),
+        None => {
+            out.push(f64::MAX, lane, so_far(&body));
+            return played;
+        }
     };
-    if text != "still waits" {
-        played.ended_ms = Some(at_ms);
-    }
-    out.push(at_ms, lane, text);
+    played.ended_ms = Some(at_ms);
+    out.push(at_ms, lane.clone(), text);
     played
-}
-
-fn map(head: &Head) -> HeaderMap {
-    map_of(&head.headers)
 }
 
 /// Headers of the wire as a header map.
@@ -91,7 +89,7 @@ pub(super) fn map_of(headers: &[(String, Vec<u8>)]) -> HeaderMap {
 async fn read(
     from: OwnedReadHalf,
     is_head: bool,
-    head: &mut Option<Head>,
+    on_head: impl FnOnce(&Head),
     body: &mut Vec<u8>,
 ) -> io::Result<HeaderMap> {
     let mut reader = Reader::new(from);
@@ -99,7 +97,7 @@ async fn read(
     let has_body = !is_head && !["204", "304"].contains(&seen.word(1));
     let framing = if has_body { seen.framing(Framing::UntilClose) } else { Framing::Length(0) };
     reader.begin_body(framing);
-    *head = Some(seen);
+    on_head(&seen);
     loop {
         match reader.piece().await? {
             Piece::Data(data) => body.extend(data),
@@ -124,7 +122,12 @@ async fn write(mut into: OwnedWriteHalf, steps: Vec<(u64, ClientAct)>, clock: Cl
                     is_chunked = !end && headers.first(b"content-length").is_none();
                     bytes.extend(head(headers, is_chunked));
                 }
-                ClientAct::Data { bytes: data, end } => bytes.extend(piece(data, *end, is_chunked)),
+                ClientAct::Data { bytes: data, end } => {
+                    bytes.extend(piece(data, is_chunked));
+                    if is_chunked && *end {
+                        bytes.extend(b"0\r\n\r\n");
+                    }
+                }
                 ClientAct::Trailers(trailers) => {
                     bytes.extend(b"0\r\n");
                     bytes.extend(lines(trailers));
@@ -156,22 +159,16 @@ fn head(headers: &HeaderMap, is_chunked: bool) -> Vec<u8> {
     bytes
 }
 
-fn lines(headers: &HeaderMap) -> Vec<u8> {
+/// Header lines without pseudo headers.
+pub(super) fn lines(headers: &HeaderMap) -> Vec<u8> {
     let plain = headers.pairs().iter().filter(|(name, _)| !name.starts_with(b":"));
     plain.flat_map(|(name, value)| [name, b": ".as_slice(), value, b"\r\n"].concat()).collect()
 }
 
-fn piece(data: &[u8], end: bool, is_chunked: bool) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if is_chunked && !data.is_empty() {
-        bytes.extend(format!("{:x}\r\n", data.len()).into_bytes());
-        bytes.extend(data);
-        bytes.extend(b"\r\n");
-    } else {
-        bytes.extend(data);
+/// A piece of a body as the wire has it.
+pub(super) fn piece(data: &[u8], is_chunked: bool) -> Vec<u8> {
+    if !is_chunked || data.is_empty() {
+        return data.to_vec();
     }
-    if is_chunked && end {
-        bytes.extend(b"0\r\n\r\n");
-    }
-    bytes
+    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }

@@ -77,6 +77,12 @@ impl Case {
         &self.raw["host"][option]
     }
 
+    /// How much Envoy may buffer of a message.
+    pub(super) fn buffer_bytes_max(&self) -> u64 {
+        const DEFAULT: u64 = 1 << 20;
+        self.host("buffer_limit").as_u64().unwrap_or(DEFAULT)
+    }
+
     /// A name that only this scenario has, within one Envoy.
     pub(super) fn own(&self, name: &str) -> String {
         format!("{}-{name}", self.id)

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use tidegate_host_sim::Runner;
 
-use super::bootstrap::bootstrap;
+use super::bootstrap::{bootstrap, listener};
 use super::clients::{Played, play};
 use super::clock::Clock;
 use super::corpus::Case;
 use super::envoy_log::{self, LOG_FORMAT};
 use super::record::{Entry, Lane, Recorder};
 use super::services::{self, Place};
-use super::simulated::{REFUSED, Simulated};
+use super::simulated::{DIES, REFUSED, Simulated};
 use crate::envoy_process::{EnvoyProcess, Settings};
 use crate::{client, eventually};
 
@@ -60,13 +60,14 @@ pub(super) async fn measure(cases: &[&Case], simulated: &[&Simulated]) -> Vec<Ve
             tokio::spawn(one((*case).clone(), at, clock, lasts_ns(simulated)))
         })
         .collect();
+    update(&envoy, cases, clock).await;
     let mut results = Vec::new();
     for run in runs {
         results.push(run.await.expect("no panic"));
     }
     let stats = stats(envoy.admin).await;
     let output = settled_output(&envoy).await;
-    let death = envoy.process().ended().map(|status| format!("Envoy died: {status}"));
+    let death = envoy.process().ended().map(|_| DIES.to_owned());
     drop(running);
     let mut all = Vec::new();
     for (((case, (played, clients)), services), simulated) in
@@ -104,6 +105,23 @@ fn ms(ns: u64) -> f64 {
 
 fn lasts_ns(simulated: &Simulated) -> u64 {
     simulated.report.ended_at_ns + AFTERMATH_NS
+}
+
+/// Gives the listeners their new configurations when the timelines say so.
+async fn update(envoy: &EnvoyProcess, cases: &[&Case], clock: Clock) {
+    let mut updates: Vec<_> = cases
+        .iter()
+        .enumerate()
+        .flat_map(|(at, case)| case.scenario.updates().into_iter().map(move |one| (at, one)))
+        .collect();
+    updates.sort_by_key(|(_, update)| update.at_ns);
+    let mut updated: Vec<BTreeMap<usize, Vec<u8>>> = vec![BTreeMap::new(); cases.len()];
+    for (at, update) in updates {
+        clock.until(update.at_ns).await;
+        updated[at].insert(update.plugin, update.config);
+        // Envoy leaves those alone that are as before.
+        envoy.update(cases.iter().zip(&updated).map(|(case, new)| listener(case, new)).collect());
+    }
 }
 
 /// The clients of one scenario, all at once.

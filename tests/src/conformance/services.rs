@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_host_sim::{Answer, Fault, HeaderMap, Outcome, Reply, Service, ServiceRequest};
 use tokio::io::AsyncWriteExt;
@@ -13,11 +13,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::clients::map_of;
+use super::clients::{lines, map_of, piece};
 use super::clock::Clock;
 use super::corpus::Case;
 use super::record::{Lane, Recorder, shown};
-use super::simulated::end;
+use super::simulated::{RESET, end};
 use crate::http1::{Framing, Head, Reader};
 
 /// The services of one scenario. They end when this is dropped.
@@ -135,73 +135,116 @@ impl Behind {
             let headers = request_headers(&head);
             self.note(&lane, shown(&headers));
             reader.begin_body(head.framing(Framing::Length(0)));
-            let Ok((body, trailers)) = reader.body().await else {
-                self.note(&lane, "is reset".to_owned());
-                return Ok(());
-            };
-            let trailers = map_of(&trailers);
-            self.note(&lane, end(&body, trailers.pairs().is_empty(), &shown(&trailers)));
             let cluster = self.cluster.clone();
-            let request = ServiceRequest { cluster, headers, body, trailers };
-            let reply = self.reply(&request);
-            if !self
-                .answer(&mut reader, &mut into, &lane, reply, request.method() == "HEAD")
-                .await?
-            {
+            let request = ServiceRequest { cluster, headers, ..ServiceRequest::default() };
+            if !self.exchange(&mut reader, &mut into, &lane, request).await? {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    fn note(&self, lane: &Lane, text: String) {
-        self.out.push(self.clock.now_ms(), lane.clone(), text);
-    }
-
-    fn reply(&self, request: &ServiceRequest) -> Reply {
-        let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
-        service.call(0, request)
-    }
-
-    /// Whether the connection goes on.
-    async fn answer(
+    /// One request and its answer; whether the connection goes on.
+    async fn exchange(
         &self,
         reader: &mut Reader<OwnedReadHalf>,
         into: &mut OwnedWriteHalf,
         lane: &Lane,
+        mut request: ServiceRequest,
+    ) -> io::Result<bool> {
+        let is_head = request.method() == "HEAD";
+        let early = self.service().call_early(0, &request);
+        let rest = async {
+            let body = reader.body().await;
+            self.note(
+                lane,
+                match &body {
+                    Ok((body, trailers)) => end(body, &map_of(trailers)),
+                    Err(_) => RESET.to_owned(),
+                },
+            );
+            body
+        };
+        if let Some(reply) = early {
+            let (body, goes_on) = tokio::join!(rest, self.answer(into, reply, is_head));
+            return Ok(body.is_ok() && goes_on?);
+        }
+        let Ok((body, trailers)) = rest.await else {
+            return Ok(false);
+        };
+        request.body = body;
+        request.trailers = map_of(&trailers);
+        let reply = self.service().call(0, &request);
+        tokio::select! {
+            goes_on = self.answer(into, reply, is_head) => goes_on,
+            () = reader.closed() => {
+                self.note(lane, RESET.to_owned());
+                Ok(false)
+            }
+        }
+    }
+
+    fn note(&self, lane: &Lane, text: String) {
+        self.out.push(self.clock.now_ms(), lane.clone(), text);
+    }
+
+    fn service(&self) -> MutexGuard<'_, Box<dyn Service + Send>> {
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes an answer when it is due, or what a fault makes of it; whether the connection goes on.
+    async fn answer(
+        &self,
+        into: &mut OwnedWriteHalf,
         reply: Reply,
         is_head: bool,
     ) -> io::Result<bool> {
-        let never = reply.outcome == Outcome::Fault(Fault::Timeout);
-        let wait = async {
-            self.clock.pass(reply.after_ns).await;
-            if never {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            () = wait => {}
-            () = reader.closed() => {
-                self.note(lane, "is reset".to_owned());
-                return Ok(false);
-            }
-        }
+        self.clock.pass(reply.after_ns).await;
         match reply.outcome {
             Outcome::Answer(answer) => {
-                into.write_all(&rendered(&answer, is_head)).await?;
+                self.write(into, &answer, is_head).await?;
                 Ok(true)
             }
+            Outcome::Fault(Fault::Timeout) => std::future::pending().await,
             Outcome::Fault(Fault::Garbage) => {
                 into.write_all(b"\xff\xfe this is no HTTP\r\n\r\n").await?;
                 Ok(false)
             }
             Outcome::Fault(Fault::ResetAfterHeaders) => {
+                const UNTIL_HEADERS_ARE_SEEN_NS: u64 = 20_000_000;
                 into.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n").await?;
-                self.clock.pass(20_000_000).await;
+                self.clock.pass(UNTIL_HEADERS_ARE_SEEN_NS).await;
                 Ok(false)
             }
             Outcome::Fault(_) => Ok(false),
         }
+    }
+
+    async fn write(
+        &self,
+        into: &mut OwnedWriteHalf,
+        answer: &Answer,
+        is_head: bool,
+    ) -> io::Result<()> {
+        let is_chunked = !answer.chunks.is_empty() || answer.trailers.is_some();
+        let mut bytes = head(answer, is_chunked);
+        if is_head {
+            return into.write_all(&bytes).await;
+        }
+        bytes.extend(piece(&answer.body, is_chunked));
+        let mut passed_ns = 0;
+        for chunk in &answer.chunks {
+            into.write_all(&bytes).await?;
+            self.clock.pass(chunk.after_ns.saturating_sub(passed_ns)).await;
+            passed_ns = chunk.after_ns;
+            bytes = piece(&chunk.data, true);
+        }
+        if is_chunked {
+            bytes.extend(b"0\r\n");
+            bytes.extend(answer.trailers.as_ref().map(lines).unwrap_or_default());
+            bytes.extend(b"\r\n");
+        }
+        into.write_all(&bytes).await
     }
 }
 
@@ -216,32 +259,15 @@ fn request_headers(head: &Head) -> HeaderMap {
     headers
 }
 
-fn rendered(answer: &Answer, is_head: bool) -> Vec<u8> {
+fn head(answer: &Answer, is_chunked: bool) -> Vec<u8> {
     let mut bytes = format!("HTTP/1.1 {} x\r\n", answer.status).into_bytes();
-    for (name, value) in answer.headers.pairs() {
-        bytes.extend([name, b": ".as_slice(), value, b"\r\n"].concat());
+    bytes.extend(lines(&answer.headers));
+    let has_no_body = answer.status == 204 || answer.status == 304;
+    if is_chunked {
+        bytes.extend(b"transfer-encoding: chunked\r\n");
+    } else if answer.headers.first(b"content-length").is_none() && !has_no_body {
+        bytes.extend(format!("content-length: {}\r\n", answer.body.len()).into_bytes());
     }
-    let body = if is_head { &[] } else { answer.body.as_slice() };
-    match &answer.trailers {
-        None => {
-            if answer.headers.first(b"content-length").is_none() {
-                bytes.extend(format!("content-length: {}\r\n", answer.body.len()).into_bytes());
-            }
-            bytes.extend(b"\r\n");
-            bytes.extend(body);
-        }
-        Some(trailers) => {
-            bytes.extend(b"transfer-encoding: chunked\r\n\r\n");
-            if !body.is_empty() {
-                bytes.extend(format!("{:x}\r\n", body.len()).into_bytes());
-                bytes.extend([body, b"\r\n"].concat());
-            }
-            bytes.extend(b"0\r\n");
-            for (name, value) in trailers.pairs() {
-                bytes.extend([name, b": ".as_slice(), value, b"\r\n"].concat());
-            }
-            bytes.extend(b"\r\n");
-        }
-    }
+    bytes.extend(b"\r\n");
     bytes
 }

@@ -1,6 +1,6 @@
 //! Owns the simulator's run of a scenario, told as entries of a transcript.
 
-use tidegate_host_sim::{Exchange, Fault, Report, Runner, ServiceCall, Services};
+use tidegate_host_sim::{Exchange, Fault, HeaderMap, Report, Runner, ServiceCall, Services};
 
 use super::corpus::Case;
 use super::envoy_log::Line;
@@ -13,6 +13,8 @@ pub(super) struct Simulated {
     pub(super) report: Report,
 }
 
+/// What stands at the end where the plugin did what kills Envoy's whole process.
+pub(super) const DIES: &str = "the host dies";
 /// What stands at the end for a plugin that does not start.
 pub(super) const REFUSED: &str = "the configuration is refused";
 const NS_PER_MS: f64 = 1_000_000.0;
@@ -34,6 +36,9 @@ pub(super) fn simulate(runner: &Runner, case: &Case, wasm: &[u8]) -> Simulated {
     }
     for (name, value) in &report.metrics {
         out.push(f64::MAX, Lane::End, format!("metric {name} = {value}"));
+    }
+    if report.failures().any(|failure| failure.what == "run") {
+        out.push(f64::MAX, Lane::End, DIES.to_owned());
     }
     if report.start_error.is_some() {
         out.push(f64::MAX, Lane::End, REFUSED.to_owned());
@@ -60,44 +65,59 @@ fn calls(case: &Case, report: &Report, out: &Recorder) {
         let count = &mut counts[usize::from(call.is_upstream)];
         *count += 1;
         let lane = Lane::Call { is_upstream: call.is_upstream, nth: *count };
-        let at_ms = ms(call.at_ns);
-        out.push(at_ms, lane.clone(), shown(&call.request.headers));
-        out.push(
-            at_ms,
-            lane,
-            end(
-                &call.request.body,
-                call.request.trailers.pairs().is_empty(),
-                &shown(&call.request.trailers),
-            ),
-        );
+        out.push(ms(call.at_ns), lane.clone(), shown(&call.request.headers));
+        let trailers = &call.request.trailers;
+        let ended = call.ended_at_ns.map(|at_ns| (ms(at_ns), call.is_reset));
+        match ended {
+            Some((at_ms, true)) => out.push(at_ms, lane, RESET.to_owned()),
+            Some((at_ms, false)) => out.push(at_ms, lane, end(&call.request.body, trailers)),
+            None if call.is_reset => out.push(f64::MAX, lane, RESET.to_owned()),
+            None => {}
+        }
     }
 }
 
 /// How the end of a message is told.
-pub(super) fn end(body: &[u8], no_trailers: bool, trailers: &str) -> String {
+pub(super) fn end(body: &[u8], trailers: &HeaderMap) -> String {
     let body = if body.is_empty() { String::new() } else { format!(", body {}", escaped(body)) };
-    let trailers = if no_trailers { String::new() } else { format!(", trailers {trailers}") };
+    let no_trailers = trailers.pairs().is_empty();
+    let trailers =
+        if no_trailers { String::new() } else { format!(", trailers {}", shown(trailers)) };
     format!("ends{body}{trailers}")
 }
 
 fn client(exchange: &Exchange, out: &Recorder) {
     let lane = Lane::Client { name: exchange.client.clone(), nth: exchange.nth };
     let ended = exchange.ended_at_ns.filter(|_| !exchange.is_disconnected);
-    let at_ms = ended.map_or(f64::MAX, ms);
-    if let Some(status) = exchange.status {
-        out.push(at_ms, lane.clone(), format!("gets {status} {}", shown(&exchange.headers)));
+    if let (Some(status), Some(at_ns)) = (exchange.status, exchange.headers_at_ns) {
+        let headers = shown(&exchange.headers);
+        out.push(ms(at_ns), lane.clone(), format!("gets {status} {headers}"));
     }
     let trailers = exchange.trailers.clone().unwrap_or_default();
-    let ended = match ended {
-        _ if exchange.is_reset => "is reset".to_owned(),
-        Some(_) => end(&exchange.body, trailers.pairs().is_empty(), &shown(&trailers)),
-        None if exchange.is_disconnected => "left".to_owned(),
-        None => "still waits".to_owned(),
+    let text = match ended {
+        _ if exchange.is_disconnected => LEFT.to_owned(),
+        Some(_) if exchange.is_reset => RESET.to_owned(),
+        Some(_) => end(&exchange.body, &trailers),
+        None => so_far(&exchange.body),
     };
-    let waits = ended == "still waits";
-    out.push(at_ms, lane.clone(), ended);
+    let waits = text.starts_with(WAITS);
+    let at_ms = ended.map_or(f64::MAX, ms);
+    out.push(at_ms, lane.clone(), text);
     if !waits && !exchange.details.is_empty() {
         out.push(at_ms, lane, format!("details {}", exchange.details));
     }
 }
+
+/// What is told of a client that waits at the end of the run.
+pub(super) fn so_far(body: &[u8]) -> String {
+    let body =
+        if body.is_empty() { String::new() } else { format!(", body so far {}", escaped(body)) };
+    format!("{WAITS}{body}")
+}
+
+/// A client whose timeline lets it go.
+pub(super) const LEFT: &str = "left";
+/// A message that was cut.
+pub(super) const RESET: &str = "is reset";
+/// A client that has no whole answer at the end of the run.
+pub(super) const WAITS: &str = "still waits";

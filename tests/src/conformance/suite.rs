@@ -5,8 +5,8 @@ use std::fs;
 
 use super::corpus::Case;
 use super::measured::{measure, runner};
-use super::record::Entry;
-use super::simulated::{Simulated, simulate};
+use super::record::{Entry, Lane};
+use super::simulated::{DIES, Simulated, simulate};
 use super::transcript::{Transcript, moments};
 use crate::parts;
 
@@ -55,9 +55,31 @@ pub async fn run(cases: &[Case], all_alone: bool) -> Vec<Judged> {
         Judged {
             id: case.id.clone(),
             name: case.name.clone(),
-            simulator: Transcript::new(&simulated.entries, &moments),
-            envoy: Transcript::new(&measured, &moments),
+            simulator: Transcript::new(&until_death(simulated.entries.clone()), &moments),
+            envoy: Transcript::new(&until_death(measured), &moments),
         }
     });
     judged.collect()
+}
+
+/// Of a host that dies only what led to it is told: what was still on its way to clients, and what
+/// Envoy did between the deadly call and its end, is chance.
+fn until_death(mut entries: Vec<Entry>) -> Vec<Entry> {
+    if !entries.iter().any(|entry| entry.text == DIES) {
+        return entries;
+    }
+    let is_deadly = |text: &str| {
+        ["  reply(", "  close(", "  continue("].iter().any(|call| text.starts_with(call))
+    };
+    let mut is_over = false;
+    entries.retain(|entry| match entry.lane {
+        Lane::Client { .. } | Lane::Root { .. } => false,
+        Lane::Stream { .. } => {
+            let keeps = !is_over;
+            is_over |= is_deadly(&entry.text);
+            keeps
+        }
+        Lane::Call { .. } | Lane::End => true,
+    });
+    entries
 }

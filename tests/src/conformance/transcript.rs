@@ -61,12 +61,7 @@ impl Transcript {
             // Stable: what was written first at one moment stays first.
             entries.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
             let name = lane.name();
-            let mut told: Vec<String> = Vec::new();
-            for entry in entries {
-                told.push(format!("  {name:<12} {}", entry.text));
-                forget_repetition(&mut told);
-            }
-            lines.extend(told);
+            lines.extend(entries.iter().map(|entry| format!("  {name:<12} {}", entry.text)));
         }
         Self { lines }
     }
@@ -117,17 +112,4 @@ fn around_marks(marked: &[(char, &str)]) -> String {
         }
     }
     out.join("\n")
-}
-
-/// A host that runs in a circle until it dies tells the circle once.
-fn forget_repetition(told: &mut Vec<String>) {
-    const CIRCLE: usize = 2;
-    let Some(start) = told.len().checked_sub(2 * CIRCLE) else {
-        return;
-    };
-    let (before, last) = told[start..].split_at(CIRCLE);
-    let is_circle = before == last && before.iter().any(|line| line.ends_with(" log()"));
-    if is_circle {
-        told.truncate(start + CIRCLE);
-    }
 }
