@@ -18,5 +18,5 @@ mod suite;
 mod transcript;
 
 pub use corpus::{Case, corpus};
-pub use suite::{Judged, run};
+pub use suite::{Judged, Options, run};
 pub use transcript::Transcript;

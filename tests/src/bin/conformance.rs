@@ -3,7 +3,7 @@
 use std::env;
 use std::process::ExitCode;
 
-use tidegate_tests::conformance::{corpus, run};
+use tidegate_tests::conformance::{Options, corpus, run};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -11,7 +11,9 @@ async fn main() -> ExitCode {
         env::args().skip(1).partition(|word| word.starts_with("--"));
     let mut cases = corpus();
     cases.retain(|case| wanted.is_empty() || wanted.iter().any(|word| case.id.starts_with(word)));
-    let judged = run(&cases, options.iter().any(|option| option == "--alone")).await;
+    let has = |option: &str| options.iter().any(|given| given == option);
+    let repeats = if has("--once") { 0 } else { Options::default().repeats };
+    let judged = run(&cases, &Options { repeats, all_alone: has("--alone") }).await;
     let mut failed = 0;
     for one in &judged {
         let verdict = if one.agrees() { "same" } else { "DIFFERENT" };

@@ -23,9 +23,22 @@ impl Clock {
         Self { begin: Instant::now(), begin_unix_ms: unix.as_secs_f64() * 1000.0 }
     }
 
+    /// A timeline that begins later.
+    pub(super) fn later(&self, by: Duration) -> Self {
+        Self {
+            begin: self.begin + by,
+            begin_unix_ms: self.begin_unix_ms + by.as_secs_f64() * 1000.0,
+        }
+    }
+
     /// Waits for a moment of the timeline.
     pub(super) async fn until(&self, at_ns: u64) {
-        sleep_until(self.begin + Duration::from_nanos(at_ns)).await;
+        sleep_until(self.moment(at_ns)).await;
+    }
+
+    /// A moment of the timeline on the machine's clock.
+    pub(super) fn moment(&self, at_ns: u64) -> Instant {
+        self.begin + Duration::from_nanos(at_ns)
     }
 
     /// Waits for a while.
@@ -35,7 +48,9 @@ impl Clock {
 
     /// Milliseconds since the beginning.
     pub(super) fn now_ms(&self) -> f64 {
-        self.begin.elapsed().as_secs_f64() * 1000.0
+        let now = Instant::now();
+        let before = self.begin.saturating_duration_since(now).as_secs_f64();
+        (now.saturating_duration_since(self.begin).as_secs_f64() - before) * 1000.0
     }
 
     /// An entry of this timeline on another.

@@ -52,14 +52,16 @@ impl Line {
     }
 }
 
-/// Without what is another one in each run: ports, ids of requests, and the size of a configuration
-/// that names its clusters.
+/// Without what is another one in each run: ports, dates, durations, ids of requests, and the size of
+/// a configuration that names its clusters.
 fn masked(text: &str) -> String {
     if text.starts_with("configure(") {
         return "configure(..)".to_owned();
     }
-    let text = masked_after(text, "127.0.0.1:", |c| c.is_ascii_digit());
+    let text = masked_after(text, "size(\"response_headers\") = 0 ", |c| c.is_ascii_digit());
+    let text = masked_after(&text, "127.0.0.1:", |c| c.is_ascii_digit());
     let text = masked_after(&text, "\"x-envoy-upstream-service-time\": \"", |c| c.is_ascii_digit());
+    let text = masked_after(&text, "\"date\": \"", |c| c != '"');
     masked_after(&text, "\"x-request-id\": \"", |c| c.is_ascii_hexdigit() || c == '-')
 }
 

@@ -13,7 +13,7 @@ use super::corpus::Case;
 use super::envoy_log::{self, LOG_FORMAT};
 use super::record::{Entry, Lane, Recorder};
 use super::services::{self, Place};
-use super::simulated::{DIES, REFUSED, Simulated};
+use super::simulated::{DIES, REFUSED, RESET, Simulated};
 use crate::envoy_process::{EnvoyProcess, Settings};
 use crate::{client, eventually};
 
@@ -21,6 +21,8 @@ use crate::{client, eventually};
 const LOG_WITHIN: Duration = Duration::from_secs(10);
 /// A log that did not grow for so long is complete; Envoy flushes it every 20 ms.
 const LOG_STILL: Duration = Duration::from_millis(200);
+/// How far apart timelines begin: what all do at once, Envoy cannot do on time.
+const APART: Duration = Duration::from_millis(25);
 /// How long after the last event of the simulator a real run is still looked at.
 const AFTERMATH_NS: u64 = 300_000_000;
 
@@ -51,16 +53,19 @@ pub(super) async fn measure(cases: &[&Case], simulated: &[&Simulated]) -> Vec<Ve
     let envoy = EnvoyProcess::start(bootstrap(&told), &settings).await;
     let mut envoy = envoy.unwrap_or_else(|output| panic!("Envoy ended at its start:\n{output}"));
     let listeners = envoy.listeners().await;
-    let clock = Clock::start();
+    let begin = Clock::start();
+    let clocks: Vec<Clock> =
+        (0_u32..).zip(cases).map(|(nth, _)| begin.later(APART * nth)).collect();
     let runs: Vec<_> = cases
         .iter()
         .zip(simulated)
-        .map(|(case, simulated)| {
+        .zip(&clocks)
+        .map(|((case, simulated), clock)| {
             let at = listeners.get(&case.id).copied();
-            tokio::spawn(one((*case).clone(), at, clock, lasts_ns(simulated)))
+            tokio::spawn(one((*case).clone(), at, *clock, lasts_ns(simulated)))
         })
         .collect();
-    update(&envoy, cases, clock).await;
+    update(&envoy, cases, &clocks).await;
     let mut results = Vec::new();
     for run in runs {
         results.push(run.await.expect("no panic"));
@@ -70,15 +75,17 @@ pub(super) async fn measure(cases: &[&Case], simulated: &[&Simulated]) -> Vec<Ve
     let death = envoy.process().ended().map(|_| DIES.to_owned());
     drop(running);
     let mut all = Vec::new();
-    for (((case, (played, clients)), services), simulated) in
-        cases.iter().zip(&results).zip(&recorders).zip(simulated)
-    {
-        let written = envoy_log::of_case(&output, case, &clock);
+    let runs = cases.iter().zip(&results).zip(&recorders).zip(simulated).zip(&clocks);
+    for ((((case, (played, clients)), services), simulated), clock) in runs {
+        let written = envoy_log::of_case(&output, case, clock);
         let mut entries = envoy_log::entries(&written.lines);
-        entries.extend(services.entries().into_iter().map(|entry| early.moved(entry, clock)));
+        entries.extend(services.entries().into_iter().map(|entry| early.moved(entry, *clock)));
         // What happens when clients that still wait are cut off is not part of the timeline.
         let end_ms = ms(lasts_ns(simulated));
         entries.retain(|entry| entry.at_ms < end_ms);
+        // When a request was cut the simulator does not tell.
+        let is_cut = |e: &&mut Entry| matches!(e.lane, Lane::Call { .. }) && e.text == RESET;
+        entries.iter_mut().filter(is_cut).for_each(|entry| entry.at_ms = f64::MAX);
         entries.extend(clients.entries());
         for one in played {
             let details = one.port.and_then(|port| written.details.get(&port));
@@ -108,16 +115,16 @@ fn lasts_ns(simulated: &Simulated) -> u64 {
 }
 
 /// Gives the listeners their new configurations when the timelines say so.
-async fn update(envoy: &EnvoyProcess, cases: &[&Case], clock: Clock) {
+async fn update(envoy: &EnvoyProcess, cases: &[&Case], clocks: &[Clock]) {
     let mut updates: Vec<_> = cases
         .iter()
         .enumerate()
         .flat_map(|(at, case)| case.scenario.updates().into_iter().map(move |one| (at, one)))
         .collect();
-    updates.sort_by_key(|(_, update)| update.at_ns);
+    updates.sort_by_key(|(at, update)| clocks[*at].moment(update.at_ns));
     let mut updated: Vec<BTreeMap<usize, Vec<u8>>> = vec![BTreeMap::new(); cases.len()];
     for (at, update) in updates {
-        clock.until(update.at_ns).await;
+        clocks[at].until(update.at_ns).await;
         updated[at].insert(update.plugin, update.config);
         // Envoy leaves those alone that are as before.
         envoy.update(cases.iter().zip(&updated).map(|(case, new)| listener(case, new)).collect());

@@ -156,13 +156,10 @@ impl Behind {
         let early = self.service().call_early(0, &request);
         let rest = async {
             let body = reader.body().await;
-            self.note(
-                lane,
-                match &body {
-                    Ok((body, trailers)) => end(body, &map_of(trailers)),
-                    Err(_) => RESET.to_owned(),
-                },
-            );
+            match &body {
+                Ok((body, trailers)) => self.note(lane, end(body, &map_of(trailers))),
+                Err(_) => self.note(lane, RESET.to_owned()),
+            }
             body
         };
         if let Some(reply) = early {

@@ -67,11 +67,10 @@ fn calls(case: &Case, report: &Report, out: &Recorder) {
         let lane = Lane::Call { is_upstream: call.is_upstream, nth: *count };
         out.push(ms(call.at_ns), lane.clone(), shown(&call.request.headers));
         let trailers = &call.request.trailers;
-        let ended = call.ended_at_ns.map(|at_ns| (ms(at_ns), call.is_reset));
-        match ended {
-            Some((at_ms, true)) => out.push(at_ms, lane, RESET.to_owned()),
-            Some((at_ms, false)) => out.push(at_ms, lane, end(&call.request.body, trailers)),
-            None if call.is_reset => out.push(f64::MAX, lane, RESET.to_owned()),
+        match call.ended_at_ns {
+            // When it was cut is not told.
+            _ if call.is_reset => out.push(f64::MAX, lane, RESET.to_owned()),
+            Some(at_ns) => out.push(ms(at_ns), lane, end(&call.request.body, trailers)),
             None => {}
         }
     }

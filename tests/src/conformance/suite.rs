@@ -26,40 +26,66 @@ pub struct Judged {
 // === impl Judged ===
 
 impl Judged {
+    fn new(case: &Case, simulated: &Simulated, measured: Vec<Entry>) -> Self {
+        let moments = moments(&simulated.entries);
+        Self {
+            id: case.id.clone(),
+            name: case.name.clone(),
+            simulator: Transcript::new(&until_death(simulated.entries.clone()), &moments),
+            envoy: Transcript::new(&until_death(measured), &moments),
+        }
+    }
+
     /// Whether both runners say the same.
     pub fn agrees(&self) -> bool {
         self.simulator == self.envoy
     }
 }
 
+/// How to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How often a scenario that differs is run again: on a busy machine a moment may be missed,
+    /// and a difference that is one repeats itself.
+    pub repeats: usize,
+    /// Whether each scenario has an Envoy of its own, which finds those that kill one.
+    pub all_alone: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { repeats: 2, all_alone: false }
+    }
+}
+
 /// Runs scenarios in both hosts; in one Envoy, except where a scenario asks for its own.
-pub async fn run(cases: &[Case], all_alone: bool) -> Vec<Judged> {
+pub async fn run(cases: &[Case], options: &Options) -> Vec<Judged> {
     let wasm = fs::read(parts::filter("conformance")).expect("the built filter");
     let runner = runner();
     let simulated: Vec<Simulated> =
         cases.iter().map(|case| simulate(&runner, case, &wasm)).collect();
-    let cases: Vec<&Case> = cases.iter().collect();
-    let mut measured: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
-    let together: Vec<_> = cases.iter().copied().zip(&simulated).collect();
-    let (alone, together): (Vec<_>, Vec<_>) =
-        together.into_iter().partition(|(case, _)| all_alone || case.is_alone());
+    let mut left: Vec<(&Case, &Simulated)> = cases.iter().zip(&simulated).collect();
+    let mut judged: BTreeMap<&str, Judged> = BTreeMap::new();
+    for _ in 0..=options.repeats {
+        judged.extend(once(&left, options.all_alone).await);
+        left.retain(|(case, _)| judged.get(case.id.as_str()).is_some_and(|one| !one.agrees()));
+    }
+    cases.iter().filter_map(|case| judged.remove(case.id.as_str())).collect()
+}
+
+async fn once<'c>(all: &[(&'c Case, &Simulated)], all_alone: bool) -> Vec<(&'c str, Judged)> {
+    let is_alone = |one: &(&Case, &Simulated)| all_alone || one.0.is_alone();
+    let (alone, together): (Vec<_>, Vec<_>) = all.iter().copied().partition(is_alone);
     let groups = alone.into_iter().map(|one| vec![one]).chain([together]);
+    let mut judged = Vec::new();
     for group in groups.filter(|group| !group.is_empty()) {
         let (cases, simulated): (Vec<&Case>, Vec<&Simulated>) = group.into_iter().unzip();
-        let entries = measure(&cases, &simulated).await;
-        measured.extend(cases.iter().map(|case| case.id.as_str()).zip(entries));
-    }
-    let judged = cases.iter().zip(&simulated).map(|(case, simulated)| {
-        let measured = measured.remove(case.id.as_str()).unwrap_or_default();
-        let moments = moments(&simulated.entries);
-        Judged {
-            id: case.id.clone(),
-            name: case.name.clone(),
-            simulator: Transcript::new(&until_death(simulated.entries.clone()), &moments),
-            envoy: Transcript::new(&until_death(measured), &moments),
+        let measured = measure(&cases, &simulated).await;
+        for ((case, simulated), measured) in cases.into_iter().zip(simulated).zip(measured) {
+            judged.push((case.id.as_str(), Judged::new(case, simulated, measured)));
         }
-    });
-    judged.collect()
+    }
+    judged
 }
 
 /// Of a host that dies only what led to it is told: what was still on its way to clients, and what
