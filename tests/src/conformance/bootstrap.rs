@@ -65,6 +65,7 @@ pub(super) fn listener(case: &Case, updated: &BTreeMap<usize, Vec<u8>>) -> Value
             "name": "all", "domains": ["*"], "routes": [{
                 "name": "route",
                 "match": { "prefix": "/" },
+                "metadata": case.host("properties")["xds.route_metadata"],
                 "route": { "cluster": case.own("upstream") },
                 "typed_per_filter_config": disabled,
             }],

@@ -77,8 +77,12 @@ pub(super) fn shown(headers: &HeaderMap) -> String {
         .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value))
         .filter(|(name, _)| !LEFT_OUT.contains(&name.as_str()))
         .map(|(name, value)| {
-            let hidden = VALUE_LEFT_OUT.contains(&name.as_str());
-            let value = if hidden { "...".to_owned() } else { escaped(value) };
+            let value = match name.as_str() {
+                hidden if VALUE_LEFT_OUT.contains(&hidden) => "...".to_owned(),
+                // Of a retry it is what is left, to the millisecond.
+                "x-envoy-expected-rq-timeout-ms" => rounded(value),
+                _ => escaped(value),
+            };
             (name, value)
         })
         .collect();
@@ -86,6 +90,11 @@ pub(super) fn shown(headers: &HeaderMap) -> String {
     lines.sort_by(|a, b| a.0.cmp(&b.0));
     let lines: Vec<_> = lines.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     format!("{{{}}}", lines.join(", "))
+}
+
+fn rounded(value: &[u8]) -> String {
+    let ms: u64 = String::from_utf8_lossy(value).parse().unwrap_or(0);
+    format!("{} or less", ms.next_multiple_of(100))
 }
 
 /// Bytes as they stand in transcripts; long ones by length and digest.
