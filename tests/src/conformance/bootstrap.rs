@@ -27,6 +27,8 @@ pub(super) fn bootstrap(cases: &[(&Case, &BTreeMap<String, Place>)]) -> Value {
     json!({
         "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
         "node": { "id": "conformance", "cluster": "conformance" },
+        // Histograms are put together when stats are flushed.
+        "stats_flush_interval": "0.050s",
         "static_resources": { "listeners": listeners, "clusters": clusters },
     })
 }

@@ -67,9 +67,10 @@ impl Case {
         listed.iter().filter_map(Value::as_str).collect()
     }
 
-    /// Whether the scenario needs an Envoy of its own: it kills it, or disturbs all of it.
+    /// Whether the scenario needs an Envoy of its own: it kills it, keeps its worker busy, or has new
+    /// listeners, which makes Envoy try those again that it refused.
     pub(super) fn is_alone(&self) -> bool {
-        self.id.starts_with("alone")
+        self.id.starts_with("alone") || !self.scenario.updates().is_empty()
     }
 
     /// An option of the host.

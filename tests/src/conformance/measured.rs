@@ -13,7 +13,7 @@ use super::corpus::Case;
 use super::envoy_log::{self, LOG_FORMAT};
 use super::record::{Entry, Lane, Recorder};
 use super::services::{self, Place};
-use super::simulated::{DIES, REFUSED, RESET, Simulated};
+use super::simulated::{DIES, OF_VMS, REFUSED, RESET, Simulated, metric};
 use crate::envoy_process::{EnvoyProcess, Settings};
 use crate::{client, eventually};
 
@@ -168,32 +168,34 @@ async fn settled_output(envoy: &EnvoyProcess) -> String {
     .await
 }
 
-/// The plugins' metrics by name.
+/// The plugins' metrics and what Envoy counts of their VMs, by name; of a histogram how often it was
+/// recorded.
 async fn stats(admin: SocketAddr) -> BTreeMap<String, u64> {
-    const PREFIX: &str = "wasmcustom.";
-    let Some(all) = client::try_get(admin, "/stats?filter=^wasmcustom").await else {
+    const PATH: &str = "/stats?filter=^(wasmcustom|wasm)\\.&histogram_buckets=cumulative";
+    let Some(all) = client::try_get(admin, PATH).await else {
         return BTreeMap::new();
     };
-    let all = all.body;
     let one = |line: &str| {
-        let (name, value) = line.strip_prefix(PREFIX)?.split_once(": ")?;
-        // A histogram's value is a text of quantiles.
+        let (name, value) = line.split_once(": ")?;
+        let name = name.strip_prefix("wasmcustom.").unwrap_or(name);
+        // A bucket is `B0.5(in this interval,ever)`; the last one holds all.
+        let value = value.rsplit(',').next()?.trim_end_matches(')');
         Some((name.to_owned(), value.parse().ok()?))
     };
-    all.lines().filter_map(one).collect()
+    all.body.lines().filter_map(one).collect()
 }
 
-/// The metrics whose first part the scenario's own metrics have.
+/// The metrics of those owners that the scenario's own metrics have.
 fn metrics(stats: &BTreeMap<String, u64>, simulated: &Simulated) -> Vec<Entry> {
-    let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
-    let ours: Vec<String> = simulated.report.metrics.keys().map(|name| first(name)).collect();
-    let stats = stats.iter().filter(|(name, _)| ours.contains(&first(name)));
-    let entry = |(name, value): (&String, &u64)| Entry {
-        at_ms: f64::MAX,
-        lane: Lane::End,
-        text: format!("metric {name} = {value}"),
-    };
-    stats.map(entry).collect()
+    let ours: Vec<&str> = simulated.report.metrics.keys().map(|name| owner(name)).collect();
+    let stats = stats.iter().filter(|(name, _)| ours.contains(&owner(name)));
+    stats.filter_map(|(name, value)| metric(name, *value)).collect()
+}
+
+/// The first part of a metric's name, which only one scenario has; of Envoy's own the plugin's name.
+fn owner(name: &str) -> &str {
+    let rest = name.strip_prefix(OF_VMS).unwrap_or(name);
+    rest.split('.').next().unwrap_or_default()
 }
 
 /// A simulator whose compiled modules are kept.

@@ -34,16 +34,26 @@ pub(super) fn simulate(runner: &Runner, case: &Case, wasm: &[u8]) -> Simulated {
     for exchange in &report.exchanges {
         client(exchange, &out);
     }
-    for (name, value) in &report.metrics {
-        out.push(f64::MAX, Lane::End, format!("metric {name} = {value}"));
-    }
+    let metrics: Vec<Entry> =
+        report.metrics.iter().filter_map(|(name, value)| metric(name, *value)).collect();
     if report.failures().any(|failure| failure.what == "run") {
         out.push(f64::MAX, Lane::End, DIES.to_owned());
     }
     if report.start_error.is_some() {
         out.push(f64::MAX, Lane::End, REFUSED.to_owned());
     }
-    Simulated { entries: out.entries(), report }
+    let entries = out.entries().into_iter().chain(metrics).collect();
+    Simulated { entries, report }
+}
+
+/// What Envoy counts of a plugin's VMs begins with this.
+pub(super) const OF_VMS: &str = "wasm.";
+
+/// A metric at the end of a run; of Envoy's own only what happened.
+pub(super) fn metric(name: &str, value: u64) -> Option<Entry> {
+    let is_told = value > 0 || !name.starts_with(OF_VMS);
+    let text = format!("metric {name} = {value}");
+    is_told.then(|| Entry { at_ms: f64::MAX, lane: Lane::End, text })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a run is far shorter than 2^53 ns")]
