@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test quick check bench load plugin gateway envoy redis clean
+.PHONY: help demo run test quick conformance check bench load plugin gateway envoy redis clean
 
 # Ports of `make run`; `make demo` takes free ones.
 export PORT ?= 10000
@@ -41,6 +41,11 @@ quick: ## The tests that need neither Envoy nor Redis; seconds.
 	cargo test -p tidegate-policy -p tidegate-host-sim -p host-sim
 	cargo test -p tidegate-gateway --lib
 
+conformance: ## The simulator against the real Envoy, scenario by scenario.
+	@$(BRING) wasm envoy
+	@$(MAKE) --no-print-directory plugin gateway
+	@$(TARGET)/debug/conformance
+
 check: ## Formatting, clippy, house rules, licences and sources of dependencies.
 	@$(BRING) wasm deny
 	cargo fmt --all --check
@@ -64,7 +69,7 @@ plugin: ## Build the filter: target/wasm32-wasip1/wasm/tidegate.wasm.
 	@echo "  building   the filter (first time: a minute)"
 	@cargo build -p tidegate-plugin -p noop-filter -p conformance-filter --target wasm32-wasip1 --profile wasm
 
-gateway: ## Build the gateway and the demo.
+gateway: ## Build the gateway, the demo and the other programs.
 	@echo "  building   gateway and demo (first time: a minute or two)"
 	@$(NATIVE)
 

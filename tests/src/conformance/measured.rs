@@ -171,7 +171,8 @@ async fn settled_output(envoy: &EnvoyProcess) -> String {
 /// The plugins' metrics and what Envoy counts of their VMs, by name; of a histogram how often it was
 /// recorded.
 async fn stats(admin: SocketAddr) -> BTreeMap<String, u64> {
-    const PATH: &str = "/stats?filter=^(wasmcustom|wasm)\\.&histogram_buckets=cumulative";
+    const PATH: &str =
+        "/stats?filter=^(wasmcustom|wasm|listener_manager\\.lds)\\.&histogram_buckets=cumulative";
     let Some(all) = client::try_get(admin, PATH).await else {
         return BTreeMap::new();
     };
@@ -182,7 +183,13 @@ async fn stats(admin: SocketAddr) -> BTreeMap<String, u64> {
         let value = value.rsplit(',').next()?.trim_end_matches(')');
         Some((name.to_owned(), value.parse().ok()?))
     };
-    all.body.lines().filter_map(one).collect()
+    let mut all: BTreeMap<String, u64> = all.body.lines().filter_map(one).collect();
+    // Updates count from the start on, where the first listeners came.
+    for (name, at_start) in [("lds.update_success", 1), ("lds.update_rejected", 0)] {
+        let count = all.remove(&format!("listener_manager.{name}")).unwrap_or(0);
+        all.insert(name.to_owned(), count.saturating_sub(at_start));
+    }
+    all
 }
 
 /// The metrics of those owners that the scenario's own metrics have.
@@ -192,7 +199,7 @@ fn metrics(stats: &BTreeMap<String, u64>, simulated: &Simulated) -> Vec<Entry> {
     stats.filter_map(|(name, value)| metric(name, *value)).collect()
 }
 
-/// The first part of a metric's name, which only one scenario has; of Envoy's own the plugin's name.
+/// The first part of a metric's name, which only one scenario has; of a VM's the plugin's name.
 fn owner(name: &str) -> &str {
     let rest = name.strip_prefix(OF_VMS).unwrap_or(name);
     rest.split('.').next().unwrap_or_default()

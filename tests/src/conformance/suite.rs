@@ -1,46 +1,22 @@
-//! Owns a whole run: every scenario through both runners, and the verdict on each.
+//! Owns a whole run: every scenario through both runners, and again where they differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, LocalSet};
 
 use super::corpus::Case;
+use super::exceptions::exceptions;
+use super::judged::Judged;
 use super::measured::{measure, runner};
-use super::record::{Entry, Lane};
-use super::simulated::{DIES, Simulated, simulate};
-use super::transcript::{Transcript, moments};
+use super::simulated::{Simulated, simulate};
 use crate::parts;
 
-/// What came of one scenario.
-#[derive(Debug)]
-pub struct Judged {
-    /// The scenario's place in the files.
-    pub id: String,
-    /// The scenario's name.
-    pub name: String,
-    /// The simulator's transcript.
-    pub simulator: Transcript,
-    /// Envoy's transcript.
-    pub envoy: Transcript,
-}
-
-// === impl Judged ===
-
-impl Judged {
-    fn new(case: &Case, simulated: &Simulated, measured: Vec<Entry>) -> Self {
-        let moments = moments(&simulated.entries);
-        Self {
-            id: case.id.clone(),
-            name: case.name.clone(),
-            simulator: Transcript::new(&until_death(simulated.entries.clone()), &moments),
-            envoy: Transcript::new(&until_death(measured), &moments),
-        }
-    }
-
-    /// Whether both runners say the same.
-    pub fn agrees(&self) -> bool {
-        self.simulator == self.envoy
-    }
-}
+/// How many Envoys run at a time beside none; each compiles the plugin at its start, which takes a
+/// processor.
+const AT_A_TIME: usize = 2;
 
 /// How to run.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +28,12 @@ pub struct Options {
     pub all_alone: bool,
 }
 
+/// A scenario after its run in the simulator.
+struct Prepared {
+    case: Case,
+    simulated: Simulated,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self { repeats: 2, all_alone: false }
@@ -59,53 +41,70 @@ impl Default for Options {
 }
 
 /// Runs scenarios in both hosts; in one Envoy, except where a scenario asks for its own.
-pub async fn run(cases: &[Case], options: &Options) -> Vec<Judged> {
+pub async fn run(cases: Vec<Case>, options: &Options) -> Vec<Judged> {
     let wasm = fs::read(parts::filter("conformance")).expect("the built filter");
     let runner = runner();
-    let simulated: Vec<Simulated> =
-        cases.iter().map(|case| simulate(&runner, case, &wasm)).collect();
-    let mut left: Vec<(&Case, &Simulated)> = cases.iter().zip(&simulated).collect();
-    let mut judged: BTreeMap<&str, Judged> = BTreeMap::new();
+    let prepare = |case: Case| {
+        let simulated = simulate(&runner, &case, &wasm);
+        Arc::new(Prepared { case, simulated })
+    };
+    let all: Vec<Arc<Prepared>> = cases.into_iter().map(prepare).collect();
+    let mut left = all.clone();
+    let mut judged: BTreeMap<String, Judged> = BTreeMap::new();
     for _ in 0..=options.repeats {
-        judged.extend(once(&left, options.all_alone).await);
-        left.retain(|(case, _)| judged.get(case.id.as_str()).is_some_and(|one| !one.agrees()));
+        let fresh = once(&left, options.all_alone).await;
+        let differ: BTreeSet<String> =
+            fresh.iter().filter(|one| !one.agrees()).map(|one| one.id.clone()).collect();
+        judged.extend(fresh.into_iter().map(|one| (one.id.clone(), one)));
+        left.retain(|one| differ.contains(&one.case.id));
     }
-    cases.iter().filter_map(|case| judged.remove(case.id.as_str())).collect()
+    all.iter().filter_map(|one| judged.remove(&one.case.id)).collect()
 }
 
-async fn once<'c>(all: &[(&'c Case, &Simulated)], all_alone: bool) -> Vec<(&'c str, Judged)> {
-    let is_alone = |one: &(&Case, &Simulated)| all_alone || one.0.is_alone();
-    let (alone, together): (Vec<_>, Vec<_>) = all.iter().copied().partition(is_alone);
-    let groups = alone.into_iter().map(|one| vec![one]).chain([together]);
-    let mut judged = Vec::new();
-    for group in groups.filter(|group| !group.is_empty()) {
-        let (cases, simulated): (Vec<&Case>, Vec<&Simulated>) = group.into_iter().unzip();
-        let measured = measure(&cases, &simulated).await;
-        for ((case, simulated), measured) in cases.into_iter().zip(simulated).zip(measured) {
-            judged.push((case.id.as_str(), Judged::new(case, simulated, measured)));
-        }
+/// First all that share an Envoy, then the others.
+async fn once(all: &[Arc<Prepared>], all_alone: bool) -> Vec<Judged> {
+    let is_alone = |one: &Arc<Prepared>| all_alone || one.case.is_alone();
+    let (alone, together): (Vec<_>, Vec<_>) = all.iter().cloned().partition(is_alone);
+    let mut judged = group(together).await;
+    // What watches over an Envoy stays on one thread; clients and services are tasks of their own.
+    let watched = LocalSet::new();
+    let places = Arc::new(Semaphore::new(AT_A_TIME));
+    let mut running = JoinSet::new();
+    for one in alone {
+        let places = Arc::clone(&places);
+        let run = async move {
+            let _place = places.acquire().await.expect("an open semaphore");
+            group(vec![one]).await
+        };
+        running.spawn_local_on(run, &watched);
     }
+    let all_done = async {
+        while let Some(done) = running.join_next().await {
+            judged.extend(done.expect("no panic"));
+        }
+    };
+    watched.run_until(all_done).await;
     judged
 }
 
-/// Of a host that dies only what led to it is told: what was still on its way to clients, and what
-/// Envoy did between the deadly call and its end, is chance.
-fn until_death(mut entries: Vec<Entry>) -> Vec<Entry> {
-    if !entries.iter().any(|entry| entry.text == DIES) {
-        return entries;
+/// Scenarios that share an Envoy.
+async fn group(all: Vec<Arc<Prepared>>) -> Vec<Judged> {
+    if all.is_empty() {
+        return Vec::new();
     }
-    let is_deadly = |text: &str| {
-        ["  reply(", "  close(", "  continue("].iter().any(|call| text.starts_with(call))
+    let cases: Vec<&Case> = all.iter().map(|one| &one.case).collect();
+    let simulated: Vec<&Simulated> = all.iter().map(|one| &one.simulated).collect();
+    let measured = measure(&cases, &simulated).await;
+    let accepted = exceptions();
+    let judge = |(one, measured): (&Arc<Prepared>, Vec<_>)| {
+        let exception = accepted.get(&one.case.name).cloned();
+        Judged::new(&one.case, &one.simulated, measured, exception)
     };
-    let mut is_over = false;
-    entries.retain(|entry| match entry.lane {
-        Lane::Client { .. } | Lane::Root { .. } => false,
-        Lane::Stream { .. } => {
-            let keeps = !is_over;
-            is_over |= is_deadly(&entry.text);
-            keeps
-        }
-        Lane::Call { .. } | Lane::End => true,
-    });
-    entries
+    all.iter().zip(measured).map(judge).collect()
+}
+
+/// Accepted differences whose scenario does not exist.
+pub fn strayed_exceptions(cases: &[Case]) -> Vec<String> {
+    let known: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    exceptions().into_keys().filter(|name| !known.contains(name.as_str())).collect()
 }
