@@ -28,9 +28,15 @@ pub(super) struct Line {
 // === impl Line ===
 
 impl Line {
-    /// Reads `@instance tag kind context text`; nothing for what somebody else logged.
+    /// Reads `@instance tag kind context text`; what else a plugin writes is told of no context.
     pub(super) fn of_message(message: &str, at_ms: f64, vm: &str) -> Option<Self> {
-        let mut words = message.strip_prefix('@')?.splitn(5, ' ');
+        let (vm_name, tag) = (vm.to_owned(), "-".to_owned());
+        let Some(line) = message.strip_prefix('@') else {
+            let (instance, text) = (String::new(), format!("writes {message:?}"));
+            let line = Self { at_ms, vm: vm_name, instance, tag, is_root: true, context: 0, text };
+            return Some(line);
+        };
+        let mut words = line.splitn(5, ' ');
         Some(Self {
             at_ms,
             vm: vm.to_owned(),
@@ -77,50 +83,76 @@ fn masked_after(text: &str, mark: &str, is_masked: impl Fn(char) -> bool) -> Str
     out
 }
 
-/// What Envoy wrote about one scenario.
+/// Envoy's whole output, by the scenarios it is about.
 #[derive(Debug, Default)]
-pub(super) struct Written {
-    pub(super) lines: Vec<Line>,
-    /// Response code details by the client's port.
-    pub(super) details: BTreeMap<u16, String>,
+pub(super) struct Written<'o> {
+    lines: BTreeMap<&'o str, Vec<Raw<'o>>>,
+    /// Response code details by scenario and the client's port.
+    details: BTreeMap<(&'o str, u16), &'o str>,
 }
 
-/// Reads Envoy's whole output and keeps what is about one scenario, its own marks taken off names.
-pub(super) fn of_case(output: &str, case: &Case, clock: &Clock) -> Written {
-    let mut written = Written::default();
-    let mut labels = Labels::default();
-    for line in output.lines() {
-        if let Some(rest) = line.strip_prefix(ACCESS) {
-            written.details.extend(details(rest, case));
-        } else if let Some((vm_id, thread, mut line)) = plugin_line(line, case, clock) {
-            line.vm = labels.of(vm_id, thread, &line.instance);
-            written.lines.push(line);
+/// A line of the plugin's in Envoy's log: `E F t wasm log NAME ROOT VM_ID: message`.
+#[derive(Debug)]
+struct Raw<'o> {
+    unix_ms: f64,
+    thread: &'o str,
+    vm_id: &'o str,
+    message: &'o str,
+}
+
+// === impl Written ===
+
+impl<'o> Written<'o> {
+    /// Reads Envoy's output.
+    pub(super) fn read(output: &'o str) -> Self {
+        let mut written = Self::default();
+        for line in output.lines() {
+            if let Some(rest) = line.strip_prefix(ACCESS) {
+                written.details.extend(details(rest));
+            } else if let Some(raw) = raw(line) {
+                // A VM's id is its scenario's, or begins with it.
+                let id = raw.vm_id.split('-').next().unwrap_or_default();
+                written.lines.entry(id).or_default().push(raw);
+            }
         }
+        written
     }
-    written
+
+    /// The response code details of one request.
+    pub(super) fn details(&self, case: &Case, port: u16) -> Option<&'o str> {
+        self.details.get(&(case.id.as_str(), port)).copied()
+    }
+
+    /// What the plugins of one scenario logged, its own marks taken off names.
+    pub(super) fn entries(&self, case: &Case, clock: &Clock) -> Vec<Entry> {
+        let mut labels = Labels::default();
+        let mut entries = Vec::new();
+        for raw in self.lines.get(case.id.as_str()).into_iter().flatten() {
+            let message = raw.message.replace(&case.own(""), "");
+            let at_ms = clock.at_ms(raw.unix_ms);
+            if let Some(mut line) = Line::of_message(&message, at_ms, "") {
+                line.vm = labels.of(raw.vm_id, raw.thread, &line.instance);
+                entries.push(Entry { at_ms, lane: line.lane(), text: line.text });
+            }
+        }
+        entries
+    }
 }
 
-fn details(rest: &str, case: &Case) -> Option<(u16, String)> {
+fn details(rest: &str) -> Option<((&str, u16), &str)> {
     let mut words = rest.trim_start().splitn(3, ' ');
-    let is_ours = words.next()? == case.id;
-    let port = words.next()?.parse().ok()?;
-    is_ours.then_some((port, words.next()?.to_owned()))
+    let (id, port) = (words.next()?, words.next()?.parse().ok()?);
+    Some(((id, port), words.next().filter(|details| !details.is_empty())?))
 }
 
-/// The VM's id, the thread and the line: `E F t wasm log NAME ROOT VM_ID: message`.
-fn plugin_line<'o>(line: &'o str, case: &Case, clock: &Clock) -> Option<(&'o str, &'o str, Line)> {
+fn raw(line: &str) -> Option<Raw<'_>> {
     let mut words = line.splitn(4, ' ');
     let seconds: f64 = words.next()?.parse().ok()?;
     let nanoseconds: f64 = words.next()?.parse().ok()?;
     let thread = words.next()?;
     let (names, message) = words.next()?.strip_prefix("wasm log")?.split_once(": ")?;
-    let vm_id = names.rsplit(' ').next()?;
-    if vm_id != case.id && !vm_id.starts_with(&case.own("")) {
-        return None;
-    }
-    let at_ms = clock.at_ms(seconds * 1000.0 + nanoseconds / 1_000_000.0);
-    let message = message.replace(&case.own(""), "");
-    Some((vm_id, thread, Line::of_message(&message, at_ms, "")?))
+    let unix_ms = seconds * 1000.0 + nanoseconds / 1_000_000.0;
+    Some(Raw { unix_ms, thread, vm_id: names.rsplit(' ').next()?, message })
 }
 
 /// Which VM is which: a configuration is tried in a canary, then the main thread's VM and the
@@ -145,11 +177,4 @@ impl<'o> Labels<'o> {
         });
         (*label).to_owned()
     }
-}
-
-/// The lines as entries.
-pub(super) fn entries(lines: &[Line]) -> Vec<Entry> {
-    let entry =
-        |line: &Line| Entry { at_ms: line.at_ms, lane: line.lane(), text: line.text.clone() };
-    lines.iter().map(entry).collect()
 }

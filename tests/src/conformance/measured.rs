@@ -10,7 +10,7 @@ use super::bootstrap::{bootstrap, listener};
 use super::clients::{Played, play};
 use super::clock::Clock;
 use super::corpus::Case;
-use super::envoy_log::{self, LOG_FORMAT};
+use super::envoy_log::{LOG_FORMAT, Written};
 use super::record::{Entry, Lane, Recorder};
 use super::services::{self, Place};
 use super::simulated::{DIES, OF_VMS, REFUSED, RESET, Simulated, metric};
@@ -74,11 +74,11 @@ pub(super) async fn measure(cases: &[&Case], simulated: &[&Simulated]) -> Vec<Ve
     let output = settled_output(&envoy).await;
     let death = envoy.process().ended().map(|_| DIES.to_owned());
     drop(running);
+    let written = Written::read(&output);
     let mut all = Vec::new();
     let runs = cases.iter().zip(&results).zip(&recorders).zip(simulated).zip(&clocks);
     for ((((case, (played, clients)), services), simulated), clock) in runs {
-        let written = envoy_log::of_case(&output, case, clock);
-        let mut entries = envoy_log::entries(&written.lines);
+        let mut entries = written.entries(case, clock);
         entries.extend(services.entries().into_iter().map(|entry| early.moved(entry, *clock)));
         // What happens when clients that still wait are cut off is not part of the timeline.
         let end_ms = ms(lasts_ns(simulated));
@@ -88,8 +88,7 @@ pub(super) async fn measure(cases: &[&Case], simulated: &[&Simulated]) -> Vec<Ve
         entries.iter_mut().filter(is_cut).for_each(|entry| entry.at_ms = f64::MAX);
         entries.extend(clients.entries());
         for one in played {
-            let details = one.port.and_then(|port| written.details.get(&port));
-            let details = details.filter(|details| !details.is_empty());
+            let details = one.port.and_then(|port| written.details(case, port));
             if let (Some(at_ms), Some(details)) = (one.ended_ms, details) {
                 let text = format!("details {details}");
                 entries.push(Entry { at_ms, lane: one.lane.clone(), text });

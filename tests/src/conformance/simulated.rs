@@ -1,6 +1,8 @@
 //! Owns the simulator's run of a scenario, told as entries of a transcript.
 
-use tidegate_host_sim::{Exchange, Fault, HeaderMap, Report, Runner, ServiceCall, Services};
+use tidegate_host_sim::{
+    Exchange, Fault, HeaderMap, LogLevel, LogLine, Report, Runner, ServiceCall, Services,
+};
 
 use super::corpus::Case;
 use super::envoy_log::Line;
@@ -25,7 +27,9 @@ pub(super) fn simulate(runner: &Runner, case: &Case, wasm: &[u8]) -> Simulated {
     let report = runner.run_bytes(&case.scenario, wasm, services);
     let report = report.unwrap_or_else(|error| panic!("{}: {error}", case.name));
     let out = Recorder::default();
-    for line in &report.logs {
+    // What the host itself says of a trap is no line of the plugin's.
+    let is_plugins = |line: &&LogLine| line.level != LogLevel::Critical;
+    for line in report.logs.iter().filter(is_plugins) {
         if let Some(line) = Line::of_message(&line.message, ms(line.at_ns), &line.vm) {
             out.push(line.at_ms, line.lane(), line.text);
         }

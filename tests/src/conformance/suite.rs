@@ -16,7 +16,7 @@ use crate::parts;
 
 /// How many Envoys run at a time beside none; each compiles the plugin at its start, which takes a
 /// processor.
-const AT_A_TIME: usize = 2;
+const AT_A_TIME: usize = 3;
 
 /// How to run.
 #[derive(Debug, Clone, Copy)]
