@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test quick check bench load plugin gateway envoy redis clean
+.PHONY: help demo run test quick conformance check bench load plugin gateway envoy redis clean
 
 # Ports of `make run`; `make demo` takes free ones.
 export PORT ?= 10000
@@ -15,7 +15,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BRING := python3 tests/bring.py
 # Everything that runs natively. One selection for `check` and `test`: with another one cargo would
 # choose other features and compile wasmtime a second time.
-ALL := --workspace --exclude tidegate-plugin --exclude noop-filter
+ALL := --workspace --exclude tidegate-plugin --exclude noop-filter --exclude conformance-filter
 NATIVE := cargo build -p tidegate-gateway -p tidegate-tests --bins
 
 help: ## List the commands.
@@ -41,11 +41,16 @@ quick: ## The tests that need neither Envoy nor Redis; seconds.
 	cargo test -p tidegate-policy -p tidegate-host-sim -p host-sim
 	cargo test -p tidegate-gateway --lib
 
+conformance: ## The simulator against the real Envoy, scenario by scenario.
+	@$(BRING) wasm envoy
+	@$(MAKE) --no-print-directory plugin gateway
+	@$(TARGET)/debug/conformance
+
 check: ## Formatting, clippy, house rules, licences and sources of dependencies.
 	@$(BRING) wasm deny
 	cargo fmt --all --check
 	cargo clippy --quiet $(ALL) --all-targets -- -D warnings
-	cargo clippy --quiet -p tidegate-plugin -p noop-filter --target wasm32-wasip1 -- -D warnings
+	cargo clippy --quiet -p tidegate-plugin -p noop-filter -p conformance-filter --target wasm32-wasip1 -- -D warnings
 	cargo test --quiet $(ALL) --test tidy
 	PATH="$(CURDIR)/.tools/bin:$$PATH" cargo deny --all-features check bans licenses sources
 
@@ -64,9 +69,9 @@ load: ## 80 to 150 concurrent callers against the gateway, Redis running and sto
 
 plugin: ## Build the filter: target/wasm32-wasip1/wasm/tidegate.wasm.
 	@echo "  building   the filter (first time: a minute)"
-	@cargo build -p tidegate-plugin -p noop-filter --target wasm32-wasip1 --profile wasm
+	@cargo build -p tidegate-plugin -p noop-filter -p conformance-filter --target wasm32-wasip1 --profile wasm
 
-gateway: ## Build the gateway and the demo.
+gateway: ## Build the gateway, the demo and the other programs.
 	@echo "  building   gateway and demo (first time: a minute or two)"
 	@$(NATIVE)
 

@@ -55,4 +55,6 @@ pub use scenario::check::CheckResult;
 pub use scenario::load::ScenarioError;
 pub use scenario::plan::Scenario;
 pub use scenario::schema::scenario_schema;
+pub use scenario::view::{ClientView, UpdateView};
 pub use world::exchange::Exchange;
+pub use world::timeline::ClientAct;

@@ -18,3 +18,4 @@ pub(crate) mod template;
 pub(crate) mod timeline;
 pub(crate) mod units;
 pub(crate) mod values;
+pub(crate) mod view;

@@ -4,9 +4,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+
+use crate::http1::{Framing, Reader};
 
 /// Longer than any answer may take that a test waits for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -84,66 +86,13 @@ async fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<Answer> {
 }
 
 async fn read(stream: &mut TcpStream) -> io::Result<Answer> {
-    let mut bytes = Vec::new();
-    let head_end = loop {
-        if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
-            break at;
-        }
-        more(stream, &mut bytes).await?;
-    };
-    let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
-    let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok());
-    let headers: Vec<(String, String)> = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(k, v)| (k.to_ascii_lowercase(), v.trim().to_owned()))
-        .collect();
-    let status = status.ok_or_else(|| io::Error::other(format!("no status line in {head:?}")))?;
-    let mut answer = Answer { status, headers, body: String::new() };
-    let mut body = bytes.split_off(head_end + 4);
-    match answer.header("content-length").and_then(|v| v.parse::<usize>().ok()) {
-        Some(length) => {
-            while body.len() < length {
-                more(stream, &mut body).await?;
-            }
-        }
-        None if answer.header("transfer-encoding") == Some("chunked") => {
-            body = chunked(stream, body).await?;
-        }
-        None => {
-            stream.read_to_end(&mut body).await?;
-        }
-    }
-    answer.body = String::from_utf8_lossy(&body).into_owned();
-    Ok(answer)
-}
-
-async fn more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
-    match stream.read_buf(bytes).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
-    }
-}
-
-/// Reads a chunked body (RFC 9112 §7.1) whose beginning is `bytes`.
-async fn chunked(stream: &mut TcpStream, mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    let mut at = 0;
-    loop {
-        let line_end = bytes[at..].windows(2).position(|w| w == b"\r\n").map(|end| at + end);
-        if let Some(end) = line_end {
-            let line = String::from_utf8_lossy(&bytes[at..end]);
-            let size = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
-            let chunk = end + 2;
-            if bytes.len() >= chunk + size + 2 {
-                body.extend_from_slice(&bytes[chunk..chunk + size]);
-                at = chunk + size + 2;
-                if size == 0 {
-                    return Ok(body);
-                }
-                continue;
-            }
-        }
-        more(stream, &mut bytes).await?;
-    }
+    let mut reader = Reader::new(stream);
+    let head = reader.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.word(1).parse();
+    let status = status.map_err(|error| io::Error::other(format!("{error}: {:?}", head.start)))?;
+    reader.begin_body(head.framing(Framing::UntilClose));
+    let (body, _) = reader.body().await?;
+    let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+    let headers = head.headers.into_iter().map(|(name, value)| (name, text(value))).collect();
+    Ok(Answer { status, headers, body: text(body) })
 }

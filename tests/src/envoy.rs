@@ -3,20 +3,15 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::certificates::Files;
-use crate::client;
+use crate::envoy_process::{EnvoyProcess, Settings, address};
 use crate::process::Process;
-use crate::{eventually, parts};
+use crate::{client, parts};
 
-/// The most that Envoy may take to compile the filter and listen.
-const START_WITHIN: Duration = Duration::from_secs(30);
 const FILTERS: &str =
     "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
 const HCM: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
@@ -134,6 +129,20 @@ impl Options {
         self
     }
 
+    fn settings(&self) -> Settings {
+        let token = self.token.iter().map(|value| ("TIDEGATE_TOKEN", value));
+        let environment = self.environment.iter().map(|value| ("TIDEGATE_ENVIRONMENT", value));
+        Settings {
+            concurrency: self.concurrency,
+            dynamic: self.dynamic,
+            environment: token
+                .chain(environment)
+                .map(|(name, value)| (name.to_owned(), value.clone()))
+                .collect(),
+            arguments: Vec::new(),
+        }
+    }
+
     fn bootstrap(&self) -> Value {
         let path = parts::root().join("envoy/bootstrap.yaml");
         let text = fs::read_to_string(&path).expect("envoy/bootstrap.yaml");
@@ -210,10 +219,6 @@ impl Options {
     }
 }
 
-fn address(of: SocketAddr) -> Value {
-    json!({ "socket_address": { "address": of.ip().to_string(), "port_value": of.port() } })
-}
-
 /// Sets a value; its parent must be there, so that a renamed field fails the test.
 fn set(all: &mut Value, pointer: &str, value: Value) {
     let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
@@ -231,8 +236,7 @@ pub struct Envoy {
     pub addr: SocketAddr,
     /// Its admin interface.
     pub admin: SocketAddr,
-    dir: TempDir,
-    process: Process,
+    process: EnvoyProcess,
 }
 
 // === impl Envoy ===
@@ -248,17 +252,10 @@ impl Envoy {
 
     /// Starts one; gives its output if it refuses to start.
     pub async fn try_start(options: &Options) -> Result<Self, String> {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let mut bootstrap = options.bootstrap();
-        if options.dynamic {
-            make_dynamic(&mut bootstrap, dir.path());
-        }
-        let file = dir.path().join("bootstrap.json");
-        fs::write(&file, bootstrap.to_string()).expect("a writable folder");
-        let mut process = launch(options, &file, dir.path());
-        let admin = admin_address(&mut process, dir.path()).await?;
-        let addr = listener_address(&mut process, admin).await?;
-        Ok(Self { addr, admin, dir, process })
+        let process = EnvoyProcess::start(options.bootstrap(), &options.settings()).await?;
+        let listeners = process.listeners().await;
+        let addr = *listeners.values().next().expect("the bootstrap has a listener");
+        Ok(Self { addr, admin: process.admin, process })
     }
 
     /// Replaces the listeners of a `dynamic` Envoy.
@@ -267,7 +264,7 @@ impl Envoy {
         let listener = &mut bootstrap["static_resources"]["listeners"][0];
         // The port that was found stays: an update is not a new listener.
         listener["address"] = address(self.addr);
-        write_listeners(listener.take(), self.dir.path());
+        self.process.update(vec![listener.take()]);
     }
 
     /// All that Envoy and the filter logged, access log included.
@@ -277,7 +274,7 @@ impl Envoy {
 
     /// The process, for signals and CPU time.
     pub fn process(&mut self) -> &mut Process {
-        &mut self.process
+        self.process.process()
     }
 
     /// The filter's counters and gauges, in Prometheus' format.
@@ -295,72 +292,4 @@ impl Envoy {
         let line = all.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0, |value| value.parse().expect("a number"))
     }
-}
-
-fn launch(options: &Options, bootstrap: &Path, dir: &Path) -> Process {
-    let mut command = Command::new(parts::envoy());
-    // Relative paths of the bootstrap start at the checkout.
-    command.current_dir(parts::root());
-    command.arg("--config-path").arg(bootstrap);
-    command.arg("--admin-address-path").arg(dir.join("admin"));
-    command.args(["--disable-hot-restart", "--log-level", "warning"]);
-    command.args(["--component-log-level", "wasm:info"]);
-    command.args(["--concurrency", &options.concurrency.to_string()]);
-    command.env_remove("TIDEGATE_TOKEN").env_remove("TIDEGATE_ENVIRONMENT");
-    if let Some(token) = &options.token {
-        command.env("TIDEGATE_TOKEN", token);
-    }
-    if let Some(environment) = &options.environment {
-        command.env("TIDEGATE_ENVIRONMENT", environment);
-    }
-    Process::start(command, &dir.join("envoy.log")).expect("Envoy can be run")
-}
-
-async fn admin_address(process: &mut Process, dir: &Path) -> Result<SocketAddr, String> {
-    eventually(START_WITHIN, "Envoy's admin listens", async || {
-        if let Some(status) = process.ended() {
-            return Ok(Err(format!("{status}\n{}", process.output())));
-        }
-        let text = fs::read_to_string(dir.join("admin")).map_err(|error| error.to_string())?;
-        text.trim().parse().map(Ok).map_err(|error| format!("{text:?}: {error}"))
-    })
-    .await
-}
-
-async fn listener_address(process: &mut Process, admin: SocketAddr) -> Result<SocketAddr, String> {
-    eventually(START_WITHIN, "Envoy's listener is up", async || {
-        if let Some(status) = process.ended() {
-            return Ok(Err(format!("{status}\n{}", process.output())));
-        }
-        let ready = client::try_get(admin, "/ready").await.filter(|answer| answer.status == 200);
-        let listeners = client::try_get(admin, "/listeners?format=json").await;
-        let Some((_, listeners)) = ready.zip(listeners) else {
-            return Err(format!("not ready: {}", process.output()));
-        };
-        let listeners = listeners.json();
-        let found = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
-        let text = found["address"].as_str().zip(found["port_value"].as_u64());
-        let (ip, port) = text.ok_or_else(|| listeners.to_string())?;
-        let ip = ip.parse().map_err(|error| format!("{ip}: {error}"))?;
-        Ok(Ok(SocketAddr::new(ip, u16::try_from(port).expect("a port"))))
-    })
-    .await
-}
-
-fn make_dynamic(bootstrap: &mut Value, dir: &Path) {
-    let listeners = bootstrap["static_resources"]["listeners"].take();
-    write_listeners(listeners[0].clone(), dir);
-    bootstrap["static_resources"]["listeners"] = json!([]);
-    bootstrap["dynamic_resources"] = json!({ "lds_config": {
-        "path_config_source": { "path": dir.join("listeners.json"), "watched_directory": { "path": dir } },
-        "resource_api_version": "V3"
-    } });
-}
-
-/// Envoy watches for a rename, so that it never reads half a file.
-fn write_listeners(mut listener: Value, dir: &Path) {
-    listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
-    let fresh = dir.join("listeners.fresh");
-    fs::write(&fresh, json!({ "resources": [listener] }).to_string()).expect("a writable folder");
-    fs::rename(&fresh, dir.join("listeners.json")).expect("a writable folder");
 }

@@ -5,11 +5,14 @@
 pub mod bench;
 pub mod certificates;
 pub mod client;
+pub mod conformance;
 pub mod demo;
 pub mod envoy;
+pub mod envoy_process;
 pub mod eventually;
 pub mod faults;
 pub mod gateway;
+pub mod http1;
 pub mod parts;
 pub mod process;
 pub mod redis;

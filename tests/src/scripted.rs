@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::http1::{Framing, Reader};
+
 /// What to do with a callout.
 #[derive(Debug, Clone)]
 pub enum Script {
@@ -213,9 +215,12 @@ async fn answer_h2(
     send.send_data(Bytes::from(body), true)
 }
 
-async fn serve_h1(mut stream: TcpStream, script: Script, seen: Arc<AtomicUsize>) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    while let Some(message) = read_h1(&mut stream, &mut bytes).await? {
+async fn serve_h1(stream: TcpStream, script: Script, seen: Arc<AtomicUsize>) -> io::Result<()> {
+    let (from, mut stream) = stream.into_split();
+    let mut reader = Reader::new(from);
+    while let Some(head) = reader.head().await? {
+        reader.begin_body(head.framing(Framing::Length(0)));
+        let (message, _) = reader.body().await?;
         seen.fetch_add(1, Ordering::SeqCst);
         match &script {
             Script::Hang => std::future::pending().await,
@@ -238,24 +243,4 @@ async fn serve_h1(mut stream: TcpStream, script: Script, seen: Arc<AtomicUsize>)
         stream.write_all(&body).await?;
     }
     Ok(())
-}
-
-/// The body of the next request on the connection, or `None` at its end.
-async fn read_h1(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
-    loop {
-        if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-            let length =
-                head.lines().find_map(|l| l.strip_prefix("content-length:")?.trim().parse().ok());
-            let whole = end + 4 + length.unwrap_or(0);
-            if bytes.len() >= whole {
-                let rest = bytes.split_off(whole);
-                let message = std::mem::replace(bytes, rest).split_off(end + 4);
-                return Ok(Some(message));
-            }
-        }
-        if stream.read_buf(bytes).await? == 0 {
-            return Ok(None);
-        }
-    }
 }

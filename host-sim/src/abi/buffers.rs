@@ -18,6 +18,22 @@ fn buffer_type(buffer: u32) -> HostResult<BufferType> {
     Ok(BufferType::from_code(buffer).ok_or(Status::BadArgument)?)
 }
 
+/// A buffer of a stream or of a call that is not there reads as an empty one; a callout's answer and a configuration
+/// are missing.
+fn look<R>(
+    guest: &Guest<'_, '_>,
+    buffer: BufferType,
+    work: impl FnOnce(&[u8]) -> R,
+) -> HostResult<R> {
+    match guest.state().buffer(buffer) {
+        Some(bytes) => Ok(work(&bytes)),
+        None if matches!(buffer, BufferType::CalloutBody | BufferType::PluginConfig) => {
+            Err(Status::NotFound.into())
+        }
+        None => Ok(work(&[])),
+    }
+}
+
 /// Past the end there is nothing, which is no error.
 fn get(
     guest: &mut Guest<'_, '_>,
@@ -29,20 +45,18 @@ fn get(
 ) -> HostResult {
     let buffer = buffer_type(buffer)?;
     guest.note(|| format!("{buffer:?} from {start}, at most {max}"));
-    let part = {
-        let bytes = guest.state().buffer(buffer).ok_or(Status::NotFound)?;
-        let end = usize::try_from(start.checked_add(max).ok_or(Status::BadArgument)?)
-            .unwrap_or(usize::MAX);
-        let start = usize::try_from(start).unwrap_or(usize::MAX);
+    let end = usize::try_from(start.saturating_add(max)).unwrap_or(usize::MAX);
+    let start = usize::try_from(start).unwrap_or(usize::MAX);
+    let part = look(guest, buffer, |bytes| {
         bytes.get(start..end.min(bytes.len())).unwrap_or_default().to_vec()
-    };
+    })?;
     guest.give(&part, out, out_len)
 }
 
 fn status(guest: &mut Guest<'_, '_>, buffer: u32, out_size: u32, out_flags: u32) -> HostResult {
     let buffer = buffer_type(buffer)?;
     guest.note(|| format!("{buffer:?}"));
-    let len = guest.state().buffer(buffer).ok_or(Status::NotFound)?.len();
+    let len = look(guest, buffer, <[u8]>::len)?;
     guest.write_u32(out_size, u32::try_from(len).unwrap_or(u32::MAX))?;
     guest.write_u32(out_flags, 0)
 }
@@ -58,9 +72,7 @@ fn set(
     let buffer = buffer_type(buffer)?;
     guest.note(|| format!("{buffer:?} from {start}, {size} bytes by {len}"));
     let bytes = guest.read(ptr, len)?;
-    if guest.state().buffer(buffer).is_none() {
-        return Err(Status::NotFound.into());
-    }
+    look(guest, buffer, |_| ())?;
     guest
         .state_mut()
         .with_body(buffer, |body| splice(body, start, size, bytes))

@@ -13,8 +13,8 @@ use crate::host::network::Network;
 #[derive(Debug, Clone)]
 pub(crate) struct NetworkPlan {
     clusters: Option<Vec<String>>,
-    gateway: Option<Script>,
-    upstream: Option<Script>,
+    pub(super) gateway: Option<Script>,
+    pub(super) upstream: Option<Script>,
 }
 
 impl NetworkPlan {

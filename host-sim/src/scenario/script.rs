@@ -51,6 +51,17 @@ impl Script {
             .collect();
         Ok(Self { rules: rules? })
     }
+
+    /// The fault that meets every request to this cluster, if it is one and the same.
+    pub(super) fn fate(&self, cluster: Option<&str>) -> Option<Fault> {
+        let is_for = |rule: &&Rule| rule.cluster.is_none() || rule.cluster.as_deref() == cluster;
+        let mut faults = self.rules.iter().filter(is_for).map(|rule| match rule.effect {
+            Effect::Fault(fault) => Some(fault),
+            Effect::Answer(_) => None,
+        });
+        let first = faults.next()?;
+        faults.all(|fault| fault == first).then_some(first)?
+    }
 }
 
 impl Rule {

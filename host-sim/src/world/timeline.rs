@@ -33,10 +33,24 @@ pub(crate) enum Action {
 
 /// What a client can do.
 #[derive(Debug, Clone)]
-pub(crate) enum ClientAct {
-    Headers { headers: HeaderMap, end: bool },
-    Data { bytes: Vec<u8>, end: bool },
+pub enum ClientAct {
+    /// Sends the request's headers.
+    Headers {
+        /// The headers with pseudo-headers.
+        headers: HeaderMap,
+        /// Whether nothing follows.
+        end: bool,
+    },
+    /// Sends a piece of the body.
+    Data {
+        /// The piece; empty where only the end is told.
+        bytes: Vec<u8>,
+        /// Whether nothing follows.
+        end: bool,
+    },
+    /// Ends the request with trailers.
     Trailers(HeaderMap),
+    /// Closes the connection.
     Disconnect,
 }
 

@@ -1,0 +1,115 @@
+//! Owns the comparison: entries become one text, moment by moment and lane by lane. It must not
+//! know where they came from.
+
+use std::collections::BTreeMap;
+
+use super::record::{Entry, Lane};
+
+/// Closer moments are one: a real machine cannot keep them apart.
+const MOMENT_MS: f64 = 30.0;
+/// How much earlier than its moment something may seem to be: two clocks are read.
+const EARLY_MS: f64 = 5.0;
+
+/// What happened, in an order that two runs can share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transcript {
+    /// The lines.
+    pub lines: Vec<String>,
+}
+
+/// The moments at which anything happened in the simulator; a real run is cut at the same.
+pub(super) fn moments(entries: &[Entry]) -> Vec<f64> {
+    let mut all: Vec<f64> = entries.iter().map(|entry| entry.at_ms).collect();
+    all.retain(|at_ms| *at_ms < f64::MAX);
+    all.push(0.0);
+    all.sort_by(f64::total_cmp);
+    let mut moments: Vec<f64> = Vec::new();
+    for at_ms in all {
+        if moments.last().is_none_or(|last| at_ms - last >= MOMENT_MS) {
+            moments.push(at_ms);
+        }
+    }
+    moments
+}
+
+// === impl Transcript ===
+
+impl Transcript {
+    /// Orders entries: first what roots did, which no timeline binds, then moment by moment, within
+    /// a moment lane by lane, within a lane as it happened.
+    pub(super) fn new(entries: &[Entry], moments: &[f64]) -> Self {
+        let mut sections: BTreeMap<(usize, Lane), Vec<&Entry>> = BTreeMap::new();
+        for entry in entries {
+            let section = match entry.lane {
+                Lane::Root { .. } => 0,
+                _ if entry.at_ms == f64::MAX => moments.len() + 1,
+                _ => moments.iter().rposition(|m| *m <= entry.at_ms + EARLY_MS).unwrap_or(0) + 1,
+            };
+            sections.entry((section, entry.lane.clone())).or_default().push(entry);
+        }
+        let mut lines = Vec::new();
+        let mut current = None;
+        for ((section, lane), mut entries) in sections {
+            if current != Some(section) {
+                current = Some(section);
+                lines.push(match section {
+                    0 => "roots".to_owned(),
+                    nth if nth > moments.len() => "at the end".to_owned(),
+                    nth => format!("{} ms", moments[nth - 1]),
+                });
+            }
+            // Stable: what was written first at one moment stays first.
+            entries.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
+            let name = lane.name();
+            lines.extend(entries.iter().map(|entry| format!("  {name:<12} {}", entry.text)));
+        }
+        Self { lines }
+    }
+
+    /// Both texts in one, `-` before what only this has and `+` before what only the other has.
+    pub fn diff(&self, other: &Self) -> String {
+        let (a, b) = (&self.lines, &other.lines);
+        // The longest common subsequence, from behind.
+        let mut longest = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
+        for i in (0..a.len()).rev() {
+            for j in (0..b.len()).rev() {
+                longest[i][j] = if a[i] == b[j] {
+                    longest[i + 1][j + 1] + 1
+                } else {
+                    longest[i + 1][j].max(longest[i][j + 1])
+                };
+            }
+        }
+        let (mut i, mut j, mut marked) = (0, 0, Vec::new());
+        while i < a.len() || j < b.len() {
+            if i < a.len() && j < b.len() && a[i] == b[j] {
+                marked.push((' ', a[i].as_str()));
+                (i, j) = (i + 1, j + 1);
+            } else if i < a.len() && (j == b.len() || longest[i + 1][j] >= longest[i][j + 1]) {
+                marked.push(('-', a[i].as_str()));
+                i += 1;
+            } else {
+                marked.push(('+', b[j].as_str()));
+                j += 1;
+            }
+        }
+        around_marks(&marked)
+    }
+}
+
+/// Marked lines with their neighbours; the headings of moments always stand.
+fn around_marks(marked: &[(char, &str)]) -> String {
+    const NEIGHBOURS: usize = 4;
+    let mut out = Vec::new();
+    for (at, (mark, line)) in marked.iter().enumerate() {
+        let from = at.saturating_sub(NEIGHBOURS);
+        let to = (at + NEIGHBOURS + 1).min(marked.len());
+        let is_near = marked[from..to].iter().any(|(mark, _)| *mark != ' ');
+        if is_near || !line.starts_with(' ') {
+            out.push(format!("{mark} {line}"));
+        } else if out.last().is_some_and(|last| last != "  ...") {
+            out.push("  ...".to_owned());
+        }
+    }
+    out.join("\n")
+}
