@@ -1,6 +1,7 @@
 //! The simulator's command: arguments in, exit code out. It must not know how a run works.
 
 mod args;
+mod lints;
 mod run;
 
 use std::process::ExitCode;

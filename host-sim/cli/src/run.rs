@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use tidegate_host_sim::{Report, Runner, Scenario};
 
 use crate::args::RunArgs;
+use crate::lints;
 
 /// Runs every scenario; one that cannot even be read counts as failed, so that the others still run.
 pub(crate) fn run(args: &RunArgs, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
@@ -63,10 +64,11 @@ fn print(
         }
     }
     if report.passed() {
-        writeln!(out, "{report} ({})", usage(report))
+        writeln!(out, "{report} ({})", usage(report))?;
     } else {
-        writeln!(out, "{report}\n  in {}", file.display())
+        writeln!(out, "{report}\n  in {}", file.display())?;
     }
+    lints::print(report, out)
 }
 
 fn usage(report: &Report) -> String {

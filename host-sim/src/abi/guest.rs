@@ -47,6 +47,7 @@ pub(crate) fn host_call(
 ) -> wasmtime::Result<i32> {
     allow_in_stage(caller.data().stage, name)?;
     let mut guest = Guest { caller };
+    guest.state_mut().watch.host_call = name;
     guest.charge(FUEL_PER_CALL)?;
     let context = guest.state().current;
     let result = body(&mut guest);
@@ -57,6 +58,7 @@ pub(crate) fn host_call(
         Err(Fail::Status(status)) => status,
         Err(Fail::Trap(error)) => return Err(error),
     };
+    state.watch_host_call(context, name, status);
     state.trace(TraceKind::HostCall, context, name, status.name());
     Ok(status as i32)
 }

@@ -7,6 +7,7 @@ use super::matchers::{NumberMatcher, TextMatcher};
 use super::rules::Pattern;
 use super::units::Moments;
 use crate::abi::codes::LogLevel;
+use crate::host::lints::LintName;
 
 /// One expectation.
 #[derive(Debug, Clone)]
@@ -14,11 +15,27 @@ pub(crate) enum Check {
     Client(Box<ClientWants>),
     Count(CountWants),
     Request(Box<RequestWants>),
-    Metric { name: String, value: NumberMatcher },
-    SharedData { key: String, value: TextMatcher },
+    Metric {
+        name: String,
+        value: NumberMatcher,
+    },
+    SharedData {
+        key: String,
+        value: TextMatcher,
+    },
     Log(LogWants),
     NoLogAt(LogLevel),
-    StartError { contains: String },
+    Lint {
+        name: LintName,
+        count: NumberMatcher,
+    },
+    /// `host.lints: deny`: none, but for those that an expectation names.
+    NoOtherLint {
+        named: Vec<LintName>,
+    },
+    StartError {
+        contains: String,
+    },
 }
 
 /// Which way a request left the filter.

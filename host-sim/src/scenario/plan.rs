@@ -6,7 +6,7 @@ use super::check::Check;
 use super::file::{RawPlugin, RawScenario};
 use super::network::NetworkPlan;
 use super::options::value_bytes;
-use super::timeline;
+use super::{lints, timeline};
 use crate::world::options::HostOptions;
 use crate::world::timeline::Timeline;
 
@@ -41,6 +41,7 @@ impl Scenario {
                 expect.value.plan().map_err(|problem| format!("expect, line {line}: {problem}"))?;
             checks.push((line, check));
         }
+        checks.extend(lints::plan(raw.host.lints, &checks)?.map(|check| (0, check)));
         if let Some(error) = &raw.expect_start_error {
             checks.push((0, Check::StartError { contains: error.contains.clone() }));
         }

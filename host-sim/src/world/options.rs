@@ -1,5 +1,6 @@
 //! What a run is told about its host. It must not know how a scenario file spells it.
 
+use crate::host::lints::LintOptions;
 use crate::host::settings::PluginSettings;
 use crate::host::threads::ThreadOptions;
 
@@ -14,4 +15,5 @@ pub(crate) struct HostOptions {
     pub(crate) until_ns: Option<u64>,
     /// What a direction may buffer before 413 or 500; 0 for no limit.
     pub(crate) buffer_bytes_max: usize,
+    pub(crate) lints: LintOptions,
 }

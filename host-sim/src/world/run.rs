@@ -9,6 +9,8 @@ use super::options::HostOptions;
 use super::timeline::{Action, Timeline};
 use crate::host::clock::Event;
 use crate::host::compile::Compiler;
+use crate::host::lints::Lint;
+use crate::host::lints::found::Lints;
 use crate::host::load::StartError;
 use crate::host::network::{Network, ServiceCall};
 use crate::host::process::Process;
@@ -28,6 +30,7 @@ pub(crate) struct RunOutcome {
     pub(crate) shared_data: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) trace: Vec<TraceLine>,
     pub(crate) logs: Vec<LogLine>,
+    pub(crate) lints: Vec<Lint>,
     /// What no real host would survive, or this one gave up on.
     pub(crate) problems: Vec<String>,
     pub(crate) ended_at_ns: u64,
@@ -72,6 +75,7 @@ pub(crate) fn run(
     network: Network,
 ) -> RunOutcome {
     let shared = Rc::new(RefCell::new(Shared::new(options.start_unix_ns, network)));
+    shared.borrow_mut().lints = Lints::new(options.lints);
     let started = plugins.and_then(|plugins| {
         Threads::start(compiler, plugins, options.threads.clone(), Rc::clone(&shared))
     });
@@ -91,6 +95,7 @@ pub(crate) fn run(
     outcome.shared_data = shared.data.snapshot();
     outcome.trace = std::mem::take(&mut shared.trace);
     outcome.logs = std::mem::take(&mut shared.logs);
+    outcome.lints = shared.lints.take();
     outcome.problems.extend(shared.crash.take());
     outcome.ended_at_ns = shared.now_ns;
     outcome
@@ -148,6 +153,7 @@ impl<'a> World<'a> {
             self.shared.borrow_mut().now_ns = at_ns;
             self.handle(event);
             self.settle();
+            self.process.watch_hangs();
         }
         self.look_at_open_streams();
         outcome.problems.push(format!(
