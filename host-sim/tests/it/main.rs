@@ -4,6 +4,7 @@ mod bodies;
 mod callouts;
 mod chains;
 mod hostile;
+mod lints;
 mod process;
 mod readme;
 mod replies;
