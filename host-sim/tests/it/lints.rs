@@ -235,6 +235,29 @@ fn a_callout_that_nobody_waits_for_holds_nothing() {
 }
 
 #[test]
+fn a_body_that_goes_on_after_the_verdict_is_no_bypass() {
+    // Nobody resumes: the body callback knows of the answer and lets go.
+    let late = POST.replace("after: 5ms", "after: 30ms");
+    let (plugin, pause) = asking_only();
+    let plugin = plugin
+        .code("(global $answered (mut i32) (i32.const 0))")
+        .code(
+            "(func (export \"proxy_on_http_call_response\") (param i32 i32 i32 i32 i32)
+               (global.set $answered (i32.const 1)))",
+        )
+        .on_request_headers(&pause);
+    let wasm = on(plugin, "proxy_on_request_body", 3, "(i32.eqz (global.get $answered))").build();
+    let yaml = scenario(WITH_FLAG, &late) + "expect: [{ upstream_request: 1, at: 30ms }]\n";
+    has_none(&passes(&yaml, &wasm));
+    // The callback that asks resumes itself.
+    let (plugin, call) = asking(50);
+    let plugin = plugin.on_request_headers(&format!(
+        "(drop {call}) (drop (call $proxy_continue_stream (i32.const 0))) {PAUSE}"
+    ));
+    has_none(&run(&scenario(WITH_FLAG, POST), &plugin.build()));
+}
+
+#[test]
 fn a_reply_in_on_log_kills_envoy() {
     let replying = |callback: &str| {
         let plugin = Plugin::new().import("proxy_send_local_response", 8);

@@ -70,9 +70,6 @@ impl Process {
     /// The context and the direction that only a resume of this filter moves.
     fn hanging(&mut self, id: StreamId, filter: usize) -> Option<(u32, Direction)> {
         let chain = self.chain(id)?;
-        if chain.is_over() {
-            return None;
-        }
         let has_response = chain.http.borrow().response.started;
         let (can_request, can_response) =
             (chain.can_continue(Direction::Request), chain.can_continue(Direction::Response));

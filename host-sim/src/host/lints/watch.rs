@@ -8,7 +8,7 @@ use crate::abi::codes::Status;
 use crate::host::metrics::MetricKind;
 use crate::host::stream::Direction;
 use crate::host::vm::Vm;
-use crate::host::vm_state::{After, VmState};
+use crate::host::vm_state::VmState;
 
 /// What is remembered of a VM.
 #[derive(Default)]
@@ -192,24 +192,20 @@ impl VmState {
         self.stream().is_some() || (is_answer && self.watch.answers_stream)
     }
 
-    /// A callback of a stream paused: what it sent is what it waits for, unless it resumed itself.
+    /// A callback of a stream paused: what it sent is what it waits for.
     pub(crate) fn watch_pause(&mut self, context: u32, direction: Direction) {
-        let has_resumed = self.after.iter().any(|(resumed, after)| {
-            *resumed == context && matches!(after, After::Continue(other) if *other == direction)
-        });
-        let Some(stream) = self.streams.get_mut(&context) else {
-            return;
-        };
-        stream.watch.paused_in = self.watch.callback;
-        if !has_resumed {
+        if let Some(stream) = self.streams.get_mut(&context) {
+            stream.watch.paused_in = self.watch.callback;
             let sent = self.watch.sent_now.iter().filter(|(sender, _)| *sender == context);
             stream.watch.awaited.extend(sent.map(|(_, token)| (direction, *token)));
         }
     }
 
-    /// The running context resumes: it waits no more.
+    /// The running context resumes: it waits for nothing that it sent before.
     pub(crate) fn watch_resume(&mut self, direction: Direction) {
-        if let Some(stream) = self.streams.get_mut(&self.current) {
+        let current = self.current;
+        self.watch.sent_now.retain(|(sender, _)| *sender != current);
+        if let Some(stream) = self.streams.get_mut(&current) {
             stream.watch.awaited.retain(|(other, _)| *other != direction);
         }
     }
