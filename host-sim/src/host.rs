@@ -10,6 +10,7 @@ mod filter_calls;
 pub mod headers;
 mod iterate;
 pub(crate) mod lifecycle;
+pub mod lints;
 pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod network;

@@ -44,6 +44,7 @@ pub use abi::codes::LogLevel;
 pub use abi::{pairs, path};
 pub use host::compile::CacheError;
 pub use host::headers::HeaderMap;
+pub use host::lints::{HOST_CALLS_MAX, Lint, LintName, METRIC_NAMES_MAX, SHARED_KEYS_MAX};
 pub use host::load::StartError;
 pub use host::network::ServiceCall;
 pub use host::service::{Answer, Fault, Outcome, Reply, Service, ServiceRequest};

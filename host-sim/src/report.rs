@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::host::lints::Lint;
 use crate::host::load::StartError;
 use crate::host::network::ServiceCall;
 use crate::host::trace::{LogLine, TraceLine};
@@ -25,6 +26,8 @@ pub struct Report {
     pub metrics: BTreeMap<String, u64>,
     /// The plugins' log.
     pub logs: Vec<LogLine>,
+    /// What Envoy tolerates but bites, in order of time; at most a hundred of each name.
+    pub lints: Vec<Lint>,
     /// Callbacks and host calls, if the scenario was traced.
     pub trace: Vec<TraceLine>,
     /// Why the plugin did not start.
@@ -39,8 +42,17 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn new(name: &str, checks: Vec<CheckResult>, outcome: RunOutcome) -> Self {
-        let RunOutcome { start_error, exchanges, calls, metrics, trace, logs, ended_at_ns, .. } =
-            outcome;
+        let RunOutcome {
+            start_error,
+            exchanges,
+            calls,
+            metrics,
+            trace,
+            logs,
+            lints,
+            ended_at_ns,
+            ..
+        } = outcome;
         Self {
             name: name.to_owned(),
             checks,
@@ -48,6 +60,7 @@ impl Report {
             calls,
             metrics,
             logs,
+            lints,
             trace,
             start_error,
             ended_at_ns,

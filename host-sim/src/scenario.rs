@@ -6,6 +6,7 @@ pub(crate) mod expect;
 pub(crate) mod file;
 pub(crate) mod interleavings;
 pub(crate) mod judge;
+mod lints;
 pub(crate) mod load;
 pub(crate) mod matchers;
 pub(crate) mod network;

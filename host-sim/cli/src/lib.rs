@@ -8,6 +8,7 @@ mod find;
 pub mod in_process;
 mod json;
 mod junit;
+mod lints;
 mod mermaid;
 mod pool;
 mod run;

@@ -9,7 +9,7 @@ use tidegate_host_sim::{Report, Runner, Usage};
 
 use crate::args::RunArgs;
 use crate::pool::Case;
-use crate::{find, json, junit, pool};
+use crate::{find, json, junit, lints, pool};
 
 /// Runs every scenario; one that cannot even be read counts as failed, so that the others still run.
 pub(crate) fn run(args: &RunArgs, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
@@ -41,10 +41,11 @@ fn print(case: &Case, args: &RunArgs, out: &mut impl Write) -> std::io::Result<(
         }
     }
     if report.passed() {
-        writeln!(out, "{report} ({})", usage(report))
+        writeln!(out, "{report} ({})", usage(report))?;
     } else {
-        writeln!(out, "{report}\n  in {}", case.file.display())
+        writeln!(out, "{report}\n  in {}", case.file.display())?;
     }
+    lints::print(report, out)
 }
 
 fn usage(report: &Report) -> String {

@@ -50,6 +50,7 @@ pub(crate) fn host_call(
         turnstile.pass(name);
     }
     let mut guest = Guest { caller };
+    guest.state_mut().watch.host_call = name;
     guest.charge(FUEL_PER_CALL)?;
     let context = guest.state().current;
     let result = body(&mut guest);
@@ -60,6 +61,7 @@ pub(crate) fn host_call(
         Err(Fail::Status(status)) => status,
         Err(Fail::Trap(error)) => return Err(error),
     };
+    state.watch_host_call(context, name, status);
     state.trace(TraceKind::HostCall, context, name, status.name());
     Ok(status as i32)
 }

@@ -22,7 +22,10 @@ fn define(guest: &mut Guest<'_, '_>, kind: u32, name: u32, name_len: u32, out: u
     guest.note(|| format!("{} {name}", kind.name()));
     let state = guest.state_mut();
     let id = state.metric_ids.define(kind, &name);
-    state.shared.borrow_mut().metrics.define(kind, &name);
+    let is_new = state.shared.borrow_mut().metrics.define(kind, &name);
+    if is_new {
+        state.watch_definition();
+    }
     guest.write_u32(out, id)
 }
 
@@ -30,6 +33,7 @@ fn increment(guest: &mut Guest<'_, '_>, id: u32, delta: i64) -> HostResult {
     let (kind, name) = known(guest, id)?;
     guest.note(|| format!("{name} by {delta}"));
     let done = guest.state().shared.borrow_mut().metrics.increment(kind, &name, delta);
+    guest.state_mut().watch_count(kind, &name);
     if done { Ok(()) } else { Err(Status::BadArgument.into()) }
 }
 
@@ -37,6 +41,7 @@ fn record(guest: &mut Guest<'_, '_>, id: u32, value: i64) -> HostResult {
     let (kind, name) = known(guest, id)?;
     guest.note(|| format!("{name} = {value}"));
     guest.state().shared.borrow_mut().metrics.record(kind, &name, value.cast_unsigned());
+    guest.state_mut().watch_count(kind, &name);
     Ok(())
 }
 

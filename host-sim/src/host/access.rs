@@ -78,6 +78,8 @@ impl VmState {
         };
         if !is_trailers {
             if !stream.side(direction).headers_open {
+                let has_gone_on = stream.http.borrow_mut().message(direction).started;
+                stream.watch.refused = has_gone_on.then_some(direction);
                 return None;
             }
             return Some(RefMut::map(stream.http.borrow_mut(), |http| {

@@ -105,6 +105,7 @@ impl Process {
     /// context for the log.
     pub(crate) fn close(&mut self, id: StreamId) -> Option<(Http, Usage)> {
         let chain = *self.chains.get_mut(id.0)?.take()?;
+        self.suspects.forget(id);
         let mut contexts = Vec::new();
         for filter in &chain.filters {
             let Some((vm_id, root)) = filter.home else {

@@ -49,8 +49,8 @@ impl Process {
             side.headers_open = true;
             side.is_end = end;
         });
-        let verdict =
-            self.call(id, turn, |vm, context| vm.on_headers(context, direction, count, end));
+        let verdict = self
+            .call(id, turn, direction, |vm, context| vm.on_headers(context, direction, count, end));
         let allow = self
             .threads
             .settings(turn.vm, turn.context)
@@ -93,7 +93,8 @@ impl Process {
         };
         let sees_buffer = matches!(piece, Piece::Buffered);
         let size = self.open_body(id, direction, turn, piece, end);
-        let verdict = self.call(id, turn, |vm, context| vm.on_body(context, direction, size, end));
+        let verdict =
+            self.call(id, turn, direction, |vm, context| vm.on_body(context, direction, size, end));
         let action = match verdict {
             Verdict::Action(code) => DataAction::from_code(code),
             Verdict::Bypassed => DataAction::Continue,
@@ -161,7 +162,8 @@ impl Process {
             })
             .unwrap_or(0);
         self.with_stream(turn, |stream| stream.side(direction).trailers_open = true);
-        let verdict = self.call(id, turn, |vm, context| vm.on_trailers(context, direction, count));
+        let verdict =
+            self.call(id, turn, direction, |vm, context| vm.on_trailers(context, direction, count));
         let continues = matches!(verdict, Verdict::Action(0) | Verdict::Bypassed);
         if continues {
             self.with_stream(turn, |stream| stream.side(direction).trailers_open = false);
@@ -208,6 +210,7 @@ impl Process {
         &mut self,
         id: StreamId,
         turn: Turn,
+        direction: Direction,
         callback: impl FnOnce(&mut Vm, u32) -> Called<u32>,
     ) -> Verdict {
         let Some(vm) = self.threads.vm(turn.vm) else {
@@ -218,6 +221,10 @@ impl Process {
         let is_stopped = std::mem::take(&mut vm.state_mut().stops_iteration);
         if called == Called::Dead {
             return self.fail(id, turn.index);
+        }
+        if let (Called::Returned(1..), false) = (called, is_stopped) {
+            vm.state_mut().watch_pause(turn.context, direction);
+            self.suspects.add(turn.vm, id, turn.index);
         }
         self.run_deferred(turn.vm);
         match called {

@@ -122,6 +122,7 @@ impl Process {
         let gate = self.iteration(id, direction, position)?.gate;
         match action {
             DataAction::Continue if gate == Gate::Single => {
+                self.watch_release(id, direction, position, false);
                 self.buffer(id, direction, piece, false);
                 self.resume(id, direction, position);
                 return None;
@@ -180,6 +181,7 @@ impl Process {
             let gate = self.iteration(id, direction, position).map(|iteration| iteration.gate);
             match (continues, gate) {
                 (true, Some(Gate::Single)) => {
+                    self.watch_release(id, direction, position, true);
                     self.resume(id, direction, position);
                     return;
                 }

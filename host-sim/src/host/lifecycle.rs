@@ -76,6 +76,7 @@ impl Vm {
         let delete = self.exports.delete.clone();
         self.call("proxy_on_delete", context, delete, context, String::new);
         self.state_mut().after.clear();
+        self.watch_memory();
         self.state_mut().streams.remove(&context)
     }
 
@@ -138,6 +139,7 @@ impl Vm {
 
     /// The answer goes to the root, also when the stream that asked is gone.
     pub(crate) fn callout_answered(&mut self, root: u32, token: u32, answer: CalloutAnswer) {
+        self.state_mut().watch.answered(token);
         // The calls of a root that is gone were cancelled with it.
         if !self.state().roots.contains_key(&root) {
             return;

@@ -58,8 +58,11 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn define(&mut self, kind: MetricKind, name: &str) {
+    /// True if nobody had defined it before.
+    pub(crate) fn define(&mut self, kind: MetricKind, name: &str) -> bool {
+        let count = self.values.len();
         self.values.entry((name.to_owned(), kind)).or_default();
+        self.values.len() > count
     }
 
     /// False where Envoy refuses: a counter by nothing or less, and any histogram.

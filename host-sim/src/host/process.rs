@@ -5,6 +5,7 @@ use super::chain::{Chain, Filter, Iteration};
 use super::clock::VmId;
 use super::headers::HeaderMap;
 use super::iterate::Piece;
+use super::lints::hangs::Suspects;
 use super::reply::LocalReply;
 use super::shared::SharedCell;
 use super::stream::{Direction, Http, Sent, StreamId};
@@ -18,13 +19,21 @@ pub(crate) struct Process {
     pub(super) chains: Vec<Option<Box<Chain>>>,
     /// Exchanges that moved since the world last looked.
     touched: Vec<StreamId>,
+    pub(super) suspects: Suspects,
     /// Bytes a direction may buffer before Envoy answers 413 or 500; 0 for no limit.
     pub(super) buffer_bytes_max: usize,
 }
 
 impl Process {
     pub(crate) fn new(threads: Threads, shared: SharedCell, buffer_bytes_max: usize) -> Self {
-        Self { threads, shared, chains: Vec::new(), touched: Vec::new(), buffer_bytes_max }
+        Self {
+            threads,
+            shared,
+            chains: Vec::new(),
+            touched: Vec::new(),
+            suspects: Suspects::default(),
+            buffer_bytes_max,
+        }
     }
 
     // === what comes from outside ===

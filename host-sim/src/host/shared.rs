@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::clock::{Event, EventQueue, VmId};
+use super::lints::found::Lints;
 use super::metrics::Metrics;
 use super::network::Network;
 use super::trace::{LogLine, TraceLine};
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) network: Network,
     pub(crate) trace: Vec<TraceLine>,
     pub(crate) logs: Vec<LogLine>,
+    pub(crate) lints: Lints,
     /// Set when a plugin did what kills Envoy's process; the run ends there.
     pub(crate) crash: Option<String>,
 }
@@ -96,6 +98,7 @@ impl Shared {
             network,
             trace: Vec::new(),
             logs: Vec::new(),
+            lints: Lints::default(),
             crash: None,
         }
     }
@@ -152,6 +155,11 @@ impl SharedData {
         true
     }
 
+    /// Every key there is; none is ever removed.
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
     pub(crate) fn snapshot(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         self.values.iter().map(|((_, key), (value, _))| (key.clone(), value.clone())).collect()
     }
@@ -177,6 +185,11 @@ impl Queues {
             .iter()
             .find(|(_, queue)| queue.vm_id == vm_id && queue.name == name)
             .map(|(id, _)| *id)
+    }
+
+    /// Whether a VM is called when any queue has a value.
+    pub(crate) fn has_owner(&self, vm: VmId) -> bool {
+        self.queues.values().any(|queue| queue.owner.0 == vm)
     }
 
     pub(crate) fn dequeue(&mut self, id: u32) -> Dequeued {

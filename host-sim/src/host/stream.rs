@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::headers::HeaderMap;
+use super::lints::watch::StreamWatch;
 
 /// Towards the upstream, or towards the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +105,7 @@ pub(crate) struct Stream {
     /// In `on_log`, where headers are readable again.
     pub(crate) logging: bool,
     pub(crate) usage: Usage,
+    pub(crate) watch: StreamWatch,
 }
 
 // === impl Http ===
@@ -134,6 +136,7 @@ impl Stream {
             response: Side::default(),
             logging: false,
             usage: Usage::default(),
+            watch: StreamWatch::default(),
         }
     }
 

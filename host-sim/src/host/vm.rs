@@ -93,6 +93,7 @@ impl Vm {
         let state = self.state_mut();
         state.stage = Stage::Running;
         state.current = context;
+        state.watch.begin_callback(name);
         if !state.tracing {
             return None;
         }

@@ -7,6 +7,8 @@ use wasmtime::StoreLimits;
 
 use super::callouts::{Callouts, Dispatch};
 use super::clock::{Event, VmId};
+use super::lints::LintName;
+use super::lints::watch::Watch;
 use super::metrics::MetricIds;
 use super::random::Random;
 use super::reply::LocalReply;
@@ -61,6 +63,7 @@ pub(crate) struct VmState {
     pub(crate) streams: BTreeMap<u32, Stream>,
     last_context: u32,
     pub(crate) callouts: Callouts,
+    pub(crate) watch: Watch,
     pub(crate) metric_ids: MetricIds,
     pub(crate) random: Random,
     pub(crate) after: Vec<(u32, After)>,
@@ -104,6 +107,7 @@ impl VmState {
             streams: BTreeMap::new(),
             last_context: 0,
             callouts: Callouts::default(),
+            watch: Watch::default(),
             metric_ids: MetricIds::default(),
             random,
             after: Vec::new(),
@@ -155,6 +159,7 @@ impl VmState {
             let why =
                 "proxy_send_local_response in proxy_on_log: Envoy's whole process crashes on this";
             self.shared.borrow_mut().crash = Some(why.to_owned());
+            self.lint_call(LintName::LocalReplyInLog, current, || "the run ends here".to_owned());
             return;
         }
         self.stops_iteration |= !matches!(after, After::Continue(_));
@@ -168,6 +173,7 @@ impl VmState {
             stream.request.trailers_open = false;
             stream.request.is_body_hidden = true;
         }
+        self.watch_resume(direction);
         self.defer(After::Continue(direction));
     }
 
@@ -187,10 +193,12 @@ impl VmState {
 
     pub(crate) fn dispatch(&mut self, dispatch: Dispatch) -> Result<u32, Status> {
         let (vm, root) = (self.vm, self.root_of(self.current));
+        let has_timeout = dispatch.timeout_ms > 0;
         let token = self.callouts.dispatch(&mut self.shared.borrow_mut(), vm, root, dispatch)?;
         if let Some(stream) = self.stream_mut() {
             stream.usage.callouts += 1;
         }
+        self.watch_callout(token, has_timeout);
         Ok(token)
     }
 

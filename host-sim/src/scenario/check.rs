@@ -7,6 +7,7 @@ use super::matchers::{NumberMatcher, TextMatcher};
 use super::rules::Pattern;
 use super::units::Moments;
 use crate::abi::codes::LogLevel;
+use crate::host::lints::LintName;
 use crate::host::trace::TraceLine;
 
 /// One expectation.
@@ -27,6 +28,14 @@ pub(crate) enum Check {
     },
     Log(LogWants),
     NoLogAt(LogLevel),
+    Lint {
+        name: LintName,
+        count: NumberMatcher,
+    },
+    /// `host.lints: deny`: none, but for those that an expectation names.
+    NoOtherLint {
+        named: Vec<LintName>,
+    },
     StartError {
         contains: String,
     },

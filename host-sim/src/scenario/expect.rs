@@ -10,9 +10,10 @@ use super::matchers::{NumberMatcher, TextMatcher};
 use super::rules::Pattern;
 use super::units::Moments;
 use crate::abi::codes::LogLevel;
+use crate::host::lints::LintName;
 
 /// One expectation. Exactly one of `client`, `upstream`, `callouts`, `upstream_request`, `callout`, `metric`,
-/// `shared_data`, `log`, `no_log_at` says what it is about.
+/// `shared_data`, `log`, `no_log_at`, `lint` says what it is about.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawExpect {
@@ -25,6 +26,7 @@ pub(crate) struct RawExpect {
     shared_data: Option<String>,
     log: Option<RawLog>,
     no_log_at: Option<LogLevel>,
+    lint: Option<LintName>,
 
     /// Of a client: its first, second, ... request; the first without it.
     request: Option<usize>,
@@ -67,8 +69,7 @@ struct RawLog {
     level: Option<LogLevel>,
 }
 
-const SUBJECTS: &str =
-    "client, upstream, callouts, upstream_request, callout, metric, shared_data, log or no_log_at";
+const SUBJECTS: &str = "client, upstream, callouts, upstream_request, callout, metric, shared_data, log, no_log_at or lint";
 
 impl RawExpect {
     pub(crate) fn plan(&self) -> Result<Check, String> {
@@ -82,6 +83,7 @@ impl RawExpect {
             self.shared_data.is_some(),
             self.log.is_some(),
             self.no_log_at.is_some(),
+            self.lint.is_some(),
         ];
         if subjects.iter().filter(|is_there| **is_there).count() != 1 {
             return Err(format!("an expectation is about exactly one of {SUBJECTS}"));
@@ -126,6 +128,9 @@ impl RawExpect {
         if let Some(log) = &self.log {
             return Check::Log(LogWants { contains: log.contains.clone(), level: log.level });
         }
+        if let Some(name) = self.lint {
+            return Check::Lint { name, count: self.number() };
+        }
         Check::NoLogAt(self.no_log_at.unwrap_or(LogLevel::Error))
     }
 
@@ -167,6 +172,7 @@ impl RawExpect {
         let is_client = matches!(check, Check::Client(_));
         let is_request = matches!(check, Check::Request(_));
         let is_count = matches!(check, Check::Count(_));
+        let is_lint = matches!(check, Check::Lint { .. });
         let is_number = is_count || matches!(check, Check::Metric { .. });
         let is_shared = matches!(check, Check::SharedData { .. });
         let is_absent = matches!(check, Check::NoMetric(_));
@@ -195,7 +201,7 @@ impl RawExpect {
             (&client_only, is_client),
             (&of_messages, is_client || is_request),
             (&of_requests, is_request || is_count),
-            (&of_numbers, is_number),
+            (&of_numbers, is_number || is_lint),
             (&[("value", self.value.is_some())], is_shared),
             (&[("absent", self.absent.is_some())], is_absent),
         ];

@@ -2,6 +2,7 @@
 
 use super::check::{Check, CheckResult, ClientWants, CountWants, LogWants, RequestWants, Side};
 use super::excerpt;
+use super::lints;
 use super::matchers::{Compared, NumberMatcher, TextMatcher, compare_headers, show};
 use super::rules::Pattern;
 use super::units::Moments;
@@ -55,6 +56,8 @@ fn compare(check: &Check, outcome: &RunOutcome) -> Vec<(String, Compared)> {
         Check::SharedData { key, value } => shared_data(key, value, outcome),
         Check::Log(wants) => vec![("log".to_owned(), log(wants, outcome))],
         Check::NoLogAt(level) => vec![("log".to_owned(), no_log_at(*level, outcome))],
+        Check::Lint { name, count } => lints::named(*name, *count, outcome),
+        Check::NoOtherLint { named } => lints::denied(named, outcome),
         Check::StartError { contains } => {
             vec![("start".to_owned(), start_error(contains, outcome))]
         }

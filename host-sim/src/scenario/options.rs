@@ -9,6 +9,7 @@ use super::file::RawPlugin;
 use super::interleavings::RawInterleavings;
 use super::units::{Size, Span};
 use crate::abi::codes::LogLevel;
+use crate::host::lints::{HOST_CALLS_MAX, LintMode, LintOptions};
 use crate::host::settings::{FailPolicy, PluginSettings};
 use crate::host::threads::ThreadOptions;
 use crate::world::options::HostOptions;
@@ -37,6 +38,9 @@ pub(crate) struct RawHost {
     pub(crate) log_level: LogLevel,
     /// Which orders of the threads are run.
     pub(crate) interleavings: Option<RawInterleavings>,
+    pub(crate) lints: LintMode,
+    /// Host calls of one request that are too many for `too-many-host-calls`.
+    pub(crate) host_calls_lint: u64,
     /// Dotted paths, e.g. `xds.node.locality.region`.
     pub(crate) properties: BTreeMap<String, serde_json::Value>,
 }
@@ -64,6 +68,8 @@ impl Default for RawHost {
             fuel: 1_000_000_000,
             log_level: LogLevel::Info,
             interleavings: None,
+            lints: LintMode::Report,
+            host_calls_lint: HOST_CALLS_MAX,
             properties: BTreeMap::new(),
         }
     }
@@ -99,6 +105,7 @@ impl RawHost {
             start_unix_ns,
             until_ns: self.until.map(|until| until.ns),
             buffer_bytes_max: usize::try_from(self.buffer_limit.bytes).unwrap_or(usize::MAX),
+            lints: LintOptions { mode: self.lints, host_calls_max: self.host_calls_lint },
         })
     }
 

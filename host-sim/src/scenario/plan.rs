@@ -8,7 +8,7 @@ use super::interleavings::RUNS_MAX;
 use super::load::read_bounded;
 use super::network::NetworkPlan;
 use super::options::value_bytes;
-use super::timeline;
+use super::{lints, timeline};
 use crate::world::options::HostOptions;
 use crate::world::schedule::Interleavings;
 use crate::world::timeline::Timeline;
@@ -44,6 +44,7 @@ impl Scenario {
                 expect.value.plan().map_err(|problem| format!("expect, line {line}: {problem}"))?;
             checks.push((line, check));
         }
+        checks.extend(lints::plan(raw.host.lints, &checks)?.map(|check| (0, check)));
         if let Some(error) = &raw.expect_start_error {
             checks.push((0, Check::StartError { contains: error.contains.clone() }));
         }

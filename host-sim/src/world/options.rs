@@ -1,6 +1,7 @@
 //! What a run is told about its host. It must not know how a scenario file spells it.
 
 use super::schedule::Interleavings;
+use crate::host::lints::LintOptions;
 use crate::host::settings::PluginSettings;
 use crate::host::threads::ThreadOptions;
 
@@ -17,4 +18,5 @@ pub(crate) struct HostOptions {
     pub(crate) interleavings: Option<Interleavings>,
     /// What a direction may buffer before 413 or 500; 0 for no limit.
     pub(crate) buffer_bytes_max: usize,
+    pub(crate) lints: LintOptions,
 }

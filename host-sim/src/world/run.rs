@@ -11,6 +11,8 @@ use super::turns::Turns;
 use super::upstream::upstream_answered;
 use crate::host::clock::Event;
 use crate::host::compile::Compiler;
+use crate::host::lints::Lint;
+use crate::host::lints::found::Lints;
 use crate::host::load::StartError;
 use crate::host::network::{Network, ServiceCall};
 use crate::host::process::Process;
@@ -30,6 +32,7 @@ pub(crate) struct RunOutcome {
     pub(crate) shared_data: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) trace: Vec<TraceLine>,
     pub(crate) logs: Vec<LogLine>,
+    pub(crate) lints: Vec<Lint>,
     /// What no real host would survive, or this one gave up on.
     pub(crate) problems: Vec<String>,
     pub(crate) ended_at_ns: u64,
@@ -79,6 +82,7 @@ pub(crate) fn run(
     schedule: Option<Schedule>,
 ) -> RunOutcome {
     let shared = SharedCell::new(Shared::new(options.start_unix_ns, network));
+    shared.borrow_mut().lints = Lints::new(options.lints);
     let is_apart = schedule.is_some();
     let started =
         plugins.and_then(|plugins| Crew::start(compiler, plugins, options, &shared, is_apart));
@@ -98,6 +102,7 @@ pub(crate) fn run(
     outcome.shared_data = shared.data.snapshot();
     outcome.trace = std::mem::take(&mut shared.trace);
     outcome.logs = std::mem::take(&mut shared.logs);
+    outcome.lints = shared.lints.take();
     outcome.problems.extend(shared.crash.take());
     outcome.ended_at_ns = shared.now_ns;
     outcome

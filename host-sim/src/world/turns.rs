@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::run::World;
 use crate::host::clock::Event;
+use crate::host::process::Process;
 use crate::host::turnstile::Stop;
 
 /// A queue that feeds itself never lets time pass.
@@ -43,6 +44,7 @@ impl World<'_> {
             if let Some((seat, job)) = self.job(event) {
                 self.crew.begin(seat, job);
                 self.settle(seat);
+                self.crew.run(seat, Process::watch_hangs);
             }
             return;
         };
@@ -62,6 +64,9 @@ impl World<'_> {
                 break;
             }
             self.enqueue_due();
+        }
+        for seat in 0..self.crew.seat_count() {
+            self.crew.run(seat, Process::watch_hangs);
         }
         self.schedule = Some(schedule);
     }

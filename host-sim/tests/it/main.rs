@@ -6,6 +6,7 @@ mod chains;
 mod fuzz;
 mod hostile;
 mod interleavings;
+mod lints;
 mod process;
 mod readme;
 mod replies;

@@ -1,6 +1,6 @@
 //! `host-sim run` from outside: what it prints, in which order, and how it exits.
 
-use crate::support::{FAILING, PASSING, folder, host_sim, printed, text};
+use crate::support::{FAILING, PASSING, PLUGIN, folder, host_sim, printed, text};
 
 #[test]
 fn what_passes_exits_with_0_and_a_summary() {
@@ -135,5 +135,28 @@ fn an_unusable_cache_says_so() {
             .contains("cache of compiled modules in a.yaml cannot be used; name another directory"),
         "{stderr}"
     );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn lints_follow_the_result_and_fail_it_only_where_they_are_denied() {
+    let hanging = PLUGIN.replace("(i32.const 0)))", "(i32.const 1)))");
+    let yaml = |host: &str| {
+        format!(
+            "name: hangs\nplugin: {{ wasm: hanging.wasm }}\nhost: {{ {host} }}\n\
+             timeline: [{{ at: 0ms, client: a, send: {{}}, times: 2 }}]\n"
+        )
+    };
+    let folder = folder(&[("reported.yaml", &yaml("")), ("denied.yaml", &yaml("lints: deny"))]);
+    let module = wat::parse_str(hanging).expect("a module");
+    std::fs::write(folder.path().join("hanging.wasm"), module).expect("written");
+    let output = host_sim(folder.path(), &["run", "reported.yaml"]);
+    let stdout = text(&output.stdout);
+    assert!(stdout.starts_with("passed: hangs ("), "{stdout}");
+    assert!(stdout.contains("\n  lint pause-without-callout: the request waits"), "{stdout}");
+    assert!(stdout.contains("\n    and 1 more of pause-without-callout\n1 passed"), "{stdout}");
+    assert_eq!(output.status.code(), Some(0));
+    let output = host_sim(folder.path(), &["run", "denied.yaml"]);
+    assert!(text(&output.stdout).contains("expected no pause-without-callout"));
     assert_eq!(output.status.code(), Some(1));
 }

@@ -7,7 +7,7 @@ pub const PASSING: &str = "name: passes\nplugin: { wasm: plugin.wasm }\ntimeline
 pub const FAILING: &str = "name: fails\nplugin: { wasm: plugin.wasm }\ntimeline: [{ at: 0ms, client: a, send: {} }]\nexpect: [{ client: a, status: 201 }]\n";
 
 /// Reads all request headers, grows its memory by a page for each request, and asks `gateway` if the path is /ask.
-const PLUGIN: &str = r#"(module
+pub const PLUGIN: &str = r#"(module
     (import "env" "proxy_get_header_map_pairs" (func $pairs (param i32 i32 i32) (result i32)))
     (memory (export "memory") 2)
     (global $free (mut i32) (i32.const 4096))
