@@ -29,18 +29,26 @@ fn get(
 ) -> HostResult {
     let buffer = buffer_type(buffer)?;
     guest.note(|| format!("{buffer:?} from {start}, at most {max}"));
-    let bytes = guest.state().buffer(buffer).ok_or(Status::NotFound)?;
-    let end =
-        usize::try_from(start.checked_add(max).ok_or(Status::BadArgument)?).unwrap_or(usize::MAX);
-    let start = usize::try_from(start).unwrap_or(usize::MAX);
-    let part = bytes.get(start..end.min(bytes.len())).unwrap_or_default().to_vec();
+    let bytes = content(guest, buffer)?;
+    let index = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let end = index(start).saturating_add(index(max)).min(bytes.len());
+    let part = bytes.get(index(start)..end).unwrap_or_default().to_vec();
     guest.give(&part, out, out_len)
+}
+
+/// Only the configuration and a callout's body can be absent; any other buffer that holds nothing is empty.
+fn content<'a>(guest: &'a Guest<'_, '_>, buffer: BufferType) -> HostResult<&'a [u8]> {
+    let found = guest.state().buffer(buffer);
+    match buffer {
+        BufferType::CalloutBody | BufferType::PluginConfig => Ok(found.ok_or(Status::NotFound)?),
+        _ => Ok(found.unwrap_or_default()),
+    }
 }
 
 fn status(guest: &mut Guest<'_, '_>, buffer: u32, out_size: u32, out_flags: u32) -> HostResult {
     let buffer = buffer_type(buffer)?;
     guest.note(|| format!("{buffer:?}"));
-    let len = guest.state().buffer(buffer).ok_or(Status::NotFound)?.len();
+    let len = content(guest, buffer)?.len();
     guest.write_u32(out_size, u32::try_from(len).unwrap_or(u32::MAX))?;
     guest.write_u32(out_flags, 0)
 }
@@ -56,9 +64,7 @@ fn set(
     let buffer = buffer_type(buffer)?;
     guest.note(|| format!("{buffer:?} from {start}, {size} bytes by {len}"));
     let bytes = guest.read(ptr, len)?;
-    if guest.state().buffer(buffer).is_none() {
-        return Err(Status::NotFound.into());
-    }
+    content(guest, buffer)?;
     let body = guest.state_mut().body_mut(buffer).ok_or(Status::BadArgument)?;
     splice(body, start, size, bytes)
 }

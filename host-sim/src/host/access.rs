@@ -25,7 +25,8 @@ impl VmState {
                 .and_then(|s| s.response.trailers.as_ref()),
             MapType::CalloutHeaders => self.callout_answer().map(|(headers, ..)| headers),
             MapType::CalloutTrailers => self.callout_answer().map(|(.., trailers)| trailers),
-            MapType::GrpcInitialMetadata | MapType::GrpcTrailingMetadata => None,
+            MapType::GrpcInitialMetadata => self.grpc.initial.as_ref(),
+            MapType::GrpcTrailingMetadata => self.grpc.trailing.as_ref(),
         }
     }
 
@@ -60,7 +61,9 @@ impl VmState {
             BufferType::CalloutBody => self.callout_answer().map(|(_, body, _)| body),
             BufferType::VmConfig => Some(&self.plugin.vm_config),
             BufferType::PluginConfig => self.config_open.then_some(&self.plugin.config),
-            BufferType::Unfilled => None,
+            BufferType::GrpcMessage => self.grpc.message.as_deref(),
+            BufferType::CallData => Some(&self.call_data),
+            BufferType::DownstreamData | BufferType::UpstreamData => None,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::callouts::CalloutAnswer;
+use super::root_news::RootNews;
 use super::service::Reply;
 
 /// The place of a VM in the world's list; a reloaded VM gets a new one.
@@ -18,6 +19,8 @@ pub(crate) enum Event {
     Upstream { exchange: usize, reply: Reply },
     /// The answer to a callout, for a root context.
     Callout { vm: VmId, root: u32, token: u32, answer: CalloutAnswer },
+    /// Something else for a root.
+    Root { vm: VmId, root: u32, news: RootNews },
     /// A root's timer.
     Tick { vm: VmId, root: u32, generation: u64 },
     /// A queue has a value, for the VM that registered last.

@@ -184,6 +184,7 @@ impl Vm {
                 After::Reply(reply) => self.reply(context, &reply),
             }
         }
+        self.delete_finished_roots();
     }
 
     /// Where nothing is stopped, as in the very callback that is about to pause, a resume does nothing.

@@ -3,7 +3,9 @@
 use super::headers::HeaderMap;
 use super::stream::Stream;
 use super::vm_state::VmState;
+use crate::abi::codes::Status;
 use crate::abi::path;
+use crate::abi::values::encode_map;
 
 impl VmState {
     /// A property's bytes. What a client or the host was given wins over what the stream itself tells.
@@ -22,15 +24,28 @@ impl VmState {
             .or_else(set_by_plugin)
     }
 
+    /// A group of properties is there but has no bytes of its own; so it is with no path at all.
+    pub(crate) fn status_of_missing_property(&self, path: &[u8]) -> Status {
+        const GROUPS: [&str; 6] =
+            ["request", "response", "connection", "source", "destination", "upstream"];
+        let dotted = path::dotted(path);
+        let is_group =
+            dotted == "xds" || (self.stream().is_some() && GROUPS.contains(&dotted.as_str()));
+        if path.is_empty() || is_group { Status::SerializationFailure } else { Status::NotFound }
+    }
+
     /// The whole path becomes one key, so that a path of several segments can be set and never read back.
-    pub(crate) fn set_property(&mut self, path: Vec<u8>, value: Vec<u8>) -> bool {
+    pub(crate) fn set_property(&mut self, path: &[u8], value: Vec<u8>) -> Result<(), Status> {
         let current = self.current;
-        let key = String::from_utf8_lossy(&path).into_owned();
-        let Some(stream) = self.streams.get_mut(&current) else {
-            return false;
-        };
-        stream.properties.insert(format!("wasm.{key}"), value);
-        true
+        let name = String::from_utf8_lossy(path).into_owned();
+        let is_read_only = self.foreign.is_read_only(self.root_of(current), &name);
+        let stream = self.streams.get_mut(&current).ok_or(Status::NotFound)?;
+        let key = format!("wasm.{name}");
+        if is_read_only && stream.properties.contains_key(&key) {
+            return Err(Status::BadArgument);
+        }
+        stream.properties.insert(key, value);
+        Ok(())
     }
 
     fn plugin_property(&self, dotted: &str) -> Option<Vec<u8>> {
@@ -66,6 +81,7 @@ fn request_property(stream: &Stream, name: &str) -> Option<Vec<u8>> {
         return header(key);
     }
     match name {
+        "headers" => Some(encode_map(headers.pairs().iter().cloned())),
         "path" => header(":path"),
         "url_path" => Some(split_path(headers)?.0.into_bytes()),
         "query" => Some(split_path(headers)?.1.into_bytes()),
@@ -87,6 +103,7 @@ fn response_property(stream: &Stream, name: &str) -> Option<Vec<u8>> {
         return headers.first(key.as_bytes()).map(<[u8]>::to_vec);
     }
     match name {
+        "headers" if stream.response.started => Some(encode_map(headers.pairs().iter().cloned())),
         "code" => {
             let code: u64 = headers.text(":status")?.parse().ok()?;
             Some(code.to_le_bytes().to_vec())

@@ -146,6 +146,11 @@ impl<'a> World<'a> {
                     vm.callout_answered(root, token, answer);
                 }
             }
+            Event::Root { vm, root, news } => {
+                if let Some(vm) = self.workers.vm(vm) {
+                    vm.root_news(root, news);
+                }
+            }
             Event::Tick { vm, root, generation } => {
                 if let Some(vm) = self.workers.vm(vm) {
                     vm.tick(root, generation);

@@ -1,7 +1,10 @@
 //! The simulator from outside: plugins written as text, scenarios, and what they report.
 
+mod abi;
 mod bodies;
 mod callouts;
+mod foreign;
+mod grpc;
 mod hostile;
 mod process;
 mod readme;
@@ -9,3 +12,4 @@ mod replies;
 mod scenarios;
 mod streams;
 mod support;
+mod wasi;

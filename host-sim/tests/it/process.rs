@@ -172,7 +172,7 @@ fn metrics_are_the_processs_and_ids_are_the_vms() {
              (if (i32.ne (i32.and (i32.load (i32.const 0)) (i32.const 3)) (i32.const 0)) (then unreachable))
              (if (call $increment (i32.load (i32.const 0)) (i64.const 2)) (then unreachable))
              (if (i32.ne (call $increment (i32.load (i32.const 0)) (i64.const 0)) (i32.const 2)) (then unreachable))
-             (if (i32.ne (call $increment (i32.const 99) (i64.const 1)) (i32.const 1)) (then unreachable))
+             (if (i32.ne (call $increment (i32.const 400) (i64.const 1)) (i32.const 1)) (then unreachable))
              (if (call $proxy_define_metric (i32.const 1) {gauge} (i32.const 0)) (then unreachable))
              (if (call $record (i32.load (i32.const 0)) (i64.const 7)) (then unreachable))
              (if (call $increment (i32.load (i32.const 0)) (i64.const -3)) (then unreachable))
