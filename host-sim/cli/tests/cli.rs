@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 const PASSING: &str = "name: passes\nplugin: { wasm: plugin.wasm }\ntimeline: [{ at: 0ms, client: a, send: { path: /x } }]\nexpect: [{ client: a, status: 200 }]\n";
 const FAILING: &str = "name: fails\nplugin: { wasm: plugin.wasm }\ntimeline: [{ at: 0ms, client: a, send: {} }]\nexpect: [{ client: a, status: 201 }]\n";
 const PLUGIN: &str = r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+    (func (export "malloc") (param i32) (result i32) (i32.const 1024))
     (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 0)))"#;
 
 /// A folder with a plugin and these files.
