@@ -10,11 +10,11 @@
 -- Writes only if every limit admits, so a denied request costs nothing. Each write sets its own
 -- expiry: an idle key is gone as soon as its bucket is full.
 --
--- Rebased on 2024-01-01: doubles then have 1/64 µs to spare instead of 1/4, without which
--- `remaining` is off by one every few calls. SLACK_US absorbs what rounding is left.
+-- Every time is a whole number of 1/16 µs, and the emission interval is rounded up to one: sums of such doubles are exact
+-- until 2041, so that no rounding ever admits a unit too many, however long a limit is used up. Rebased on 2024-01-01 for
+-- that; counted from 1970 doubles have steps of 1/4 µs.
 local EPOCH_US = 1704067200000000
-local SLACK_US = 0.5
-local FLOOR_US = 0.1
+local GRAIN = 16
 
 local now
 if ARGV[1] == '0' then
@@ -27,7 +27,7 @@ end
 local rows, allowed = {}, 1
 for i = 1, #KEYS do
   local a = 4 * i - 2
-  local interval = tonumber(ARGV[a + 1]) / tonumber(ARGV[a])
+  local interval = math.ceil(tonumber(ARGV[a + 1]) * GRAIN / tonumber(ARGV[a])) / GRAIN
   local span = tonumber(ARGV[a + 2]) * interval
   local cost = tonumber(ARGV[a + 3])
   local horizon = now + span
@@ -45,7 +45,7 @@ for i = 1, #KEYS do
   end
   local after = tat + cost * interval
   local retry = 0
-  if after > horizon + SLACK_US then
+  if after > horizon then
     allowed = 0
     if cost > tonumber(ARGV[a + 2]) then retry = -1 else retry = math.ceil(after - horizon) end
   end
@@ -64,7 +64,7 @@ for i = 1, #KEYS do
   end
   local free = horizon - tat
   local remaining = 0
-  if free > 0 then remaining = math.floor((free + FLOOR_US) / interval) end
+  if free > 0 then remaining = math.floor(free / interval) end
   local next_us = math.ceil((remaining + 1) * interval - free)
   if tat <= now then next_us = 0 end
   local base = 4 * i - 1

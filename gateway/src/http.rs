@@ -11,3 +11,4 @@ mod bearer;
 mod body;
 pub mod connection;
 pub mod data;
+pub mod handshake;

@@ -26,6 +26,7 @@ pub mod service;
 pub mod settings;
 pub mod store;
 pub mod throttle;
+pub mod tls;
 pub mod world;
 
 pub use server::{Gateway, Running};

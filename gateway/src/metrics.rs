@@ -58,6 +58,13 @@ pub struct ActionLabel {
     pub action: &'static str,
 }
 
+/// `cause`: why a TLS handshake failed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CauseLabel {
+    /// The cause's text.
+    pub cause: &'static str,
+}
+
 /// `listener` and `status` of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HttpLabel {
@@ -100,6 +107,8 @@ pub struct Metrics {
     pub gone: Counter,
     /// Connections closed at once because too many were open.
     pub connections_refused: Counter,
+    /// TLS handshakes that failed, by cause.
+    pub handshake_failures: Family<CauseLabel, Counter>,
     /// Handlers that panicked.
     pub panics: Counter,
     /// Audit events, by action.
@@ -133,6 +142,7 @@ impl Metrics {
             http_requests: Family::default(),
             gone: Counter::default(),
             connections_refused: Counter::default(),
+            handshake_failures: Family::default(),
             panics: Counter::default(),
             audit_events: Family::default(),
             secret_failures: Counter::default(),
@@ -223,6 +233,11 @@ impl Metrics {
             "connections_refused",
             "Connections closed at once because too many were open",
             self.connections_refused.clone(),
+        );
+        registry.register(
+            "tls_handshake_failures",
+            "TLS handshakes that failed",
+            self.handshake_failures.clone(),
         );
         registry.register("panics", "Handlers that panicked", self.panics.clone());
         registry.register("audit_events", "Audit events", self.audit_events.clone());

@@ -3,7 +3,8 @@
 //!
 //! A secret is given by value (environment) or by file; a file is read again about once a second,
 //! so a rotation needs no restart. A file that turns unreadable or wrong leaves the last good
-//! secret in force. Source: product row H4.
+//! secret in force. Several files that belong together (a certificate and its key) are one secret:
+//! all of them are read, and they are in force together or not at all. Source: product row H4.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -55,15 +56,38 @@ pub enum SecretError {
     },
 }
 
-/// What a watched secret is parsed by. The error says what is wrong without showing the secret.
+/// What is read and parsed, again and again.
+pub trait Origin: Send + Sync + 'static {
+    /// What is read; compared to notice a change.
+    type Text: Clone + PartialEq + Send;
+    /// What it says.
+    type Value: Send + Sync;
+
+    /// Its name for messages.
+    fn place(&self) -> String;
+    /// Reads it.
+    fn read(&self) -> Result<Self::Text, SecretError>;
+    /// Understands it. The error says what is wrong without showing the secret.
+    fn parse(&self, text: &Self::Text) -> Result<Self::Value, SecretError>;
+}
+
+/// What a secret of one source is parsed by. The error says what is wrong without showing the
+/// secret.
 pub type Parse<T> = fn(&Secret) -> Result<T, String>;
 
-/// A parsed secret that follows its source.
-pub struct Watched<T> {
-    source: SecretSource,
-    parse: Parse<T>,
-    current: RwLock<Arc<T>>,
-    last_read: Mutex<Secret>,
+/// One source, and what its text means.
+pub struct Parsed<T> {
+    /// Where it is read.
+    pub source: SecretSource,
+    /// What it is parsed by.
+    pub parse: Parse<T>,
+}
+
+/// A parsed secret that follows its origin.
+pub struct Watched<O: Origin> {
+    origin: O,
+    current: RwLock<Arc<O::Value>>,
+    last_read: Mutex<O::Text>,
 }
 
 // === impl Secret ===
@@ -103,7 +127,8 @@ impl SecretSource {
         }
     }
 
-    fn read(&self) -> Result<Secret, SecretError> {
+    /// What it holds now.
+    pub fn read(&self) -> Result<Secret, SecretError> {
         match self {
             Self::Value { secret, .. } => Ok(secret.clone()),
             Self::File { flag, path } => match std::fs::read_to_string(path) {
@@ -114,52 +139,62 @@ impl SecretSource {
     }
 }
 
+// === impl Parsed ===
+
+impl<T: Send + Sync + 'static> Origin for Parsed<T> {
+    type Text = Secret;
+    type Value = T;
+
+    fn place(&self) -> String {
+        self.source.place()
+    }
+
+    fn read(&self) -> Result<Secret, SecretError> {
+        self.source.read()
+    }
+
+    fn parse(&self, text: &Secret) -> Result<T, SecretError> {
+        let unusable = |problem| SecretError::Unusable { place: self.source.place(), problem };
+        if text.reveal().is_empty() {
+            return Err(unusable("is empty: write the secret into it".to_owned()));
+        }
+        (self.parse)(text).map_err(unusable)
+    }
+}
+
 // === impl Watched ===
 
-impl<T> Watched<T> {
-    /// Reads and parses the source for the first time.
-    pub fn open(source: SecretSource, parse: Parse<T>) -> Result<Self, SecretError> {
-        let text = source.read()?;
-        let parsed = checked(&source, parse, &text)?;
-        Ok(Self {
-            source,
-            parse,
-            current: RwLock::new(Arc::new(parsed)),
-            last_read: Mutex::new(text),
-        })
+impl<O: Origin> Watched<O> {
+    /// Reads and parses the origin for the first time.
+    pub fn open(origin: O) -> Result<Self, SecretError> {
+        let text = origin.read()?;
+        let current = RwLock::new(Arc::new(origin.parse(&text)?));
+        Ok(Self { origin, current, last_read: Mutex::new(text) })
     }
 
     /// The secret in force.
-    pub fn current(&self) -> Arc<T> {
+    pub fn current(&self) -> Arc<O::Value> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the source again. `Ok(true)` if a new secret is in force; on an error the last good
+    /// Reads the origin again. `Ok(true)` if a new secret is in force; on an error the last good
     /// one stays. A content that was refused once is not reported again until it changes.
     pub fn refresh(&self) -> Result<bool, SecretError> {
-        let text = self.source.read()?;
+        let text = self.origin.read()?;
         let mut last = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
         if *last == text {
             return Ok(false);
         }
         last.clone_from(&text);
-        let parsed = checked(&self.source, self.parse, &text)?;
+        let parsed = self.origin.parse(&text)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(parsed);
         Ok(true)
     }
 
-    /// Where the secret comes from.
-    pub fn source(&self) -> &SecretSource {
-        &self.source
+    /// Its name for messages.
+    pub fn place(&self) -> String {
+        self.origin.place()
     }
-}
-
-fn checked<T>(source: &SecretSource, parse: Parse<T>, text: &Secret) -> Result<T, SecretError> {
-    let unusable = |problem| SecretError::Unusable { place: source.place(), problem };
-    if text.reveal().is_empty() {
-        return Err(unusable("is empty: write the secret into it".to_owned()));
-    }
-    parse(text).map_err(unusable)
 }
 
 #[cfg(test)]
@@ -187,7 +222,7 @@ mod tests {
         let path = dir.path().join("token");
         std::fs::write(&path, " first\n").expect("written");
         let source = SecretSource::File { flag: "--token-file", path: path.clone() };
-        let watched = Watched::open(source, word).expect("a sound secret");
+        let watched = Watched::open(Parsed { source, parse: word }).expect("a sound secret");
         assert_eq!(*watched.current(), "first");
         assert!(!watched.refresh().expect("unchanged"));
 
@@ -210,7 +245,8 @@ mod tests {
     #[test]
     fn an_empty_secret_is_refused() {
         let source = SecretSource::Value { variable: "TIDEGATE_TOKEN", secret: Secret::new(" \n") };
-        let error = Watched::open(source, word).err().map(|error| error.to_string());
+        let error =
+            Watched::open(Parsed { source, parse: word }).err().map(|error| error.to_string());
         assert_eq!(error.as_deref(), Some("TIDEGATE_TOKEN: is empty: write the secret into it"));
     }
 }

@@ -18,10 +18,12 @@ use crate::health::Health;
 use crate::http::admin::{AdminListener, Door};
 use crate::http::connection::{ServeSettings, serve};
 use crate::http::data::DataListener;
+use crate::http::handshake::Tls;
 use crate::metrics::SharedMetrics;
-use crate::secret::{SecretError, Watched};
+use crate::secret::{Origin, Parse, Parsed, SecretError, SecretSource, Watched};
 use crate::service::Service;
 use crate::settings::Settings;
+use crate::tls::TlsFiles;
 use crate::world::{StartError, World};
 
 const SECRETS_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,8 +36,10 @@ pub struct Gateway {
     world: World,
     health: Arc<Health>,
     auditor: Arc<Auditor>,
-    tokens: Option<Arc<Watched<FilterTokens>>>,
-    admin_tokens: Option<Arc<Watched<AdminTokens>>>,
+    tokens: Option<Arc<Watched<Parsed<FilterTokens>>>>,
+    admin_tokens: Option<Arc<Watched<Parsed<AdminTokens>>>>,
+    tls: Option<Arc<Watched<TlsFiles>>>,
+    admin_tls: Option<Arc<Watched<TlsFiles>>>,
     data: Arc<DataListener>,
     admin: Arc<AdminListener>,
 }
@@ -60,8 +64,10 @@ pub struct Running {
 impl Gateway {
     /// Puts the parts together and reads the secrets; opens no socket and starts no task.
     pub fn new(settings: Settings, world: World) -> Result<Self, StartError> {
-        let tokens = watched(settings.token.as_ref(), FilterTokens::parse)?;
-        let admin_tokens = watched(settings.admin_tokens.as_ref(), AdminTokens::parse)?;
+        let tokens = watched(parsed(settings.token.as_ref(), FilterTokens::parse))?;
+        let admin_tokens = watched(parsed(settings.admin_tokens.as_ref(), AdminTokens::parse))?;
+        let tls = watched(settings.tls.clone())?;
+        let admin_tls = watched(settings.admin_tls.clone())?;
         let door = match (&admin_tokens, settings.dev) {
             (Some(tokens), _) => Door::Tokens(Arc::clone(tokens)),
             (None, true) => Door::Open,
@@ -96,6 +102,8 @@ impl Gateway {
             auditor,
             tokens,
             admin_tokens,
+            tls,
+            admin_tls,
             data: Arc::new(data),
             admin: Arc::new(admin),
         })
@@ -134,8 +142,12 @@ impl Gateway {
         let (stop_data, data_stopped) = watch::channel(false);
         let (stop_admin, admin_stopped) = watch::channel(false);
         let metrics = &self.world.metrics;
-        let data = serve(data, self.data, Arc::clone(metrics), data_stopped, data_serving);
-        let admin = serve(admin, self.admin, Arc::clone(metrics), admin_stopped, admin_serving);
+        let tls = |files| Tls::new(files, Arc::clone(metrics));
+        let (data_tls, admin_tls) = (self.tls.map(tls), self.admin_tls.map(tls));
+        let data =
+            serve(data, self.data, data_tls, Arc::clone(metrics), data_stopped, data_serving);
+        let admin =
+            serve(admin, self.admin, admin_tls, Arc::clone(metrics), admin_stopped, admin_serving);
         self.auditor.lifecycle(format!("started {}", env!("CARGO_PKG_VERSION")));
         tracing::info!(%data_addr, %admin_addr, "listening");
         Ok(Running {
@@ -163,7 +175,10 @@ impl Gateway {
             tasks.spawn(follow(tokens, Arc::clone(&clock), Arc::clone(&metrics)));
         }
         if let Some(tokens) = self.admin_tokens.clone() {
-            tasks.spawn(follow(tokens, clock, metrics));
+            tasks.spawn(follow(tokens, Arc::clone(&clock), Arc::clone(&metrics)));
+        }
+        for tls in [&self.tls, &self.admin_tls].into_iter().flatten() {
+            tasks.spawn(follow(Arc::clone(tls), Arc::clone(&clock), Arc::clone(&metrics)));
         }
         tasks
     }
@@ -211,11 +226,12 @@ fn write_addresses(path: &PathBuf, data: SocketAddr, admin: SocketAddr) -> io::R
     std::fs::rename(&unfinished, path)
 }
 
-fn watched<T>(
-    source: Option<&crate::secret::SecretSource>,
-    parse: crate::secret::Parse<T>,
-) -> Result<Option<Arc<Watched<T>>>, SecretError> {
-    source.map(|source| Watched::open(source.clone(), parse).map(Arc::new)).transpose()
+fn parsed<T>(source: Option<&SecretSource>, parse: Parse<T>) -> Option<Parsed<T>> {
+    source.map(|source| Parsed { source: source.clone(), parse })
+}
+
+fn watched<O: Origin>(origin: Option<O>) -> Result<Option<Arc<Watched<O>>>, SecretError> {
+    origin.map(|origin| Watched::open(origin).map(Arc::new)).transpose()
 }
 
 fn instance() -> Result<u64, StartError> {
@@ -226,11 +242,7 @@ fn instance() -> Result<u64, StartError> {
 }
 
 /// Reads a secret again about once a second, for as long as the gateway lives.
-async fn follow<T: Send + Sync>(
-    secret: Arc<Watched<T>>,
-    clock: Arc<dyn Clock>,
-    metrics: SharedMetrics,
-) {
+async fn follow<O: Origin>(secret: Arc<Watched<O>>, clock: Arc<dyn Clock>, metrics: SharedMetrics) {
     let mut failing = false;
     loop {
         clock.sleep(SECRETS_INTERVAL).await;
@@ -239,7 +251,7 @@ async fn follow<T: Send + Sync>(
             Ok(true) => {
                 failing = false;
                 metrics.secret_reloads.inc();
-                tracing::info!(secret = secret.source().place(), "a new secret is in force");
+                tracing::info!(secret = secret.place(), "a new secret is in force");
             }
             Err(error) => {
                 metrics.secret_failures.inc();

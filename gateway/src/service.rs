@@ -123,10 +123,10 @@ impl Service {
         }
         if theirs.environment != own.environment {
             let detail = format!(
-                "the filter was deployed for environment {}, this gateway serves {}",
+                "the filter was deployed for environment {}, this gateway serves {}: set TIDEGATE_ENVIRONMENT of both to the same name",
                 theirs.environment, own.environment
             );
-            return refuse(Reason::RegionMismatch, detail);
+            return refuse(Reason::EnvironmentMismatch, detail);
         }
         let deadline = own.admission.deadline;
         if Duration::from_millis(u64::from(message.timeout_ms)) <= deadline {
@@ -218,7 +218,10 @@ impl Service {
     }
 
     fn log_mismatch(&self, refused: &Refused) {
-        let mismatch = matches!(refused.reason, Reason::RegionMismatch | Reason::DeadlineOrder);
+        let mismatch = matches!(
+            refused.reason,
+            Reason::RegionMismatch | Reason::EnvironmentMismatch | Reason::DeadlineOrder
+        );
         if mismatch && let Some(more) = self.mismatches.admit(self.clock.elapsed_us()) {
             tracing::warn!(reason = %refused.reason, detail = refused.detail, more, "refused a filter");
         }
@@ -234,9 +237,10 @@ impl Service {
 fn refusal_action(reason: Reason) -> Option<Action> {
     match reason {
         Reason::ServiceOverloaded => Some(Action::Overload),
-        Reason::RegionMismatch | Reason::DeadlineOrder | Reason::UnsupportedVersion => {
-            Some(Action::RefuseCaller)
-        }
+        Reason::RegionMismatch
+        | Reason::EnvironmentMismatch
+        | Reason::DeadlineOrder
+        | Reason::UnsupportedVersion => Some(Action::RefuseCaller),
         _ => None,
     }
 }

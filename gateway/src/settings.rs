@@ -3,11 +3,12 @@
 //!
 //! A flag beats its environment variable, which beats the default. Every problem is reported at
 //! once, each with the flag, the variable, the value and the remedy. An empty variable counts as
-//! unset, except for secrets.
+//! unset, except for secrets and for the environment's name, which the filter reads as well.
 
 mod cli;
 mod knob;
 mod notes;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ use crate::secret::{Secret, SecretSource};
 use crate::service::ServiceSettings;
 use crate::service::admission::AdmissionSettings;
 use crate::store::redis::RedisSettings;
+use crate::tls::TlsFiles;
 
 /// The process environment as a value.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +40,10 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The operators' listener.
     pub admin_listen: SocketAddr,
+    /// TLS of the filter's listener.
+    pub tls: Option<TlsFiles>,
+    /// TLS of the operators' listener.
+    pub admin_tls: Option<TlsFiles>,
     /// Redis; `None` keeps state in memory.
     pub redis: Option<RedisSettings>,
     /// The most keys of the memory store.
@@ -139,7 +145,9 @@ impl Settings {
 fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings> {
     let listen = resolver.take(&knob::LISTEN, arguments.listen, knob::address);
     let admin_listen = resolver.take(&knob::ADMIN_LISTEN, arguments.admin_listen, knob::address);
+    let tls = tls::listeners(arguments.tls, resolver);
     let redis = resolver.maybe(&knob::REDIS_URL, arguments.redis_url, knob::redis_url);
+    let redis_tls = tls::redis(arguments.redis_tls, redis.as_ref(), resolver);
     let connections =
         resolver.take(&knob::REDIS_CONNECTIONS, arguments.redis_connections, knob::count);
     let response_timeout = resolver.take(
@@ -151,6 +159,14 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     let pool_wait = resolver.take(&knob::POOL_WAIT, arguments.pool_wait, knob::duration);
     let deadline = resolver.take(&knob::DEADLINE, arguments.deadline, knob::duration);
     let region = resolver.maybe(&knob::REGION, arguments.region, knob::region);
+    if arguments.environment.is_none()
+        && resolver.environment().get("TIDEGATE_ENVIRONMENT") == Some("")
+    {
+        resolver.problem(
+            "TIDEGATE_ENVIRONMENT is empty: write the environment's name into it or unset it"
+                .to_owned(),
+        );
+    }
     let environment = resolver.take(&knob::ENVIRONMENT, arguments.environment, knob::environment);
     let token_file = resolver.maybe(&knob::TOKEN_FILE, arguments.token_file, knob::path);
     let admin_file =
@@ -192,8 +208,10 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         );
     }
     let (deadline, max_in_flight) = (deadline?, max_in_flight?);
+    let ((tls, admin_tls), redis_tls) = (tls?, redis_tls?);
     let redis = redis.map(|address| RedisSettings {
         address,
+        tls: redis_tls,
         connections: connections.unwrap_or(1),
         response_timeout: response_timeout.unwrap_or(deadline),
         pipeline_len_max: max_in_flight,
@@ -201,6 +219,8 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     Some(Settings {
         listen: listen?,
         admin_listen: admin_listen?,
+        tls,
+        admin_tls,
         redis,
         memory_keys_max: memory_keys_max?,
         service: ServiceSettings {
@@ -233,9 +253,8 @@ fn refuse_open_door(
     let Some(address) = address.filter(|a| !a.ip().to_canonical().is_loopback()) else { return };
     if token.is_none() {
         resolver.problem(format!(
-            "{} ({}) is {address}, which other machines reach, and --dev (TIDEGATE_DEV) accepts every caller there: configure a token with {remedy}, or listen on 127.0.0.1",
-            knob.flag,
-            knob.variables.join(" or "),
+            "{} is {address}, which other machines reach, and --dev (TIDEGATE_DEV) accepts every caller there: configure a token with {remedy}, or listen on 127.0.0.1",
+            knob.name(),
         ));
     }
 }

@@ -81,6 +81,8 @@ impl World {
         let counters = metrics.store.clone();
         let store: Arc<dyn Store> = match &settings.redis {
             Some(redis) => {
+                // Here rather than among the address's errors, since the file is at fault.
+                redis.tls.certificates()?;
                 Arc::new(RedisStore::start(redis, &clock, counters).map_err(StartError::Redis)?)
             }
             None => {

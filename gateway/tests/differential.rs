@@ -3,14 +3,12 @@
 //!
 //! The seed is printed; `RL_CHECK_SEED` repeats a run, `RL_CHECK_STEPS` makes it longer.
 
-#[path = "common/redis.rs"]
-mod real;
-
 use std::collections::HashMap;
 
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tidegate_policy::gcra::{Charge, EPOCH_US, Instant, Quota, Retry, Tat, Write, check};
+use tidegate_tests::redis::Redis;
 
 const SCRIPT: &str = include_str!("../../lua/rl_check.lua");
 const STEPS: usize = 20_000;
@@ -234,8 +232,9 @@ async fn the_script_and_its_twin_agree_bit_for_bit() {
     let seed = number("RL_CHECK_SEED").unwrap_or_else(|| getrandom::u64().expect("randomness"));
     let steps = number("RL_CHECK_STEPS").map_or(STEPS, |n| usize::try_from(n).expect("a count"));
     println!("RL_CHECK_SEED={seed} RL_CHECK_STEPS={steps}");
-    let redis = real::Redis::start().await;
-    let mut connection = redis.connection().await.expect("a connection");
+    let redis = Redis::start().await;
+    let client = redis::Client::open(redis.url()).expect("a sound URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
     let sha = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut connection).await;
     let sha: String = sha.expect("loaded");
     let mut random = Random(seed);

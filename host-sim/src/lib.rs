@@ -29,6 +29,7 @@
 //! ```
 
 mod abi;
+mod explore;
 mod host;
 mod report;
 mod runner;

@@ -31,6 +31,10 @@ pub struct Report {
     pub start_error: Option<StartError>,
     /// Virtual time at the end.
     pub ended_at_ns: u64,
+    /// How many orders of the threads were run up to this one; 0 where none were asked for.
+    pub interleavings: u64,
+    /// The choices that led to this order.
+    pub choices: Vec<usize>,
 }
 
 impl Report {
@@ -47,7 +51,20 @@ impl Report {
             trace,
             start_error,
             ended_at_ns,
+            interleavings: 0,
+            choices: Vec::new(),
         }
+    }
+
+    /// There are more orders than were run: nobody may take that for a proof.
+    pub(crate) fn give_up(&mut self, runs_max: u64) {
+        self.checks.push(CheckResult {
+            line: 0,
+            what: "interleavings".to_owned(),
+            passed: false,
+            expected: "all of them".to_owned(),
+            seen: format!("more than {runs_max}; use fewer steps, or a number of seeded ones"),
+        });
     }
 
     /// Whether everything was as expected.
@@ -72,6 +89,13 @@ impl fmt::Display for Report {
         write!(f, "{}: {}", if self.passed() { "passed" } else { "FAILED" }, self.name)?;
         for failure in self.failures() {
             write!(f, "\n{failure}")?;
+        }
+        if !self.passed() && self.interleavings > 0 {
+            let Self { interleavings, choices, .. } = self;
+            write!(
+                f,
+                "\n  in interleaving {interleavings}; `host: {{ interleavings: {choices:?} }}` runs it again"
+            )?;
         }
         Ok(())
     }

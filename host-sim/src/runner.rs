@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use crate::explore::explore;
 use crate::host::compile::{CacheError, Compiled, Compiler};
 use crate::host::load::StartError;
 use crate::host::service::Service;
+use crate::host::threads::Plugin;
 use crate::report::Report;
 use crate::scenario::judge::judge;
 use crate::scenario::plan::Scenario;
@@ -43,28 +45,51 @@ pub enum RunError {
     /// The scenario says `gateway: in-process`.
     #[error("the scenario wants its gateway in process; bind one with Services::bind")]
     NoService,
+    /// Interleavings need the same beginning for each run.
+    #[error(
+        "the scenario runs many interleavings, and a service is bound for one run; bind it with Services::bind_fresh"
+    )]
+    ServiceOnce,
 }
 
 /// Services that a caller puts behind clusters.
 #[derive(Default)]
 pub struct Services {
-    bound: Vec<(Option<String>, Box<dyn Service>)>,
+    bound: Vec<(Option<String>, Maker)>,
 }
+
+/// Makes a service for a run; a service that was bound as it is can be made once.
+type Maker = Box<dyn FnMut() -> Option<Box<dyn Service + Send>>>;
 
 impl Services {
     /// A service behind one cluster.
     #[must_use]
-    pub fn bind(mut self, cluster: &str, service: impl Service + 'static) -> Self {
-        self.bound.push((Some(cluster.to_owned()), Box::new(service)));
+    pub fn bind(mut self, cluster: &str, service: impl Service + Send + 'static) -> Self {
+        self.bound.push((Some(cluster.to_owned()), once(service)));
         self
     }
 
     /// A service behind every cluster that has none yet.
     #[must_use]
-    pub fn bind_any(mut self, service: impl Service + 'static) -> Self {
-        self.bound.push((None, Box::new(service)));
+    pub fn bind_any(mut self, service: impl Service + Send + 'static) -> Self {
+        self.bound.push((None, once(service)));
         self
     }
+
+    /// A service behind every cluster that has none yet, made anew for each run: what interleavings need.
+    #[must_use]
+    pub fn bind_fresh<S: Service + Send + 'static>(
+        mut self,
+        mut make: impl FnMut() -> S + 'static,
+    ) -> Self {
+        self.bound.push((None, Box::new(move || Some(Box::new(make())))));
+        self
+    }
+}
+
+fn once(service: impl Service + Send + 'static) -> Maker {
+    let mut service: Option<Box<dyn Service + Send>> = Some(Box::new(service));
+    Box::new(move || service.take())
 }
 
 impl Runner {
@@ -85,35 +110,71 @@ impl Runner {
 
     /// Runs a scenario with services behind its clusters; they come before its script.
     pub fn run_with(&self, scenario: &Scenario, services: Services) -> Result<Report, RunError> {
-        let path = scenario.wasm.clone().ok_or(RunError::NoPlugin)?;
-        let wasm = std::fs::read(&path).map_err(|source| RunError::ReadPlugin { path, source })?;
-        self.run_bytes(scenario, &wasm, services)
+        let mut codes: Vec<(&PathBuf, Vec<u8>)> = Vec::new();
+        let mut by_plugin = Vec::new();
+        for path in &scenario.wasm {
+            let path = path.as_ref().ok_or(RunError::NoPlugin)?;
+            let known = codes.iter().position(|(other, _)| *other == path);
+            let code = match known {
+                Some(code) => code,
+                None => {
+                    let wasm = std::fs::read(path)
+                        .map_err(|source| RunError::ReadPlugin { path: path.clone(), source })?;
+                    codes.push((path, wasm));
+                    codes.len() - 1
+                }
+            };
+            by_plugin.push(code);
+        }
+        let codes: Vec<_> = codes.iter().map(|(_, wasm)| wasm.as_slice()).collect();
+        self.run_codes(scenario, &codes, &by_plugin, services)
     }
 
-    /// Runs a scenario with these bytes as its plugin.
+    /// Runs a scenario with these bytes as its plugin, or as every plugin of its chain.
     pub fn run_bytes(
         &self,
         scenario: &Scenario,
         wasm: &[u8],
         services: Services,
     ) -> Result<Report, RunError> {
+        let by_plugin = vec![0; scenario.options.plugins.len()];
+        self.run_codes(scenario, &[wasm], &by_plugin, services)
+    }
+
+    fn run_codes(
+        &self,
+        scenario: &Scenario,
+        codes: &[&[u8]],
+        by_plugin: &[usize],
+        mut services: Services,
+    ) -> Result<Report, RunError> {
         if scenario.network.needs_service() && services.bound.is_empty() {
             return Err(RunError::NoService);
         }
-        let mut network = scenario.network.build();
-        for (cluster, service) in services.bound {
-            network.bind(cluster, service);
-        }
-        scenario.network.bind_gateway(&mut network);
-        let compiled = self.compile(wasm);
-        let outcome = world::run::run(
-            &self.compiler,
-            compiled,
-            &scenario.options,
-            &scenario.timeline,
-            network,
-        );
-        Ok(Report::new(&scenario.name, judge(&scenario.checks, &outcome), outcome))
+        let compiled: Vec<_> = codes.iter().map(|wasm| self.compile(wasm)).collect();
+        let plugins = scenario.options.plugins.iter().zip(by_plugin).map(|(settings, code)| {
+            let compiled = compiled.get(*code).cloned().unwrap_or(Err(StartError::NotWasm))?;
+            Ok(Plugin { settings: Arc::new(settings.clone()), compiled, code: *code })
+        });
+        let plugins: Result<Vec<_>, StartError> = plugins.collect();
+        explore(scenario.options.interleavings.as_ref(), seed_of(scenario), |schedule| {
+            let mut network = scenario.network.build();
+            for (cluster, make) in &mut services.bound {
+                network.bind(cluster.clone(), make().ok_or(RunError::ServiceOnce)?);
+            }
+            scenario.network.bind_gateway(&mut network);
+            let mut outcome = world::run::run(
+                &self.compiler,
+                plugins.clone(),
+                &scenario.options,
+                &scenario.timeline,
+                network,
+                schedule,
+            );
+            let schedule = outcome.schedule.take();
+            let checks = judge(&scenario.checks, &outcome);
+            Ok((Report::new(&scenario.name, checks, outcome), schedule))
+        })
     }
 
     fn compile(&self, wasm: &[u8]) -> Result<Compiled, StartError> {
@@ -131,4 +192,8 @@ impl Runner {
 /// Runs one scenario with the plugin it names and the default cache.
 pub fn run(scenario: &Scenario) -> Result<Report, RunError> {
     Runner::new()?.run(scenario)
+}
+
+fn seed_of(scenario: &Scenario) -> u64 {
+    scenario.options.plugins.first().map_or(0, |plugin| plugin.seed)
 }

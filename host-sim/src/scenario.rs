@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod expect;
 pub(crate) mod file;
+pub(crate) mod interleavings;
 pub(crate) mod judge;
 pub(crate) mod load;
 pub(crate) mod matchers;

@@ -2,38 +2,60 @@
 //! may turn out not to be needed. Decides nothing.
 
 use tidegate_policy::config::Config;
-use tidegate_policy::identity::Facts;
+use tidegate_policy::identity::{Facts, Fields};
 use tidegate_policy::router::Matched;
 
 use crate::codec;
 use crate::host::{self, Map, Status};
 
-/// The policies that take the request in. One host call if no path matches, two otherwise at most.
-pub(crate) fn matched(config: &Config) -> Result<Matched, Status> {
-    let path = host::header(Map::RequestHeaders, ":path")?;
-    let matched = config.on_path(path.as_deref());
-    if !matched.asks_method(config) {
-        return Ok(matched);
+/// The answer to headers that the host gave in no known encoding.
+const UNREADABLE: Status = Status(u32::MAX);
+
+/// A request as far as it had to be read.
+pub(crate) struct Request {
+    /// The policies that take it in, as far as path, host and method decide.
+    pub(crate) matched: Matched,
+    /// `:path`.
+    pub(crate) target: Option<Vec<u8>>,
+    /// All request headers in the host's encoding; empty if nothing matched.
+    headers: Vec<u8>,
+}
+
+/// Reads what decides. One host call if no path matches, three otherwise at most, and then all
+/// headers in one: dearer than one value, cheaper than three.
+pub(crate) fn request(config: &Config) -> Result<Request, Status> {
+    let target = host::header(Map::RequestHeaders, ":path")?;
+    let candidates = config.on_path(target.as_deref());
+    let authority = match candidates.asks_host(config) {
+        true => host::header(Map::RequestHeaders, ":authority")?,
+        false => None,
+    };
+    let mut matched = candidates.on_host(config, authority.as_deref());
+    if matched.asks_method(config) {
+        let method = host::header(Map::RequestHeaders, ":method")?;
+        matched = matched.on_method(config, method.as_deref());
     }
-    let method = host::header(Map::RequestHeaders, ":method")?;
-    Ok(matched.on_method(config, method.as_deref()))
+    let headers = match matched.is_empty() {
+        true => Vec::new(),
+        false => host::header_pairs(Map::RequestHeaders)?,
+    };
+    Ok(Request { matched, target, headers })
 }
 
-/// All request headers in the host's encoding, in one call: dearer than one value, cheaper than
-/// three. [`sender`] borrows from it.
-pub(crate) fn headers() -> Result<Vec<u8>, Status> {
-    host::header_pairs(Map::RequestHeaders)
+impl Request {
+    /// Its headers, borrowed: a request has dozens.
+    pub(crate) fn headers(&self) -> Result<Fields<'_>, Status> {
+        codec::decode(&self.headers).ok_or(UNREADABLE)
+    }
 }
 
-/// What those policies need to know of the sender.
+/// What policies need to know of the sender.
 pub(crate) fn sender<'h>(
     config: &Config,
     matched: &Matched,
-    headers: &'h [u8],
+    headers: Fields<'h>,
 ) -> Result<Facts<'h>, Status> {
-    const UNREADABLE: Status = Status(u32::MAX);
     let source_address =
         if matched.asks_address(config) { host::property("source\0address")? } else { None };
-    let headers = codec::decode(headers).ok_or(UNREADABLE)?;
     Ok(Facts { source_address, headers })
 }

@@ -121,6 +121,11 @@ fn caller() -> Result<CallerScope, String> {
         Ok(_) | Err(_) => None,
     };
     let environment = match std::env::var(ENVIRONMENT_VARIABLE) {
+        Ok(text) if text.is_empty() => {
+            return Err(format!(
+                "{ENVIRONMENT_VARIABLE} is empty: write the environment's name into it or unset it"
+            ));
+        }
         Ok(text) => {
             Environment::new(&text).map_err(|bad| format!("{ENVIRONMENT_VARIABLE}: {bad}"))?
         }

@@ -104,16 +104,21 @@ impl Vm {
         let Some((root, ids)) = self.root_of(stream).zip(self.ids.as_mut()) else {
             return refuse_unready();
         };
-        let matched = match facts::matched(&root.config) {
-            Ok(matched) if matched.is_empty() => return Action::Continue,
-            Ok(matched) => matched,
+        let request = match facts::request(&root.config) {
+            Ok(request) if request.matched.is_empty() => return Action::Continue,
+            Ok(request) => request,
             Err(status) => return unreadable(&root, status),
         };
-        let headers = match facts::headers() {
+        let headers = match request.headers() {
             Ok(headers) => headers,
             Err(status) => return unreadable(&root, status),
         };
-        let facts = match facts::sender(&root.config, &matched, &headers) {
+        let target = request.target.as_deref();
+        let matched = request.matched.clone().on_fields(&root.config, target, &headers);
+        if matched.is_empty() {
+            return Action::Continue;
+        }
+        let facts = match facts::sender(&root.config, &matched, headers) {
             Ok(facts) => facts,
             Err(status) => return unreadable(&root, status),
         };

@@ -11,13 +11,16 @@ use alloc::vec::Vec;
 use crate::gcra::Quota;
 use crate::identity::Identity;
 use crate::matching::Matcher;
-use crate::mode::Mode;
+use crate::mode::Rollout;
+use crate::router::Router;
 
 pub mod diagnostic;
 mod duration;
 mod limits;
+mod matcher;
 mod read;
 mod reader;
+mod rollout;
 mod suggest;
 mod tree;
 
@@ -31,8 +34,22 @@ pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub struct Config {
     /// How to reach the gateway.
     pub gateway: Gateway,
-    /// The policies, in the order of the document.
+    /// Which of the policies that match a request apply.
+    pub apply: Apply,
+    /// The policies, by falling priority, then in the order of the document.
     pub policies: Vec<Policy>,
+    /// Their patterns, made from them.
+    pub(crate) router: Router,
+}
+
+/// Which of the policies that match a request apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Apply {
+    /// Every one: their limits add up.
+    #[default]
+    All,
+    /// The first in their order.
+    First,
 }
 
 /// How the filter reaches the gateway.
@@ -58,7 +75,7 @@ pub struct Policy {
     /// What to do when no verdict can be had.
     pub on_unavailable: Rung,
     /// What the document says; flags and the kill switch may override it.
-    pub mode: Mode,
+    pub rollout: Rollout,
 }
 
 /// One rate limit.

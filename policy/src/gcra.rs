@@ -16,10 +16,10 @@ use core::fmt;
 /// 2024-01-01T00:00:00Z in µs since 1970: the zero of [`Instant`].
 pub const EPOCH_US: u64 = 1_704_067_200_000_000;
 
-/// What rounding may push a time over the horizon without a denial.
-const SLACK_US: f64 = 0.5;
-/// What rounding may take from a whole unit without losing it.
-const FLOOR_US: f64 = 0.1;
+/// Every time is a whole number of 1/16 µs, and the emission interval is rounded up to one: sums of
+/// such doubles are exact until 2041, so that no rounding ever admits a unit too many, however long
+/// a limit is used up.
+const GRAIN: f64 = 16.0;
 /// A bucket that takes longer than this to fill is taken for a mistake: 10 years.
 const SPAN_US_MAX: u64 = 10 * 366 * 86_400_000_000;
 
@@ -184,7 +184,7 @@ pub fn check(now: Instant, charges: &[Charge]) -> Answer {
 
 fn weigh(now: f64, charge: &Charge) -> Row {
     let Quota { limit, period_us, burst } = charge.quota;
-    let interval = period_us as f64 / f64::from(limit);
+    let interval = ceil(period_us as f64 * GRAIN / f64::from(limit)) as f64 / GRAIN;
     let span = f64::from(burst) * interval;
     let horizon = now + span;
     let mut tat = charge.tat.map_or(now, |Tat(tat)| tat);
@@ -196,7 +196,7 @@ fn weigh(now: f64, charge: &Charge) -> Row {
         tat = horizon;
     }
     let after = tat + f64::from(charge.cost) * interval;
-    let retry = if after <= horizon + SLACK_US {
+    let retry = if after <= horizon {
         Retry::Fits
     } else if charge.cost > burst {
         Retry::Never
@@ -211,7 +211,7 @@ fn settle(now: f64, row: &Row, allowed: bool) -> (Reading, Option<Write>) {
     let write = (allowed && row.cost > 0)
         .then(|| Write { tat: Tat(tat), ttl_ms: ceil((tat - now) / 1000.0) + 1 });
     let free = row.horizon - tat;
-    let remaining = if free > 0.0 { ((free + FLOOR_US) / row.interval) as u64 } else { 0 };
+    let remaining = if free > 0.0 { (free / row.interval) as u64 } else { 0 };
     let next_us = if tat <= now { 0 } else { ceil((remaining + 1) as f64 * row.interval - free) };
     let reading = Reading { remaining, next_us, reset_us: ceil(tat - now), retry: row.retry };
     (reading, write)

@@ -168,8 +168,11 @@ pub struct Facts<'h> {
     /// Envoy's `source.address` (`ip:port`, IPv6 in brackets).
     pub source_address: Option<Vec<u8>>,
     /// All request headers, names in lower case, in order; borrowed, since a request has dozens.
-    pub headers: Vec<(&'h [u8], &'h [u8])>,
+    pub headers: Fields<'h>,
 }
+
+/// Header fields, names in lower case, in order.
+pub type Fields<'h> = Vec<(&'h [u8], &'h [u8])>;
 
 // === impl Facts ===
 

@@ -46,6 +46,16 @@ pub enum Kill {
     One(Mechanism),
 }
 
+/// What a document says of one policy: a mode, for all or for a share of the callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rollout {
+    /// The mode for those whom the share takes in.
+    pub mode: Mode,
+    /// Who is taken in, in hundredths of a percent: 0 nobody, 10,000 everybody. The rest is in the
+    /// next weaker mode: in shadow beside `enforce`, off beside `shadow`.
+    pub share_bp: u16,
+}
+
 /// A flag's word on one policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flag {
@@ -82,12 +92,36 @@ impl Overrides {
     }
 }
 
+// === impl Rollout ===
+
+impl Rollout {
+    /// Enforced for everybody.
+    pub const ENFORCE: Self = Self::whole(Mode::Enforce);
+
+    /// A mode for everybody.
+    pub const fn whole(mode: Mode) -> Self {
+        Self { mode, share_bp: 10_000 }
+    }
+
+    /// The mode for one caller; the policy's name is the salt, so that two policies take in
+    /// different tenths.
+    fn of(self, policy: &str, identity: &[u8]) -> Mode {
+        if self.share_bp >= 10_000 || sticky_bp(policy, identity) < self.share_bp {
+            return self.mode;
+        }
+        match self.mode {
+            Mode::Enforce => Mode::Shadow,
+            Mode::Shadow | Mode::Off => Mode::Off,
+        }
+    }
+}
+
 /// The mode in force for one policy, one mechanism and one identity.
 ///
 /// The kill switch beats the flag, the flag beats the configuration. `identity` is any stable
 /// bytes of the caller; the same bytes always fall on the same side of a share.
 pub fn effective(
-    configured: Mode,
+    configured: Rollout,
     policy: &str,
     mechanism: Mechanism,
     identity: &[u8],
@@ -100,7 +134,7 @@ pub fn effective(
     }
     match overrides.flags.get(policy) {
         Some(flag) if sticky_bp(&flag.salt, identity) < flag.share_bp => flag.mode,
-        Some(_) | None => configured,
+        Some(_) | None => configured.of(policy, identity),
     }
 }
 
@@ -140,7 +174,7 @@ mod tests {
         ];
         for (kill, policy, expected) in rows {
             all_shadow.kill = kill;
-            let mode = effective(Mode::Enforce, policy, Mechanism::RateLimit, b"a", &all_shadow);
+            let mode = effective(Rollout::ENFORCE, policy, Mechanism::RateLimit, b"a", &all_shadow);
             assert_eq!(mode, expected, "{kill:?} {policy}");
         }
     }
@@ -149,16 +183,41 @@ mod tests {
     fn a_share_is_sticky_and_about_as_large_as_it_says() {
         let tenth = flagged(Mode::Enforce, 1_000);
         let inside = |identity: &str| {
-            effective(Mode::Off, "p", Mechanism::RateLimit, identity.as_bytes(), &tenth)
-                == Mode::Enforce
+            effective(
+                Rollout::whole(Mode::Off),
+                "p",
+                Mechanism::RateLimit,
+                identity.as_bytes(),
+                &tenth,
+            ) == Mode::Enforce
         };
         let taken = (0..10_000).filter(|n| inside(&format!("client-{n}"))).count();
         assert!((900..1_100).contains(&taken), "{taken} of 10,000 in a tenth");
         assert!((0..100).all(|n| inside(&format!("client-{n}")) == inside(&format!("client-{n}"))));
         assert!(
-            effective(Mode::Off, "p", Mechanism::RateLimit, b"x", &flagged(Mode::Enforce, 0))
-                == Mode::Off
+            effective(
+                Rollout::whole(Mode::Off),
+                "p",
+                Mechanism::RateLimit,
+                b"x",
+                &flagged(Mode::Enforce, 0)
+            ) == Mode::Off
         );
+    }
+
+    #[test]
+    fn the_rest_of_a_share_is_one_mode_weaker() {
+        let none = Overrides::default();
+        for (mode, rest) in [(Mode::Enforce, Mode::Shadow), (Mode::Shadow, Mode::Off)] {
+            let tenth = Rollout { mode, share_bp: 1_000 };
+            let of = |n: u32| {
+                let identity = format!("client-{n}");
+                effective(tenth, "p", Mechanism::RateLimit, identity.as_bytes(), &none)
+            };
+            let taken = (0..10_000).filter(|n| of(*n) == mode).count();
+            assert!((900..1_100).contains(&taken), "{taken} of 10,000 in a tenth");
+            assert!((0..10_000).all(|n| of(n) == mode || of(n) == rest));
+        }
     }
 
     #[test]

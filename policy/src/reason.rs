@@ -61,6 +61,8 @@ reasons! {
     Unauthorized => "unauthorized",
     /// The filter's region is not the gateway's.
     RegionMismatch => "region-mismatch",
+    /// The filter's environment is not the gateway's.
+    EnvironmentMismatch => "environment-mismatch",
     /// The filter's callout timeout is not longer than the gateway's deadline.
     DeadlineOrder => "deadline-order",
     /// The message cannot be read, or holds a value that cannot be.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::certificates::Files;
 use crate::client;
 use crate::process::Process;
 use crate::{eventually, parts};
@@ -35,6 +36,8 @@ pub struct Options {
     pub listen: String,
     /// Admin's port; 0 is any free one.
     pub admin_port: u16,
+    /// TLS to the gateway; plain if `None`.
+    pub gateway_tls: Option<GatewayTls>,
     /// How long a connection to the gateway may take to open. A test that is not about time gives
     /// more than the shipped 30 ms, which a busy machine exceeds.
     pub gateway_connect_timeout: &'static str,
@@ -52,10 +55,50 @@ pub struct Options {
     pub dynamic: bool,
     /// The token that the filter finds in its environment.
     pub token: Option<String>,
+    /// `TIDEGATE_ENVIRONMENT`, as the filter finds it.
+    pub environment: Option<String>,
     /// `node.locality.region`.
     pub region: Option<String>,
     /// Whether requests are written to the access log.
     pub access_log: bool,
+}
+
+/// How the cluster of the gateway speaks TLS: as `docs/gateway.md` shows it, with these files.
+#[derive(Debug, Clone)]
+pub struct GatewayTls {
+    /// Who signed the gateway's certificate.
+    pub ca: PathBuf,
+    /// What Envoy shows of itself.
+    pub own: Option<Files>,
+}
+
+// === impl GatewayTls ===
+
+impl GatewayTls {
+    fn transport_socket(&self) -> Value {
+        let path = parts::root().join("docs/gateway.md");
+        let page = fs::read_to_string(&path).expect("docs/gateway.md");
+        let snippet = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let mut clusters: Value =
+            serde_saphyr::from_str(snippet.expect("a snippet of YAML")).expect("it is YAML");
+        let mut socket = clusters[0]["transport_socket"].take();
+        let common = "/typed_config/common_tls_context";
+        let validation = format!("{common}/validation_context");
+        set(&mut socket, "/typed_config/sni", json!("localhost"));
+        set(&mut socket, &format!("{validation}/trusted_ca/filename"), json!(self.ca));
+        let san = format!("{validation}/match_typed_subject_alt_names/0/matcher/exact");
+        set(&mut socket, &san, json!("localhost"));
+        let pair = format!("{common}/tls_certificates/0");
+        match &self.own {
+            Some(own) => {
+                let certificate = format!("{pair}/certificate_chain/filename");
+                set(&mut socket, &certificate, json!(own.certificate));
+                set(&mut socket, &format!("{pair}/private_key/filename"), json!(own.key));
+            }
+            None => set(&mut socket, &format!("{common}/tls_certificates"), json!([])),
+        }
+        socket
+    }
 }
 
 // === impl Options ===
@@ -70,6 +113,7 @@ impl Options {
             upstream: Some(upstream),
             listen: "127.0.0.1:0".to_owned(),
             admin_port: 0,
+            gateway_tls: None,
             gateway_connect_timeout: "5s",
             gateway_cluster: "tidegate",
             filter: Some(parts::filter("tidegate")),
@@ -78,6 +122,7 @@ impl Options {
             max_headers: None,
             dynamic: false,
             token: Some(crate::gateway::TOKEN.to_owned()),
+            environment: None,
             region: None,
             access_log: true,
         }
@@ -155,6 +200,9 @@ impl Options {
         set(all, assignment, json!(self.gateway_cluster));
         let connect_timeout = "/static_resources/clusters/1/connect_timeout";
         set(all, connect_timeout, json!(self.gateway_connect_timeout));
+        if let Some(tls) = &self.gateway_tls {
+            set(all, "/static_resources/clusters/1/transport_socket", tls.transport_socket());
+        }
         if !self.gateway_http2 {
             let protocol = "/static_resources/clusters/1/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/explicit_http_config";
             set(all, protocol, json!({ "http_protocol_options": {} }));
@@ -261,6 +309,9 @@ fn launch(options: &Options, bootstrap: &Path, dir: &Path) -> Process {
     command.env_remove("TIDEGATE_TOKEN").env_remove("TIDEGATE_ENVIRONMENT");
     if let Some(token) = &options.token {
         command.env("TIDEGATE_TOKEN", token);
+    }
+    if let Some(environment) = &options.environment {
+        command.env("TIDEGATE_ENVIRONMENT", environment);
     }
     Process::start(command, &dir.join("envoy.log")).expect("Envoy can be run")
 }

@@ -3,6 +3,7 @@
 //! failure that says what to install, never a skipped test.
 
 pub mod bench;
+pub mod certificates;
 pub mod client;
 pub mod demo;
 pub mod envoy;

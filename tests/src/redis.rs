@@ -1,14 +1,16 @@
 //! Owns a real Redis of a test's own: on a socket in a temporary folder, nothing shared. A benchmark
-//! can have it on a free TCP port as well, since that is how Redis is usually reached.
+//! can have it on a free TCP port as well, since that is how Redis is usually reached, and a test of
+//! TLS on a port that speaks nothing else.
 
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::certificates::Files;
 use crate::process::Process;
 use crate::{eventually, parts};
 
@@ -17,6 +19,8 @@ use crate::{eventually, parts};
 pub struct Redis {
     dir: TempDir,
     tcp_port: u16,
+    /// What its command line says of ports.
+    ports: Vec<String>,
     process: Process,
 }
 
@@ -25,19 +29,36 @@ pub struct Redis {
 impl Redis {
     /// Starts one and waits until it answers.
     pub async fn start() -> Self {
-        Self::start_on(0).await
+        Self::start_on(0, vec!["--port".to_owned(), "0".to_owned()]).await
     }
 
     /// The same, on a free TCP port of the loopback as well.
     pub async fn start_with_tcp() -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr());
-        Self::start_on(free.expect("a free port").port()).await
+        let port = free_port();
+        Self::start_on(port, vec!["--port".to_owned(), port.to_string()]).await
     }
 
-    async fn start_on(tcp_port: u16) -> Self {
+    /// The same, under TLS on that port. `clients` is Redis's word for whether clients need a
+    /// certificate that `ca` signed: yes, no or optional.
+    pub async fn start_with_tls(own: &Files, ca: &Path, clients: &str) -> Self {
+        let port = free_port();
+        let text = |path: &Path| path.display().to_string();
+        let words = [
+            ("--port", "0".to_owned()),
+            ("--tls-port", port.to_string()),
+            ("--tls-cert-file", text(&own.certificate)),
+            ("--tls-key-file", text(&own.key)),
+            ("--tls-ca-cert-file", text(ca)),
+            ("--tls-auth-clients", clients.to_owned()),
+        ];
+        let words = words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        Self::start_on(port, words.collect()).await
+    }
+
+    async fn start_on(tcp_port: u16, ports: Vec<String>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let process = launch(&dir, tcp_port);
-        let redis = Self { dir, tcp_port, process };
+        let process = launch(&dir, &ports);
+        let redis = Self { dir, tcp_port, ports, process };
         redis.ready().await;
         redis
     }
@@ -65,7 +86,7 @@ impl Redis {
     /// Starts it again, empty, after it was killed.
     pub async fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.dir, self.tcp_port);
+        self.process = launch(&self.dir, &self.ports);
         self.ready().await;
     }
 
@@ -98,10 +119,15 @@ impl Redis {
     }
 }
 
-fn launch(dir: &TempDir, tcp_port: u16) -> Process {
+fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr());
+    free.expect("a free port").port()
+}
+
+fn launch(dir: &TempDir, ports: &[String]) -> Process {
     let mut command = Command::new(parts::redis_server());
     command.current_dir(dir.path()).args(["--unixsocket", "redis.sock"]);
-    command.args(["--port", &tcp_port.to_string(), "--bind", "127.0.0.1"]);
+    command.args(ports).args(["--bind", "127.0.0.1"]);
     command.args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]);
     Process::start(command, &dir.path().join("redis.log")).expect("redis-server starts")
 }

@@ -18,7 +18,7 @@ use crate::access::{AdminTokens, Role};
 use crate::audit::{Auditor, Happening};
 use crate::health::{Health, Phase};
 use crate::metrics::{HttpLabel, SharedMetrics};
-use crate::secret::Watched;
+use crate::secret::{Parsed, Watched};
 use crate::service::ServiceSettings;
 use crate::store::Stores;
 
@@ -30,7 +30,7 @@ const DEV_ACTOR: &str = "dev";
 /// Who may come in.
 pub enum Door {
     /// Those who have a token.
-    Tokens(Arc<Watched<AdminTokens>>),
+    Tokens(Arc<Watched<Parsed<AdminTokens>>>),
     /// Everybody, because of `--dev`.
     Open,
     /// Nobody: no token is configured.

@@ -114,7 +114,7 @@ fn status(reason: Reason) -> StatusCode {
             StatusCode::SERVICE_UNAVAILABLE
         }
         Reason::Unauthorized => StatusCode::UNAUTHORIZED,
-        Reason::RegionMismatch => StatusCode::CONFLICT,
+        Reason::RegionMismatch | Reason::EnvironmentMismatch => StatusCode::CONFLICT,
         Reason::DeadlineOrder | Reason::BadMessage | Reason::UnsupportedVersion => {
             StatusCode::BAD_REQUEST
         }
@@ -131,7 +131,8 @@ fn title(reason: Reason) -> &'static str {
         Reason::StoreTimeout => "The store did not answer in time",
         Reason::StoreError => "The store failed",
         Reason::Unauthorized => "Not authorized",
-        Reason::RegionMismatch => "The filter belongs to another region or environment",
+        Reason::RegionMismatch => "The filter belongs to another region",
+        Reason::EnvironmentMismatch => "The filter belongs to another environment",
         Reason::DeadlineOrder => "The filter waits no longer than the gateway",
         Reason::BadMessage => "The message cannot be read",
         Reason::UnsupportedVersion => "The message's version is unknown",
@@ -184,6 +185,7 @@ mod tests {
             (Reason::UnsupportedVersion, 400),
             (Reason::DeadlineOrder, 400),
             (Reason::RegionMismatch, 409),
+            (Reason::EnvironmentMismatch, 409),
             (Reason::NotFound, 404),
             (Reason::StoreUnavailable, 503),
             (Reason::StoreTimeout, 503),

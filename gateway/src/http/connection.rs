@@ -1,5 +1,5 @@
 //! Owns sockets: accepting, the two protocols' limits and timeouts, panics, and the graceful end.
-//! Knows nothing of what is asked or answered.
+//! Knows nothing of what is asked or answered, nor of certificates.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -17,12 +17,14 @@ use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::answer::{self, Answer};
+use super::handshake::{HANDSHAKE_TIMEOUT, Tls};
 use crate::clock::whole_us;
 use crate::metrics::SharedMetrics;
 use crate::throttle::Throttle;
@@ -47,6 +49,8 @@ const LOG_INTERVAL_US: u64 = 10_000_000;
 pub struct ServeSettings {
     /// How long what is under way may take to finish at the end.
     pub drain_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
     /// How long a connection may ask nothing at its beginning.
     pub first_request_timeout: Duration,
     /// How many connections may be open.
@@ -63,10 +67,11 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// Serves until `stop` says so (or its sender is gone), then finishes what is under way for at most
-/// the drain timeout. Returns whether everything was finished.
+/// the drain timeout. Returns whether everything was finished. With `tls` there is no plain HTTP.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     handler: Arc<H>,
+    tls: Option<Tls>,
     metrics: SharedMetrics,
     mut stop: watch::Receiver<bool>,
     settings: ServeSettings,
@@ -75,6 +80,7 @@ pub async fn serve<H: Handler>(
     let builder = builder();
     let places = Arc::new(Semaphore::new(settings.connections_max));
     let complaints = Complaints::new();
+    let tls = tls.map(Arc::new);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -100,7 +106,8 @@ pub async fn serve<H: Handler>(
             first_request_timeout: settings.first_request_timeout,
             _place: place,
         };
-        connection.spawn(stream, &builder, &graceful);
+        let tls = tls.clone().map(|tls| (tls, settings.handshake_timeout));
+        connection.spawn(stream, tls, stop.clone(), &builder, &graceful);
     }
     drop(listener);
     tokio::time::timeout(settings.drain_timeout, graceful.shutdown()).await.is_ok()
@@ -156,6 +163,7 @@ impl ServeSettings {
     pub fn new(drain_timeout: Duration) -> Self {
         Self {
             drain_timeout,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
             first_request_timeout: FIRST_REQUEST_TIMEOUT,
             connections_max: CONNECTIONS_MAX,
         }
@@ -193,6 +201,8 @@ impl<H: Handler> Connection<H> {
     fn spawn(
         self,
         stream: TcpStream,
+        tls: Option<(Arc<Tls>, Duration)>,
+        mut stop: watch::Receiver<bool>,
         builder: &Builder<TokioExecutor>,
         graceful: &GracefulShutdown,
     ) {
@@ -202,34 +212,52 @@ impl<H: Handler> Connection<H> {
         let watcher = graceful.watcher();
         let builder = builder.clone();
         tokio::spawn(async move {
-            let connection = Arc::new(self);
-            let served = {
-                let connection = Arc::clone(&connection);
-                let service = service_fn(move |request: Request<Incoming>| {
-                    connection.asked.store(true, Ordering::Relaxed);
-                    let connection = Arc::clone(&connection);
-                    // On the heap, because hyper moves a stream's future several times before it
-                    // runs.
-                    Box::pin(async move { Ok::<_, Infallible>(connection.answer(request).await) })
-                });
-                builder.serve_connection(TokioIo::new(stream), service).into_owned()
+            let Some((tls, within)) = tls else {
+                return self.converse(stream, &builder, watcher).await;
             };
-            let mut served = pin!(watcher.watch(served));
-            let ended = tokio::select! {
-                // First, so that a request that has arrived by now counts.
-                biased;
-                ended = &mut served => ended,
-                () = tokio::time::sleep(connection.first_request_timeout) => {
-                    if !connection.asked.load(Ordering::Relaxed) {
-                        return tracing::debug!("a connection asked nothing");
-                    }
-                    served.await
-                }
+            let stream = tokio::select! {
+                stream = tls.accept(stream, within) => stream,
+                // Nothing was asked yet, so nothing is cut off.
+                _ = stop.wait_for(|stop| *stop) => None,
             };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection ended early");
+            if let Some(stream) = stream {
+                self.converse(stream, &builder, watcher).await;
             }
         });
+    }
+
+    /// Answers until one side ends the connection.
+    async fn converse<S>(self, stream: S, builder: &Builder<TokioExecutor>, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let connection = Arc::new(self);
+        let served = {
+            let connection = Arc::clone(&connection);
+            let service = service_fn(move |request: Request<Incoming>| {
+                connection.asked.store(true, Ordering::Relaxed);
+                let connection = Arc::clone(&connection);
+                // On the heap, because hyper moves a stream's future several times before it
+                // runs.
+                Box::pin(async move { Ok::<_, Infallible>(connection.answer(request).await) })
+            });
+            builder.serve_connection(TokioIo::new(stream), service).into_owned()
+        };
+        let mut served = pin!(watcher.watch(served));
+        let ended = tokio::select! {
+            // First, so that a request that has arrived by now counts.
+            biased;
+            ended = &mut served => ended,
+            () = tokio::time::sleep(connection.first_request_timeout) => {
+                if !connection.asked.load(Ordering::Relaxed) {
+                    return tracing::debug!("a connection asked nothing");
+                }
+                served.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {

@@ -16,14 +16,14 @@ use super::{bearer, body};
 use crate::access::FilterTokens;
 use crate::audit::Auditor;
 use crate::metrics::{HttpLabel, SharedMetrics};
-use crate::secret::Watched;
+use crate::secret::{Parsed, Watched};
 use crate::service::{Refused, Service};
 
 /// Where the filter asks.
 pub struct DataListener {
     service: Arc<Service>,
     /// `None` accepts everybody (`--dev`).
-    tokens: Option<Arc<Watched<FilterTokens>>>,
+    tokens: Option<Arc<Watched<Parsed<FilterTokens>>>>,
     auditor: Arc<Auditor>,
     metrics: SharedMetrics,
 }
@@ -34,7 +34,7 @@ impl DataListener {
     /// Without `tokens` every caller is accepted.
     pub fn new(
         service: Arc<Service>,
-        tokens: Option<Arc<Watched<FilterTokens>>>,
+        tokens: Option<Arc<Watched<Parsed<FilterTokens>>>>,
         auditor: Arc<Auditor>,
         metrics: SharedMetrics,
     ) -> Self {

@@ -257,7 +257,7 @@ async fn a_filter_that_does_not_fit_is_refused_with_both_values() {
     type Change = fn(&mut DecideRequest);
     let rows: [(Change, Reason, &[&str]); 4] = [
         (elsewhere, Reason::RegionMismatch, &["there", "here"]),
-        (staging, Reason::RegionMismatch, &["staging", "default"]),
+        (staging, Reason::EnvironmentMismatch, &["staging", "default"]),
         (hasty, Reason::DeadlineOrder, &["30 ms", "30ms", "gateway.timeout", "--deadline"]),
         (twice, Reason::BadMessage, &["p.one"]),
     ];

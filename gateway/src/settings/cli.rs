@@ -28,10 +28,16 @@ pub struct ServeArgs {
     /// Address of health, metrics and status [env: TIDEGATE_ADMIN_LISTEN] [default: 127.0.0.1:10081]
     #[arg(long, value_name = "IP:PORT")]
     pub admin_listen: Option<String>,
-    /// redis://[user:password@]host:port[/db] or redis+unix:///path; without it state is kept in
-    /// memory [env: TIDEGATE_REDIS_URL]
+    /// TLS of the listeners.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// redis://[user:password@]host:port[/db], rediss:// for TLS, or redis+unix:///path; without it
+    /// state is kept in memory [env: TIDEGATE_REDIS_URL]
     #[arg(long, value_name = "URL")]
     pub redis_url: Option<String>,
+    /// TLS to Redis.
+    #[command(flatten)]
+    pub redis_tls: RedisTlsArgs,
     /// Multiplexed connections to Redis [env: TIDEGATE_REDIS_CONNECTIONS] [default: 2]
     #[arg(long, value_name = "N")]
     pub redis_connections: Option<String>,
@@ -86,4 +92,40 @@ pub struct ServeArgs {
     /// listen [env: TIDEGATE_ADDRESSES_FILE]
     #[arg(long, value_name = "FILE")]
     pub addresses_file: Option<String>,
+}
+
+/// TLS of the listeners.
+#[derive(Debug, Args)]
+pub struct TlsArgs {
+    /// File with the certificate of the filter's listener, in PEM, followed by what leads to a CA;
+    /// without it there is no TLS [env: TIDEGATE_TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<String>,
+    /// File with the certificate's private key, in PEM [env: TIDEGATE_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// File with the CAs of clients' certificates, in PEM; with it a client must have one
+    /// [env: TIDEGATE_TLS_CLIENT_CA]
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<String>,
+    /// The same certificate on the admin listener; its clients need none
+    /// [env: TIDEGATE_ADMIN_TLS=1]
+    #[arg(long)]
+    pub admin_tls: bool,
+}
+
+/// TLS to Redis, for rediss:// only.
+#[derive(Debug, Args)]
+pub struct RedisTlsArgs {
+    /// File with the CAs of Redis's certificate, in PEM; without it the system's
+    /// [env: TIDEGATE_REDIS_TLS_CA]
+    #[arg(long, value_name = "FILE")]
+    pub redis_tls_ca: Option<String>,
+    /// File with the certificate that the gateway shows to Redis, in PEM
+    /// [env: TIDEGATE_REDIS_TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub redis_tls_cert: Option<String>,
+    /// File with that certificate's private key, in PEM [env: TIDEGATE_REDIS_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub redis_tls_key: Option<String>,
 }

@@ -42,6 +42,13 @@ macro_rules! knobs {
 knobs! {
     LISTEN: "--listen", ["TIDEGATE_LISTEN"], Some("127.0.0.1:10080");
     ADMIN_LISTEN: "--admin-listen", ["TIDEGATE_ADMIN_LISTEN"], Some("127.0.0.1:10081");
+    TLS_CERT: "--tls-cert", ["TIDEGATE_TLS_CERT"], None;
+    TLS_KEY: "--tls-key", ["TIDEGATE_TLS_KEY"], None;
+    TLS_CLIENT_CA: "--tls-client-ca", ["TIDEGATE_TLS_CLIENT_CA"], None;
+    ADMIN_TLS: "--admin-tls", ["TIDEGATE_ADMIN_TLS"], None;
+    REDIS_TLS_CA: "--redis-tls-ca", ["TIDEGATE_REDIS_TLS_CA"], None;
+    REDIS_TLS_CERT: "--redis-tls-cert", ["TIDEGATE_REDIS_TLS_CERT"], None;
+    REDIS_TLS_KEY: "--redis-tls-key", ["TIDEGATE_REDIS_TLS_KEY"], None;
     REDIS_CONNECTIONS: "--redis-connections", ["TIDEGATE_REDIS_CONNECTIONS"], Some("2");
     REDIS_RESPONSE_TIMEOUT: "--redis-response-timeout", ["TIDEGATE_REDIS_RESPONSE_TIMEOUT"], Some("250ms");
     MAX_IN_FLIGHT: "--max-in-flight", ["TIDEGATE_MAX_IN_FLIGHT", "REDIS_POOL_SIZE"], Some("100");
@@ -79,6 +86,18 @@ pub struct Resolver<'a> {
     environment: &'a Environment,
     chosen: Vec<Chosen>,
     problems: Vec<String>,
+}
+
+// === impl Knob ===
+
+impl Knob {
+    /// The flag and the variables, for messages.
+    pub fn name(&self) -> String {
+        match self.variables {
+            [variable] if *variable == self.flag => self.flag.to_owned(),
+            variables => format!("{} ({})", self.flag, variables.join(" or ")),
+        }
+    }
 }
 
 // === impl Chosen ===
@@ -164,12 +183,7 @@ impl<'a> Resolver<'a> {
                 Some(value)
             }
             Err(problem) => {
-                let variables = knob.variables.join(" or ");
-                let name = match knob.flag {
-                    variable if variables == variable => variables,
-                    flag => format!("{flag} ({variables})"),
-                };
-                self.problem(format!("{name} is {:?}: {problem}", (knob.show)(text)));
+                self.problem(format!("{} is {:?}: {problem}", knob.name(), (knob.show)(text)));
                 None
             }
         }

@@ -72,7 +72,7 @@ fn every_mistake_names_flag_variable_value_and_remedy() {
         ),
         (
             "--dev --redis-url http://user:hunter2@host:1",
-            "--redis-url (TIDEGATE_REDIS_URL) is \"http://…\": is no Redis URL: write redis://[user:password@]host:port[/db] or redis+unix:///path (invalid client config)",
+            "--redis-url (TIDEGATE_REDIS_URL) is \"http://…\": is no Redis URL: write redis://[user:password@]host:port[/db], rediss:// for TLS, or redis+unix:///path (invalid client config)",
         ),
         (
             "--dev --redis-url redis-cluster://h:1",
@@ -93,6 +93,34 @@ fn every_mistake_names_flag_variable_value_and_remedy() {
         (
             "--dev --listen localhost:80",
             "--listen (TIDEGATE_LISTEN) is \"localhost:80\": invalid socket address syntax: write an IP address and a port, such as 127.0.0.1:10080 or [::]:10080",
+        ),
+        (
+            "--dev --tls-cert g.crt",
+            "--tls-cert (TIDEGATE_TLS_CERT) is given without --tls-key (TIDEGATE_TLS_KEY): name the file with the certificate's private key",
+        ),
+        (
+            "--dev --tls-key g.key",
+            "--tls-key (TIDEGATE_TLS_KEY) is given without --tls-cert (TIDEGATE_TLS_CERT): name the file with the key's certificate",
+        ),
+        (
+            "--dev --tls-client-ca ca.crt",
+            "--tls-client-ca (TIDEGATE_TLS_CLIENT_CA) is given without a certificate of the gateway's own: add --tls-cert (TIDEGATE_TLS_CERT) and --tls-key (TIDEGATE_TLS_KEY)",
+        ),
+        (
+            "--dev --admin-tls",
+            "--admin-tls (TIDEGATE_ADMIN_TLS) is given without a certificate of the gateway's own: add --tls-cert (TIDEGATE_TLS_CERT) and --tls-key (TIDEGATE_TLS_KEY)",
+        ),
+        (
+            "--dev --redis-url redis://h --redis-tls-ca ca.crt",
+            "--redis-tls-ca (TIDEGATE_REDIS_TLS_CA) is given, but no connection to Redis would be under TLS: write --redis-url (TIDEGATE_REDIS_URL) with rediss://",
+        ),
+        (
+            "--dev --redis-tls-cert c.crt --redis-tls-key c.key",
+            "--redis-tls-cert (TIDEGATE_REDIS_TLS_CERT) is given, but no connection to Redis would be under TLS: write --redis-url (TIDEGATE_REDIS_URL) with rediss://",
+        ),
+        (
+            "--dev --redis-url rediss://h --redis-tls-cert c.crt",
+            "--redis-tls-cert (TIDEGATE_REDIS_TLS_CERT) is given without --redis-tls-key (TIDEGATE_REDIS_TLS_KEY): name the file with the certificate's private key",
         ),
         (
             "--dev --log-format xml",
@@ -135,6 +163,15 @@ fn dev_opens_nothing_to_other_machines() {
         let line = format!("--dev --listen {address} --admin-listen {address}");
         parse(&line, &none).expect("this machine only");
     }
+}
+
+#[test]
+fn an_empty_environment_is_no_environment() {
+    let empty = Environment::from([("TIDEGATE_ENVIRONMENT", "")]);
+    let problem = "TIDEGATE_ENVIRONMENT is empty: write the environment's name into it or unset it";
+    assert_eq!(problems("--dev", &empty), [problem]);
+    let settings = parse("--dev --environment staging", &empty).expect("the flag beats it");
+    assert_eq!(settings.service.environment.as_str(), "staging");
 }
 
 #[test]

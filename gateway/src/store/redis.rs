@@ -12,6 +12,7 @@
 pub mod address;
 mod link;
 mod script;
+pub mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +24,7 @@ use tidegate_policy::scope::Scope;
 use self::address::RedisAddress;
 use self::link::{Link, Live};
 use self::script::RlCheck;
+use self::tls::RedisTls;
 use super::{Call, Charge, Checked, Store, StoreCounters, StoreFailure, keys};
 use crate::clock::Clock;
 
@@ -31,6 +33,8 @@ use crate::clock::Clock;
 pub struct RedisSettings {
     /// Where it is.
     pub address: RedisAddress,
+    /// The certificates, if the address asks for TLS.
+    pub tls: RedisTls,
     /// How many connections share the calls, at least 1.
     pub connections: usize,
     /// After that long a call has failed for good.

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: g\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-struct Yes;
+pub struct Yes;
 
 impl Handler for Yes {
     async fn handle<B>(&self, _request: Request<B>) -> Answer
@@ -47,10 +47,11 @@ async fn listen(connections_max: usize) -> (SocketAddr, SharedMetrics, watch::Se
     let metrics = Arc::new(Metrics::new());
     let settings = ServeSettings {
         drain_timeout: Duration::from_millis(1),
+        handshake_timeout: FIRST_REQUEST,
         first_request_timeout: FIRST_REQUEST,
         connections_max,
     };
-    tokio::spawn(serve(listener, Arc::new(Yes), Arc::clone(&metrics), stopped, settings));
+    tokio::spawn(serve(listener, Arc::new(Yes), None, Arc::clone(&metrics), stopped, settings));
     (address, metrics, stop)
 }
 

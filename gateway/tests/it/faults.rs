@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use redis::aio::MultiplexedConnection;
+use rustix::process::Signal;
 use tidegate_gateway::Running;
 use tidegate_policy::wire::{DecideRequest, Verdict};
 
 use crate::bench::{Answer, Caller, Speaks, VIEWER, question, settings, start};
 use crate::proxy::{Mode, Proxy};
-use crate::real::{Redis, launch};
 use tidegate_tests::eventually;
+use tidegate_tests::redis::Redis;
 
 /// Generous for a machine that is busy elsewhere; the deadlines proper are the service's tests.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,19 +50,10 @@ async fn metric(gateway: &Running, name: &str) -> f64 {
     line.and_then(|rest| rest.trim().parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
 }
 
-fn signal(redis: &Redis, signal: Signal) {
-    kill_process(Pid::from_child(&redis.child), signal).expect("our own child");
-}
-
-fn kill(redis: &mut Redis) {
-    redis.child.kill().expect("our own child");
-    redis.child.wait().expect("our own child");
-}
-
-/// Anew, empty, at the same place.
-async fn restart(redis: &mut Redis) {
-    redis.child = launch(redis.dir.path());
-    redis.ready().await;
+/// A connection of the test's own.
+async fn connection(redis: &Redis) -> MultiplexedConnection {
+    let client = redis::Client::open(redis.url()).expect("a sound URL");
+    client.get_multiplexed_async_connection().await.expect("a connection")
 }
 
 #[tokio::test]
@@ -78,7 +70,7 @@ async fn two_gateways_share_what_lies_in_redis_and_regions_do_not() {
     assert_eq!(decides(&other, &caller, "203.0.113.1").await.verdict().verdict, Verdict::Deny);
     assert_eq!(decides(&elsewhere, &caller, "203.0.113.1").await.verdict().limits[0].remaining, 4);
 
-    let mut connection = redis.connection().await.expect("a connection");
+    let mut connection = connection(&redis).await;
     let mut keys: Vec<String> =
         redis::cmd("KEYS").arg("ratelimit:*").query_async(&mut connection).await.expect("keys");
     keys.sort();
@@ -98,7 +90,7 @@ async fn a_script_that_was_flushed_is_loaded_again() {
     assert_eq!(decides(&gateway, &caller, "a").await.verdict().limits[0].remaining, 4);
     let before = metric(&gateway, "tidegate_gateway_store_script_loads_total").await;
     assert_eq!(before, 2.0, "preloaded on both connections");
-    let mut connection = redis.connection().await.expect("a connection");
+    let mut connection = connection(&redis).await;
     let flushed = redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await;
     flushed.expect("flushed");
     let answer = caller.decide(gateway.data_addr, &patient("a")).await;
@@ -110,7 +102,7 @@ async fn a_script_that_was_flushed_is_loaded_again() {
 #[tokio::test]
 async fn a_gateway_starts_without_redis_and_is_whole_once_it_comes() {
     let mut redis = Redis::start().await;
-    kill(&mut redis);
+    redis.process().kill();
     let gateway = start_on(&redis, CALM).await;
     readyz(&gateway, "degraded").await;
     let caller = Caller::new(Speaks::Http1);
@@ -119,7 +111,7 @@ async fn a_gateway_starts_without_redis_and_is_whole_once_it_comes() {
     assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (503, "store-unavailable"));
     assert!(asked.elapsed() < Duration::from_secs(1), "told at once: {:?}", asked.elapsed());
     assert!(!answer.text().contains("redis.sock"), "nothing of the inside: {}", answer.text());
-    restart(&mut redis).await;
+    redis.restart().await;
     readyz(&gateway, "ok").await;
     assert_eq!(decides(&gateway, &caller, "a").await.verdict().verdict, Verdict::Allow);
 }
@@ -131,7 +123,7 @@ async fn redis_killed_and_restarted_is_found_again() {
     let caller = Caller::new(Speaks::Http2);
     readyz(&gateway, "ok").await;
     decides(&gateway, &caller, "a").await;
-    kill(&mut redis);
+    redis.process().kill();
     eventually(PATIENCE, "the loss is told", async || {
         let answer = caller.decide(gateway.data_addr, &patient("a")).await;
         if answer.status == 503 { Ok(()) } else { Err(answer.text()) }
@@ -139,7 +131,7 @@ async fn redis_killed_and_restarted_is_found_again() {
     .await;
     readyz(&gateway, "degraded").await;
     assert_eq!(metric(&gateway, "tidegate_gateway_store_up{role=\"regional\"}").await, 0.0);
-    restart(&mut redis).await;
+    redis.restart().await;
     let back = Instant::now();
     let reply = decides(&gateway, &caller, "a").await.verdict();
     assert_eq!(reply.limits[0].remaining, 4, "the new Redis is empty");
@@ -156,14 +148,14 @@ async fn redis_killed_and_restarted_is_found_again() {
 /// product row A5, on a real Redis: 150 at once against one that stands still.
 #[tokio::test]
 async fn a_redis_that_stands_still_holds_a_hundred_and_turns_the_rest_away() {
-    let redis = Redis::start().await;
+    let mut redis = Redis::start().await;
     // Times ten, so that a slow machine keeps the order of the deadlines.
     let flags = "--pool-wait 150ms --deadline 300ms --redis-response-timeout 2s";
     let gateway = start_on(&redis, flags).await;
     let caller = Caller::new(Speaks::Http2);
     readyz(&gateway, "ok").await;
     decides(&gateway, &caller, "a").await;
-    signal(&redis, Signal::STOP);
+    redis.process().signal(Signal::STOP.as_raw());
     let calls: Vec<_> = (0..150)
         .map(|_| {
             let (caller, to) = (caller.clone(), gateway.data_addr);
@@ -187,7 +179,7 @@ async fn a_redis_that_stands_still_holds_a_hundred_and_turns_the_rest_away() {
         }
     }
     assert_eq!((timeouts, overloads), (100, 50));
-    signal(&redis, Signal::CONT);
+    redis.process().signal(Signal::CONT.as_raw());
     decides(&gateway, &caller, "b").await;
     eventually(PATIENCE, "all places are free", async || {
         match metric(&gateway, "tidegate_gateway_in_flight").await {
@@ -205,7 +197,7 @@ async fn a_key_of_another_type_is_an_error_and_is_left_alone() {
     let gateway = start_on(&redis, CALM).await;
     let caller = Caller::new(Speaks::Http2);
     decides(&gateway, &caller, "a").await;
-    let mut connection = redis.connection().await.expect("a connection");
+    let mut connection = connection(&redis).await;
     let keys: Vec<String> =
         redis::cmd("KEYS").arg("ratelimit:*").query_async(&mut connection).await.expect("keys");
     let key = keys.first().expect("one key");
@@ -226,7 +218,7 @@ async fn a_key_of_another_type_is_an_error_and_is_left_alone() {
 #[tokio::test]
 async fn a_connection_that_fell_silent_is_replaced() {
     let redis = Redis::start().await;
-    let proxy = Proxy::start(redis.dir.path().join("redis.sock")).await;
+    let proxy = Proxy::start(redis.socket()).await;
     let flags = "--deadline 100ms --redis-response-timeout 200ms";
     let gateway = start(settings(&format!("--redis-url {} {flags}", proxy.url()))).await;
     let caller = Caller::new(Speaks::Http2);
@@ -241,7 +233,7 @@ async fn a_connection_that_fell_silent_is_replaced() {
 }
 
 async fn command(redis: &Redis, words: &str) {
-    let mut connection = redis.connection().await.expect("a connection");
+    let mut connection = connection(redis).await;
     let mut words = words.split_whitespace();
     let mut command = redis::cmd(words.next().expect("a command"));
     words.for_each(|word| _ = command.arg(word));
@@ -274,18 +266,38 @@ async fn a_redis_that_became_a_replica_is_down_until_it_is_a_master_again() {
     assert_eq!(reply.limits[0].remaining, 3, "the refused call charged nothing");
 }
 
+/// What a replica says that has no master and is not to give what it has: MASTERDOWN, to the script
+/// as well as to the probe, which it would take.
+#[tokio::test]
+async fn a_replica_whose_master_is_gone_is_down_until_it_is_a_master_again() {
+    let redis = Redis::start().await;
+    let gateway = start_on(&redis, CALM).await;
+    let caller = Caller::new(Speaks::Http2);
+    readyz(&gateway, "ok").await;
+    decides(&gateway, &caller, "a").await;
+    command(&redis, "CONFIG SET replica-serve-stale-data no replica-read-only no").await;
+    command(&redis, "REPLICAOF 127.0.0.1 1").await;
+    let answer = caller.decide(gateway.data_addr, &patient("a")).await;
+    assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (503, "store-unavailable"));
+    down(&gateway, "replica-serve-stale-data").await;
+    command(&redis, "REPLICAOF NO ONE").await;
+    readyz(&gateway, "ok").await;
+    let reply = decides(&gateway, &caller, "a").await.verdict();
+    assert_eq!(reply.limits[0].remaining, 3, "the refused call charged nothing");
+}
+
 /// A name or a virtual address that moved to the new master: open connections stay behind.
 #[tokio::test]
 async fn a_connection_to_a_replica_is_replaced_once_the_address_leads_to_a_master() {
     let (old, new) = (Redis::start().await, Redis::start().await);
-    let proxy = Proxy::start(old.dir.path().join("redis.sock")).await;
+    let proxy = Proxy::start(old.socket()).await;
     let gateway = start(settings(&format!("--redis-url {} {CALM}", proxy.url()))).await;
     let caller = Caller::new(Speaks::Http2);
     readyz(&gateway, "ok").await;
     decides(&gateway, &caller, "a").await;
     command(&old, "REPLICAOF 127.0.0.1 1").await;
     down(&gateway, "read only replica").await;
-    proxy.lead_to(new.dir.path().join("redis.sock"));
+    proxy.lead_to(new.socket());
     readyz(&gateway, "ok").await;
     let reply = decides(&gateway, &caller, "a").await.verdict();
     assert_eq!(reply.limits[0].remaining, 4, "the new Redis is empty");
@@ -314,7 +326,7 @@ async fn a_full_redis_is_down_until_it_has_room() {
     readyz(&gateway, "ok").await;
     decides(&gateway, &Caller::new(Speaks::Http2), "a").await;
     let left_ms = {
-        let mut connection = redis.connection().await.expect("a connection");
+        let mut connection = connection(&redis).await;
         let asked = redis::cmd("PTTL").arg("tidegate:probe").query_async(&mut connection).await;
         asked.unwrap_or(-3_i64)
     };
@@ -324,7 +336,7 @@ async fn a_full_redis_is_down_until_it_has_room() {
 #[tokio::test]
 async fn garbage_from_redis_is_no_verdict_and_is_overcome() {
     let redis = Redis::start().await;
-    let proxy = Proxy::start(redis.dir.path().join("redis.sock")).await;
+    let proxy = Proxy::start(redis.socket()).await;
     let gateway = start(settings(&format!("--redis-url {} {CALM}", proxy.url()))).await;
     let caller = Caller::new(Speaks::Http2);
     decides(&gateway, &caller, "a").await;

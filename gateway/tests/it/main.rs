@@ -1,8 +1,5 @@
 //! The gateway over real sockets and, where it is about Redis, a real Redis.
 
-#[path = "../common/redis.rs"]
-mod real;
-
 mod admin;
 mod bench;
 mod connections;
@@ -12,4 +9,6 @@ mod http;
 mod in_process;
 mod process;
 mod proxy;
+mod redis_tls;
 mod secrets;
+mod tls;

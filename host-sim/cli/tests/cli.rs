@@ -65,7 +65,7 @@ fn a_trace_is_for_people_or_for_machines() {
     let folder = folder(&[("a.yaml", PASSING)]);
     let trace = text(&host_sim(folder.path(), &["run", "a.yaml", "--trace"]).stdout);
     assert!(
-        trace.contains("0ms w0       2 proxy_on_request_headers 4 headers, end=true -> 0\n"),
+        trace.contains("0ms w0       2 proxy_on_request_headers 6 headers, end=true -> 0\n"),
         "{trace}"
     );
     let json = text(&host_sim(folder.path(), &["run", "a.yaml", "--trace-json"]).stdout);

@@ -5,6 +5,7 @@ use wasmtime::Linker;
 use super::codes::{BufferType, Status};
 use super::guest::{Guest, HostResult};
 use super::link::host_fn;
+use crate::host::access::Seen;
 use crate::host::vm_state::VmState;
 
 pub(crate) fn register(linker: &mut Linker<VmState>) -> wasmtime::Result<()> {
@@ -29,19 +30,21 @@ fn get(
 ) -> HostResult {
     let buffer = buffer_type(buffer)?;
     guest.note(|| format!("{buffer:?} from {start}, at most {max}"));
-    let bytes = content(guest, buffer)?;
-    let index = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-    let end = index(start).saturating_add(index(max)).min(bytes.len());
-    let part = bytes.get(index(start)..end).unwrap_or_default().to_vec();
+    let part = {
+        let bytes = content(guest, buffer)?;
+        let index = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let end = index(start).saturating_add(index(max)).min(bytes.len());
+        bytes.get(index(start)..end).unwrap_or_default().to_vec()
+    };
     guest.give(&part, out, out_len)
 }
 
 /// Only the configuration and a callout's body can be absent; any other buffer that holds nothing is empty.
-fn content<'a>(guest: &'a Guest<'_, '_>, buffer: BufferType) -> HostResult<&'a [u8]> {
+fn content<'a>(guest: &'a Guest<'_, '_>, buffer: BufferType) -> HostResult<Seen<'a, [u8]>> {
     let found = guest.state().buffer(buffer);
     match buffer {
         BufferType::CalloutBody | BufferType::PluginConfig => Ok(found.ok_or(Status::NotFound)?),
-        _ => Ok(found.unwrap_or_default()),
+        _ => Ok(found.unwrap_or(Seen::Own(&[]))),
     }
 }
 
@@ -65,8 +68,10 @@ fn set(
     guest.note(|| format!("{buffer:?} from {start}, {size} bytes by {len}"));
     let bytes = guest.read(ptr, len)?;
     content(guest, buffer)?;
-    let body = guest.state_mut().body_mut(buffer).ok_or(Status::BadArgument)?;
-    splice(body, start, size, bytes)
+    guest
+        .state_mut()
+        .with_body(buffer, |body| splice(body, start, size, bytes))
+        .ok_or(Status::BadArgument)?
 }
 
 /// Envoy drains and prepends at the start, appends at or past the end, and refuses what lies between.

@@ -14,7 +14,7 @@ pub(crate) fn restrict(
     linker: &mut Linker<VmState>,
     store: &mut Store<VmState>,
 ) -> wasmtime::Result<()> {
-    if store.data().plugin.capabilities.is_none() {
+    if store.data().base.capabilities.is_none() {
         return Ok(());
     }
     let provided: Vec<(String, String, Extern)> = linker
@@ -25,7 +25,7 @@ pub(crate) fn restrict(
     for (module, name, provided) in provided {
         if let Extern::Func(function) = provided
             && !ALWAYS.contains(&name.as_str())
-            && !store.data().plugin.allows(&name)
+            && !store.data().base.allows(&name)
         {
             let ty = function.ty(&*store);
             stub(linker, &module, name, ty)?;
@@ -61,8 +61,16 @@ fn stub(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crate::host::load::StartError;
     use crate::host::testing::{traced, vm};
+    use crate::host::vm::Vm;
+
+    fn start(vm: &mut Vm) -> Result<u32, StartError> {
+        let settings = Arc::clone(&vm.state().base);
+        vm.start_root(settings)
+    }
 
     /// Calls a function of the host's, of WASI's and of Envoy's when it is configured; has a callback for ticks.
     const PLUGIN: &str = r#"(module
@@ -81,7 +89,7 @@ mod tests {
     #[test]
     fn what_is_not_on_the_list_answers_internal_failure_and_is_not_called() {
         let mut restricted = vm(PLUGIN, Some(&["proxy_on_configure"])).unwrap();
-        restricted.start_root().unwrap();
+        start(&mut restricted).unwrap();
         let expected = [
             ("proxy_on_configure", "1"),
             ("proxy_get_current_time_nanoseconds", "InternalFailure"),
@@ -101,7 +109,7 @@ mod tests {
         for list in [None, Some([].as_slice()), Some(all.as_slice())] {
             let mut free = vm(PLUGIN, list).unwrap();
             let refused = StartError::Refused { callback: "proxy_on_configure" };
-            assert_eq!(free.start_root(), Err(refused));
+            assert_eq!(start(&mut free), Err(refused));
             let called: Vec<_> = traced(&free).into_iter().map(|(name, _)| name).collect();
             assert_eq!(called[0], "proxy_on_context_create", "{list:?}");
         }

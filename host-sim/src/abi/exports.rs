@@ -147,7 +147,7 @@ impl Finder<'_> {
         &mut self,
         name: &'static str,
     ) -> Result<Option<TypedFunc<P, R>>, StartError> {
-        if !name.starts_with("envoy_") && !self.store.data().plugin.allows(name) {
+        if !name.starts_with("envoy_") && !self.store.data().base.allows(name) {
             return Ok(None);
         }
         self.find(name)

@@ -47,6 +47,9 @@ pub(crate) fn host_call(
     body: impl FnOnce(&mut Guest<'_, '_>) -> HostResult,
 ) -> wasmtime::Result<i32> {
     allow_in_stage(caller.data().stage, name)?;
+    if let Some(turnstile) = &caller.data().turnstile {
+        turnstile.pass(name);
+    }
     let mut guest = Guest { caller };
     guest.charge(FUEL_PER_CALL)?;
     let context = guest.state().current;

@@ -1,5 +1,7 @@
 //! Imports for header maps. It must not know when a map is available; the stream says so.
 
+use std::cell::RefMut;
+
 use wasmtime::Linker;
 
 use super::codes::{AbiVersion, MapType, Status};
@@ -31,7 +33,7 @@ fn map_type(map: u32) -> HostResult<MapType> {
     Ok(MapType::from_code(map).ok_or(Status::BadArgument)?)
 }
 
-fn writable<'a>(guest: &'a mut Guest<'_, '_>, map: u32) -> HostResult<&'a mut HeaderMap> {
+fn writable<'a>(guest: &'a mut Guest<'_, '_>, map: u32) -> HostResult<RefMut<'a, HeaderMap>> {
     let map = map_type(map)?;
     Ok(guest.state_mut().map_mut(map).ok_or(Status::BadArgument)?)
 }
@@ -71,8 +73,12 @@ fn get_value(
     let key = guest.read(key, key_len)?;
     guest.note(|| format!("{map:?} {}", String::from_utf8_lossy(&key)));
     let state = guest.state();
-    let headers = state.map(map).ok_or(state.status_of_missing_map())?;
-    let value = headers.first(&key).ok_or(Status::NotFound)?.to_vec();
+    let value = state
+        .map(map)
+        .ok_or(state.status_of_missing_map())?
+        .first(&key)
+        .ok_or(Status::NotFound)?
+        .to_vec();
     guest.give(&value, out, out_len)
 }
 

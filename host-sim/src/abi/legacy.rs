@@ -30,7 +30,8 @@ fn continue_response(guest: &mut Guest<'_, '_>) -> HostResult {
 fn get_configuration(guest: &mut Guest<'_, '_>, out: u32, out_len: u32) -> HostResult {
     let state = guest.state();
     let plugin = state.buffer(BufferType::PluginConfig);
-    let config = plugin.or(state.buffer(BufferType::VmConfig)).unwrap_or_default().to_vec();
+    let config = plugin.or(state.buffer(BufferType::VmConfig));
+    let config = config.map(|config| config.to_vec()).unwrap_or_default();
     guest.give(&config, out, out_len)
 }
 

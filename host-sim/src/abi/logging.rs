@@ -26,7 +26,7 @@ fn log(guest: &mut Guest<'_, '_>, level: u32, ptr: u32, len: u32) -> HostResult 
 }
 
 fn get_log_level(guest: &mut Guest<'_, '_>, out: u32) -> HostResult {
-    let level = guest.state().plugin.log_level;
+    let level = guest.state().base.log_level;
     guest.write_u32(out, level as u32)
 }
 

@@ -21,7 +21,7 @@ fn register_queue(guest: &mut Guest<'_, '_>, name: u32, name_len: u32, out: u32)
     guest.note(|| String::from_utf8_lossy(&name).into_owned());
     let state = guest.state();
     let (vm, root) = (state.vm, state.root_of(state.current));
-    let id = state.shared.borrow_mut().queues.register(&state.plugin.vm_id, &name, vm, root);
+    let id = state.shared.borrow_mut().queues.register(&state.base.vm_id, &name, vm, root);
     guest.write_u32(out, id)
 }
 
@@ -37,7 +37,7 @@ fn resolve(
     let name = guest.read(name, name_len)?;
     guest.note(|| String::from_utf8_lossy(&name).into_owned());
     let state = guest.state();
-    let own = state.plugin.vm_id.as_bytes();
+    let own = state.base.vm_id.as_bytes();
     let vm_id = if vm_id.is_empty() { own } else { &vm_id };
     let id = state.shared.borrow().queues.resolve(vm_id, &name).ok_or(Status::NotFound)?;
     guest.write_u32(out, id)

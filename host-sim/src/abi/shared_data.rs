@@ -24,7 +24,7 @@ fn get(
     let key = guest.read(key, key_len)?;
     guest.note(|| String::from_utf8_lossy(&key).into_owned());
     let state = guest.state();
-    let found = state.shared.borrow().data.get(&state.plugin.vm_id, &key);
+    let found = state.shared.borrow().data.get(&state.base.vm_id, &key);
     let (value, cas) = found.ok_or(Status::NotFound)?;
     guest.give(&value, out, out_len)?;
     guest.write_u32(out_cas, cas)
@@ -42,7 +42,7 @@ fn set(
     let value = guest.read(value, value_len)?;
     guest.note(|| format!("{} {} bytes cas={cas}", String::from_utf8_lossy(&key), value.len()));
     let state = guest.state();
-    if state.shared.borrow_mut().data.set(&state.plugin.vm_id, key, value, cas) {
+    if state.shared.borrow_mut().data.set(&state.base.vm_id, key, value, cas) {
         Ok(())
     } else {
         Err(Status::CasMismatch.into())

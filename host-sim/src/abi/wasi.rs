@@ -46,14 +46,14 @@ pub(crate) fn register(linker: &mut Linker<VmState>, module: &str) -> wasmtime::
 }
 
 fn environ_sizes_get(guest: &mut Guest<'_, '_>, count: u32, size: u32) -> HostResult<u32> {
-    let lines = guest.state().plugin.environ();
+    let lines = guest.state().base.environ();
     guest.write_u32(count, len_u32(lines.len()))?;
     guest.write_u32(size, len_u32(lines.iter().map(Vec::len).sum()))?;
     Ok(SUCCESS)
 }
 
 fn environ_get(guest: &mut Guest<'_, '_>, pointers: u32, text: u32) -> HostResult<u32> {
-    let lines = guest.state().plugin.environ();
+    let lines = guest.state().base.environ();
     let (mut pointer, mut address) = (pointers, text);
     for line in lines {
         guest.write_u32(pointer, address)?;

@@ -122,30 +122,41 @@ impl Callouts {
 
 /// What the caller sees and after how long; nothing for a call that never ends.
 fn seen_by_caller(reply: Reply, timeout_ns: u64) -> Option<(u64, CalloutAnswer)> {
+    // A callout's answer is told when all of it is there.
+    let last_ns = match &reply.outcome {
+        Outcome::Answer(answer) => answer.chunks.last().map_or(0, |chunk| chunk.after_ns),
+        Outcome::Fault(_) => 0,
+    };
+    let after_ns = reply.after_ns.saturating_add(last_ns);
     let has_timeout = timeout_ns > 0;
     let never = matches!(reply.outcome, Outcome::Fault(Fault::Timeout));
-    if has_timeout && (never || reply.after_ns >= timeout_ns) {
+    if has_timeout && (never || after_ns >= timeout_ns) {
         return Some((timeout_ns, made_by_envoy(504, "upstream request timeout")));
     }
     if never {
         return None;
     }
     let answer = match reply.outcome {
-        Outcome::Answer(answer) => real(answer),
+        Outcome::Answer(answer) => real(answer, after_ns),
         Outcome::Fault(fault) => broken(fault),
     };
-    Some((reply.after_ns, answer))
+    Some((after_ns, answer))
 }
 
-fn real(answer: Answer) -> CalloutAnswer {
+fn real(mut answer: Answer, after_ns: u64) -> CalloutAnswer {
+    let is_chunked = !answer.chunks.is_empty() || answer.trailers.is_some();
+    for chunk in std::mem::take(&mut answer.chunks) {
+        answer.body.extend(chunk.data);
+    }
     let mut headers = HeaderMap::default();
     headers.add(b":status", answer.status.to_string());
     for (key, value) in answer.headers.pairs() {
         headers.add(key, value.clone());
     }
-    if headers.first(b"content-length").is_none() && answer.trailers.is_none() {
+    if headers.first(b"content-length").is_none() && !is_chunked {
         headers.add(b"content-length", answer.body.len().to_string());
     }
+    headers.replace(b"x-envoy-upstream-service-time", (after_ns / NS_PER_MS).to_string());
     CalloutAnswer::Answered {
         headers,
         body: answer.body,

@@ -92,7 +92,8 @@ impl VmState {
             return Err(Status::NotFound);
         }
         let stream = self.stream_mut().ok_or(Status::NotFound)?;
-        stream.properties.insert(format!("filter_state.{path}"), value.as_bytes().to_vec());
+        let key = format!("filter_state.{path}");
+        stream.http.borrow_mut().properties.insert(key, value.as_bytes().to_vec());
         Ok(Vec::new())
     }
 

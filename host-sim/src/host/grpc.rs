@@ -292,7 +292,6 @@ impl Vm {
                 self.grpc_closed(root, token, UNAVAILABLE, message, kind);
             }
         }
-        self.apply_after();
     }
 
     fn grpc_initial(&mut self, root: u32, token: u32, headers: HeaderMap) {

@@ -48,11 +48,17 @@ impl GrpcNews {
 
 /// When the caller sees which outcome; nothing for a call that never ends. No timeout is zero.
 pub(super) fn within(reply: Reply, timeout_ns: u64) -> Option<(u64, Outcome)> {
+    // An answer is told when all of it is there.
+    let last_ns = match &reply.outcome {
+        Outcome::Answer(answer) => answer.chunks.last().map_or(0, |chunk| chunk.after_ns),
+        Outcome::Fault(_) => 0,
+    };
+    let after_ns = reply.after_ns.saturating_add(last_ns);
     let never = reply.outcome == Outcome::Fault(Fault::Timeout);
-    if timeout_ns > 0 && (never || reply.after_ns >= timeout_ns) {
+    if timeout_ns > 0 && (never || after_ns >= timeout_ns) {
         return Some((timeout_ns, Outcome::Fault(Fault::Timeout)));
     }
-    (!never).then_some((reply.after_ns, reply.outcome))
+    (!never).then_some((after_ns, reply.outcome))
 }
 
 /// A stream hears everything in order. A call hears its one message, or the status it failed with.
@@ -83,7 +89,10 @@ fn no_message() -> GrpcNews {
 // === impl Whole ===
 
 impl Whole {
-    fn of(answer: Answer) -> Self {
+    fn of(mut answer: Answer) -> Self {
+        for chunk in std::mem::take(&mut answer.chunks) {
+            answer.body.extend(chunk.data);
+        }
         if answer.status != 200 {
             return Self::error(None, Vec::new(), status_of_http(answer.status));
         }

@@ -84,7 +84,7 @@ pub enum StartError {
 pub(crate) fn load(engine: &Engine, compiled: &Compiled, state: VmState) -> Result<Vm, StartError> {
     let broken = |error: wasmtime::Error| StartError::Instantiate(error.to_string());
     let mut linker = linker(engine, compiled.version).map_err(broken)?;
-    let fuel = state.plugin.fuel_per_callback;
+    let fuel = state.base.fuel_per_callback;
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limits);
     check_imports(&linker, &mut store, compiled)?;

@@ -34,7 +34,6 @@ impl Vm {
             format!("token {token}, {len} bytes")
         });
         self.state_mut().call_data.clear();
-        self.apply_after();
     }
 }
 

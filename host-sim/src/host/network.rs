@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use super::headers::HeaderMap;
 use super::service::{Answer, Reply, Service, ServiceRequest};
 
 /// Services by cluster.
 pub struct Network {
     known: Option<BTreeSet<String>>,
-    services: Vec<(Option<String>, Box<dyn Service>)>,
-    upstream: Option<Box<dyn Service>>,
+    services: Vec<(Option<String>, Box<dyn Service + Send>)>,
+    upstream: Option<Box<dyn Service + Send>>,
     pub(crate) calls: Vec<ServiceCall>,
 }
 
@@ -19,8 +20,12 @@ pub struct ServiceCall {
     pub at_ns: u64,
     /// Whether it is the client's request on its way up, and no callout.
     pub is_upstream: bool,
-    /// The request.
+    /// The request, or as much of it as was sent.
     pub request: ServiceRequest,
+    /// When all of it had been sent.
+    pub ended_at_ns: Option<u64>,
+    /// It was cut before its end.
+    pub is_reset: bool,
 }
 
 impl Network {
@@ -30,11 +35,11 @@ impl Network {
     }
 
     /// Puts a service behind one cluster, or behind every cluster that has none; the first that fits is called.
-    pub(crate) fn bind(&mut self, cluster: Option<String>, service: Box<dyn Service>) {
+    pub(crate) fn bind(&mut self, cluster: Option<String>, service: Box<dyn Service + Send>) {
         self.services.push((cluster, service));
     }
 
-    pub(crate) fn bind_upstream(&mut self, service: Box<dyn Service>) {
+    pub(crate) fn bind_upstream(&mut self, service: Box<dyn Service + Send>) {
         self.upstream = Some(service);
     }
 
@@ -49,21 +54,40 @@ impl Network {
             Some((_, service)) => service.call(now_unix_ns, &request),
             None => Reply::now(Answer::new(404, "no service is bound to this cluster")),
         };
-        self.calls.push(ServiceCall { at_ns: now_ns, is_upstream: false, request });
+        self.calls.push(ServiceCall {
+            at_ns: now_ns,
+            is_upstream: false,
+            request,
+            ended_at_ns: Some(now_ns),
+            is_reset: false,
+        });
         reply
     }
 
-    pub(crate) fn call_upstream(
+    /// A request's headers reach the upstream; its number, and the answer of an upstream that waits for no more.
+    pub(crate) fn open_upstream(
         &mut self,
         now_ns: u64,
         now_unix_ns: u64,
-        request: ServiceRequest,
-    ) -> Reply {
-        let reply = match &mut self.upstream {
-            Some(service) => service.call(now_unix_ns, &request),
-            None => Reply::now(Answer::new(200, "ok")),
-        };
-        self.calls.push(ServiceCall { at_ns: now_ns, is_upstream: true, request });
-        reply
+        headers: HeaderMap,
+    ) -> (usize, Option<Reply>) {
+        let request = ServiceRequest { headers, ..ServiceRequest::default() };
+        let early = self.upstream.as_mut().and_then(|up| up.call_early(now_unix_ns, &request));
+        self.calls.push(ServiceCall {
+            at_ns: now_ns,
+            is_upstream: true,
+            request,
+            ended_at_ns: None,
+            is_reset: false,
+        });
+        (self.calls.len() - 1, early)
+    }
+
+    /// All of a request has reached the upstream.
+    pub(crate) fn end_upstream(&mut self, call: usize, now_unix_ns: u64) -> Reply {
+        match (&mut self.upstream, self.calls.get(call)) {
+            (Some(service), Some(call)) => service.call(now_unix_ns, &call.request),
+            _ => Reply::now(Answer::new(200, "ok")),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Properties a plugin can ask for: what the stream tells, what the scenario sets, what the plugin sets. It must not change streams.
 
 use super::headers::HeaderMap;
-use super::stream::Stream;
+use super::stream::Http;
 use super::vm_state::VmState;
 use crate::abi::codes::Status;
 use crate::abi::path;
@@ -11,12 +11,13 @@ impl VmState {
     /// A property's bytes. What a client or the host was given wins over what the stream itself tells.
     pub(crate) fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
         let dotted = path::dotted(path);
-        let stream = self.stream();
-        let set_by_plugin = || stream?.properties.get(&own_key(&dotted)).cloned();
-        let set_for_client = || stream?.properties.get(&dotted).cloned();
-        let set_for_host = || self.plugin.properties.get(&dotted).cloned();
+        let http = self.stream().map(|stream| stream.http.borrow());
+        let http = http.as_deref();
+        let set_by_plugin = || http?.properties.get(&own_key(&dotted)).cloned();
+        let set_for_client = || http?.properties.get(&dotted).cloned();
+        let set_for_host = || self.base.properties.get(&dotted).cloned();
         let told_by_plugin = || self.plugin_property(&dotted);
-        let told_by_stream = || stream.and_then(|stream| stream_property(stream, &dotted));
+        let told_by_stream = || http.and_then(|http| stream_property(http, &dotted));
         set_for_client()
             .or_else(set_for_host)
             .or_else(told_by_plugin)
@@ -41,18 +42,19 @@ impl VmState {
         let is_read_only = self.foreign.is_read_only(self.root_of(current), &name);
         let stream = self.streams.get_mut(&current).ok_or(Status::NotFound)?;
         let key = format!("wasm.{name}");
-        if is_read_only && stream.properties.contains_key(&key) {
+        let mut http = stream.http.borrow_mut();
+        if is_read_only && http.properties.contains_key(&key) {
             return Err(Status::BadArgument);
         }
-        stream.properties.insert(key, value);
+        http.properties.insert(key, value);
         Ok(())
     }
 
     fn plugin_property(&self, dotted: &str) -> Option<Vec<u8>> {
         let text = match dotted {
-            "plugin_name" => &self.plugin.name,
-            "plugin_root_id" => &self.plugin.root_id,
-            "plugin_vm_id" => &self.plugin.vm_id,
+            "plugin_name" => &self.plugin().name,
+            "plugin_root_id" => &self.plugin().root_id,
+            "plugin_vm_id" => &self.plugin().vm_id,
             _ => return None,
         };
         Some(text.clone().into_bytes())
@@ -64,18 +66,18 @@ fn own_key(dotted: &str) -> String {
     format!("wasm.{name}")
 }
 
-fn stream_property(stream: &Stream, dotted: &str) -> Option<Vec<u8>> {
+fn stream_property(http: &Http, dotted: &str) -> Option<Vec<u8>> {
     if let Some(rest) = dotted.strip_prefix("request.") {
-        return request_property(stream, rest);
+        return request_property(http, rest);
     }
     if let Some(rest) = dotted.strip_prefix("response.") {
-        return response_property(stream, rest);
+        return response_property(http, rest);
     }
     None
 }
 
-fn request_property(stream: &Stream, name: &str) -> Option<Vec<u8>> {
-    let headers = &stream.request.headers;
+fn request_property(http: &Http, name: &str) -> Option<Vec<u8>> {
+    let headers = &http.request.headers;
     let header = |key: &str| headers.first(key.as_bytes()).map(<[u8]>::to_vec);
     if let Some(key) = name.strip_prefix("headers.") {
         return header(key);
@@ -97,19 +99,19 @@ fn request_property(stream: &Stream, name: &str) -> Option<Vec<u8>> {
 }
 
 /// Before there is a response there is no such property.
-fn response_property(stream: &Stream, name: &str) -> Option<Vec<u8>> {
-    let headers = &stream.response.headers;
+fn response_property(http: &Http, name: &str) -> Option<Vec<u8>> {
+    let headers = &http.response.headers;
     if let Some(key) = name.strip_prefix("headers.") {
         return headers.first(key.as_bytes()).map(<[u8]>::to_vec);
     }
     match name {
-        "headers" if stream.response.started => Some(encode_map(headers.pairs().iter().cloned())),
+        "headers" if http.response.started => Some(encode_map(headers.pairs().iter().cloned())),
         "code" => {
             let code: u64 = headers.text(":status")?.parse().ok()?;
             Some(code.to_le_bytes().to_vec())
         }
         "code_details" => {
-            Some(stream.details.clone().into_bytes()).filter(|details| !details.is_empty())
+            Some(http.details.clone().into_bytes()).filter(|details| !details.is_empty())
         }
         _ => None,
     }

@@ -25,6 +25,26 @@ impl Random {
         out
     }
 
+    /// A number below a bound that is no larger than a choice between threads.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        let bound = u64::try_from(bound.max(1)).unwrap_or(1);
+        usize::try_from(self.next() % bound).unwrap_or(0)
+    }
+
+    /// A random UUID (RFC 9562, version 4).
+    pub(crate) fn uuid(&mut self) -> String {
+        let high = (self.next() & !0xf000) | 0x4000;
+        let low = (self.next() & !(0b11 << 62)) | (0b10 << 62);
+        format!(
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            high >> 32,
+            (high >> 16) & 0xffff,
+            high & 0xffff,
+            low >> 48,
+            low & 0xffff_ffff_ffff
+        )
+    }
+
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;

@@ -1,8 +1,9 @@
 //! Local replies: how Envoy renders them and where they run. It must not know why one is sent.
 
 use super::headers::HeaderMap;
-use super::stream::{Direction, Stop};
-use super::vm::Vm;
+use super::iterate::Piece;
+use super::process::Process;
+use super::stream::{Direction, StreamId};
 use crate::abi::pairs::Pairs;
 
 /// A reply that the proxy itself sends.
@@ -26,6 +27,12 @@ impl LocalReply {
             headers: Pairs::new(),
             grpc_status: None,
         }
+    }
+
+    /// What a request gets whose VM is dead.
+    pub(crate) fn failed_stream() -> Self {
+        const UNAVAILABLE: u32 = 14;
+        Self { grpc_status: Some(UNAVAILABLE), ..Self::text(503, "", "wasm_fail_stream") }
     }
 
     /// The headers and the body that go to the client.
@@ -69,34 +76,81 @@ impl LocalReply {
     }
 }
 
-impl Vm {
-    /// A local reply: through the response callbacks while the request is under way, instead of the upstream's answer after that.
-    pub(crate) fn reply(&mut self, context: u32, reply: &LocalReply) {
-        let now_ns = self.state().now_ns();
-        let Some(stream) =
-            self.stream(context).filter(|stream| !stream.detached && !stream.is_over())
-        else {
+impl Process {
+    /// A reply instead of the upstream's answer: through the response callbacks while there is no response yet, straight
+    /// to the client while its headers wait, and a reset once they are out.
+    pub(super) fn send_local_reply(&mut self, id: StreamId, reply: LocalReply) {
+        if self.is_gone(id) {
+            return;
+        }
+        let Some(chain) = self.chain(id) else {
             return;
         };
-        if stream.response.sent.headers.is_some() {
-            stream.reset(now_ns, &reply.details);
-            return;
+        // What runs right now goes no further.
+        if chain.calls.request {
+            chain.request_aborted = true;
+        } else if chain.calls.response {
+            chain.response_aborted = true;
         }
-        let (headers, body) = reply.render(&stream.request.headers);
-        // The rest of the request's body is not read any more.
-        stream.is_cut_short = !stream.request.ended;
-        stream.epoch += 1;
-        stream.replied = true;
-        reply.details.clone_into(&mut stream.details);
-        stream.request.stop = Stop::All;
-        if stream.response.started {
-            stream.response.replace_unsent(headers, body, now_ns);
-            return;
+        let waits_for_callback = chain.calls.request;
+        let is_encoded = chain.is_encoded;
+        let mut http = chain.http.borrow_mut();
+        reply.details.clone_into(&mut http.details);
+        let has_response = http.response.started;
+        drop(http);
+        if !has_response && waits_for_callback {
+            chain.prepared.get_or_insert(reply);
+        } else if !has_response {
+            self.send_through_filters(id, &reply);
+        } else if !is_encoded {
+            self.send_past_filters(id, &reply);
+        } else {
+            self.reset(id, &reply.details);
         }
-        self.arrive_headers(context, Direction::Response, headers, body.is_empty());
+    }
+
+    /// The reply that the last request callback left.
+    pub(super) fn send_prepared_reply(&mut self, id: StreamId) {
+        if let Some(reply) = self.chain(id).and_then(|chain| chain.prepared.take()) {
+            self.send_through_filters(id, &reply);
+        }
+    }
+
+    fn send_through_filters(&mut self, id: StreamId, reply: &LocalReply) {
+        let Some((headers, body)) = self.render(id, reply) else {
+            return;
+        };
+        self.response_headers(id, headers, body.is_empty());
         if !body.is_empty() {
-            self.arrive_data(context, Direction::Response, body, true);
+            self.response_data(id, body, true);
         }
+    }
+
+    fn send_past_filters(&mut self, id: StreamId, reply: &LocalReply) {
+        let Some((headers, body)) = self.render(id, reply) else {
+            return;
+        };
+        self.with_http(id, |http| {
+            http.response.headers = headers;
+            http.response.buffered = None;
+        });
+        if let Some(chain) = self.chain(id) {
+            chain.is_local_complete = true;
+        }
+        let has_body = !body.is_empty();
+        self.leave_headers(id, Direction::Response, !has_body);
+        if has_body {
+            self.leave_data(id, Direction::Response, Piece::Chunk(body), true);
+        }
+    }
+
+    fn render(&mut self, id: StreamId, reply: &LocalReply) -> Option<(HeaderMap, Vec<u8>)> {
+        let chain = self.chain(id)?;
+        chain.has_replied = true;
+        let mut http = chain.http.borrow_mut();
+        // The rest of the request's body is not read any more.
+        http.is_cut_short = !http.request.ended;
+        Some(reply.render(&http.request.headers))
     }
 }
 

@@ -1,62 +1,36 @@
-//! The end of a root context: `proxy_on_done`, the wait for `proxy_done`, `proxy_on_delete`. It must not know why it ends.
+//! `proxy_done`: a root that ends later than it was asked to. It must not know why a root ends.
 
-use super::vm::{Called, Vm};
+use super::vm::Vm;
 use super::vm_state::VmState;
 
 impl VmState {
-    /// `proxy_done`: false where no root waits for it. The root goes once the callback has returned.
+    /// False where no root waits to be done. The root goes once the callback has returned.
     pub(crate) fn finish_done(&mut self) -> bool {
-        let root = self.root_of(self.current);
-        let waits = self.waiting_roots.remove(&root);
-        if waits {
-            self.finished_roots.push(root);
-        }
-        waits
+        let id = self.root_of(self.current);
+        let Some(root) = self.roots.get_mut(&id).filter(|root| root.is_waiting_for_done) else {
+            return false;
+        };
+        root.is_waiting_for_done = false;
+        self.finished_roots.push(id);
+        true
     }
 }
 
 impl Vm {
-    /// Ends a root, at once or when it says that it is done.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "a root ends with a configuration update, which no world does yet"
-        )
-    )]
-    pub(crate) fn retire_root(&mut self, root: u32) {
-        if !self.state().roots.contains_key(&root) {
-            return;
-        }
-        let done = self.exports.done.clone();
-        let answer = self.call("proxy_on_done", root, done, root, String::new);
-        self.apply_after();
-        if answer == Called::Returned(0) {
-            self.state_mut().waiting_roots.insert(root);
-        } else {
-            self.delete_root(root);
-        }
-    }
-
     /// Roots that said `proxy_done` in the last callback.
     pub(super) fn delete_finished_roots(&mut self) {
         for root in std::mem::take(&mut self.state_mut().finished_roots) {
             self.delete_root(root);
         }
     }
-
-    fn delete_root(&mut self, root: u32) {
-        let delete = self.exports.delete.clone();
-        self.call("proxy_on_delete", root, delete, root, String::new);
-        let state = self.state_mut();
-        state.after.clear();
-        state.roots.remove(&root);
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crate::host::testing::{traced, vm};
+    use crate::host::vm::Vm;
 
     fn plugin(done: &str) -> String {
         format!(
@@ -71,6 +45,17 @@ mod tests {
         )
     }
 
+    fn start(vm: &mut Vm) -> u32 {
+        let settings = Arc::clone(&vm.state().base);
+        vm.start_root(settings).unwrap()
+    }
+
+    /// A callback and, as the process does it, what it left to do.
+    fn queue_ready(vm: &mut Vm, root: u32) {
+        vm.queue_ready(root, 1);
+        vm.delete_finished_roots();
+    }
+
     fn names(lines: &[(String, String)]) -> Vec<(&str, &str)> {
         lines.iter().map(|(name, status)| (name.as_str(), status.as_str())).collect()
     }
@@ -78,17 +63,10 @@ mod tests {
     #[test]
     fn a_root_that_is_done_goes_at_once() {
         let mut vm = vm(&plugin("(i32.const 1)"), None).unwrap();
-        let root = vm.start_root().unwrap();
-        vm.retire_root(root);
-        vm.retire_root(root);
-        vm.queue_ready(root, 1);
-        let done = [
-            ("proxy_on_done", "1"),
-            ("proxy_on_delete", ""),
-            ("proxy_on_queue_ready", ""),
-            ("proxy_done", "NotFound"),
-            ("proxy_done", "NotFound"),
-        ];
+        let root = start(&mut vm);
+        vm.end_root(root);
+        queue_ready(&mut vm, root);
+        let done = [("proxy_on_done", "1"), ("proxy_on_delete", "")];
         assert_eq!(names(&traced(&vm)), done);
         assert!(vm.state().roots.is_empty());
     }
@@ -96,11 +74,11 @@ mod tests {
     #[test]
     fn a_root_that_is_not_done_stays_until_it_says_so() {
         let mut vm = vm(&plugin("(i32.const 0)"), None).unwrap();
-        let root = vm.start_root().unwrap();
-        vm.retire_root(root);
+        let root = start(&mut vm);
+        vm.end_root(root);
         assert_eq!(names(&traced(&vm)), [("proxy_on_done", "0")]);
         assert!(vm.state().roots.contains_key(&root));
-        vm.queue_ready(root, 1);
+        queue_ready(&mut vm, root);
         let later = traced(&vm).split_off(1);
         let expected = [
             ("proxy_on_queue_ready", ""),
@@ -116,8 +94,8 @@ mod tests {
     #[test]
     fn done_within_on_done_finds_nothing() {
         let mut vm = vm(&plugin("(drop (call $done)) (i32.const 1)"), None).unwrap();
-        let root = vm.start_root().unwrap();
-        vm.retire_root(root);
+        let root = start(&mut vm);
+        vm.end_root(root);
         let expected =
             [("proxy_on_done", "1"), ("proxy_done", "NotFound"), ("proxy_on_delete", "")];
         assert_eq!(names(&traced(&vm)), expected);

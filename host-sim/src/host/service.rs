@@ -8,6 +8,12 @@ use super::headers::HeaderMap;
 pub trait Service {
     /// Answers one request that was sent at `now_unix_ns`.
     fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply;
+
+    /// An upstream that answers when the request's headers are there, before its body; nothing waits for all of it.
+    fn call_early(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Option<Reply> {
+        let _too_early = (now_unix_ns, request);
+        None
+    }
 }
 
 /// A whole request to a service or an upstream.
@@ -48,10 +54,21 @@ pub struct Answer {
     pub status: u16,
     /// Headers without `:status`.
     pub headers: HeaderMap,
-    /// The body.
+    /// The body that comes with the headers.
     pub body: Vec<u8>,
+    /// More of the body, later.
+    pub chunks: Vec<Chunk>,
     /// Trailers, if the answer ends with them.
     pub trailers: Option<HeaderMap>,
+}
+
+/// A later piece of an answer's body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// After the answer's headers.
+    pub after_ns: u64,
+    /// The bytes.
+    pub data: Vec<u8>,
 }
 
 /// What a network does to a call.
@@ -96,6 +113,12 @@ impl Reply {
 impl Answer {
     /// An answer of a status and a body.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: HeaderMap::default(), body: body.into(), trailers: None }
+        Self {
+            status,
+            headers: HeaderMap::default(),
+            body: body.into(),
+            chunks: Vec::new(),
+            trailers: None,
+        }
     }
 }

@@ -1,10 +1,27 @@
-//! What a VM is told about its plugin and its host. It must not change during a run.
+//! What a VM and a root are told about their plugin and their host. It must not change during a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::abi::codes::LogLevel;
 
-/// The settings every VM of a run shares.
+/// What happens to a worker after its VM died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+pub(crate) enum FailPolicy {
+    /// Every further request gets 503 until the process restarts.
+    #[serde(rename = "FAIL_CLOSED")]
+    Closed,
+    /// Further requests pass as if the filter were not there; the one that trapped gets 503.
+    #[serde(rename = "FAIL_OPEN")]
+    Open,
+    /// The deprecated flag of the same name: the request that trapped passes, too.
+    #[serde(rename = "fail_open")]
+    OpenAtOnce,
+    /// The next request loads a new VM, unless the last load is too recent.
+    #[serde(rename = "FAIL_RELOAD")]
+    Reload,
+}
+
+/// The settings of one plugin configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct PluginSettings {
     pub(crate) name: String,
@@ -15,13 +32,17 @@ pub(crate) struct PluginSettings {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) log_level: LogLevel,
     pub(crate) allow_on_headers_stop_iteration: bool,
+    pub(crate) fail_policy: FailPolicy,
+    pub(crate) reload_base_interval_ns: u64,
+    /// `FilterConfig.disabled` on the route: requests pass by.
+    pub(crate) is_disabled: bool,
+    /// The functions and callbacks that are allowed; without it, all.
+    pub(crate) capabilities: Option<BTreeSet<String>>,
     pub(crate) fuel_per_callback: u64,
     pub(crate) memory_bytes_max: usize,
     pub(crate) seed: u64,
     /// Dotted path to the value's bytes, for every stream and root.
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
-    /// The host functions and callbacks the plugin may use; `None` is everything.
-    pub(crate) capabilities: Option<BTreeSet<String>>,
 }
 
 impl PluginSettings {

@@ -1,6 +1,7 @@
 //! What all VMs of a process share: time, shared data, queues, metrics, network, log and trace. It must not know any VM.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::clock::{Event, EventQueue, VmId};
 use super::metrics::Metrics;
@@ -9,6 +10,10 @@ use super::trace::{LogLine, TraceLine};
 
 /// A plugin that talks without end must not eat the machine's memory.
 const LINES_MAX: usize = 1_000_000;
+
+/// The one [`Shared`] of a run, as every VM holds it. Only one of them runs at a time, so nobody ever waits for it.
+#[derive(Clone)]
+pub(crate) struct SharedCell(Arc<Mutex<Shared>>);
 
 /// The process around the VMs.
 pub(crate) struct Shared {
@@ -56,6 +61,25 @@ pub(crate) enum Dequeued {
     Value(Vec<u8>),
     Empty,
     Unknown,
+}
+
+// === impl SharedCell ===
+
+impl SharedCell {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self(Arc::new(Mutex::new(shared)))
+    }
+
+    /// To look at; the guard must be gone before the next one is taken.
+    pub(crate) fn borrow(&self) -> MutexGuard<'_, Shared> {
+        self.borrow_mut()
+    }
+
+    /// To change; the guard must be gone before the next one is taken.
+    pub(crate) fn borrow_mut(&self) -> MutexGuard<'_, Shared> {
+        // What a panicking thread left is whole: nothing here is changed in two steps.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 // === impl Shared ===

@@ -1,15 +1,14 @@
 //! One VM without a world, for tests of what no scenario can ask for yet. It must not be part of the library.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::clock::VmId;
 use super::compile::Compiler;
 use super::load::{StartError, load};
 use super::network::Network;
-use super::settings::PluginSettings;
-use super::shared::Shared;
+use super::settings::{FailPolicy, PluginSettings};
+use super::shared::{Shared, SharedCell};
 use super::vm::Vm;
 use super::vm_state::VmState;
 use crate::abi::codes::LogLevel;
@@ -25,6 +24,9 @@ pub(crate) fn vm(text: &str, capabilities: Option<&[&str]>) -> Result<Vm, StartE
         env: BTreeMap::new(),
         log_level: LogLevel::Info,
         allow_on_headers_stop_iteration: false,
+        fail_policy: FailPolicy::Closed,
+        reload_base_interval_ns: 0,
+        is_disabled: false,
         fuel_per_callback: 1_000_000,
         memory_bytes_max: 1 << 20,
         seed: 1,
@@ -32,10 +34,14 @@ pub(crate) fn vm(text: &str, capabilities: Option<&[&str]>) -> Result<Vm, StartE
         capabilities: capabilities
             .map(|list| list.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>()),
     };
-    let shared = Rc::new(RefCell::new(Shared::new(0, Network::new(None))));
+    let shared = SharedCell::new(Shared::new(0, Network::new(None)));
     let compiler = Compiler::new(None).expect("no cache, no error");
     let compiled = compiler.compile(&wat::parse_str(text).expect("a module"))?;
-    load(compiler.engine(), &compiled, VmState::new(VmId(0), "w0", Rc::new(plugin), shared, true))
+    load(
+        compiler.engine(),
+        &compiled,
+        VmState::new(VmId { seat: 0, index: 0 }, "w0", Arc::new(plugin), shared, true),
+    )
 }
 
 /// Names and statuses of everything that was traced.

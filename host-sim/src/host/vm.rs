@@ -53,7 +53,7 @@ impl Vm {
             return Called::Absent;
         };
         let line = self.begin(name, context, args);
-        let fuel = self.state().plugin.fuel_per_callback;
+        let fuel = self.state().base.fuel_per_callback;
         let result = self.store.set_fuel(fuel).and_then(|()| function.run(&mut self.store, params));
         self.state_mut().current = 0;
         self.state_mut().called = 0;

@@ -1,8 +1,7 @@
 //! The data of one wasmtime store: contexts, the running callback, what is deferred. It must not call into the guest.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use wasmtime::StoreLimits;
 
@@ -14,9 +13,10 @@ use super::metrics::MetricIds;
 use super::random::Random;
 use super::reply::LocalReply;
 use super::settings::PluginSettings;
-use super::shared::Shared;
+use super::shared::SharedCell;
 use super::stream::{Direction, Stream, Usage};
 use super::trace::{LogLine, TraceKind, TraceLine};
+use super::turnstile::Turnstile;
 use crate::abi::codes::{LogLevel, Status};
 use crate::abi::guest::GuestHandles;
 
@@ -38,9 +38,11 @@ pub(crate) enum After {
     Reply(LocalReply),
 }
 
-/// A root context's timer.
-#[derive(Default)]
+/// A root context: one plugin configuration and its timer.
 pub(crate) struct Root {
+    pub(crate) settings: Arc<PluginSettings>,
+    /// It answered `on_done` with false and has not said `proxy_done`.
+    pub(crate) is_waiting_for_done: bool,
     pub(crate) tick_period_ms: u32,
     /// Ticks of an older generation are void.
     pub(crate) tick_generation: u64,
@@ -50,8 +52,9 @@ pub(crate) struct Root {
 pub(crate) struct VmState {
     pub(crate) vm: VmId,
     pub(crate) label: String,
-    pub(crate) plugin: Rc<PluginSettings>,
-    pub(crate) shared: Rc<RefCell<Shared>>,
+    /// The settings of the plugin that the VM was made for; those of one root are [`VmState::plugin`].
+    pub(crate) base: Arc<PluginSettings>,
+    pub(crate) shared: SharedCell,
     pub(crate) guest: GuestHandles,
     pub(crate) limits: StoreLimits,
     pub(crate) stage: Stage,
@@ -64,8 +67,7 @@ pub(crate) struct VmState {
     pub(crate) roots: BTreeMap<u32, Root>,
     pub(crate) streams: BTreeMap<u32, Stream>,
     last_context: u32,
-    /// Roots that answered `proxy_on_done` with false, and those that said `proxy_done` in this callback.
-    pub(crate) waiting_roots: BTreeSet<u32>,
+    /// Roots that said `proxy_done` in the callback that runs.
     pub(crate) finished_roots: Vec<u32>,
     pub(crate) callouts: Callouts,
     pub(crate) grpc: Grpc,
@@ -76,27 +78,36 @@ pub(crate) struct VmState {
     pub(crate) metric_ids: MetricIds,
     pub(crate) random: Random,
     pub(crate) after: Vec<(u32, After)>,
+    /// The running callback replied or closed: its action is void.
+    pub(crate) stops_iteration: bool,
     pub(crate) tracing: bool,
+    pub(crate) turnstile: Option<Turnstile>,
     pub(crate) note: String,
+}
+
+impl Root {
+    pub(crate) fn new(settings: Arc<PluginSettings>) -> Self {
+        Self { settings, is_waiting_for_done: false, tick_period_ms: 0, tick_generation: 0 }
+    }
 }
 
 impl VmState {
     pub(crate) fn new(
         vm: VmId,
         label: &str,
-        plugin: Rc<PluginSettings>,
-        shared: Rc<RefCell<Shared>>,
+        base: Arc<PluginSettings>,
+        shared: SharedCell,
         tracing: bool,
     ) -> Self {
         let limits = wasmtime::StoreLimitsBuilder::new()
-            .memory_size(plugin.memory_bytes_max)
+            .memory_size(base.memory_bytes_max)
             .table_elements(1_000_000)
             .build();
-        let random = Random::new(plugin.seed, label);
+        let random = Random::new(base.seed, label);
         Self {
             vm,
             label: label.to_owned(),
-            plugin,
+            base,
             shared,
             guest: GuestHandles::default(),
             limits,
@@ -107,7 +118,6 @@ impl VmState {
             roots: BTreeMap::new(),
             streams: BTreeMap::new(),
             last_context: 0,
-            waiting_roots: BTreeSet::new(),
             finished_roots: Vec::new(),
             callouts: Callouts::default(),
             grpc: Grpc::default(),
@@ -117,9 +127,16 @@ impl VmState {
             metric_ids: MetricIds::default(),
             random,
             after: Vec::new(),
+            stops_iteration: false,
             tracing,
+            turnstile: None,
             note: String::new(),
         }
+    }
+
+    pub(crate) fn with_turnstile(mut self, turnstile: Option<Turnstile>) -> Self {
+        self.turnstile = turnstile;
+        self
     }
 
     // === contexts ===
@@ -136,6 +153,11 @@ impl VmState {
 
     pub(crate) fn root_of(&self, context: u32) -> u32 {
         self.streams.get(&context).map_or(context, |stream| stream.root)
+    }
+
+    /// The settings of the running context's root.
+    pub(crate) fn plugin(&self) -> &PluginSettings {
+        self.roots.get(&self.root_of(self.current)).map_or(&self.base, |root| &root.settings)
     }
 
     pub(crate) fn stream(&self) -> Option<&Stream> {
@@ -155,6 +177,7 @@ impl VmState {
             self.shared.borrow_mut().crash = Some(why.to_owned());
             return;
         }
+        self.stops_iteration |= !matches!(after, After::Continue(_));
         self.after.push((current, after));
     }
 
@@ -163,7 +186,7 @@ impl VmState {
         if let Some(stream) = self.stream_mut() {
             stream.request.headers_open = false;
             stream.request.trailers_open = false;
-            stream.request.hide_body();
+            stream.request.is_body_hidden = true;
         }
         self.defer(After::Continue(direction));
     }
@@ -193,16 +216,12 @@ impl VmState {
 
     // === time, log, trace, accounts ===
 
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.shared.borrow().now_ns
-    }
-
     pub(crate) fn now_unix_ns(&self) -> u64 {
         self.shared.borrow().now_unix_ns()
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, message: String) {
-        if level >= self.plugin.log_level {
+        if level >= self.base.log_level {
             let mut shared = self.shared.borrow_mut();
             let line = LogLine { at_ns: shared.now_ns, vm: self.label.clone(), level, message };
             shared.push_log(line);

@@ -1,6 +1,6 @@
 //! The shape of a scenario file, as written. It must not check what serde does not; that is the plan's work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -9,13 +9,18 @@ use super::expect::RawExpect;
 use super::options::RawHost;
 use super::rules::RawRule;
 use super::timeline::RawStep;
+use super::units::Span;
+use crate::host::settings::FailPolicy;
 
 /// A whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawScenario {
     pub(crate) name: String,
-    pub(crate) plugin: RawPlugin,
+    pub(crate) plugin: Option<RawPlugin>,
+    /// A chain in request order, instead of `plugin`.
+    #[serde(default)]
+    pub(crate) plugins: Vec<RawPlugin>,
     #[serde(default)]
     pub(crate) host: RawHost,
     /// The clusters that exist; without this list every name does.
@@ -52,6 +57,15 @@ pub(crate) struct RawPlugin {
     pub(crate) vm_config: Option<serde_json::Value>,
     #[serde(default)]
     pub(crate) env: BTreeMap<String, String>,
+    /// The next three are the host's where they are not given.
+    pub(crate) allow_on_headers_stop_iteration: Option<bool>,
+    pub(crate) fail_policy: Option<FailPolicy>,
+    pub(crate) reload_base_interval: Option<Span>,
+    /// `FilterConfig.disabled` on the route.
+    #[serde(default)]
+    pub(crate) disabled: bool,
+    /// The only functions and callbacks that are allowed.
+    pub(crate) capabilities: Option<BTreeSet<String>>,
 }
 
 /// Rules, or the word for a service that the caller binds.

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::file::RawPlugin;
+use super::interleavings::RawInterleavings;
 use super::units::{Size, Span, parse_span};
 use super::values::from_hex;
 use crate::abi::codes::LogLevel;
 use crate::abi::values::Value;
-use crate::host::settings::PluginSettings;
-use crate::world::options::{FailPolicy, HostOptions};
+use crate::host::settings::{FailPolicy, PluginSettings};
+use crate::host::threads::ThreadOptions;
+use crate::world::options::HostOptions;
 
 /// The host, as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,10 +28,16 @@ pub(crate) struct RawHost {
     pub(crate) allow_on_headers_stop_iteration: bool,
     pub(crate) fail_policy: FailPolicy,
     pub(crate) reload_base_interval: Span,
+    /// Envoy's `per_connection_buffer_limit_bytes`; 0 for no limit.
+    pub(crate) buffer_limit: Size,
+    /// How long the roots of a replaced configuration live on.
+    pub(crate) drain: Span,
     pub(crate) memory_max: Size,
     /// Instructions, roughly, per callback.
     pub(crate) fuel: u64,
     pub(crate) log_level: LogLevel,
+    /// Which orders of the threads are run.
+    pub(crate) interleavings: Option<RawInterleavings>,
     /// Dotted paths, e.g. `xds.node.locality.region`.
     pub(crate) properties: BTreeMap<String, serde_json::Value>,
 }
@@ -50,10 +58,13 @@ impl Default for RawHost {
             allow_on_headers_stop_iteration: false,
             fail_policy: FailPolicy::Closed,
             reload_base_interval: Span { ns: 1_000_000_000 },
-            // Envoy's own limit.
+            // Envoy's defaults, and its own limit of memory.
+            buffer_limit: Size { bytes: 1 << 20 },
+            drain: Span { ns: 600_000_000_000 },
             memory_max: Size { bytes: 1 << 30 },
             fuel: 1_000_000_000,
             log_level: LogLevel::Info,
+            interleavings: None,
             properties: BTreeMap::new(),
         }
     }
@@ -61,48 +72,64 @@ impl Default for RawHost {
 
 impl RawHost {
     /// The options a world needs; the text of a problem names the field.
-    pub(crate) fn plan(
-        &self,
-        plugin: &RawPlugin,
-        config: Vec<u8>,
-        is_tracing: bool,
-    ) -> Result<HostOptions, String> {
+    pub(crate) fn plan(&self, plugins: Vec<(&RawPlugin, Vec<u8>)>) -> Result<HostOptions, String> {
         if self.workers == 0 || self.workers > WORKERS_MAX {
             return Err(format!(
                 "host.workers: {} is not between 1 and {WORKERS_MAX}",
                 self.workers
             ));
         }
-        let memory_bytes_max = usize::try_from(self.memory_max.bytes).unwrap_or(usize::MAX);
         let start_unix_ns = self
             .start_unix_s
             .checked_mul(1_000_000_000)
             .ok_or("host.start_unix_s: too late to count in nanoseconds")?;
+        let properties = properties(&self.properties)?;
+        let plugins =
+            plugins.into_iter().map(|(raw, config)| self.plugin(raw, config, &properties));
         Ok(HostOptions {
-            plugin: PluginSettings {
-                name: plugin.name.clone(),
-                root_id: plugin.root_id.clone(),
-                vm_id: plugin.vm_id.clone(),
-                config,
-                vm_config: plugin.vm_config.as_ref().map(value_bytes).unwrap_or_default(),
-                env: plugin.env.clone(),
-                log_level: self.log_level,
-                allow_on_headers_stop_iteration: self.allow_on_headers_stop_iteration,
-                fuel_per_callback: self.fuel,
-                memory_bytes_max,
-                seed: self.seed,
-                properties: properties(&self.properties)?,
-                capabilities: None,
+            plugins: plugins.collect(),
+            threads: ThreadOptions {
+                workers: 0..self.workers,
+                seat: 0,
+                has_main: self.main,
+                has_canary: self.canary,
+                drain_ns: self.drain.ns,
+                tracing: false,
             },
-            workers: self.workers,
-            has_main: self.main,
-            has_canary: self.canary,
-            fail_policy: self.fail_policy,
-            reload_base_interval_ns: self.reload_base_interval.ns,
+            interleavings: self.interleavings.clone().map(|raw| raw.0),
             start_unix_ns,
             until_ns: self.until.map(|until| until.ns),
-            tracing: is_tracing,
+            buffer_bytes_max: usize::try_from(self.buffer_limit.bytes).unwrap_or(usize::MAX),
         })
+    }
+
+    fn plugin(
+        &self,
+        raw: &RawPlugin,
+        config: Vec<u8>,
+        properties: &BTreeMap<String, Vec<u8>>,
+    ) -> PluginSettings {
+        let interval = raw.reload_base_interval.unwrap_or(self.reload_base_interval);
+        PluginSettings {
+            name: raw.name.clone(),
+            root_id: raw.root_id.clone(),
+            vm_id: raw.vm_id.clone(),
+            config,
+            vm_config: raw.vm_config.as_ref().map(value_bytes).unwrap_or_default(),
+            env: raw.env.clone(),
+            log_level: self.log_level,
+            allow_on_headers_stop_iteration: raw
+                .allow_on_headers_stop_iteration
+                .unwrap_or(self.allow_on_headers_stop_iteration),
+            fail_policy: raw.fail_policy.unwrap_or(self.fail_policy),
+            reload_base_interval_ns: interval.ns,
+            is_disabled: raw.disabled,
+            capabilities: raw.capabilities.clone(),
+            fuel_per_callback: self.fuel,
+            memory_bytes_max: usize::try_from(self.memory_max.bytes).unwrap_or(usize::MAX),
+            seed: self.seed,
+            properties: properties.clone(),
+        }
     }
 }
 

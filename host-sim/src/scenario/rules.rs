@@ -20,6 +20,9 @@ pub(crate) struct RawRule {
     pub(crate) fault: Option<Fault>,
     #[serde(default)]
     pub(crate) after: Span,
+    /// Answers when the request's headers are there, not when all of it is.
+    #[serde(default)]
+    pub(crate) early: bool,
     /// How often the rule answers; without it, always.
     pub(crate) times: Option<u32>,
 }
@@ -30,7 +33,18 @@ pub(crate) struct RawAnswer {
     pub(crate) status: u16,
     pub(crate) headers: Headers,
     pub(crate) body: Bytes,
+    pub(crate) chunks: Vec<RawChunk>,
     pub(crate) trailers: Option<Headers>,
+}
+
+/// A later piece of a body.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawChunk {
+    /// After the headers.
+    #[serde(default)]
+    pub(crate) after: Span,
+    pub(crate) data: Bytes,
 }
 
 /// A method and a path.
@@ -111,6 +125,8 @@ struct WholeAnswer {
     headers: Headers,
     #[serde(default)]
     body: Bytes,
+    #[serde(default)]
+    chunks: Vec<RawChunk>,
     trailers: Option<Headers>,
 }
 
@@ -120,7 +136,7 @@ impl<'de> Visitor<'de> for AnswerVisitor {
     type Value = RawAnswer;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a status, or {status, headers, body, trailers}")
+        f.write_str("a status, or {status, headers, body, chunks, trailers}")
     }
 
     fn visit_u64<E: de::Error>(self, status: u64) -> Result<RawAnswer, E> {
@@ -130,6 +146,7 @@ impl<'de> Visitor<'de> for AnswerVisitor {
             status,
             headers: Headers::default(),
             body: Bytes::default(),
+            chunks: Vec::new(),
             trailers: None,
         })
     }
@@ -139,9 +156,9 @@ impl<'de> Visitor<'de> for AnswerVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawAnswer, A::Error> {
-        let WholeAnswer { status, headers, body, trailers } =
+        let WholeAnswer { status, headers, body, chunks, trailers } =
             WholeAnswer::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(RawAnswer { status, headers, body, trailers })
+        Ok(RawAnswer { status, headers, body, chunks, trailers })
     }
 }
 

@@ -6,7 +6,7 @@ use super::rules::{Pattern, RawAnswer, RawRule};
 use super::template::Template;
 use crate::abi::pairs::Pairs;
 use crate::host::headers::HeaderMap;
-use crate::host::service::{Answer, Fault, Outcome, Reply, Service, ServiceRequest};
+use crate::host::service::{Answer, Chunk, Fault, Outcome, Reply, Service, ServiceRequest};
 
 /// Rules with what is left of each.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +20,7 @@ struct Rule {
     cluster: Option<String>,
     effect: Effect,
     after_ns: u64,
+    is_early: bool,
     left: Option<u32>,
 }
 
@@ -34,6 +35,7 @@ struct AnswerTemplate {
     status: u16,
     headers: Vec<(Vec<u8>, Template)>,
     body: Template,
+    chunks: Vec<(u64, Template)>,
     trailers: Option<HeaderMap>,
 }
 
@@ -63,8 +65,18 @@ impl Rule {
             cluster: raw.cluster.clone(),
             effect,
             after_ns: raw.after.ns,
+            is_early: raw.early,
             left: raw.times,
         })
+    }
+
+    fn answer(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+        self.left = self.left.map(|left| left.saturating_sub(1));
+        let outcome = match &self.effect {
+            Effect::Answer(answer) => Outcome::Answer(answer.render(now_unix_ns, request)),
+            Effect::Fault(fault) => Outcome::Fault(*fault),
+        };
+        Reply { after_ns: self.after_ns, outcome }
     }
 
     fn fits(&self, request: &ServiceRequest) -> bool {
@@ -83,7 +95,16 @@ impl AnswerTemplate {
             .iter()
             .map(|(key, value)| Ok((key.clone(), Template::parse(value)?)))
             .collect();
+        let mut chunks = Vec::new();
+        for chunk in &raw.chunks {
+            let is_late = chunks.last().is_none_or(|(last_ns, _)| *last_ns <= chunk.after.ns);
+            if !is_late {
+                return Err("answer: chunks must stand in order of time".to_owned());
+            }
+            chunks.push((chunk.after.ns, Template::parse(&chunk.data.0)?));
+        }
         Ok(Self {
+            chunks,
             status: raw.status,
             headers: headers?,
             body: Template::parse(&raw.body.0)?,
@@ -101,6 +122,14 @@ impl AnswerTemplate {
             status: self.status,
             headers: HeaderMap::from_pairs(headers),
             body: self.body.render(now_unix_ns, request),
+            chunks: self
+                .chunks
+                .iter()
+                .map(|(after_ns, data)| Chunk {
+                    after_ns: *after_ns,
+                    data: data.render(now_unix_ns, request),
+                })
+                .collect(),
             trailers: self.trailers.clone(),
         }
     }
@@ -108,14 +137,14 @@ impl AnswerTemplate {
 
 impl Service for Script {
     fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
-        let Some(rule) = self.rules.iter_mut().find(|rule| rule.fits(request)) else {
-            return Reply::now(Answer::new(404, "no rule of the scenario fits this request"));
-        };
-        rule.left = rule.left.map(|left| left.saturating_sub(1));
-        let outcome = match &rule.effect {
-            Effect::Answer(answer) => Outcome::Answer(answer.render(now_unix_ns, request)),
-            Effect::Fault(fault) => Outcome::Fault(*fault),
-        };
-        Reply { after_ns: rule.after_ns, outcome }
+        match self.rules.iter_mut().find(|rule| rule.fits(request)) {
+            Some(rule) => rule.answer(now_unix_ns, request),
+            None => Reply::now(Answer::new(404, "no rule of the scenario fits this request")),
+        }
+    }
+
+    fn call_early(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Option<Reply> {
+        let rule = self.rules.iter_mut().find(|rule| rule.fits(request))?;
+        rule.is_early.then(|| rule.answer(now_unix_ns, request))
     }
 }

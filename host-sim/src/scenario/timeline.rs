@@ -8,17 +8,19 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_saphyr::Spanned;
 
-use super::options::properties;
+use super::options::{properties, value_bytes};
+use super::rules::RawChunk;
 use super::units::Span;
 use super::values::{Bytes, Headers};
 use crate::host::headers::HeaderMap;
-use crate::world::timeline::{Action, Announced, Step, Timeline};
+use crate::world::timeline::{Action, Announced, ClientAct, Step, Timeline};
 
 /// What a client does at a moment, as written.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawStep {
     pub(crate) at: Span,
+    #[serde(default)]
     pub(crate) client: String,
     #[serde(default)]
     pub(crate) worker: usize,
@@ -29,12 +31,22 @@ pub(crate) struct RawStep {
     pub(crate) send: Option<RawSend>,
     #[serde(default)]
     pub(crate) disconnect: bool,
+    /// A listener update with another plugin configuration.
+    pub(crate) update: Option<RawUpdate>,
     /// Repeats the request.
     #[serde(default = "once")]
     pub(crate) times: usize,
     /// Between repetitions.
     #[serde(default)]
     pub(crate) every: Span,
+}
+
+/// Another configuration of a plugin, the only one without a name.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawUpdate {
+    plugin: Option<String>,
+    config: serde_json::Value,
 }
 
 /// A request, or another client's again.
@@ -65,15 +77,6 @@ pub(crate) struct RawRequest {
     unfinished: bool,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawChunk {
-    /// After the request's headers.
-    #[serde(default)]
-    after: Span,
-    data: Bytes,
-}
-
 /// Steps of one scenario stay countable.
 const TIMES_MAX: usize = 100_000;
 
@@ -88,12 +91,17 @@ fn authority() -> String {
 }
 
 /// The text of a problem names the step's line.
-pub(crate) fn plan(raw: &[Spanned<RawStep>], workers: usize) -> Result<Timeline, String> {
+pub(crate) fn plan(
+    raw: &[Spanned<RawStep>],
+    workers: usize,
+    plugins: &[&str],
+) -> Result<Timeline, String> {
     let mut planner = Planner {
         timeline: Timeline::default(),
         requests: BTreeMap::new(),
         latest: BTreeMap::new(),
         workers,
+        plugins,
     };
     for step in raw {
         planner
@@ -110,14 +118,16 @@ struct Planner<'a> {
     requests: BTreeMap<&'a str, &'a RawRequest>,
     latest: BTreeMap<&'a str, (usize, usize)>,
     workers: usize,
+    plugins: &'a [&'a str],
 }
 
 impl<'a> Planner<'a> {
     fn step(&mut self, step: &'a RawStep) -> Result<(), String> {
-        match (&step.send, step.disconnect) {
-            (Some(send), false) => self.send(step, send),
-            (None, true) => self.disconnect(step),
-            _ => Err("a step needs exactly one of send and disconnect: true".to_owned()),
+        match (&step.send, step.disconnect, &step.update) {
+            (Some(send), false, None) => self.send(step, send),
+            (None, true, None) => self.disconnect(step),
+            (None, false, Some(update)) => self.update(step, update),
+            _ => Err("a step needs exactly one of send, disconnect: true and update".to_owned()),
         }
     }
 
@@ -139,6 +149,9 @@ impl<'a> Planner<'a> {
                 })?
             }
         };
+        if step.client.is_empty() {
+            return Err("client: who sends this? give the client a name".to_owned());
+        }
         self.requests.insert(&step.client, request);
         let properties = client_properties(step)?;
         for repetition in 0..step.times {
@@ -169,11 +182,24 @@ impl<'a> Planner<'a> {
             .latest
             .get(step.client.as_str())
             .ok_or_else(|| format!("client {:?} has sent nothing before", step.client))?;
-        self.timeline.steps.push(Step {
-            at_ns: step.at.ns,
-            exchange: *exchange,
-            action: Action::Disconnect,
-        });
+        let action = Action::Client { exchange: *exchange, act: ClientAct::Disconnect };
+        self.timeline.steps.push(Step { at_ns: step.at.ns, action });
+        Ok(())
+    }
+
+    fn update(&mut self, step: &RawStep, update: &RawUpdate) -> Result<(), String> {
+        let name = update.plugin.as_deref();
+        let plugin = match name {
+            None if self.plugins.len() == 1 => Some(0),
+            None => None,
+            Some(name) => self.plugins.iter().position(|plugin| *plugin == name),
+        };
+        let plugin = plugin.ok_or_else(|| {
+            let known = self.plugins.join(", ");
+            format!("update.plugin: {:?} is none of {known}", name.unwrap_or_default())
+        })?;
+        let action = Action::Update { plugin, config: value_bytes(&update.config) };
+        self.timeline.steps.push(Step { at_ns: step.at.ns, action });
         Ok(())
     }
 }
@@ -189,29 +215,24 @@ impl RawRequest {
             whole.chain(self.chunks.iter().map(|chunk| (chunk.after.ns, &chunk.data.0))).collect();
         let ends_with_headers = pieces.is_empty() && self.trailers.is_none() && !self.unfinished;
         let mut last_ns = at_ns;
-        steps.push(Step {
-            at_ns,
-            exchange,
-            action: Action::Headers { headers: self.headers(), end: ends_with_headers },
-        });
+        let mut push = |at_ns, act| {
+            steps.push(Step { at_ns, action: Action::Client { exchange, act } });
+        };
+        push(at_ns, ClientAct::Headers { headers: self.headers(), end: ends_with_headers });
         for (after_ns, bytes) in pieces {
             let piece_ns = at_ns.saturating_add(after_ns);
             if piece_ns < last_ns {
                 return Err("send: chunks must stand in order of time".to_owned());
             }
             last_ns = piece_ns;
-            steps.push(Step {
-                at_ns: piece_ns,
-                exchange,
-                action: Action::Data { bytes: bytes.clone(), end: false },
-            });
+            push(piece_ns, ClientAct::Data { bytes: bytes.clone(), end: false });
         }
         let end = match &self.trailers {
-            Some(trailers) => Action::Trailers(trailers.0.clone()),
-            None => Action::Data { bytes: Vec::new(), end: true },
+            Some(trailers) => ClientAct::Trailers(trailers.0.clone()),
+            None => ClientAct::Data { bytes: Vec::new(), end: true },
         };
         if !ends_with_headers && !self.unfinished {
-            steps.push(Step { at_ns: last_ns, exchange, action: end });
+            push(last_ns, end);
         }
         Ok(())
     }

@@ -1,77 +1,70 @@
 //! What clients do to the world: requests open, bodies come in pieces, connections break. It must not know upstreams.
 
-use super::exchange::Place;
-use super::run::World;
-use super::timeline::Action;
+use super::crew::Job;
+use super::run::{Place, World};
+use super::timeline::ClientAct;
 use crate::host::headers::HeaderMap;
-use crate::host::stream::Direction;
+use crate::host::process::Process;
+use crate::host::stream::{Http, StreamId};
 
 impl World<'_> {
-    pub(super) fn client(&mut self, step: usize) {
-        let Some(step) = self.timeline.steps.get(step) else {
-            return;
-        };
-        let exchange = step.exchange;
-        match step.action.clone() {
-            Action::Headers { headers, end } => self.open(exchange, headers, end),
-            Action::Data { bytes, end } => {
-                if let Some((vm, context)) = self.open_stream(exchange) {
-                    vm.arrive_data(context, Direction::Request, bytes, end);
-                }
+    /// What a client's act does to the process that has its exchange.
+    pub(super) fn client(&mut self, exchange: usize, act: ClientAct) -> Job {
+        let id = StreamId(exchange);
+        match act {
+            ClientAct::Headers { headers, end } => self.open(id, headers, end),
+            ClientAct::Data { bytes, end } => {
+                Box::new(move |process| process.request_data(id, bytes, end))
             }
-            Action::Trailers(trailers) => {
-                if let Some((vm, context)) = self.open_stream(exchange) {
-                    vm.arrive_trailers(context, Direction::Request, trailers);
-                }
+            ClientAct::Trailers(trailers) => {
+                Box::new(move |process| process.request_trailers(id, trailers))
             }
-            Action::Disconnect => self.disconnect(exchange),
+            ClientAct::Disconnect => {
+                if let Some(result) = self.exchanges.get(id.0) {
+                    self.trace("client", &result.client, || "disconnects".to_owned());
+                }
+                Box::new(move |process| disconnect(process, id))
+            }
         }
     }
 
-    fn open(&mut self, exchange: usize, headers: HeaderMap, end: bool) {
-        let now_ns = self.shared.borrow().now_ns;
-        let Some(announced) = self.timeline.announced.get(exchange) else {
-            return;
+    fn open(&mut self, id: StreamId, mut headers: HeaderMap, end: bool) -> Job {
+        let now_ns = self.now_ns();
+        let Some(announced) = self.timeline.announced.get(id.0) else {
+            return Box::new(|_| {});
         };
         let text = |key| headers.text(key).unwrap_or_default();
-        self.trace(
-            "client",
-            &announced.client,
-            format!("sends {} {}", text(":method"), text(":path")),
-        );
-        let admitted = self.workers.admit(announced.worker, self.options, now_ns);
-        let (Some(result), Some(place)) =
-            (self.exchanges.get_mut(exchange), self.places.get_mut(exchange))
-        else {
-            return;
-        };
-        result.sent_at_ns = now_ns;
-        let Some((id, root)) = admitted else {
-            *place = Place::Over;
-            result.fail(now_ns);
-            return;
-        };
-        let Some(vm) = self.workers.vm(id) else {
-            return;
-        };
-        let context = vm.open_stream(root, announced.properties.clone());
-        self.open.insert(exchange);
-        *place = Place::Open { vm: id, context, is_upstream_called: false };
-        vm.arrive_headers(context, Direction::Request, headers, end);
+        self.trace("client", &announced.client, || {
+            format!("sends {} {}", text(":method"), text(":path"))
+        });
+        if let (Some(result), Some(place)) =
+            (self.exchanges.get_mut(id.0), self.places.get_mut(id.0))
+        {
+            result.sent_at_ns = now_ns;
+            *place = Place::Open { call: None };
+        }
+        self.complete(&mut headers);
+        let http = Http { properties: announced.properties.clone(), ..Http::default() };
+        self.open_count += 1;
+        let worker = announced.worker;
+        Box::new(move |process| process.open(id, worker, http, headers, end))
     }
 
-    fn disconnect(&mut self, exchange: usize) {
-        let now_ns = self.shared.borrow().now_ns;
-        let Some((vm, context)) = self.open_stream(exchange) else {
-            return;
-        };
-        if let Some(stream) = vm.stream(context) {
-            stream.reset(now_ns, "downstream_remote_disconnect");
+    /// What Envoy's connection manager adds before any filter sees the request.
+    fn complete(&mut self, headers: &mut HeaderMap) {
+        if headers.first(b"x-forwarded-proto").is_none() {
+            headers.add(b"x-forwarded-proto", "http");
         }
-        if let Some(result) = self.exchanges.get_mut(exchange) {
-            result.is_disconnected = true;
-            let client = result.client.clone();
-            self.trace("client", &client, "disconnects".to_owned());
+        if headers.first(b"x-request-id").is_none() {
+            let id = self.request_ids.uuid();
+            headers.add(b"x-request-id", id);
         }
+    }
+}
+
+fn disconnect(process: &mut Process, id: StreamId) {
+    if !process.is_gone(id) {
+        process.with_http(id, |http| http.is_disconnected = true);
+        process.reset(id, "downstream_remote_disconnect");
     }
 }

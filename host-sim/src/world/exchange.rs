@@ -1,8 +1,7 @@
 //! What a client saw of its request. It must not know how it came about.
 
-use crate::host::clock::VmId;
 use crate::host::headers::HeaderMap;
-use crate::host::stream::{Stream, Usage};
+use crate::host::stream::{Http, Usage};
 
 /// A request and what its client got.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +18,8 @@ pub struct Exchange {
     pub status: Option<u16>,
     /// Response headers with `:status`.
     pub headers: HeaderMap,
+    /// When the response's headers reached the client.
+    pub headers_at_ns: Option<u64>,
     /// The body that reached the client.
     pub body: Vec<u8>,
     /// Response trailers.
@@ -35,22 +36,16 @@ pub struct Exchange {
     pub usage: Usage,
 }
 
-/// How far an exchange is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    Waiting,
-    Open { vm: VmId, context: u32, is_upstream_called: bool },
-    Over,
-}
-
 impl Exchange {
-    /// What the client of a live or ended stream has.
-    pub(crate) fn take_from(&mut self, stream: &Stream) {
-        let sent = &stream.response.sent;
+    /// What the client of a live or ended exchange has.
+    pub(crate) fn take_from(&mut self, http: &Http, usage: Usage) {
+        let sent = &http.response.sent;
         if let Some(headers) = &sent.headers {
             self.status = headers.text(":status").and_then(|status| status.parse().ok());
             self.headers = headers.clone();
-            if stream.is_cut_short {
+            self.headers_at_ns = sent.headers_at_ns;
+            self.headers.replace(b"server", "envoy");
+            if http.is_cut_short {
                 self.headers.replace(b"connection", "close");
             }
         }
@@ -58,14 +53,8 @@ impl Exchange {
         self.trailers.clone_from(&sent.trailers);
         self.ended_at_ns = sent.ended_at_ns;
         self.is_reset = sent.reset;
-        self.details.clone_from(&stream.details);
-        self.usage = stream.usage;
-    }
-
-    /// A request that no VM could take.
-    pub(crate) fn fail(&mut self, now_ns: u64) {
-        let mut stream = Stream::new(0, std::collections::BTreeMap::new());
-        stream.fail(now_ns);
-        self.take_from(&stream);
+        self.is_disconnected = http.is_disconnected;
+        self.details.clone_from(&http.details);
+        self.usage = usage;
     }
 }

@@ -1,24 +1,27 @@
 //! The loop of a run: takes what is due, lets it happen, settles streams. It must not judge what it sees.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
-use super::exchange::{Exchange, Place};
+use super::crew::{Crew, Job};
+use super::exchange::Exchange;
 use super::options::HostOptions;
-use super::timeline::Timeline;
-use super::workers::Workers;
-use crate::host::clock::{Event, VmId};
-use crate::host::compile::{Compiled, Compiler};
+use super::schedule::Schedule;
+use super::timeline::{Action, Timeline};
+use super::turns::Turns;
+use super::upstream::upstream_answered;
+use crate::host::clock::Event;
+use crate::host::compile::Compiler;
 use crate::host::load::StartError;
 use crate::host::network::{Network, ServiceCall};
-use crate::host::service::ServiceRequest;
-use crate::host::shared::Shared;
+use crate::host::process::Process;
+use crate::host::random::Random;
+use crate::host::shared::{Shared, SharedCell};
+use crate::host::stream::StreamId;
+use crate::host::threads::Plugin;
 use crate::host::trace::{LogLine, TraceKind, TraceLine, millis};
-use crate::host::vm::Vm;
 
 /// Everything a run left behind.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct RunOutcome {
     pub(crate) start_error: Option<StartError>,
     pub(crate) exchanges: Vec<Exchange>,
@@ -30,17 +33,35 @@ pub(crate) struct RunOutcome {
     /// What no real host would survive, or this one gave up on.
     pub(crate) problems: Vec<String>,
     pub(crate) ended_at_ns: u64,
+    /// The choices made, where there were any.
+    pub(crate) schedule: Option<Schedule>,
+}
+
+/// How far an exchange is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Waiting,
+    /// With the number of its call to the upstream, once there is one.
+    Open {
+        call: Option<usize>,
+    },
+    Over,
 }
 
 pub(super) struct World<'a> {
     pub(super) options: &'a HostOptions,
     pub(super) timeline: &'a Timeline,
-    pub(super) shared: Rc<RefCell<Shared>>,
-    pub(super) workers: Workers,
+    pub(super) shared: SharedCell,
+    pub(super) crew: Crew,
+    pub(super) schedule: Option<Schedule>,
+    pub(super) turns: Turns,
     pub(super) exchanges: Vec<Exchange>,
     pub(super) places: Vec<Place>,
-    /// Those of [`Place::Open`]: a run of many requests must not look at all of them after each event.
-    pub(super) open: BTreeSet<usize>,
+    /// Those that the upstream has answered, or will.
+    pub(super) answered: BTreeSet<StreamId>,
+    /// Those of [`Place::Open`].
+    pub(super) open_count: usize,
+    pub(super) request_ids: Random,
 }
 
 /// Timers can go on for ever; so can a queue that feeds itself without time passing.
@@ -51,21 +72,24 @@ const GRACE_NS: u64 = 60_000_000_000;
 /// Runs one timeline against one plugin.
 pub(crate) fn run(
     compiler: &Compiler,
-    compiled: Result<Compiled, StartError>,
+    plugins: Result<Vec<Plugin>, StartError>,
     options: &HostOptions,
     timeline: &Timeline,
     network: Network,
+    schedule: Option<Schedule>,
 ) -> RunOutcome {
-    let shared = Rc::new(RefCell::new(Shared::new(options.start_unix_ns, network)));
-    let started = compiled
-        .and_then(|compiled| Workers::start(compiler, compiled, options, Rc::clone(&shared)));
+    let shared = SharedCell::new(Shared::new(options.start_unix_ns, network));
+    let is_apart = schedule.is_some();
+    let started =
+        plugins.and_then(|plugins| Crew::start(compiler, plugins, options, &shared, is_apart));
     let mut outcome = RunOutcome::default();
     match started {
         Err(error) => outcome.start_error = Some(error),
-        Ok(workers) => {
-            let mut world = World::new(options, timeline, Rc::clone(&shared), workers);
+        Ok(crew) => {
+            let mut world = World::new(options, timeline, shared.clone(), crew, schedule);
             world.run(&mut outcome);
-            outcome.exchanges = world.exchanges;
+            outcome.exchanges = std::mem::take(&mut world.exchanges);
+            outcome.schedule = world.schedule.take();
         }
     }
     let mut shared = shared.borrow_mut();
@@ -83,11 +107,16 @@ impl<'a> World<'a> {
     fn new(
         options: &'a HostOptions,
         timeline: &'a Timeline,
-        shared: Rc<RefCell<Shared>>,
-        workers: Workers,
+        shared: SharedCell,
+        crew: Crew,
+        schedule: Option<Schedule>,
     ) -> Self {
         for (index, step) in timeline.steps.iter().enumerate() {
-            shared.borrow_mut().events.push(step.at_ns, Event::Client(index));
+            let event = match step.action {
+                Action::Client { .. } => Event::Client(index),
+                Action::Update { .. } => Event::Update(index),
+            };
+            shared.borrow_mut().events.push(step.at_ns, event);
         }
         let exchanges: Vec<_> = timeline
             .announced
@@ -99,8 +128,21 @@ impl<'a> World<'a> {
                 ..Exchange::default()
             })
             .collect();
+        let seed = options.plugins.first().map_or(0, |plugin| plugin.seed);
         let places = vec![Place::Waiting; exchanges.len()];
-        Self { options, timeline, shared, workers, exchanges, places, open: BTreeSet::new() }
+        Self {
+            options,
+            timeline,
+            shared,
+            turns: Turns::new(crew.seat_count()),
+            crew,
+            schedule,
+            exchanges,
+            places,
+            answered: BTreeSet::new(),
+            open_count: 0,
+            request_ids: Random::new(seed, "request ids"),
+        }
     }
 
     fn run(&mut self, outcome: &mut RunOutcome) {
@@ -118,8 +160,7 @@ impl<'a> World<'a> {
                 return;
             };
             self.shared.borrow_mut().now_ns = at_ns;
-            self.handle(event);
-            self.settle();
+            self.happen(event);
         }
         self.look_at_open_streams();
         outcome.problems.push(format!(
@@ -134,123 +175,130 @@ impl<'a> World<'a> {
             return false;
         }
         let next_ns = shared.events.next_at_ns().unwrap_or(u64::MAX);
-        self.open.is_empty() || next_ns > last_step_ns.saturating_add(GRACE_NS)
+        self.open_count == 0 || next_ns > last_step_ns.saturating_add(GRACE_NS)
     }
 
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Client(step) => self.client(step),
-            Event::Upstream { exchange, reply } => self.upstream_answered(exchange, reply),
-            Event::Callout { vm, root, token, answer } => {
-                if let Some(vm) = self.workers.vm(vm) {
-                    vm.callout_answered(root, token, answer);
+    /// What an event does, and to whom. An update concerns all and is done at once.
+    pub(super) fn job(&mut self, event: Event) -> Option<(usize, Job)> {
+        Some(match event {
+            Event::Client(step) | Event::Update(step) => {
+                match self.timeline.steps.get(step).map(|s| s.action.clone())? {
+                    Action::Client { exchange, act } => {
+                        (self.seat_of(StreamId(exchange)), self.client(exchange, act))
+                    }
+                    Action::Update { plugin, config } => {
+                        self.update(plugin, config);
+                        return None;
+                    }
                 }
+            }
+            Event::Upstream { exchange, piece } => {
+                let id = StreamId(exchange);
+                (self.seat_of(id), Box::new(move |process| upstream_answered(process, id, piece)))
+            }
+            Event::Callout { vm, root, token, answer } => {
+                (vm.seat, Box::new(move |p| p.callout_answered(vm, root, token, answer)))
             }
             Event::Root { vm, root, news } => {
-                if let Some(vm) = self.workers.vm(vm) {
-                    vm.root_news(root, news);
-                }
+                (vm.seat, Box::new(move |p| p.root_news(vm, root, news)))
             }
             Event::Tick { vm, root, generation } => {
-                if let Some(vm) = self.workers.vm(vm) {
-                    vm.tick(root, generation);
-                }
+                (vm.seat, Box::new(move |process| process.tick(vm, root, generation)))
             }
             Event::QueueReady { vm, root, queue } => {
-                if let Some(vm) = self.workers.vm(vm) {
-                    vm.queue_ready(root, queue);
+                (vm.seat, Box::new(move |process| process.queue_ready(vm, root, queue)))
+            }
+            Event::Drained { vm, root } => {
+                (vm.seat, Box::new(move |process| process.threads.end_root(vm, root)))
+            }
+        })
+    }
+
+    /// Tried on the canary, then taken everywhere.
+    fn update(&mut self, plugin: usize, config: Vec<u8>) {
+        self.trace("listener", "update", || format!("plugin {plugin}"));
+        let tried = config.clone();
+        let accepted =
+            self.crew.run(0, move |process| process.threads.accepts_update(plugin, &tried));
+        if accepted != Some(true) {
+            return;
+        }
+        for seat in 0..self.crew.seat_count() {
+            let config = config.clone();
+            self.crew.run(seat, move |process| process.threads.update(plugin, &config));
+        }
+    }
+
+    pub(super) fn seat_of(&self, id: StreamId) -> usize {
+        let worker = self.timeline.announced.get(id.0).map_or(0, |announced| announced.worker);
+        self.crew.seat_of_worker(worker)
+    }
+
+    /// What passed the filters reaches the upstream, exchanges that ended are closed; each may move others.
+    pub(super) fn settle(&mut self, seat: usize) {
+        loop {
+            let touched = self.crew.run(seat, Process::take_touched).unwrap_or_default();
+            if touched.is_empty() {
+                return;
+            }
+            for id in touched {
+                self.send_up(seat, id);
+                if self.crew.run(seat, move |process| process.is_gone(id)) == Some(true) {
+                    self.close(seat, id);
                 }
             }
         }
     }
 
-    pub(super) fn open_stream(&mut self, exchange: usize) -> Option<(&mut Vm, u32)> {
-        let Some(Place::Open { vm, context, .. }) = self.places.get(exchange).copied() else {
-            return None;
-        };
-        Some((self.workers.vm(vm)?, context))
-    }
-
-    /// After any event any stream may have moved: requests that passed reach the upstream, streams that ended are closed.
-    fn settle(&mut self) {
-        let open: Vec<_> = self.open.iter().copied().collect();
-        for exchange in open {
-            let Some(Place::Open { vm, context, is_upstream_called }) =
-                self.places.get(exchange).copied()
-            else {
-                continue;
-            };
-            let Some(stream) = self.workers.vm(vm).and_then(|vm| vm.stream(context)) else {
-                continue;
-            };
-            let passed = &stream.request.sent;
-            if !is_upstream_called
-                && !stream.replied
-                && !stream.detached
-                && passed.ended_at_ns.is_some()
-            {
-                let request = ServiceRequest {
-                    cluster: String::new(),
-                    headers: passed.headers.clone().unwrap_or_default(),
-                    body: passed.body.clone(),
-                    trailers: passed.trailers.clone().unwrap_or_default(),
-                };
-                self.call_upstream(exchange, vm, context, request);
-            } else if stream.is_over() {
-                self.close(exchange, vm, context);
-            }
-        }
-    }
-
-    fn close(&mut self, exchange: usize, vm: VmId, context: u32) {
-        let stream = self.workers.vm(vm).and_then(|vm| vm.close_stream(context));
-        let (Some(stream), Some(result), Some(place)) =
-            (stream, self.exchanges.get_mut(exchange), self.places.get_mut(exchange))
-        else {
+    fn close(&mut self, seat: usize, id: StreamId) {
+        let Some(Place::Open { call }) = self.places.get(id.0).copied() else {
             return;
         };
-        *place = Place::Over;
-        self.open.remove(&exchange);
-        result.take_from(&stream);
+        let closed = self.crew.run(seat, move |process| process.close(id)).flatten();
+        let (Some((http, usage)), Some(result)) = (closed, self.exchanges.get_mut(id.0)) else {
+            return;
+        };
+        if let Some(place) = self.places.get_mut(id.0) {
+            *place = Place::Over;
+        }
+        self.open_count -= 1;
+        result.take_from(&http, usage);
         let seen = if result.is_reset {
             "reset".to_owned()
         } else {
             result.status.map_or_else(String::new, |status| status.to_string())
         };
-        let (client, took_ns) = (
-            result.client.clone(),
-            result.ended_at_ns.unwrap_or(0).saturating_sub(result.sent_at_ns),
-        );
-        self.trace("client", &client, format!("gets {seen} after {}", millis(took_ns)));
+        let took_ns = result.ended_at_ns.unwrap_or(0).saturating_sub(result.sent_at_ns);
+        let client = result.client.clone();
+        let mut shared = self.shared.borrow_mut();
+        if let Some(call) = call.and_then(|call| shared.network.calls.get_mut(call)) {
+            call.is_reset = call.ended_at_ns.is_none();
+        }
+        drop(shared);
+        self.trace("client", &client, || format!("gets {seen} after {}", millis(took_ns)));
     }
 
-    /// What clients of streams that never ended have so far.
+    /// What clients of exchanges that never ended have so far.
     fn look_at_open_streams(&mut self) {
-        for exchange in std::mem::take(&mut self.open) {
-            let stream = self
-                .open_stream(exchange)
-                .and_then(|(vm, context)| vm.stream(context))
-                .map(|stream| {
-                    let mut seen = Exchange::default();
-                    seen.take_from(stream);
-                    seen
-                });
-            if let (Some(seen), Some(result)) = (stream, self.exchanges.get_mut(exchange)) {
-                let known = std::mem::take(result);
-                *result = Exchange {
-                    client: known.client,
-                    nth: known.nth,
-                    worker: known.worker,
-                    sent_at_ns: known.sent_at_ns,
-                    is_disconnected: known.is_disconnected,
-                    ..seen
-                };
+        for index in 0..self.places.len() {
+            let id = StreamId(index);
+            if !matches!(self.places.get(index), Some(Place::Open { .. })) {
+                continue;
+            }
+            let seat = self.seat_of(id);
+            let seen = self.crew.run(seat, move |process| process.look_at(id)).flatten();
+            if let (Some((http, usage)), Some(result)) = (seen, self.exchanges.get_mut(index)) {
+                result.take_from(&http, usage);
             }
         }
     }
 
-    pub(super) fn trace(&self, name: &str, who: &str, what: String) {
-        if self.options.tracing {
+    pub(super) fn now_ns(&self) -> u64 {
+        self.shared.borrow().now_ns
+    }
+
+    pub(super) fn trace(&self, name: &str, who: &str, what: impl FnOnce() -> String) {
+        if self.options.threads.tracing {
             let mut shared = self.shared.borrow_mut();
             let line = TraceLine {
                 at_ns: shared.now_ns,
@@ -258,7 +306,7 @@ impl<'a> World<'a> {
                 context: 0,
                 kind: TraceKind::World,
                 name: format!("{name} {who}"),
-                args: what,
+                args: what(),
                 status: String::new(),
             };
             shared.push_trace(line);

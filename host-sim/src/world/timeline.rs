@@ -1,4 +1,4 @@
-//! What clients do and when. It must not know what becomes of it.
+//! What happens from outside and when: clients, new configurations. It must not know what becomes of it.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +15,25 @@ pub(crate) struct Announced {
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
 }
 
-/// One thing a client does.
+/// One thing that happens.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
     pub(crate) at_ns: u64,
-    pub(crate) exchange: usize,
     pub(crate) action: Action,
+}
+
+/// What can happen.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    /// A client does something with its exchange.
+    Client { exchange: usize, act: ClientAct },
+    /// The listener is updated with another configuration of a plugin.
+    Update { plugin: usize, config: Vec<u8> },
 }
 
 /// What a client can do.
 #[derive(Debug, Clone)]
-pub(crate) enum Action {
+pub(crate) enum ClientAct {
     Headers { headers: HeaderMap, end: bool },
     Data { bytes: Vec<u8>, end: bool },
     Trailers(HeaderMap),

@@ -36,7 +36,7 @@ fn body_callbacks(report: &Report) -> Vec<String> {
 #[test]
 fn without_a_pause_each_callback_sees_its_own_piece() {
     let report = passes(
-        &chunked(false, "  - { upstream_request: 1, body: aaaabbbb, at: 10ms }"),
+        &chunked(false, "  - { upstream_request: 1, body: aaaabbbb, at: 0ms }"),
         &pausing(0, 0, 0).build(),
     );
     assert_eq!(

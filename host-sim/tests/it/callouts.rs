@@ -75,7 +75,7 @@ fn an_answer_frees_the_paused_request_when_it_comes() {
         "{trace}"
     );
     assert!(
-        trace.contains("proxy_on_http_call_response token 4, 2 headers, 0 bytes, 0 trailers"),
+        trace.contains("proxy_on_http_call_response token 4, 3 headers, 0 bytes, 0 trailers"),
         "{trace}"
     );
 }

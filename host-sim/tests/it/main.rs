@@ -3,9 +3,11 @@
 mod abi;
 mod bodies;
 mod callouts;
+mod chains;
 mod foreign;
 mod grpc;
 mod hostile;
+mod interleavings;
 mod process;
 mod readme;
 mod replies;

@@ -134,7 +134,10 @@ fn bad_reply_headers_are_dropped_in_silence() {
         "name: bad\nplugin: {}\ntimeline: [{ at: 0ms, client: a, send: {} }]\nexpect: [{ client: a, status: 403 }]",
         &plugin.build(),
     );
-    assert_eq!(report.exchanges[0].headers.pairs(), [(b":status".to_vec(), b"403".to_vec())]);
+    assert_eq!(
+        report.exchanges[0].headers.pairs(),
+        [(b":status".to_vec(), b"403".to_vec()), (b"server".to_vec(), b"envoy".to_vec())]
+    );
 }
 
 #[test]

@@ -26,8 +26,8 @@ fn each_mistake_is_named_with_its_place() {
         ("host: { reload_base_interval: 10 }", vec!["scenario:3:31", "10ms"]),
         ("host: { memory_max: 1GB }", vec!["scenario:3", "1GB", "GiB"]),
         (
-            "host: { fail_policy: FAIL_OPEN }",
-            vec!["scenario:3", "FAIL_OPEN", "FAIL_CLOSED", "FAIL_RELOAD"],
+            "host: { fail_policy: FAIL_SHUT }",
+            vec!["scenario:3", "FAIL_SHUT", "FAIL_CLOSED", "FAIL_OPEN", "FAIL_RELOAD"],
         ),
         ("host: { properties: { a: [null] } }", vec!["properties.a", "null", "{duration: 5ms}"]),
         ("host: { properties: { a: { duration: soon } } }", vec!["properties.a", "soon"]),

@@ -9,20 +9,19 @@ use alloc::vec::Vec;
 
 use super::diagnostic::Severity;
 use super::limits::rate_limits;
+use super::matcher::matcher;
 use super::reader::{At, Reader};
+use super::rollout::rollout;
 use super::suggest::nearest;
-use super::{Config, DOCUMENT_BYTES_MAX, Gateway, Policy, Reading, Rung, duration, tree};
-use crate::canonical::canonical;
-use crate::matching::{BadPattern, Matcher, PathPattern};
-use crate::mode::Mode;
+use super::{Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, Reading, Rung, duration, tree};
+use crate::mode::Rollout;
+use crate::router::Router;
 
 /// Policies per document: each defines metrics in every Envoy worker.
 const POLICIES_MAX: usize = 10_000;
 const NAME_LEN_MAX: usize = 63;
 /// What the callout may take (product row A4): pool wait 15 < gateway deadline 30 < this < 50.
 const TIMEOUT_MS_DEFAULT: u32 = 45;
-const METHODS: &[&str] =
-    &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 pub(super) fn document(document: &str) -> Reading {
     let reader = Reader::new(document);
@@ -50,22 +49,40 @@ fn parsed(reader: &Reader<'_>, document: &str) -> Option<Config> {
 
 fn config(at: &At<'_, '_>) -> Option<Config> {
     let table = at.table(
-        &["version", "gateway", "policies"],
+        &["version", "gateway", "apply", "policies"],
         "write a table with version, gateway and policies",
     )?;
     let version = table.must("version", "write \"version\": 1").and_then(|at| version(&at));
     let gateway = table
         .must("gateway", "write \"gateway\": {\"cluster\": \"tidegate\"}")
         .and_then(|at| gateway(&at));
+    let apply = match table.get("apply") {
+        None => Some(Apply::All),
+        Some(at) => apply(&at),
+    };
     let policies = table
         .must("policies", "write a list of policies; an empty one decides nothing")
         .and_then(|at| policies(&at));
     version?;
-    Some(Config { gateway: gateway?, policies: policies? })
+    let (gateway, apply, policies) = (gateway?, apply?, policies?);
+    let router = Router::new(policies.iter().map(|policy| &policy.matcher));
+    Some(Config { gateway, apply, policies, router })
 }
 
 fn version(at: &At<'_, '_>) -> Option<u32> {
     at.whole(1, 1)
+}
+
+fn apply(at: &At<'_, '_>) -> Option<Apply> {
+    const REMEDY: &str = "write \"all\" (every policy that matches) or \"first\"";
+    match at.text(REMEDY)? {
+        "all" => Some(Apply::All),
+        "first" => Some(Apply::First),
+        _ => {
+            at.is_no("way to apply policies", REMEDY);
+            None
+        }
+    }
 }
 
 fn gateway(at: &At<'_, '_>) -> Option<Gateway> {
@@ -113,17 +130,29 @@ fn policies(at: &At<'_, '_>) -> Option<Vec<Policy>> {
     }
     let mut names = BTreeSet::new();
     // Every policy is read before any is missed, so that all problems are told at once.
-    let read: Vec<Option<Policy>> = items.iter().map(|at| policy(at, &mut names)).collect();
-    read.into_iter().collect()
+    let read: Vec<Option<(i64, Policy)>> = items.iter().map(|at| policy(at, &mut names)).collect();
+    let mut ranked: Vec<(i64, Policy)> = read.into_iter().collect::<Option<_>>()?;
+    // Stable: equals stay in the order of the document.
+    ranked.sort_by_key(|(priority, _)| priority.saturating_neg());
+    Some(ranked.into_iter().map(|(_, policy)| policy).collect())
 }
 
-fn policy(at: &At<'_, '_>, names: &mut BTreeSet<String>) -> Option<Policy> {
-    let known = ["name", "match", "rate_limits", "on_unavailable"];
+/// A policy with its priority.
+fn policy(at: &At<'_, '_>, names: &mut BTreeSet<String>) -> Option<(i64, Policy)> {
+    let known = ["name", "priority", "match", "mode", "rate_limits", "on_unavailable"];
     let table = at.table(&known, "write a table with name, match and rate_limits")?;
     let name = table.must("name", "name the policy").and_then(|at| unique_name(&at, names));
     let matcher = table
         .must("match", "write {\"path\": \"/**\"} for every request")
         .and_then(|at| matcher(&at));
+    let priority = match table.get("priority") {
+        None => Some(0),
+        Some(at) => at.whole(0, 1_000_000).map(i64::from),
+    };
+    let rollout = match table.get("mode") {
+        None => Some(Rollout::ENFORCE),
+        Some(at) => rollout(&at),
+    };
     let label = name.clone().unwrap_or_default();
     let limits = table
         .must("rate_limits", "write at least one rate limit: a policy without any does nothing")
@@ -132,13 +161,15 @@ fn policy(at: &At<'_, '_>, names: &mut BTreeSet<String>) -> Option<Policy> {
         None => Some(Rung::Deny),
         Some(at) => on_unavailable(&at),
     };
-    Some(Policy {
+    let priority = priority?;
+    let policy = Policy {
         name: name?,
         matcher: matcher?,
         rate_limits: limits?,
         on_unavailable: rung?,
-        mode: Mode::Enforce,
-    })
+        rollout: rollout?,
+    };
+    Some((priority, policy))
 }
 
 pub(super) fn unique_name(at: &At<'_, '_>, taken: &mut BTreeSet<String>) -> Option<String> {
@@ -161,71 +192,6 @@ pub(super) fn unique_name(at: &At<'_, '_>, taken: &mut BTreeSet<String>) -> Opti
         return None;
     }
     Some(text.to_owned())
-}
-
-fn matcher(at: &At<'_, '_>) -> Option<Matcher> {
-    let table = at.table(&["path", "methods"], "write {\"path\": \"/api/**\"}")?;
-    let path = table.must("path", "write \"/**\" for every path").and_then(|at| pattern(&at));
-    let methods = match table.get("methods") {
-        None => Some(None),
-        Some(at) => methods(&at).map(Some),
-    };
-    Some(Matcher { path: path?, methods: methods? })
-}
-
-fn pattern(at: &At<'_, '_>) -> Option<PathPattern> {
-    let text = at.text("write a path such as \"/api/**\"")?;
-    let spelling = String::from_utf8_lossy(&canonical(text.as_bytes())).into_owned();
-    let normalised = format!(
-        "requests are normalised before they are compared; write {spelling:?}, without ; and encoded slashes"
-    );
-    let remedy = match PathPattern::parse(text) {
-        Ok(pattern) => return Some(pattern),
-        Err(BadPattern::NotCanonical) => &normalised,
-        Err(BadPattern::NoSlash) => "begin with /",
-        Err(BadPattern::Star) => "write * only in a closing /**",
-        Err(BadPattern::Template) => {
-            "templates such as {id} are not part of this version; end the path before it with /**"
-        }
-        Err(BadPattern::Character) => {
-            "write visible ASCII without ? and #; percent-encode the rest"
-        }
-    };
-    at.is_no("path pattern", remedy);
-    None
-}
-
-fn methods(at: &At<'_, '_>) -> Option<Vec<String>> {
-    let items = at.list("write [\"GET\", \"POST\"], or leave it out for every method")?;
-    if items.is_empty() {
-        at.wrong(
-            "no method, so the policy would never match",
-            "name some, or leave the field out for every method",
-        );
-        return None;
-    }
-    let read: Vec<Option<String>> = items.iter().map(method).collect();
-    read.into_iter().collect()
-}
-
-fn method(at: &At<'_, '_>) -> Option<String> {
-    let text = at.text("write a method such as \"GET\"")?;
-    let token = !text.is_empty()
-        && text.len() <= 32
-        && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
-    if !token {
-        let upper = text.to_ascii_uppercase();
-        let remedy = match nearest(&upper, METHODS) {
-            Some(word) => format!("did you mean {word:?}? Methods are written in capitals"),
-            None => "write a method in capitals, such as \"GET\"".to_owned(),
-        };
-        at.is_no("method", remedy);
-    } else if !METHODS.contains(&text)
-        && let Some(word) = nearest(text, METHODS)
-    {
-        at.doubt(format!("{text:?} is an uncommon method"), format!("did you mean {word:?}?"));
-    }
-    token.then(|| text.to_owned())
 }
 
 fn on_unavailable(at: &At<'_, '_>) -> Option<Rung> {

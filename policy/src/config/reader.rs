@@ -107,6 +107,14 @@ impl<'r, 'd> At<'r, 'd> {
         matches!(self.node.kind, Kind::Text(_))
     }
 
+    pub fn is_bool(&self) -> bool {
+        matches!(self.node.kind, Kind::Bool)
+    }
+
+    pub fn is_true(&self) -> bool {
+        self.is_bool() && self.node.raw == "true"
+    }
+
     pub fn is_list(&self) -> bool {
         matches!(self.node.kind, Kind::List(_))
     }
@@ -171,6 +179,23 @@ impl<'r, 'd> At<'r, 'd> {
             }
         }
         Some(Table { at: self.clone(), fields })
+    }
+
+    /// The fields of a table whose names the author chooses, or an error noted; duplicates are errors.
+    pub fn entries(&self, remedy: &str) -> Option<Vec<(&'r str, At<'r, 'd>)>> {
+        let Kind::Table(entries) = &self.node.kind else {
+            self.is_no("table", remedy);
+            return None;
+        };
+        let mut fields: Vec<(&'r str, At<'r, 'd>)> = Vec::with_capacity(entries.len());
+        for (key, node) in entries {
+            let child = At { reader: self.reader, node, path: join(&self.path, key) };
+            if fields.iter().any(|(name, _)| name == key) {
+                child.wrong("the field stands twice", "keep one of them");
+            }
+            fields.push((key, child));
+        }
+        Some(fields)
     }
 
     fn unknown(&self, key: &str, known: &[&str]) {

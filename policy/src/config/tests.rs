@@ -1,6 +1,8 @@
 //! Tests of the configuration: what is read, and that every problem is told at once.
 
 use super::*;
+use crate::matching::{FieldMatch, Want};
+use crate::mode::Mode;
 use proptest::prelude::*;
 use std::format;
 use std::string::ToString;
@@ -77,6 +79,109 @@ fn every_problem_is_told_at_once_with_field_value_and_remedy() {
 }
 
 #[test]
+fn a_rich_match_and_a_share_are_read_whole() {
+    let document = SOUND.replace(
+        r#""match": {"path": "/api/**", "methods": ["GET", "POST"]}"#,
+        r#""priority": 3, "mode": {"enforce": "12.5%"},
+           "match": {"host": ["api.example.com", "*.example.org"], "path": "/v1/orders/{id}",
+             "headers": {"X-Tier": "gold", "x-bot": {"absent": true}}, "query": {"v": {"prefix": "2"}}}"#,
+    );
+    let reading = Config::read(&document);
+    assert_eq!(reading.diagnostics, []);
+    let policy = &reading.config.expect("no diagnostics").policies[0];
+    assert_eq!(policy.rollout, Rollout { mode: Mode::Enforce, share_bp: 1_250 });
+    let fields = |fields: &[FieldMatch]| {
+        fields.iter().map(|f| (f.name.clone(), f.want.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        fields(&policy.matcher.headers),
+        [
+            ("x-tier".to_string(), Want::Equals("gold".to_string())),
+            ("x-bot".to_string(), Want::Absent)
+        ]
+    );
+    assert_eq!(fields(&policy.matcher.query), [("v".to_string(), Want::Prefix("2".to_string()))]);
+    assert_eq!(policy.matcher.hosts.as_ref().map(Vec::len), Some(2));
+}
+
+#[test]
+fn each_mistake_in_a_match_gets_its_own_sentence() {
+    let rows = [
+        (
+            r#""host": "API.example.com:443", "path": "/x""#,
+            "policies[0].match.host: \"API.example.com:443\" is no host pattern; hosts are compared without their port; leave it out",
+        ),
+        (
+            r#""host": "https://x", "path": "/x""#,
+            "policies[0].match.host: \"https://x\" is no host pattern; hosts are compared in lower case, without port and scheme; write \"https\"",
+        ),
+        (
+            r#""host": [], "path": "/x""#,
+            "policies[0].match.host: no host, so the policy would never match; write \"api.example.com\", \"*.example.com\", or a list of them",
+        ),
+        (
+            r#""path": "/x/a{id}""#,
+            "policies[0].match.path: \"/x/a{id}\" is no path pattern; a template is a whole segment, {name} of a-z 0-9 _, and each name stands once",
+        ),
+        (
+            r#""path": "/x", "path_regex": "/y""#,
+            "policies[0].match: path and path_regex stand side by side; keep one of them",
+        ),
+        (
+            r#""path_regex": "(a""#,
+            "policies[0].match.path_regex: \"(a\" is no regular expression that can be used; ",
+        ),
+        (
+            r#""path": "/x", "headers": {":path": "/"}"#,
+            "policies[0].match.headers.:path: \":path\" is no header name; ",
+        ),
+        (
+            r#""path": "/x", "headers": {"a": "1", "a": "2"}"#,
+            "policies[0].match.headers.a: the field stands twice; keep one of them",
+        ),
+        (
+            r#""path": "/x", "headers": {}"#,
+            "policies[0].match.headers: 0 conditions; write 1 to 16, or leave the field out",
+        ),
+        (
+            r#""path": "/x", "query": {"a": {"present": false}}"#,
+            "policies[0].match.query.a.present: false is no condition; write true",
+        ),
+        (
+            r#""path": "/x", "query": {"a": {"present": true, "prefix": "x"}}"#,
+            "policies[0].match.query.a: not exactly one condition; ",
+        ),
+        (r#""path": "/x", "query": {"a": 1}"#, "policies[0].match.query.a: 1 is no table; "),
+    ];
+    for (fields, expected) in rows {
+        let document = SOUND.replace(r#""path": "/api/**", "methods": ["GET", "POST"]"#, fields);
+        let found = problems(&document);
+        assert!(
+            found.iter().any(|line| line.starts_with(&format!("error: {expected}"))),
+            "{fields}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn each_mistake_in_a_mode_gets_its_own_sentence() {
+    for (mode, expected) in [
+        (r#""shadw""#, "\"shadw\" is no mode; did you mean \"shadow\"?"),
+        (r#"{"enforce": "10"}"#, "enforce: \"10\" is no percentage; write a percentage from"),
+        (r#"{"enforce": "101%"}"#, "enforce: \"101%\" is no percentage"),
+        (r#"{"enforce": "1%", "shadow": "1%"}"#, "not exactly one share"),
+        (r#"{}"#, "not exactly one share"),
+        (r#"7"#, "7 is no table"),
+        (r#"false"#, "false is no mode; write \"off\" in quotes"),
+    ] {
+        let document =
+            SOUND.replace(r#""name": "api""#, &format!(r#""name": "api", "mode": {mode}"#));
+        let found = problems(&document);
+        assert!(found.iter().any(|line| line.contains(expected)), "{mode}: {found:#?}");
+    }
+}
+
+#[test]
 fn each_mistake_gets_its_own_sentence() {
     let rows = [
         ("\"version\": 1,", "", "version: missing; write \"version\": 1"),
@@ -94,7 +199,11 @@ fn each_mistake_gets_its_own_sentence() {
             "\"secret\"",
             "gateway.token: \"secret\" is no table; write {\"env\"",
         ),
-        ("/api/**", "/a/{id}", "policies[0].match.path: \"/a/{id}\" is no path pattern; templates"),
+        (
+            "/api/**",
+            "/a/x{id}",
+            "policies[0].match.path: \"/a/x{id}\" is no path pattern; a template is a whole segment",
+        ),
         ("/api/**", "/a//b", "requests are normalised before they are compared; write \"/a/b\""),
         ("{\"header\": \"X-Api-Key\"}", "{\"header\": \"Host\"}", "Envoy makes :authority of it"),
         (

@@ -32,7 +32,7 @@ pub(super) fn ask(
             policy.rate_limits.iter().map(|limit| limit.by.subject(facts)).collect();
         let identity = subjects.iter().flatten().next().map_or("", |subject| subject.name.as_str());
         let mode = effective(
-            policy.mode,
+            policy.rollout,
             &policy.name,
             Mechanism::RateLimit,
             identity.as_bytes(),

@@ -61,7 +61,7 @@ impl Bench {
 
     fn request(&mut self, path: &str, facts: &Facts<'_>) -> Effects {
         let event = Event::Request {
-            matched: self.config.on_path(Some(path.as_bytes())),
+            matched: self.config.on_path(Some(path.as_bytes())).on_host(&self.config, None),
             facts,
             caller: &caller(),
             id: DecisionId::new(ID),

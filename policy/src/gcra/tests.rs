@@ -1,4 +1,4 @@
-//! Tests of the GCRA step: tables, the envelope, and an exact rational model.
+//! Tests of the GCRA step: tables, the envelope, and an exact model in whole numbers.
 
 use super::*;
 use proptest::prelude::*;
@@ -97,27 +97,25 @@ fn quotas_that_cannot_be_are_refused() {
     assert_eq!(Quota::new(u32::MAX, u64::MAX, u32::MAX), Err(BadQuota::TooSlow));
 }
 
-/// The same bucket in exact arithmetic: times are counted in 1/limit µs.
+/// The same bucket in whole numbers of 1/16 µs.
 struct Exact {
-    limit: u128,
-    period: u128,
+    interval: u128,
     burst: u128,
     tat: Option<u128>,
 }
 
 impl Exact {
-    /// Whether the cost fits, and how far off the horizon it is, in 1/limit µs.
-    fn take(&mut self, now_us: u128, cost: u128) -> (bool, i128) {
-        let now = now_us * self.limit;
-        let horizon = now + self.burst * self.period;
+    /// How far off the horizon the cost is, in 1/16 µs; it fits at 0 and below.
+    fn take(&mut self, now_us: u128, cost: u128) -> i128 {
+        let now = now_us * 16;
+        let horizon = now + self.burst * self.interval;
         let tat = self.tat.unwrap_or(now).clamp(now, horizon);
-        let after = tat + cost * self.period;
+        let after = tat + cost * self.interval;
         let over = after as i128 - horizon as i128;
-        let fits = over <= 0;
-        if fits && cost > 0 {
+        if over <= 0 && cost > 0 {
             self.tat = Some(after);
         }
-        (fits, over)
+        over
     }
 }
 
@@ -132,25 +130,25 @@ fn steps() -> impl Strategy<Value = (u32, u64, u32, Vec<(u64, u32)>)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Over at most 300 steps doubles and rationals agree, or differ by less than 1 µs.
+    /// Doubles and whole numbers agree to the bit, over any number of steps.
     #[test]
     fn agrees_with_the_exact_model((limit, period_us, burst, moves) in steps()) {
         let mut bucket = Bucket { quota: quota(limit, period_us, burst), tat: None };
-        let mut exact = Exact { limit: limit.into(), period: period_us.into(), burst: burst.into(), tat: None };
+        let interval = (u128::from(period_us) * 16).div_ceil(limit.into());
+        let mut exact = Exact { interval, burst: burst.into(), tat: None };
         let mut now_us = START_US;
         for (wait_us, cost) in moves {
             now_us += wait_us;
             let cost = cost.min(burst);
             let reading = bucket.take(now_us, cost);
-            let (fits, over) = exact.take(u128::from(now_us - EPOCH_US), cost.into());
-            if fits != (reading.retry == Retry::Fits) {
-                prop_assert!(over.unsigned_abs() <= u128::from(limit), "off by {over}/{limit} µs");
-                break;
-            }
-            if let Retry::AfterUs(wait) = reading.retry {
-                let exact_us = over as f64 / f64::from(limit);
-                prop_assert!((wait as f64 - exact_us).abs() <= 1.5, "{wait} for {exact_us}");
-            }
+            let over = exact.take(u128::from(now_us - EPOCH_US), cost.into());
+            let expected = match u64::try_from(over) {
+                Ok(over) if over > 0 => Retry::AfterUs(over.div_ceil(16)),
+                _ => Retry::Fits,
+            };
+            prop_assert_eq!(reading.retry, expected);
+            let tat = exact.tat.map(|tat| Tat(tat as f64 / 16.0));
+            prop_assert_eq!(bucket.tat, tat);
         }
     }
 
@@ -177,7 +175,7 @@ proptest! {
             let mut sum = 0;
             for (at, cost) in &admitted[index..] {
                 sum += cost;
-                let envelope = u128::from(burst) * u128::from(period_us) + u128::from(at - from) * u128::from(limit) + u128::from(limit);
+                let envelope = u128::from(burst) * u128::from(period_us) + u128::from(at - from) * u128::from(limit);
                 prop_assert!(u128::from(sum) * u128::from(period_us) <= envelope);
             }
         }

@@ -32,7 +32,6 @@ struct Row {
     envoy_cpu_us: Figures,
     gateway_cpu_us: Figures,
     redis_cpu_us: Figures,
-    refused: f64,
 }
 
 struct Behind {
@@ -136,7 +135,6 @@ async fn start(hop: Option<SocketAddr>, behind: &Behind) -> Vec<Row> {
             envoy_cpu_us: Figures::default(),
             gateway_cpu_us: Figures::default(),
             redis_cpu_us: Figures::default(),
-            refused: 0.0,
         });
     }
     rows
@@ -186,6 +184,7 @@ async fn measure_row(
         behind.store.process().cpu_us(),
     );
     if counts {
+        load.served(&format!("{}, {connections} connections", row.name))?;
         let each = |after: u64, before: u64| {
             f64::from(u32::try_from(after - before).unwrap_or(u32::MAX)) / load.requests
         };
@@ -193,7 +192,6 @@ async fn measure_row(
         row.envoy_cpu_us.push(each(after.0, before.0));
         row.gateway_cpu_us.push(each(after.1, before.1));
         row.redis_cpu_us.push(each(after.2, before.2));
-        row.refused += load.refused;
     }
     Ok(())
 }
@@ -201,19 +199,18 @@ async fn measure_row(
 fn report(rows: &[Row], suffix: &str, summary: &mut Summary) {
     let noop = rows.iter().find(|row| row.name == "noop").expect("the baseline is a row");
     println!(
-        "  {:<18} {:>20} {:>22} {:>9} {:>7}   refused",
+        "  {:<18} {:>20} {:>22} {:>9} {:>7}",
         "", "req/s ÷ no-op", "Envoy µs CPU/request", "gateway", "Redis"
     );
     for row in rows {
         let ratio = row.rps.over(&noop.rps);
         println!(
-            "  {:<18} {:>20} {:>22} {:>9.1} {:>7.1}   {}",
+            "  {:<18} {:>20} {:>22} {:>9.1} {:>7.1}",
             row.name,
             ratio.to_string(),
             row.envoy_cpu_us.to_string(),
             row.gateway_cpu_us.median(),
             row.redis_cpu_us.median(),
-            row.refused
         );
         summary.set(format!("{}{suffix}", row.name), ratio.median());
         summary.set(format!("envoy_cpu_us_{}{suffix}", row.name), row.envoy_cpu_us.median());

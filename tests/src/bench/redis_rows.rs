@@ -64,13 +64,16 @@ async fn once(redis: &Redis, words: &[String], pipeline: u32) -> Result<f64, Str
     command.args(["-c", "50", "-n", REQUESTS, "-P", &pipeline.to_string(), "-q"]).args(words);
     let done = command.output().await.map_err(|error| format!("redis-benchmark: {error}"))?;
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    let said = || format!("redis-benchmark said: {text}{}", String::from_utf8_lossy(&done.stderr));
+    // From Redis 7 on it ends at the first error that it is answered.
+    if !done.status.success() {
+        return Err(said());
+    }
     let words: Vec<&str> = text.split_whitespace().collect();
     let figure = words
         .windows(2)
         .rev()
         .find(|pair| pair[1] == "requests")
         .and_then(|pair| pair[0].parse().ok());
-    figure.ok_or_else(|| {
-        format!("redis-benchmark said: {text}{}", String::from_utf8_lossy(&done.stderr))
-    })
+    figure.ok_or_else(said)
 }

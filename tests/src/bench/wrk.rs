@@ -15,8 +15,26 @@ pub struct Load {
     pub rps: f64,
     /// Requests in all.
     pub requests: f64,
-    /// Answers that were not 2xx or 3xx; a benchmark of admissions wants 0.
+    /// Answers that were not 2xx or 3xx.
     pub refused: f64,
+    /// Requests without an answer.
+    pub broken: f64,
+}
+
+// === impl Load ===
+
+impl Load {
+    /// Whether every request was served. A figure of refusals is none of the row's: refusing is
+    /// quicker than serving.
+    pub fn served(&self, row: &str) -> Result<(), String> {
+        if self.requests > 0.0 && self.refused == 0.0 && self.broken == 0.0 {
+            return Ok(());
+        }
+        Err(format!(
+            "{row}: of {} requests {} were refused and {} had no answer; every one should have been served, so there is no figure",
+            self.requests, self.refused, self.broken
+        ))
+    }
 }
 
 /// wrk's binary: `WRK`, else what `make` brought, else the system's.
@@ -51,7 +69,11 @@ fn read(text: &str) -> Option<Load> {
     let requests = requests.split_whitespace().next()?.parse().ok()?;
     let refused =
         after("Non-2xx or 3xx responses:").map_or(Some(0.0), |n| n.trim().parse().ok())?;
-    Some(Load { rps, requests, refused })
+    // connect 0, read 0, write 0, timeout 0
+    let broken = after("Socket errors:").map_or(Some(0.0), |counts| {
+        counts.split(',').map(|count| count.split_whitespace().last()?.parse::<f64>().ok()).sum()
+    })?;
+    Some(Load { rps, requests, refused, broken })
 }
 
 #[cfg(test)]
@@ -60,9 +82,24 @@ mod tests {
 
     #[test]
     fn wrks_report_is_read() {
-        let text = "  1 threads and 16 connections\n  50210 requests in 1.00s, 9.1MB read\n  Non-2xx or 3xx responses: 12\nRequests/sec:  50133.20\n";
+        let text = "  1 threads and 16 connections\n  50210 requests in 1.00s, 9.1MB read\n  Socket errors: connect 0, read 3, write 0, timeout 1\n  Non-2xx or 3xx responses: 12\nRequests/sec:  50133.20\n";
         let load = read(text).expect("a report");
-        assert_eq!((load.rps, load.requests, load.refused), (50_133.2, 50_210.0, 12.0));
+        assert_eq!((load.rps, load.requests), (50_133.2, 50_210.0));
+        assert_eq!((load.refused, load.broken), (12.0, 4.0));
         assert!(read("unable to connect").is_none());
+    }
+
+    #[test]
+    fn what_was_refused_is_no_figure() {
+        let all = Load { rps: 9.0, requests: 9.0, refused: 0.0, broken: 0.0 };
+        assert_eq!(all.served("row"), Ok(()));
+        for bad in [
+            Load { refused: 1.0, ..all },
+            Load { broken: 1.0, ..all },
+            Load { requests: 0.0, ..all },
+        ] {
+            let problem = bad.served("noop, 16 connections").expect_err("no figure");
+            assert!(problem.starts_with("noop, 16 connections: "), "{problem}");
+        }
     }
 }

@@ -64,6 +64,17 @@ async fn a_token_that_is_not_there_refuses_the_start() {
     parts.refused(&options, &[expected]).await;
 }
 
+/// As to the gateway: taken for `default` by one of them, it would be a mismatch nobody wrote.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_environment_refuses_the_start() {
+    let parts = parts().await;
+    let mut options = parts.options(BOTH_RUNGS);
+    options.environment = Some(String::new());
+    let expected =
+        "TIDEGATE_ENVIRONMENT is empty: write the environment's name into it or unset it";
+    parts.refused(&options, &[expected]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_update_leaves_the_old_configuration_serving() {
     let parts = parts().await;

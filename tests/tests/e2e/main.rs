@@ -5,3 +5,4 @@ mod callout_faults;
 mod configuration;
 mod hostile_input;
 mod stack;
+mod tls;

@@ -245,6 +245,10 @@ async fn a_filter_that_is_not_let_in_is_refused_with_its_reason() {
     let cases = [
         (Options { token: Some("wrong".to_owned()), ..base.clone() }, "unauthorized"),
         (Options { region: Some("us-east1".to_owned()), ..base.clone() }, "region-mismatch"),
+        (
+            Options { environment: Some("staging".to_owned()), ..base.clone() },
+            "environment-mismatch",
+        ),
         (base.clone().config(&short), "deadline-order"),
     ];
     for (options, reason) in cases {

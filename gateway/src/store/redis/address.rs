@@ -4,7 +4,9 @@
 use std::fmt;
 
 use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+
+use super::tls::RedisTls;
 
 /// A checked address of one Redis server. Shows itself without user, password and query.
 #[derive(Clone)]
@@ -16,7 +18,8 @@ pub struct RedisAddress {
 // === impl RedisAddress ===
 
 impl RedisAddress {
-    /// Reads `redis://[user[:password]@]host[:port][/db]` or `redis+unix:///path[?db=&user=&pass=]`.
+    /// Reads `redis://[user[:password]@]host[:port][/db]`, the same with `rediss://` for TLS, or
+    /// `redis+unix:///path[?db=&user=&pass=]`.
     /// The error says what is wrong and holds nothing of the URL.
     pub fn parse(url: &str) -> Result<Self, String> {
         let url = url.trim();
@@ -28,17 +31,21 @@ impl RedisAddress {
         {
             return Err("Redis Cluster is not supported yet: give one standalone server".to_owned());
         }
-        if matches!(scheme.as_str(), "rediss" | "valkeys") {
+        if behind_credentials.contains("#insecure") {
             return Err(
-                "TLS to Redis is not built in yet: use redis:// over a protected link".to_owned()
+                "the server's certificate is always checked: name its CA with --redis-tls-ca (TIDEGATE_REDIS_TLS_CA) instead of #insecure".to_owned(),
             );
         }
-        let malformed =
-            "is no Redis URL: write redis://[user:password@]host:port[/db] or redis+unix:///path";
+        let malformed = "is no Redis URL: write redis://[user:password@]host:port[/db], rediss:// for TLS, or redis+unix:///path";
         let info = match url.into_connection_info() {
             Ok(info) => info,
             Err(error) => return Err(format!("{malformed} ({})", error.category())),
         };
+        if names_the_default_user(&info, url) {
+            return Err(
+                "names the host \"default\", which is Redis's first user: if a password follows it, write redis://default:password@host:port[/db]".to_owned(),
+            );
+        }
         // RESP3 announces a broken connection even while nobody calls; it needs Redis 6 or later.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info
@@ -47,9 +54,18 @@ impl RedisAddress {
         Ok(Self { info, shown: redact_url(url) })
     }
 
-    /// A client for this address; opens nothing.
-    pub fn client(&self) -> Result<Client, redis::RedisError> {
-        Client::open(self.info.clone())
+    /// Whether connections are under TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
+    }
+
+    /// A client for this address; reads the files of `tls` and opens no connection.
+    pub fn client(&self, tls: &RedisTls) -> Result<Client, redis::RedisError> {
+        if !self.is_tls() {
+            return Client::open(self.info.clone());
+        }
+        let certificates = tls.certificates().map_err(std::io::Error::other)?;
+        Client::build_with_tls(self.info.clone(), certificates)
     }
 }
 
@@ -67,6 +83,7 @@ impl fmt::Debug for RedisAddress {
 
 /// An address without user, password and query. Of what is no such address only the scheme is
 /// shown, since a mistyped one holds the password anywhere: `redis://default:s3cret%40host:6379`.
+/// A number behind a bare word may be a password that has lost its `@host`: `redis://app:12345`.
 pub fn redact_url(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
@@ -85,7 +102,26 @@ pub fn redact_url(url: &str) -> String {
     if url.into_connection_info().is_err() || place.contains('%') {
         return format!("{scheme}…");
     }
+    let place = match (credentials, place.split_once(':')) {
+        ("", Some((host, port))) if may_be_a_password(host, port) => format!("{host}:***"),
+        _ => place.to_owned(),
+    };
     format!("{scheme}{credentials}{place}{query}")
+}
+
+/// Not where `host` can be no user's name, nor where `port` is one that Redis usually has.
+fn may_be_a_password(host: &str, port: &str) -> bool {
+    let port = port.split_once('/').map_or(port, |(port, _)| port);
+    !host.contains(['.', '[']) && host != "localhost" && !matches!(port, "6379" | "6380")
+}
+
+fn names_the_default_user(info: &ConnectionInfo, url: &str) -> bool {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => {
+            host == "default" && !url.contains('@')
+        }
+        _ => false,
+    }
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -111,6 +147,12 @@ mod tests {
             ("redis://default:s3cret%40redis:6379", "redis://…"),
             ("redis://default%3As3cret%40redis:6379", "redis://…"),
             ("redis://default:s3cret", "redis://…"),
+            ("redis://default:12345", "redis://default:***"),
+            ("redis://app:12345/2", "redis://app:***"),
+            ("redis://redis:6379/2", "redis://redis:6379/2"),
+            ("redis://cache.internal:7000", "redis://cache.internal:7000"),
+            ("redis://app:12345@redis:7000", "redis://***@redis:7000"),
+            ("rediss://[::1]:7000", "rediss://[::1]:7000"),
             ("redis://:s3cret%40h/0", "redis://…"),
             ("http://user:hunter2@host:1", "http://…"),
         ];
@@ -127,7 +169,8 @@ mod tests {
             ("redis-cluster://h1:6379", "Redis Cluster"),
             ("redis://h1:6379,h2:6379", "Redis Cluster"),
             ("redis://h1:6379?cluster=true", "Redis Cluster"),
-            ("rediss://h1:6379", "TLS"),
+            ("rediss://h1:6379#insecure", "--redis-tls-ca"),
+            ("redis://default:12345", "write redis://default:password@host"),
             ("http://h1:6379", "is no Redis URL"),
             ("h1:6379", "is no Redis URL"),
             ("", "is no Redis URL"),
@@ -136,6 +179,10 @@ mod tests {
             let error = RedisAddress::parse(url).expect_err(url);
             assert!(error.contains(expected), "{url}: {error}");
         }
-        assert!(RedisAddress::parse("redis+unix:///run/redis.sock").is_ok());
+        for (url, tls) in
+            [("redis+unix:///run/redis.sock", false), ("redis://h", false), ("rediss://h", true)]
+        {
+            assert_eq!(RedisAddress::parse(url).map(|address| address.is_tls()), Ok(tls), "{url}");
+        }
     }
 }

@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult,
+    AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult,
     ServerErrorKind, Value,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::script::RlCheck;
+use super::tls::RedisTls;
 use super::{RedisAddress, RedisSettings};
 use crate::clock::Clock;
 use crate::store::{StoreCounters, keys};
@@ -66,7 +67,7 @@ struct Shared {
 struct Supervisor {
     slot: usize,
     address: RedisAddress,
-    client: Client,
+    tls: RedisTls,
     response_timeout: Duration,
     pipeline_len_max: usize,
     clock: Arc<dyn Clock>,
@@ -89,11 +90,13 @@ impl Link {
         script: &Arc<RlCheck>,
         counters: StoreCounters,
     ) -> RedisResult<Self> {
+        // Opens nothing, but says whether the address can be used at all.
+        settings.address.client(&settings.tls)?;
         let shared = Arc::new(Shared { live: RwLock::new(None) });
         let supervisor = Supervisor {
             slot,
             address: settings.address.clone(),
-            client: settings.address.client()?,
+            tls: settings.tls.clone(),
             response_timeout: settings.response_timeout,
             pipeline_len_max: settings.pipeline_len_max.max(1),
             clock,
@@ -239,7 +242,8 @@ impl Supervisor {
                 PushKind::Disconnection => broke.send(()).map_err(|_closed| redis::aio::SendError),
                 _ => Ok(()),
             });
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let client = self.address.client(&self.tls)?;
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut live =
             Live { connection, watch: Arc::new(Watch::default()), clock: Arc::clone(&self.clock) };
         live.send(&self.script.load_command()).await?;
