@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test quick conformance check bench load plugin gateway envoy redis clean
+.PHONY: help demo run test quick conformance check bench load plugin others gateway envoy redis clean
 
 # Ports of `make run`; `make demo` takes free ones.
 export PORT ?= 10000
@@ -13,9 +13,12 @@ export GATEWAY_ADMIN_PORT ?= 10081
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BRING := python3 tests/bring.py
+# Everything that runs in Envoy or in the simulator, and for no other target.
+OTHERS := flags-filter visits-filter
+FILTERS := tidegate-plugin noop-filter conformance-filter $(OTHERS)
 # Everything that runs natively. One selection for `check` and `test`: with another one cargo would
 # choose other features and compile wasmtime a second time.
-ALL := --workspace --exclude tidegate-plugin --exclude noop-filter --exclude conformance-filter
+ALL := --workspace $(FILTERS:%=--exclude %)
 NATIVE := cargo build -p tidegate-gateway -p tidegate-tests --bins
 
 help: ## List the commands.
@@ -33,11 +36,12 @@ run: ## The demo's stack, left running on PORT (10000) until Ctrl-C.
 
 test: ## All tests, on a real Envoy and a real Redis.
 	@$(BRING) wasm envoy redis
-	@$(MAKE) --no-print-directory plugin gateway
+	@$(MAKE) --no-print-directory plugin others gateway
 	cargo test $(ALL)
 
 quick: ## The tests that need neither Envoy nor Redis; seconds.
 	@$(BRING) wasm
+	@$(MAKE) --no-print-directory others
 	cargo test -p tidegate-policy -p tidegate-host-sim -p host-sim
 	cargo test -p tidegate-gateway --lib
 
@@ -50,7 +54,7 @@ check: ## Formatting, clippy, house rules, licences and sources of dependencies.
 	@$(BRING) wasm deny
 	cargo fmt --all --check
 	cargo clippy --quiet $(ALL) --all-targets -- -D warnings
-	cargo clippy --quiet -p tidegate-plugin -p noop-filter -p conformance-filter --target wasm32-wasip1 -- -D warnings
+	cargo clippy --quiet $(FILTERS:%=-p %) --target wasm32-wasip1 -- -D warnings
 	cargo test --quiet $(ALL) --test tidy
 	PATH="$(CURDIR)/.tools/bin:$$PATH" cargo deny --all-features check bans licenses sources
 
@@ -70,6 +74,12 @@ load: ## 80 to 150 concurrent callers against the gateway, Redis running and sto
 plugin: ## Build the filter: target/wasm32-wasip1/wasm/tidegate.wasm.
 	@echo "  building   the filter (first time: a minute)"
 	@cargo build -p tidegate-plugin -p noop-filter -p conformance-filter --target wasm32-wasip1 --profile wasm
+
+others: ## Build the plugins that the simulator is tested with, beside ours.
+	@$(BRING) wasm clang examples
+	@cargo build $(OTHERS:%=-p %) --target wasm32-wasip1 --profile wasm
+	@.tools/bin/wasm-clang -Os -Wall -Wextra -Werror -mexec-model=reactor \
+		-o $(TARGET)/wasm32-wasip1/wasm/redact.wasm tests/c-filter/redact.c
 
 gateway: ## Build the gateway, the demo and the other programs.
 	@echo "  building   gateway and demo (first time: a minute or two)"

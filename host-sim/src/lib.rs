@@ -20,7 +20,8 @@
 //!   - { upstream: requests, equals: 1 }
 //! "#)?;
 //! let wasm = wat::parse_str(r#"
-//!   (module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1")))
+//!   (module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+//!     (func (export "malloc") (param i32) (result i32) (i32.const 1024)))
 //! "#)?;
 //! let report = Runner::with_cache(None)?.run_bytes(&scenario, &wasm, Services::default())?;
 //! assert!(report.passed(), "{report}");

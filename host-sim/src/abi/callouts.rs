@@ -44,13 +44,15 @@ fn http_call(
             .ok_or(Status::BadArgument)?,
     };
     guest.note(|| dispatch.summary());
+    // Envoy proves the address before it sends anything.
+    guest.write_u32(out, 0)?;
     let token = guest.state_mut().dispatch(dispatch)?;
     guest.write_u32(out, token)
 }
 
 /// After a reset callout the code stays 11 for good, as in Envoy: no plugin should rely on it.
 fn get_status(guest: &mut Guest<'_, '_>, out: u32, out_message: u32, out_len: u32) -> HostResult {
-    let (code, message) = guest.state().callouts.last_status;
-    guest.give(message.as_bytes(), out_message, out_len)?;
-    guest.write_u32(out, code)
+    let (code, message) = guest.state().callouts.last_status.clone();
+    guest.write_u32(out, code)?;
+    guest.give(message.as_bytes(), out_message, out_len)
 }

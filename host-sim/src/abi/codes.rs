@@ -1,12 +1,17 @@
-//! The numbers of ABI 0.2.x and their names. It must not know what a host does with them.
+//! The numbers of the ABI and their names. It must not know what a host does with them.
 
 /// The status a host function answers with (`proxy_status_t`).
+///
+/// Of the ABI's other numbers no host function here answers 5 (bad expression) or 9 (result mismatch), as none of Envoy's
+/// does; 11 (broken connection) is no answer, only a code that `proxy_get_status` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub(crate) enum Status {
     Ok = 0,
     NotFound = 1,
     BadArgument = 2,
+    SerializationFailure = 3,
+    ParseFailure = 4,
     InvalidMemoryAccess = 6,
     Empty = 7,
     CasMismatch = 8,
@@ -20,6 +25,8 @@ impl Status {
             Self::Ok => "Ok",
             Self::NotFound => "NotFound",
             Self::BadArgument => "BadArgument",
+            Self::SerializationFailure => "SerializationFailure",
+            Self::ParseFailure => "ParseFailure",
             Self::InvalidMemoryAccess => "InvalidMemoryAccess",
             Self::Empty => "Empty",
             Self::CasMismatch => "CasMismatch",
@@ -63,11 +70,16 @@ impl MapType {
 pub(crate) enum BufferType {
     RequestBody,
     ResponseBody,
+    /// TCP: a known number, always empty in an HTTP filter.
+    DownstreamData,
+    /// As [`BufferType::DownstreamData`].
+    UpstreamData,
     CalloutBody,
+    GrpcMessage,
     VmConfig,
     PluginConfig,
-    /// TCP, gRPC and foreign-call buffers: known numbers, never filled by an HTTP filter's host.
-    Unfilled,
+    /// What a callback that is no HTTP callback brings: the addresses of a resolved name.
+    CallData,
 }
 
 impl BufferType {
@@ -75,10 +87,13 @@ impl BufferType {
         Some(match code {
             0 => Self::RequestBody,
             1 => Self::ResponseBody,
+            2 => Self::DownstreamData,
+            3 => Self::UpstreamData,
             4 => Self::CalloutBody,
+            5 => Self::GrpcMessage,
             6 => Self::VmConfig,
             7 => Self::PluginConfig,
-            2 | 3 | 5 | 8 => Self::Unfilled,
+            8 => Self::CallData,
             _ => return None,
         })
     }
@@ -177,6 +192,28 @@ impl LogLevel {
 /// The ABI version a module's marker export names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AbiVersion {
+    V0_1_0,
     V0_2_0,
     V0_2_1,
+}
+
+impl AbiVersion {
+    /// The version that a function exported under this name claims.
+    pub(crate) fn from_marker(name: &str) -> Option<Self> {
+        Some(match name {
+            "proxy_abi_version_0_1_0" => Self::V0_1_0,
+            "proxy_abi_version_0_2_0" => Self::V0_2_0,
+            "proxy_abi_version_0_2_1" => Self::V0_2_1,
+            _ => return None,
+        })
+    }
+
+    /// The version as people write it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V0_1_0 => "0.1.0",
+            Self::V0_2_0 => "0.2.0",
+            Self::V0_2_1 => "0.2.1",
+        }
+    }
 }

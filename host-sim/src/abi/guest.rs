@@ -38,6 +38,7 @@ impl From<Status> for Fail {
 /// Each host call costs fuel, and so does each byte it moves: a loop of calls ends as surely as a loop of instructions, and
 /// what one callback can make the host keep is bounded.
 const FUEL_PER_CALL: u64 = 50;
+const FAULT: u32 = 21;
 
 /// Runs one host function: restriction by stage, fuel, accounting, trace.
 pub(crate) fn host_call(
@@ -66,17 +67,63 @@ pub(crate) fn host_call(
     Ok(status as i32)
 }
 
-/// While a module initialises, and while the host asks it for memory, only logging may be called back; Envoy traps on all else.
-fn allow_in_stage(stage: Stage, name: &'static str) -> wasmtime::Result<()> {
+/// A host function that the plugin's capabilities leave out: it links, and answers with a refusal.
+pub(super) fn restricted_call(
+    caller: &mut Caller<'_, VmState>,
+    name: &str,
+) -> wasmtime::Result<i32> {
+    allow_in_stage(caller.data().stage, name)?;
+    let mut guest = Guest { caller };
+    guest.charge(FUEL_PER_CALL)?;
+    guest.note(|| "not among the plugin's capabilities".to_owned());
+    let state = guest.state_mut();
+    let context = state.current;
+    state.count_call(context);
+    state.trace(TraceKind::HostCall, context, name, Status::InternalFailure.name());
+    Ok(Status::InternalFailure as i32)
+}
+
+/// The WASI calls that do not trap while a module initialises are all but these: measured, one by one, on Envoy.
+const NOT_WHILE_INITIALIZING: [&str; 6] =
+    ["fd_read", "fd_seek", "fd_close", "path_open", "sched_yield", "proc_exit"];
+/// While the host asks for memory nothing else may be called back: an allocator has no business with the host.
+const WHILE_ALLOCATING: [&str; 4] = ["proxy_log", "fd_write", "clock_time_get", "poll_oneoff"];
+
+/// What may be called in this stage; Envoy traps on all else, or crashes.
+pub(super) fn allow_in_stage(stage: Stage, name: &str) -> wasmtime::Result<()> {
+    let is_ours =
+        name.starts_with("proxy_") || name.starts_with("envoy_") || name == "pthread_equal";
     match stage {
         Stage::Running => Ok(()),
-        _ if name == "proxy_log" => Ok(()),
-        Stage::Initializing => {
+        Stage::Starting => Err(Error::msg(format!(
+            "{name} is called by the module's start section: Envoy's whole process crashes on this"
+        ))),
+        Stage::Initializing if name == "proxy_log" => Ok(()),
+        Stage::Initializing if is_ours || NOT_WHILE_INITIALIZING.contains(&name) => {
             Err(Error::msg(format!("{name} is not allowed during _initialize or _start")))
         }
+        Stage::Initializing => Ok(()),
+        Stage::Allocating if WHILE_ALLOCATING.contains(&name) => Ok(()),
         Stage::Allocating => {
             Err(Error::msg(format!("{name} is not allowed while the host allocates guest memory")))
         }
+    }
+}
+
+/// Runs one WASI function, which answers with a number of its own.
+pub(super) fn wasi_call(
+    caller: &mut Caller<'_, VmState>,
+    name: &str,
+    body: impl FnOnce(&mut Guest<'_, '_>) -> HostResult<u32>,
+) -> wasmtime::Result<u32> {
+    allow_in_stage(caller.data().stage, name)?;
+    let mut guest = Guest { caller };
+    guest.charge(FUEL_PER_CALL)?;
+    match body(&mut guest) {
+        Ok(errno) => Ok(errno),
+        // An address outside memory is FAULT in WASI's own numbers.
+        Err(Fail::Status(_)) => Ok(FAULT),
+        Err(Fail::Trap(error)) => Err(error),
     }
 }
 
@@ -128,14 +175,17 @@ impl Guest<'_, '_> {
 
     /// Hands bytes over: the guest allocates, the host fills and writes address and length. No bytes need no allocation.
     pub(crate) fn give(&mut self, bytes: &[u8], ptr_out: u32, len_out: u32) -> HostResult {
-        let mut address = 0;
-        let len = u32::try_from(bytes.len()).or(Err(Status::InvalidMemoryAccess))?;
-        if len > 0 {
-            address = self.allocate(len)?;
-            self.write(address, bytes)?;
-        }
+        let address = if bytes.is_empty() { 0 } else { self.place(bytes)? };
         self.write_u32(ptr_out, address)?;
-        self.write_u32(len_out, len)
+        self.write_u32(len_out, u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Copies bytes to where the guest allocates them; gives the address.
+    pub(crate) fn place(&mut self, bytes: &[u8]) -> HostResult<u32> {
+        let len = u32::try_from(bytes.len()).or(Err(Status::InvalidMemoryAccess))?;
+        let address = self.allocate(len)?;
+        self.write(address, bytes)?;
+        Ok(address)
     }
 
     fn allocate(&mut self, len: u32) -> HostResult<u32> {

@@ -4,18 +4,25 @@ use std::cell::RefMut;
 
 use wasmtime::Linker;
 
-use super::codes::{MapType, Status};
-use super::guest::{Guest, HostResult};
+use super::codes::{AbiVersion, MapType, Status};
+use super::guest::{Fail, Guest, HostResult};
 use super::link::host_fn;
 use super::pairs;
 use crate::host::headers::HeaderMap;
 use crate::host::vm_state::VmState;
 
-pub(crate) fn register(linker: &mut Linker<VmState>) -> wasmtime::Result<()> {
+pub(crate) fn register(linker: &mut Linker<VmState>, version: AbiVersion) -> wasmtime::Result<()> {
     host_fn!(linker, "proxy_get_header_map_size", size, (map: u32, out: u32));
     host_fn!(linker, "proxy_get_header_map_pairs", get_pairs, (map: u32, out: u32, out_len: u32));
     host_fn!(linker, "proxy_set_header_map_pairs", set_pairs, (map: u32, ptr: u32, len: u32));
-    host_fn!(linker, "proxy_get_header_map_value", get_value, (map: u32, key: u32, key_len: u32, out: u32, out_len: u32));
+    match version {
+        AbiVersion::V0_1_0 => {
+            host_fn!(linker, "proxy_get_header_map_value", get_value_or_empty, (map: u32, key: u32, key_len: u32, out: u32, out_len: u32));
+        }
+        AbiVersion::V0_2_0 | AbiVersion::V0_2_1 => {
+            host_fn!(linker, "proxy_get_header_map_value", get_value, (map: u32, key: u32, key_len: u32, out: u32, out_len: u32));
+        }
+    }
     host_fn!(linker, "proxy_add_header_map_value", add_value, (map: u32, key: u32, key_len: u32, value: u32, value_len: u32));
     host_fn!(linker, "proxy_replace_header_map_value", replace_value, (map: u32, key: u32, key_len: u32, value: u32, value_len: u32));
     host_fn!(linker, "proxy_remove_header_map_value", remove_value, (map: u32, key: u32, key_len: u32));
@@ -73,6 +80,21 @@ fn get_value(
         .ok_or(Status::NotFound)?
         .to_vec();
     guest.give(&value, out, out_len)
+}
+
+/// In ABI 0.1.0 a missing header is an empty one.
+fn get_value_or_empty(
+    guest: &mut Guest<'_, '_>,
+    map: u32,
+    key: u32,
+    key_len: u32,
+    out: u32,
+    out_len: u32,
+) -> HostResult {
+    match get_value(guest, map, key, key_len, out, out_len) {
+        Err(Fail::Status(Status::NotFound)) => guest.give(&[], out, out_len),
+        result => result,
+    }
 }
 
 fn add_value(

@@ -4,8 +4,8 @@ use wasmtime::{Engine, Linker};
 
 use super::codes::AbiVersion;
 use super::{
-    buffers, callouts, headers, logging, metrics, properties, queues, shared_data, streams,
-    unsupported, wasi, wasi_stubs,
+    buffers, callouts, extras, foreign, grpc, headers, legacy, logging, metrics, properties,
+    queues, shared_data, streams, wasi, wasi_stubs,
 };
 use crate::host::vm_state::VmState;
 
@@ -27,15 +27,21 @@ pub(crate) use host_fn;
 pub(crate) fn linker(engine: &Engine, version: AbiVersion) -> wasmtime::Result<Linker<VmState>> {
     let mut linker = Linker::new(engine);
     logging::register(&mut linker, version)?;
-    headers::register(&mut linker)?;
+    headers::register(&mut linker, version)?;
     buffers::register(&mut linker)?;
     properties::register(&mut linker)?;
     shared_data::register(&mut linker)?;
     queues::register(&mut linker)?;
     metrics::register(&mut linker)?;
     callouts::register(&mut linker)?;
+    grpc::register(&mut linker)?;
+    foreign::register(&mut linker)?;
+    extras::register(&mut linker)?;
     streams::register(&mut linker)?;
-    unsupported::register(&mut linker)?;
+    match version {
+        AbiVersion::V0_1_0 => legacy::register(&mut linker)?,
+        AbiVersion::V0_2_0 | AbiVersion::V0_2_1 => streams::register_since_0_2_0(&mut linker)?,
+    }
     for module in ["wasi_snapshot_preview1", "wasi_unstable"] {
         wasi::register(&mut linker, module)?;
         wasi_stubs::register(&mut linker, module)?;

@@ -30,7 +30,7 @@ fn define(guest: &mut Guest<'_, '_>, kind: u32, name: u32, name_len: u32, out: u
 }
 
 fn increment(guest: &mut Guest<'_, '_>, id: u32, delta: i64) -> HostResult {
-    let (kind, name) = known(guest, id)?;
+    let (kind, name) = known_value(guest, id)?;
     guest.note(|| format!("{name} by {delta}"));
     let done = guest.state().shared.borrow_mut().metrics.increment(kind, &name, delta);
     guest.state_mut().watch_count(kind, &name);
@@ -46,10 +46,18 @@ fn record(guest: &mut Guest<'_, '_>, id: u32, value: i64) -> HostResult {
 }
 
 fn get(guest: &mut Guest<'_, '_>, id: u32, out: u32) -> HostResult {
-    let (kind, name) = known(guest, id)?;
+    let (kind, name) = known_value(guest, id)?;
     guest.note(|| name.clone());
     let value = guest.state().shared.borrow().metrics.value(kind, &name);
     guest.write_u64(out, value.ok_or(Status::BadArgument)?)
+}
+
+/// A number that no counter or gauge can have is a bad argument, also before it is looked up.
+fn known_value(guest: &Guest<'_, '_>, id: u32) -> HostResult<(MetricKind, String)> {
+    match MetricKind::from_code(id & 3) {
+        Some(MetricKind::Counter | MetricKind::Gauge) => known(guest, id),
+        _ => Err(Status::BadArgument.into()),
+    }
 }
 
 fn known(guest: &Guest<'_, '_>, id: u32) -> HostResult<(MetricKind, String)> {

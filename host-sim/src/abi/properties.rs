@@ -2,7 +2,6 @@
 
 use wasmtime::Linker;
 
-use super::codes::Status;
 use super::guest::{Guest, HostResult};
 use super::link::host_fn;
 use super::path;
@@ -17,7 +16,8 @@ pub(crate) fn register(linker: &mut Linker<VmState>) -> wasmtime::Result<()> {
 fn get(guest: &mut Guest<'_, '_>, path: u32, path_len: u32, out: u32, out_len: u32) -> HostResult {
     let path = guest.read(path, path_len)?;
     guest.note(|| path::dotted(&path));
-    let value = guest.state().property(&path).ok_or(Status::NotFound)?;
+    let state = guest.state();
+    let value = state.property(&path).ok_or_else(|| state.status_of_missing_property(&path))?;
     guest.give(&value, out, out_len)
 }
 
@@ -31,5 +31,5 @@ fn set(
     let path = guest.read(path, path_len)?;
     let value = guest.read(value, value_len)?;
     guest.note(|| format!("{} {} bytes", path::dotted(&path), value.len()));
-    if guest.state_mut().set_property(path, value) { Ok(()) } else { Err(Status::NotFound.into()) }
+    Ok(guest.state_mut().set_property(&path, value)?)
 }

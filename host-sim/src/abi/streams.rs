@@ -11,8 +11,6 @@ use crate::host::stream::Direction;
 use crate::host::vm_state::{After, VmState};
 
 pub(crate) fn register(linker: &mut Linker<VmState>) -> wasmtime::Result<()> {
-    host_fn!(linker, "proxy_continue_stream", continue_stream, (kind: u32));
-    host_fn!(linker, "proxy_close_stream", close_stream, (kind: u32));
     host_fn!(linker, "proxy_send_local_response", send_local_response, (
         code: u32, details: u32, details_len: u32, body: u32, body_len: u32, headers: u32, headers_len: u32, grpc: i32
     ));
@@ -21,10 +19,19 @@ pub(crate) fn register(linker: &mut Linker<VmState>) -> wasmtime::Result<()> {
     Ok(())
 }
 
+pub(crate) fn register_since_0_2_0(linker: &mut Linker<VmState>) -> wasmtime::Result<()> {
+    host_fn!(linker, "proxy_continue_stream", continue_stream, (kind: u32));
+    host_fn!(linker, "proxy_close_stream", close_stream, (kind: u32));
+    Ok(())
+}
+
 fn continue_stream(guest: &mut Guest<'_, '_>, kind: u32) -> HostResult {
     let direction = match kind {
         0 => Direction::Request,
         1 => Direction::Response,
+        // TCP: nothing to continue on an HTTP filter; towards the upstream Envoy cannot.
+        2 => return Ok(()),
+        3 => return Err(Status::Unimplemented.into()),
         _ => return Err(Status::BadArgument.into()),
     };
     guest.note(|| format!("{direction:?}"));
@@ -69,17 +76,18 @@ fn send_local_response(
     Ok(())
 }
 
+/// Context 0 takes the switch back.
 fn set_effective_context(guest: &mut Guest<'_, '_>, context: u32) -> HostResult {
     guest.note(|| format!("{context}"));
     let state = guest.state_mut();
     if !state.knows_context(context) {
         return Err(Status::BadArgument.into());
     }
-    state.current = context;
+    state.current = if context == 0 { state.called } else { context };
     Ok(())
 }
 
-/// Only a root that answered `on_done` with false waits for this; no root of this host does yet.
-fn done(_: &mut Guest<'_, '_>) -> HostResult {
-    Err(Status::NotFound.into())
+/// For a root that answered `proxy_on_done` with false; for any other there is nothing to finish.
+fn done(guest: &mut Guest<'_, '_>) -> HostResult {
+    if guest.state_mut().finish_done() { Ok(()) } else { Err(Status::NotFound.into()) }
 }

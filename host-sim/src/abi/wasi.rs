@@ -1,15 +1,15 @@
 //! The WASI preview1 calls that do something here: environment, clock, randomness, standard streams, exit. It must not touch the machine.
 
-use wasmtime::{Caller, Error, Linker};
+use wasmtime::{Caller, Linker};
 
 use super::codes::LogLevel;
-use super::guest::{Fail, Guest, HostResult};
+use super::guest::{Guest, HostResult, allow_in_stage, wasi_call};
 use crate::host::vm_state::VmState;
 
 const SUCCESS: u32 = 0;
 const BADF: u32 = 8;
-const FAULT: u32 = 21;
 const INVAL: u32 = 28;
+const NOTSUP: u32 = 58;
 
 /// Envoy's own bound for one call.
 const RANDOM_BYTES_MAX: u32 = 64 * 1024;
@@ -19,7 +19,7 @@ const IOVECS_MAX: u32 = 1024;
 macro_rules! wasi_fn {
     ($linker:expr, $module:expr, $name:literal, $function:path, ($($arg:ident: $ty:ty),*)) => {
         $linker.func_wrap($module, $name, |mut caller: Caller<'_, VmState>, $($arg: $ty),*| -> wasmtime::Result<u32> {
-            answer($function(&mut Guest { caller: &mut caller }, $($arg),*))
+            wasi_call(&mut caller, $name, |guest| $function(guest, $($arg),*))
         })?
     };
 }
@@ -34,19 +34,15 @@ pub(crate) fn register(linker: &mut Linker<VmState>, module: &str) -> wasmtime::
     wasi_fn!(linker, module, "random_get", random_get, (ptr: u32, len: u32));
     wasi_fn!(linker, module, "fd_write", fd_write, (fd: u32, iovecs: u32, count: u32, out: u32));
     wasi_fn!(linker, module, "fd_fdstat_get", fd_fdstat_get, (fd: u32, out: u32));
-    linker.func_wrap(module, "proc_exit", |code: u32| -> wasmtime::Result<()> {
-        Err(Error::msg(format!("the plugin called proc_exit({code})")))
-    })?;
+    // In Envoy it returns; a C library traps right after it by its own unreachable instruction.
+    linker.func_wrap(
+        module,
+        "proc_exit",
+        |caller: Caller<'_, VmState>, _code: u32| -> wasmtime::Result<()> {
+            allow_in_stage(caller.data().stage, "proc_exit")
+        },
+    )?;
     Ok(())
-}
-
-/// An address outside memory is FAULT in WASI's own numbers.
-fn answer(result: HostResult<u32>) -> wasmtime::Result<u32> {
-    match result {
-        Ok(errno) => Ok(errno),
-        Err(Fail::Status(_)) => Ok(FAULT),
-        Err(Fail::Trap(error)) => Err(error),
-    }
 }
 
 fn environ_sizes_get(guest: &mut Guest<'_, '_>, count: u32, size: u32) -> HostResult<u32> {
@@ -78,19 +74,29 @@ fn args_get(_: &mut Guest<'_, '_>, _: u32, _: u32) -> HostResult<u32> {
     Ok(SUCCESS)
 }
 
-/// Every clock is the virtual one; a monotonic clock that starts at the epoch is as good as any.
+/// The clocks that Envoy has: real time and monotonic time. Both are the virtual one.
+fn is_clock(clock: u32) -> bool {
+    clock <= 1
+}
+
 fn clock_time_get(
     guest: &mut Guest<'_, '_>,
-    _clock: u32,
+    clock: u32,
     _precision: u64,
     out: u32,
 ) -> HostResult<u32> {
+    if !is_clock(clock) {
+        return Ok(NOTSUP);
+    }
     let now_unix_ns = guest.state().now_unix_ns();
     guest.write_u64(out, now_unix_ns)?;
     Ok(SUCCESS)
 }
 
-fn clock_res_get(guest: &mut Guest<'_, '_>, _clock: u32, out: u32) -> HostResult<u32> {
+fn clock_res_get(guest: &mut Guest<'_, '_>, clock: u32, out: u32) -> HostResult<u32> {
+    if !is_clock(clock) {
+        return Ok(NOTSUP);
+    }
     guest.write_u64(out, 1)?;
     Ok(SUCCESS)
 }
@@ -99,8 +105,10 @@ fn random_get(guest: &mut Guest<'_, '_>, ptr: u32, len: u32) -> HostResult<u32> 
     if len > RANDOM_BYTES_MAX {
         return Ok(INVAL);
     }
-    let bytes = guest.state_mut().random.bytes(len);
-    guest.write(ptr, &bytes)?;
+    if len > 0 {
+        let bytes = guest.state_mut().random.bytes(len);
+        guest.write(ptr, &bytes)?;
+    }
     Ok(SUCCESS)
 }
 
@@ -124,25 +132,25 @@ fn fd_write(
     for index in 0..count {
         let entry = guest.read(iovecs.saturating_add(index * 8), 8)?;
         let (ptr, len) = (number_at(&entry, 0), number_at(&entry, 4));
-        text.extend(guest.read(ptr, len)?);
+        if len > 0 {
+            text.extend(guest.read(ptr, len)?);
+        }
     }
-    guest.write_u32(out, len_u32(text.len()))?;
     let line = String::from_utf8_lossy(text.strip_suffix(b"\n").unwrap_or(&text)).into_owned();
-    if !line.is_empty() {
+    if !text.is_empty() {
         guest.state_mut().log(level, line);
     }
+    guest.write_u32(out, len_u32(text.len()))?;
     Ok(SUCCESS)
 }
 
-/// A character device that can be written, which is what a C library asks before its first write.
+/// Something of an unknown kind that can be written, which is what a C library asks before its first write.
 fn fd_fdstat_get(guest: &mut Guest<'_, '_>, fd: u32, out: u32) -> HostResult<u32> {
-    const CHARACTER_DEVICE: u8 = 2;
     const RIGHT_FD_WRITE: u8 = 64;
     if !(1..=2).contains(&fd) {
         return Ok(BADF);
     }
     let mut stat = [0u8; 24];
-    stat[0] = CHARACTER_DEVICE;
     stat[8] = RIGHT_FD_WRITE;
     guest.write(out, &stat)?;
     Ok(SUCCESS)

@@ -48,7 +48,8 @@ impl VmState {
             MapType::CalloutTrailers => {
                 self.callout_answer().map(|(.., trailers)| Seen::Own(trailers))
             }
-            MapType::GrpcInitialMetadata | MapType::GrpcTrailingMetadata => None,
+            MapType::GrpcInitialMetadata => self.grpc.initial.as_ref().map(Seen::Own),
+            MapType::GrpcTrailingMetadata => self.grpc.trailing.as_ref().map(Seen::Own),
         }
     }
 
@@ -116,7 +117,9 @@ impl VmState {
             BufferType::PluginConfig => {
                 self.config_open.then(|| Seen::Own(self.plugin().config.as_slice()))
             }
-            BufferType::Unfilled => None,
+            BufferType::GrpcMessage => self.grpc.message.as_deref().map(Seen::Own),
+            BufferType::CallData => Some(Seen::Own(self.call_data.as_slice())),
+            BufferType::DownstreamData | BufferType::UpstreamData => None,
         }
     }
 

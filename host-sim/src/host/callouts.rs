@@ -30,7 +30,7 @@ pub(crate) enum CalloutAnswer {
 pub(crate) struct Callouts {
     tokens: u32,
     /// Code and message of `proxy_get_status`.
-    pub(crate) last_status: (u32, &'static str),
+    pub(crate) last_status: (u32, String),
     /// The answer of the running callback.
     pub(crate) current: Option<CalloutAnswer>,
 }
@@ -105,7 +105,7 @@ impl Callouts {
                 (headers.count(), u32::try_from(body.len()).unwrap_or(u32::MAX), trailers.count())
             }
             CalloutAnswer::Reset => {
-                self.last_status = (BROKEN_CONNECTION, "reset");
+                self.last_status = (BROKEN_CONNECTION, "reset".to_owned());
                 (0, 0, 0)
             }
         };
@@ -116,7 +116,7 @@ impl Callouts {
     /// Only the message goes; the code stays, as in Envoy.
     pub(crate) fn end(&mut self) {
         self.current = None;
-        self.last_status.1 = "";
+        self.last_status.1.clear();
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::callouts::CalloutAnswer;
 use super::headers::HeaderMap;
+use super::root_news::RootNews;
 use super::service::Reply;
 
 /// Where a VM lives: a seat of the crew and a place in its list; a reloaded VM gets a new place.
@@ -24,6 +25,8 @@ pub(crate) enum Event {
     Upstream { exchange: usize, piece: UpstreamPiece },
     /// The answer to a callout, for a root context.
     Callout { vm: VmId, root: u32, token: u32, answer: CalloutAnswer },
+    /// Something else for a root.
+    Root { vm: VmId, root: u32, news: RootNews },
     /// A root's timer.
     Tick { vm: VmId, root: u32, generation: u64 },
     /// A queue has a value, for the VM that registered last.

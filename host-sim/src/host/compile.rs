@@ -73,16 +73,11 @@ fn open_cache(path: &Path) -> wasmtime::Result<Cache> {
     Cache::new(cache)
 }
 
-/// The newest marker wins.
+/// The first marker wins, in the order of the module's exports; anything but a function is none.
 fn abi_version(module: &Module) -> Result<AbiVersion, StartError> {
-    let has = |name| module.get_export(name).is_some();
-    if has("proxy_abi_version_0_2_1") {
-        Ok(AbiVersion::V0_2_1)
-    } else if has("proxy_abi_version_0_2_0") {
-        Ok(AbiVersion::V0_2_0)
-    } else if has("proxy_abi_version_0_1_0") {
-        Err(StartError::OldAbi)
-    } else {
-        Err(StartError::NoAbi)
-    }
+    module
+        .exports()
+        .filter(|export| matches!(export.ty(), ExternType::Func(_)))
+        .find_map(|export| AbiVersion::from_marker(export.name()))
+        .ok_or(StartError::NoAbi)
 }

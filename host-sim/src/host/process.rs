@@ -7,6 +7,7 @@ use super::headers::HeaderMap;
 use super::iterate::Piece;
 use super::lints::hangs::Suspects;
 use super::reply::LocalReply;
+use super::root_news::RootNews;
 use super::shared::SharedCell;
 use super::stream::{Direction, Http, Sent, StreamId};
 use super::threads::{Admission, Threads};
@@ -151,6 +152,14 @@ impl Process {
         }
     }
 
+    /// Something else for a root.
+    pub(crate) fn root_news(&mut self, vm_id: VmId, root: u32, news: RootNews) {
+        if let Some(vm) = self.threads.vm(vm_id) {
+            vm.root_news(root, news);
+            self.run_deferred(vm_id);
+        }
+    }
+
     pub(crate) fn tick(&mut self, vm_id: VmId, root: u32, generation: u64) {
         if let Some(vm) = self.threads.vm(vm_id) {
             vm.tick(root, generation);
@@ -173,6 +182,7 @@ impl Process {
             };
             let deferred = std::mem::take(&mut vm.state_mut().after);
             if deferred.is_empty() {
+                vm.delete_finished_roots();
                 return;
             }
             for (context, after) in deferred {

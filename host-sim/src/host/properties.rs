@@ -3,7 +3,9 @@
 use super::headers::HeaderMap;
 use super::stream::Http;
 use super::vm_state::VmState;
+use crate::abi::codes::Status;
 use crate::abi::path;
+use crate::abi::values::encode_map;
 
 impl VmState {
     /// A property's bytes. What a client or the host was given wins over what the stream itself tells.
@@ -23,15 +25,29 @@ impl VmState {
             .or_else(set_by_plugin)
     }
 
+    /// A group of properties is there but has no bytes of its own; so it is with no path at all.
+    pub(crate) fn status_of_missing_property(&self, path: &[u8]) -> Status {
+        const GROUPS: [&str; 6] =
+            ["request", "response", "connection", "source", "destination", "upstream"];
+        let dotted = path::dotted(path);
+        let is_group =
+            dotted == "xds" || (self.stream().is_some() && GROUPS.contains(&dotted.as_str()));
+        if path.is_empty() || is_group { Status::SerializationFailure } else { Status::NotFound }
+    }
+
     /// The whole path becomes one key, so that a path of several segments can be set and never read back.
-    pub(crate) fn set_property(&mut self, path: Vec<u8>, value: Vec<u8>) -> bool {
+    pub(crate) fn set_property(&mut self, path: &[u8], value: Vec<u8>) -> Result<(), Status> {
         let current = self.current;
-        let key = String::from_utf8_lossy(&path).into_owned();
-        let Some(stream) = self.streams.get_mut(&current) else {
-            return false;
-        };
-        stream.http.borrow_mut().properties.insert(format!("wasm.{key}"), value);
-        true
+        let name = String::from_utf8_lossy(path).into_owned();
+        let is_read_only = self.foreign.is_read_only(self.root_of(current), &name);
+        let stream = self.streams.get_mut(&current).ok_or(Status::NotFound)?;
+        let key = format!("wasm.{name}");
+        let mut http = stream.http.borrow_mut();
+        if is_read_only && http.properties.contains_key(&key) {
+            return Err(Status::BadArgument);
+        }
+        http.properties.insert(key, value);
+        Ok(())
     }
 
     fn plugin_property(&self, dotted: &str) -> Option<Vec<u8>> {
@@ -67,6 +83,7 @@ fn request_property(http: &Http, name: &str) -> Option<Vec<u8>> {
         return header(key);
     }
     match name {
+        "headers" => Some(encode_map(headers.pairs().iter().cloned())),
         "path" => header(":path"),
         "url_path" => Some(split_path(headers)?.0.into_bytes()),
         "query" => Some(split_path(headers)?.1.into_bytes()),
@@ -88,6 +105,7 @@ fn response_property(http: &Http, name: &str) -> Option<Vec<u8>> {
         return headers.first(key.as_bytes()).map(<[u8]>::to_vec);
     }
     match name {
+        "headers" if http.response.started => Some(encode_map(headers.pairs().iter().cloned())),
         "code" => {
             let code: u64 = headers.text(":status")?.parse().ok()?;
             Some(code.to_le_bytes().to_vec())

@@ -46,6 +46,11 @@ pub(crate) struct PluginSettings {
 }
 
 impl PluginSettings {
+    /// Whether a function or callback of this name may be used. An empty list restricts nothing, as in Envoy.
+    pub(crate) fn allows(&self, name: &str) -> bool {
+        self.capabilities.as_ref().is_none_or(|list| list.is_empty() || list.contains(name))
+    }
+
     /// `NAME=value` lines with their final zero byte, as WASI hands them out.
     pub(crate) fn environ(&self) -> Vec<Vec<u8>> {
         self.env.iter().map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect()

@@ -22,7 +22,7 @@ pub(crate) enum Stop {
 }
 
 /// The host calls whose order between VMs can be seen. Time, logs and a stream's own state cannot.
-const SHARED: [&str; 8] = [
+const SHARED: [&str; 11] = [
     "proxy_get_shared_data",
     "proxy_set_shared_data",
     "proxy_register_shared_queue",
@@ -31,6 +31,9 @@ const SHARED: [&str; 8] = [
     "proxy_dequeue_shared_queue",
     "proxy_get_metric",
     "proxy_http_call",
+    "proxy_grpc_call",
+    "proxy_grpc_send",
+    "proxy_grpc_close",
 ];
 
 impl Turnstile {

@@ -1,11 +1,11 @@
 //! One VM: a store, its callbacks, and whether it still lives. It must not know what a callback means.
 
-use wasmtime::{Store, Trap, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{Store, Trap};
 
 use super::trace::TraceKind;
 use super::vm_state::{Stage, VmState};
 use crate::abi::codes::LogLevel;
-use crate::abi::exports::Exports;
+use crate::abi::exports::{Callback, Exports};
 
 /// A loaded plugin.
 pub(crate) struct Vm {
@@ -39,13 +39,12 @@ impl Vm {
         &mut self,
         name: &'static str,
         context: u32,
-        function: Option<TypedFunc<P, R>>,
+        function: Option<impl Callback<P, R>>,
         params: P,
         args: impl FnOnce() -> String,
     ) -> Called<R>
     where
-        P: WasmParams,
-        R: WasmResults + std::fmt::Debug,
+        R: std::fmt::Debug,
     {
         if self.dead.is_some() {
             return Called::Dead;
@@ -56,12 +55,12 @@ impl Vm {
         let line = self.begin(name, context, args);
         let fuel = self.state().base.fuel_per_callback;
         let memory_bytes = self.memory_bytes();
-        let result =
-            self.store.set_fuel(fuel).and_then(|()| function.call(&mut self.store, params));
+        let result = self.store.set_fuel(fuel).and_then(|()| function.run(&mut self.store, params));
         let used = fuel.saturating_sub(self.store.get_fuel().unwrap_or(0));
         let grown = self.memory_bytes().saturating_sub(memory_bytes);
         self.state_mut().count_work(context, used, grown);
         self.state_mut().current = 0;
+        self.state_mut().called = 0;
         match result {
             Ok(answer) => {
                 self.end(line, || format!("{answer:?}"));
@@ -94,6 +93,7 @@ impl Vm {
         state.stage = Stage::Running;
         state.current = context;
         state.watch.begin_callback(name);
+        state.called = context;
         if !state.tracing {
             return None;
         }

@@ -7,6 +7,8 @@ use wasmtime::StoreLimits;
 
 use super::callouts::{Callouts, Dispatch};
 use super::clock::{Event, VmId};
+use super::foreign::Foreign;
+use super::grpc::Grpc;
 use super::lints::LintName;
 use super::lints::watch::Watch;
 use super::metrics::MetricIds;
@@ -23,6 +25,9 @@ use crate::abi::guest::GuestHandles;
 /// What the guest is doing, which decides the host calls it may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// The module's own start section.
+    Starting,
+    /// `_initialize`, `main`, `_start`.
     Initializing,
     Allocating,
     Running,
@@ -57,13 +62,22 @@ pub(crate) struct VmState {
     pub(crate) stage: Stage,
     /// The context host calls are about; the plugin may switch it.
     pub(crate) current: u32,
+    /// The context whose callback runs.
+    pub(crate) called: u32,
     /// The plugin's configuration can be read.
     pub(crate) config_open: bool,
     pub(crate) roots: BTreeMap<u32, Root>,
     pub(crate) streams: BTreeMap<u32, Stream>,
     last_context: u32,
+    /// Roots that said `proxy_done` in the callback that runs.
+    pub(crate) finished_roots: Vec<u32>,
     pub(crate) callouts: Callouts,
     pub(crate) watch: Watch,
+    pub(crate) grpc: Grpc,
+    pub(crate) foreign: Foreign,
+    pub(crate) dns_tokens: u32,
+    /// What buffer 8 holds during a callback that brings something.
+    pub(crate) call_data: Vec<u8>,
     pub(crate) metric_ids: MetricIds,
     pub(crate) random: Random,
     pub(crate) after: Vec<(u32, After)>,
@@ -100,14 +114,20 @@ impl VmState {
             shared,
             guest: GuestHandles::default(),
             limits,
-            stage: Stage::Initializing,
+            stage: Stage::Starting,
             current: 0,
+            called: 0,
             config_open: false,
             roots: BTreeMap::new(),
             streams: BTreeMap::new(),
             last_context: 0,
+            finished_roots: Vec::new(),
             callouts: Callouts::default(),
             watch: Watch::default(),
+            grpc: Grpc::default(),
+            foreign: Foreign::default(),
+            dns_tokens: 0,
+            call_data: Vec::new(),
             metric_ids: MetricIds::default(),
             random,
             after: Vec::new(),

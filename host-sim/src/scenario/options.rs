@@ -7,8 +7,10 @@ use serde::Deserialize;
 
 use super::file::RawPlugin;
 use super::interleavings::RawInterleavings;
-use super::units::{Size, Span};
+use super::units::{Size, Span, parse_span};
+use super::values::from_hex;
 use crate::abi::codes::LogLevel;
+use crate::abi::values::Value;
 use crate::host::lints::{HOST_CALLS_MAX, LintMode, LintOptions};
 use crate::host::settings::{FailPolicy, PluginSettings};
 use crate::host::threads::ThreadOptions;
@@ -155,30 +157,58 @@ pub(crate) fn properties(
 }
 
 fn property_bytes(path: &str, value: &serde_json::Value) -> Result<Vec<u8>, String> {
-    use serde_json::Value;
-    match value {
-        Value::String(text) => Ok(text.clone().into_bytes()),
-        Value::Bool(truth) => Ok(vec![u8::from(*truth)]),
-        Value::Number(number) => Ok(number_bytes(number)),
-        Value::Object(fields) => {
-            let pairs: Result<Vec<_>, String> = fields
-                .iter()
-                .map(|(key, value)| Ok((key.clone().into_bytes(), property_bytes(path, value)?)))
-                .collect();
-            Ok(crate::abi::pairs::encode(&pairs?))
-        }
-        Value::Null | Value::Array(_) => {
-            Err(format!("properties.{path}: a property is text, a number, true, false or a map"))
-        }
-    }
+    property_value(value).map(|value| value.encode()).map_err(|why| {
+        format!(
+            "properties.{path}: {why}; a property is text, a number, true, false, a list, a map, \
+             {{double: 5}}, {{duration: 5ms}} or {{hex: 61ff}}"
+        )
+    })
 }
 
-fn number_bytes(number: &serde_json::Number) -> Vec<u8> {
-    if let Some(whole) = number.as_u64() {
-        whole.to_le_bytes().to_vec()
-    } else if let Some(whole) = number.as_i64() {
-        whole.to_le_bytes().to_vec()
+fn property_value(value: &serde_json::Value) -> Result<Value, String> {
+    use serde_json::Value as Json;
+    Ok(match value {
+        Json::String(text) => Value::Bytes(text.clone().into_bytes()),
+        Json::Bool(truth) => Value::Bool(*truth),
+        Json::Number(number) => number_value(number),
+        Json::Array(items) => {
+            Value::List(items.iter().map(property_value).collect::<Result<_, _>>()?)
+        }
+        Json::Object(fields) => match typed(fields)? {
+            Some(value) => value,
+            None => {
+                let field = |(key, value): (&String, &Json)| {
+                    Ok::<_, String>((key.clone().into_bytes(), property_value(value)?))
+                };
+                Value::Map(fields.iter().map(field).collect::<Result<_, _>>()?)
+            }
+        },
+        Json::Null => return Err("null is no value".to_owned()),
+    })
+}
+
+/// A kind that YAML has no form for is a map of one key.
+fn typed(fields: &serde_json::Map<String, serde_json::Value>) -> Result<Option<Value>, String> {
+    if fields.len() != 1 {
+        return Ok(None);
+    }
+    let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str);
+    if let Some(number) = fields.get("double").and_then(serde_json::Value::as_f64) {
+        return Ok(Some(Value::Double(number)));
+    }
+    if let Some(length) = text("duration") {
+        let ns = parse_span(length)?.ns;
+        return Ok(Some(Value::DurationNs(i64::try_from(ns).unwrap_or(i64::MAX))));
+    }
+    text("hex").map(|hex| from_hex(hex).map(Value::Bytes)).transpose()
+}
+
+fn number_value(number: &serde_json::Number) -> Value {
+    if let Some(whole) = number.as_i64() {
+        Value::Int(whole)
+    } else if let Some(whole) = number.as_u64() {
+        Value::Uint(whole)
     } else {
-        number.as_f64().unwrap_or(0.0).to_le_bytes().to_vec()
+        Value::Double(number.as_f64().unwrap_or(0.0))
     }
 }

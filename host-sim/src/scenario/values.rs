@@ -62,7 +62,7 @@ impl Keyed {
     }
 }
 
-fn from_hex(text: &str) -> Result<Vec<u8>, String> {
+pub(super) fn from_hex(text: &str) -> Result<Vec<u8>, String> {
     let digits: Vec<u32> = text
         .chars()
         .filter(|c| !c.is_whitespace())

@@ -204,6 +204,9 @@ impl<'a> World<'a> {
             Event::Callout { vm, root, token, answer } => {
                 (vm.seat, Box::new(move |p| p.callout_answered(vm, root, token, answer)))
             }
+            Event::Root { vm, root, news } => {
+                (vm.seat, Box::new(move |p| p.root_news(vm, root, news)))
+            }
             Event::Tick { vm, root, generation } => {
                 (vm.seat, Box::new(move |process| process.tick(vm, root, generation)))
             }

@@ -8,7 +8,9 @@ fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-const MARK: &str = r#"(memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))"#;
+/// Memory and marker, and what else each plugin must have.
+const MARK: &str = r#"(memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+    (func (export "malloc") (param i32) (result i32) (i32.const 1024))"#;
 
 #[test]
 fn bytes_that_are_no_plugin_are_named() {
@@ -30,11 +32,14 @@ fn bytes_that_are_no_plugin_are_named() {
         start_error(&wat(r#"(module (func (export "proxy_abi_version_0_2_0")))"#)),
         StartError::NoMemory
     );
+    let markers_alone = r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_3_0"))
+        (global (export "proxy_abi_version_0_2_1") i32 (i32.const 0)))"#;
+    assert_eq!(start_error(&wat(markers_alone)), StartError::NoAbi);
     assert_eq!(
         start_error(&wat(
             r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_1_0")))"#
         )),
-        StartError::OldAbi
+        StartError::NoAllocator
     );
 }
 
@@ -56,7 +61,7 @@ fn imports_that_do_not_exist_or_do_not_fit_are_named() {
     let error = start_error(&Plugin::new().import("proxy_fly", 2).build());
     assert_eq!(
         error.to_string(),
-        "unknown import env.proxy_fly: the host has no such function in this ABI version"
+        "unknown import env.proxy_fly: a host of ABI 0.2.1, which the plugin's marker names, has no such function"
     );
     let error = start_error(&Plugin::new().import("proxy_log", 2).build());
     assert!(
@@ -68,19 +73,6 @@ fn imports_that_do_not_exist_or_do_not_fit_are_named() {
         r#"(func (export "proxy_abi_version_0_2_1")) (export "memory" (memory 0))"#
     )));
     assert!(error.to_string().contains("env.memory"), "{error}");
-}
-
-#[test]
-fn get_log_level_belongs_to_0_2_1_alone() {
-    let text = |version| {
-        wat(&format!(
-            r#"(module (import "env" "proxy_get_log_level" (func (param i32) (result i32)))
-               (memory (export "memory") 1) (func (export "{version}")))"#
-        ))
-    };
-    passes("name: new\nplugin: {}", &text("proxy_abi_version_0_2_1"));
-    let error = start_error(&text("proxy_abi_version_0_2_0"));
-    assert!(matches!(error, StartError::UnknownImport { .. }), "{error}");
 }
 
 #[test]
@@ -99,6 +91,21 @@ fn exports_of_the_wrong_type_are_named() {
         error.to_string(),
         "the export proxy_on_tick is no function, which is not the ABI's"
     );
+    let rows = [
+        "proxy_on_new_connection",
+        "proxy_on_downstream_data",
+        "proxy_on_request_metadata",
+        "proxy_on_foreign_function",
+        "proxy_on_grpc_close",
+        "envoy_on_resolve_dns",
+        "_initialize",
+        "_start",
+    ];
+    for name in rows {
+        let module = format!(r#"(module {MARK} (func (export "{name}") (param i64)))"#);
+        let error = start_error(&wat(&module)).to_string();
+        assert!(error.starts_with(&format!("the export {name} has the type")), "{error}");
+    }
     let error = start_error(&wat(
         r#"(module (func (export "memory")) (func (export "proxy_abi_version_0_2_1")))"#,
     ));
@@ -108,7 +115,12 @@ fn exports_of_the_wrong_type_are_named() {
 #[test]
 fn traps_before_the_first_request_name_their_function() {
     let rows = [
-        (r#"(func $f unreachable) (start $f)"#, "cannot be instantiated"),
+        (r#"(func $f unreachable) (start $f)"#, "start section"),
+        (r#"(data (i32.const 999999) "x")"#, "start section"),
+        (
+            r#"(func (export "_initialize")) (func (export "main") (param i32 i32) (result i32) unreachable)"#,
+            "main failed",
+        ),
         (r#"(func (export "_initialize") unreachable)"#, "_initialize failed"),
         (r#"(func (export "_start") unreachable)"#, "_start failed"),
         (
@@ -136,40 +148,6 @@ fn traps_before_the_first_request_name_their_function() {
             .to_string();
         assert!(error.contains(expected), "{code}: {error}");
     }
-}
-
-#[test]
-fn only_logging_is_allowed_before_the_module_is_initialised() {
-    let plugin = |call: &str| {
-        Plugin::new()
-            .import("proxy_log", 3)
-            .import("proxy_get_current_time_nanoseconds", 1)
-            .code(&format!("(func (export \"_initialize\") (drop {call}))"))
-            .build()
-    };
-    passes(
-        "name: log\nplugin: {}\nexpect: [{ log: { contains: \"\", level: warn } }]",
-        &plugin("(call $proxy_log (i32.const 3) (i32.const 0) (i32.const 4))"),
-    );
-    let error = start_error(&plugin("(call $proxy_get_current_time_nanoseconds (i32.const 0))"));
-    assert!(
-        error
-            .to_string()
-            .contains("proxy_get_current_time_nanoseconds is not allowed during _initialize"),
-        "{error}"
-    );
-}
-
-#[test]
-fn proc_exit_is_a_trap_that_says_so() {
-    let module = wat(&format!(
-        r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
-           {MARK} (func (export "_initialize") (call $exit (i32.const 3))))"#
-    ));
-    assert_eq!(
-        start_error(&module).to_string(),
-        "_initialize failed: the plugin called proc_exit(3)"
-    );
 }
 
 /// A callback that makes one call and stops the VM with a trap unless its status is the expected one.
@@ -209,7 +187,7 @@ fn an_allocator_that_lies_is_status_6() {
     for address in ["0", "-16"] {
         let module = wat(&format!(
             r#"(module (import "env" "proxy_get_header_map_pairs" (func $pairs (param i32 i32 i32) (result i32)))
-               {MARK}
+               (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
                (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const {address}))
                (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
                  (if (i32.ne (call $pairs (i32.const 0) (i32.const 0) (i32.const 4)) (i32.const 6)) (then unreachable))
@@ -259,6 +237,58 @@ expect:
 }
 
 #[test]
+fn whatever_is_asked_for_without_end_ends_with_the_fuel() {
+    let mut plugin = Plugin::new();
+    let name = at(plugin.data(b"name"));
+    drop(plugin);
+    let count_up =
+        "(i32.store (i32.const 1024) (i32.add (i32.load (i32.const 1024)) (i32.const 1)))";
+    let zeros = |count: usize| "(i32.const 0)".repeat(count);
+    let much = "(i32.const 60000)";
+    let rows = [
+        ("memory", "(drop (memory.grow (i32.const 1)))".to_owned()),
+        ("malloc", "(drop (call $malloc (i32.const 65536)))".to_owned()),
+        ("log", format!("(drop (call $log (i32.const 2) (i32.const 0) {much}))")),
+        ("metrics", format!("(drop (call $define (i32.const 0) {name} (i32.const 0)))")),
+        (
+            "data",
+            format!(
+                "{count_up} (drop (call $set (i32.const 1024) (i32.const 4) (i32.const 0) {much} (i32.const 0)))"
+            ),
+        ),
+        (
+            "callouts",
+            format!(
+                "(drop (call $grpc {name} {name} {name} {} {much} (i32.const 1) (i32.const 0)))",
+                zeros(3)
+            ),
+        ),
+    ];
+    for (what, body) in rows {
+        let plugin = Plugin::new()
+            .import_text(
+                r#"(import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+                (import "env" "proxy_set_shared_data" (func $set (param i32 i32 i32 i32 i32) (result i32)))
+                (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+                (import "env" "proxy_grpc_call" (func $grpc (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))"#,
+            )
+            .on_request_headers(&format!("(loop {body} br 0) (i32.const 0)"));
+        passes(
+            &format!(
+                "name: {what} without end
+plugin: {{}}
+host: {{ fuel: 3000000, memory_max: 1MiB }}
+timeline: [{{ at: 0ms, client: a, send: {{}} }}]
+expect:
+  - {{ client: a, status: 503, details: wasm_fail_stream }}
+  - {{ log: {{ contains: \"proxy_on_request_headers failed: out of fuel\", level: critical }} }}"
+            ),
+            &plugin.build(),
+        );
+    }
+}
+
+#[test]
 fn memory_ends_at_its_limit() {
     let error = start_error_on("{ memory_max: 128KiB }", &Plugin::new().build());
     assert!(error.to_string().contains("memory"), "{error}");
@@ -270,45 +300,4 @@ fn memory_ends_at_its_limit() {
         "name: grow\nplugin: {}\nhost: { memory_max: 512KiB }\ntimeline: [{ at: 0ms, client: a, send: {} }]\nexpect: [{ client: a, status: 200 }]",
         &grows.build(),
     );
-}
-
-#[test]
-fn statuses_of_unknown_numbers() {
-    let mut plugin = Plugin::new();
-    let key = at(plugin.data(b":path"));
-    drop(plugin);
-    status_of(
-        "proxy_get_header_map_value",
-        5,
-        &format!("(i32.const 8) {key} (i32.const 0) (i32.const 4)"),
-        2,
-    );
-    status_of("proxy_get_header_map_pairs", 3, "(i32.const 99) (i32.const 0) (i32.const 4)", 2);
-    status_of(
-        "proxy_get_buffer_bytes",
-        5,
-        "(i32.const 9) (i32.const 0) (i32.const 4) (i32.const 0) (i32.const 4)",
-        2,
-    );
-    status_of(
-        "proxy_get_buffer_bytes",
-        5,
-        "(i32.const 7) (i32.const 0) (i32.const 4) (i32.const 0) (i32.const 4)",
-        1,
-    );
-    status_of(
-        "proxy_get_buffer_bytes",
-        5,
-        "(i32.const 6) (i32.const -1) (i32.const 4) (i32.const 0) (i32.const 4)",
-        2,
-    );
-    status_of("proxy_log", 3, "(i32.const 6) (i32.const 0) (i32.const 0)", 2);
-    status_of("proxy_continue_stream", 1, "(i32.const 4)", 2);
-    status_of("proxy_close_stream", 1, "(i32.const 4)", 2);
-    status_of("proxy_set_effective_context", 1, "(i32.const 77)", 2);
-    status_of("proxy_done", 0, "", 1);
-    status_of("proxy_dequeue_shared_queue", 3, "(i32.const 5) (i32.const 0) (i32.const 4)", 1);
-    status_of("proxy_grpc_call", 12, &"(i32.const 0)".repeat(12), 12);
-    status_of("proxy_grpc_cancel", 1, "(i32.const 1)", 1);
-    status_of("proxy_call_foreign_function", 6, &"(i32.const 0)".repeat(6), 1);
 }

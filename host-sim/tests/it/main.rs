@@ -1,9 +1,12 @@
 //! The simulator from outside: plugins written as text, scenarios, and what they report.
 
+mod abi;
 mod bodies;
 mod callouts;
 mod chains;
+mod foreign;
 mod fuzz;
+mod grpc;
 mod hostile;
 mod interleavings;
 mod lints;
@@ -14,3 +17,4 @@ mod scenarios;
 mod schema;
 mod streams;
 mod support;
+mod wasi;

@@ -172,7 +172,7 @@ fn metrics_are_the_processs_and_ids_are_the_vms() {
              (if (i32.ne (i32.and (i32.load (i32.const 0)) (i32.const 3)) (i32.const 0)) (then unreachable))
              (if (call $increment (i32.load (i32.const 0)) (i64.const 2)) (then unreachable))
              (if (i32.ne (call $increment (i32.load (i32.const 0)) (i64.const 0)) (i32.const 2)) (then unreachable))
-             (if (i32.ne (call $increment (i32.const 99) (i64.const 1)) (i32.const 1)) (then unreachable))
+             (if (i32.ne (call $increment (i32.const 400) (i64.const 1)) (i32.const 1)) (then unreachable))
              (if (call $proxy_define_metric (i32.const 1) {gauge} (i32.const 0)) (then unreachable))
              (if (call $record (i32.load (i32.const 0)) (i64.const 7)) (then unreachable))
              (if (call $increment (i32.load (i32.const 0)) (i64.const -3)) (then unreachable))
@@ -319,4 +319,27 @@ expect:
     assert!(report.passed(), "{report}");
     let error = runner.run_bytes(&scenario, &wasm, Services::default()).unwrap_err();
     assert!(error.to_string().contains("Services::bind"), "{error}");
+}
+
+/// Envoy's allow-list of functions and callbacks, as an operator writes it.
+#[test]
+fn what_is_not_among_the_capabilities_is_refused_or_not_called() {
+    let wasm = Plugin::new()
+        .import("proxy_get_current_time_nanoseconds", 1)
+        .code("(func (export \"proxy_on_log\") (param i32) unreachable)")
+        .on_request_headers(
+            "(if (i32.ne (call $proxy_get_current_time_nanoseconds (i32.const 0)) (i32.const 10)) (then unreachable)) (i32.const 0)",
+        )
+        .build();
+    let report = passes(
+        "name: restricted
+plugin: { capabilities: [proxy_on_request_headers, proxy_log] }
+host: { main: false, canary: false }
+timeline: [{ at: 0ms, client: a, send: {} }]
+expect: [{ client: a, status: 200 }, { no_log_at: error }]",
+        &wasm,
+    );
+    let names: Vec<_> =
+        report.trace.iter().filter(|line| line.vm == "w0").map(|line| line.name.as_str()).collect();
+    assert_eq!(names, ["proxy_on_request_headers", "proxy_get_current_time_nanoseconds"]);
 }

@@ -29,7 +29,8 @@ fn each_mistake_is_named_with_its_place() {
             "host: { fail_policy: FAIL_SHUT }",
             vec!["scenario:3", "FAIL_SHUT", "FAIL_CLOSED", "FAIL_OPEN", "FAIL_RELOAD"],
         ),
-        ("host: { properties: { a: [1] } }", vec!["properties.a"]),
+        ("host: { properties: { a: [null] } }", vec!["properties.a", "null", "{duration: 5ms}"]),
+        ("host: { properties: { a: { duration: soon } } }", vec!["properties.a", "soon"]),
         (
             "gateway: [{ on: post /x, answer: 200 }]",
             vec!["scenario:3:17", "post /x", "POST /v1/decide"],

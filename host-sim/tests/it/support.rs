@@ -10,6 +10,7 @@ pub struct Plugin {
     imports: String,
     body: String,
     data_end: usize,
+    marker: &'static str,
 }
 
 /// Where a piece of data lies, as two constants for a call.
@@ -19,7 +20,14 @@ pub fn at((ptr, len): (usize, usize)) -> String {
 
 impl Plugin {
     pub fn new() -> Self {
-        Self { imports: String::new(), body: String::new(), data_end: 1024 }
+        let marker = "proxy_abi_version_0_2_1";
+        Self { imports: String::new(), body: String::new(), data_end: 1024, marker }
+    }
+
+    /// Claims another ABI version by this export.
+    pub fn marker(mut self, marker: &'static str) -> Self {
+        self.marker = marker;
+        self
     }
 
     /// Imports a host function of module `env` that takes this many i32 and returns its status, as `$name`.
@@ -73,12 +81,12 @@ impl Plugin {
             {}
             (memory (export "memory") 4)
             (global $free (mut i32) (i32.const 65536))
-            (func (export "proxy_abi_version_0_2_1"))
-            (func (export "malloc") (param $len i32) (result i32)
+            (func (export "{}"))
+            (func $malloc (export "malloc") (param $len i32) (result i32)
               (global.get $free)
               (global.set $free (i32.add (global.get $free) (local.get $len))))
             {})"#,
-            self.imports, self.body
+            self.imports, self.marker, self.body
         );
         wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
@@ -115,6 +123,17 @@ pub fn start_error_on(host: &str, wasm: &[u8]) -> StartError {
     let report = run(&format!("name: start\nplugin: {{}}\nhost: {host}\n"), wasm);
     assert!(!report.passed());
     report.start_error.expect("the plugin must not start")
+}
+
+/// The trace's lines of one callback or host call in workers: arguments and status.
+pub fn calls(report: &Report, name: &str) -> Vec<(String, String)> {
+    let lines = report.trace.iter().filter(|line| line.vm.starts_with('w') && line.name == name);
+    lines.map(|line| (line.args.clone(), line.status.clone())).collect()
+}
+
+/// Only the statuses.
+pub fn statuses(report: &Report, name: &str) -> Vec<String> {
+    calls(report, name).into_iter().map(|(_, status)| status).collect()
 }
 
 /// The callbacks and host calls of the workers, without arguments, in order.
