@@ -59,7 +59,7 @@ pub(super) fn metric(name: &str, value: u64) -> Option<Entry> {
     let is_own = name.starts_with(OF_VMS) || name.starts_with(OF_UPDATES);
     let is_told = value > 0 || !is_own;
     let text = format!("metric {name} = {value}");
-    is_told.then(|| Entry { at_ms: f64::MAX, lane: Lane::End, text })
+    is_told.then_some(Entry { at_ms: f64::MAX, lane: Lane::End, text })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a run is far shorter than 2^53 ns")]
