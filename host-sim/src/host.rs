@@ -1,16 +1,19 @@
 //! Envoy's semantics for HTTP filters: chains, contexts, streams, bodies, replies, callouts. It must not know scenarios.
 
 pub(crate) mod access;
+pub(crate) mod attributes;
 pub(crate) mod callouts;
 mod chain;
 pub(crate) mod clock;
 pub(crate) mod compile;
-mod exits;
+pub(crate) mod exits;
+pub(crate) mod failures;
 mod filter_calls;
 pub(crate) mod foreign;
 pub(crate) mod grpc;
 pub(crate) mod grpc_answer;
 pub mod headers;
+pub(crate) mod inline;
 mod iterate;
 pub(crate) mod lifecycle;
 pub mod lints;
@@ -35,3 +38,4 @@ pub mod trace;
 pub(crate) mod turnstile;
 pub(crate) mod vm;
 pub(crate) mod vm_state;
+pub(crate) mod wire;

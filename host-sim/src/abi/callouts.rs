@@ -8,6 +8,7 @@ use super::link::host_fn;
 use super::pairs;
 use crate::host::callouts::Dispatch;
 use crate::host::headers::HeaderMap;
+use crate::host::inline::{self, Kind};
 use crate::host::vm_state::VmState;
 
 pub(crate) fn register(linker: &mut Linker<VmState>) -> wasmtime::Result<()> {
@@ -35,7 +36,7 @@ fn http_call(
 ) -> HostResult {
     let dispatch = Dispatch {
         cluster: String::from_utf8_lossy(&guest.read(cluster, cluster_len)?).into_owned(),
-        headers: HeaderMap::from_pairs(pairs::decode(&guest.read(headers, headers_len)?)),
+        headers: inline::joined(Kind::Request, &pairs::decode(&guest.read(headers, headers_len)?)),
         body: guest.read(body, body_len)?,
         trailers: HeaderMap::from_pairs(pairs::decode(&guest.read(trailers, trailers_len)?)),
         timeout_ms: i32::try_from(timeout_ms)

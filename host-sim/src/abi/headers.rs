@@ -9,6 +9,7 @@ use super::guest::{Fail, Guest, HostResult};
 use super::link::host_fn;
 use super::pairs;
 use crate::host::headers::HeaderMap;
+use crate::host::inline::{self, Kind};
 use crate::host::vm_state::VmState;
 
 pub(crate) fn register(linker: &mut Linker<VmState>, version: AbiVersion) -> wasmtime::Result<()> {
@@ -45,6 +46,15 @@ fn size(guest: &mut Guest<'_, '_>, map: u32, out: u32) -> HostResult {
     guest.write_u32(out, u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
+/// Which list of single headers holds for a map; trailers have none.
+fn kind(map: MapType) -> Option<Kind> {
+    match map {
+        MapType::RequestHeaders => Some(Kind::Request),
+        MapType::ResponseHeaders | MapType::CalloutHeaders => Some(Kind::Response),
+        _ => None,
+    }
+}
+
 /// A map that is not available reads as an empty one.
 fn get_pairs(guest: &mut Guest<'_, '_>, map: u32, out: u32, out_len: u32) -> HostResult {
     let map = map_type(map)?;
@@ -57,7 +67,10 @@ fn get_pairs(guest: &mut Guest<'_, '_>, map: u32, out: u32, out_len: u32) -> Hos
 fn set_pairs(guest: &mut Guest<'_, '_>, map: u32, ptr: u32, len: u32) -> HostResult {
     let decoded = pairs::decode(&guest.read(ptr, len)?);
     guest.note(|| format!("map {map}, {} pairs", decoded.len()));
-    *writable(guest, map)? = HeaderMap::from_pairs(decoded);
+    *writable(guest, map)? = match kind(map_type(map)?) {
+        Some(kind) => inline::joined(kind, &decoded),
+        None => HeaderMap::from_pairs(decoded),
+    };
     Ok(())
 }
 
@@ -76,7 +89,7 @@ fn get_value(
     let value = state
         .map(map)
         .ok_or(state.status_of_missing_map())?
-        .first(&key)
+        .first(&inline::canonical(kind(map), &key))
         .ok_or(Status::NotFound)?
         .to_vec();
     guest.give(&value, out, out_len)
@@ -106,7 +119,8 @@ fn add_value(
     value_len: u32,
 ) -> HostResult {
     let (key, value) = key_and_value(guest, map, key, key_len, value, value_len)?;
-    writable(guest, map)?.add(&key, value);
+    let kind = kind(map_type(map)?);
+    inline::add(&mut *writable(guest, map)?, kind, &key, value);
     Ok(())
 }
 
@@ -119,14 +133,16 @@ fn replace_value(
     value_len: u32,
 ) -> HostResult {
     let (key, value) = key_and_value(guest, map, key, key_len, value, value_len)?;
-    writable(guest, map)?.replace(&key, value);
+    let kind = kind(map_type(map)?);
+    writable(guest, map)?.replace(&inline::canonical(kind, &key), value);
     Ok(())
 }
 
 fn remove_value(guest: &mut Guest<'_, '_>, map: u32, key: u32, key_len: u32) -> HostResult {
     let key = guest.read(key, key_len)?;
     guest.note(|| format!("map {map} {}", String::from_utf8_lossy(&key)));
-    writable(guest, map)?.remove(&key);
+    let kind = kind(map_type(map)?);
+    writable(guest, map)?.remove(&inline::canonical(kind, &key));
     Ok(())
 }
 

@@ -83,6 +83,7 @@ fn set_effective_context(guest: &mut Guest<'_, '_>, context: u32) -> HostResult 
     if !state.knows_context(context) {
         return Err(Status::BadArgument.into());
     }
+    // Zero is "whichever context the host called".
     state.current = if context == 0 { state.called } else { context };
     Ok(())
 }

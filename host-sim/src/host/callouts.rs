@@ -1,9 +1,11 @@
 //! HTTP callouts of one VM: what is refused at once, what comes back and when. It must not know what a service does.
 
 use super::clock::{Event, VmId};
+use super::failures::failure_of;
 use super::headers::HeaderMap;
 use super::service::{Answer, Fault, Outcome, Reply, ServiceRequest};
 use super::shared::Shared;
+use super::wire::{answer_headers, request_on_the_wire};
 use crate::abi::codes::Status;
 
 /// A callout as the plugin asks for it.
@@ -67,6 +69,7 @@ impl Dispatch {
         if self.timeout_ms > 0 {
             headers.replace(b"x-envoy-expected-rq-timeout-ms", self.timeout_ms.to_string());
         }
+        request_on_the_wire(&mut headers, self.body.is_empty() && self.trailers.count() == 0);
         ServiceRequest { cluster: self.cluster, headers, body: self.body, trailers: self.trailers }
     }
 }
@@ -79,6 +82,7 @@ impl Callouts {
         vm: VmId,
         root: u32,
         dispatch: Dispatch,
+        is_canary: bool,
     ) -> Result<u32, Status> {
         if !shared.network.knows(&dispatch.cluster) || !dispatch.has_pseudo_headers() {
             return Err(Status::BadArgument);
@@ -86,11 +90,20 @@ impl Callouts {
         const TOKEN_STEP: u32 = 4;
         self.tokens = self.tokens.wrapping_add(TOKEN_STEP);
         let token = self.tokens;
+        // The canary is gone before a connection opens.
+        if is_canary {
+            return Ok(token);
+        }
         let timeout_ns = u64::from(dispatch.timeout_ms) * NS_PER_MS;
         let (now_ns, now_unix_ns) = (shared.now_ns, shared.now_unix_ns());
         let reply = shared.network.call(now_ns, now_unix_ns, dispatch.into_request());
         if let Outcome::Fault(Fault::NoHosts | Fault::Overflow) = reply.outcome {
             return Err(Status::InternalFailure);
+        }
+        if is_late(&reply, timeout_ns)
+            && let Some(call) = shared.network.calls.last_mut()
+        {
+            call.reset(now_ns.saturating_add(timeout_ns));
         }
         if let Some((delay_ns, answer)) = seen_by_caller(reply, timeout_ns) {
             shared.after(delay_ns, Event::Callout { vm, root, token, answer });
@@ -123,17 +136,11 @@ impl Callouts {
 /// What the caller sees and after how long; nothing for a call that never ends.
 fn seen_by_caller(reply: Reply, timeout_ns: u64) -> Option<(u64, CalloutAnswer)> {
     // A callout's answer is told when all of it is there.
-    let last_ns = match &reply.outcome {
-        Outcome::Answer(answer) => answer.chunks.last().map_or(0, |chunk| chunk.after_ns),
-        Outcome::Fault(_) => 0,
-    };
-    let after_ns = reply.after_ns.saturating_add(last_ns);
-    let has_timeout = timeout_ns > 0;
-    let never = matches!(reply.outcome, Outcome::Fault(Fault::Timeout));
-    if has_timeout && (never || after_ns >= timeout_ns) {
+    let after_ns = reply.lasts_ns();
+    if is_late(&reply, timeout_ns) {
         return Some((timeout_ns, made_by_envoy(504, "upstream request timeout")));
     }
-    if never {
+    if never_comes(&reply) {
         return None;
     }
     let answer = match reply.outcome {
@@ -143,58 +150,27 @@ fn seen_by_caller(reply: Reply, timeout_ns: u64) -> Option<(u64, CalloutAnswer)>
     Some((after_ns, answer))
 }
 
-fn real(mut answer: Answer, after_ns: u64) -> CalloutAnswer {
-    let is_chunked = !answer.chunks.is_empty() || answer.trailers.is_some();
-    for chunk in std::mem::take(&mut answer.chunks) {
-        answer.body.extend(chunk.data);
-    }
-    let mut headers = HeaderMap::default();
-    headers.add(b":status", answer.status.to_string());
-    for (key, value) in answer.headers.pairs() {
-        headers.add(key, value.clone());
-    }
-    if headers.first(b"content-length").is_none() && !is_chunked {
-        headers.add(b"content-length", answer.body.len().to_string());
-    }
-    headers.replace(b"x-envoy-upstream-service-time", (after_ns / NS_PER_MS).to_string());
-    CalloutAnswer::Answered {
-        headers,
-        body: answer.body,
-        trailers: answer.trailers.unwrap_or_default(),
-    }
+fn never_comes(reply: &Reply) -> bool {
+    reply.outcome == Outcome::Fault(Fault::Timeout)
+}
+
+/// Without a timeout nothing is.
+fn is_late(reply: &Reply, timeout_ns: u64) -> bool {
+    timeout_ns > 0 && (never_comes(reply) || reply.lasts_ns() >= timeout_ns)
+}
+
+fn real(answer: Answer, after_ns: u64) -> CalloutAnswer {
+    let headers = answer_headers(&answer, Some(after_ns));
+    let mut body = answer.body;
+    body.extend(answer.chunks.into_iter().flat_map(|chunk| chunk.data));
+    CalloutAnswer::Answered { headers, body, trailers: answer.trailers.unwrap_or_default() }
 }
 
 fn broken(fault: Fault) -> CalloutAnswer {
-    match fault_text(fault) {
-        Some((status, text)) => made_by_envoy(status, text),
+    match failure_of(fault) {
+        Some(failure) => made_by_envoy(failure.status, failure.text),
         None => CalloutAnswer::Reset,
     }
-}
-
-/// The status and the text Envoy makes of a fault; none where it makes nothing.
-pub(crate) fn fault_text(fault: Fault) -> Option<(u32, &'static str)> {
-    Some(match fault {
-        Fault::Refused => (
-            503,
-            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
-             transport failure reason: delayed connect error: Connection refused",
-        ),
-        Fault::Garbage => (
-            502,
-            "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
-        ),
-        Fault::ResetBeforeHeaders => (
-            503,
-            "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
-        ),
-        Fault::Timeout => (504, "upstream request timeout"),
-        Fault::NoHosts => (503, "no healthy upstream"),
-        Fault::Overflow => (
-            503,
-            "upstream connect error or disconnect/reset before headers. reset reason: overflow",
-        ),
-        Fault::ResetAfterHeaders => return None,
-    })
 }
 
 fn made_by_envoy(status: u32, text: &str) -> CalloutAnswer {

@@ -7,16 +7,46 @@ use super::iterate::Piece;
 use super::process::Process;
 use super::reply::LocalReply;
 use super::stream::{Direction, Http, StreamId, Usage};
+use super::wire::{refused_by_router, request_on_the_wire, response_left, response_on_the_wire};
+
+/// Envoy's default timeout of a route.
+pub(crate) const ROUTE_TIMEOUT_NS: u64 = 15_000_000_000;
 
 impl Process {
     pub(super) fn leave_headers(&mut self, id: StreamId, direction: Direction, end: bool) {
-        let now_ns = self.now_ns();
+        let (now_ns, now_unix_ns) = self.now();
+        if direction == Direction::Request {
+            let refused = self.with_http(id, |http| refused_by_router(&http.request.headers));
+            if let Some(reply) = refused.flatten() {
+                self.send_local_reply(id, reply);
+                return;
+            }
+        }
         self.with_http(id, |http| {
+            match direction {
+                Direction::Request => {
+                    let timeout_ms = (ROUTE_TIMEOUT_NS / 1_000_000).to_string();
+                    http.request.headers.replace(b"x-envoy-expected-rq-timeout-ms", timeout_ms);
+                }
+                Direction::Response => {
+                    http.is_cut_short = !http.request.ended;
+                    response_left(&mut http.response.headers, now_unix_ns);
+                    let status = http.response.headers.text(":status");
+                    http.code = status.and_then(|status| status.parse().ok());
+                }
+            }
+            let is_to_head = http.request.headers.first(b":method") == Some(b"HEAD");
             let message = http.message(direction);
-            let headers = message.headers.clone();
+            let mut headers = message.headers.clone();
+            match direction {
+                Direction::Request => request_on_the_wire(&mut headers, end),
+                Direction::Response if end => response_on_the_wire(&mut headers, is_to_head),
+                Direction::Response => {}
+            }
             message.sent.headers = Some(headers);
             message.sent.headers_at_ns = Some(now_ns);
             if end {
+                message.has_left = true;
                 message.sent.ended_at_ns = Some(now_ns);
             }
         });
@@ -46,6 +76,7 @@ impl Process {
                 }
             }
             if end {
+                message.has_left = true;
                 message.sent.ended_at_ns = Some(now_ns);
             }
         });
@@ -60,6 +91,7 @@ impl Process {
         self.with_http(id, |http| {
             let message = http.message(direction);
             message.sent.trailers.clone_from(&message.trailers);
+            message.has_left = true;
             message.sent.ended_at_ns = Some(now_ns);
         });
         if let (Direction::Response, Some(chain)) = (direction, self.chain(id)) {
@@ -104,6 +136,8 @@ impl Process {
     /// Log for every filter, then done and delete for each: Envoy's order. A filter that never saw the request gets its
     /// context for the log.
     pub(crate) fn close(&mut self, id: StreamId) -> Option<(Http, Usage)> {
+        let now_unix_ns = self.now().1;
+        self.with_http(id, |http| http.lasted_ns = now_unix_ns.saturating_sub(http.begin_unix_ns));
         let chain = *self.chains.get_mut(id.0)?.take()?;
         self.suspects.forget(id);
         let mut contexts = Vec::new();

@@ -243,6 +243,8 @@ impl Process {
             return Verdict::Bypassed;
         }
         filter.has_failed = true;
+        // Unlike a plugin's own reply, this one finds the request read as soon as its trailers are there.
+        self.with_http(id, |http| http.request.ended |= http.request.trailers.is_some());
         self.send_local_reply(id, LocalReply::failed_stream());
         Verdict::Failed
     }

@@ -60,20 +60,22 @@ impl HeaderMap {
         self.pairs_mut().push((key.to_ascii_lowercase(), value.into()));
     }
 
-    /// Sets the first of a name and removes the others.
+    /// Removes every pair of a name and appends one, as Envoy does for a plugin: pseudo headers stay in front.
     pub fn replace(&mut self, key: &[u8], value: impl Into<Vec<u8>>) {
+        let key = key.to_ascii_lowercase();
+        self.remove(&key);
         let pairs = self.pairs_mut();
-        let mut fitting = pairs.iter_mut().filter(|(name, _)| name.eq_ignore_ascii_case(key));
-        let Some((_, first)) = fitting.next() else {
-            pairs.push((key.to_ascii_lowercase(), value.into()));
-            return;
-        };
-        *first = value.into();
-        if fitting.next().is_some() {
-            let mut is_first = true;
-            pairs.retain(|(name, _)| {
-                !name.eq_ignore_ascii_case(key) || std::mem::replace(&mut is_first, false)
-            });
+        let is_pseudo = |name: &[u8]| name.starts_with(b":");
+        let pseudo_count = pairs.iter().filter(|(name, _)| is_pseudo(name)).count();
+        let at = if is_pseudo(&key) { pseudo_count } else { pairs.len() };
+        pairs.insert(at.min(pairs.len()), (key, value.into()));
+    }
+
+    /// Sets the first of a name where it stands, as Envoy does for headers of its own; appends where there is none.
+    pub(crate) fn overwrite(&mut self, key: &[u8], value: impl Into<Vec<u8>>) {
+        match self.pairs_mut().iter_mut().find(|(name, _)| name == key) {
+            Some((_, old)) => *old = value.into(),
+            None => self.add(key, value),
         }
     }
 
@@ -99,14 +101,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replace_keeps_the_place_of_the_first_and_drops_the_rest() {
+    fn replace_appends_and_overwrite_keeps_the_place() {
         let mut map = HeaderMap::default();
-        for (key, value) in [("A", "1"), ("b", "2"), ("a", "3")] {
+        for (key, value) in [(":path", "1"), (":method", "2"), ("A", "3"), ("b", "4"), ("a", "5")] {
             map.add(key.as_bytes(), value);
         }
-        map.replace(b"A", "9");
-        assert_eq!(map.pairs(), [(b"a".to_vec(), b"9".to_vec()), (b"b".to_vec(), b"2".to_vec())]);
-        assert_eq!(map.first(b"B"), Some(b"2".as_slice()));
+        map.replace(b"A", "6");
+        map.replace(b":path", "7");
+        map.overwrite(b"b", "8");
+        map.overwrite(b"c", "9");
+        let expected = [(":method", "2"), (":path", "7"), ("b", "8"), ("a", "6"), ("c", "9")];
+        let expected = expected.map(|(key, value)| (key.into(), value.into()));
+        assert_eq!(map.pairs(), expected);
+        assert_eq!(map.first(b"B"), Some(b"8".as_slice()));
     }
 
     #[test]

@@ -102,6 +102,7 @@ impl Vm {
     fn set_logging(&mut self, context: u32, logging: bool) {
         if let Some(stream) = self.state_mut().streams.get_mut(&context) {
             stream.logging = logging;
+            stream.ending = true;
         }
     }
 

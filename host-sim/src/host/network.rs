@@ -24,8 +24,20 @@ pub struct ServiceCall {
     pub request: ServiceRequest,
     /// When all of it had been sent.
     pub ended_at_ns: Option<u64>,
-    /// It was cut before its end.
+    /// It was cut, itself or its answer, before both had ended.
     pub is_reset: bool,
+    /// When it was cut.
+    pub reset_at_ns: Option<u64>,
+    /// When its answer has ended; a caller that is gone before resets it.
+    pub(crate) answered_at_ns: Option<u64>,
+}
+
+impl ServiceCall {
+    /// Its caller gives up.
+    pub(crate) fn reset(&mut self, at_ns: u64) {
+        self.is_reset = true;
+        self.reset_at_ns = Some(at_ns);
+    }
 }
 
 impl Network {
@@ -60,6 +72,8 @@ impl Network {
             request,
             ended_at_ns: Some(now_ns),
             is_reset: false,
+            reset_at_ns: None,
+            answered_at_ns: None,
         });
         reply
     }
@@ -79,6 +93,8 @@ impl Network {
             request,
             ended_at_ns: None,
             is_reset: false,
+            reset_at_ns: None,
+            answered_at_ns: None,
         });
         (self.calls.len() - 1, early)
     }

@@ -3,6 +3,7 @@
 use super::callouts::CalloutAnswer;
 use super::chain::{Chain, Filter, Iteration};
 use super::clock::VmId;
+use super::failures::Failure;
 use super::headers::HeaderMap;
 use super::iterate::Piece;
 use super::lints::hangs::Suspects;
@@ -58,6 +59,7 @@ impl Process {
                 Admission::Closed => filters.push(Filter::new(None, false)),
             }
         }
+        http.begin_unix_ns = self.now().1;
         http.request.started = true;
         http.request.headers = headers;
         http.request.ended = end;
@@ -76,7 +78,11 @@ impl Process {
         if self.is_gone(id) {
             return;
         }
-        self.with_http(id, |http| http.request.ended |= end);
+        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.with_http(id, |http| {
+            http.request.ended |= end;
+            http.request.size = http.request.size.saturating_add(size);
+        });
         self.pass_data(id, Direction::Request, 0, Piece::Chunk(bytes), end);
     }
 
@@ -85,11 +91,10 @@ impl Process {
         if self.is_gone(id) {
             return;
         }
-        self.with_http(id, |http| {
-            http.request.ended = true;
-            http.request.trailers = Some(trailers);
-        });
+        self.with_http(id, |http| http.request.trailers = Some(trailers));
         self.pass_trailers(id, Direction::Request, 0);
+        // Only now has the request been read: a reply from within still cuts it short.
+        self.with_http(id, |http| http.request.ended = true);
     }
 
     /// The upstream's headers arrive, or a reply's of the proxy's own.
@@ -254,9 +259,13 @@ impl Process {
     }
 
     /// The upstream failed before it answered.
-    pub(crate) fn upstream_failed(&mut self, id: StreamId, status: u32, text: &str) {
-        const DETAILS: &str = "upstream_reset_before_response_started";
-        self.send_local_reply(id, LocalReply::text(status, text, DETAILS));
+    pub(crate) fn upstream_failed(&mut self, id: StreamId, failure: &Failure) {
+        let mut reply = LocalReply::text(failure.status, failure.text, failure.details);
+        if failure.is_overload {
+            reply.headers.push((b"x-envoy-overloaded".to_vec(), b"true".to_vec()));
+        }
+        self.with_http(id, |http| http.flags |= failure.flags);
+        self.send_local_reply(id, reply);
     }
 
     pub(super) fn filter_count(&mut self, id: StreamId) -> usize {
@@ -322,6 +331,12 @@ impl Process {
 
     pub(super) fn now_ns(&self) -> u64 {
         self.shared.borrow().now_ns
+    }
+
+    /// Since the run began, and since 1970.
+    pub(super) fn now(&self) -> (u64, u64) {
+        let shared = self.shared.borrow();
+        (shared.now_ns, shared.now_unix_ns())
     }
 
     pub(super) fn touch(&mut self, id: StreamId) {

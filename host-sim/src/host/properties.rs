@@ -1,11 +1,9 @@
 //! Properties a plugin can ask for: what the stream tells, what the scenario sets, what the plugin sets. It must not change streams.
 
-use super::headers::HeaderMap;
-use super::stream::Http;
+use super::attributes::Attributes;
 use super::vm_state::VmState;
 use crate::abi::codes::Status;
 use crate::abi::path;
-use crate::abi::values::encode_map;
 
 impl VmState {
     /// A property's bytes. What a client or the host was given wins over what the stream itself tells.
@@ -14,10 +12,12 @@ impl VmState {
         let http = self.stream().map(|stream| stream.http.borrow());
         let http = http.as_deref();
         let set_by_plugin = || http?.properties.get(&own_key(&dotted)).cloned();
-        let set_for_client = || http?.properties.get(&dotted).cloned();
-        let set_for_host = || self.base.properties.get(&dotted).cloned();
+        let is_own = dotted.starts_with("wasm.");
+        let set_for_client = || http?.properties.get(&dotted).filter(|_| !is_own).cloned();
+        let is_told = self.stream().is_some() || is_of_roots(&dotted);
+        let set_for_host = || self.base.properties.get(&dotted).filter(|_| is_told).cloned();
         let told_by_plugin = || self.plugin_property(&dotted);
-        let told_by_stream = || http.and_then(|http| stream_property(http, &dotted));
+        let told_by_stream = || Attributes::of(self.stream()?, http?).get(&dotted);
         set_for_client()
             .or_else(set_for_host)
             .or_else(told_by_plugin)
@@ -66,59 +66,7 @@ fn own_key(dotted: &str) -> String {
     format!("wasm.{name}")
 }
 
-fn stream_property(http: &Http, dotted: &str) -> Option<Vec<u8>> {
-    if let Some(rest) = dotted.strip_prefix("request.") {
-        return request_property(http, rest);
-    }
-    if let Some(rest) = dotted.strip_prefix("response.") {
-        return response_property(http, rest);
-    }
-    None
-}
-
-fn request_property(http: &Http, name: &str) -> Option<Vec<u8>> {
-    let headers = &http.request.headers;
-    let header = |key: &str| headers.first(key.as_bytes()).map(<[u8]>::to_vec);
-    if let Some(key) = name.strip_prefix("headers.") {
-        return header(key);
-    }
-    match name {
-        "headers" => Some(encode_map(headers.pairs().iter().cloned())),
-        "path" => header(":path"),
-        "url_path" => Some(split_path(headers)?.0.into_bytes()),
-        "query" => Some(split_path(headers)?.1.into_bytes()),
-        "host" => header(":authority"),
-        "scheme" => header(":scheme"),
-        "method" => header(":method"),
-        "id" => header("x-request-id"),
-        "useragent" => header("user-agent"),
-        "referer" => header("referer"),
-        "protocol" => Some(b"HTTP/1.1".to_vec()),
-        _ => None,
-    }
-}
-
-/// Before there is a response there is no such property.
-fn response_property(http: &Http, name: &str) -> Option<Vec<u8>> {
-    let headers = &http.response.headers;
-    if let Some(key) = name.strip_prefix("headers.") {
-        return headers.first(key.as_bytes()).map(<[u8]>::to_vec);
-    }
-    match name {
-        "headers" if http.response.started => Some(encode_map(headers.pairs().iter().cloned())),
-        "code" => {
-            let code: u64 = headers.text(":status")?.parse().ok()?;
-            Some(code.to_le_bytes().to_vec())
-        }
-        "code_details" => {
-            Some(http.details.clone().into_bytes()).filter(|details| !details.is_empty())
-        }
-        _ => None,
-    }
-}
-
-fn split_path(headers: &HeaderMap) -> Option<(String, String)> {
-    let path = headers.text(":path")?;
-    let (path, query) = path.split_once('?').unwrap_or((&path, ""));
-    Some((path.to_owned(), query.to_owned()))
+/// What a scenario says of a node holds for roots, too; the rest is about streams.
+fn is_of_roots(dotted: &str) -> bool {
+    dotted.starts_with("xds.node.")
 }

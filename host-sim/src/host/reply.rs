@@ -1,6 +1,7 @@
 //! Local replies: how Envoy renders them and where they run. It must not know why one is sent.
 
 use super::headers::HeaderMap;
+use super::inline::{self, Kind};
 use super::iterate::Piece;
 use super::process::Process;
 use super::stream::{Direction, StreamId};
@@ -44,7 +45,7 @@ impl LocalReply {
         let mut headers = HeaderMap::default();
         headers.add(b":status", self.status.to_string());
         for (key, value) in &self.headers {
-            headers.add(key, value.clone());
+            inline::add(&mut headers, Some(Kind::Response), key, value.clone());
         }
         if self.body.is_empty() {
             headers.remove(b"content-length");
@@ -63,14 +64,14 @@ impl LocalReply {
     fn render_grpc(&self) -> (HeaderMap, Vec<u8>) {
         let mut headers = HeaderMap::default();
         headers.add(b":status", "200");
-        headers.add(b"content-type", "application/grpc");
         for (key, value) in &self.headers {
-            headers.add(key, value.clone());
+            inline::add(&mut headers, Some(Kind::Response), key, value.clone());
         }
+        headers.replace(b"content-type", "application/grpc");
         let grpc_status = self.grpc_status.unwrap_or_else(|| grpc_status_of_http(self.status));
         headers.replace(b"grpc-status", grpc_status.to_string());
         if !self.body.is_empty() {
-            headers.replace(b"grpc-message", self.body.clone());
+            headers.replace(b"grpc-message", percent_encoded(&self.body));
         }
         (headers, Vec::new())
     }
@@ -148,10 +149,18 @@ impl Process {
         let chain = self.chain(id)?;
         chain.has_replied = true;
         let mut http = chain.http.borrow_mut();
-        // The rest of the request's body is not read any more.
-        http.is_cut_short = !http.request.ended;
+        http.code = Some(u64::from(reply.status));
         Some(reply.render(&http.request.headers))
     }
+}
+
+/// As gRPC wants a message in a header: what is not printable ASCII, and the percent sign itself.
+fn percent_encoded(text: &[u8]) -> String {
+    let encoded = text.iter().map(|byte| match byte {
+        b' '..=b'~' if *byte != b'%' => char::from(*byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    encoded.collect()
 }
 
 fn is_grpc(request: &HeaderMap) -> bool {
@@ -162,7 +171,7 @@ fn is_grpc(request: &HeaderMap) -> bool {
 }
 
 /// gRPC's own table for proxies.
-fn grpc_status_of_http(status: u32) -> u32 {
+pub(super) fn grpc_status_of_http(status: u32) -> u32 {
     match status {
         400 => 13,
         401 => 16,

@@ -108,6 +108,15 @@ impl Reply {
     pub fn now(answer: Answer) -> Self {
         Self { after_ns: 0, outcome: Outcome::Answer(answer) }
     }
+
+    /// Until all of it is there.
+    pub(crate) fn lasts_ns(&self) -> u64 {
+        let last_ns = match &self.outcome {
+            Outcome::Answer(answer) => answer.chunks.last().map_or(0, |chunk| chunk.after_ns),
+            Outcome::Fault(_) => 0,
+        };
+        self.after_ns.saturating_add(last_ns)
+    }
 }
 
 impl Answer {

@@ -7,6 +7,9 @@ use std::rc::Rc;
 use super::headers::HeaderMap;
 use super::lints::watch::StreamWatch;
 
+/// Envoy's response flag of a client that closed its connection.
+pub(crate) const CLIENT_LEFT: u64 = 1 << 14;
+
 /// Towards the upstream, or towards the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -25,6 +28,16 @@ pub(crate) struct Http {
     pub(crate) response: Message,
     /// Why the response is what it is, as access logs show it.
     pub(crate) details: String,
+    /// The response's status as access logs show it.
+    pub(crate) code: Option<u64>,
+    /// Why, as bits: Envoy's response flags.
+    pub(crate) flags: u64,
+    /// When the request arrived, since 1970.
+    pub(crate) begin_unix_ns: u64,
+    /// Known at the end.
+    pub(crate) lasted_ns: u64,
+    /// An upstream answered.
+    pub(crate) has_upstream: bool,
     /// The client left.
     pub(crate) is_disconnected: bool,
     /// The reply went out before the request was read: HTTP/1 closes the connection.
@@ -42,8 +55,12 @@ pub(crate) struct Message {
     pub(crate) trailers: Option<HeaderMap>,
     /// The one buffer that all filters of a direction share; empty once what it held went on.
     pub(crate) buffered: Option<Vec<u8>>,
+    /// How much of its body arrived.
+    pub(crate) size: u64,
     /// Nothing more will arrive.
     pub(crate) ended: bool,
+    /// All of it left the last filter.
+    pub(crate) has_left: bool,
     /// What left the last filter.
     pub(crate) sent: Sent,
 }
@@ -104,6 +121,8 @@ pub(crate) struct Stream {
     pub(crate) response: Side,
     /// In `on_log`, where headers are readable again.
     pub(crate) logging: bool,
+    /// In `on_log`, `on_done` or `on_delete`: the exchange is over.
+    pub(crate) ending: bool,
     pub(crate) usage: Usage,
     pub(crate) watch: StreamWatch,
 }
@@ -135,6 +154,7 @@ impl Stream {
             request: Side::default(),
             response: Side::default(),
             logging: false,
+            ending: false,
             usage: Usage::default(),
             watch: StreamWatch::default(),
         }

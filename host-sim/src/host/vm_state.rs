@@ -174,12 +174,14 @@ impl VmState {
 
     pub(crate) fn defer(&mut self, after: After) {
         let current = self.current;
-        let logging = self.stream().is_some_and(|stream| stream.logging);
-        if let (true, After::Reply(_)) = (logging, &after) {
-            let why =
-                "proxy_send_local_response in proxy_on_log: Envoy's whole process crashes on this";
-            self.shared.borrow_mut().crash = Some(why.to_owned());
-            self.lint_call(LintName::LocalReplyInLog, current, || "the run ends here".to_owned());
+        if let Some(what) = self.stream().and_then(|stream| deadly(stream, &after)) {
+            let why = format!("{what}: Envoy's whole process crashes on this");
+            self.shared.borrow_mut().crash = Some(why);
+            let is_logging = self.stream().is_some_and(|stream| stream.logging);
+            if let (true, After::Reply(_)) = (is_logging, &after) {
+                let note = || "the run ends here".to_owned();
+                self.lint_call(LintName::LocalReplyInLog, current, note);
+            }
             return;
         }
         self.stops_iteration |= !matches!(after, After::Continue(_));
@@ -214,7 +216,11 @@ impl VmState {
     pub(crate) fn dispatch(&mut self, dispatch: Dispatch) -> Result<u32, Status> {
         let (vm, root) = (self.vm, self.root_of(self.current));
         let has_timeout = dispatch.timeout_ms > 0;
-        let token = self.callouts.dispatch(&mut self.shared.borrow_mut(), vm, root, dispatch)?;
+        let is_canary = self.label == "canary";
+        let token = {
+            let shared = &mut self.shared.borrow_mut();
+            self.callouts.dispatch(shared, vm, root, dispatch, is_canary)?
+        };
         if let Some(stream) = self.stream_mut() {
             stream.usage.callouts += 1;
         }
@@ -283,5 +289,21 @@ impl VmState {
 
     fn usage(&mut self, context: u32) -> Option<&mut Usage> {
         self.streams.get_mut(&context).map(|stream| &mut stream.usage)
+    }
+}
+
+/// What Envoy does not survive: there is nobody left to answer, or nothing yet to resume.
+fn deadly(stream: &Stream, after: &After) -> Option<&'static str> {
+    match after {
+        After::Reply(_) if stream.ending => {
+            Some("proxy_send_local_response in proxy_on_log, proxy_on_done or proxy_on_delete")
+        }
+        After::Close if stream.ending => {
+            Some("proxy_close_stream in proxy_on_log, proxy_on_done or proxy_on_delete")
+        }
+        After::Continue(Direction::Response) if !stream.http.borrow().response.started => {
+            Some("proxy_continue_stream of a response that has not begun")
+        }
+        _ => None,
     }
 }

@@ -149,11 +149,28 @@ pub(crate) fn value_bytes(value: &serde_json::Value) -> Vec<u8> {
     }
 }
 
-/// Properties in Envoy's encoding: text raw, numbers and times 8 bytes little-endian, a truth 1 byte.
+/// Properties in Envoy's encoding: text raw, numbers and times 8 bytes little-endian, a truth 1 byte. A map can be read
+/// whole and by longer paths.
 pub(crate) fn properties(
     raw: &BTreeMap<String, serde_json::Value>,
 ) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    raw.iter().map(|(path, value)| Ok((path.clone(), property_bytes(path, value)?))).collect()
+    let mut all = BTreeMap::new();
+    for (path, value) in raw {
+        spell_out(path, value, &mut all)?;
+    }
+    Ok(all)
+}
+
+fn spell_out(
+    path: &str,
+    value: &serde_json::Value,
+    all: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<(), String> {
+    all.insert(path.to_owned(), property_bytes(path, value)?);
+    for (name, part) in value.as_object().into_iter().flatten() {
+        spell_out(&format!("{path}.{name}"), part, all)?;
+    }
+    Ok(())
 }
 
 fn property_bytes(path: &str, value: &serde_json::Value) -> Result<Vec<u8>, String> {

@@ -5,7 +5,8 @@ use super::run::{Place, World};
 use super::timeline::ClientAct;
 use crate::host::headers::HeaderMap;
 use crate::host::process::Process;
-use crate::host::stream::{Http, StreamId};
+use crate::host::stream::{CLIENT_LEFT, Http, StreamId};
+use crate::host::wire::request_arrived;
 
 impl World<'_> {
     /// What a client's act does to the process that has its exchange.
@@ -43,28 +44,22 @@ impl World<'_> {
             result.sent_at_ns = now_ns;
             *place = Place::Open { call: None };
         }
-        self.complete(&mut headers);
+        request_arrived(&mut headers, || self.request_ids.uuid());
         let http = Http { properties: announced.properties.clone(), ..Http::default() };
         self.open_count += 1;
         let worker = announced.worker;
         Box::new(move |process| process.open(id, worker, http, headers, end))
     }
-
-    /// What Envoy's connection manager adds before any filter sees the request.
-    fn complete(&mut self, headers: &mut HeaderMap) {
-        if headers.first(b"x-forwarded-proto").is_none() {
-            headers.add(b"x-forwarded-proto", "http");
-        }
-        if headers.first(b"x-request-id").is_none() {
-            let id = self.request_ids.uuid();
-            headers.add(b"x-request-id", id);
-        }
-    }
 }
 
 fn disconnect(process: &mut Process, id: StreamId) {
     if !process.is_gone(id) {
-        process.with_http(id, |http| http.is_disconnected = true);
+        process.with_http(id, |http| {
+            http.is_disconnected = true;
+            http.flags |= CLIENT_LEFT;
+            // Whatever was told of the response before.
+            http.details.clear();
+        });
         process.reset(id, "downstream_remote_disconnect");
     }
 }

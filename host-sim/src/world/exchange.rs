@@ -44,7 +44,6 @@ impl Exchange {
             self.status = headers.text(":status").and_then(|status| status.parse().ok());
             self.headers = headers.clone();
             self.headers_at_ns = sent.headers_at_ns;
-            self.headers.replace(b"server", "envoy");
             if http.is_cut_short {
                 self.headers.replace(b"connection", "close");
             }

@@ -98,6 +98,8 @@ pub(crate) fn run(
     }
     let mut shared = shared.borrow_mut();
     outcome.calls = std::mem::take(&mut shared.network.calls);
+    // Envoy connects first; what is cut in the moment in which it was sent reaches nobody.
+    outcome.calls.retain(|call| call.reset_at_ns != Some(call.at_ns));
     outcome.metrics = shared.metrics.snapshot();
     outcome.shared_data = shared.data.snapshot();
     outcome.trace = std::mem::take(&mut shared.trace);
@@ -276,8 +278,12 @@ impl<'a> World<'a> {
         let took_ns = result.ended_at_ns.unwrap_or(0).saturating_sub(result.sent_at_ns);
         let client = result.client.clone();
         let mut shared = self.shared.borrow_mut();
+        let now_ns = shared.now_ns;
         if let Some(call) = call.and_then(|call| shared.network.calls.get_mut(call)) {
-            call.is_reset = call.ended_at_ns.is_none();
+            let is_answered = call.answered_at_ns.is_some_and(|at_ns| at_ns <= now_ns);
+            if call.ended_at_ns.is_none() || !is_answered {
+                call.reset(now_ns);
+            }
         }
         drop(shared);
         self.trace("client", &client, || format!("gets {seen} after {}", millis(took_ns)));

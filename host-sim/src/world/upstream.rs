@@ -1,15 +1,14 @@
 //! The route's upstream: what passed the filters goes up piece by piece, answers and faults come down. It must not know callouts.
 
 use super::run::{Place, World};
-use crate::host::callouts::fault_text;
 use crate::host::clock::{Event, UpstreamPiece};
+use crate::host::exits::ROUTE_TIMEOUT_NS;
+use crate::host::failures::{PROTOCOL_ERROR, failure_of};
 use crate::host::headers::HeaderMap;
 use crate::host::process::Process;
 use crate::host::service::{Answer, Fault, Outcome, Reply};
 use crate::host::stream::{Sent, StreamId};
-
-/// Envoy's default timeout of a route.
-const ROUTE_TIMEOUT_NS: u64 = 15_000_000_000;
+use crate::host::wire::answer_headers;
 
 impl World<'_> {
     /// What left the filters since the last look reaches the upstream now.
@@ -26,11 +25,7 @@ impl World<'_> {
         let (now_ns, now_unix_ns) = (shared.now_ns, shared.now_unix_ns());
         let (call, mut reply) = match (call, headers) {
             (Some(call), _) => (call, None),
-            (None, Some(mut headers)) => {
-                let timeout_ms = ROUTE_TIMEOUT_NS / 1_000_000;
-                headers.replace(b"x-envoy-expected-rq-timeout-ms", timeout_ms.to_string());
-                shared.network.open_upstream(now_ns, now_unix_ns, headers)
-            }
+            (None, Some(headers)) => shared.network.open_upstream(now_ns, now_unix_ns, headers),
             (None, None) => return,
         };
         let Some(seen) = shared.network.calls.get_mut(call) else {
@@ -54,17 +49,22 @@ impl World<'_> {
         }
         if let Some(reply) = reply {
             self.answered.insert(id);
-            self.answer_later(id, reply);
+            self.answer_later(id, call, reply);
         }
     }
 
-    fn answer_later(&self, id: StreamId, mut reply: Reply) {
+    fn answer_later(&self, id: StreamId, call: usize, mut reply: Reply) {
         if reply.after_ns >= ROUTE_TIMEOUT_NS || reply.outcome == Outcome::Fault(Fault::Timeout) {
             reply = Reply { after_ns: ROUTE_TIMEOUT_NS, outcome: Outcome::Fault(Fault::Timeout) };
         }
         let piece = UpstreamPiece::Reply(reply.clone());
         let event = Event::Upstream { exchange: id.0, piece };
-        self.shared.borrow_mut().after(reply.after_ns, event);
+        let mut shared = self.shared.borrow_mut();
+        let answered_at_ns = shared.now_ns.saturating_add(reply.lasts_ns());
+        if let Some(call) = shared.network.calls.get_mut(call) {
+            call.answered_at_ns = Some(answered_at_ns);
+        }
+        shared.after(reply.after_ns, event);
     }
 }
 
@@ -76,13 +76,10 @@ pub(super) fn upstream_answered(process: &mut Process, id: StreamId, piece: Upst
         UpstreamPiece::Reply(Reply { outcome: Outcome::Answer(answer), after_ns }) => {
             deliver(process, id, answer, after_ns);
         }
-        UpstreamPiece::Reply(Reply { outcome: Outcome::Fault(fault), .. }) => {
-            match fault_text(fault) {
-                Some((status, text)) => process.upstream_failed(id, status, text),
-                None => {
-                    process.response_headers(id, status_only(200), false);
-                    process.reset(id, "upstream_reset_after_response_started");
-                }
+        UpstreamPiece::Reply(Reply { outcome: Outcome::Fault(fault), after_ns }) => {
+            match failure_of(fault) {
+                Some(failure) => process.upstream_failed(id, &failure),
+                None => break_off(process, id, after_ns),
             }
         }
         UpstreamPiece::Data { bytes, end } => process.response_data(id, bytes, end),
@@ -90,22 +87,37 @@ pub(super) fn upstream_answered(process: &mut Process, id: StreamId, piece: Upst
     }
 }
 
+/// The head of an answer, and then the connection's end.
+fn break_off(process: &mut Process, id: StreamId, after_ns: u64) {
+    let mut answer = Answer::new(200, "");
+    answer.trailers = Some(HeaderMap::default());
+    via_upstream(process, id, answer.status);
+    process.response_headers(id, answer_headers(&answer, Some(after_ns)), false);
+    process.with_http(id, |http| {
+        http.flags |= PROTOCOL_ERROR;
+        http.details.clear();
+    });
+    process.reset(id, "upstream_reset_after_response_started{protocol_error}");
+}
+
+fn via_upstream(process: &mut Process, id: StreamId, status: u16) {
+    process.with_http(id, |http| {
+        "via_upstream".clone_into(&mut http.details);
+        http.code = Some(status.into());
+        http.has_upstream = true;
+    });
+}
+
 /// An HTTP/1 answer: the end is told by an empty last piece, or by trailers.
 fn deliver(process: &mut Process, id: StreamId, answer: Answer, after_ns: u64) {
-    let is_head = process.with_http(id, |http| {
-        "via_upstream".clone_into(&mut http.details);
-        http.request.headers.first(b":method") == Some(b"HEAD")
+    via_upstream(process, id, answer.status);
+    let told = process.with_http(id, |http| {
+        (http.request.headers.first(b":method") == Some(b"HEAD"), http.request.has_left)
     });
-    let mut headers = status_only(answer.status);
-    for (key, value) in answer.headers.pairs() {
-        headers.add(key, value.clone());
-    }
+    let (is_head, is_request_complete) = told.unwrap_or_default();
     let is_chunked = answer.trailers.is_some() || !answer.chunks.is_empty();
-    if headers.first(b"content-length").is_none() && !is_chunked {
-        headers.add(b"content-length", answer.body.len().to_string());
-    }
-    headers.replace(b"x-envoy-upstream-service-time", (after_ns / 1_000_000).to_string());
-    if is_head == Some(true) || (answer.body.is_empty() && !is_chunked) {
+    let headers = answer_headers(&answer, is_request_complete.then_some(after_ns));
+    if is_head || (answer.body.is_empty() && !is_chunked) {
         process.response_headers(id, headers, true);
         return;
     }
@@ -140,10 +152,4 @@ fn later(process: &mut Process, id: StreamId, after_ns: u64, piece: UpstreamPiec
     } else {
         process.shared.borrow_mut().after(after_ns, Event::Upstream { exchange: id.0, piece });
     }
-}
-
-fn status_only(status: u16) -> HeaderMap {
-    let mut headers = HeaderMap::default();
-    headers.add(b":status", status.to_string());
-    headers
 }

@@ -134,10 +134,9 @@ fn bad_reply_headers_are_dropped_in_silence() {
         "name: bad\nplugin: {}\ntimeline: [{ at: 0ms, client: a, send: {} }]\nexpect: [{ client: a, status: 403 }]",
         &plugin.build(),
     );
-    assert_eq!(
-        report.exchanges[0].headers.pairs(),
-        [(b":status".to_vec(), b"403".to_vec()), (b"server".to_vec(), b"envoy".to_vec())]
-    );
+    let headers = report.exchanges[0].headers.pairs();
+    let names: Vec<_> = headers.iter().map(|(name, _)| name.as_slice()).collect();
+    assert_eq!(names, [b":status".as_slice(), b"date", b"server", b"content-length"]);
 }
 
 #[test]
