@@ -35,7 +35,8 @@ pub(super) fn bootstrap(cases: &[(&Case, &BTreeMap<String, Place>)]) -> Value {
 
 /// The listener of one scenario; some plugins may have got another configuration meanwhile.
 pub(super) fn listener(case: &Case, updated: &BTreeMap<usize, Vec<u8>>) -> Value {
-    let format = format!("{ACCESS} {} %DOWNSTREAM_REMOTE_PORT% %RESPONSE_CODE_DETAILS%\n", case.id);
+    let format =
+        format!("{ACCESS} {} %DOWNSTREAM_DIRECT_REMOTE_PORT% %RESPONSE_CODE_DETAILS%\n", case.id);
     let plugins = case.plugins();
     let mut filters = Vec::new();
     let mut disabled = json!({});

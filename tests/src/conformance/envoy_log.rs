@@ -32,6 +32,9 @@ impl Line {
     pub(super) fn of_message(message: &str, at_ms: f64, vm: &str) -> Option<Self> {
         let (vm_name, tag) = (vm.to_owned(), "-".to_owned());
         let Some(line) = message.strip_prefix('@') else {
+            if message.trim().is_empty() {
+                return None;
+            }
             let (instance, text) = (String::new(), format!("writes {message:?}"));
             let line = Self { at_ms, vm: vm_name, instance, tag, is_root: true, context: 0, text };
             return Some(line);

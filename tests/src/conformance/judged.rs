@@ -81,13 +81,13 @@ fn until_death(mut entries: Vec<Entry>) -> Vec<Entry> {
     };
     let mut is_over = false;
     entries.retain(|entry| match entry.lane {
-        Lane::Client { .. } | Lane::Root { .. } => false,
+        Lane::Client { .. } | Lane::Root { .. } | Lane::Call { .. } => false,
         Lane::Stream { .. } => {
             let keeps = !is_over;
             is_over |= is_deadly(&entry.text);
             keeps
         }
-        Lane::Call { .. } | Lane::End => true,
+        Lane::End => true,
     });
     entries
 }

@@ -13,7 +13,7 @@ use super::corpus::Case;
 use super::envoy_log::{LOG_FORMAT, Written};
 use super::record::{Entry, Lane, Recorder};
 use super::services::{self, Place};
-use super::simulated::{DIES, OF_VMS, REFUSED, RESET, Simulated, metric};
+use super::simulated::{DIES, OF_VMS, REFUSED, Simulated, metric};
 use crate::envoy_process::{EnvoyProcess, Settings};
 use crate::{client, eventually};
 
@@ -83,9 +83,6 @@ pub(super) async fn measure(cases: &[&Case], simulated: &[&Simulated]) -> Vec<Ve
         // What happens when clients that still wait are cut off is not part of the timeline.
         let end_ms = ms(lasts_ns(simulated));
         entries.retain(|entry| entry.at_ms < end_ms);
-        // When a request was cut the simulator does not tell.
-        let is_cut = |e: &&mut Entry| matches!(e.lane, Lane::Call { .. }) && e.text == RESET;
-        entries.iter_mut().filter(is_cut).for_each(|entry| entry.at_ms = f64::MAX);
         entries.extend(clients.entries());
         for one in played {
             let details = one.port.and_then(|port| written.details(case, port));

@@ -209,7 +209,7 @@ impl Behind {
             }
             Outcome::Fault(Fault::ResetAfterHeaders) => {
                 const UNTIL_HEADERS_ARE_SEEN_NS: u64 = 20_000_000;
-                into.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n").await?;
+                into.write_all(b"HTTP/1.1 200 x\r\ntransfer-encoding: chunked\r\n\r\n").await?;
                 self.clock.pass(UNTIL_HEADERS_ARE_SEEN_NS).await;
                 Ok(false)
             }
@@ -247,7 +247,9 @@ impl Behind {
 
 fn request_headers(head: &Head) -> HeaderMap {
     let mut headers = HeaderMap::default();
-    headers.add(b":authority", head.header("host").unwrap_or_default());
+    if let Some(host) = head.header("host").filter(|host| !host.is_empty()) {
+        headers.add(b":authority", host);
+    }
     headers.add(b":path", head.word(1));
     headers.add(b":method", head.word(0));
     for (name, value) in head.headers.iter().filter(|(name, _)| name != "host") {

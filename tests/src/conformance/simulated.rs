@@ -83,11 +83,11 @@ fn calls(case: &Case, report: &Report, out: &Recorder) {
         let lane = Lane::Call { is_upstream: call.is_upstream, nth: *count };
         out.push(ms(call.at_ns), lane.clone(), shown(&call.request.headers));
         let trailers = &call.request.trailers;
-        match call.ended_at_ns {
-            // When it was cut is not told.
-            _ if call.is_reset => out.push(f64::MAX, lane, RESET.to_owned()),
-            Some(at_ns) => out.push(ms(at_ns), lane, end(&call.request.body, trailers)),
-            None => {}
+        if let Some(at_ns) = call.ended_at_ns {
+            out.push(ms(at_ns), lane.clone(), end(&call.request.body, trailers));
+        }
+        if let Some(at_ns) = call.reset_at_ns {
+            out.push(ms(at_ns), lane, RESET.to_owned());
         }
     }
 }

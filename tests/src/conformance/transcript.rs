@@ -38,14 +38,16 @@ impl Transcript {
     /// Orders entries: first what roots did, which no timeline binds, then moment by moment, within
     /// a moment lane by lane, within a lane as it happened.
     pub(super) fn new(entries: &[Entry], moments: &[f64]) -> Self {
+        let section_of = |entry: &Entry| match entry.lane {
+            Lane::Root { .. } => 0,
+            _ if entry.at_ms == f64::MAX => moments.len() + 1,
+            _ => moments.iter().rposition(|m| *m <= entry.at_ms + EARLY_MS).unwrap_or(0) + 1,
+        };
+        let calls = numbered_calls(entries, &section_of);
         let mut sections: BTreeMap<(usize, Lane), Vec<&Entry>> = BTreeMap::new();
         for entry in entries {
-            let section = match entry.lane {
-                Lane::Root { .. } => 0,
-                _ if entry.at_ms == f64::MAX => moments.len() + 1,
-                _ => moments.iter().rposition(|m| *m <= entry.at_ms + EARLY_MS).unwrap_or(0) + 1,
-            };
-            sections.entry((section, entry.lane.clone())).or_default().push(entry);
+            let lane = calls.get(&entry.lane).unwrap_or(&entry.lane).clone();
+            sections.entry((section_of(entry), lane)).or_default().push(entry);
         }
         let mut lines = Vec::new();
         let mut current = None;
@@ -95,6 +97,30 @@ impl Transcript {
         }
         around_marks(&marked)
     }
+}
+
+/// Requests that reach a service in one moment come on connections of their own, in any order: they
+/// are numbered by what they say.
+fn numbered_calls(
+    entries: &[Entry],
+    section_of: &impl Fn(&Entry) -> usize,
+) -> BTreeMap<Lane, Lane> {
+    let mut first: BTreeMap<&Lane, (bool, usize, &str)> = BTreeMap::new();
+    for entry in entries {
+        if let Lane::Call { is_upstream, .. } = entry.lane {
+            let told = (is_upstream, section_of(entry), entry.text.as_str());
+            first.entry(&entry.lane).or_insert(told);
+        }
+    }
+    let mut calls: Vec<_> = first.into_iter().map(|(lane, told)| (told, lane)).collect();
+    calls.sort();
+    let mut counts = [0, 0];
+    let number = |((is_upstream, ..), lane): ((bool, usize, &str), &Lane)| {
+        let count = &mut counts[usize::from(is_upstream)];
+        *count += 1;
+        (lane.clone(), Lane::Call { is_upstream, nth: *count })
+    };
+    calls.into_iter().map(number).collect()
 }
 
 /// Marked lines with their neighbours; the headings of moments always stand.
