@@ -25,6 +25,7 @@ pub(crate) mod process;
 pub(crate) mod properties;
 pub(crate) mod random;
 pub(crate) mod reply;
+pub(crate) mod retries;
 pub(crate) mod root_news;
 pub(crate) mod roots;
 pub mod service;

@@ -3,6 +3,7 @@
 use super::clock::{Event, VmId};
 use super::failures::failure_of;
 use super::headers::HeaderMap;
+use super::retries::Retries;
 use super::service::{Answer, Fault, Outcome, Reply, ServiceRequest};
 use super::shared::Shared;
 use super::wire::{answer_headers, request_on_the_wire};
@@ -25,6 +26,18 @@ pub(crate) enum CalloutAnswer {
     Answered { headers: HeaderMap, body: Vec<u8>, trailers: HeaderMap },
     /// The stream was reset after its headers: nothing at all.
     Reset,
+}
+
+/// A callout under way.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) vm: VmId,
+    root: u32,
+    token: u32,
+    request: ServiceRequest,
+    retries: Retries,
+    /// None waits for ever.
+    deadline_ns: Option<u64>,
 }
 
 /// Callout state of a VM.
@@ -60,17 +73,16 @@ impl Dispatch {
     }
 
     /// The request as the service gets it, with what Envoy adds.
-    fn into_request(self) -> ServiceRequest {
+    fn into_request(self) -> (ServiceRequest, Retries) {
         let mut headers = self.headers;
+        let retries = Retries::take(&mut headers);
         if !self.body.is_empty() {
             headers.replace(b"content-length", self.body.len().to_string());
         }
         headers.replace(b"x-envoy-internal", "true");
-        if self.timeout_ms > 0 {
-            headers.replace(b"x-envoy-expected-rq-timeout-ms", self.timeout_ms.to_string());
-        }
         request_on_the_wire(&mut headers, self.body.is_empty() && self.trailers.count() == 0);
-        ServiceRequest { cluster: self.cluster, headers, body: self.body, trailers: self.trailers }
+        let Self { cluster, body, trailers, .. } = self;
+        (ServiceRequest { cluster, headers, body, trailers }, retries)
     }
 }
 
@@ -95,20 +107,13 @@ impl Callouts {
             return Ok(token);
         }
         let timeout_ns = u64::from(dispatch.timeout_ms) * NS_PER_MS;
-        let (now_ns, now_unix_ns) = (shared.now_ns, shared.now_unix_ns());
-        let reply = shared.network.call(now_ns, now_unix_ns, dispatch.into_request());
-        if let Outcome::Fault(Fault::NoHosts | Fault::Overflow) = reply.outcome {
-            return Err(Status::InternalFailure);
+        let deadline_ns = (timeout_ns > 0).then(|| shared.now_ns.saturating_add(timeout_ns));
+        let (request, retries) = dispatch.into_request();
+        let call = Call { vm, root, token, request, retries, deadline_ns };
+        match call.send(shared) {
+            Outcome::Fault(Fault::NoHosts | Fault::Overflow) => Err(Status::InternalFailure),
+            _ => Ok(token),
         }
-        if is_late(&reply, timeout_ns)
-            && let Some(call) = shared.network.calls.last_mut()
-        {
-            call.reset(now_ns.saturating_add(timeout_ns));
-        }
-        if let Some((delay_ns, answer)) = seen_by_caller(reply, timeout_ns) {
-            shared.after(delay_ns, Event::Callout { vm, root, token, answer });
-        }
-        Ok(token)
     }
 
     /// Takes an answer up for the callback: header count, body size, trailer count.
@@ -133,30 +138,56 @@ impl Callouts {
     }
 }
 
-/// What the caller sees and after how long; nothing for a call that never ends.
-fn seen_by_caller(reply: Reply, timeout_ns: u64) -> Option<(u64, CalloutAnswer)> {
-    // A callout's answer is told when all of it is there.
+impl Call {
+    /// Sends the request, for the first time or again; what comes of it is scheduled.
+    pub(crate) fn send(mut self, shared: &mut Shared) -> Outcome {
+        let (now_ns, now_unix_ns) = (shared.now_ns, shared.now_unix_ns());
+        let left_ns = self.deadline_ns.map(|deadline_ns| deadline_ns.saturating_sub(now_ns));
+        if let Some(left_ns) = left_ns {
+            let left_ms = (left_ns / NS_PER_MS).to_string();
+            self.request.headers.replace(b"x-envoy-expected-rq-timeout-ms", left_ms);
+        }
+        let reply = shared.network.call(now_ns, now_unix_ns, self.request.clone());
+        let outcome = reply.outcome.clone();
+        let is_refused = matches!(outcome, Outcome::Fault(Fault::NoHosts | Fault::Overflow));
+        if is_refused && !self.retries.have_begun() {
+            return outcome;
+        }
+        let comes_after_ns = (!never_comes(&reply)).then(|| reply.lasts_ns());
+        let is_in_time = |after_ns: u64| left_ns.is_none_or(|left_ns| after_ns < left_ns);
+        match (comes_after_ns.filter(|after_ns| is_in_time(*after_ns)), left_ns) {
+            (Some(after_ns), _) if self.retries.tries_again_after(&reply) => {
+                shared.after(after_ns, Event::Retry(Box::new(self)));
+            }
+            (Some(after_ns), _) => self.answer(shared, after_ns, seen_by_caller(reply)),
+            (None, Some(left_ns)) => {
+                if let Some(call) = shared.network.calls.last_mut() {
+                    call.reset(now_ns.saturating_add(left_ns));
+                }
+                self.answer(shared, left_ns, made_by_envoy(504, "upstream request timeout"));
+            }
+            (None, None) => {}
+        }
+        outcome
+    }
+
+    fn answer(self, shared: &mut Shared, after_ns: u64, answer: CalloutAnswer) {
+        let Self { vm, root, token, .. } = self;
+        shared.after(after_ns, Event::Callout { vm, root, token, answer });
+    }
+}
+
+/// A callout's answer is told when all of it is there.
+fn seen_by_caller(reply: Reply) -> CalloutAnswer {
     let after_ns = reply.lasts_ns();
-    if is_late(&reply, timeout_ns) {
-        return Some((timeout_ns, made_by_envoy(504, "upstream request timeout")));
-    }
-    if never_comes(&reply) {
-        return None;
-    }
-    let answer = match reply.outcome {
+    match reply.outcome {
         Outcome::Answer(answer) => real(answer, after_ns),
         Outcome::Fault(fault) => broken(fault),
-    };
-    Some((after_ns, answer))
+    }
 }
 
 fn never_comes(reply: &Reply) -> bool {
     reply.outcome == Outcome::Fault(Fault::Timeout)
-}
-
-/// Without a timeout nothing is.
-fn is_late(reply: &Reply, timeout_ns: u64) -> bool {
-    timeout_ns > 0 && (never_comes(reply) || reply.lasts_ns() >= timeout_ns)
 }
 
 fn real(answer: Answer, after_ns: u64) -> CalloutAnswer {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::callouts::CalloutAnswer;
+use super::callouts::{Call, CalloutAnswer};
 use super::headers::HeaderMap;
 use super::root_news::RootNews;
 use super::service::Reply;
@@ -25,6 +25,8 @@ pub(crate) enum Event {
     Upstream { exchange: usize, piece: UpstreamPiece },
     /// The answer to a callout, for a root context.
     Callout { vm: VmId, root: u32, token: u32, answer: CalloutAnswer },
+    /// A callout is sent again.
+    Retry(Box<Call>),
     /// Something else for a root.
     Root { vm: VmId, root: u32, news: RootNews },
     /// A root's timer.

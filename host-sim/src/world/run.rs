@@ -203,6 +203,12 @@ impl<'a> World<'a> {
                 let id = StreamId(exchange);
                 (self.seat_of(id), Box::new(move |process| upstream_answered(process, id, piece)))
             }
+            Event::Retry(call) => (
+                call.vm.seat,
+                Box::new(move |process| {
+                    call.send(&mut process.shared.borrow_mut());
+                }),
+            ),
             Event::Callout { vm, root, token, answer } => {
                 (vm.seat, Box::new(move |p| p.callout_answered(vm, root, token, answer)))
             }

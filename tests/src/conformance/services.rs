@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_host_sim::{Answer, Fault, HeaderMap, Outcome, Reply, Service, ServiceRequest};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::clients::{lines, map_of, piece};
@@ -24,7 +24,11 @@ use crate::http1::{Framing, Head, Reader};
 #[derive(Debug)]
 pub(super) struct Running {
     tasks: Vec<JoinHandle<()>>,
+    _kept: Vec<TcpSocket>,
 }
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 128;
 
 /// What Envoy finds behind a cluster.
 #[derive(Debug, Clone, Copy)]
@@ -59,29 +63,34 @@ impl Drop for Running {
 /// A bound but not yet running service.
 pub(super) struct Bound {
     listeners: Vec<(String, TcpListener)>,
+    /// Ports where nobody listens, kept so that nobody else does.
+    kept: Vec<TcpSocket>,
     /// By the name of the cluster; the upstream has the empty name.
     pub(super) at: BTreeMap<String, Place>,
 }
 
 /// Takes an address for each cluster of a scenario and for its upstream.
 pub(super) async fn bind(case: &Case) -> Bound {
-    let mut bound = Bound { listeners: Vec::new(), at: BTreeMap::new() };
+    let mut bound = Bound { listeners: Vec::new(), kept: Vec::new(), at: BTreeMap::new() };
     for cluster in case.clusters().into_iter().chain([""]) {
         let fate = match cluster {
             "" => case.scenario.fate_of_upstream(),
             _ => case.scenario.fate_of_cluster(cluster),
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let addr = listener.local_addr().expect("a bound listener");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let addr = socket.local_addr().expect("a bound socket");
         let place = match fate {
             Some(Fault::NoHosts) => Place::HasNoHosts,
             Some(Fault::Overflow) => Place::IsFull(addr),
-            // Dropped below: its port is as free as any.
             Some(Fault::Refused) => Place::Refuses(addr),
             _ => Place::Listens(addr),
         };
         if matches!(place, Place::Listens(_)) {
+            let listener = socket.listen(BACKLOG).expect("a bound socket listens");
             bound.listeners.push((cluster.to_owned(), listener));
+        } else {
+            bound.kept.push(socket);
         }
         bound.at.insert(cluster.to_owned(), place);
     }
@@ -108,7 +117,7 @@ impl Bound {
             };
             tasks.push(tokio::spawn(accept(listener, behind)));
         }
-        Running { tasks }
+        Running { tasks, _kept: self.kept }
     }
 }
 
