@@ -25,7 +25,7 @@ pub(crate) struct Args<'a> {
     pub(crate) values: &'a [Value],
     pub(crate) registers: &'a Registers,
     pub(crate) place: Place,
-    pub(crate) clusters: &'a Value,
+    pub(crate) names: &'a Value,
 }
 
 // === impl Args ===
@@ -73,10 +73,10 @@ impl Args<'_> {
         bytes(self.raw(at), &self.registers.bytes)
     }
 
-    /// A cluster by the name that the host knows it by.
-    pub(crate) fn cluster(&self) -> Vec<u8> {
-        let known = self.raw(1).as_str().and_then(|name| self.clusters.get(name));
-        bytes(known.unwrap_or(self.raw(1)), &[])
+    /// A cluster or a VM's id by the name that the host knows it by.
+    pub(crate) fn named(&self) -> Vec<u8> {
+        let known = self.raw(1).as_str().and_then(|name| self.names.get(name));
+        bytes(known.unwrap_or(self.raw(1)), &self.registers.bytes)
     }
 
     /// The call as the log shows it.

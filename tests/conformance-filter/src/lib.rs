@@ -11,7 +11,7 @@
 //! ]}
 //! ```
 //!
-//! `clusters` gives clusters other names than the lists use, so that many configurations can share
+//! `names` gives clusters and VMs other names than the lists use, so that many configurations can share
 //! one host. A list of calls may stand in place of the rules. A rule's conditions are `path` (the stream's),
 //! `nth` (that callback of that context), `eos`, `token`. The calls are in `ops.rs`, each an array
 //! of its name and arguments in the ABI's order; how arguments are written is in `args.rs`.

@@ -32,10 +32,10 @@ pub(crate) fn call(
     values: &[Value],
     registers: &mut Registers,
     place: Place,
-    clusters: &Value,
+    names: &Value,
 ) -> Done {
     let kept = registers.clone();
-    let args = Args { values, registers: &kept, place, clusters };
+    let args = Args { values, registers: &kept, place, names };
     let shown = args.text();
     let name = args.raw(0).as_str().unwrap_or("?").to_owned();
     if name == "return" {
@@ -158,10 +158,11 @@ fn shared(name: &str, args: &Args<'_>, registers: &mut Registers) -> Option<Answ
         }
         "set_shared" => plain(unsafe { host::proxy_set_shared_data(a, an, b, bn, args.number(3)) }),
         "register_queue" | "resolve_queue" => {
+            let vm_id = args.named();
             let answer = number(|id| unsafe {
                 match name {
                     "register_queue" => host::proxy_register_shared_queue(a, an, id),
-                    _ => host::proxy_resolve_shared_queue(a, an, b, bn, id),
+                    _ => host::proxy_resolve_shared_queue(vm_id.as_ptr(), vm_id.len(), b, bn, id),
                 }
             });
             keep(&answer, &mut registers.queue);
@@ -202,7 +203,7 @@ fn metrics(name: &str, args: &Args<'_>, registers: &mut Registers) -> Option<Ans
 fn callouts(name: &str, args: &Args<'_>, registers: &mut Registers) -> Option<Answer> {
     Some(match name {
         "call" => {
-            let (cluster, more) = (args.cluster(), args.raw(2));
+            let (cluster, more) = (args.named(), args.raw(2));
             let part = |key| args::bytes(more.get(key).unwrap_or(&Value::Null), &[]);
             let (body, trailers) = (part("body"), part("trailers"));
             let headers = args::encode(&request(more), &[]);

@@ -145,12 +145,12 @@ fn carry_out(event: &Event, default: u32) -> u32 {
     let Some((calls, place)) = with(|vm| vm.calls_for(event)).flatten() else {
         return default;
     };
-    let clusters = with(|vm| vm.clusters(event.context)).unwrap_or_default();
+    let names = with(|vm| vm.names(event.context)).unwrap_or_default();
     let mut answer = default;
     for call in &calls {
         let values = call.as_array().map(Vec::as_slice).unwrap_or_default();
         let mut registers = with(|vm| vm.registers.clone()).unwrap_or_default();
-        let done = ops::call(values, &mut registers, place, &clusters);
+        let done = ops::call(values, &mut registers, place, &names);
         with(|vm| {
             if registers.token != vm.registers.token {
                 vm.calls.insert(registers.token, place.context);
@@ -175,9 +175,9 @@ impl Vm {
         }
     }
 
-    fn clusters(&self, context: u32) -> Value {
+    fn names(&self, context: u32) -> Value {
         let program = self.contexts.get(&context).and_then(|context| context.program.as_ref());
-        program.and_then(|program| program.get("clusters")).cloned().unwrap_or_default()
+        program.and_then(|program| program.get("names")).cloned().unwrap_or_default()
     }
 
     fn calls_for(&mut self, event: &Event) -> Option<(Vec<Value>, Place)> {

@@ -38,7 +38,7 @@ pub(super) fn listener(case: &Case, updated: &BTreeMap<usize, Vec<u8>>) -> Value
     let format =
         format!("{ACCESS} {} %DOWNSTREAM_DIRECT_REMOTE_PORT% %RESPONSE_CODE_DETAILS%\n", case.id);
     let plugins = case.plugins();
-    let mut filters = Vec::new();
+    let mut filters: Vec<Value> = filter_state(case).into_iter().collect();
     let mut disabled = json!({});
     for (at, plugin) in plugins.iter().enumerate() {
         let config = match updated.get(&at) {
@@ -84,6 +84,25 @@ pub(super) fn listener(case: &Case, updated: &BTreeMap<usize, Vec<u8>>) -> Value
     })
 }
 
+/// The filter that puts into the stream's state what the scenario's properties say is there.
+fn filter_state(case: &Case) -> Option<Value> {
+    const SET: &str =
+        "type.googleapis.com/envoy.extensions.filters.http.set_filter_state.v3.Config";
+    let properties = case.host("properties").as_object()?;
+    let set = |(path, value): (&String, &Value)| {
+        let text = json!({ "text_format_source": { "inline_string": value.as_str()? } });
+        Some(json!({
+            "object_key": path.strip_prefix("filter_state.")?,
+            "factory_key": "envoy.string",
+            "format_string": text,
+        }))
+    };
+    let all: Vec<Value> = properties.iter().filter_map(set).collect();
+    (!all.is_empty()).then(
+        || json!({ "name": "state", "typed_config": { "@type": SET, "on_request_headers": all } }),
+    )
+}
+
 fn name(plugin: &Value) -> &str {
     plugin["name"].as_str().unwrap_or("plugin")
 }
@@ -117,7 +136,7 @@ fn wasm(case: &Case, plugin: &Value, own_config: Value) -> Value {
         "vm_config": vm_config,
         "allow_on_headers_stop_iteration": option("allow_on_headers_stop_iteration") == json!(true),
     });
-    if let Some(text) = text(&own_clusters(case, own_config)) {
+    if let Some(text) = text(&own_names(case, own_config)) {
         config["configuration"] = json!({ "@type": STRING, "value": text });
     }
     match option("fail_policy").as_str() {
@@ -131,11 +150,13 @@ fn wasm(case: &Case, plugin: &Value, own_config: Value) -> Value {
     json!({ "name": name, "typed_config": { "@type": WASM, "config": config } })
 }
 
-/// The plugin's configuration, with the names that its clusters have here.
-fn own_clusters(case: &Case, mut config: Value) -> Value {
+/// The plugin's configuration, with the names that its clusters and VMs have here.
+fn own_names(case: &Case, mut config: Value) -> Value {
     if config.is_object() {
-        let own = |name: &&str| ((*name).to_owned(), json!(case.own(name)));
-        config["clusters"] = case.clusters().iter().map(own).collect();
+        let plugins = case.plugins();
+        let vms = plugins.iter().filter_map(|plugin| plugin["vm_id"].as_str());
+        let own = |name: &str| (name.to_owned(), json!(case.own(name)));
+        config["names"] = case.clusters().into_iter().chain(vms).map(own).collect();
     }
     config
 }

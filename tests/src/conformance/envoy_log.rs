@@ -128,17 +128,21 @@ impl<'o> Written<'o> {
 
     /// What the plugins of one scenario logged, its own marks taken off names.
     pub(super) fn entries(&self, case: &Case, clock: &Clock) -> Vec<Entry> {
-        let mut labels = Labels::default();
-        let mut entries = Vec::new();
-        for raw in self.lines.get(case.id.as_str()).into_iter().flatten() {
-            let message = raw.message.replace(&case.own(""), "");
-            let at_ms = clock.at_ms(raw.unix_ms);
-            if let Some(mut line) = Line::of_message(&message, at_ms, "") {
-                line.vm = labels.of(raw.vm_id, raw.thread, &line.instance);
-                entries.push(Entry { at_ms, lane: line.lane(), text: line.text });
-            }
-        }
-        entries
+        let told = self.lines.get(case.id.as_str()).into_iter().flatten();
+        let lines: Vec<(&Raw<'_>, Line)> = told
+            .filter_map(|raw| {
+                let message = raw.message.replace(&case.own(""), "");
+                Some((raw, Line::of_message(&message, clock.at_ms(raw.unix_ms), "")?))
+            })
+            .collect();
+        let labels = labels(&lines);
+        let entry = |(raw, mut line): (&Raw<'_>, Line)| {
+            let unknown = "w0".to_owned();
+            let key = (raw.vm_id.to_owned(), line.instance.clone());
+            line.vm = labels.get(&key).cloned().unwrap_or(unknown);
+            Entry { at_ms: line.at_ms, lane: line.lane(), text: line.text }
+        };
+        lines.into_iter().map(entry).collect()
     }
 }
 
@@ -158,26 +162,34 @@ fn raw(line: &str) -> Option<Raw<'_>> {
     Some(Raw { unix_ms, thread, vm_id: names.rsplit(' ').next()?, message })
 }
 
-/// Which VM is which: a configuration is tried in a canary, then the main thread's VM and the
-/// worker's are made; each later VM of the main thread is a canary again.
-#[derive(Default)]
-struct Labels<'o> {
-    main_thread: Option<&'o str>,
-    known: BTreeMap<String, &'static str>,
-    on_main: BTreeMap<&'o str, usize>,
-}
-
-impl<'o> Labels<'o> {
-    fn of(&mut self, vm_id: &'o str, thread: &'o str, instance: &str) -> String {
-        let is_main = *self.main_thread.get_or_insert(thread) == thread;
-        let count = self.on_main.entry(vm_id).or_default();
-        let label = self.known.entry(format!("{vm_id} {instance}")).or_insert_with(|| {
-            if !is_main {
-                return "w0";
-            }
+/// Which VM is which, by its id and its instance: a configuration is tried in a canary, then the main
+/// thread's VM and the worker's are made; each later VM of the main thread is a canary again. VMs of
+/// one id are told apart by the plugin that they were made for.
+fn labels(lines: &[(&Raw<'_>, Line)]) -> BTreeMap<(String, String), String> {
+    let main_thread = lines.first().map(|(raw, _)| raw.thread);
+    let mut order: Vec<(&str, &str, &str)> = Vec::new();
+    let mut tags: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    for (raw, line) in lines.iter().filter(|(_, line)| !line.instance.is_empty()) {
+        let key = (raw.vm_id, line.instance.as_str());
+        if !order.iter().any(|(vm_id, instance, _)| (*vm_id, *instance) == key) {
+            order.push((key.0, key.1, raw.thread));
+        }
+        if line.tag != "-" {
+            tags.entry(key).or_insert(&line.tag);
+        }
+    }
+    let mut on_main: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut labels = BTreeMap::new();
+    for (vm_id, instance, thread) in order {
+        let tag = tags.get(&(vm_id, instance)).copied().unwrap_or_default();
+        let count = on_main.entry((vm_id, tag)).or_default();
+        let label = if Some(thread) == main_thread {
             *count += 1;
             if *count == 2 { "main" } else { "canary" }
-        });
-        (*label).to_owned()
+        } else {
+            "w0"
+        };
+        labels.insert((vm_id.to_owned(), instance.to_owned()), label.to_owned());
     }
+    labels
 }
