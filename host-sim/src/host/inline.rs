@@ -111,6 +111,18 @@ pub(crate) fn add(headers: &mut HeaderMap, kind: Option<Kind>, key: &[u8], value
     }
 }
 
+/// Makes of a map what adding its pairs one by one would have made; most maps are that already.
+pub(crate) fn join(headers: &mut HeaderMap, kind: Kind) {
+    let pairs = headers.pairs();
+    let is_odd = |at: usize, key: &[u8]| {
+        let is_alias = canonical(Some(kind), key) != key;
+        is_alias || pairs.iter().skip(at + 1).any(|(other, _)| other == key)
+    };
+    if pairs.iter().enumerate().any(|(at, (key, _))| is_odd(at, key)) {
+        *headers = joined(kind, headers.pairs());
+    }
+}
+
 /// The map that comes of adding these pairs one by one.
 pub(crate) fn joined(kind: Kind, pairs: &[(Vec<u8>, Vec<u8>)]) -> HeaderMap {
     let mut headers = HeaderMap::default();
@@ -140,6 +152,28 @@ mod tests {
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         headers.pairs().iter().map(|(k, v)| format!("{}={}", text(k), text(v))).collect()
+    }
+
+    #[test]
+    fn only_maps_that_need_it_are_joined_anew() {
+        let map = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+            HeaderMap::from_pairs(pairs)
+        };
+        let rows = [
+            (vec![("accept", "1"), ("x-a", "2")], vec![("accept", "1"), ("x-a", "2")]),
+            (
+                vec![("accept", "1"), ("x-a", "2"), ("accept", "3")],
+                vec![("accept", "1,3"), ("x-a", "2")],
+            ),
+            (vec![("x-a", "1"), ("x-a", "2")], vec![("x-a", "1"), ("x-a", "2")]),
+            (vec![("host", "h")], vec![(":authority", "h")]),
+        ];
+        for (before, after) in rows {
+            let mut headers = map(&before);
+            join(&mut headers, Kind::Request);
+            assert_eq!(headers, map(&after));
+        }
     }
 
     #[test]

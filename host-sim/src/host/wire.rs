@@ -9,7 +9,7 @@ const NS_PER_MS: u64 = 1_000_000;
 
 /// Before any filter sees a request: hop headers go, what Envoy knows of the connection comes.
 pub(crate) fn request_arrived(headers: &mut HeaderMap, new_id: impl FnOnce() -> String) {
-    *headers = inline::joined(Kind::Request, headers.pairs());
+    inline::join(headers, Kind::Request);
     // A client from outside does not say that it is from inside.
     for name in ["connection", "x-envoy-internal"] {
         headers.remove(name.as_bytes());

@@ -1,8 +1,8 @@
 //! `make conformance`: every scenario through the simulator and a real Envoy, and what differs.
 //!
 //! Words are beginnings of scenario ids (`bodies.3`); without any, all run. `--once` runs a scenario
-//! that differs no second time, `--alone` gives each an Envoy of its own, `--write` puts the table
-//! into docs/conformance.md.
+//! that differs no second time, `--alone` gives each an Envoy of its own, `--show` prints Envoy's
+//! transcripts, `--write` puts the table into docs/conformance.md.
 
 use std::env;
 use std::process::ExitCode;
@@ -28,6 +28,11 @@ async fn main() -> ExitCode {
     }
     for name in &strayed {
         println!("\nEXCEPTIONS.md has {name:?}, which is no scenario");
+    }
+    if has("--show") {
+        for one in &judged {
+            println!("\n{} {}\n{}", one.id, one.name, one.envoy.lines.join("\n"));
+        }
     }
     if has("--write") {
         write(&table(&judged));

@@ -193,3 +193,44 @@ fn labels(lines: &[(&Raw<'_>, Line)]) -> BTreeMap<(String, String), String> {
     }
     labels
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_from_run_to_run_is_masked() {
+        let rows = [
+            ("configure(123)", "configure(..)"),
+            ("= 0 \"127.0.0.1:4711\"", "= 0 \"127.0.0.1:..\""),
+            (
+                "{\"x-request-id\": \"ab-12\", \"x\": \"1\"}",
+                "{\"x-request-id\": \"..\", \"x\": \"1\"}",
+            ),
+            ("{\"date\": \"Sat, 21 Nov\"}", "{\"date\": \"..\"}"),
+            ("get(1) = 0 \"x\"", "get(1) = 0 \"x\""),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(masked(text), expected);
+        }
+    }
+
+    #[test]
+    fn lines_are_read_and_vms_are_known_by_their_order() {
+        let raw = |thread, vm_id| Raw { unix_ms: 0.0, thread, vm_id, message: "" };
+        let line = |message: &str| Line::of_message(message, 0.0, "").expect("a line");
+        let (one, two) = (raw("7", "x.1"), raw("8", "x.1"));
+        let lines = [
+            (&one, line("@1 - root 1 context_create(id 0)")),
+            (&one, line("@1 a root 1 configure(5)")),
+            (&one, line("@2 a root 1 configure(5)")),
+            (&two, line("@3 a root 1 configure(5)")),
+            (&one, line("@4 b root 1 configure(5)")),
+        ];
+        let labels = labels(&lines);
+        let of = |instance: &str| labels[&("x.1".to_owned(), instance.to_owned())].as_str();
+        assert_eq!(["1", "2", "3", "4"].map(of), ["canary", "main", "w0", "canary"]);
+        assert_eq!(lines[0].1.text, "context_create(id 0)");
+        assert!(Line::of_message("\n", 0.0, "").is_none());
+    }
+}

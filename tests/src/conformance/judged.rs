@@ -91,3 +91,29 @@ fn until_death(mut entries: Vec<Entry>) -> Vec<Entry> {
     });
     entries
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exception_must_be_needed() {
+        let told = |text: &str| Transcript { lines: vec![text.to_owned()] };
+        let rows = [
+            ("a", None, true, "same"),
+            ("b", None, false, "DIFFERENT"),
+            ("b", Some("so it is"), true, "accepted"),
+            ("a", Some("so it was"), false, "NO EXCEPTION"),
+        ];
+        for (envoy, exception, passes, verdict) in rows {
+            let judged = Judged {
+                id: String::new(),
+                name: String::new(),
+                simulator: told("a"),
+                envoy: told(envoy),
+                exception: exception.map(str::to_owned),
+            };
+            assert_eq!((judged.passes(), judged.verdict()), (passes, verdict));
+        }
+    }
+}

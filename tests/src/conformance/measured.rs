@@ -46,9 +46,7 @@ pub(super) async fn measure(cases: &[&Case], simulated: &[&Simulated]) -> Vec<Ve
         concurrency: 1,
         dynamic: true,
         environment: Vec::new(),
-        arguments: ["--log-format", LOG_FORMAT, "--file-flush-interval-msec", "20"]
-            .map(str::to_owned)
-            .to_vec(),
+        arguments: arguments(cases),
     };
     let envoy = EnvoyProcess::start(bootstrap(&told), &settings).await;
     let mut envoy = envoy.unwrap_or_else(|output| panic!("Envoy ended at its start:\n{output}"));
@@ -99,6 +97,15 @@ pub(super) async fn measure(cases: &[&Case], simulated: &[&Simulated]) -> Vec<Ve
         all.push(entries);
     }
     all
+}
+
+/// Log and access log at once, and a drain as long as the scenario says.
+fn arguments(cases: &[&Case]) -> Vec<String> {
+    let always = ["--log-format", LOG_FORMAT, "--file-flush-interval-msec", "20"];
+    let drain = cases.iter().find_map(|case| case.host("drain").as_str()?.strip_suffix('s'));
+    let drain = drain.map(|seconds| ["--drain-time-s", seconds, "--drain-strategy", "immediate"]);
+    let all = always.into_iter().chain(drain.into_iter().flatten());
+    all.map(str::to_owned).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a run is far shorter than 2^53 ns")]

@@ -139,3 +139,64 @@ fn around_marks(marked: &[(char, &str)]) -> String {
     }
     out.join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(at_ms: f64, lane: Lane, text: &str) -> Entry {
+        Entry { at_ms, lane, text: text.to_owned() }
+    }
+
+    fn client() -> Lane {
+        Lane::Client { name: "a".to_owned(), nth: 1 }
+    }
+
+    fn call(nth: usize) -> Lane {
+        Lane::Call { is_upstream: false, nth }
+    }
+
+    #[test]
+    fn what_is_late_belongs_to_the_moment_before() {
+        let simulated = [entry(0.0, client(), "one"), entry(100.0, client(), "two")];
+        let moments = moments(&simulated);
+        assert_eq!(moments, [0.0, 100.0]);
+        let on_time = Transcript::new(&simulated, &moments);
+        let rows =
+            [(60.0, 180.0, true), (-3.0, 96.0, true), (99.0, 180.0, false), (0.0, 80.0, false)];
+        for (one, two, is_same) in rows {
+            let real = [entry(one, client(), "one"), entry(two, client(), "two")];
+            let is_equal = Transcript::new(&real, &moments) == on_time;
+            assert_eq!(is_equal, is_same, "{one} {two}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_one_lane_counts_and_that_of_two_does_not() {
+        let told = |entries: &[Entry]| Transcript::new(entries, &[0.0]).lines;
+        let (a, b) = (entry(0.0, client(), "a"), entry(1.0, call(1), "b"));
+        let (b_first, a_then) = (entry(0.0, call(1), "b"), entry(1.0, client(), "a"));
+        assert_eq!(told(&[a, b]), told(&[b_first, a_then]));
+        let (one, two) = (entry(0.0, client(), "1"), entry(1.0, client(), "2"));
+        let (two_first, one_then) = (entry(0.0, client(), "2"), entry(1.0, client(), "1"));
+        assert_ne!(told(&[one, two]), told(&[two_first, one_then]));
+    }
+
+    #[test]
+    fn calls_of_one_moment_are_numbered_by_what_they_say() {
+        let told = |first: &str, second: &str| {
+            let entries = [entry(0.0, call(1), first), entry(1.0, call(2), second)];
+            Transcript::new(&entries, &[0.0]).lines
+        };
+        assert_eq!(told("GET /a", "GET /b"), told("GET /b", "GET /a"));
+        assert_ne!(told("GET /a", "GET /b"), told("GET /a", "GET /c"));
+    }
+
+    #[test]
+    fn a_difference_shows_both_sides() {
+        let lines =
+            |texts: &[&str]| Transcript { lines: texts.iter().map(|t| (*t).to_owned()).collect() };
+        let (simulator, envoy) = (lines(&["0 ms", "  a", "  b"]), lines(&["0 ms", "  a", "  c"]));
+        assert_eq!(simulator.diff(&envoy), "  0 ms\n    a\n-   b\n+   c");
+    }
+}
