@@ -58,6 +58,8 @@ pub enum BadQuota {
     TooFast,
     /// The bucket would take more than 10 years to fill.
     TooSlow,
+    /// A `window` whose burst is not its limit.
+    WindowBurst,
 }
 
 // === impl BadQuota ===
@@ -68,6 +70,7 @@ impl fmt::Display for BadQuota {
             Self::Zero => "limit, period and burst must be at least 1",
             Self::TooFast => "at most 1,000,000 per second",
             Self::TooSlow => "the burst must refill within 10 years",
+            Self::WindowBurst => "a window has no burst of its own: leave it out",
         })
     }
 }

@@ -27,6 +27,7 @@ pub mod config;
 pub mod exchange;
 pub mod gcra;
 pub mod identity;
+pub mod limit;
 pub mod matching;
 pub mod mode;
 pub mod reason;

@@ -5,6 +5,8 @@
 //! the two sides' clocks never meet. Octets that are no text (a body to be stored) will travel
 //! behind the document in a frame of their own; no message has any yet.
 
+mod settle;
+
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -13,8 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::gcra::{BadQuota, Quota};
 use crate::identity::Subject;
+use crate::limit::Algorithm;
 use crate::reason::Reason;
 use crate::scope::CallerScope;
+
+pub use self::settle::{ADJUSTMENT_MAX, Adjustment, SETTLE_PATH, SettleReply, SettleRequest};
 
 /// The version that both sides speak.
 pub const VERSION: u16 = 1;
@@ -139,9 +144,12 @@ pub struct LimitCall {
     pub limit: u32,
     /// The period in µs.
     pub period_us: u64,
-    /// Units that may come at once.
+    /// Units that may come at once; of a `window` the limit itself.
     pub burst: u32,
-    /// Units that this request costs.
+    /// How it counts; absent in messages of filters that know only one way.
+    #[serde(default, skip_serializing_if = "Algorithm::is_default")]
+    pub algorithm: Algorithm,
+    /// Units that this request costs; 0 only looks.
     pub cost: u32,
     /// Counted and reported, but never a reason to deny.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
@@ -187,6 +195,10 @@ pub struct LimitState {
     /// µs until this request would fit; absent if it never will, 0 if it fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_us: Option<u64>,
+    /// Units per period that are in force now, if they are fewer than configured: the region is
+    /// cold (product row A2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
 }
 
 /// Why the gateway gives no verdict: the problem document (RFC 9457) of its answer, as far as the
@@ -217,6 +229,8 @@ pub enum BadMessage {
     LimitId(String),
     /// A limit's numbers cannot be.
     Quota(String, BadQuota),
+    /// An adjustment of nothing, or of more than [`ADJUSTMENT_MAX`].
+    Amount(String, i64),
 }
 
 // === impl BadMessage ===
@@ -230,7 +244,8 @@ impl BadMessage {
             | Self::Malformed(_)
             | Self::LimitCount(_)
             | Self::LimitId(_)
-            | Self::Quota(..) => Reason::BadMessage,
+            | Self::Quota(..)
+            | Self::Amount(..) => Reason::BadMessage,
         }
     }
 }
@@ -249,6 +264,10 @@ impl fmt::Display for BadMessage {
             Self::LimitCount(count) => write!(f, "{count} limits: send 1 to {LIMITS_MAX}"),
             Self::LimitId(id) => write!(f, "{id:?} is no limit id: send policy.limit"),
             Self::Quota(id, error) => write!(f, "limit {id}: {error}"),
+            Self::Amount(id, by) => write!(
+                f,
+                "limit {id} is to be adjusted by {by}: send -{ADJUSTMENT_MAX} to {ADJUSTMENT_MAX}, and nothing if it is 0"
+            ),
         }
     }
 }
@@ -309,9 +328,7 @@ impl DecideRequest {
             return Err(BadMessage::LimitCount(message.limits.len()));
         }
         for call in &message.limits {
-            if !sound_limit_id(&call.id) {
-                return Err(BadMessage::LimitId(call.id.chars().take(LIMIT_ID_LEN_MAX).collect()));
-            }
+            sound_id(&call.id)?;
             call.quota().map_err(|error| BadMessage::Quota(call.id.clone(), error))?;
         }
         Ok(message)
@@ -323,16 +340,33 @@ impl DecideRequest {
 impl LimitCall {
     /// The three numbers, checked.
     pub fn quota(&self) -> Result<Quota, BadQuota> {
-        Quota::new(self.limit, self.period_us, self.burst)
+        checked_quota(self.limit, self.period_us, self.burst, self.algorithm)
     }
 }
 
-fn sound_limit_id(id: &str) -> bool {
-    !id.is_empty()
+fn checked_quota(
+    limit: u32,
+    period_us: u64,
+    burst: u32,
+    algorithm: Algorithm,
+) -> Result<Quota, BadQuota> {
+    if algorithm == Algorithm::Window && burst != limit {
+        return Err(BadQuota::WindowBurst);
+    }
+    Quota::new(limit, period_us, burst)
+}
+
+fn sound_id(id: &str) -> Result<(), BadMessage> {
+    let sound = !id.is_empty()
         && id.len() <= LIMIT_ID_LEN_MAX
         && id.bytes().all(|b| {
             b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-')
-        })
+        });
+    if sound {
+        Ok(())
+    } else {
+        Err(BadMessage::LimitId(id.chars().take(LIMIT_ID_LEN_MAX).collect()))
+    }
 }
 
 // === impl DecideReply ===

@@ -1,7 +1,9 @@
 //! The messages between filter and gateway, frozen: each golden file must decode, and encode to
 //! the same document. A change here is a change of the protocol and needs a new version.
 
-use tidegate_policy::wire::{BadMessage, DecideReply, DecideRequest, DecisionId, Refusal, encode};
+use tidegate_policy::wire::{
+    BadMessage, DecideReply, DecideRequest, DecisionId, Refusal, SettleReply, SettleRequest, encode,
+};
 
 fn normal(text: &[u8]) -> serde_json::Value {
     serde_json::from_slice(text).expect("JSON")
@@ -27,6 +29,29 @@ fn decide_reply() {
     assert_eq!(normal(&encode(&message)), normal(text.as_bytes()));
     let other = DecisionId::new(7);
     assert!(matches!(DecideReply::decode(text.as_bytes(), other), Err(BadMessage::Malformed(_))));
+}
+
+#[test]
+fn settle() {
+    let text = include_str!("golden/settle-request.json");
+    let message = SettleRequest::decode(text.as_bytes()).expect("the golden file is read");
+    assert_eq!(normal(&encode(&message)), normal(text.as_bytes()));
+    for (from, to, expected) in [
+        ("\"by\": -3", "\"by\": 0", "limit api.strict is to be adjusted by 0"),
+        ("\"by\": -3", "\"by\": -1000000001", "send -1000000000 to 1000000000"),
+        ("\"burst\": 100,", "\"burst\": 99,", "a window has no burst of its own"),
+        ("\"adjustments\": [", "\"adjustments\": [], \"x\": [", "0 limits: send 1 to 64"),
+        ("\"window\"", "\"fixed\"", "unknown variant `fixed`"),
+    ] {
+        let broken = text.replacen(from, to, 1);
+        assert_ne!(broken, text);
+        let error = SettleRequest::decode(broken.as_bytes()).expect_err(to);
+        assert!(error.to_string().contains(expected), "{to}: {error}");
+    }
+    let text = include_str!("golden/settle-reply.json");
+    let reply = SettleReply::decode(text.as_bytes(), message.id).expect("the golden file is read");
+    assert_eq!(normal(&encode(&reply)), normal(text.as_bytes()));
+    assert!(SettleReply::decode(text.as_bytes(), DecisionId::new(7)).is_err());
 }
 
 #[test]

@@ -129,6 +129,7 @@ pub fn verdict(message: &[u8], verdict: Verdict) -> Vec<u8> {
         next_us: 1_000_000,
         reset_us: 1_000_000,
         retry_us: Some(if allowed { 0 } else { 7_000_000 }),
+        limit: None,
     };
     let limits = asked.limits.iter().map(|limit| state(&limit.id)).collect();
     wire::encode(&DecideReply { v: wire::VERSION, id: asked.id, verdict, limits })

@@ -125,5 +125,6 @@ fn state(limit: &LimitCall, reading: Reading) -> LimitState {
         next_us: reading.next_us,
         reset_us: reading.reset_us,
         retry_us,
+        limit: None,
     }
 }

@@ -150,6 +150,7 @@ fn limit(id: &str, cost: u32, shadow: bool) -> LimitCall {
         limit: 5,
         period_us: 60_000_000,
         burst: 5,
+        algorithm: tidegate_policy::limit::Algorithm::Gcra,
         cost,
         shadow,
     }

@@ -134,6 +134,7 @@ pub fn question(client: &str) -> DecideRequest {
             limit: 5,
             period_us: 60_000_000,
             burst: 5,
+            algorithm: tidegate_policy::limit::Algorithm::Gcra,
             cost: 1,
             shadow: false,
         }],

@@ -93,6 +93,7 @@ fn question(caller: u32) -> DecideRequest {
             limit: 1_000_000,
             period_us: 1_000_000,
             burst: 1_000_000,
+            algorithm: tidegate_policy::limit::Algorithm::Gcra,
             cost: 1,
             shadow: false,
         }],

@@ -1,0 +1,134 @@
+//! Owns the messages that change what a decision has charged, once its cost is known.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    BadMessage, DecisionId, LIMITS_MAX, LimitState, Message, checked_quota, read, sound_id,
+};
+use crate::gcra::{BadQuota, Quota};
+use crate::identity::Subject;
+use crate::limit::Algorithm;
+use crate::scope::CallerScope;
+
+/// Where the filter settles.
+pub const SETTLE_PATH: &str = "/v1/settle";
+/// The most units that one adjustment may charge or give back: the most that a limit may hold.
+pub const ADJUSTMENT_MAX: u32 = 1_000_000_000;
+
+/// `POST /v1/settle`: what the decision `id` charged was not the cost; here is the difference.
+///
+/// Safe to repeat: each limit is adjusted at most once per decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettleRequest {
+    /// [`super::VERSION`].
+    pub v: u16,
+    /// The decision's id, as in its [`super::DecideRequest`].
+    pub id: DecisionId,
+    /// Whose request, from where: as in the decision.
+    pub scope: CallerScope,
+    /// How long the filter waits. The gateway's deadline must be shorter.
+    pub timeout_ms: u32,
+    /// µs since the filter sent the decision's message, by its own clock. What has run out of a
+    /// limit by itself since then is not given back a second time.
+    pub age_us: u64,
+    /// W3C trace context of the request, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Envoy's `x-request-id`, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// 1 to [`LIMITS_MAX`] adjustments.
+    pub adjustments: Vec<Adjustment>,
+}
+
+/// What one limit is charged more, or given back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adjustment {
+    /// `policy.limit`, as in the decision.
+    pub id: String,
+    /// Who is counted.
+    pub subject: Subject,
+    /// Units per period.
+    pub limit: u32,
+    /// The period in µs.
+    pub period_us: u64,
+    /// Units that may come at once.
+    pub burst: u32,
+    /// How it counts.
+    #[serde(default, skip_serializing_if = "Algorithm::is_default")]
+    pub algorithm: Algorithm,
+    /// Above 0 it charges more, at most into a debt of one burst (`window`: of one limit); below 0
+    /// it gives back; a caller never gives back more than its decision charged. At most
+    /// [`ADJUSTMENT_MAX`] either way.
+    pub by: i64,
+}
+
+/// The answer to a [`SettleRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettleReply {
+    /// [`super::VERSION`].
+    pub v: u16,
+    /// The request's id.
+    pub id: DecisionId,
+    /// One per adjustment, in order: what a request that costs nothing would now be told.
+    pub limits: Vec<LimitState>,
+}
+
+impl Message for SettleRequest {
+    fn version(&self) -> u16 {
+        self.v
+    }
+}
+
+impl Message for SettleReply {
+    fn version(&self) -> u16 {
+        self.v
+    }
+}
+
+// === impl SettleRequest ===
+
+impl SettleRequest {
+    /// Reads and checks a message; a value that this returns has sound ids, quotas and amounts.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
+        let message: Self = read(bytes)?;
+        let count = message.adjustments.len();
+        if count == 0 || count > LIMITS_MAX {
+            return Err(BadMessage::LimitCount(count));
+        }
+        for adjustment in &message.adjustments {
+            sound_id(&adjustment.id)?;
+            adjustment.quota().map_err(|error| BadMessage::Quota(adjustment.id.clone(), error))?;
+            if adjustment.by == 0 || adjustment.by.unsigned_abs() > u64::from(ADJUSTMENT_MAX) {
+                return Err(BadMessage::Amount(adjustment.id.clone(), adjustment.by));
+            }
+        }
+        Ok(message)
+    }
+}
+
+// === impl Adjustment ===
+
+impl Adjustment {
+    /// The three numbers, checked.
+    pub fn quota(&self) -> Result<Quota, BadQuota> {
+        checked_quota(self.limit, self.period_us, self.burst, self.algorithm)
+    }
+}
+
+// === impl SettleReply ===
+
+impl SettleReply {
+    /// Reads the gateway's answer to what was settled for the decision `asked`.
+    pub fn decode(bytes: &[u8], asked: DecisionId) -> Result<Self, BadMessage> {
+        let reply: Self = read(bytes)?;
+        if reply.id == asked {
+            Ok(reply)
+        } else {
+            Err(BadMessage::Malformed("the answer is to another decision".to_string()))
+        }
+    }
+}
