@@ -21,6 +21,8 @@ mod matcher;
 mod read;
 mod reader;
 mod rollout;
+pub mod shape;
+pub mod shapes;
 mod suggest;
 mod tree;
 

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use super::RateLimit;
 use super::read::{duration_ms, unique_name};
 use super::reader::At;
+use super::shapes;
 use crate::gcra::Quota;
 use crate::identity::Identity;
 
@@ -30,8 +31,7 @@ pub(super) fn rate_limits(at: &At<'_, '_>, policy: &str) -> Option<Vec<RateLimit
 }
 
 fn rate_limit(at: &At<'_, '_>, policy: &str, names: &mut BTreeSet<String>) -> Option<RateLimit> {
-    let known = ["name", "by", "limit", "per", "burst"];
-    let table = at.table(&known, "write a table with name, by, limit and per")?;
+    let table = at.table(shapes::RATE_LIMIT.known, "write a table with name, by, limit and per")?;
     let name = table.must("name", "name the limit").and_then(|at| unique_name(&at, names));
     let by = table
         .must("by", "write \"ip\" or {\"header\": \"x-api-key\"}")
@@ -77,10 +77,10 @@ fn identity(at: &At<'_, '_>) -> Option<Identity> {
         at.wrong("combined identities are not part of this version", REMEDY);
         return None;
     }
-    let table = at.table(&["ip", "header"], REMEDY)?;
+    let table = at.table(shapes::IDENTITY.known, REMEDY)?;
     match (table.get("ip"), table.get("header")) {
         (Some(ip), None) => {
-            let inner = ip.table(&["v6_prefix"], "write {\"v6_prefix\": 64}, or {}")?;
+            let inner = ip.table(shapes::IP.known, "write {\"v6_prefix\": 64}, or {}")?;
             let v6_prefix = match inner.get("v6_prefix") {
                 None => Some(V6_PREFIX_DEFAULT),
                 Some(at) => at.whole(1, 128).and_then(|n| u8::try_from(n).ok()),

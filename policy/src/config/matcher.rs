@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::reader::{At, Table};
+use super::shapes;
 use super::suggest::nearest;
 use crate::canonical::canonical;
 use crate::matching::{
@@ -16,11 +17,14 @@ const METHODS: &[&str] =
     &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 /// Conditions on headers or parameters of one policy: each is looked for in every header.
 const FIELDS_MAX: usize = 16;
+/// Hosts of one policy: more than this want a pattern.
+const HOSTS_MAX: usize = 1_000;
+/// More methods than anyone has defined.
+const METHODS_MAX: usize = 64;
 const VALUE_LEN_MAX: usize = 1_024;
 
 pub(super) fn matcher(at: &At<'_, '_>) -> Option<Matcher> {
-    let known = ["host", "path", "path_regex", "methods", "headers", "query"];
-    let table = at.table(&known, "write {\"path\": \"/api/**\"}")?;
+    let table = at.table(shapes::MATCH.known, "write {\"path\": \"/api/**\"}")?;
     let path = path(at, &table);
     let hosts = match table.get("host") {
         None => Some(None),
@@ -95,8 +99,17 @@ fn hosts(at: &At<'_, '_>) -> Option<Vec<HostPattern>> {
         at.wrong("no host, so the policy would never match", REMEDY);
         return None;
     }
+    few(at, "hosts", items.len(), HOSTS_MAX)?;
     let read: Vec<Option<HostPattern>> = items.iter().map(host).collect();
     read.into_iter().collect()
+}
+
+fn few(at: &At<'_, '_>, what: &str, count: usize, max: usize) -> Option<()> {
+    if count > max {
+        at.wrong(format!("{count} {what}"), format!("write at most {max}"));
+        return None;
+    }
+    Some(())
 }
 
 fn host(at: &At<'_, '_>) -> Option<HostPattern> {
@@ -125,6 +138,7 @@ fn methods(at: &At<'_, '_>) -> Option<Vec<String>> {
         );
         return None;
     }
+    few(at, "methods", items.len(), METHODS_MAX)?;
     let read: Vec<Option<String>> = items.iter().map(method).collect();
     read.into_iter().collect()
 }
@@ -204,7 +218,7 @@ fn want(at: &At<'_, '_>) -> Option<Want> {
     if at.is_text() {
         return value(at).map(Want::Equals);
     }
-    let table = at.table(&["present", "absent", "prefix", "regex"], REMEDY)?;
+    let table = at.table(shapes::CONDITION.known, REMEDY)?;
     let wants = [
         table.get("present").map(|at| holds(&at).map(|()| Want::Present)),
         table.get("absent").map(|at| holds(&at).map(|()| Want::Absent)),

@@ -13,7 +13,9 @@ use super::matcher::matcher;
 use super::reader::{At, Reader};
 use super::rollout::rollout;
 use super::suggest::nearest;
-use super::{Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, Reading, Rung, duration, tree};
+use super::{
+    Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, Reading, Rung, duration, shapes, tree,
+};
 use crate::mode::Rollout;
 use crate::router::Router;
 
@@ -48,10 +50,8 @@ fn parsed(reader: &Reader<'_>, document: &str) -> Option<Config> {
 }
 
 fn config(at: &At<'_, '_>) -> Option<Config> {
-    let table = at.table(
-        &["version", "gateway", "apply", "policies"],
-        "write a table with version, gateway and policies",
-    )?;
+    let table =
+        at.table(shapes::DOCUMENT.known, "write a table with version, gateway and policies")?;
     let version = table.must("version", "write \"version\": 1").and_then(|at| version(&at));
     let gateway = table
         .must("gateway", "write \"gateway\": {\"cluster\": \"tidegate\"}")
@@ -86,7 +86,7 @@ fn apply(at: &At<'_, '_>) -> Option<Apply> {
 }
 
 fn gateway(at: &At<'_, '_>) -> Option<Gateway> {
-    let table = at.table(&["cluster", "timeout", "token"], "write {\"cluster\": \"tidegate\"}")?;
+    let table = at.table(shapes::GATEWAY.known, "write {\"cluster\": \"tidegate\"}")?;
     let cluster =
         table.must("cluster", "name the Envoy cluster that leads to the gateway").and_then(|at| {
             let text = at.text("name an Envoy cluster")?;
@@ -111,7 +111,7 @@ fn gateway(at: &At<'_, '_>) -> Option<Gateway> {
 
 fn token(at: &At<'_, '_>) -> Option<String> {
     const REMEDY: &str = "write {\"env\": \"TIDEGATE_TOKEN\"}: secrets stay out of the document";
-    let table = at.table(&["env"], REMEDY)?;
+    let table = at.table(shapes::SECRET.known, REMEDY)?;
     let env = table.must("env", REMEDY)?;
     let name = env.text("name an environment variable")?;
     let sound = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -139,8 +139,7 @@ fn policies(at: &At<'_, '_>) -> Option<Vec<Policy>> {
 
 /// A policy with its priority.
 fn policy(at: &At<'_, '_>, names: &mut BTreeSet<String>) -> Option<(i64, Policy)> {
-    let known = ["name", "priority", "match", "mode", "rate_limits", "on_unavailable"];
-    let table = at.table(&known, "write a table with name, match and rate_limits")?;
+    let table = at.table(shapes::POLICY.known, "write a table with name, match and rate_limits")?;
     let name = table.must("name", "name the policy").and_then(|at| unique_name(&at, names));
     let matcher = table
         .must("match", "write {\"path\": \"/**\"} for every request")

@@ -8,6 +8,7 @@ use core::cell::RefCell;
 use core::ops::Range;
 
 use super::diagnostic::{Diagnostic, Severity, shown};
+use super::shape::Known;
 use super::suggest::nearest;
 use super::tree::{Kind, Node, position};
 
@@ -31,6 +32,7 @@ pub(super) struct At<'r, 'd> {
 /// A table of which each field is asked for by name.
 pub(super) struct Table<'r, 'd> {
     at: At<'r, 'd>,
+    known: Known,
     fields: Vec<(&'r str, &'r Node<'d>)>,
 }
 
@@ -161,7 +163,7 @@ impl<'r, 'd> At<'r, 'd> {
 
     /// The table, or an error noted. Duplicate keys are errors, unknown ones warnings: an unknown
     /// field must not take the mesh down, and must not pass in silence.
-    pub fn table(&self, known: &[&str], remedy: &str) -> Option<Table<'r, 'd>> {
+    pub fn table(&self, known: Known, remedy: &str) -> Option<Table<'r, 'd>> {
         let Kind::Table(entries) = &self.node.kind else {
             self.is_no("table", remedy);
             return None;
@@ -171,14 +173,14 @@ impl<'r, 'd> At<'r, 'd> {
             let child = At { reader: self.reader, node, path: join(&self.path, key) };
             if fields.iter().any(|(name, _)| name == key) {
                 child.wrong("the field stands twice", "keep one of them");
-            } else if known.contains(&key.as_ref()) {
+            } else if known.has(key) {
                 fields.push((key, node));
             } else {
                 child.unknown(key, known);
                 fields.push((key, node));
             }
         }
-        Some(Table { at: self.clone(), fields })
+        Some(Table { at: self.clone(), known, fields })
     }
 
     /// The fields of a table whose names the author chooses, or an error noted; duplicates are errors.
@@ -198,7 +200,7 @@ impl<'r, 'd> At<'r, 'd> {
         Some(fields)
     }
 
-    fn unknown(&self, key: &str, known: &[&str]) {
+    fn unknown(&self, key: &str, Known(known): Known) {
         let remedy = match nearest(key, known) {
             Some(word) => format!("did you mean {word:?}?"),
             None => format!("known here: {}", known.join(", ")),
@@ -217,8 +219,16 @@ impl<'r, 'd> At<'r, 'd> {
 // === impl Table ===
 
 impl<'r, 'd> Table<'r, 'd> {
-    /// A field that may be absent. `null` counts as absent.
+    /// A field that may be absent. `null` counts as absent, and so does, outside of tests, a name that
+    /// the table's shape does not have.
     pub fn get(&self, name: &str) -> Option<At<'r, 'd>> {
+        debug_assert!(
+            self.known.has(name),
+            "{name} stands in no shape: add it to config/shapes.rs"
+        );
+        if !self.known.has(name) {
+            return None;
+        }
         let (_, node) = self.fields.iter().find(|(key, _)| *key == name)?;
         let present = !matches!(node.kind, Kind::Null);
         present.then(|| At { reader: self.at.reader, node, path: join(&self.at.path, name) })

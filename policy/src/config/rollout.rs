@@ -4,6 +4,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 
 use super::reader::At;
+use super::shapes;
 use super::suggest::nearest;
 use crate::mode::{Mode, Rollout};
 
@@ -18,7 +19,7 @@ pub(super) fn rollout(at: &At<'_, '_>) -> Option<Rollout> {
         at.is_no("mode", "write \"off\" in quotes: YAML takes a bare off for false");
         return None;
     }
-    let table = at.table(&["shadow", "enforce"], REMEDY)?;
+    let table = at.table(shapes::ROLLOUT.known, REMEDY)?;
     match (table.get("shadow"), table.get("enforce")) {
         (Some(at), None) => share_bp(&at).map(|share_bp| Rollout { mode: Mode::Shadow, share_bp }),
         (None, Some(at)) => share_bp(&at).map(|share_bp| Rollout { mode: Mode::Enforce, share_bp }),
