@@ -2,8 +2,8 @@
 //! [`crate::vm`] and holds no logic.
 //!
 //! Only what the filter needs is exported, because the host skips a callback that is not there: a
-//! request that matches nothing enters the VM for its headers and for the coming and going of its
-//! context, and for nothing else. That, bytes for headers, and actions beyond "pause" are why these
+//! request that matches nothing enters the VM for its headers, for those of its response and for the
+//! coming and going of its context, and for nothing else. That, bytes for headers, and actions beyond "pause" are why these
 //! are not the SDK's (docs/decisions/0003).
 
 use crate::vm;
@@ -52,6 +52,13 @@ extern "C" fn proxy_on_request_headers(stream: u32, _headers: usize, _end: bool)
         Action::Continue => 0,
         Action::HoldAll => 4,
     }
+}
+
+/// The upstream's answer is never held: what there is to write into it is known by now.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_headers(stream: u32, _headers: usize, _end: bool) -> u32 {
+    vm::with(|vm| vm.response_headers(stream));
+    0
 }
 
 #[unsafe(no_mangle)]

@@ -25,6 +25,7 @@ pub(crate) enum Level {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Map {
     RequestHeaders,
+    ResponseHeaders,
     CallResponseHeaders,
 }
 
@@ -52,6 +53,20 @@ unsafe extern "C" {
         key_size: usize,
         data: *mut *mut u8,
         size: *mut usize,
+    ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
     ) -> u32;
     fn proxy_get_property(
         path: *const u8,
@@ -138,6 +153,7 @@ impl Map {
     fn number(self) -> u32 {
         match self {
             Self::RequestHeaders => 0,
+            Self::ResponseHeaders => 2,
             Self::CallResponseHeaders => 6,
         }
     }
@@ -177,6 +193,34 @@ pub(crate) fn header_pairs(map: Map) -> Result<Vec<u8>, Status> {
     let status =
         unsafe { proxy_get_header_map_pairs(map.number(), &mut value.data, &mut value.size) };
     value.take(status)
+}
+
+/// Adds a header beside those of its name.
+pub(crate) fn add_header(map: Map, name: &str, value: &str) -> Result<(), Status> {
+    // SAFETY: each pointer and size are of one live slice.
+    checked(unsafe {
+        proxy_add_header_map_value(
+            map.number(),
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    })
+}
+
+/// Sets a header in place of those of its name.
+pub(crate) fn replace_header(map: Map, name: &str, value: &str) -> Result<(), Status> {
+    // SAFETY: each pointer and size are of one live slice.
+    checked(unsafe {
+        proxy_replace_header_map_value(
+            map.number(),
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    })
 }
 
 /// Up to `size_max` bytes of a buffer, from its start; `None` if there is no such buffer now.

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use tidegate_policy::answers::Answers;
 use tidegate_policy::exchange::{Act, Answer, Denial, Effects, Event, Exchange, Signal};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::{self, DecisionId};
@@ -27,12 +28,15 @@ pub(crate) fn with<T>(callback: impl FnOnce(&mut Vm) -> T) -> Option<T> {
 
 /// Answers a request that cannot be decided because the filter itself is not ready.
 pub(crate) fn refuse_unready() -> Action {
-    deny(&Denial {
+    let denial = Denial {
         reason: Reason::HostFailure,
         id: DecisionId::new(0),
         violated: Vec::new(),
         retry_after_s: Some(1),
-    })
+        fields: Vec::new(),
+        grpc: false,
+    };
+    deny(&Answers::default(), &denial)
 }
 
 /// One VM's state.
@@ -48,7 +52,13 @@ pub(crate) struct Vm {
 struct Stream {
     root: u32,
     /// Only a stream that asked has one.
-    exchange: Option<Exchange>,
+    exchange: Option<Open>,
+}
+
+/// An exchange that goes on, with the configuration that it began under.
+struct Open {
+    exchange: Exchange,
+    root: Rc<Root>,
 }
 
 struct Call {
@@ -133,8 +143,8 @@ impl Vm {
         let Some(Call { stream, root }) = self.calls.remove(&token) else {
             return;
         };
-        let exchange = self.streams.get_mut(&stream).and_then(|stream| stream.exchange.take());
-        let Some((mut exchange, ids)) = exchange.zip(self.ids.as_mut()) else {
+        let open = self.take_open(stream);
+        let Some((Open { mut exchange, .. }, ids)) = open.zip(self.ids.as_mut()) else {
             // The client left; the gateway's answer has nobody to go to.
             root.counters.borrow_mut().late_answer(&root.config);
             return;
@@ -157,6 +167,30 @@ impl Vm {
         self.carry_out(stream, &root, exchange, effects, true);
     }
 
+    /// The upstream answers, or a reply of ours passes by on its way out.
+    pub(crate) fn response_headers(&mut self, stream: u32) {
+        let Some(Open { mut exchange, root }) = self.take_open(stream) else {
+            return;
+        };
+        if let Err(status) = render::tell(&exchange.on_response(&root.config)) {
+            host::log(
+                Level::Error,
+                &format!("tidegate: a response cannot be told: host status {}", status.0),
+            );
+        }
+    }
+
+    fn take_open(&mut self, stream: u32) -> Option<Open> {
+        self.streams.get_mut(&stream)?.exchange.take()
+    }
+
+    /// Keeps an exchange for the event that it waits for.
+    fn keep_open(&mut self, stream: u32, exchange: Exchange, root: &Rc<Root>) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.exchange = Some(Open { exchange, root: Rc::clone(root) });
+        }
+    }
+
     fn root_of(&self, stream: u32) -> Option<Rc<Root>> {
         let stream = self.streams.get(&stream)?;
         self.roots.get(&stream.root)?.clone()
@@ -175,14 +209,16 @@ impl Vm {
             root.counters.borrow_mut().signal(&root.config, signal);
         }
         match effects.act {
-            Act::Deny(denial) => deny(&denial),
-            Act::Resume if held => resume(),
-            Act::Pass | Act::Resume => Action::Continue,
+            Act::Deny(denial) => deny(&root.config.answers, &denial),
+            Act::Pass | Act::Resume => {
+                if exchange.has_to_tell() {
+                    self.keep_open(stream, exchange, root);
+                }
+                if held { resume() } else { Action::Continue }
+            }
             Act::Ask(message) => match self.ask(stream, root, &message) {
                 Ok(()) => {
-                    if let Some(stream) = self.streams.get_mut(&stream) {
-                        stream.exchange = Some(exchange);
-                    }
+                    self.keep_open(stream, exchange, root);
                     Action::HoldAll
                 }
                 Err(_refused) => {
@@ -246,16 +282,8 @@ fn resume() -> Action {
     Action::Continue
 }
 
-fn deny(denial: &Denial) -> Action {
-    let reply = render::reply(denial);
-    let sent = host::send_local_response(
-        reply.code,
-        &reply.details,
-        &reply.body,
-        &reply.headers,
-        reply.grpc_status,
-    );
-    if let Err(status) = sent {
+fn deny(answers: &Answers, denial: &Denial) -> Action {
+    if let Err(status) = render::deny(answers, denial) {
         host::log(
             Level::Error,
             &format!("tidegate: a denial cannot be sent: host status {}", status.0),

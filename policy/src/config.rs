@@ -8,12 +8,14 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::answers::Answers;
 use crate::gcra::Quota;
 use crate::identity::Identity;
 use crate::matching::Matcher;
 use crate::mode::Rollout;
 use crate::router::Router;
 
+mod answers;
 pub mod diagnostic;
 mod duration;
 mod limits;
@@ -38,6 +40,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// Which of the policies that match a request apply.
     pub apply: Apply,
+    /// What clients get to see.
+    pub answers: Answers,
     /// The policies, by falling priority, then in the order of the document.
     pub policies: Vec<Policy>,
     /// Their patterns, made from them.

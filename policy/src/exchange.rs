@@ -10,6 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::config::Config;
+use crate::fields::Field;
 use crate::identity::Facts;
 use crate::mode::Overrides;
 use crate::reason::Reason;
@@ -18,9 +19,12 @@ use crate::scope::CallerScope;
 use crate::wire::DecisionId;
 
 mod ask;
+mod respond;
 mod settle;
 
 use ask::ask;
+pub use respond::Response;
+use respond::Told;
 use settle::settle;
 
 /// `Retry-After` of an overload answer, exactly (product row A5).
@@ -90,6 +94,10 @@ pub struct Denial {
     pub violated: Vec<String>,
     /// When it makes sense to come again, in s; `None` if never.
     pub retry_after_s: Option<u64>,
+    /// The RateLimit fields of the limits that were looked at.
+    pub fields: Vec<Field>,
+    /// Whether the request is gRPC, whose clients read no HTTP status and no body.
+    pub grpc: bool,
 }
 
 /// What to count.
@@ -163,14 +171,20 @@ struct Asked {
     shadow: bool,
 }
 
+/// What the gateway was asked.
+#[derive(Debug)]
+struct Question {
+    id: DecisionId,
+    asked: Vec<Asked>,
+    grpc: bool,
+}
+
 #[derive(Debug)]
 enum Phase {
     Fresh,
-    Asking {
-        id: DecisionId,
-        asked: Vec<Asked>,
-    },
-    Admitted,
+    Asking(Question),
+    /// On its way to the upstream; what its response has to tell of it.
+    Admitted(Told),
     /// Answered by us: what the response callbacks now show is our own reply, not the upstream's.
     Replied,
 }
@@ -195,17 +209,29 @@ impl Exchange {
         matches!(self.phase, Phase::Replied)
     }
 
+    /// Whether the response has to be told of this request.
+    pub fn has_to_tell(&self) -> bool {
+        matches!(&self.phase, Phase::Admitted(told) if !told.is_empty())
+    }
+
+    /// What the upstream's response has to carry. Says it once: what a reply of ours brings back
+    /// to the response callbacks is not the upstream's.
+    pub fn on_response(&mut self, config: &Config) -> Response {
+        match core::mem::replace(&mut self.phase, Phase::Replied) {
+            Phase::Admitted(told) => told.response(config),
+            Phase::Fresh | Phase::Asking(_) | Phase::Replied => Response::default(),
+        }
+    }
+
     /// Takes one event. An answer that nobody waits for changes nothing.
     pub fn on(&mut self, config: &Config, overrides: &Overrides, event: Event<'_>) -> Effects {
-        let phase = core::mem::replace(&mut self.phase, Phase::Admitted);
+        let phase = core::mem::replace(&mut self.phase, Phase::Admitted(Told::default()));
         let (next, effects) = match (phase, event) {
             (Phase::Fresh, Event::Request { matched, facts, caller, id }) => {
                 ask(config, overrides, &matched, facts, caller, id)
             }
-            (Phase::Asking { id, asked }, Event::Answer { answer, entropy }) => {
-                let mut signals = Vec::new();
-                let act = settle(config, id, &asked, &answer, entropy, &mut signals);
-                (after(&act), Effects { act, signals })
+            (Phase::Asking(question), Event::Answer { answer, entropy }) => {
+                settle(config, &question, &answer, entropy)
             }
             (phase, _) => (phase, Effects { act: Act::Pass, signals: Vec::new() }),
         };
@@ -217,7 +243,7 @@ impl Exchange {
 fn after(act: &Act) -> Phase {
     match act {
         Act::Deny(_) => Phase::Replied,
-        Act::Pass | Act::Ask(_) | Act::Resume => Phase::Admitted,
+        Act::Pass | Act::Ask(_) | Act::Resume => Phase::Admitted(Told::default()),
     }
 }
 

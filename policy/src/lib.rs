@@ -21,16 +21,19 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod answers;
 pub mod audit;
 pub mod canonical;
 pub mod config;
 pub mod exchange;
+pub mod fields;
 pub mod gcra;
 pub mod identity;
 pub mod limit;
 pub mod matching;
 pub mod mode;
 pub mod reason;
+pub mod render;
 pub mod router;
 pub mod scope;
 pub mod wire;

@@ -31,6 +31,8 @@ macro_rules! reasons {
 reasons! {
     /// A rate limit is used up.
     QuotaExceeded => "quota-exceeded",
+    /// A limit that is lower than configured for the time being is used up.
+    TemporaryReducedCapacity => "temporary-reduced-capacity",
     /// The gateway's bound on work in flight is reached (product row A5). A verdict, not a failure.
     ServiceOverloaded => "service-overloaded",
     /// No verdict could be had and the policy says `deny`.

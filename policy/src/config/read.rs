@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::answers::answers;
 use super::diagnostic::Severity;
 use super::limits::rate_limits;
 use super::matcher::matcher;
@@ -60,13 +61,14 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         None => Some(Apply::All),
         Some(at) => apply(&at),
     };
+    let answers = answers(&table);
     let policies = table
         .must("policies", "write a list of policies; an empty one decides nothing")
         .and_then(|at| policies(&at));
     version?;
-    let (gateway, apply, policies) = (gateway?, apply?, policies?);
+    let (gateway, apply, answers, policies) = (gateway?, apply?, answers?, policies?);
     let router = Router::new(policies.iter().map(|policy| &policy.matcher));
-    Some(Config { gateway, apply, policies, router })
+    Some(Config { gateway, apply, answers, policies, router })
 }
 
 fn version(at: &At<'_, '_>) -> Option<u32> {

@@ -22,7 +22,7 @@
 //!
 //! The doc strings cost the shipped filter nothing: it uses `known` only, and these are constants.
 
-use super::shape::Kind::{Duration, Either, List, Map, Percentage, Table, Text, True, Whole, Word};
+use super::shape::Kind::{Bool, Duration, Either, List, Map, Percentage, Table, Text, True, Whole, Word};
 use super::shape::{Field, Kind, Known, Shape, may, must, one_of, some, with_default};
 
 /// Makes a constant of each shape, and `ALL`.
@@ -68,7 +68,20 @@ shapes! {
         "gateway" => must(Table(&GATEWAY), r#"{"cluster": "tidegate"}"#, "How the filter reaches the gateway.");
         "apply" => with_default(Word(&["all", "first"]), "\"all\"", "\"first\"",
             "Which of the policies that match a request apply: all of them, their limits adding up, or the first in order of priority.");
+        "problems" => may(Table(&PROBLEMS), "the project's base for every type", r#"{"base": "https://api.example.com/problems/"}"#,
+            "What the problem types in answers begin with.");
+        "rate_limit_fields" => with_default(Word(&["off", "x-draft-03", "draft-10"]), "\"draft-10\"", "\"x-draft-03\"",
+            "How clients are told what is left: `RateLimit-Policy` and `RateLimit` with every limit (`draft-10`), `X-RateLimit-Limit`, `-Remaining` and `-Reset` of the limit closest to its end (`x-draft-03`), or nothing (`off`).");
         "policies" => must(List { item: &Table(&POLICY), min: 0, max: 10_000 }, "[]", "The policies. An empty list decides nothing.");
+    }
+
+    /// What problem types (RFC 9457) begin with.
+    PROBLEMS "problems" {
+        "base" => with_default(Text { what: "an absolute URI that ends in `/`, `#`, `:` or `=`", pattern: "^(https?://|urn:|tag:)[!-~]+$" },
+            "\"https://tidegate.dev/problems/\"", "\"https://api.example.com/problems/\"",
+            "A reason such as `quota-exceeded` follows it.");
+        "registered" => with_default(Bool, "false", "true",
+            "Whether the quota types have the base that draft-ietf-httpapi-ratelimit-headers asks IANA to register. It is not registered yet.");
     }
 
     /// How the filter reaches the gateway.

@@ -3,8 +3,9 @@
 
 use alloc::vec::Vec;
 
+use super::respond::Told;
 use super::settle::degrade;
-use super::{Act, Asked, Denial, Effects, Outcome, Phase, Signal, after};
+use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal, after};
 use crate::config::{Config, RateLimit};
 use crate::identity::{Facts, Subject};
 use crate::mode::{Mechanism, Mode, Overrides, effective};
@@ -26,6 +27,7 @@ pub(super) fn ask(
     id: DecisionId,
 ) -> (Phase, Effects) {
     let mut signals = Vec::new();
+    let grpc = is_grpc(facts);
     let (mut asked, mut limits) = (Vec::new(), Vec::new());
     for (index, policy) in matched.policies(config) {
         let subjects: Vec<_> =
@@ -60,6 +62,8 @@ pub(super) fn ask(
                         id,
                         violated: [limit.id.clone()].into(),
                         retry_after_s: None,
+                        fields: Vec::new(),
+                        grpc,
                     };
                     return (Phase::Replied, Effects { act: Act::Deny(denial), signals });
                 }
@@ -67,10 +71,11 @@ pub(super) fn ask(
         }
     }
     if limits.is_empty() {
-        return (Phase::Admitted, Effects { act: Act::Pass, signals });
+        return (Phase::Admitted(Told::default()), Effects { act: Act::Pass, signals });
     }
+    let question = Question { id, asked, grpc };
     if limits.len() > wire::LIMITS_MAX {
-        let act = match degrade(config, id, &asked, Reason::TooManyLimits, &mut signals) {
+        let act = match degrade(config, &question, Reason::TooManyLimits, &mut signals) {
             // Nothing was held yet.
             Act::Resume => Act::Pass,
             act => act,
@@ -87,7 +92,14 @@ pub(super) fn ask(
         limits,
     };
     let act = Act::Ask(wire::encode(&message));
-    (Phase::Asking { id, asked }, Effects { act, signals })
+    (Phase::Asking(question), Effects { act, signals })
+}
+
+/// As Envoy tells it, which turns replies to such requests into gRPC's.
+fn is_grpc(facts: &Facts<'_>) -> bool {
+    let content_type = facts.header("content-type");
+    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| rest.first().is_none_or(|byte| matches!(byte, b'+' | b';')))
 }
 
 fn call(limit: &RateLimit, subject: Subject, shadow: bool) -> LimitCall {

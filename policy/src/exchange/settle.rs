@@ -4,10 +4,14 @@
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
 
-use super::{Act, Answer, Asked, Denial, OVERLOAD_RETRY_AFTER_S, Outcome, Signal};
+use super::respond::{Told, fields, kept};
+use super::{
+    Act, Answer, Asked, Denial, Effects, OVERLOAD_RETRY_AFTER_S, Outcome, Phase, Question, Signal,
+    after,
+};
 use crate::config::{Config, Policy, Rung};
 use crate::reason::Reason;
-use crate::wire::{DecideReply, DecisionId, LimitState, Refusal, Verdict};
+use crate::wire::{DecideReply, LimitState, Refusal, Verdict};
 
 /// `Retry-After` when no verdict can be had: callouts are tried again with every request.
 const UNAVAILABLE_RETRY_AFTER_S: u64 = 1;
@@ -15,34 +19,38 @@ const UNAVAILABLE_RETRY_AFTER_S: u64 = 1;
 /// Reads the answer; everything that is not surely the gateway's verdict goes to the ladder.
 pub(super) fn settle(
     config: &Config,
-    id: DecisionId,
-    asked: &[Asked],
+    question: &Question,
     answer: &Answer<'_>,
     entropy: u64,
-    signals: &mut Vec<Signal>,
-) -> Act {
+) -> (Phase, Effects) {
+    let mut signals = Vec::new();
     let failed = match answer {
         Answer::NotSent => Reason::CalloutNotSent,
         Answer::Reset => Reason::CalloutReset,
         Answer::Response { marked: false, .. } => Reason::CalloutUnmarked,
-        Answer::Response { status: b"200", body, .. } => match verdict(config, body, id, asked) {
-            Some(reply) => return carry_out(id, asked, &reply, entropy, signals),
+        Answer::Response { status: b"200", body, .. } => match verdict(config, body, question) {
+            Some(reply) => return carry_out(config, question, &reply, entropy),
             None => Reason::CalloutMalformed,
         },
-        Answer::Response { body, .. } => match Refusal::decode(body)
-            .map(|r| Reason::from_text(&r.reason))
-        {
-            Ok(Some(Reason::ServiceOverloaded)) => return overloaded(config, id, asked, signals),
-            Ok(Some(reason)) => reason,
-            Ok(None) | Err(_) => Reason::CalloutMalformed,
-        },
+        Answer::Response { body, .. } => {
+            match Refusal::decode(body).map(|r| Reason::from_text(&r.reason)) {
+                Ok(Some(Reason::ServiceOverloaded)) => {
+                    let act = overloaded(config, question, &mut signals);
+                    return (after(&act), Effects { act, signals });
+                }
+                Ok(Some(reason)) => reason,
+                Ok(None) | Err(_) => Reason::CalloutMalformed,
+            }
+        }
     };
-    degrade(config, id, asked, failed, signals)
+    let act = degrade(config, question, failed, &mut signals);
+    (after(&act), Effects { act, signals })
 }
 
 /// A reply that answers this question, limit by limit, and does not contradict itself.
-fn verdict(config: &Config, body: &[u8], id: DecisionId, asked: &[Asked]) -> Option<DecideReply> {
-    let reply = DecideReply::decode(body, id).ok()?;
+fn verdict(config: &Config, body: &[u8], question: &Question) -> Option<DecideReply> {
+    let asked = question.asked.as_slice();
+    let reply = DecideReply::decode(body, question.id).ok()?;
     let same = |(asked, state): (&Asked, &LimitState)| {
         let limit = config.policies.get(asked.policy)?.rate_limits.get(asked.limit)?;
         (limit.id == state.id).then_some(())
@@ -64,36 +72,44 @@ fn enforced<'r>(
 }
 
 fn carry_out(
-    id: DecisionId,
-    asked: &[Asked],
+    config: &Config,
+    question: &Question,
     reply: &DecideReply,
     entropy: u64,
-    signals: &mut Vec<Signal>,
-) -> Act {
+) -> (Phase, Effects) {
+    let asked = question.asked.as_slice();
     let denied = reply.verdict == Verdict::Deny;
-    for (policy, shadow, admits) in by_policy(asked, reply) {
-        let outcome = match (shadow, admits, denied) {
-            (true, false, _) => Outcome::ShadowDenied,
-            (false, false, _) => Outcome::Denied,
-            (false, true, true) => Outcome::NotCharged,
-            (_, true, _) => Outcome::Allowed,
-        };
-        signals.push(Signal::Decided { policy, outcome });
-    }
+    let signals = by_policy(asked, reply)
+        .map(|(policy, shadow, admits)| {
+            let outcome = match (shadow, admits, denied) {
+                (true, false, _) => Outcome::ShadowDenied,
+                (false, false, _) => Outcome::Denied,
+                (false, true, true) => Outcome::NotCharged,
+                (_, true, _) => Outcome::Allowed,
+            };
+            Signal::Decided { policy, outcome }
+        })
+        .collect();
+    let kept = kept(asked, &reply.limits);
     if !denied {
-        return Act::Resume;
+        let told = Told::of(config, kept);
+        return (Phase::Admitted(told), Effects { act: Act::Resume, signals });
     }
     let violated =
         || enforced(asked, reply).filter(|(_, state)| !state.allowed).map(|(_, state)| state);
     // The longest wait counts, and one limit that never admits makes it never.
     let wait_us =
         violated().map(|state| state.retry_us).try_fold(0, |longest, us| Some(us?.max(longest)));
-    Act::Deny(Denial {
+    let retry_after_s = wait_us.map(|us| retry_after_s(us, entropy));
+    let denial = Denial {
         reason: Reason::QuotaExceeded,
-        id,
+        id: question.id,
         violated: violated().map(|state| state.id.clone()).collect(),
-        retry_after_s: wait_us.map(|us| retry_after_s(us, entropy)),
-    })
+        retry_after_s,
+        fields: fields(config, &kept, retry_after_s),
+        grpc: question.grpc,
+    };
+    (Phase::Replied, Effects { act: Act::Deny(denial), signals })
 }
 
 /// Each policy once: its index, whether it is in shadow, and whether all its limits admit.
@@ -119,10 +135,10 @@ pub(super) fn retry_after_s(wait_us: u64, entropy: u64) -> u64 {
 
 /// The gateway is at its bound. That is a verdict and goes to the client: the ladder does not run
 /// (product row A5). A request that only shadow policies asked about is not theirs to refuse.
-fn overloaded(config: &Config, id: DecisionId, asked: &[Asked], signals: &mut Vec<Signal>) -> Act {
+fn overloaded(config: &Config, question: &Question, signals: &mut Vec<Signal>) -> Act {
     signals.push(Signal::Unavailable(Reason::ServiceOverloaded));
     let mut violated = Vec::new();
-    for (index, policy) in enforcing(config, asked) {
+    for (index, policy) in enforcing(config, &question.asked) {
         signals.push(Signal::Decided { policy: index, outcome: Outcome::Overloaded });
         violated.push(policy.name.to_owned());
     }
@@ -131,23 +147,24 @@ fn overloaded(config: &Config, id: DecisionId, asked: &[Asked], signals: &mut Ve
     }
     Act::Deny(Denial {
         reason: Reason::ServiceOverloaded,
-        id,
+        id: question.id,
         violated,
         retry_after_s: Some(OVERLOAD_RETRY_AFTER_S),
+        fields: Vec::new(),
+        grpc: question.grpc,
     })
 }
 
 /// No verdict: every policy says what becomes of the request, and one that denies is enough.
 pub(super) fn degrade(
     config: &Config,
-    id: DecisionId,
-    asked: &[Asked],
+    question: &Question,
     reason: Reason,
     signals: &mut Vec<Signal>,
 ) -> Act {
     signals.push(Signal::Unavailable(reason));
     let mut violated = Vec::new();
-    for (index, policy) in enforcing(config, asked) {
+    for (index, policy) in enforcing(config, &question.asked) {
         let outcome = match policy.on_unavailable {
             Rung::Allow => Outcome::DegradedAllowed,
             Rung::Deny => {
@@ -162,9 +179,11 @@ pub(super) fn degrade(
     }
     Act::Deny(Denial {
         reason: Reason::PolicyStoreUnavailable,
-        id,
+        id: question.id,
         violated,
         retry_after_s: Some(UNAVAILABLE_RETRY_AFTER_S),
+        fields: Vec::new(),
+        grpc: question.grpc,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::settle::retry_after_s;
 use super::*;
+use crate::fields::Dialect;
 use crate::mode::Mode;
 use crate::mode::{Flag, Kill};
 use crate::scope::{Environment, KeyFormat, Tenant};
@@ -146,6 +147,18 @@ fn deny_names_the_limits_and_the_longest_wait() {
         id: DecisionId::new(ID),
         violated: vec!["strict.ip".to_string(), "strict.key".to_string()],
         retry_after_s: Some(11),
+        fields: vec![
+            (
+                "ratelimit-policy",
+                "\"strict.ip\";q=5;w=60, \"strict.key\";q=9;w=3600, \"lax.ip\";q=50;w=60"
+                    .to_string(),
+            ),
+            (
+                "ratelimit",
+                "\"strict.ip\";r=0;t=1, \"strict.key\";r=0;t=1, \"lax.ip\";r=0;t=1".to_string(),
+            ),
+        ],
+        grpc: false,
     };
     let signals = vec![decided(0, Outcome::Denied), decided(1, Outcome::NotCharged)];
     assert_eq!(effects, Effects { act: Act::Deny(denial), signals });
@@ -307,5 +320,78 @@ fn more_limits_than_a_message_carries_go_to_the_ladder() {
         let effects = bench.request("/", &facts());
         assert_eq!(effects.act == Act::Pass, passes, "{effects:?}");
         assert_eq!(effects.signals[0], Signal::Unavailable(Reason::TooManyLimits));
+    }
+}
+
+#[test]
+fn the_response_of_an_admitted_request_shows_its_enforced_limits_once() {
+    let (mut bench, _) = Bench::asked("/x");
+    assert!(!bench.exchange.has_to_tell(), "nothing is decided yet");
+    bench.reply("200", &body("allow", &[("lax.ip", true, Some(0))]));
+    assert!(bench.exchange.has_to_tell());
+    let response = bench.exchange.on_response(&bench.config);
+    let fields = vec![
+        ("ratelimit-policy", "\"lax.ip\";q=50;w=60".to_string()),
+        ("ratelimit", "\"lax.ip\";r=0;t=1".to_string()),
+    ];
+    assert_eq!(response, Response { fields, yields_to: None });
+    assert_eq!(bench.exchange.on_response(&bench.config), Response::default());
+}
+
+#[test]
+fn a_response_is_told_nothing_where_there_is_nothing_to_tell() {
+    // No verdict.
+    let (mut bench, _) = Bench::asked("/x");
+    bench.answer(Answer::Reset);
+    assert!(!bench.exchange.has_to_tell());
+    // Our own reply comes back to the response callbacks.
+    let (mut bench, _) = Bench::asked("/x");
+    bench.reply("200", &body("deny", &[("lax.ip", false, Some(9))]));
+    assert!(!bench.exchange.has_to_tell());
+    assert_eq!(bench.exchange.on_response(&bench.config), Response::default());
+    // Switched off.
+    let (mut bench, _) = Bench::asked("/x");
+    bench.config.answers.rate_limit_fields = Dialect::Off;
+    bench.reply("200", &body("allow", &[("lax.ip", true, Some(0))]));
+    assert!(!bench.exchange.has_to_tell());
+    // In shadow.
+    let mut bench = Bench::new();
+    let flag = Flag { mode: Mode::Shadow, share_bp: 10_000, salt: String::new() };
+    bench.overrides.flags.insert("lax".to_string(), flag);
+    bench.request("/x", &facts());
+    bench.reply("200", &body("allow", &[("lax.ip", false, Some(9))]));
+    assert!(!bench.exchange.has_to_tell());
+}
+
+#[test]
+fn draft_03_fields_yield_to_an_upstream_that_is_stricter() {
+    let (mut bench, _) = Bench::asked("/x");
+    bench.config.answers.rate_limit_fields = Dialect::XDraft03;
+    bench.reply("200", &body("allow", &[("lax.ip", true, Some(0))]));
+    let response = bench.exchange.on_response(&bench.config);
+    assert_eq!(response.yields_to, Some("x-ratelimit-remaining"));
+    assert_eq!(response.writes(None), (response.fields.as_slice(), false));
+    assert_eq!(response.writes(Some(b"7")), (response.fields.as_slice(), true));
+    assert_eq!(response.writes(Some(b"0")), (&[][..], false));
+}
+
+#[test]
+fn grpc_is_told_as_envoy_tells_it() {
+    let rows = [
+        ("application/grpc", true),
+        ("application/grpc+proto", true),
+        ("application/grpc;charset=utf-8", true),
+        ("application/grpc-web", false),
+        ("application/grpcx", false),
+        ("application/json", false),
+    ];
+    for (content_type, grpc) in rows {
+        let mut facts = facts();
+        facts.headers.push((b"content-type", content_type.as_bytes()));
+        facts.headers.retain(|(name, _)| *name != b"x-key");
+        let Act::Deny(denial) = Bench::new().request("/strict/x", &facts).act else {
+            panic!("no identity")
+        };
+        assert_eq!(denial.grpc, grpc, "{content_type}");
     }
 }

@@ -1,0 +1,47 @@
+//! Owns what a configuration says of the answers that clients get: the bases of problem types, the
+//! dialect of the RateLimit fields, a policy's own wording. Knows no request.
+
+use alloc::format;
+use alloc::string::String;
+
+use crate::fields::Dialect;
+use crate::reason::{PROBLEM_BASE, Reason};
+
+/// The base of the problem types that draft-ietf-httpapi-ratelimit-headers asks IANA to register.
+const REGISTERED_BASE: &str = "https://iana.org/assignments/http-problem-types#";
+
+/// What holds for every answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answers {
+    /// What problem types begin with.
+    pub problems: Problems,
+    /// How limits are told.
+    pub rate_limit_fields: Dialect,
+}
+
+/// What problem types (RFC 9457) begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    /// An absolute URI that ends in `/`, `#` or `:`; a reason's text follows.
+    pub base: String,
+    /// Whether the quota types have IANA's base. They are not registered yet, so by default not.
+    pub registered: bool,
+}
+
+// === impl Problems ===
+
+impl Default for Problems {
+    fn default() -> Self {
+        Self { base: PROBLEM_BASE.into(), registered: false }
+    }
+}
+
+impl Problems {
+    /// The problem type of a reason.
+    pub fn type_of(&self, reason: Reason) -> String {
+        let registered = self.registered
+            && matches!(reason, Reason::QuotaExceeded | Reason::TemporaryReducedCapacity);
+        let base = if registered { REGISTERED_BASE } else { &self.base };
+        format!("{base}{reason}")
+    }
+}

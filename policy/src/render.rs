@@ -1,0 +1,119 @@
+//! Owns how a denial looks to a client: status, header fields, problem document, details. Total:
+//! every denial has one rendering, and nothing of the request is echoed in it.
+//!
+//! Source: RFC 9457 (problem details), RFC 9110 §10.2.3 (Retry-After), the gRPC status codes,
+//! product row A5.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde::Serialize;
+
+use crate::answers::Answers;
+use crate::exchange::Denial;
+use crate::fields::Field;
+use crate::reason::Reason;
+
+/// Marks the filter's own replies, so that no other hop takes one for its upstream's answer.
+pub const REPLY_HEADER: &str = "x-tidegate-reply";
+/// The decision's id: it is in every reply, also where a body has no place for it.
+pub const DECISION_HEADER: &str = "x-tidegate-decision";
+
+/// A reply, with nothing left to choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status. A gRPC request gets 200, which the host makes of it.
+    pub status: u16,
+    /// The gRPC status, for gRPC requests only.
+    pub grpc_status: u8,
+    /// What access logs show: `tidegate:reason:limits`.
+    pub details: String,
+    /// The header fields.
+    pub headers: Vec<Field>,
+    /// The body; of a gRPC request its `grpc-message`.
+    pub body: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    instance: String,
+    #[serde(rename = "violated-policies")]
+    violated_policies: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+}
+
+/// What a reason looks like.
+struct Look {
+    status: u16,
+    grpc_status: u8,
+    title: &'static str,
+}
+
+/// Renders a denial.
+pub fn reply(answers: &Answers, denial: &Denial) -> Reply {
+    let look = look(denial.reason);
+    let mut headers: Vec<Field> = Vec::with_capacity(10);
+    let body = if denial.grpc {
+        // The host sets the content type and makes `grpc-message` of the body.
+        format!("{}: {}", look.title, denial.violated.join(", ")).into_bytes()
+    } else {
+        headers.push(("content-type", "application/problem+json".to_string()));
+        problem(answers, denial, &look)
+    };
+    headers.push(("cache-control", "no-store".to_string()));
+    headers.push((REPLY_HEADER, denial.reason.to_string()));
+    headers.push((DECISION_HEADER, denial.id.to_string()));
+    if let Some(seconds) = denial.retry_after_s {
+        headers.push(("retry-after", seconds.to_string()));
+    }
+    if look.status == 429 {
+        // Other Envoys then know that a retry is no use.
+        headers.push(("x-envoy-ratelimited", "true".to_string()));
+    }
+    headers.extend(denial.fields.iter().cloned());
+    Reply {
+        status: look.status,
+        grpc_status: look.grpc_status,
+        details: format!("tidegate:{}:{}", denial.reason, denial.violated.join(",")),
+        headers,
+        body,
+    }
+}
+
+fn problem(answers: &Answers, denial: &Denial, look: &Look) -> Vec<u8> {
+    let overload = denial.reason == Reason::ServiceOverloaded;
+    let problem = Problem {
+        r#type: answers.problems.type_of(denial.reason),
+        title: look.title,
+        status: look.status,
+        instance: format!("urn:uuid:{}", denial.id),
+        violated_policies: &denial.violated,
+        error: overload.then_some("service_overloaded"),
+        message: overload.then_some("Service temporarily overloaded, please retry"),
+    };
+    // A document of strings and numbers always serialises.
+    serde_json::to_vec(&problem).unwrap_or_default()
+}
+
+fn look(reason: Reason) -> Look {
+    const PERMISSION_DENIED: u8 = 7;
+    const RESOURCE_EXHAUSTED: u8 = 8;
+    const UNAVAILABLE: u8 = 14;
+    let (status, grpc_status, title) = match reason {
+        Reason::QuotaExceeded => (429, RESOURCE_EXHAUSTED, "Request quota exceeded"),
+        Reason::TemporaryReducedCapacity => {
+            (429, RESOURCE_EXHAUSTED, "Capacity is temporarily reduced")
+        }
+        Reason::ServiceOverloaded => (429, UNAVAILABLE, "Service temporarily overloaded"),
+        Reason::ClientIdentityRequired => (403, PERMISSION_DENIED, "Client identity required"),
+        _ => (503, UNAVAILABLE, "Policy store unavailable"),
+    };
+    Look { status, grpc_status, title }
+}
