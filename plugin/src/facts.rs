@@ -24,20 +24,20 @@ pub(crate) struct Request {
 /// Reads what decides. One host call if no path matches, three otherwise at most, and then all
 /// headers in one: dearer than one value, cheaper than three.
 pub(crate) fn request(config: &Config) -> Result<Request, Status> {
-    let target = host::header(Map::RequestHeaders, ":path")?;
+    let target = host::header(Map::Request, ":path")?;
     let candidates = config.on_path(target.as_deref());
     let authority = match candidates.asks_host(config) {
-        true => host::header(Map::RequestHeaders, ":authority")?,
+        true => host::header(Map::Request, ":authority")?,
         false => None,
     };
     let mut matched = candidates.on_host(config, authority.as_deref());
     if matched.asks_method(config) {
-        let method = host::header(Map::RequestHeaders, ":method")?;
+        let method = host::header(Map::Request, ":method")?;
         matched = matched.on_method(config, method.as_deref());
     }
     let headers = match matched.is_empty() {
         true => Vec::new(),
-        false => host::header_pairs(Map::RequestHeaders)?,
+        false => host::header_pairs(Map::Request)?,
     };
     Ok(Request { matched, target, headers })
 }

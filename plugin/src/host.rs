@@ -24,9 +24,9 @@ pub(crate) enum Level {
 /// A header map.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Map {
-    RequestHeaders,
-    ResponseHeaders,
-    CallResponseHeaders,
+    Request,
+    Response,
+    CallResponse,
 }
 
 /// A buffer.
@@ -152,9 +152,9 @@ fn found(value: Result<Vec<u8>, Status>) -> Result<Option<Vec<u8>>, Status> {
 impl Map {
     fn number(self) -> u32 {
         match self {
-            Self::RequestHeaders => 0,
-            Self::ResponseHeaders => 2,
-            Self::CallResponseHeaders => 6,
+            Self::Request => 0,
+            Self::Response => 2,
+            Self::CallResponse => 6,
         }
     }
 }

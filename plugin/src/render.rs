@@ -25,13 +25,13 @@ pub(crate) fn deny(answers: &Answers, denial: &Denial) -> Result<(), Status> {
 pub(crate) fn tell(response: &Response) -> Result<(), Status> {
     let upstream = match response.yields_to {
         None => None,
-        Some(name) => host::header(Map::ResponseHeaders, name)?,
+        Some(name) => host::header(Map::Response, name)?,
     };
     let (fields, replaces) = response.writes(upstream.as_deref());
     for (name, value) in fields {
         match replaces {
-            true => host::replace_header(Map::ResponseHeaders, name, value)?,
-            false => host::add_header(Map::ResponseHeaders, name, value)?,
+            true => host::replace_header(Map::Response, name, value)?,
+            false => host::add_header(Map::Response, name, value)?,
         }
     }
     Ok(())

@@ -247,7 +247,7 @@ struct Response {
 
 /// The callout's answer; `None` if it cannot be read whole.
 fn response(body_size: usize) -> Option<Response> {
-    let pairs = host::header_pairs(Map::CallResponseHeaders).ok()?;
+    let pairs = host::header_pairs(Map::CallResponse).ok()?;
     let headers = codec::decode(&pairs)?;
     let value = |name: &str| {
         headers.iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| *value)

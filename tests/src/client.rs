@@ -72,6 +72,15 @@ pub async fn raw(stream: &mut TcpStream, bytes: &[u8]) -> Answer {
         .expect("an answer")
 }
 
+/// Sends a request by HEAD and reads the answer, which has no body whatever length it announces.
+pub async fn head(stream: &mut TcpStream, bytes: &[u8]) -> Answer {
+    let answer = async {
+        stream.write_all(bytes).await?;
+        answer_head(&mut Reader::new(stream)).await
+    };
+    timeout(ANSWER_WITHIN, answer).await.expect("an answer in time").expect("an answer").0
+}
+
 fn get_request(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}\r\n")
 }
@@ -87,12 +96,23 @@ async fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<Answer> {
 
 async fn read(stream: &mut TcpStream) -> io::Result<Answer> {
     let mut reader = Reader::new(stream);
+    let (mut answer, framing) = answer_head(&mut reader).await?;
+    reader.begin_body(framing);
+    let (body, _) = reader.body().await?;
+    answer.body = text(body);
+    Ok(answer)
+}
+
+/// An answer without its body, and how that is framed.
+async fn answer_head(reader: &mut Reader<&mut TcpStream>) -> io::Result<(Answer, Framing)> {
     let head = reader.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = head.word(1).parse();
     let status = status.map_err(|error| io::Error::other(format!("{error}: {:?}", head.start)))?;
-    reader.begin_body(head.framing(Framing::UntilClose));
-    let (body, _) = reader.body().await?;
-    let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+    let framing = head.framing(Framing::UntilClose);
     let headers = head.headers.into_iter().map(|(name, value)| (name, text(value))).collect();
-    Ok(Answer { status, headers, body: text(body) })
+    Ok((Answer { status, headers, body: String::new() }, framing))
+}
+
+fn text(value: Vec<u8>) -> String {
+    String::from_utf8_lossy(&value).into_owned()
 }

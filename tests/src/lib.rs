@@ -13,6 +13,7 @@ pub mod eventually;
 pub mod faults;
 pub mod gateway;
 pub mod http1;
+pub mod http2;
 pub mod parts;
 pub mod process;
 pub mod redis;

@@ -1,4 +1,5 @@
-//! Owns the upstream behind Envoy: answers 200, counts what reached it, and can be slow.
+//! Owns the upstream behind Envoy: answers 200, counts what reached it, and sends what it is told
+//! to: a request header `x-answer-NAME` comes back as the response header `NAME`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::HeaderName;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -61,12 +63,24 @@ async fn serve(listener: TcpListener, seen: Arc<AtomicUsize>) {
             let seen = Arc::clone(&seen);
             async move {
                 seen.fetch_add(1, Ordering::SeqCst);
+                let told: Vec<_> = request
+                    .headers()
+                    .iter()
+                    .filter_map(|(name, value)| {
+                        let name = name.as_str().strip_prefix("x-answer-")?;
+                        Some((HeaderName::try_from(name).ok()?, value.clone()))
+                    })
+                    .collect();
                 let path = request.uri().path().to_owned();
                 // The body is read whole, so that the connection stays usable.
                 let size =
                     request.into_body().collect().await.map(|b| b.to_bytes().len()).unwrap_or(0);
                 let body = format!("upstream: {path} {size}\n");
-                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body))))
+                let mut response = Response::new(Full::new(Bytes::from(body)));
+                for (name, value) in told {
+                    response.headers_mut().append(name, value);
+                }
+                Ok::<_, Infallible>(response)
             }
         });
         tokio::spawn(async move {

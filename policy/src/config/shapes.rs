@@ -22,7 +22,9 @@
 //!
 //! The doc strings cost the shipped filter nothing: it uses `known` only, and these are constants.
 
-use super::shape::Kind::{Bool, Duration, Either, List, Map, Percentage, Table, Text, True, Whole, Word};
+use super::shape::Kind::{
+    Bool, Duration, Either, List, Map, Percentage, Table, Text, True, Whole, Word,
+};
 use super::shape::{Field, Kind, Known, Shape, may, must, one_of, some, with_default};
 
 /// Makes a constant of each shape, and `ALL`.

@@ -19,6 +19,8 @@ pub(super) struct Kept {
     asked: Asked,
     remaining: u64,
     next_us: u64,
+    /// The units per period in force, if that is not what is configured.
+    reduced: Option<u32>,
     denies: bool,
 }
 
@@ -75,6 +77,7 @@ pub(super) fn kept(asked: &[Asked], states: &[LimitState]) -> Vec<Kept> {
             asked: *asked,
             remaining: state.remaining,
             next_us: state.next_us,
+            reduced: state.limit,
             denies: !state.allowed,
         })
         .collect()
@@ -88,9 +91,11 @@ pub(super) fn fields(config: &Config, kept: &[Kept], retry_after_s: Option<u64>)
 
 fn shown<'c>(config: &'c Config, kept: &Kept) -> Option<Shown<'c>> {
     let limit = config.policies.get(kept.asked.policy)?.rate_limits.get(kept.asked.limit)?;
+    let configured = limit.quota.limit();
     Some(Shown {
         name: &limit.id,
-        quota: limit.quota.limit(),
+        // Never more than configured, whoever says so.
+        quota: kept.reduced.map_or(configured, |reduced| reduced.min(configured)),
         period_us: limit.quota.period_us(),
         burst: limit.quota.burst(),
         remaining: kept.remaining,

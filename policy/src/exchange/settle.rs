@@ -101,8 +101,13 @@ fn carry_out(
     let wait_us =
         violated().map(|state| state.retry_us).try_fold(0, |longest, us| Some(us?.max(longest)));
     let retry_after_s = wait_us.map(|us| retry_after_s(us, entropy));
+    // Only where every limit in the way is a lowered one is that what stands in the way.
+    let reason = match violated().all(|state| state.limit.is_some()) {
+        true => Reason::TemporaryReducedCapacity,
+        false => Reason::QuotaExceeded,
+    };
     let denial = Denial {
-        reason: Reason::QuotaExceeded,
+        reason,
         id: question.id,
         violated: violated().map(|state| state.id.clone()).collect(),
         retry_after_s,

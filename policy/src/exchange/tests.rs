@@ -166,6 +166,20 @@ fn deny_names_the_limits_and_the_longest_wait() {
 }
 
 #[test]
+fn a_lowered_limit_shows_what_is_in_force_and_says_so() {
+    let lowered = |limit: u32| {
+        body("deny", &[("lax.ip", false, Some(9))])
+            .replace("\"next_us\"", &format!("\"limit\": {limit}, \"next_us\""))
+    };
+    for (limit, quota) in [(12, 12), (50, 50), (u32::MAX, 50)] {
+        let (mut bench, _) = Bench::asked("/x");
+        let Act::Deny(denial) = bench.reply("200", &lowered(limit)).act else { panic!("denied") };
+        assert_eq!(denial.reason, Reason::TemporaryReducedCapacity);
+        assert_eq!(denial.fields[0].1, format!("\"lax.ip\";q={quota};w=60"));
+    }
+}
+
+#[test]
 fn a_limit_that_never_admits_promises_no_time() {
     let (mut bench, _) = Bench::asked("/x");
     let effects = bench.reply("200", &body("deny", &[("lax.ip", false, None)]));

@@ -1,6 +1,7 @@
 //! End to end on real parts: a real Envoy, a real Redis, the shipped filter. These prove the
 //! wiring; what a rule decides is tested where the rule lies.
 
+mod answers;
 mod callout_faults;
 mod configuration;
 mod hostile_input;

@@ -1,0 +1,116 @@
+//! What a client of a real Envoy gets to see: fields, statuses, bodies. The rules are tested in
+//! policy; here it is Envoy that must not take away or add to what they say.
+
+use tidegate_tests::client::{self, Answer};
+use tidegate_tests::envoy::{Envoy, Options};
+use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::http2;
+use tidegate_tests::upstream::Upstream;
+
+const CONFIG: &str = r#"{
+  "version": 1,
+  "gateway": {"cluster": "tidegate", "timeout": "3s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "policies": [
+    {"name": "api", "match": {"path": "/api/**"},
+     "rate_limits": [{"name": "per-key", "by": {"header": "x-key"}, "limit": 2, "per": "hour"}]},
+    {"name": "dry", "mode": "shadow", "match": {"path": "/dry/**"},
+     "rate_limits": [{"name": "per-key", "by": {"header": "x-key"}, "limit": 1, "per": "hour"}]}
+  ]
+}"#;
+
+struct Bench {
+    upstream: Upstream,
+    envoy: Envoy,
+    _gateway: Gateway,
+}
+
+async fn bench(config: &str) -> Bench {
+    let flags = ["--deadline", "1s", "--pool-wait", "500ms"];
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&flags)).await;
+    let upstream = Upstream::start().await;
+    let options = Options::new(gateway.addr, upstream.addr);
+    let envoy = Envoy::start(&options.config(config)).await;
+    Bench { upstream, envoy, _gateway: gateway }
+}
+
+impl Bench {
+    async fn get(&self, path: &str, headers: &str) -> Answer {
+        client::get_from(self.envoy.addr, None, path, headers).await
+    }
+}
+
+fn all<'a>(answer: &'a Answer, name: &str) -> Vec<&'a str> {
+    let of = answer.headers.iter().filter(|(key, _)| key == name);
+    of.map(|(_, value)| value.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_stand_beside_the_upstreams_and_on_denials() {
+    let bench = bench(CONFIG).await;
+    let own =
+        "x-key: k\r\nx-answer-ratelimit: \"own\";r=7\r\nx-answer-ratelimit-policy: \"own\";q=9\r\n";
+    let answer = bench.get("/api/x", own).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(all(&answer, "ratelimit"), ["\"own\";r=7", "\"api.per-key\";r=1;t=1800"]);
+    assert_eq!(all(&answer, "ratelimit-policy"), ["\"own\";q=9", "\"api.per-key\";q=2;w=3600"]);
+
+    bench.get("/api/x", "x-key: k\r\n").await;
+    let denied = bench.get("/api/x", "x-key: k\r\n").await;
+    assert_eq!(denied.status, 429, "{denied:?}");
+    let after: u64 = denied.header("retry-after").and_then(|v| v.parse().ok()).expect("seconds");
+    let [state] = all(&denied, "ratelimit")[..] else { panic!("one field: {denied:?}") };
+    let t: u64 = state.split(";t=").nth(1).and_then(|t| t.parse().ok()).expect("t in {state}");
+    assert!(after >= t, "{denied:?}");
+    let id = denied.header("x-tidegate-decision").expect("the decision");
+    assert_eq!(denied.json()["instance"], format!("urn:uuid:{id}"));
+
+    let none = bench.get("/elsewhere", "").await;
+    assert_eq!(all(&none, "ratelimit"), [""; 0]);
+    let shadow = bench.get("/dry/x", "x-key: k\r\n").await;
+    assert_eq!((shadow.status, all(&shadow, "ratelimit").len()), (200, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_gets_the_head_of_a_denial_and_no_body() {
+    let bench = bench(&CONFIG.replace("\"limit\": 2", "\"limit\": 1")).await;
+    bench.get("/api/x", "x-key: k\r\n").await;
+    let head = b"HEAD /api/x HTTP/1.1\r\nhost: h\r\nx-key: k\r\n\r\n";
+    let next = b"GET /elsewhere HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+    let mut stream = client::connect(bench.envoy.addr, None).await.expect("a listener");
+    let answer = client::head(&mut stream, head).await;
+    assert_eq!(answer.status, 429, "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let announced: usize =
+        answer.header("content-length").and_then(|v| v.parse().ok()).expect("a length");
+    assert!(announced > 0, "as GET would have it");
+    // If a body had come, it would stand in the way of the next answer.
+    let answer = client::raw(&mut stream, next).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_clients_over_http2_get_grpc_statuses() {
+    let bench = bench(CONFIG).await;
+    let grpc = [("content-type", "application/grpc"), ("te", "trailers"), ("x-key", "g")];
+    for _ in 0..2 {
+        let answer = http2::post(bench.envoy.addr, "/api/shop.Orders/Get", &grpc).await;
+        assert_eq!((answer.status, answer.header("grpc-status")), (200, None), "{answer:?}");
+    }
+    let denied = http2::post(bench.envoy.addr, "/api/shop.Orders/Get", &grpc).await;
+    assert_eq!(denied.status, 200, "{denied:?}");
+    assert_eq!(denied.header("grpc-status"), Some("8"));
+    assert_eq!(denied.header("grpc-message"), Some("Request quota exceeded: api.per-key"));
+    assert_eq!(all(&denied, "content-type"), ["application/grpc"]);
+    assert_eq!(denied.body, "");
+    assert!(denied.header("retry-after").is_some() && denied.header("ratelimit").is_some());
+
+    let nobody = http2::post(bench.envoy.addr, "/api/shop.Orders/Get", &grpc[..2]).await;
+    assert_eq!(nobody.header("grpc-status"), Some("7"), "{nobody:?}");
+    let before = bench.upstream.seen();
+    for _ in 0..2 {
+        let shadow = http2::post(bench.envoy.addr, "/dry/shop.Carts/Get", &grpc).await;
+        assert_eq!((shadow.status, shadow.header("grpc-status")), (200, None), "{shadow:?}");
+    }
+    assert_eq!(bench.upstream.seen() - before, 2);
+}
