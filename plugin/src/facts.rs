@@ -1,9 +1,11 @@
 //! Owns the reading of facts: as few host calls as the policies need, in the order in which they
 //! may turn out not to be needed. Decides nothing.
 
+use std::collections::BTreeMap;
+
 use tidegate_policy::config::Config;
-use tidegate_policy::identity::{Facts, Fields};
-use tidegate_policy::router::Matched;
+use tidegate_policy::identity::{Facts, Fields, SOURCE_ADDRESS, Secrets};
+use tidegate_policy::router::{Candidates, Matched};
 
 use crate::codec;
 use crate::host::{self, Map, Status};
@@ -13,49 +15,64 @@ const UNREADABLE: Status = Status(u32::MAX);
 
 /// A request as far as it had to be read.
 pub(crate) struct Request {
-    /// The policies that take it in, as far as path, host and method decide.
-    pub(crate) matched: Matched,
+    /// The policies that its path leads to.
+    candidates: Candidates,
     /// `:path`.
-    pub(crate) target: Option<Vec<u8>>,
+    target: Option<Vec<u8>>,
     /// All request headers in the host's encoding; empty if nothing matched.
     headers: Vec<u8>,
 }
 
-/// Reads what decides. One host call if no path matches, three otherwise at most, and then all
-/// headers in one: dearer than one value, cheaper than three.
+/// Reads what decides: the path, and only if that leads anywhere, all headers at once, which is
+/// cheaper than two single ones.
 pub(crate) fn request(config: &Config) -> Result<Request, Status> {
     let target = host::header(Map::Request, ":path")?;
     let candidates = config.on_path(target.as_deref());
-    let authority = match candidates.asks_host(config) {
-        true => host::header(Map::Request, ":authority")?,
-        false => None,
-    };
-    let mut matched = candidates.on_host(config, authority.as_deref());
-    if matched.asks_method(config) {
-        let method = host::header(Map::Request, ":method")?;
-        matched = matched.on_method(config, method.as_deref());
-    }
-    let headers = match matched.is_empty() {
+    let headers = match candidates.is_empty() {
         true => Vec::new(),
         false => host::header_pairs(Map::Request)?,
     };
-    Ok(Request { matched, target, headers })
+    Ok(Request { candidates, target, headers })
 }
 
 impl Request {
-    /// Its headers, borrowed: a request has dozens.
-    pub(crate) fn headers(&self) -> Result<Fields<'_>, Status> {
-        codec::decode(&self.headers).ok_or(UNREADABLE)
+    /// The policies that take it in, with its headers, borrowed: a request has dozens.
+    pub(crate) fn matched(&self, config: &Config) -> Result<(Matched, Fields<'_>), Status> {
+        let headers = codec::decode(&self.headers).ok_or(UNREADABLE)?;
+        let first = |name: &[u8]| headers.iter().find(|(key, _)| *key == name).map(|(_, v)| *v);
+        let matched = self
+            .candidates
+            .on_host(config, first(b":authority"))
+            .on_method(config, first(b":method"))
+            .on_fields(config, self.target.as_deref(), &headers);
+        Ok((matched, headers))
     }
-}
 
-/// What policies need to know of the sender.
-pub(crate) fn sender<'h>(
-    config: &Config,
-    matched: &Matched,
-    headers: Fields<'h>,
-) -> Result<Facts<'h>, Status> {
-    let source_address =
-        if matched.asks_address(config) { host::property("source\0address")? } else { None };
-    Ok(Facts { source_address, headers })
+    /// What these policies need to know of the sender: each property once, and none in vain.
+    pub(crate) fn sender<'r>(
+        &'r self,
+        config: &'r Config,
+        secrets: &Secrets,
+        matched: &Matched,
+        headers: Fields<'r>,
+    ) -> Result<Facts<'r>, Status> {
+        let mut properties = matched.properties(config);
+        let source_address = match properties.remove(SOURCE_ADDRESS) {
+            true => host::property(SOURCE_ADDRESS)?,
+            false => None,
+        };
+        let mut read = BTreeMap::new();
+        for path in properties {
+            if let Some(value) = host::property(path)? {
+                read.insert(path, value);
+            }
+        }
+        Ok(Facts {
+            source_address,
+            headers,
+            target: self.target.as_deref(),
+            properties: read,
+            secrets: secrets.clone(),
+        })
+    }
 }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use tidegate_policy::config::{Config, Severity};
+use tidegate_policy::identity::Secrets;
 use tidegate_policy::mode::Overrides;
 use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Tenant};
 use tidegate_policy::wire;
@@ -22,6 +23,8 @@ const AUTHORITY: &str = "tidegate-gateway";
 #[derive(Debug)]
 pub(crate) struct Root {
     pub config: Config,
+    /// The keys that its identities need.
+    pub secrets: Secrets,
     pub caller: CallerScope,
     pub overrides: Overrides,
     pub counters: RefCell<Counters>,
@@ -55,6 +58,12 @@ impl Root {
                 }
             },
         };
+        let environment =
+            |name: &str| std::env::var_os(name).map(|value| value.into_encoded_bytes());
+        let secrets = match Secrets::new(&config, environment) {
+            Ok(secrets) => secrets,
+            Err(problem) => return refuse(&problem),
+        };
         let caller = match caller() {
             Ok(caller) => caller,
             Err(problem) => return refuse(&problem),
@@ -70,6 +79,7 @@ impl Root {
         );
         Some(Self {
             config,
+            secrets,
             caller,
             overrides: Overrides::default(),
             counters: RefCell::default(),

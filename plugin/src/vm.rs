@@ -115,20 +115,15 @@ impl Vm {
             return refuse_unready();
         };
         let request = match facts::request(&root.config) {
-            Ok(request) if request.matched.is_empty() => return Action::Continue,
             Ok(request) => request,
             Err(status) => return unreadable(&root, status),
         };
-        let headers = match request.headers() {
-            Ok(headers) => headers,
+        let (matched, headers) = match request.matched(&root.config) {
+            Ok((matched, _)) if matched.is_empty() => return Action::Continue,
+            Ok(matched) => matched,
             Err(status) => return unreadable(&root, status),
         };
-        let target = request.target.as_deref();
-        let matched = request.matched.clone().on_fields(&root.config, target, &headers);
-        if matched.is_empty() {
-            return Action::Continue;
-        }
-        let facts = match facts::sender(&root.config, &matched, headers) {
+        let facts = match request.sender(&root.config, &root.secrets, &matched, headers) {
             Ok(facts) => facts,
             Err(status) => return unreadable(&root, status),
         };

@@ -5,6 +5,7 @@
 //! [`read`] walks it and leaves a [`Config`] behind which nothing sees the raw form any more.
 //! Source of the shape: what gateway config authors were promised.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -18,8 +19,11 @@ use crate::router::Router;
 mod answers;
 pub mod diagnostic;
 mod duration;
+mod identities;
+mod identity;
 mod limits;
 mod matcher;
+mod missing;
 mod read;
 mod reader;
 mod rollout;
@@ -44,6 +48,10 @@ pub struct Config {
     pub answers: Answers,
     /// The policies, by falling priority, then in the order of the document.
     pub policies: Vec<Policy>,
+    /// The environment variable of the key that hides subjects, if they are to be hidden.
+    pub hash_subjects: Option<String>,
+    /// The environment variables of the keys of signed ids, each with a field that names it.
+    pub signing_keys: BTreeMap<String, String>,
     /// Their patterns, made from them.
     pub(crate) router: Router,
 }
@@ -82,6 +90,10 @@ pub struct Policy {
     pub on_unavailable: Rung,
     /// What the document says; flags and the kill switch may override it.
     pub rollout: Rollout,
+    /// Who falls on which side of a share; the first limit's identity if nothing is said.
+    pub rollout_by: Option<Identity>,
+    /// The host's properties that its identities are read from, each once.
+    pub properties: Vec<String>,
 }
 
 /// One rate limit.

@@ -1,252 +1,149 @@
-//! Owns who is counted: from a request's facts to a subject, and the subject's one canonical
-//! spelling. Knows neither keys nor where facts come from.
+//! Owns who is counted: from a request's facts to a subject. Knows neither keys of a store nor
+//! where facts come from.
 //!
-//! The spelling is injective: no two clients share one, whatever bytes they send. Source:
-//! product row A1 and E.
+//! ```text
+//! facts ─► place (header, claim, …) ─► value ─┐
+//!                                             ├─► subject ─► key
+//! missing: deny │ the next identity │ shared ─┘
+//! ```
 
-use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Write as _;
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use crate::scope::{Tenant, TenantId};
 
-/// Longer spellings are replaced by a digest.
-const SUBJECT_LEN_MAX: usize = 96;
+mod address;
+mod facts;
+mod fingerprint;
+mod secrets;
+mod source;
+mod subject;
 
-/// Where a limit's subject comes from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Identity {
-    /// The client's address as Envoy trusts it; IPv6 cut to a prefix, since one client owns a
-    /// whole network there.
-    Ip {
-        /// Leading bits of an IPv6 address that count, 1 to 128.
-        v6_prefix: u8,
-    },
-    /// A request header. The client chooses it: fit for a key that something before the filter
-    /// verified.
-    Header {
-        /// The header's name in lower case.
-        name: String,
-    },
+pub use facts::{Facts, Fields};
+pub use fingerprint::Fingerprint;
+pub use secrets::Secrets;
+pub use source::{Carrier, PathPart, Place, SOURCE_ADDRESS, Source};
+pub use subject::{Subject, SubjectKind, SubjectName, VALUES_MAX};
+
+use subject::Value;
+
+/// Who a limit counts: one identity, or several together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Each has to name somebody; 1 to [`VALUES_MAX`].
+    pub parts: Vec<Part>,
 }
 
-/// The kind of a subject, as it stands in keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SubjectKind {
-    /// A client address.
-    Ip,
-    /// A header's value.
-    Header,
+/// One identity with what follows when a request does not have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The identity that is asked for, then what may stand in for it, in order. Each is a list of
+    /// sources that count together; 1 to [`VALUES_MAX`].
+    pub chain: Vec<Vec<Source>>,
+    /// Whether everybody else shares one bucket; if not, the request is denied.
+    pub shared: bool,
 }
 
-/// Who is counted by one limit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subject {
-    /// What kind of name it is.
-    pub kind: SubjectKind,
-    /// The canonical spelling.
-    pub name: SubjectName,
-}
-
-/// A subject's canonical spelling: `A-Z a-z 0-9 . _ -` and `%XX`, or `~` and a digest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SubjectName(String);
-
-// === impl SubjectKind ===
-
-impl SubjectKind {
-    /// The kind as it stands in keys.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ip => "ip",
-            Self::Header => "header",
-        }
-    }
-}
-
-// === impl SubjectName ===
-
-impl SubjectName {
-    /// Spells any bytes. Everything outside `A-Z a-z 0-9 . _ -` becomes `%XX`; what is then
-    /// longer than 96 becomes `~` and the first 16 bytes of its SHA-256 in hex.
-    pub fn from_bytes(bytes: &[u8]) -> Self {
-        let mut spelled = String::with_capacity(bytes.len().min(SUBJECT_LEN_MAX));
-        for &byte in bytes {
-            if plain(byte) {
-                spelled.push(char::from(byte));
-            } else {
-                // Writing to a String cannot fail.
-                spelled.push('%');
-                spelled.push(hex_digit(byte >> 4));
-                spelled.push(hex_digit(byte & 0xf));
-            }
-            if spelled.len() > SUBJECT_LEN_MAX {
-                return Self(digest(bytes));
-            }
-        }
-        Self(spelled)
-    }
-
-    /// The spelling.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for SubjectName {
-    type Error = &'static str;
-
-    /// Accepts exactly what [`SubjectName::from_bytes`] makes.
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let sound = match text.strip_prefix('~') {
-            Some(hex) => {
-                hex.len() == 32 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            }
-            None => {
-                !text.is_empty()
-                    && text.len() <= SUBJECT_LEN_MAX
-                    && unspell(&text).is_some_and(|bytes| Self::from_bytes(&bytes).0 == text)
-            }
-        };
-        if sound {
-            Ok(Self(text))
-        } else {
-            Err("a subject is spelled in A-Z a-z 0-9 . _ - and %XX")
-        }
-    }
-}
-
-impl From<SubjectName> for String {
-    fn from(name: SubjectName) -> Self {
-        name.0
-    }
-}
-
-fn plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
-}
-
-fn hex_digit(nibble: u8) -> char {
-    char::from_digit(u32::from(nibble), 16).unwrap_or('0').to_ascii_uppercase()
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let mut text = String::from("~");
-    for byte in Sha256::digest(bytes).iter().take(16) {
-        // Writing to a String cannot fail.
-        if write!(text, "{byte:02x}").is_err() {
-            break;
-        }
-    }
-    text
-}
-
-fn unspell(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let value = if byte == b'%' {
-            let high = char::from(rest.next()?).to_digit(16)?;
-            let low = char::from(rest.next()?).to_digit(16)?;
-            u8::try_from(high * 16 + low).ok()?
-        } else {
-            byte
-        };
-        bytes.push(value);
-    }
-    Some(bytes)
-}
-
-/// What a request says of its sender, as bytes of the host's.
-#[derive(Debug, Clone, Default)]
-pub struct Facts<'h> {
-    /// Envoy's `source.address` (`ip:port`, IPv6 in brackets).
-    pub source_address: Option<Vec<u8>>,
-    /// All request headers, names in lower case, in order; borrowed, since a request has dozens.
-    pub headers: Fields<'h>,
-}
-
-/// Header fields, names in lower case, in order.
-pub type Fields<'h> = Vec<(&'h [u8], &'h [u8])>;
-
-// === impl Facts ===
-
-impl Facts<'_> {
-    /// The value of a header that stands once and is not empty. A header that is repeated names
-    /// nobody: readers differ in which value they take, so a client could show the upstream a
-    /// verified one and the limit a fresh one each time.
-    pub fn header(&self, name: &str) -> Option<&[u8]> {
-        let mut values =
-            self.headers.iter().filter(|(key, _)| *key == name.as_bytes()).map(|(_, value)| *value);
-        let value = values.next()?;
-        let alone = values.next().is_none();
-        (alone && value.iter().any(|&b| b != b' ')).then_some(value)
-    }
-
-    /// One header as short printable ASCII, or nothing: for ids that travel in messages.
-    pub fn token(&self, name: &str) -> Option<String> {
-        let value = self.header(name)?;
-        let sound = value.len() <= 128 && value.iter().all(u8::is_ascii_graphic);
-        sound.then(|| core::str::from_utf8(value).ok().map(ToOwned::to_owned)).flatten()
-    }
+/// Who is counted, and for which tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Who.
+    pub subject: Subject,
+    /// The tenant, if the subject names one.
+    pub tenant: Tenant,
 }
 
 // === impl Identity ===
 
 impl Identity {
-    /// The subject that these facts name, or `None` if they name none.
+    /// One source, and a denial if it is missing.
+    pub fn single(source: Source) -> Self {
+        Self { parts: [Part { chain: [[source].into()].into(), shared: false }].into() }
+    }
+
+    /// Who these facts name, or `None` if they name nobody and the policy says to deny.
+    pub fn counted(&self, facts: &Facts<'_>) -> Option<Counted> {
+        let mut values = Vec::new();
+        let mut tenant = Tenant::None;
+        for part in &self.parts {
+            part.values(facts, &mut values, &mut tenant)?;
+        }
+        Some(Counted { subject: Subject::of(values)?, tenant })
+    }
+
+    /// The subject alone.
     pub fn subject(&self, facts: &Facts<'_>) -> Option<Subject> {
-        match self {
-            Self::Ip { v6_prefix } => {
-                let address = client_ip(facts.source_address.as_deref()?)?;
-                let name = spell_ip(address, *v6_prefix);
-                Some(Subject {
-                    kind: SubjectKind::Ip,
-                    name: SubjectName::from_bytes(name.as_bytes()),
-                })
-            }
-            Self::Header { name } => Some(Subject {
-                kind: SubjectKind::Header,
-                name: SubjectName::from_bytes(facts.header(name)?),
-            }),
+        self.counted(facts).map(|counted| counted.subject)
+    }
+
+    /// Every source that may take part.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.parts.iter().flat_map(|part| part.chain.iter().flatten())
+    }
+
+    /// Whether no client can choose at will who it is counted as.
+    pub fn is_trusted(&self) -> bool {
+        self.sources().all(|source| source.trusted)
+    }
+
+    /// The host's properties that have to be read for it.
+    pub fn properties(&self, into: &mut Vec<String>) {
+        for source in self.sources() {
+            source.place.properties(into);
         }
     }
 }
 
-/// `192.0.2.1:80`, `[2001:db8::1]:80`, or either without its port.
-fn client_ip(address: &[u8]) -> Option<IpAddr> {
-    let text = core::str::from_utf8(address).ok()?;
-    if let Ok(socket) = text.parse::<SocketAddr>() {
-        return Some(socket.ip());
+// === impl Part ===
+
+impl Part {
+    fn values(
+        &self,
+        facts: &Facts<'_>,
+        values: &mut Vec<Value>,
+        tenant: &mut Tenant,
+    ) -> Option<()> {
+        let held = values.len();
+        for (rank, sources) in self.chain.iter().enumerate() {
+            let mut named = Tenant::None;
+            if sources.iter().all(|source| source.push(rank, facts, values, &mut named).is_some()) {
+                if named != Tenant::None {
+                    *tenant = named;
+                }
+                return Some(());
+            }
+            values.truncate(held);
+        }
+        if !self.shared {
+            return None;
+        }
+        let spelling = SubjectName::from_bytes(b"-");
+        values.push(Value { kind: SubjectKind::Shared, rank: 0, spelling });
+        Some(())
     }
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    bare.parse().ok()
 }
 
-fn spell_ip(address: IpAddr, v6_prefix: u8) -> String {
-    let mut text = String::new();
-    let written = match address {
-        IpAddr::V4(v4) => write!(text, "{v4}"),
-        // An IPv4 client on a dual-stack listener is the IPv4 client.
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => write!(text, "{v4}"),
-            None => {
-                let keep = u32::from(v6_prefix.clamp(1, 128));
-                let mask = u128::MAX.checked_shl(128 - keep).unwrap_or(u128::MAX);
-                write!(text, "{}/{keep}", Ipv6Addr::from_bits(v6.to_bits() & mask))
-            }
-        },
-    };
-    // Writing to a String cannot fail.
-    if written.is_err() {
-        text.clear();
+// === impl Source ===
+
+impl Source {
+    fn push(
+        &self,
+        rank: usize,
+        facts: &Facts<'_>,
+        values: &mut Vec<Value>,
+        tenant: &mut Tenant,
+    ) -> Option<()> {
+        let value = self.place.value(facts)?;
+        if self.is_tenant {
+            // What is no tenant's name names nobody.
+            let name =
+                core::str::from_utf8(&value).ok().and_then(|text| TenantId::new(text).ok())?;
+            *tenant = Tenant::Named(name);
+        }
+        let kind = self.kind();
+        values.push(Value { kind, rank, spelling: facts.secrets.spell(kind, &value) });
+        Some(())
     }
-    text
 }
 
 #[cfg(test)]

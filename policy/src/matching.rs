@@ -11,6 +11,7 @@ mod path;
 mod regex;
 
 pub use field::{FieldMatch, Want};
+pub(crate) use field::{decode, parameters};
 pub use host::{BadHost, HostPattern, canonical_host};
 pub use path::{BadPattern, PathPattern, Segment};
 pub use regex::{BadRegex, Regex};

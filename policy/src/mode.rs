@@ -105,8 +105,8 @@ impl Rollout {
 
     /// The mode for one caller; the policy's name is the salt, so that two policies take in
     /// different tenths.
-    fn of(self, policy: &str, identity: &[u8]) -> Mode {
-        if self.share_bp >= 10_000 || sticky_bp(policy, identity) < self.share_bp {
+    fn of(self, policy: &str, identity: Option<&[u8]>) -> Mode {
+        if is_taken_in(policy, identity, self.share_bp) {
             return self.mode;
         }
         match self.mode {
@@ -119,12 +119,13 @@ impl Rollout {
 /// The mode in force for one policy, one mechanism and one identity.
 ///
 /// The kill switch beats the flag, the flag beats the configuration. `identity` is any stable
-/// bytes of the caller; the same bytes always fall on the same side of a share.
+/// bytes of the caller; the same bytes always fall on the same side of a share. Callers without
+/// any are the last to be taken in: together they would be all or none of a share.
 pub fn effective(
     configured: Rollout,
     policy: &str,
     mechanism: Mechanism,
-    identity: &[u8],
+    identity: Option<&[u8]>,
     overrides: &Overrides,
 ) -> Mode {
     match overrides.kill {
@@ -133,9 +134,13 @@ pub fn effective(
         Some(Kill::One(_)) | None => {}
     }
     match overrides.flags.get(policy) {
-        Some(flag) if sticky_bp(&flag.salt, identity) < flag.share_bp => flag.mode,
+        Some(flag) if is_taken_in(&flag.salt, identity, flag.share_bp) => flag.mode,
         Some(_) | None => configured.of(policy, identity),
     }
+}
+
+fn is_taken_in(salt: &str, identity: Option<&[u8]>, share_bp: u16) -> bool {
+    share_bp >= 10_000 || identity.is_some_and(|bytes| sticky_bp(salt, bytes) < share_bp)
 }
 
 /// Where an identity falls in 0..10,000. Length-prefixed, so that a salt cannot run into an
@@ -174,7 +179,8 @@ mod tests {
         ];
         for (kill, policy, expected) in rows {
             all_shadow.kill = kill;
-            let mode = effective(Rollout::ENFORCE, policy, Mechanism::RateLimit, b"a", &all_shadow);
+            let mode =
+                effective(Rollout::ENFORCE, policy, Mechanism::RateLimit, Some(b"a"), &all_shadow);
             assert_eq!(mode, expected, "{kill:?} {policy}");
         }
     }
@@ -187,7 +193,7 @@ mod tests {
                 Rollout::whole(Mode::Off),
                 "p",
                 Mechanism::RateLimit,
-                identity.as_bytes(),
+                Some(identity.as_bytes()),
                 &tenth,
             ) == Mode::Enforce
         };
@@ -199,7 +205,7 @@ mod tests {
                 Rollout::whole(Mode::Off),
                 "p",
                 Mechanism::RateLimit,
-                b"x",
+                Some(b"x"),
                 &flagged(Mode::Enforce, 0)
             ) == Mode::Off
         );
@@ -212,7 +218,7 @@ mod tests {
             let tenth = Rollout { mode, share_bp: 1_000 };
             let of = |n: u32| {
                 let identity = format!("client-{n}");
-                effective(tenth, "p", Mechanism::RateLimit, identity.as_bytes(), &none)
+                effective(tenth, "p", Mechanism::RateLimit, Some(identity.as_bytes()), &none)
             };
             let taken = (0..10_000).filter(|n| of(*n) == mode).count();
             assert!((900..1_100).contains(&taken), "{taken} of 10,000 in a tenth");

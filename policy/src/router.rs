@@ -3,12 +3,12 @@
 //! are one tree, so that a thousand policies cost a request no more than ten.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::canonical::canonical;
 use crate::config::{Apply, Config, Policy};
-use crate::identity::Identity;
 use crate::matching::{HostPattern, Matcher, PathPattern, Regex, Segment, canonical_host};
 
 /// The patterns of all policies.
@@ -206,14 +206,6 @@ impl Candidates {
         self.leaves.is_empty()
     }
 
-    /// Whether the host has yet to decide.
-    pub fn asks_host(&self, config: &Config) -> bool {
-        self.leaves
-            .iter()
-            .filter_map(|&leaf| config.router.leaves.get(leaf))
-            .any(|leaf| !(leaf.hosts.is_empty() && leaf.domains.is_empty()))
-    }
-
     /// The policies that are left once the host (`:authority`) is known, in their order.
     pub fn on_host(&self, config: &Config, authority: Option<&[u8]>) -> Matched {
         let host = authority.map(canonical_host);
@@ -239,11 +231,6 @@ impl Matched {
     /// The policies with their indices, in the order of the configuration.
     pub fn policies<'c>(&self, config: &'c Config) -> impl Iterator<Item = (usize, &'c Policy)> {
         self.policies.iter().filter_map(|&index| Some((index, config.policies.get(index)?)))
-    }
-
-    /// Whether the method has yet to decide.
-    pub fn asks_method(&self, config: &Config) -> bool {
-        self.policies(config).any(|(_, policy)| policy.matcher.methods.is_some())
     }
 
     /// What is left once the method is known.
@@ -274,18 +261,15 @@ impl Matched {
         self
     }
 
-    /// Whether any limit counts by the client's address.
-    pub fn asks_address(&self, config: &Config) -> bool {
-        self.policies(config)
-            .flat_map(|(_, policy)| &policy.rate_limits)
-            .any(|limit| matches!(limit.by, Identity::Ip { .. }))
+    /// The host's properties that the identities of these policies are read from, each once.
+    pub fn properties<'c>(&self, config: &'c Config) -> BTreeSet<&'c str> {
+        self.policies(config).flat_map(|(_, p)| &p.properties).map(String::as_str).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::String;
     use proptest::prelude::*;
     use std::format;
 
@@ -340,8 +324,6 @@ mod tests {
         for (path, host, expected) in rows {
             assert_eq!(all(&config, path, host), expected, "{path} {host}");
         }
-        assert!(config.on_path(Some(b"/a/b")).asks_host(&config));
-        assert!(config.on_path(None).asks_host(&config));
     }
 
     #[test]

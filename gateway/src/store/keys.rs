@@ -5,13 +5,14 @@
 //! ```text
 //! ratelimit:{R|s}:<kind>:<subject>:<limit_id>                 no tenant, environment `default`
 //! ratelimit:{R/E|s}:<kind>:<subject>:<limit_id>               another environment E
-//! ratelimit:{R|s}:t=<tenant>:<kind>:<subject>:<limit_id>      a named tenant
+//! ratelimit:{R|s}:t=<tenant>:<kind>:<subject>:<limit_id>      a subject that names a tenant
 //! ```
 //!
 //! `R` is the gateway's region; `s` the first byte of SHA-256(subject) as two hex digits, so that
 //! a region spreads over 256 hash tags while all limits of one subject share a slot. No part can
 //! hold `:` `{` `}` `|` `/` or `=` (they are checked where they are made), so no two scopes,
-//! subjects or limits share a key.
+//! subjects or limits share a key. A limit that does not count by the tenant counts for all tenants
+//! together, whatever tenant the request is of: its key holds none.
 //!
 //! Besides there is one key that counts nothing, [`PROBE`].
 
@@ -46,7 +47,9 @@ fn rate_limit_v1(scope: &Scope, subject: &Subject, limit_id: &str) -> String {
     key.push('|');
     push_shard(&mut key, name);
     key.push_str("}:");
-    if let Tenant::Named(tenant) = &scope.tenant {
+    if let Tenant::Named(tenant) = &scope.tenant
+        && subject.is_of_tenant()
+    {
         key.push_str("t=");
         key.push_str(tenant.as_str());
         key.push(':');
@@ -101,11 +104,33 @@ mod tests {
             ),
             (
                 scope("us-central1", "staging", Some("acme")),
-                "ratelimit:{us-central1/staging|a1}:t=acme:ip:203.0.113.1:api.per-client",
+                "ratelimit:{us-central1/staging|a1}:ip:203.0.113.1:api.per-client",
             ),
         ];
         for (scope, expected) in rows {
             assert_eq!(rate_limit(&scope, &client, "api.per-client"), expected);
+        }
+    }
+
+    #[test]
+    fn a_subject_that_names_the_tenant_is_kept_under_it() {
+        let scope = scope("eu", "default", Some("acme"));
+        let name = |text: &str| SubjectName::try_from(text.to_owned()).expect("canonical");
+        let both = name("tenant!acme+ip!192.0.2.7");
+        let other = name("header.1!tenant+ip!192.0.2.7");
+        let rows = [
+            (subject(SubjectKind::Tenant, b"acme"), "ratelimit:{eu|82}:t=acme:tenant:acme:p.l"),
+            (
+                Subject { kind: SubjectKind::Combined, name: both },
+                "ratelimit:{eu|ba}:t=acme:combined:tenant!acme+ip!192.0.2.7:p.l",
+            ),
+            (
+                Subject { kind: SubjectKind::Combined, name: other },
+                "ratelimit:{eu|b9}:combined:header.1!tenant+ip!192.0.2.7:p.l",
+            ),
+        ];
+        for (subject, expected) in rows {
+            assert_eq!(rate_limit(&scope, &subject, "p.l"), expected);
         }
     }
 
@@ -114,7 +139,7 @@ mod tests {
         "[ai.p-]{1,4}"
     }
 
-    type Parts = (String, String, Option<String>, bool, Vec<u8>, String);
+    type Parts = (String, String, String, usize, Vec<u8>, String);
 
     fn parts() -> impl Strategy<Value = Parts> {
         let environment = prop_oneof![Just("default".to_owned()), part()];
@@ -122,18 +147,22 @@ mod tests {
             prop_oneof![Just(b':'), Just(b'a'), Just(b'}'), any::<u8>()],
             1..4,
         );
-        (part(), environment, proptest::option::of(part()), any::<bool>(), bytes, part())
+        (part(), environment, part(), 0..3usize, bytes, part())
     }
 
     fn key(parts: &Parts) -> String {
-        let (region, environment, tenant, ip, bytes, limit) = parts;
-        let kind = if *ip { SubjectKind::Ip } else { SubjectKind::Header };
-        rate_limit(&scope(region, environment, tenant.as_deref()), &subject(kind, bytes), limit)
+        let (region, environment, tenant, kind, bytes, limit) = parts;
+        let kind = [SubjectKind::Ip, SubjectKind::Header, SubjectKind::Tenant][*kind];
+        rate_limit(&scope(region, environment, Some(tenant)), &subject(kind, bytes), limit)
     }
 
     proptest! {
         #[test]
-        fn different_parts_never_share_a_key(one in parts(), other in parts()) {
+        fn different_parts_never_share_a_key(one in parts(), mut other in parts()) {
+            // Whoever is not counted by the tenant is one and the same for all of them.
+            if one.3 != 2 && other.3 != 2 {
+                other.2.clone_from(&one.2);
+            }
             prop_assert_eq!(one == other, key(&one) == key(&other), "{:?} {:?}", one, other);
         }
 

@@ -1,4 +1,4 @@
-//! Owns the fields of a rate limit and of an identity.
+//! Owns the fields of a rate limit.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -6,16 +6,39 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::RateLimit;
+use super::identities::{Atom, Names};
+use super::missing::Missing;
 use super::read::{duration_ms, unique_name};
 use super::reader::At;
 use super::shapes;
 use crate::gcra::Quota;
-use crate::identity::Identity;
+use crate::matching::PathPattern;
 
 /// Limits per policy: all that apply to one request travel in one message.
 const LIMITS_PER_POLICY_MAX: usize = 8;
 
-pub(super) fn rate_limits(at: &At<'_, '_>, policy: &str) -> Option<Vec<RateLimit>> {
+/// What a limit's `by` is read with.
+pub(super) struct By<'a, 'r, 'd> {
+    /// The names of the document.
+    pub identities: &'a Names<'r, 'd>,
+    /// What the policy says of missing ones.
+    pub missing: &'a Missing<'r, 'd>,
+    /// The policy's path, if it is sound.
+    pub path: Option<&'a PathPattern>,
+}
+
+/// A limit with the place and the atoms of its `by`.
+struct Read<'r, 'd> {
+    limit: RateLimit,
+    at: At<'r, 'd>,
+    atoms: Vec<Atom>,
+}
+
+pub(super) fn rate_limits(
+    at: &At<'_, '_>,
+    policy: &str,
+    by: &By<'_, '_, '_>,
+) -> Option<Vec<RateLimit>> {
     let items = at.list("write a list of rate limits")?;
     if items.is_empty() || items.len() > LIMITS_PER_POLICY_MAX {
         at.wrong(
@@ -25,17 +48,42 @@ pub(super) fn rate_limits(at: &At<'_, '_>, policy: &str) -> Option<Vec<RateLimit
         return None;
     }
     let mut names = BTreeSet::new();
-    let read: Vec<Option<RateLimit>> =
-        items.iter().map(|at| rate_limit(at, policy, &mut names)).collect();
-    read.into_iter().collect()
+    let read: Vec<Option<Read<'_, '_>>> =
+        items.iter().map(|at| rate_limit(at, policy, &mut names, by)).collect();
+    let read: Vec<Read<'_, '_>> = read.into_iter().collect::<Option<_>>()?;
+    by.missing.doubt_unused(read.iter().flat_map(|read| &read.atoms));
+    doubt_client_chosen(&read);
+    Some(read.into_iter().map(|read| read.limit).collect())
 }
 
-fn rate_limit(at: &At<'_, '_>, policy: &str, names: &mut BTreeSet<String>) -> Option<RateLimit> {
+/// Whoever chooses what he is counted by takes a fresh bucket whenever one is used up, unless
+/// another limit of the policy holds him.
+fn doubt_client_chosen(limits: &[Read<'_, '_>]) {
+    if limits.iter().any(|read| read.limit.by.is_trusted()) {
+        return;
+    }
+    for read in limits {
+        read.at.doubt(
+            "clients choose what they are counted by here, so each can have as many buckets as it likes",
+            "add a limit by \"ip\" or another trusted identity, or write \"trusted\": true where something before the filter verifies it",
+        );
+    }
+}
+
+fn rate_limit<'r, 'd>(
+    at: &At<'r, 'd>,
+    policy: &str,
+    names: &mut BTreeSet<String>,
+    reading: &By<'_, '_, '_>,
+) -> Option<Read<'r, 'd>> {
     let table = at.table(shapes::RATE_LIMIT.known, "write a table with name, by, limit and per")?;
     let name = table.must("name", "name the limit").and_then(|at| unique_name(&at, names));
-    let by = table
-        .must("by", "write \"ip\" or {\"header\": \"x-api-key\"}")
-        .and_then(|at| identity(&at));
+    let by_at = table.must("by", "write \"ip\" or {\"header\": \"x-api-key\"}");
+    let atoms = by_at.as_ref().and_then(|at| reading.identities.by(at));
+    let by = by_at
+        .as_ref()
+        .zip(atoms.as_ref())
+        .and_then(|(at, atoms)| reading.missing.bind(at, atoms, reading.path));
     let limit_at = table.must("limit", "write how many requests a period admits");
     let limit = limit_at.as_ref().and_then(|at| at.whole(1, 1_000_000_000));
     let per_ms = table.must("per", "write \"minute\", or 30s, 5m, 1h, day").and_then(|at| {
@@ -48,7 +96,10 @@ fn rate_limit(at: &At<'_, '_>, policy: &str, names: &mut BTreeSet<String>) -> Op
     };
     let (name, by, limit, per_ms, burst) = (name?, by?, limit?, per_ms?, burst?);
     match Quota::new(limit, per_ms.saturating_mul(1_000), burst) {
-        Ok(quota) => Some(RateLimit { id: format!("{policy}.{name}"), name, by, quota }),
+        Ok(quota) => {
+            let limit = RateLimit { id: format!("{policy}.{name}"), name, by, quota };
+            Some(Read { limit, at: by_at?, atoms: atoms? })
+        }
         Err(bad) => {
             let at = limit_at.as_ref().unwrap_or(at);
             at.wrong(
@@ -58,66 +109,4 @@ fn rate_limit(at: &At<'_, '_>, policy: &str, names: &mut BTreeSet<String>) -> Op
             None
         }
     }
-}
-
-fn identity(at: &At<'_, '_>) -> Option<Identity> {
-    const V6_PREFIX_DEFAULT: u8 = 64;
-    const REMEDY: &str =
-        "write \"ip\", {\"ip\": {\"v6_prefix\": 64}} or {\"header\": \"x-api-key\"}";
-    if at.is_text() {
-        return match at.text(REMEDY)? {
-            "ip" => Some(Identity::Ip { v6_prefix: V6_PREFIX_DEFAULT }),
-            _ => {
-                at.is_no("identity", REMEDY);
-                None
-            }
-        };
-    }
-    if at.is_list() {
-        at.wrong("combined identities are not part of this version", REMEDY);
-        return None;
-    }
-    let table = at.table(shapes::IDENTITY.known, REMEDY)?;
-    match (table.get("ip"), table.get("header")) {
-        (Some(ip), None) => {
-            let inner = ip.table(shapes::IP.known, "write {\"v6_prefix\": 64}, or {}")?;
-            let v6_prefix = match inner.get("v6_prefix") {
-                None => Some(V6_PREFIX_DEFAULT),
-                Some(at) => at.whole(1, 128).and_then(|n| u8::try_from(n).ok()),
-            };
-            Some(Identity::Ip { v6_prefix: v6_prefix? })
-        }
-        (None, Some(header)) => header_name(&header).map(|name| Identity::Header { name }),
-        (Some(_), Some(_)) | (None, None) => {
-            at.wrong("an identity has exactly one source", REMEDY);
-            None
-        }
-    }
-}
-
-fn header_name(at: &At<'_, '_>) -> Option<String> {
-    let text = at.text("name a header")?;
-    let sound = !text.is_empty()
-        && text.len() <= 128
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-    if !sound {
-        at.is_no(
-            "header name",
-            "write a header's name such as \"x-api-key\"; :path and the like are no identity",
-        );
-    }
-    if text.eq_ignore_ascii_case("host") {
-        at.wrong(
-            "a request reaches the filter without \"host\": Envoy makes :authority of it",
-            "count by another header",
-        );
-        return None;
-    }
-    if text.contains('_') {
-        at.doubt(
-            "Envoy may refuse or drop headers with an underscore",
-            "write the name with -, or see headers_with_underscores_action of Envoy",
-        );
-    }
-    sound.then(|| text.to_ascii_lowercase())
 }

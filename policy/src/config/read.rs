@@ -9,14 +9,19 @@ use alloc::vec::Vec;
 
 use super::answers::answers;
 use super::diagnostic::Severity;
-use super::limits::rate_limits;
+use super::identities::Names;
+use super::identity::environment_variable;
+use super::limits::{By, rate_limits};
 use super::matcher::matcher;
+use super::missing::{Missing, missing};
 use super::reader::{At, Reader};
 use super::rollout::rollout;
 use super::suggest::nearest;
 use super::{
-    Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, Reading, Rung, duration, shapes, tree,
+    Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, RateLimit, Reading, Rung, duration, shapes,
+    tree,
 };
+use crate::identity::Identity;
 use crate::mode::Rollout;
 use crate::router::Router;
 
@@ -25,6 +30,7 @@ const POLICIES_MAX: usize = 10_000;
 const NAME_LEN_MAX: usize = 63;
 /// What the callout may take (product row A4): pool wait 15 < gateway deadline 30 < this < 50.
 const TIMEOUT_MS_DEFAULT: u32 = 45;
+const HASH_REMEDY: &str = "write {\"env\": \"SUBJECT_KEY\"}: keys stay out of the document";
 
 pub(super) fn document(document: &str) -> Reading {
     let reader = Reader::new(document);
@@ -62,13 +68,21 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         Some(at) => apply(&at),
     };
     let answers = answers(&table);
+    let hash_subjects = match table.get("hash_subjects") {
+        None => Some(None),
+        Some(at) => environment_variable(&at, HASH_REMEDY).map(Some),
+    };
+    let names = Names::new(&table);
     let policies = table
         .must("policies", "write a list of policies; an empty one decides nothing")
-        .and_then(|at| policies(&at));
+        .and_then(|at| policies(&at, &names));
+    names.doubt_unused();
+    let signing_keys = names.into_keys();
     version?;
     let (gateway, apply, answers, policies) = (gateway?, apply?, answers?, policies?);
+    let hash_subjects = hash_subjects?;
     let router = Router::new(policies.iter().map(|policy| &policy.matcher));
-    Some(Config { gateway, apply, answers, policies, router })
+    Some(Config { gateway, apply, answers, policies, hash_subjects, signing_keys, router })
 }
 
 fn version(at: &At<'_, '_>) -> Option<u32> {
@@ -112,19 +126,13 @@ fn gateway(at: &At<'_, '_>) -> Option<Gateway> {
 }
 
 fn token(at: &At<'_, '_>) -> Option<String> {
-    const REMEDY: &str = "write {\"env\": \"TIDEGATE_TOKEN\"}: secrets stay out of the document";
-    let table = at.table(shapes::SECRET.known, REMEDY)?;
-    let env = table.must("env", REMEDY)?;
-    let name = env.text("name an environment variable")?;
-    let sound = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && name.bytes().next().is_some_and(|b| !b.is_ascii_digit());
-    if !sound {
-        env.is_no("name of an environment variable", "write letters, digits and _");
-    }
-    sound.then(|| name.to_owned())
+    environment_variable(
+        at,
+        "write {\"env\": \"TIDEGATE_TOKEN\"}: secrets stay out of the document",
+    )
 }
 
-fn policies(at: &At<'_, '_>) -> Option<Vec<Policy>> {
+fn policies(at: &At<'_, '_>, identities: &Names<'_, '_>) -> Option<Vec<Policy>> {
     let items = at.list("write a list of policies")?;
     if items.len() > POLICIES_MAX {
         at.wrong(format!("{} policies", items.len()), format!("keep them below {POLICIES_MAX}"));
@@ -132,7 +140,8 @@ fn policies(at: &At<'_, '_>) -> Option<Vec<Policy>> {
     }
     let mut names = BTreeSet::new();
     // Every policy is read before any is missed, so that all problems are told at once.
-    let read: Vec<Option<(i64, Policy)>> = items.iter().map(|at| policy(at, &mut names)).collect();
+    let read: Vec<Option<(i64, Policy)>> =
+        items.iter().map(|at| policy(at, &mut names, identities)).collect();
     let mut ranked: Vec<(i64, Policy)> = read.into_iter().collect::<Option<_>>()?;
     // Stable: equals stay in the order of the document.
     ranked.sort_by_key(|(priority, _)| priority.saturating_neg());
@@ -140,7 +149,11 @@ fn policies(at: &At<'_, '_>) -> Option<Vec<Policy>> {
 }
 
 /// A policy with its priority.
-fn policy(at: &At<'_, '_>, names: &mut BTreeSet<String>) -> Option<(i64, Policy)> {
+fn policy(
+    at: &At<'_, '_>,
+    names: &mut BTreeSet<String>,
+    identities: &Names<'_, '_>,
+) -> Option<(i64, Policy)> {
     let table = at.table(shapes::POLICY.known, "write a table with name, match and rate_limits")?;
     let name = table.must("name", "name the policy").and_then(|at| unique_name(&at, names));
     let matcher = table
@@ -150,27 +163,54 @@ fn policy(at: &At<'_, '_>, names: &mut BTreeSet<String>) -> Option<(i64, Policy)
         None => Some(0),
         Some(at) => at.whole(0, 1_000_000).map(i64::from),
     };
+    let path = matcher.as_ref().map(|matcher| &matcher.path);
     let rollout = match table.get("mode") {
-        None => Some(Rollout::ENFORCE),
-        Some(at) => rollout(&at),
+        None => Some((Rollout::ENFORCE, None)),
+        Some(at) => rollout(&at, identities, path),
+    };
+    let missing = match table.get("missing_identity") {
+        None => Some(Missing::default()),
+        Some(at) => missing(&at, identities),
     };
     let label = name.clone().unwrap_or_default();
+    let no_missing = Missing::default();
     let limits = table
         .must("rate_limits", "write at least one rate limit: a policy without any does nothing")
-        .and_then(|at| rate_limits(&at, &label));
+        .and_then(|at| {
+            // A policy whose other fields are wrong still gets its limits read.
+            let missing = missing.as_ref().unwrap_or(&no_missing);
+            rate_limits(&at, &label, &By { identities, missing, path })
+        });
+    missing.as_ref()?;
     let rung = match table.get("on_unavailable") {
         None => Some(Rung::Deny),
         Some(at) => on_unavailable(&at),
     };
     let priority = priority?;
+    let (rollout, rollout_by) = rollout?;
+    let rate_limits = limits?;
+    let properties = properties(&rate_limits, rollout_by.as_ref());
     let policy = Policy {
         name: name?,
         matcher: matcher?,
-        rate_limits: limits?,
+        rate_limits,
         on_unavailable: rung?,
-        rollout: rollout?,
+        rollout,
+        rollout_by,
+        properties,
     };
     Some((priority, policy))
+}
+
+/// What has to be read of the host for a policy's identities.
+fn properties(limits: &[RateLimit], rollout_by: Option<&Identity>) -> Vec<String> {
+    let mut all = Vec::new();
+    for identity in limits.iter().map(|limit| &limit.by).chain(rollout_by) {
+        identity.properties(&mut all);
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 pub(super) fn unique_name(at: &At<'_, '_>, taken: &mut BTreeSet<String>) -> Option<String> {

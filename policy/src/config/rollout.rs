@@ -3,31 +3,80 @@
 use alloc::borrow::ToOwned;
 use alloc::format;
 
-use super::reader::At;
+use super::identities::Names;
+use super::missing::Missing;
+use super::reader::{At, Table};
 use super::shapes;
 use super::suggest::nearest;
+use crate::identity::Identity;
+use crate::matching::PathPattern;
 use crate::mode::{Mode, Rollout};
 
-const REMEDY: &str =
-    "write \"off\", \"shadow\", \"enforce\", {\"shadow\": \"10%\"} or {\"enforce\": \"10%\"}";
+const REMEDY: &str = "write \"off\", \"shadow\", \"enforce\", {\"shadow\": \"10%\"} or {\"enforce\": \"10%\", \"by\": \"client\"}";
 
-pub(super) fn rollout(at: &At<'_, '_>) -> Option<Rollout> {
-    if at.is_text() {
-        return mode(at).map(Rollout::whole);
+/// A policy's mode, for all mechanisms or for one, and who falls on which side of its share.
+pub(super) fn rollout(
+    at: &At<'_, '_>,
+    names: &Names<'_, '_>,
+    path: Option<&PathPattern>,
+) -> Option<(Rollout, Option<Identity>)> {
+    if !at.is_text() && !at.is_bool() {
+        let table = at.table(shapes::ROLLOUT.known, REMEDY)?;
+        let alone = ["shadow", "enforce", "by"].iter().all(|name| table.get(name).is_none());
+        match table.get("rate_limits") {
+            None => return share(at, &table, names, path),
+            Some(one) if alone => return mechanism(&one, names, path),
+            Some(one) => {
+                one.wrong(
+                    "a mode for all mechanisms stands beside it",
+                    "write the mechanisms alone",
+                );
+                return None;
+            }
+        }
     }
+    mechanism(at, names, path)
+}
+
+/// The mode of one mechanism.
+fn mechanism(
+    at: &At<'_, '_>,
+    names: &Names<'_, '_>,
+    path: Option<&PathPattern>,
+) -> Option<(Rollout, Option<Identity>)> {
     if at.is_bool() {
         at.is_no("mode", "write \"off\" in quotes: YAML takes a bare off for false");
         return None;
     }
-    let table = at.table(shapes::ROLLOUT.known, REMEDY)?;
-    match (table.get("shadow"), table.get("enforce")) {
-        (Some(at), None) => share_bp(&at).map(|share_bp| Rollout { mode: Mode::Shadow, share_bp }),
-        (None, Some(at)) => share_bp(&at).map(|share_bp| Rollout { mode: Mode::Enforce, share_bp }),
+    if at.is_text() {
+        return mode(at).map(|mode| (Rollout::whole(mode), None));
+    }
+    share(at, &at.table(shapes::SHARE.known, REMEDY)?, names, path)
+}
+
+fn share(
+    at: &At<'_, '_>,
+    table: &Table<'_, '_>,
+    names: &Names<'_, '_>,
+    path: Option<&PathPattern>,
+) -> Option<(Rollout, Option<Identity>)> {
+    let of = |mode, at: &At<'_, '_>| share_bp(at).map(|share_bp| Rollout { mode, share_bp });
+    let rollout = match (table.get("shadow"), table.get("enforce")) {
+        (Some(at), None) => of(Mode::Shadow, &at),
+        (None, Some(at)) => of(Mode::Enforce, &at),
         _ => {
             at.wrong("not exactly one share", REMEDY);
             None
         }
-    }
+    };
+    let by = match table.get("by") {
+        None => Some(None),
+        // Whoever is missing what he would be told apart by is among the last to be taken in.
+        Some(at) => {
+            names.by(&at).and_then(|atoms| Missing::default().bind(&at, &atoms, path)).map(Some)
+        }
+    };
+    Some((rollout?, by?))
 }
 
 fn mode(at: &At<'_, '_>) -> Option<Mode> {

@@ -61,6 +61,19 @@ const VALUE: Kind = Text { what: "text of at most 1,024 bytes", pattern: "^.{0,1
 const QUANTITY: Kind = Whole { min: 1, max: 1_000_000_000 };
 /// The longest period: a leap year.
 const PERIOD: Kind = Duration { min_ms: 1, max_ms: 366 * 86_400_000 };
+const IDENTITY_NAME: Kind = Text {
+    what: "`ip`, `ja3`, `ja4`, `tenant`, or the name of one of the identities",
+    pattern: "^[a-z0-9_-]{1,63}$",
+};
+const ONE: Kind = Either(&[IDENTITY_NAME, Table(&IDENTITY)]);
+const BY: Kind = Either(&[IDENTITY_NAME, Table(&IDENTITY), some(&ONE, 4)]);
+const STEPS: Kind = List { item: &ONE, min: 1, max: 5 };
+const INSTEAD: Kind = Either(&[IDENTITY_NAME, STEPS]);
+const COOKIE: Kind =
+    Text { what: "a cookie's name", pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$" };
+const WORD: Kind =
+    Text { what: "1 to 128 bytes without control characters", pattern: "^.{1,128}$" };
+const MODE: Kind = Word(&["off", "shadow", "enforce"]);
 const CONDITIONS: Kind = Either(&[VALUE, Table(&CONDITION)]);
 
 shapes! {
@@ -74,6 +87,12 @@ shapes! {
             "What the problem types in answers begin with.");
         "rate_limit_fields" => with_default(Word(&["off", "x-draft-03", "draft-10"]), "\"draft-10\"", "\"x-draft-03\"",
             "How clients are told what is left: `RateLimit-Policy` and `RateLimit` with every limit (`draft-10`), `X-RateLimit-Limit`, `-Remaining` and `-Reset` of the limit closest to its end (`x-draft-03`), or nothing (`off`).");
+        "hash_subjects" => may(Table(&SECRET), "subjects are stored as they are", r#"{"env": "SUBJECT_KEY"}"#,
+            "Stores HMAC-SHA256 of every subject in place of the subject, so that no personal data is stored. The key has at least 32 bytes; another key starts every limit anew. A tenant's name stays readable.");
+        "identities" => may(Map { key: &IDENTITY_NAME, value: &BY, min: 0, max: 256 }, "every identity is written where it is used", r#"{"client": {"ip": {"v6_prefix": 56}}}"#,
+            "Identities by name, for use in `by`, in `missing_identity` and in one another. The one called `tenant` names the tenant.");
+        "tenant" => may(ONE, "the identity called `tenant`, if there is one", r#"{"jwt": {"provider": "main", "claim": "org_id"}}"#,
+            "Which identity names the tenant: 1 to 64 of `a-z A-Z 0-9 . _ -`, from a trusted source. Limits by `tenant` keep their keys under its name.");
         "policies" => must(List { item: &Table(&POLICY), min: 0, max: 10_000 }, "[]", "The policies. An empty list decides nothing.");
     }
 
@@ -107,9 +126,11 @@ shapes! {
         "name" => must(NAME, "\"api\"", "Unique among the policies; part of metric names, log lines and keys.");
         "priority" => with_default(Whole { min: 0, max: 1_000_000 }, "0", "10",
             "Policies of a higher priority come first; equals stay in the order of the document. It decides with `apply: first`, and which policy a denial names first.");
-        "match" => must(Table(&MATCH), r#"{"path": "/api/**"}"#, "Which requests fall under the policy.");
-        "mode" => with_default(Either(&[Word(&["off", "shadow", "enforce"]), Table(&ROLLOUT)]), "\"enforce\"", "\"shadow\"",
-            "Whether the policy acts: `off` does nothing, `shadow` decides and counts and never acts, `enforce` acts. As a table, for a share of the callers.");
+        "match" => must(Table(&MATCH), r#"{"path": "/v1/orders/{id}"}"#, "Which requests fall under the policy.");
+        "mode" => with_default(Either(&[MODE, Table(&ROLLOUT)]), "\"enforce\"", "\"shadow\"",
+            "Whether the policy acts: `off` does nothing, `shadow` decides and counts and never acts, `enforce` acts. As a table, for a share of the callers or for one mechanism.");
+        "missing_identity" => with_default(Either(&[IDENTITY_NAME, STEPS, Map { key: &IDENTITY_NAME, value: &INSTEAD, min: 0, max: 256 }]), "\"deny\"", "[\"ip\", \"shared\"]",
+            "What becomes of a request that lacks an identity it is counted by: `deny` (403), `shared` (one bucket for all such requests), or a list of identities that are tried in order, with `deny` or `shared` last. As a table, for each identity by its name in `by`.");
         "rate_limits" => must(some(&Table(&RATE_LIMIT), 8), r#"[{"name": "per-client", "by": "ip", "limit": 60, "per": "minute"}]"#,
             "The limits. Every one has to admit; a request that one of them refuses is charged to none.");
         "on_unavailable" => with_default(Kind::List { item: &Word(&["allow", "deny"]), min: 1, max: 1 }, "[\"deny\"]", "[\"allow\"]",
@@ -143,21 +164,73 @@ shapes! {
     ROLLOUT "rollout" {
         "shadow" => one_of(Percentage, "\"10%\"", "This share is in shadow, the rest is off.");
         "enforce" => one_of(Percentage, "\"10%\"", "This share is enforced, the rest is in shadow.");
+        "rate_limits" => one_of(Either(&[MODE, Table(&SHARE)]), "\"shadow\"", "The mode of the rate limits alone.");
+        "by" => may(BY, "the identity of the first limit", "\"ip\"", "Who is one caller: the same one is always on the same side. Those who lack it are taken in last, at 100%.");
+    }
+
+    /// A mode of one mechanism for a share of the callers.
+    SHARE "share" {
+        "shadow" => one_of(Percentage, "\"10%\"", "This share is in shadow, the rest is off.");
+        "enforce" => one_of(Percentage, "\"10%\"", "This share is enforced, the rest is in shadow.");
+        "by" => may(BY, "the identity of the first limit", "\"ip\"", "Who is one caller.");
     }
 
     /// One rate limit.
     RATE_LIMIT "rate_limit" {
         "name" => must(NAME, "\"per-client\"", "Unique within its policy. Clients see it in the answer; keep it when you change numbers, since it is part of the key.");
-        "by" => must(Either(&[Word(&["ip"]), Table(&IDENTITY)]), "\"ip\"", "Who is counted. `ip` is the client's address as Envoy trusts it.");
+"by" => must(BY, "\"ip\"", "Who is counted: an identity by its name or written out, or a list of up to four that count together. `ip` is the client's address as Envoy trusts it.");
         "limit" => must(QUANTITY, "600", "How many units a period admits.").unit("units per period");
         "per" => must(PERIOD, "\"minute\"", "The period.");
         "burst" => may(QUANTITY, "equal to `limit`", "20", "How many units may be used at once after a pause.").unit("units");
     }
 
-    /// Who is counted, by one source.
+    /// Who is counted, by one source. `jwt`, `mtls`, `ip` and `signed` are trusted by nature.
     IDENTITY "identity" {
         "ip" => one_of(Table(&IP), r#"{"v6_prefix": 64}"#, "The client's address as Envoy trusts it (`use_remote_address`, `xff_num_trusted_hops`).");
-        "header" => one_of(HEADER, "\"x-api-key\"", "A request header's value. The client chooses it, so let something before the filter verify it.");
+        "header" => one_of(HEADER, "\"x-api-key\"", "A request header's value. One that is repeated names nobody.");
+        "cookie" => one_of(COOKIE, "\"session\"", "A cookie's value. One that is repeated names nobody.");
+        "query" => one_of(PARAMETER, "\"api_key\"", "A query parameter's decoded value. One that is repeated names nobody.");
+        "path" => one_of(Text { what: "a name in the template", pattern: "^[a-z0-9_]{1,32}$" }, "\"id\"", "A part of the path: the name of a `{part}` in the `path` of the policy's match.");
+        "jwt" => one_of(Table(&JWT), r#"{"provider": "main", "claim": "sub"}"#, "A claim that Envoy's `jwt_authn` verified: text or a whole number.");
+        "mtls" => one_of(Word(&["subject", "uri_san", "dns_san", "sha256"]), "\"uri_san\"", "What the client's certificate says: its subject, its first URI or DNS name, or the SHA-256 of the certificate. Only as good as the listener's validation of client certificates.");
+        "filter_state" => one_of(WORD, "\"tidegate.ja4\"", "What an earlier filter noted under this key (Envoy's `set_filter_state`). A lone `-` is nothing.");
+        "signed" => one_of(Table(&SIGNED), r#"{"cookie": "did", "key": {"env": "DEVICE_KEY"}}"#, "An id that carries a signature.");
+        "fingerprint" => one_of(Table(&FINGERPRINT), r#"{"device_id": {"signed": {"cookie": "did", "key": {"env": "DEVICE_KEY"}}}}"#,
+            "The stable fingerprint of a client: device, user agent and TLS, without the address. Without its device there is none.");
+        "trusted" => may(Bool, "as the source is by nature", "true",
+            "That no client can choose this at will, because something before the filter sets or verifies it. You vouch for it.");
+    }
+
+    /// A claim of a verified token.
+    JWT "jwt" {
+        "provider" => must(WORD, "\"main\"", "What `payload_in_metadata` of the provider in `jwt_authn` says.");
+        "claim" => must(Either(&[WORD, List { item: &WORD, min: 1, max: 4 }]), "\"org_id\"", "The claim; a list is the way to one that lies deeper.");
+    }
+
+    /// An id with a signature: `ID.MAC`, where MAC is HMAC-SHA256 over `tidegate-id-v1:ID` in hexadecimal digits.
+    SIGNED "signed" {
+        "cookie" => one_of(COOKIE, "\"did\"", "The cookie that holds it.");
+        "header" => one_of(HEADER, "\"x-device-id\"", "The header that holds it.");
+        "key" => must(Either(&[Table(&SECRET), some(&Table(&SECRET), 4)]), r#"{"env": "DEVICE_KEY"}"#, "The key, at least 32 bytes; several while one takes over from another.");
+    }
+
+    /// What a fingerprint is made of, besides the user agent.
+    FINGERPRINT "fingerprint" {
+        "device_id" => must(Either(&[IDENTITY_NAME, Table(&DEVICE)]), r#"{"signed": {"cookie": "did", "key": {"env": "DEVICE_KEY"}}}"#, "The device's id, from a trusted source.");
+        "tls" => may(Either(&[IDENTITY_NAME, Table(&TLS)]), "`-` stands in its place", "\"ja4\"", "What TLS says of the client: JA3 or JA4.");
+    }
+
+    /// Where a device's id stands.
+    DEVICE "device" {
+        "signed" => one_of(Table(&SIGNED), r#"{"cookie": "did", "key": {"env": "DEVICE_KEY"}}"#, "An id that carries a signature.");
+        "jwt" => one_of(Table(&JWT), r#"{"provider": "main", "claim": "device"}"#, "A claim of a verified token.");
+        "mtls" => one_of(Word(&["subject", "uri_san", "dns_san", "sha256"]), "\"sha256\"", "What the client's certificate says.");
+    }
+
+    /// Where the fingerprint of the client's TLS stands.
+    TLS "tls" {
+        "filter_state" => one_of(WORD, "\"tidegate.ja4\"", "What an earlier filter noted under this key.");
+        "header" => one_of(HEADER, "\"x-ja4\"", "A header that something before the filter overwrites.");
     }
 
     /// The client's address.

@@ -1,6 +1,7 @@
 //! Tests of the configuration: what is read, and that every problem is told at once.
 
 use super::*;
+use crate::identity::{Place, Source};
 use crate::matching::{FieldMatch, Want};
 use crate::mode::Mode;
 use proptest::prelude::*;
@@ -36,10 +37,11 @@ fn a_sound_document_is_read_whole() {
     assert_eq!(config.gateway.token_env.as_deref(), Some("TIDEGATE_TOKEN"));
     let policy = &config.policies[0];
     assert_eq!(policy.on_unavailable, Rung::Allow);
-    assert_eq!(policy.rate_limits[0].by, Identity::Ip { v6_prefix: 64 });
+    let by = |place, trusted| Identity::single(Source { place, trusted, is_tenant: false });
+    assert_eq!(policy.rate_limits[0].by, by(Place::Ip { v6_prefix: 64 }, true));
     assert_eq!(policy.rate_limits[0].quota, Quota::new(5, 60_000_000, 5).expect("sound"));
     assert_eq!(policy.rate_limits[1].id, "api.per-key");
-    assert_eq!(policy.rate_limits[1].by, Identity::Header { name: "x-api-key".to_string() });
+    assert_eq!(policy.rate_limits[1].by, by(Place::Header("x-api-key".to_string()), false));
     assert_eq!(policy.rate_limits[1].quota.burst(), 10);
 }
 
@@ -64,7 +66,7 @@ fn every_problem_is_told_at_once_with_field_value_and_remedy() {
         "error: policies[0].name: \"Api\" is no name; write 1 to 63 of a-z 0-9 _ - (line 5, column 14)",
         "error: policies[0].match.path: \"api\" is no path pattern; begin with / (line 5, column 39)",
         "error: policies[0].match.methods[0]: \"get\" is no method; did you mean \"GET\"? Methods are written in capitals (line 5, column 58)",
-        "error: policies[0].rate_limits[0].by: \"ipp\" is no identity; write \"ip\", {\"ip\": {\"v6_prefix\": 64}} or {\"header\": \"x-api-key\"} (line 7, column 28)",
+        "error: policies[0].rate_limits[0].by: \"ipp\" is no identity; did you mean \"ip\"? (line 7, column 28)",
         "error: policies[0].rate_limits[0].limit: 0 is no valid number here; write a whole number from 1 to 1000000000 (line 7, column 44)",
         "error: policies[0].rate_limits[0].per: \"minut\" is no duration; did you mean \"minute\"? (or 30s, 5m, 1h) (line 7, column 54)",
         "error: policies[0].rate_limits[1].name: the name \"x\" is taken; give each its own: names are part of keys and metrics (line 8, column 17)",
@@ -223,8 +225,8 @@ fn each_mistake_gets_its_own_sentence() {
         ),
         (
             "\"by\": \"ip\"",
-            "\"by\": [\"ip\"]",
-            "policies[0].rate_limits[0].by: combined identities are not part of this version",
+            "\"by\": [\"ip\", [\"ip\"]]",
+            "policies[0].rate_limits[0].by[1]: a list within a list; write one list of names",
         ),
         (
             "\"limit\": 5",

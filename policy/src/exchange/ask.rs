@@ -11,7 +11,7 @@ use crate::identity::{Facts, Subject};
 use crate::mode::{Mechanism, Mode, Overrides, effective};
 use crate::reason::Reason;
 use crate::router::Matched;
-use crate::scope::CallerScope;
+use crate::scope::{CallerScope, Tenant};
 use crate::wire::{self, DecideRequest, DecisionId, LimitCall};
 
 /// One unit of every limit; costs other than that come with the policy language.
@@ -29,15 +29,19 @@ pub(super) fn ask(
     let mut signals = Vec::new();
     let grpc = is_grpc(facts);
     let (mut asked, mut limits) = (Vec::new(), Vec::new());
+    let mut tenant = Tenant::None;
     for (index, policy) in matched.policies(config) {
-        let subjects: Vec<_> =
-            policy.rate_limits.iter().map(|limit| limit.by.subject(facts)).collect();
-        let identity = subjects.iter().flatten().next().map_or("", |subject| subject.name.as_str());
+        let counted: Vec<_> =
+            policy.rate_limits.iter().map(|limit| limit.by.counted(facts)).collect();
+        let sticky = match &policy.rollout_by {
+            Some(by) => by.subject(facts),
+            None => counted.iter().flatten().next().map(|counted| counted.subject.clone()),
+        };
         let mode = effective(
             policy.rollout,
             &policy.name,
             Mechanism::RateLimit,
-            identity.as_bytes(),
+            sticky.as_ref().map(|subject| subject.name.as_str().as_bytes()),
             overrides,
         );
         let shadow = match mode {
@@ -45,11 +49,14 @@ pub(super) fn ask(
             Mode::Shadow => true,
             Mode::Enforce => false,
         };
-        for ((place, limit), subject) in policy.rate_limits.iter().enumerate().zip(subjects) {
-            match subject {
-                Some(subject) => {
+        for ((place, limit), counted) in policy.rate_limits.iter().enumerate().zip(counted) {
+            match counted {
+                Some(counted) => {
                     asked.push(Asked { policy: index, limit: place, shadow });
-                    limits.push(call(limit, subject, shadow));
+                    limits.push(call(limit, counted.subject, shadow));
+                    if counted.tenant != Tenant::None {
+                        tenant = counted.tenant;
+                    }
                 }
                 None if shadow => {
                     signals.push(Signal::Decided { policy: index, outcome: Outcome::ShadowDenied })
@@ -85,7 +92,7 @@ pub(super) fn ask(
     let message = DecideRequest {
         v: wire::VERSION,
         id,
-        scope: caller.clone(),
+        scope: CallerScope { tenant, ..caller.clone() },
         timeout_ms: config.gateway.timeout_ms,
         traceparent: facts.token("traceparent"),
         request_id: facts.token("x-request-id"),

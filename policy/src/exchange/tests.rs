@@ -37,6 +37,7 @@ fn facts() -> Facts<'static> {
             header("traceparent", "00-a-b-01"),
             header("x-request-id", "r 1"),
         ],
+        ..Facts::default()
     }
 }
 

@@ -64,7 +64,7 @@ impl Want {
 }
 
 /// The parameters of a request target, as written.
-fn parameters(target: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(crate) fn parameters(target: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let start =
         target.iter().position(|&b| b == b'?').map_or(target.len(), |at| at.saturating_add(1));
     let query = target.get(start..).unwrap_or_default();
@@ -81,7 +81,7 @@ fn parameters(target: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// Percent-decoding as forms do it (`+` is a space); what is no encoding stays as it is.
-fn decode(text: &[u8]) -> Vec<u8> {
+pub(crate) fn decode(text: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {

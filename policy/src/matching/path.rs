@@ -90,6 +90,18 @@ impl PathPattern {
         Ok(Self::Segments { segments, below })
     }
 
+    /// The named parts of a template with their places among the segments, from 0.
+    pub fn named(&self) -> impl Iterator<Item = (usize, &str)> {
+        let segments: &[Segment] = match self {
+            Self::Segments { segments, .. } => segments,
+            Self::Any | Self::Regex(_) => &[],
+        };
+        segments.iter().enumerate().filter_map(|(index, segment)| match segment {
+            Segment::Named(name) => Some((index, name.as_str())),
+            Segment::Literal(_) => None,
+        })
+    }
+
     /// Whether a path, in its one spelling, falls under the pattern; `None` is a request without.
     /// The router answers the same for many patterns at once; this is what it is compared with.
     pub fn matches(&self, path: Option<&[u8]>) -> bool {
