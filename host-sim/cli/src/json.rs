@@ -6,7 +6,7 @@ use std::error::Error;
 use std::path::Path;
 
 use serde::Serialize;
-use tidegate_host_sim::{CheckResult, Exchange, Report};
+use tidegate_host_sim::{CheckResult, Exchange, Lint, Report};
 
 use crate::pool::Case;
 
@@ -32,6 +32,7 @@ struct Scenario<'a> {
     error: Option<&'a str>,
     checks: Vec<Check<'a>>,
     requests: Vec<Request<'a>>,
+    lints: Vec<LintFound<'a>>,
     metrics: BTreeMap<&'a str, u64>,
     ended_at_ns: u64,
 }
@@ -66,7 +67,19 @@ struct Request<'a> {
     fuel: u64,
 }
 
-/// Writes every scenario with its checks and requests.
+#[derive(Serialize)]
+struct LintFound<'a> {
+    name: &'a str,
+    at_ns: u64,
+    vm: &'a str,
+    context: u32,
+    callback: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_call: Option<&'a str>,
+    detail: &'a str,
+}
+
+/// Writes every scenario with its checks, requests and lints.
 pub(crate) fn write(path: &Path, cases: &[Case]) -> Result<(), Box<dyn Error>> {
     let failed = cases.iter().filter(|case| !case.passed()).count();
     let run = Run {
@@ -90,6 +103,7 @@ fn scenario(case: &Case) -> Scenario<'_> {
         error: case.outcome.as_ref().err().map(String::as_str),
         checks: report.into_iter().flat_map(|report| &report.checks).map(check).collect(),
         requests: report.into_iter().flat_map(|report| &report.exchanges).map(request).collect(),
+        lints: report.into_iter().flat_map(|report| &report.lints).map(lint).collect(),
         metrics: report
             .into_iter()
             .flat_map(|report| &report.metrics)
@@ -103,6 +117,18 @@ fn check(check: &CheckResult) -> Check<'_> {
     let CheckResult { line, what, passed, expected, seen, trace } = check;
     let trace = trace.iter().map(ToString::to_string).collect();
     Check { line: *line, what, passed: *passed, expected, seen, trace }
+}
+
+fn lint(lint: &Lint) -> LintFound<'_> {
+    LintFound {
+        name: lint.name.as_str(),
+        at_ns: lint.at_ns,
+        vm: &lint.vm,
+        context: lint.context,
+        callback: lint.callback,
+        host_call: lint.host_call,
+        detail: &lint.detail,
+    }
 }
 
 fn request(exchange: &Exchange) -> Request<'_> {

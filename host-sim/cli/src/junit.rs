@@ -5,12 +5,15 @@ use std::path::Path;
 
 use quick_junit::{NonSuccessKind, Report as Document, TestCase, TestCaseStatus, TestSuite};
 
+use crate::lints;
 use crate::pool::Case;
 
 /// Writes one test case for each scenario, with its file as class.
 pub(crate) fn write(path: &Path, cases: &[Case]) -> Result<(), Box<dyn Error>> {
     let mut suite = TestSuite::new("host-sim");
-    suite.add_test_cases(cases.iter().map(test_case));
+    for case in cases {
+        suite.add_test_case(test_case(case)?);
+    }
     let mut document = Document::new("host-sim");
     document.add_test_suite(suite);
     let text = document.to_string()?;
@@ -18,7 +21,7 @@ pub(crate) fn write(path: &Path, cases: &[Case]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn test_case(case: &Case) -> TestCase {
+fn test_case(case: &Case) -> std::io::Result<TestCase> {
     let file = case.file.display().to_string();
     let (name, status) = match &case.outcome {
         Ok(report) if report.passed() => (report.name.clone(), TestCaseStatus::success()),
@@ -37,5 +40,13 @@ fn test_case(case: &Case) -> TestCase {
     };
     let mut test_case = TestCase::new(name, status);
     test_case.set_classname(file);
-    test_case
+    // Lints that fail nothing would be lost on a page that shows only failures.
+    let mut shown = Vec::new();
+    if let Ok(report) = &case.outcome {
+        lints::print(report, &mut shown)?;
+    }
+    if !shown.is_empty() {
+        test_case.set_system_out(String::from_utf8_lossy(&shown));
+    }
+    Ok(test_case)
 }
