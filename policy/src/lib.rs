@@ -23,6 +23,7 @@ extern crate std;
 
 pub mod answers;
 pub mod audit;
+pub mod breaker;
 pub mod canonical;
 pub mod config;
 pub mod exchange;

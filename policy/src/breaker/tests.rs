@@ -1,0 +1,222 @@
+//! Tests of the breaker: the table of its transitions, and random histories against what must
+//! never happen.
+
+use super::*;
+use proptest::prelude::*;
+
+const MIDDLE: u64 = 1 << 63;
+
+fn breaker() -> Breaker {
+    Breaker::new(Settings::default())
+}
+
+fn pass(breaker: &mut Breaker, now_ms: u64) -> Ticket {
+    match breaker.admit(now_ms, MIDDLE).0 {
+        Admission::Pass(ticket) => ticket,
+        refused => panic!("{refused:?} at {now_ms} in {breaker:?}"),
+    }
+}
+
+fn refused_ms(breaker: &mut Breaker, now_ms: u64) -> u64 {
+    match breaker.admit(now_ms, MIDDLE).0 {
+        Admission::Refuse { retry_ms } => retry_ms,
+        passed => panic!("{passed:?} at {now_ms} in {breaker:?}"),
+    }
+}
+
+fn tripped(now_ms: u64) -> Breaker {
+    let mut breaker = breaker();
+    for n in 0..5 {
+        let ticket = pass(&mut breaker, now_ms);
+        let changed = breaker.settle(ticket, Outcome::Failure, now_ms, MIDDLE);
+        let opens = Transition { from: StateName::Closed, to: StateName::Open };
+        assert_eq!(changed, (n == 4).then_some(opens));
+    }
+    breaker
+}
+
+#[test]
+fn five_failures_in_a_row_open_it_and_a_success_in_between_forgets_them() {
+    let mut breaker = breaker();
+    for outcome in [Outcome::Failure; 4].into_iter().chain([Outcome::Success, Outcome::Ignored]) {
+        let ticket = pass(&mut breaker, 0);
+        assert_eq!(breaker.settle(ticket, outcome, 0, 0), None);
+    }
+    for _ in 0..4 {
+        let ticket = pass(&mut breaker, 0);
+        assert_eq!(breaker.settle(ticket, Outcome::Failure, 0, 0), None);
+        let ticket = pass(&mut breaker, 0);
+        assert_eq!(breaker.settle(ticket, Outcome::Ignored, 0, 0), None);
+    }
+    assert!(breaker.is_closed());
+    let ticket = pass(&mut breaker, 0);
+    assert!(breaker.settle(ticket, Outcome::Failure, 0, 0).is_some(), "the fifth");
+}
+
+#[test]
+fn open_lasts_ten_seconds_more_or_less_a_fifth() {
+    for (entropy, open_ms) in [(0, 8_000), (MIDDLE, 10_000), (u64::MAX, 12_000)] {
+        let mut breaker = Breaker::new(Settings { failures: 1, ..Settings::default() });
+        let ticket = pass(&mut breaker, 500);
+        breaker.settle(ticket, Outcome::Failure, 500, entropy);
+        assert_eq!(refused_ms(&mut breaker, 500), open_ms);
+        assert_eq!(refused_ms(&mut breaker, 499 + open_ms), 1);
+        pass(&mut breaker, 500 + open_ms);
+        assert_eq!(breaker.state(), StateName::HalfOpen);
+    }
+}
+
+#[test]
+fn of_ten_that_ask_in_half_open_one_passes() {
+    let mut breaker = tripped(0);
+    let passed =
+        (0..10).filter(|_| matches!(breaker.admit(10_000, 0).0, Admission::Pass(_))).count();
+    assert_eq!(passed, 1);
+}
+
+#[test]
+fn three_tests_in_a_row_close_it_and_one_failure_opens_it_anew() {
+    let mut breaker = tripped(0);
+    for n in 0..3 {
+        let ticket = pass(&mut breaker, 10_000);
+        refused_ms(&mut breaker, 10_000);
+        let changed = breaker.settle(ticket, Outcome::Success, 10_001, MIDDLE);
+        assert_eq!(changed.map(|c| c.to), (n == 2).then_some(StateName::Closed));
+    }
+    // Flapping: two good, one bad.
+    let mut breaker = tripped(0);
+    for outcome in [Outcome::Success, Outcome::Success] {
+        let ticket = pass(&mut breaker, 10_000);
+        assert_eq!(breaker.settle(ticket, outcome, 10_001, MIDDLE), None);
+    }
+    let ticket = pass(&mut breaker, 10_002);
+    let changed = breaker.settle(ticket, Outcome::Failure, 10_002, MIDDLE);
+    assert_eq!(changed.map(|c| c.to), Some(StateName::Open));
+    assert_eq!(refused_ms(&mut breaker, 10_002), 10_000);
+    // The successes before count no more.
+    let ticket = pass(&mut breaker, 20_002);
+    assert_eq!(breaker.settle(ticket, Outcome::Success, 20_002, MIDDLE), None);
+}
+
+#[test]
+fn what_began_before_a_transition_changes_nothing_after_it() {
+    let mut breaker = breaker();
+    let early = pass(&mut breaker, 0);
+    for _ in 0..5 {
+        let ticket = pass(&mut breaker, 0);
+        breaker.settle(ticket, Outcome::Failure, 0, MIDDLE);
+    }
+    assert_eq!(breaker.settle(early, Outcome::Success, 1, 0), None);
+    let probe = pass(&mut breaker, 10_000);
+    assert_eq!(breaker.settle(early, Outcome::Failure, 10_000, 0), None);
+    assert_eq!(breaker.settle(probe, Outcome::Success, 10_000, 0), None);
+    assert_eq!(breaker.state(), StateName::HalfOpen);
+}
+
+#[test]
+fn a_test_without_an_outcome_runs_out_and_its_late_outcome_is_dropped() {
+    let mut breaker = tripped(0);
+    let lost = pass(&mut breaker, 10_000);
+    assert_eq!(refused_ms(&mut breaker, 14_999), 1);
+    let second = pass(&mut breaker, 15_000);
+    assert_eq!(breaker.settle(lost, Outcome::Failure, 15_000, 0), None);
+    assert_eq!(breaker.settle(second, Outcome::Success, 15_001, 0), None);
+    // Three in a row that nobody finishes: there is nobody to test.
+    for start_ms in [16_000, 21_000, 26_000] {
+        pass(&mut breaker, start_ms);
+    }
+    assert_eq!(refused_ms(&mut breaker, 31_000), 10_000);
+    assert_eq!(breaker.state(), StateName::Open);
+}
+
+#[test]
+fn a_clock_that_steps_back_makes_nobody_wait_longer() {
+    let mut breaker = tripped(1_000_000);
+    assert_eq!(refused_ms(&mut breaker, 1_000), 10_000);
+    assert_eq!(refused_ms(&mut breaker, 10_999), 1);
+    pass(&mut breaker, 11_000);
+    // The test is lost and the clock steps back again.
+    pass(&mut breaker, 2);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(u64),
+    Ask,
+    Settle(usize, Outcome),
+    Lose(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let outcome =
+        prop_oneof![Just(Outcome::Success), Just(Outcome::Failure), Just(Outcome::Ignored)];
+    prop_oneof![
+        (0u64..6_000).prop_map(Step::Wait),
+        Just(Step::Ask),
+        Just(Step::Ask),
+        (0usize..8, outcome).prop_map(|(n, outcome)| Step::Settle(n, outcome)),
+        (0usize..8).prop_map(Step::Lose),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: one live test at most, no way from open to closed but over half-open, and
+    /// what is healthy again is closed again within a stated time.
+    #[test]
+    fn random_histories_keep_the_rules(
+        steps in proptest::collection::vec((step(), any::<u64>()), 0..200)
+    ) {
+        let mut breaker = breaker();
+        let mut now_ms = 1_000;
+        let mut out: std::vec::Vec<Ticket> = std::vec![];
+        let mut probe_since: Option<u64> = None;
+        for (step, entropy) in steps {
+            let changed = match step {
+                Step::Wait(ms) => {
+                    now_ms += ms;
+                    None
+                }
+                Step::Ask => {
+                    let (admission, changed) = breaker.admit(now_ms, entropy);
+                    if let Admission::Pass(ticket) = admission {
+                        if breaker.state() == StateName::HalfOpen {
+                            prop_assert!(probe_since.is_none_or(|since| now_ms >= since + 5_000));
+                            probe_since = Some(now_ms);
+                        }
+                        prop_assert_ne!(breaker.state(), StateName::Open);
+                        out.push(ticket);
+                    }
+                    changed
+                }
+                Step::Settle(n, outcome) if n < out.len() => {
+                    let ticket = out.remove(n);
+                    let changed = breaker.settle(ticket, outcome, now_ms, entropy);
+                    if ticket.probe == Some(breaker.probes) {
+                        probe_since = None;
+                    }
+                    changed
+                }
+                Step::Lose(n) if n < out.len() => {
+                    out.remove(n);
+                    None
+                }
+                Step::Settle(..) | Step::Lose(_) => None,
+            };
+            if let Some(Transition { from, to }) = changed {
+                prop_assert_ne!(from, to);
+                prop_assert!(from != StateName::Open || to == StateName::HalfOpen);
+            }
+        }
+        // Healthy from now on: at most three lost tests of 5 s, 12 s open, three tests.
+        let deadline_ms = now_ms + 3 * 5_000 + 12_000;
+        while !breaker.is_closed() {
+            prop_assert!(now_ms <= deadline_ms, "{breaker:?}");
+            match breaker.admit(now_ms, 0).0 {
+                Admission::Pass(ticket) => {
+                    breaker.settle(ticket, Outcome::Success, now_ms, 0);
+                }
+                Admission::Refuse { retry_ms } => now_ms += retry_ms,
+            }
+        }
+    }
+}
