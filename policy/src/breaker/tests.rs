@@ -111,6 +111,23 @@ fn what_began_before_a_transition_changes_nothing_after_it() {
     assert_eq!(breaker.settle(early, Outcome::Failure, 10_000, 0), None);
     assert_eq!(breaker.settle(probe, Outcome::Success, 10_000, 0), None);
     assert_eq!(breaker.state(), StateName::HalfOpen);
+    for _ in 0..2 {
+        let probe = pass(&mut breaker, 10_000);
+        breaker.settle(probe, Outcome::Success, 10_000, 0);
+    }
+    assert!(breaker.is_closed());
+    for _ in 0..5 {
+        breaker.settle(early, Outcome::Failure, 10_001, 0);
+    }
+    assert!(breaker.is_closed(), "failures of before the outage say nothing of now");
+}
+
+#[test]
+fn an_outcome_after_the_tests_time_is_dropped_even_if_nobody_asked_since() {
+    let mut breaker = tripped(0);
+    let late = pass(&mut breaker, 10_000);
+    assert_eq!(breaker.settle(late, Outcome::Failure, 15_000, 0), None);
+    assert_eq!(breaker.state(), StateName::HalfOpen);
 }
 
 #[test]
