@@ -35,6 +35,11 @@ impl Instant {
         Self(unix_us.saturating_sub(EPOCH_US) as f64)
     }
 
+    /// In µs since [`EPOCH_US`].
+    pub fn since_epoch_us(self) -> f64 {
+        self.0
+    }
+
     /// In µs since 1970-01-01.
     pub fn unix_us(self) -> u64 {
         (self.0 as u64).saturating_add(EPOCH_US)

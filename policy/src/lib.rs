@@ -31,6 +31,7 @@ pub mod fields;
 pub mod gcra;
 pub mod identity;
 pub mod limit;
+pub mod local_share;
 pub mod matching;
 pub mod mode;
 pub mod reason;
