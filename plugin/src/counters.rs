@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_policy::breaker::StateName;
 use tidegate_policy::config::Config;
 use tidegate_policy::exchange::{Outcome, Signal};
 use tidegate_policy::reason::Reason;
@@ -15,6 +16,7 @@ enum Counter {
     Decided(usize, Outcome),
     Unavailable(Reason),
     LateAnswer,
+    Breaker(StateName),
 }
 
 /// The ids of one root's counters.
@@ -38,6 +40,11 @@ impl Counters {
     /// Counts an answer whose request is gone.
     pub(crate) fn late_answer(&mut self, config: &Config) {
         self.count(config, Counter::LateAnswer);
+    }
+
+    /// Counts a change of the state of the way to the gateway.
+    pub(crate) fn breaker(&mut self, config: &Config, entered: StateName) {
+        self.count(config, Counter::Breaker(entered));
     }
 
     fn count(&mut self, config: &Config, counter: Counter) {
@@ -65,6 +72,9 @@ impl Counter {
                 format!("tidegate_decisions_total.policy.{policy}.outcome.{}", outcome.as_str())
             }
             Self::Unavailable(reason) => format!("tidegate_unavailable_total.reason.{reason}"),
+            Self::Breaker(state) => {
+                format!("tidegate_gateway_breaker_transitions_total.to.{}", state.as_str())
+            }
             Self::LateAnswer => "tidegate_late_answers_total".to_owned(),
         }
     }

@@ -12,6 +12,7 @@ pub(crate) struct Status(pub u32);
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
+const CAS_MISMATCH: u32 = 8;
 
 /// A level of the host's log.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +101,21 @@ unsafe extern "C" {
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        cas: u32,
+    ) -> u32;
 }
 
 /// Memory for a value of the host's; null if there is none left, which the host reports.
@@ -319,4 +335,43 @@ pub(crate) fn increment(id: u32) -> Result<(), Status> {
 pub(crate) fn set_effective_context(context: u32) -> Result<(), Status> {
     // SAFETY: no memory is passed.
     checked(unsafe { proxy_set_effective_context(context) })
+}
+
+/// The host's wall clock, in µs since 1970. It may step.
+pub(crate) fn now_us() -> Result<u64, Status> {
+    let mut time_ns = 0;
+    // SAFETY: the target outlives the call.
+    checked(unsafe { proxy_get_current_time_nanoseconds(&mut time_ns) })?;
+    Ok(time_ns / 1_000)
+}
+
+/// For a key that is not there: the host takes any number then, and refuses this one if somebody
+/// has made the key in the meantime. 0 would overwrite what he wrote.
+const CAS_ABSENT: u32 = u32::MAX;
+
+/// A value of the process's shared data, with the number that writing it needs; empty if there is
+/// none.
+pub(crate) fn shared(key: &str) -> Result<(Vec<u8>, u32), Status> {
+    let mut value = Returned::nothing();
+    let mut cas = 0;
+    // SAFETY: pointer and size are of one live slice; the targets outlive the call.
+    let status = unsafe {
+        proxy_get_shared_data(key.as_ptr(), key.len(), &mut value.data, &mut value.size, &mut cas)
+    };
+    Ok(match found(value.take(status))? {
+        Some(value) => (value, cas),
+        None => (Vec::new(), CAS_ABSENT),
+    })
+}
+
+/// Writes a value of the process's shared data; `false` if another worker was faster.
+pub(crate) fn set_shared(key: &str, value: &[u8], cas: u32) -> Result<bool, Status> {
+    // SAFETY: each pointer and size are of one live slice.
+    let status =
+        unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) };
+    match checked(status) {
+        Ok(()) => Ok(true),
+        Err(Status(CAS_MISMATCH)) => Ok(false),
+        Err(status) => Err(status),
+    }
 }

@@ -18,6 +18,8 @@ mod counters;
 mod facts;
 mod host;
 mod ids;
+mod path;
 mod render;
 mod root;
+mod shares;
 mod vm;

@@ -3,7 +3,9 @@
 
 use std::cell::RefCell;
 
+use tidegate_policy::breaker::Ticket;
 use tidegate_policy::config::{Config, Severity};
+use tidegate_policy::exchange::Answer;
 use tidegate_policy::identity::Secrets;
 use tidegate_policy::mode::Overrides;
 use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Tenant};
@@ -12,6 +14,7 @@ use tidegate_policy::wire;
 use crate::codec;
 use crate::counters::Counters;
 use crate::host::{self, Buffer, Level};
+use crate::path::Path;
 
 /// Names the environment that the filter was deployed for.
 const ENVIRONMENT_VARIABLE: &str = "TIDEGATE_ENVIRONMENT";
@@ -28,6 +31,8 @@ pub(crate) struct Root {
     pub caller: CallerScope,
     pub overrides: Overrides,
     pub counters: RefCell<Counters>,
+    /// Guards the way to the gateway.
+    path: Path,
     /// The callout's headers, encoded once.
     pub call_headers: Vec<u8>,
 }
@@ -77,14 +82,30 @@ impl Root {
                 config.gateway.cluster
             ),
         );
+        let path = Path::new(config.gateway.breaker);
         Some(Self {
             config,
             secrets,
             caller,
             overrides: Overrides::default(),
             counters: RefCell::default(),
+            path,
             call_headers,
         })
+    }
+
+    /// Whether the gateway may be asked now; if not, in how many ms it makes sense.
+    pub(crate) fn admit(&self, entropy: u64) -> Result<Ticket, u64> {
+        self.path.admit(entropy, |entered| {
+            self.counters.borrow_mut().breaker(&self.config, entered);
+        })
+    }
+
+    /// Takes what became of a callout.
+    pub(crate) fn settle(&self, ticket: Ticket, answer: &Answer<'_>, entropy: u64) {
+        self.path.settle(ticket, answer, entropy, |entered| {
+            self.counters.borrow_mut().breaker(&self.config, entered);
+        });
     }
 }
 

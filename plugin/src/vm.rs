@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tidegate_policy::answers::Answers;
+use tidegate_policy::breaker::Ticket;
 use tidegate_policy::exchange::{Act, Answer, Denial, Effects, Event, Exchange, Signal};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::{self, DecisionId};
@@ -14,6 +15,7 @@ use crate::abi::Action;
 use crate::host::{self, Buffer, Level, Map};
 use crate::ids::Ids;
 use crate::root::Root;
+use crate::shares::{self, Taken};
 use crate::{codec, facts, render};
 
 thread_local! {
@@ -65,6 +67,7 @@ struct Call {
     stream: u32,
     /// The configuration that asked; it outlives an update.
     root: Rc<Root>,
+    ticket: Ticket,
 }
 
 // === impl Vm ===
@@ -135,22 +138,21 @@ impl Vm {
     }
 
     pub(crate) fn call_response(&mut self, token: u32, headers: usize, body_size: usize) {
-        let Some(Call { stream, root }) = self.calls.remove(&token) else {
+        let Some(Call { stream, root, ticket }) = self.calls.remove(&token) else {
             return;
         };
-        let open = self.take_open(stream);
-        let Some((Open { mut exchange, .. }, ids)) = open.zip(self.ids.as_mut()) else {
-            // The client left; the gateway's answer has nobody to go to.
-            root.counters.borrow_mut().late_answer(&root.config);
-            return;
-        };
-        let entropy = ids.entropy();
         let response = (headers > 0).then(|| response(body_size)).flatten();
         let answer = match &response {
             None => Answer::Reset,
             Some(r) => Answer::Response { marked: r.marked, status: &r.status, body: &r.body },
         };
-        let event = Event::Answer { answer, entropy };
+        root.settle(ticket, &answer, self.entropy());
+        let Some(Open { mut exchange, .. }) = self.take_open(stream) else {
+            // The client left; the gateway's answer has nobody to go to.
+            root.counters.borrow_mut().late_answer(&root.config);
+            return;
+        };
+        let event = Event::Answer { answer, entropy: self.entropy() };
         let effects = exchange.on(&root.config, &root.overrides, event);
         if let Err(status) = host::set_effective_context(stream) {
             host::log(
@@ -197,40 +199,65 @@ impl Vm {
         stream: u32,
         root: &Rc<Root>,
         mut exchange: Exchange,
-        effects: Effects,
+        mut effects: Effects,
         held: bool,
     ) -> Action {
-        for signal in effects.signals {
-            root.counters.borrow_mut().signal(&root.config, signal);
-        }
-        match effects.act {
-            Act::Deny(denial) => deny(&root.config.answers, &denial),
-            Act::Pass | Act::Resume => {
-                if exchange.has_to_tell() {
-                    self.keep_open(stream, exchange, root);
-                }
-                if held { resume() } else { Action::Continue }
+        let mut taken = Taken::default();
+        loop {
+            for signal in effects.signals {
+                root.counters.borrow_mut().signal(&root.config, signal);
             }
-            Act::Ask(message) => match self.ask(stream, root, &message) {
-                Ok(()) => {
-                    self.keep_open(stream, exchange, root);
-                    Action::HoldAll
+            // Some acts have their answer at once; the loop ends because the exchange does.
+            effects = match effects.act {
+                Act::Deny(denial) => {
+                    taken.give_back();
+                    return deny(&root.config.answers, &denial);
                 }
-                Err(_refused) => {
-                    let event = Event::Answer { answer: Answer::NotSent, entropy: 0 };
-                    let effects = exchange.on(&root.config, &root.overrides, event);
-                    self.carry_out(stream, root, exchange, effects, held)
+                Act::Pass | Act::Resume => {
+                    if exchange.has_to_tell() {
+                        self.keep_open(stream, exchange, root);
+                    }
+                    return if held { resume() } else { Action::Continue };
                 }
-            },
+                Act::Share(calls) => {
+                    let (answers, shares) = shares::take(calls);
+                    taken = shares;
+                    let event = Event::Shares { answers: &answers, entropy: self.entropy() };
+                    exchange.on(&root.config, &root.overrides, event)
+                }
+                Act::Ask(message) => match self.ask(stream, root, &message) {
+                    Ok(()) => {
+                        self.keep_open(stream, exchange, root);
+                        return Action::HoldAll;
+                    }
+                    Err(answer) => {
+                        let event = Event::Answer { answer, entropy: self.entropy() };
+                        exchange.on(&root.config, &root.overrides, event)
+                    }
+                },
+            };
         }
     }
 
-    fn ask(&mut self, stream: u32, root: &Rc<Root>, message: &[u8]) -> Result<(), host::Status> {
+    /// Sends the message, or says what became of it at once.
+    fn ask(&mut self, stream: u32, root: &Rc<Root>, message: &[u8]) -> Result<(), Answer<'static>> {
+        let ticket =
+            root.admit(self.entropy()).map_err(|retry_ms| Answer::CircuitOpen { retry_ms })?;
         let gateway = &root.config.gateway;
-        let token =
-            host::http_call(&gateway.cluster, &root.call_headers, message, gateway.timeout_ms)?;
-        self.calls.insert(token, Call { stream, root: Rc::clone(root) });
-        Ok(())
+        match host::http_call(&gateway.cluster, &root.call_headers, message, gateway.timeout_ms) {
+            Ok(token) => {
+                self.calls.insert(token, Call { stream, root: Rc::clone(root), ticket });
+                Ok(())
+            }
+            Err(_refused) => {
+                root.settle(ticket, &Answer::NotSent, self.entropy());
+                Err(Answer::NotSent)
+            }
+        }
+    }
+
+    fn entropy(&mut self) -> u64 {
+        self.ids.as_mut().map_or(0, Ids::entropy)
     }
 }
 

@@ -8,10 +8,13 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::answers::Answers;
+use crate::breaker;
 use crate::gcra::Quota;
 use crate::identity::Identity;
+use crate::local_share::LocalShare;
 use crate::matching::Matcher;
 use crate::mode::Rollout;
 use crate::router::Router;
@@ -21,6 +24,7 @@ pub mod diagnostic;
 mod duration;
 mod identities;
 mod identity;
+mod ladder;
 mod limits;
 mod matcher;
 mod missing;
@@ -46,6 +50,8 @@ pub struct Config {
     pub apply: Apply,
     /// What clients get to see.
     pub answers: Answers,
+    /// What one Envoy admits by itself where a policy's ladder says so.
+    pub local_share: LocalShare,
     /// The policies, by falling priority, then in the order of the document.
     pub policies: Vec<Policy>,
     /// The environment variable of the key that hides subjects, if they are to be hidden.
@@ -75,6 +81,8 @@ pub struct Gateway {
     pub timeout_ms: u32,
     /// The environment variable that holds the bearer token, if one is used.
     pub token_env: Option<String>,
+    /// When the filter stops asking for a while.
+    pub breaker: breaker::Settings,
 }
 
 /// One policy.
@@ -86,8 +94,8 @@ pub struct Policy {
     pub matcher: Matcher,
     /// The limits; every one has to admit.
     pub rate_limits: Vec<RateLimit>,
-    /// What to do when no verdict can be had.
-    pub on_unavailable: Rung,
+    /// What to do when no verdict can be had, in order; not empty.
+    pub on_unavailable: Vec<Rung>,
     /// What the document says; flags and the kill switch may override it.
     pub rollout: Rollout,
     /// Who falls on which side of a share; the first limit's identity if nothing is said.
@@ -109,9 +117,13 @@ pub struct RateLimit {
     pub quota: Quota,
 }
 
-/// The last resort of a policy that gets no verdict (product row A4).
+/// One step of what a policy does without a verdict (product row A4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rung {
+    /// Spend what is leased.
+    Lease,
+    /// Spend this Envoy's part of each limit.
+    LocalShare,
     /// The request goes on, counted.
     Allow,
     /// The request is refused with 503.
@@ -125,6 +137,19 @@ pub struct Reading {
     pub config: Option<Config>,
     /// Every problem, in the order of the document.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+// === impl Rung ===
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lease => "lease",
+            Self::LocalShare => "local_share",
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        })
+    }
 }
 
 // === impl Config ===

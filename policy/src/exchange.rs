@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! Request ─► pass │ deny │ ask ─► Answer ─► resume │ deny
+//!                                    └─► share ─► Shares ─► resume │ deny
 //! ```
 
 use alloc::string::String;
@@ -12,17 +13,20 @@ use alloc::vec::Vec;
 use crate::config::Config;
 use crate::fields::Field;
 use crate::identity::Facts;
+use crate::local_share::{ShareAnswer, ShareCall};
 use crate::mode::Overrides;
 use crate::reason::Reason;
 use crate::router::Matched;
 use crate::scope::CallerScope;
-use crate::wire::DecisionId;
+use crate::wire::{DecisionId, LimitCall};
 
 mod ask;
+mod ladder;
 mod respond;
 mod settle;
 
 use ask::ask;
+use ladder::Sharing;
 pub use respond::Response;
 use respond::Told;
 use settle::settle;
@@ -50,11 +54,23 @@ pub enum Event<'a> {
         /// Any 64 bits: spreads the `Retry-After` of many clients.
         entropy: u64,
     },
+    /// What the local shares say; one answer per call, in order.
+    Shares {
+        /// The answers.
+        answers: &'a [ShareAnswer],
+        /// Any 64 bits: spreads the `Retry-After` of many clients.
+        entropy: u64,
+    },
 }
 
 /// What became of a question.
 #[derive(Debug)]
 pub enum Answer<'a> {
+    /// It was not even tried: so many failed before.
+    CircuitOpen {
+        /// When it makes sense to try again, in ms.
+        retry_ms: u64,
+    },
     /// The host would not send it.
     NotSent,
     /// It was reset before a whole answer came.
@@ -77,7 +93,10 @@ pub enum Act {
     Pass,
     /// Hold the request and send this message to [`crate::wire::DECIDE_PATH`].
     Ask(Vec<u8>),
-    /// Let the held request go on.
+    /// Take these local shares, each for itself, and say what became of them. What was taken goes
+    /// back if the request is then denied.
+    Share(Vec<ShareCall>),
+    /// Let the request go on, which may be held.
     Resume,
     /// Answer in the upstream's place.
     Deny(Denial),
@@ -129,6 +148,10 @@ pub enum Outcome {
     IdentityMissing,
     /// The gateway was at its bound.
     Overloaded,
+    /// No verdict; this Envoy's share of every limit of the policy admits.
+    LocalShareAllowed,
+    /// No verdict; this Envoy's share of a limit is spent, and the policy says deny behind it.
+    LocalShareDenied,
     /// No verdict; the policy says allow.
     DegradedAllowed,
     /// No verdict; the policy says deny.
@@ -147,6 +170,8 @@ impl Outcome {
             Self::NotCharged => "not_charged",
             Self::IdentityMissing => "identity_missing",
             Self::Overloaded => "overloaded",
+            Self::LocalShareAllowed => "local_share_allowed",
+            Self::LocalShareDenied => "local_share_denied",
             Self::DegradedAllowed => "degraded_allowed",
             Self::DegradedDenied => "degraded_denied",
         }
@@ -177,12 +202,15 @@ struct Question {
     id: DecisionId,
     asked: Vec<Asked>,
     grpc: bool,
+    /// One per asked limit.
+    limits: Vec<LimitCall>,
 }
 
 #[derive(Debug)]
 enum Phase {
     Fresh,
     Asking(Question),
+    Sharing(Sharing),
     /// On its way to the upstream; what its response has to tell of it.
     Admitted(Told),
     /// Answered by us: what the response callbacks now show is our own reply, not the upstream's.
@@ -219,7 +247,9 @@ impl Exchange {
     pub fn on_response(&mut self, config: &Config) -> Response {
         match core::mem::replace(&mut self.phase, Phase::Replied) {
             Phase::Admitted(told) => told.response(config),
-            Phase::Fresh | Phase::Asking(_) | Phase::Replied => Response::default(),
+            Phase::Fresh | Phase::Asking(_) | Phase::Sharing(_) | Phase::Replied => {
+                Response::default()
+            }
         }
     }
 
@@ -231,7 +261,13 @@ impl Exchange {
                 ask(config, overrides, &matched, facts, caller, id)
             }
             (Phase::Asking(question), Event::Answer { answer, entropy }) => {
-                settle(config, &question, &answer, entropy)
+                match settle(config, &question, &answer, entropy) {
+                    Ok(settled) => settled,
+                    Err(why) => ladder::fall(config, question, why, Vec::new()),
+                }
+            }
+            (Phase::Sharing(sharing), Event::Shares { answers, entropy }) => {
+                ladder::land(config, &sharing, answers, entropy, Vec::new())
             }
             (phase, _) => (phase, Effects { act: Act::Pass, signals: Vec::new() }),
         };
@@ -243,7 +279,7 @@ impl Exchange {
 fn after(act: &Act) -> Phase {
     match act {
         Act::Deny(_) => Phase::Replied,
-        Act::Pass | Act::Ask(_) | Act::Resume => Phase::Admitted(Told::default()),
+        Act::Pass | Act::Ask(_) | Act::Share(_) | Act::Resume => Phase::Admitted(Told::default()),
     }
 }
 

@@ -31,7 +31,8 @@ macro_rules! reasons {
 reasons! {
     /// A rate limit is used up.
     QuotaExceeded => "quota-exceeded",
-    /// A limit that is lower than configured for the time being is used up.
+    /// A limit that is lower than configured for the time being is used up: a cold region's, or this
+    /// Envoy's own share of one while no verdict can be had.
     TemporaryReducedCapacity => "temporary-reduced-capacity",
     /// The gateway's bound on work in flight is reached (product row A5). A verdict, not a failure.
     ServiceOverloaded => "service-overloaded",
@@ -42,6 +43,8 @@ reasons! {
 
     /// Envoy would not send the callout: no such cluster, no host, circuit breaker.
     CalloutNotSent => "callout-not-sent",
+    /// So many callouts failed in a row that none is tried for a while.
+    CalloutCircuitOpen => "callout-circuit-open",
     /// The callout's answer lacks the gateway's mark: refused, timed out, a proxy's own error.
     CalloutUnmarked => "callout-unmarked",
     /// The callout was reset before or within its answer.
@@ -55,6 +58,8 @@ reasons! {
 
     /// The gateway cannot reach its store.
     StoreUnavailable => "store-unavailable",
+    /// So many store calls failed in a row that the gateway tries none for a while.
+    StoreCircuitOpen => "store-circuit-open",
     /// The store did not answer within the gateway's deadline.
     StoreTimeout => "store-timeout",
     /// The store answered with an error of its own.

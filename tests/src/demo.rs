@@ -13,7 +13,7 @@ use crate::upstream::Upstream;
 use crate::{eventually, parts};
 
 /// Recovery after a fault; each takes a second or two.
-const BACK_WITHIN: Duration = Duration::from_secs(15);
+const BACK_WITHIN: Duration = Duration::from_secs(40);
 const PATH: &str = "/api/hello";
 
 /// The addresses of the demo's parts; port 0 is any free one.

@@ -103,7 +103,7 @@ fn the_shipped_filter_has_no_debug_assertions() {
 fn two_hundred_headers_are_read() {
     let headers: Vec<String> = (0..200).map(|n| format!("[x-h-{n}, '{n}']")).collect();
     let yaml = format!(
-        "name: many headers\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate }}, policies: [{{ name: p, match: {{ path: /** }}, rate_limits: [{{ name: k, by: {{ header: x-h-199 }}, limit: 1, per: 1s }}] }}] }}\n\
+        "name: many headers\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate }}, policies: [{{ name: p, match: {{ path: /** }}, rate_limits: [{{ name: k, by: {{ header: x-h-199 }}, limit: 1, per: 1s }}], on_unavailable: deny }}] }}\n\
          gateway: [{{ fault: refused }}]\n\
          timeline: [{{ at: 0ms, client: a, send: {{ path: /, headers: [{}] }} }}]\n\
          expect: [{{ client: a, status: 503 }}, {{ callout: 1, body: {{ json: {{ /limits/0/subject/name: '199' }} }} }}]\n",

@@ -11,6 +11,7 @@ use super::answers::answers;
 use super::diagnostic::Severity;
 use super::identities::Names;
 use super::identity::environment_variable;
+use super::ladder::{self, default_rungs, local_share, on_unavailable};
 use super::limits::{By, rate_limits};
 use super::matcher::matcher;
 use super::missing::{Missing, missing};
@@ -18,10 +19,11 @@ use super::reader::{At, Reader};
 use super::rollout::rollout;
 use super::suggest::nearest;
 use super::{
-    Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, RateLimit, Reading, Rung, duration, shapes,
-    tree,
+    Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, RateLimit, Reading, duration, shapes, tree,
 };
+use crate::breaker;
 use crate::identity::Identity;
+use crate::local_share::LocalShare;
 use crate::mode::Rollout;
 use crate::router::Router;
 
@@ -73,16 +75,30 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         Some(at) => environment_variable(&at, HASH_REMEDY).map(Some),
     };
     let names = Names::new(&table);
+    let local_share = match table.get("local_share") {
+        None => Some(LocalShare::default()),
+        Some(at) => local_share(&at),
+    };
     let policies = table
         .must("policies", "write a list of policies; an empty one decides nothing")
         .and_then(|at| policies(&at, &names));
     names.doubt_unused();
     let signing_keys = names.into_keys();
     version?;
-    let (gateway, apply, answers, policies) = (gateway?, apply?, answers?, policies?);
+    let (gateway, apply, answers) = (gateway?, apply?, answers?);
+    let (local_share, policies) = (local_share?, policies?);
     let hash_subjects = hash_subjects?;
     let router = Router::new(policies.iter().map(|policy| &policy.matcher));
-    Some(Config { gateway, apply, answers, policies, hash_subjects, signing_keys, router })
+    Some(Config {
+        gateway,
+        apply,
+        answers,
+        local_share,
+        policies,
+        hash_subjects,
+        signing_keys,
+        router,
+    })
 }
 
 fn version(at: &At<'_, '_>) -> Option<u32> {
@@ -122,7 +138,16 @@ fn gateway(at: &At<'_, '_>) -> Option<Gateway> {
         None => Some(None),
         Some(at) => token(&at).map(Some),
     };
-    Some(Gateway { cluster: cluster?, timeout_ms: timeout_ms?, token_env: token_env? })
+    let breaker = match table.get("breaker") {
+        None => Some(breaker::Settings::default()),
+        Some(at) => ladder::breaker(&at),
+    };
+    Some(Gateway {
+        cluster: cluster?,
+        timeout_ms: timeout_ms?,
+        token_env: token_env?,
+        breaker: breaker?,
+    })
 }
 
 fn token(at: &At<'_, '_>) -> Option<String> {
@@ -182,8 +207,8 @@ fn policy(
             rate_limits(&at, &label, &By { identities, missing, path })
         });
     missing.as_ref()?;
-    let rung = match table.get("on_unavailable") {
-        None => Some(Rung::Deny),
+    let rungs = match table.get("on_unavailable") {
+        None => Some(default_rungs()),
         Some(at) => on_unavailable(&at),
     };
     let priority = priority?;
@@ -194,7 +219,7 @@ fn policy(
         name: name?,
         matcher: matcher?,
         rate_limits,
-        on_unavailable: rung?,
+        on_unavailable: rungs?,
         rollout,
         rollout_by,
         properties,
@@ -233,46 +258,6 @@ pub(super) fn unique_name(at: &At<'_, '_>, taken: &mut BTreeSet<String>) -> Opti
         return None;
     }
     Some(text.to_owned())
-}
-
-fn on_unavailable(at: &At<'_, '_>) -> Option<Rung> {
-    const REMEDY: &str = "write [\"deny\"] or [\"allow\"]";
-    let items = at.list(REMEDY)?;
-    let rungs: Vec<Option<Rung>> = items.iter().map(rung).collect();
-    let rungs: Vec<Rung> = rungs.into_iter().collect::<Option<_>>()?;
-    match rungs.as_slice() {
-        [rung] => Some(*rung),
-        [] => {
-            at.wrong("no rung: what should become of the request?", REMEDY);
-            None
-        }
-        [_, ..] => {
-            at.wrong("a rung after \"allow\" or \"deny\" is never reached", "keep the first");
-            None
-        }
-    }
-}
-
-fn rung(at: &At<'_, '_>) -> Option<Rung> {
-    match at.text("write \"deny\" or \"allow\"")? {
-        "allow" => Some(Rung::Allow),
-        "deny" => Some(Rung::Deny),
-        later @ ("lease" | "local_share") => {
-            at.wrong(
-                format!("{later:?} is not part of this version"),
-                "write \"deny\" or \"allow\"",
-            );
-            None
-        }
-        other => {
-            let remedy = match nearest(other, &["allow", "deny"]) {
-                Some(word) => format!("did you mean {word:?}?"),
-                None => "write \"deny\" or \"allow\"".to_owned(),
-            };
-            at.is_no("rung", remedy);
-            None
-        }
-    }
 }
 
 pub(super) fn duration_ms(at: &At<'_, '_>, min_ms: u64, max_ms: u64, remedy: &str) -> Option<u64> {

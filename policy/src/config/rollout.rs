@@ -96,7 +96,7 @@ fn mode(at: &At<'_, '_>) -> Option<Mode> {
 }
 
 /// `10%`, `0.5%`, `12.34%`: hundredths of a percent, exactly.
-fn share_bp(at: &At<'_, '_>) -> Option<u16> {
+pub(super) fn share_bp(at: &At<'_, '_>) -> Option<u16> {
     const REMEDY: &str = "write a percentage from \"0%\" to \"100%\", with at most two decimals";
     let text = at.text(REMEDY)?;
     let share = text.strip_suffix('%').and_then(basis_points).filter(|share| *share <= 10_000);

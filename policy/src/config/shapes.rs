@@ -74,6 +74,7 @@ const COOKIE: Kind =
 const WORD: Kind =
     Text { what: "1 to 128 bytes without control characters", pattern: "^.{1,128}$" };
 const MODE: Kind = Word(&["off", "shadow", "enforce"]);
+const RUNG: Kind = Word(&["lease", "local_share", "allow", "deny"]);
 const CONDITIONS: Kind = Either(&[VALUE, Table(&CONDITION)]);
 
 shapes! {
@@ -93,6 +94,8 @@ shapes! {
             "Identities by name, for use in `by`, in `missing_identity` and in one another. The one called `tenant` names the tenant.");
         "tenant" => may(ONE, "the identity called `tenant`, if there is one", r#"{"jwt": {"provider": "main", "claim": "org_id"}}"#,
             "Which identity names the tenant: 1 to 64 of `a-z A-Z 0-9 . _ -`, from a trusted source. Limits by `tenant` keep their keys under its name.");
+        "local_share" => with_default(Table(&LOCAL_SHARE), r#"{"fraction": "50%", "envoys": 10}"#, r#"{"envoys": 3}"#,
+            "How much one Envoy admits by itself where `on_unavailable` says `local_share`.");
         "policies" => must(List { item: &Table(&POLICY), min: 0, max: 10_000 }, "[]", "The policies. An empty list decides nothing.");
     }
 
@@ -113,6 +116,21 @@ shapes! {
             "How long one callout may take before the policy's `on_unavailable` decides. Keep it above the gateway's own deadline (30 ms by default) and below the route's timeout.");
         "token" => may(Table(&SECRET), "no token is sent", r#"{"env": "TIDEGATE_TOKEN"}"#,
             "The bearer token that the gateway asks for.");
+        "breaker" => with_default(Table(&BREAKER), r#"{"failures": 5, "open": "10s", "successes": 3}"#, r#"{"open": "5s"}"#,
+            "When the filter stops asking a gateway that fails, so that no request waits for it: `on_unavailable` then decides at once.");
+    }
+
+    /// A circuit breaker: closed, open after failures in a row, half-open to test.
+    BREAKER "breaker" {
+        "failures" => with_default(Whole { min: 1, max: 1_000_000 }, "5", "10", "Failures in a row that open it, in each worker. A failure is a timeout, a refused or reset call, or an answer that is not the gateway's.").unit("failures");
+        "open" => with_default(Duration { min_ms: 100, max_ms: 3_600_000 }, "\"10s\"", "\"5s\"", "How long it stays open, more or less a fifth, so that instances do not move in step.");
+        "successes" => with_default(Whole { min: 1, max: 1_000 }, "3", "1", "Successful tests in a row that close it; one request at a time is a test.").unit("tests");
+    }
+
+    /// One Envoy's part of every limit while the gateway cannot be asked.
+    LOCAL_SHARE "local_share" {
+        "fraction" => with_default(Percentage, "\"50%\"", "\"80%\"", "What all Envoys together may admit of a limit.");
+        "envoys" => with_default(Whole { min: 1, max: 100_000 }, "10", "3", "How many Envoy processes share it. Too small a number admits too much. Each process admits at least one unit.").unit("processes");
     }
 
     /// A secret, which stays out of the document.
@@ -133,8 +151,9 @@ shapes! {
             "What becomes of a request that lacks an identity it is counted by: `deny` (403), `shared` (one bucket for all such requests), or a list of identities that are tried in order, with `deny` or `shared` last. As a table, for each identity by its name in `by`.");
         "rate_limits" => must(some(&Table(&RATE_LIMIT), 8), r#"[{"name": "per-client", "by": "ip", "limit": 60, "per": "minute"}]"#,
             "The limits. Every one has to admit; a request that one of them refuses is charged to none.");
-        "on_unavailable" => with_default(Kind::List { item: &Word(&["allow", "deny"]), min: 1, max: 1 }, "[\"deny\"]", "[\"allow\"]",
-            "What becomes of a request when no verdict can be had: `deny` answers 503, `allow` lets it go on. Both are counted under their reason.");
+        "on_unavailable" => with_default(Either(&[RUNG, Kind::List { item: &RUNG, min: 1, max: 3 }]),
+            "[\"lease\", \"local_share\", \"deny\"]", "[\"local_share\", \"allow\"]",
+            "What becomes of a request when no verdict can be had, step by step: `lease` spends what is leased (nothing is, in this version), `local_share` spends this Envoy's part of each limit (see `local_share` of the document), `allow` lets the request go on, `deny` answers 503. Behind the last step stands `deny`. Each is counted.");
     }
 
     /// Which requests fall under a policy: those that fulfil all fields that are there.

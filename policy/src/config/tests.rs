@@ -36,7 +36,7 @@ fn a_sound_document_is_read_whole() {
     assert_eq!(config.gateway.timeout_ms, 40);
     assert_eq!(config.gateway.token_env.as_deref(), Some("TIDEGATE_TOKEN"));
     let policy = &config.policies[0];
-    assert_eq!(policy.on_unavailable, Rung::Allow);
+    assert_eq!(policy.on_unavailable, [Rung::Allow]);
     let by = |place, trusted| Identity::single(Source { place, trusted, is_tenant: false });
     assert_eq!(policy.rate_limits[0].by, by(Place::Ip { v6_prefix: 64 }, true));
     assert_eq!(policy.rate_limits[0].quota, Quota::new(5, 60_000_000, 5).expect("sound"));
@@ -56,7 +56,7 @@ fn every_problem_is_told_at_once_with_field_value_and_remedy() {
        {"name": "x", "by": "ipp", "limit": 0, "per": "minut"},
        {"name": "x", "by": {"header": ":path"}, "limit": 1e3, "per": "1h", "burst": -1}
      ],
-     "on_unavailable": ["lease", "denny"]}
+     "on_unavailable": ["leese", "denny"]}
   ]
 }"#;
     let expected = [
@@ -73,7 +73,7 @@ fn every_problem_is_told_at_once_with_field_value_and_remedy() {
         "error: policies[0].rate_limits[1].by.header: \":path\" is no header name; write a header's name such as \"x-api-key\"; :path and the like are no identity (line 8, column 39)",
         "error: policies[0].rate_limits[1].limit: 1e3 is no valid number here; write a whole number from 1 to 1000000000 (line 8, column 58)",
         "error: policies[0].rate_limits[1].burst: -1 is no valid number here; write a whole number from 1 to 1000000000 (line 8, column 85)",
-        "error: policies[0].on_unavailable[0]: \"lease\" is not part of this version; write \"deny\" or \"allow\" (line 10, column 25)",
+        "error: policies[0].on_unavailable[0]: \"leese\" is no rung; did you mean \"lease\"? (line 10, column 25)",
         "error: policies[0].on_unavailable[1]: \"denny\" is no rung; did you mean \"deny\"? (line 10, column 34)",
     ];
     assert_eq!(problems(document), expected);
@@ -247,12 +247,23 @@ fn each_mistake_gets_its_own_sentence() {
         (
             "[\"allow\"]",
             "[\"allow\", \"deny\"]",
-            "policies[0].on_unavailable: a rung after \"allow\" or \"deny\" is never reached",
+            "policies[0].on_unavailable[1]: a rung after \"allow\" is never reached; leave it out",
         ),
         (
             "[\"allow\"]",
-            "\"allow\"",
-            "policies[0].on_unavailable: \"allow\" is no list; write [\"deny\"] or [\"allow\"]",
+            "[\"lease\", \"local_share\", \"lease\"]",
+            "policies[0].on_unavailable[2]: the rung stands twice; keep the first",
+        ),
+        ("[\"allow\"]", "true", "policies[0].on_unavailable: true is no list; write [\"lease\""),
+        (
+            "\"version\": 1,",
+            "\"version\": 1, \"local_share\": {\"fraction\": \"0%\"},",
+            "local_share.fraction: a share of nothing admits nothing; leave \"local_share\" out",
+        ),
+        (
+            "\"version\": 1,",
+            "\"version\": 1, \"local_share\": {\"envoys\": 0},",
+            "local_share.envoys: 0 is no valid number here; write a whole number from 1 to 100000",
         ),
         (
             "\"name\": \"api\"",
@@ -339,4 +350,40 @@ proptest! {
         prop_assert_eq!(reading.config.is_none(), reading.diagnostics.iter().any(|d| d.severity == Severity::Error));
         Config::read(&SOUND[..at]);
     }
+}
+
+#[test]
+fn a_ladder_is_read_in_order_and_has_a_default() {
+    use Rung::{Allow, Deny, Lease, LocalShare};
+    let rows: [(&str, &[Rung]); 4] = [
+        ("\"deny\"", &[Deny]),
+        ("[\"local_share\"]", &[LocalShare]),
+        ("[\"lease\", \"local_share\", \"allow\"]", &[Lease, LocalShare, Allow]),
+        ("null", &[Lease, LocalShare, Deny]),
+    ];
+    for (written, rungs) in rows {
+        let reading = Config::read(&SOUND.replace("[\"allow\"]", written));
+        assert_eq!(reading.config.expect("sound").policies[0].on_unavailable, rungs, "{written}");
+    }
+}
+
+#[test]
+fn the_guard_and_the_share_have_the_products_numbers_and_others() {
+    let config = Config::read(SOUND).config.expect("sound");
+    assert_eq!(config.gateway.breaker, crate::breaker::Settings::default());
+    assert_eq!(config.local_share, crate::local_share::LocalShare::default());
+    let document = SOUND
+        .replace(
+            "\"version\": 1,",
+            "\"version\": 1, \"local_share\": {\"fraction\": \"80%\", \"envoys\": 3},",
+        )
+        .replacen(
+            "\"cluster\":",
+            "\"breaker\": {\"failures\": 2, \"open\": \"5s\", \"successes\": 1}, \"cluster\":",
+            1,
+        );
+    let config = Config::read(&document).config.expect("sound");
+    let breaker = config.gateway.breaker;
+    assert_eq!((breaker.failures, breaker.open_ms, breaker.successes), (2, 5_000, 1));
+    assert_eq!((config.local_share.fraction_bp, config.local_share.envoys), (8_000, 3));
 }

@@ -3,9 +3,9 @@
 
 use alloc::vec::Vec;
 
+use super::ladder::{Fall, fall};
 use super::respond::Told;
-use super::settle::degrade;
-use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal, after};
+use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal};
 use crate::config::{Config, RateLimit};
 use crate::identity::{Facts, Subject};
 use crate::mode::{Mechanism, Mode, Overrides, effective};
@@ -80,14 +80,9 @@ pub(super) fn ask(
     if limits.is_empty() {
         return (Phase::Admitted(Told::default()), Effects { act: Act::Pass, signals });
     }
-    let question = Question { id, asked, grpc };
     if limits.len() > wire::LIMITS_MAX {
-        let act = match degrade(config, &question, Reason::TooManyLimits, &mut signals) {
-            // Nothing was held yet.
-            Act::Resume => Act::Pass,
-            act => act,
-        };
-        return (after(&act), Effects { act, signals });
+        let why = Fall { reason: Reason::TooManyLimits, retry_ms: None };
+        return fall(config, Question { id, asked, grpc, limits }, why, signals);
     }
     let message = DecideRequest {
         v: wire::VERSION,
@@ -99,6 +94,7 @@ pub(super) fn ask(
         limits,
     };
     let act = Act::Ask(wire::encode(&message));
+    let question = Question { id, asked, grpc, limits: message.limits };
     (Phase::Asking(question), Effects { act, signals })
 }
 

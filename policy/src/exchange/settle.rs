@@ -4,47 +4,47 @@
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
 
+use super::ladder::{Fall, enforcing};
 use super::respond::{Told, fields, kept};
 use super::{
     Act, Answer, Asked, Denial, Effects, OVERLOAD_RETRY_AFTER_S, Outcome, Phase, Question, Signal,
     after,
 };
-use crate::config::{Config, Policy, Rung};
+use crate::config::Config;
 use crate::reason::Reason;
 use crate::wire::{DecideReply, LimitState, Refusal, Verdict};
 
-/// `Retry-After` when no verdict can be had: callouts are tried again with every request.
-const UNAVAILABLE_RETRY_AFTER_S: u64 = 1;
-
-/// Reads the answer; everything that is not surely the gateway's verdict goes to the ladder.
+/// Reads the answer; everything that is not surely the gateway's verdict is a fall onto the ladder.
 pub(super) fn settle(
     config: &Config,
     question: &Question,
     answer: &Answer<'_>,
     entropy: u64,
-) -> (Phase, Effects) {
-    let mut signals = Vec::new();
+) -> Result<(Phase, Effects), Fall> {
     let failed = match answer {
+        Answer::CircuitOpen { retry_ms } => {
+            return Err(Fall { reason: Reason::CalloutCircuitOpen, retry_ms: Some(*retry_ms) });
+        }
         Answer::NotSent => Reason::CalloutNotSent,
         Answer::Reset => Reason::CalloutReset,
         Answer::Response { marked: false, .. } => Reason::CalloutUnmarked,
         Answer::Response { status: b"200", body, .. } => match verdict(config, body, question) {
-            Some(reply) => return carry_out(config, question, &reply, entropy),
+            Some(reply) => return Ok(carry_out(config, question, &reply, entropy)),
             None => Reason::CalloutMalformed,
         },
         Answer::Response { body, .. } => {
             match Refusal::decode(body).map(|r| Reason::from_text(&r.reason)) {
                 Ok(Some(Reason::ServiceOverloaded)) => {
+                    let mut signals = Vec::new();
                     let act = overloaded(config, question, &mut signals);
-                    return (after(&act), Effects { act, signals });
+                    return Ok((after(&act), Effects { act, signals }));
                 }
                 Ok(Some(reason)) => reason,
                 Ok(None) | Err(_) => Reason::CalloutMalformed,
             }
         }
     };
-    let act = degrade(config, question, failed, &mut signals);
-    (after(&act), Effects { act, signals })
+    Err(Fall { reason: failed, retry_ms: None })
 }
 
 /// A reply that answers this question, limit by limit, and does not contradict itself.
@@ -158,47 +158,4 @@ fn overloaded(config: &Config, question: &Question, signals: &mut Vec<Signal>) -
         fields: Vec::new(),
         grpc: question.grpc,
     })
-}
-
-/// No verdict: every policy says what becomes of the request, and one that denies is enough.
-pub(super) fn degrade(
-    config: &Config,
-    question: &Question,
-    reason: Reason,
-    signals: &mut Vec<Signal>,
-) -> Act {
-    signals.push(Signal::Unavailable(reason));
-    let mut violated = Vec::new();
-    for (index, policy) in enforcing(config, &question.asked) {
-        let outcome = match policy.on_unavailable {
-            Rung::Allow => Outcome::DegradedAllowed,
-            Rung::Deny => {
-                violated.push(policy.name.to_owned());
-                Outcome::DegradedDenied
-            }
-        };
-        signals.push(Signal::Decided { policy: index, outcome });
-    }
-    if violated.is_empty() {
-        return Act::Resume;
-    }
-    Act::Deny(Denial {
-        reason: Reason::PolicyStoreUnavailable,
-        id: question.id,
-        violated,
-        retry_after_s: Some(UNAVAILABLE_RETRY_AFTER_S),
-        fields: Vec::new(),
-        grpc: question.grpc,
-    })
-}
-
-fn enforcing<'r>(
-    config: &'r Config,
-    asked: &'r [Asked],
-) -> impl Iterator<Item = (usize, &'r Policy)> {
-    asked
-        .chunk_by(|a, b| a.policy == b.policy)
-        .filter_map(|limits| limits.first())
-        .filter(|first| !first.shadow)
-        .filter_map(|first| Some((first.policy, config.policies.get(first.policy)?)))
 }

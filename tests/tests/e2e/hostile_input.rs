@@ -16,9 +16,11 @@ const BY_HEADER: &str = r#"{
   "gateway": {"cluster": "tidegate", "timeout": "5s"},
   "policies": [
     {"name": "keyed", "match": {"path": "/keyed/**"},
-     "rate_limits": [{"name": "key", "by": {"header": "x-key"}, "limit": 5, "per": "minute"}]},
+     "rate_limits": [{"name": "key", "by": {"header": "x-key"}, "limit": 5, "per": "minute"}],
+     "on_unavailable": "deny"},
     {"name": "all", "match": {"path": "/**"},
-     "rate_limits": [{"name": "ip", "by": "ip", "limit": 5, "per": "minute"}]}
+     "rate_limits": [{"name": "ip", "by": "ip", "limit": 5, "per": "minute"}],
+     "on_unavailable": "deny"}
   ]
 }"#;
 

@@ -5,5 +5,6 @@ mod answers;
 mod callout_faults;
 mod configuration;
 mod hostile_input;
+mod ladder;
 mod stack;
 mod tls;

@@ -12,16 +12,17 @@ use tidegate_tests::gateway::{self, Gateway};
 use tidegate_tests::redis::Redis;
 use tidegate_tests::upstream::Upstream;
 
-const BACK_WITHIN: Duration = Duration::from_secs(15);
+const BACK_WITHIN: Duration = Duration::from_secs(40);
 const ROOMY: [&str; 4] = ["--deadline", "1s", "--pool-wait", "500ms"];
 
 const FIVE: &str = r#"{
   "version": 1,
-  "gateway": {"cluster": "tidegate", "timeout": "2s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "gateway": {"cluster": "tidegate", "timeout": "2s", "token": {"env": "TIDEGATE_TOKEN"}, "breaker": {"open": "200ms"}},
   "policies": [
     {"name": "api", "match": {"path": "/api/**"},
      "rate_limits": [{"name": "per-client", "by": "ip", "limit": 5, "per": "hour"},
-                     {"name": "per-key", "by": {"header": "x-key"}, "limit": 3, "per": "hour"}]}
+                     {"name": "per-key", "by": {"header": "x-key"}, "limit": 3, "per": "hour"}],
+     "on_unavailable": "deny"}
   ]
 }"#;
 

@@ -13,7 +13,8 @@ const TWO: &str = r#"{
   "gateway": {"cluster": "tidegate", "timeout": "3s", "token": {"env": "TIDEGATE_TOKEN"}},
   "policies": [
     {"name": "api", "match": {"path": "/api/**"},
-     "rate_limits": [{"name": "per-client", "by": "ip", "limit": 2, "per": "hour"}]}
+     "rate_limits": [{"name": "per-client", "by": "ip", "limit": 2, "per": "hour"}],
+     "on_unavailable": "deny"}
   ]
 }"#;
 
