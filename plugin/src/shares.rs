@@ -56,6 +56,9 @@ fn key(call: &ShareCall) -> String {
 impl Taken {
     /// Gives everything back. What cannot be given back is lost to its client, not to the limit.
     pub(crate) fn give_back(self) {
+        if self.0.is_empty() {
+            return;
+        }
         let Ok(now_us) = host::now_us() else {
             return;
         };
