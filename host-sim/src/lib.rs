@@ -34,6 +34,7 @@
 mod readme {}
 
 mod abi;
+mod check;
 mod explore;
 mod host;
 mod report;
@@ -43,6 +44,7 @@ mod world;
 
 pub use abi::codes::LogLevel;
 pub use abi::{pairs, path};
+pub use check::{CHECK_EXPORT, CheckError};
 pub use host::compile::CacheError;
 pub use host::headers::HeaderMap;
 pub use host::lints::{HOST_CALLS_MAX, Lint, LintName, METRIC_NAMES_MAX, SHARED_KEYS_MAX};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use crate::check::{self, CheckError};
 use crate::explore::explore;
 use crate::host::compile::{CacheError, Compiled, Compiler};
 use crate::host::load::StartError;
@@ -199,6 +200,17 @@ impl Runner {
             let checks = judge(&scenario.checks, &outcome);
             Ok((Report::new(&scenario.name, checks, outcome), schedule))
         })
+    }
+
+    /// What a plugin itself says about a configuration, in view of facts about the Envoy file it stands in (JSON, or
+    /// empty); `None` if it has no [`crate::CHECK_EXPORT`].
+    pub fn check(
+        &self,
+        wasm: &[u8],
+        config: &[u8],
+        facts: &[u8],
+    ) -> Result<Option<Vec<u8>>, CheckError> {
+        check::check(&self.compiler, &self.compile(wasm)?, config, facts)
     }
 
     fn compile(&self, wasm: &[u8]) -> Result<Compiled, StartError> {

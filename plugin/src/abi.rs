@@ -6,7 +6,7 @@
 //! coming and going of its context, and for nothing else. That, bytes for headers, and actions beyond "pause" are why these
 //! are not the SDK's (docs/decisions/0003).
 
-use crate::vm;
+use crate::{check, host, vm};
 
 /// What the host is told to do with a stream after its headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,4 +75,18 @@ extern "C" fn proxy_on_http_call_response(
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_delete(context: u32) {
     vm::with(|vm| vm.delete(context));
+}
+
+/// Not proxy-wasm's: what `host-sim check` asks of any plugin that has it (docs/checking.md). The
+/// configuration and the facts of an Envoy file in, diagnostics out, as JSON. No context exists then.
+#[unsafe(no_mangle)]
+extern "C" fn plugin_check_config(
+    config: *mut u8,
+    config_size: usize,
+    facts: *mut u8,
+    facts_size: usize,
+) -> u64 {
+    let config = host::taken(config, config_size);
+    let facts = host::taken(facts, facts_size);
+    host::handed_over(check::answer(&config, &facts).into_bytes())
 }

@@ -127,6 +127,19 @@ pub(crate) fn allocate(size: usize) -> *mut u8 {
     }
 }
 
+/// A value that the host put into memory it got from [`allocate`], taken over.
+pub(crate) fn taken(data: *mut u8, size: usize) -> Vec<u8> {
+    Returned { data, size }.take(OK).unwrap_or_default()
+}
+
+/// Hands bytes to the host, for good: address in the upper half, size in the lower. Only for an
+/// instance that is thrown away afterwards.
+pub(crate) fn handed_over(bytes: Vec<u8>) -> u64 {
+    let bytes = bytes.leak();
+    let half = |number: usize| u64::try_from(number).unwrap_or_default();
+    (half(bytes.as_ptr().addr()) << 32) | half(bytes.len())
+}
+
 /// Where the host writes a value's place.
 struct Returned {
     data: *mut u8,

@@ -13,6 +13,7 @@
 )]
 
 mod abi;
+mod check;
 mod codec;
 mod counters;
 mod facts;

@@ -28,6 +28,7 @@ mod ladder;
 mod limits;
 mod matcher;
 mod missing;
+pub(crate) mod places;
 mod read;
 mod reader;
 mod rollout;

@@ -25,6 +25,7 @@ pub mod answers;
 pub mod audit;
 pub mod breaker;
 pub mod canonical;
+pub mod check;
 pub mod config;
 pub mod exchange;
 pub mod fields;

@@ -22,6 +22,9 @@ pub(crate) enum Command {
     Trace(TraceArgs),
     /// Show what each request costs the plugin; exit code 1 when a budget is exceeded.
     Bench(BenchArgs),
+    /// Say what a plugin finds wrong with a configuration, or with an Envoy file that holds one; exit code 1 for errors, 2 if
+    /// the file cannot be checked.
+    Check(CheckArgs),
     /// Print the JSON Schema of scenario files.
     Schema,
 }
@@ -98,4 +101,24 @@ pub(crate) struct BenchArgs {
     /// How often each scenario runs; times are those of the fastest run, all else is the same each time.
     #[arg(long, value_name = "N", default_value = "3")]
     pub(crate) repeat: NonZeroUsize,
+}
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// A configuration (YAML or JSON), or an Envoy file with a wasm filter in it.
+    #[arg(value_name = "CONFIG|ENVOY-FILE")]
+    pub(crate) file: PathBuf,
+    /// Ask this plugin; of an Envoy file it is the one that the file names, unless it is said.
+    #[arg(long, value_name = "PATH", env = "HOST_SIM_WASM")]
+    pub(crate) wasm: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Exit with 1 for warnings, too.
+    #[arg(long)]
+    pub(crate) deny_warnings: bool,
+    /// Keep compiled modules here.
+    #[arg(long, value_name = "PATH", default_value = tidegate_host_sim::CACHE_DIRECTORY)]
+    pub(crate) cache: PathBuf,
 }

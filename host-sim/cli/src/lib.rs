@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod budget;
+mod check;
 mod find;
 pub mod in_process;
 mod json;
@@ -26,6 +27,7 @@ pub fn execute(args: &Args, out: &mut impl Write) -> ExitCode {
         args::Command::Run(options) => run::run(options, out),
         args::Command::Trace(options) => trace::trace(options, out),
         args::Command::Bench(options) => bench::bench(options, out),
+        args::Command::Check(options) => check::check(options, out),
         args::Command::Schema => schema(out),
     };
     done.unwrap_or_else(|error| {

@@ -1,6 +1,6 @@
 //! Instantiates a compiled plugin, and names what is wrong with one that cannot start. It must not create contexts.
 
-use wasmtime::{Engine, ExternType, Linker, Store, Trap};
+use wasmtime::{Engine, ExternType, Instance, Linker, Store, Trap};
 
 use super::compile::Compiled;
 use super::vm::{Vm, describe_trap};
@@ -82,6 +82,15 @@ pub enum StartError {
 
 /// Instantiates, initialises and looks up the callbacks.
 pub(crate) fn load(engine: &Engine, compiled: &Compiled, state: VmState) -> Result<Vm, StartError> {
+    load_with(engine, compiled, state).map(|(vm, _)| vm)
+}
+
+/// The same, and the instance, for exports that are no callbacks.
+pub(crate) fn load_with(
+    engine: &Engine,
+    compiled: &Compiled,
+    state: VmState,
+) -> Result<(Vm, Instance), StartError> {
     let broken = |error: wasmtime::Error| StartError::Instantiate(error.to_string());
     let mut linker = linker(engine, compiled.version).map_err(broken)?;
     let fuel = state.base.fuel_per_callback;
@@ -102,7 +111,7 @@ pub(crate) fn load(engine: &Engine, compiled: &Compiled, state: VmState) -> Resu
     store.data_mut().stage = Stage::Initializing;
     initialize(&mut store, &instance, fuel)?;
     store.data_mut().stage = Stage::Running;
-    Ok(Vm { store, exports, dead: None })
+    Ok((Vm { store, exports, dead: None }, instance))
 }
 
 /// What runs while a module is instantiated is its start section; data outside memory fails there, too.
@@ -121,7 +130,7 @@ fn instantiation(error: &wasmtime::Error, fuel: u64) -> StartError {
 /// A reactor's `_initialize` and then its main, or a command's `_start`.
 fn initialize(
     store: &mut Store<VmState>,
-    instance: &wasmtime::Instance,
+    instance: &Instance,
     fuel: u64,
 ) -> Result<(), StartError> {
     let trap = |callback: &str, error: &wasmtime::Error| StartError::Trap {

@@ -77,6 +77,29 @@ impl Vm {
         }
     }
 
+    /// Copies bytes to where the plugin allocates them, and gives address and size; what it allocates is its own to free.
+    pub(crate) fn place(&mut self, bytes: &[u8]) -> wasmtime::Result<(u32, u32)> {
+        let size = u32::try_from(bytes.len())?;
+        let handles = self.state().guest.clone();
+        let (Some(memory), Some(allocate)) = (handles.memory, handles.allocate) else {
+            return Err(wasmtime::Error::msg("no memory, or no allocator"));
+        };
+        if size == 0 {
+            return Ok((0, 0));
+        }
+        let address = allocate.call(&mut self.store, size)?;
+        if address == 0 {
+            return Err(wasmtime::Error::msg(format!("the allocator gives no {size} bytes")));
+        }
+        memory.write(&mut self.store, usize::try_from(address)?, bytes)?;
+        Ok((address, size))
+    }
+
+    /// The plugin's memory.
+    pub(crate) fn memory(&self) -> Option<&[u8]> {
+        self.state().guest.memory.map(|memory| memory.data(&self.store))
+    }
+
     fn memory_bytes(&self) -> u64 {
         let memory = self.state().guest.memory;
         memory.map_or(0, |memory| u64::try_from(memory.data_size(&self.store)).unwrap_or(u64::MAX))

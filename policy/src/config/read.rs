@@ -18,6 +18,7 @@ use super::missing::{Missing, missing};
 use super::reader::{At, Reader};
 use super::rollout::rollout;
 use super::suggest::nearest;
+use super::tree::{NoTree, Node};
 use super::{
     Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, RateLimit, Reading, duration, shapes, tree,
 };
@@ -35,27 +36,37 @@ const TIMEOUT_MS_DEFAULT: u32 = 45;
 const HASH_REMEDY: &str = "write {\"env\": \"SUBJECT_KEY\"}: keys stay out of the document";
 
 pub(super) fn document(document: &str) -> Reading {
-    let reader = Reader::new(document);
-    let config = parsed(&reader, document);
+    let tree = parsed(document);
+    let strict = tree.as_ref().is_ok_and(|root| tree::says_true(root, "strict"));
+    let reader = Reader::new(document, strict);
+    let config = match &tree {
+        Ok(root) => config(&reader.root(root)),
+        Err(no) => {
+            let remedy = no.remedy.to_owned();
+            reader.note(
+                Severity::Error,
+                String::new(),
+                no.problem.clone(),
+                remedy,
+                no.span.clone(),
+            );
+            None
+        }
+    };
     let diagnostics = reader.finish();
     let clean = diagnostics.iter().all(|d| d.severity != Severity::Error);
     Reading { config: config.filter(|_| clean), diagnostics }
 }
 
-fn parsed(reader: &Reader<'_>, document: &str) -> Option<Config> {
+fn parsed(document: &str) -> Result<Node<'_>, NoTree> {
     if document.len() > DOCUMENT_BYTES_MAX {
-        let problem = format!("the document has {} bytes", document.len());
-        let remedy = format!("keep it below {DOCUMENT_BYTES_MAX}");
-        reader.note(Severity::Error, String::new(), problem, remedy, 0..0);
-        return None;
+        return Err(NoTree {
+            problem: format!("the document has {} bytes", document.len()),
+            remedy: "keep it below 4 MiB",
+            span: 0..0,
+        });
     }
-    match tree::parse(document) {
-        Ok(root) => config(&reader.root(&root)),
-        Err(no) => {
-            reader.note(Severity::Error, String::new(), no.problem, no.remedy.to_owned(), no.span);
-            None
-        }
-    }
+    tree::parse(document)
 }
 
 fn config(at: &At<'_, '_>) -> Option<Config> {
@@ -65,6 +76,9 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     let gateway = table
         .must("gateway", "write \"gateway\": {\"cluster\": \"tidegate\"}")
         .and_then(|at| gateway(&at));
+    if let Some(at) = table.get("strict") {
+        at.truth()?;
+    }
     let apply = match table.get("apply") {
         None => Some(Apply::All),
         Some(at) => apply(&at),

@@ -10,7 +10,7 @@ use core::ops::Range;
 use super::diagnostic::{Diagnostic, Severity, shown};
 use super::shape::Known;
 use super::suggest::nearest;
-use super::tree::{Kind, Node, position};
+use super::tree::{Kind, Node, key_span, position};
 
 /// The most problems that are told at once: each is a line in the log of every worker.
 const DIAGNOSTICS_MAX: usize = 100;
@@ -18,6 +18,8 @@ const DIAGNOSTICS_MAX: usize = 100;
 /// What was found so far.
 pub(super) struct Reader<'d> {
     document: &'d str,
+    /// Whether an unknown field is an error.
+    strict: bool,
     found: RefCell<Vec<Diagnostic>>,
 }
 
@@ -39,8 +41,8 @@ pub(super) struct Table<'r, 'd> {
 // === impl Reader ===
 
 impl<'d> Reader<'d> {
-    pub fn new(document: &'d str) -> Self {
-        Self { document, found: RefCell::default() }
+    pub fn new(document: &'d str, strict: bool) -> Self {
+        Self { document, strict, found: RefCell::default() }
     }
 
     pub fn root<'r>(&'r self, node: &'r Node<'d>) -> At<'r, 'd> {
@@ -121,6 +123,15 @@ impl<'r, 'd> At<'r, 'd> {
         matches!(self.node.kind, Kind::List(_))
     }
 
+    /// Yes or no, or an error noted.
+    pub fn truth(&self) -> Option<bool> {
+        if !self.is_bool() {
+            self.is_no("truth value", "write true or false");
+            return None;
+        }
+        Some(self.is_true())
+    }
+
     /// The text, or an error noted.
     pub fn text(&self, remedy: &str) -> Option<&'r str> {
         match &self.node.kind {
@@ -172,7 +183,7 @@ impl<'r, 'd> At<'r, 'd> {
         for (key, node) in entries {
             let child = At { reader: self.reader, node, path: join(&self.path, key) };
             if fields.iter().any(|(name, _)| name == key) {
-                child.wrong("the field stands twice", "keep one of them");
+                child.twice();
             } else if known.has(key) {
                 fields.push((key, node));
             } else {
@@ -193,11 +204,22 @@ impl<'r, 'd> At<'r, 'd> {
         for (key, node) in entries {
             let child = At { reader: self.reader, node, path: join(&self.path, key) };
             if fields.iter().any(|(name, _)| name == key) {
-                child.wrong("the field stands twice", "keep one of them");
+                child.twice();
             }
             fields.push((key, child));
         }
         Some(fields)
+    }
+
+    fn twice(&self) {
+        let span = key_span(self.reader.document, &self.node.span);
+        self.reader.note(
+            Severity::Error,
+            self.path.clone(),
+            "the field stands twice".to_string(),
+            "keep one of them".to_string(),
+            span,
+        );
     }
 
     fn unknown(&self, key: &str, Known(known): Known) {
@@ -205,14 +227,12 @@ impl<'r, 'd> At<'r, 'd> {
             Some(word) => format!("did you mean {word:?}?"),
             None => format!("known here: {}", known.join(", ")),
         };
-        let span = self.node.span.clone();
-        self.reader.note(
-            Severity::Warning,
-            self.path.clone(),
-            "unknown field, ignored".to_string(),
-            remedy,
-            span,
-        );
+        let span = key_span(self.reader.document, &self.node.span);
+        let (severity, problem) = match self.reader.strict {
+            true => (Severity::Error, "unknown field"),
+            false => (Severity::Warning, "unknown field, ignored"),
+        };
+        self.reader.note(severity, self.path.clone(), problem.to_string(), remedy, span);
     }
 }
 

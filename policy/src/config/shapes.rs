@@ -81,6 +81,8 @@ shapes! {
     /// The document.
     DOCUMENT "document" {
         "version" => must(Whole { min: 1, max: 1 }, "1", "The version of this format.");
+        "strict" => with_default(Bool, "false", "true",
+            "Whether a field that is not known is an error. Otherwise it is a warning, so that a document for a newer filter does not take the mesh down.");
         "gateway" => must(Table(&GATEWAY), r#"{"cluster": "tidegate"}"#, "How the filter reaches the gateway.");
         "apply" => with_default(Word(&["all", "first"]), "\"all\"", "\"first\"",
             "Which of the policies that match a request apply: all of them, their limits adding up, or the first in order of priority.");

@@ -387,3 +387,21 @@ fn the_guard_and_the_share_have_the_products_numbers_and_others() {
     assert_eq!((breaker.failures, breaker.open_ms, breaker.successes), (2, 5_000, 1));
     assert_eq!((config.local_share.fraction_bp, config.local_share.envoys), (8_000, 3));
 }
+
+#[test]
+fn in_a_strict_document_an_unknown_field_is_an_error_that_points_at_its_name() {
+    let lax = SOUND.replacen("\"burst\"", "\"brust\"", 1);
+    for (strict, severity) in [("true", Severity::Error), ("false", Severity::Warning)] {
+        let document =
+            lax.replacen("\"version\": 1", &format!("\"version\": 1, \"strict\": {strict}"), 1);
+        let reading = Config::read(&document);
+        let [found] = reading.diagnostics.as_slice() else { panic!("{:?}", reading.diagnostics) };
+        assert_eq!(found.severity, severity);
+        assert_eq!(&document[found.span.clone()], "\"brust\"");
+        assert_eq!(reading.config.is_some(), strict == "false");
+    }
+    let twice = lax.replacen("\"brust\": 10", "\"bu\\\"rst\": 1, \"bu\\\"rst\": 2", 1);
+    let reading = Config::read(&twice);
+    let last = reading.diagnostics.last().expect("a problem");
+    assert_eq!(&twice[last.span.clone()], "\"bu\\\"rst\"");
+}

@@ -147,6 +147,29 @@ impl<'d> Visitor<'d> for Items {
     }
 }
 
+/// Where the name of a field stands whose value is at `value`; the value's own place if no name is
+/// found before it.
+pub(super) fn key_span(document: &str, value: &Range<usize>) -> Range<usize> {
+    let quoted = || {
+        let before = document.get(..value.start)?.trim_end().strip_suffix(':')?.trim_end();
+        let inner = before.strip_suffix('"')?;
+        let quotes = inner.rmatch_indices('"').map(|(at, _)| at);
+        let escaped = |at: usize| {
+            let backslashes = inner.bytes().take(at).rev().take_while(|&b| b == b'\\').count();
+            backslashes % 2 == 1
+        };
+        let start = quotes.into_iter().find(|&at| !escaped(at))?;
+        Some(start..before.len())
+    };
+    quoted().unwrap_or_else(|| value.clone())
+}
+
+/// Whether the document's own table says `name: true`; it is asked before the table is read.
+pub(super) fn says_true(root: &Node<'_>, name: &str) -> bool {
+    let Kind::Table(fields) = &root.kind else { return false };
+    fields.iter().any(|(key, value)| key == name && value.raw == "true")
+}
+
 /// The byte offset of a line and a column, both from 1, as serde_json counts them.
 fn offset(document: &str, line: usize, column: usize) -> usize {
     let before: usize =

@@ -1,6 +1,7 @@
 //! The command from outside: what it prints and how it exits.
 
 mod bench;
+mod check;
 mod in_process;
 mod reports;
 mod run;

@@ -1,0 +1,182 @@
+//! Owns what an Envoy file says that does not go together with the document in it, and Envoy's known
+//! traps. What a file does not say is judged by Envoy's default; a part that is not there, not at all.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+
+use super::Notes;
+use super::facts::{ConnectionManager, Facts, Filter};
+use crate::config::Config;
+use crate::identity::Place;
+
+/// Envoy's defaults.
+const CONNECT_TIMEOUT_MS: u64 = 5_000;
+const ROUTE_TIMEOUT_MS: u64 = 15_000;
+
+/// What holds whatever the document says.
+pub(super) fn look_around(facts: &Facts, notes: &mut Notes<'_>) {
+    if let Some(filter) = &facts.filter {
+        settings(filter, notes);
+    }
+    if let Some(manager) = &facts.connection_manager {
+        idle(manager, notes);
+    }
+}
+
+pub(super) fn look(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
+    if let Some(filter) = &facts.filter {
+        environment(config, filter, notes);
+    }
+    if let Some(manager) = &facts.connection_manager {
+        addresses(config, manager, notes);
+    }
+    cluster(config, facts, notes);
+    routes(config, facts, notes);
+}
+
+fn settings(filter: &Filter, notes: &mut Notes<'_>) {
+    const RELOAD: &str = "write failure_policy: FAIL_RELOAD";
+    match filter.failure_policy.as_deref() {
+        Some("FAIL_RELOAD") => {}
+        Some("FAIL_OPEN" | "fail_open") => notes.envoy(
+            "warning",
+            &filter.at,
+            "after a failure of the VM every request passes undecided and uncounted (FAIL_OPEN)".to_owned(),
+            format!("{RELOAD}: what becomes of requests without a verdict is on_unavailable's to say"),
+        ),
+        _ => notes.envoy(
+            "warning",
+            &filter.at,
+            "after a failure of the VM its worker refuses every request until Envoy is restarted (FAIL_CLOSED, the default)".to_owned(),
+            RELOAD.to_owned(),
+        ),
+    }
+    if filter.allow_on_headers_stop_iteration != Some(true) {
+        notes.envoy(
+            "warning",
+            &filter.at,
+            "allow_on_headers_stop_iteration is not on: a policy that has to see a body could not hold its request back".to_owned(),
+            "write allow_on_headers_stop_iteration: true".to_owned(),
+        );
+    }
+    if filter.configuration_type.as_deref() == Some("Struct") {
+        notes.envoy(
+            "warning",
+            &filter.at,
+            "the configuration is a Struct: of a field that stands twice Envoy keeps one, before the filter could complain".to_owned(),
+            "write it as a google.protobuf.StringValue".to_owned(),
+        );
+    }
+}
+
+/// The filter refuses a configuration whose secret is not there.
+fn environment(config: &Config, filter: &Filter, notes: &mut Notes<'_>) {
+    let own =
+        [("gateway.token", &config.gateway.token_env), ("hash_subjects", &config.hash_subjects)];
+    let own = own.into_iter().filter_map(|(field, name)| Some((field, name.as_ref()?)));
+    let signing = config.signing_keys.iter().map(|(name, field)| (field.as_str(), name));
+    for (field, name) in own.chain(signing).filter(|(_, name)| !filter.env.contains(name)) {
+        notes.field(
+            "error",
+            field,
+            format!("the environment variable {name} does not reach the filter's VM"),
+            &format!("write vm_config: {{ environment_variables: {{ host_env_keys: [{name}] }} }}"),
+        );
+    }
+}
+
+fn idle(manager: &ConnectionManager, notes: &mut Notes<'_>) {
+    let problem = match manager.stream_idle_timeout_ms {
+        Some(0) => Some("stream_idle_timeout is off"),
+        None => Some("stream_idle_timeout is not written, so it is 5 minutes"),
+        Some(_) => None,
+    };
+    if let Some(problem) = problem {
+        notes.envoy(
+            "warning",
+            &manager.at,
+            format!("{problem}: only it ends a request whose callout was lost with its VM"),
+            "write stream_idle_timeout: 30s".to_owned(),
+        );
+    }
+}
+
+fn addresses(config: &Config, manager: &ConnectionManager, notes: &mut Notes<'_>) {
+    let by_address = config
+        .policies
+        .iter()
+        .flat_map(|policy| &policy.rate_limits)
+        .flat_map(|limit| limit.by.sources())
+        .any(|source| matches!(source.place, Place::Ip { .. }));
+    if by_address && manager.use_remote_address != Some(true) {
+        notes.envoy(
+            "warning",
+            &manager.at,
+            "use_remote_address is not on, and a limit counts by ip: clients choose their address with X-Forwarded-For".to_owned(),
+            "write use_remote_address: true, and xff_num_trusted_hops for the proxies before this one".to_owned(),
+        );
+    }
+}
+
+fn cluster(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
+    let name = &config.gateway.cluster;
+    let timeout_ms = u64::from(config.gateway.timeout_ms);
+    let Some(cluster) = facts.clusters.iter().find(|cluster| cluster.name == *name) else {
+        if facts.clusters_complete {
+            let names: String = joined(facts);
+            notes.field(
+                "error",
+                "gateway.cluster",
+                format!("the Envoy file has no cluster {name:?}: no request would get a verdict"),
+                &format!("it has {names}"),
+            );
+        }
+        return;
+    };
+    let connect_ms = cluster.connect_timeout_ms.unwrap_or(CONNECT_TIMEOUT_MS);
+    if connect_ms >= timeout_ms {
+        let written = if cluster.connect_timeout_ms.is_some() { "" } else { ", Envoy's default" };
+        notes.envoy(
+            "warning",
+            &cluster.at,
+            format!(
+                "connect_timeout of cluster {name:?} ({connect_ms} ms{written}) is not shorter than gateway.timeout ({timeout_ms} ms): a gateway that is gone is noticed by the callout's timeout only"
+            ),
+            "write a connect_timeout below gateway.timeout, such as 0.030s".to_owned(),
+        );
+    }
+}
+
+fn joined(facts: &Facts) -> String {
+    const SHOWN_MAX: usize = 8;
+    let mut names = String::new();
+    for cluster in facts.clusters.iter().take(SHOWN_MAX) {
+        if !names.is_empty() {
+            names.push_str(", ");
+        }
+        names.push_str(&cluster.name);
+    }
+    if facts.clusters.len() > SHOWN_MAX {
+        names.push_str(", …");
+    }
+    names
+}
+
+fn routes(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
+    let timeout_ms = u64::from(config.gateway.timeout_ms);
+    let late = facts.routes.iter().find_map(|route| {
+        let route_ms = route.timeout_ms.unwrap_or(ROUTE_TIMEOUT_MS);
+        (route_ms > 0 && route_ms <= timeout_ms).then_some((route, route_ms))
+    });
+    if let Some((route, route_ms)) = late {
+        notes.envoy(
+            "warning",
+            &route.at,
+            format!(
+                "the route's timeout ({route_ms} ms) is not longer than gateway.timeout ({timeout_ms} ms): asking may take longer than answering"
+            ),
+            "shorten gateway.timeout".to_owned(),
+        );
+    }
+}
