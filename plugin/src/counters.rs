@@ -14,6 +14,7 @@ use crate::host;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Counter {
     Decided(usize, Outcome),
+    UsedUp(usize, usize, Outcome),
     Unavailable(Reason),
     LateAnswer,
     Breaker(StateName),
@@ -32,6 +33,7 @@ impl Counters {
     pub(crate) fn signal(&mut self, config: &Config, signal: Signal) {
         let counter = match signal {
             Signal::Decided { policy, outcome } => Counter::Decided(policy, outcome),
+            Signal::UsedUp { policy, limit, outcome } => Counter::UsedUp(policy, limit, outcome),
             Signal::Unavailable(reason) => Counter::Unavailable(reason),
         };
         self.count(config, counter);
@@ -70,6 +72,16 @@ impl Counter {
             Self::Decided(policy, outcome) => {
                 let policy = config.policies.get(policy).map_or("", |policy| &policy.name);
                 format!("tidegate_decisions_total.policy.{policy}.outcome.{}", outcome.as_str())
+            }
+            Self::UsedUp(policy, limit, outcome) => {
+                let policy = config.policies.get(policy);
+                let limit = policy.and_then(|policy| policy.rate_limits.get(limit));
+                let policy = policy.map_or("", |policy| &policy.name);
+                let limit = limit.map_or("", |limit| &limit.name);
+                let outcome = outcome.as_str();
+                format!(
+                    "tidegate_limits_used_up_total.policy.{policy}.limit.{limit}.outcome.{outcome}"
+                )
             }
             Self::Unavailable(reason) => format!("tidegate_unavailable_total.reason.{reason}"),
             Self::Breaker(state) => {

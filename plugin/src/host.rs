@@ -69,6 +69,13 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
+    fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
+    fn proxy_set_property(
+        path: *const u8,
+        path_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_get_property(
         path: *const u8,
         path_size: usize,
@@ -252,6 +259,12 @@ pub(crate) fn replace_header(map: Map, name: &str, value: &str) -> Result<(), St
     })
 }
 
+/// Takes a header out, however often it stands; none is fine.
+pub(crate) fn remove_header(map: Map, name: &str) -> Result<(), Status> {
+    // SAFETY: pointer and size are of one live slice.
+    checked(unsafe { proxy_remove_header_map_value(map.number(), name.as_ptr(), name.len()) })
+}
+
 /// Up to `size_max` bytes of a buffer, from its start; `None` if there is no such buffer now.
 pub(crate) fn buffer(buffer: Buffer, size_max: usize) -> Result<Option<Vec<u8>>, Status> {
     let number = match buffer {
@@ -272,6 +285,12 @@ pub(crate) fn property(path: &str) -> Result<Option<Vec<u8>>, Status> {
     let status =
         unsafe { proxy_get_property(path.as_ptr(), path.len(), &mut value.data, &mut value.size) };
     found(value.take(status))
+}
+
+/// Sets a property of the stream: filter state that access logs read as `wasm.NAME`.
+pub(crate) fn set_property(name: &str, value: &str) -> Result<(), Status> {
+    // SAFETY: each pointer and size are of one live slice.
+    checked(unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
 /// Lets the held request go on.

@@ -1,15 +1,15 @@
 //! Owns how what the policy rendered is handed to the host: nothing is left to choose here.
 
-use tidegate_policy::answers::Answers;
-use tidegate_policy::exchange::{Denial, Response};
+use tidegate_policy::config::Config;
+use tidegate_policy::exchange::{Denial, Note, Response, SOFT_HEADER};
 use tidegate_policy::render;
 
 use crate::codec;
 use crate::host::{self, Map, Status};
 
 /// Answers in the upstream's place.
-pub(crate) fn deny(answers: &Answers, denial: &Denial) -> Result<(), Status> {
-    let reply = render::reply(answers, denial);
+pub(crate) fn deny(config: Option<&Config>, denial: &Denial) -> Result<(), Status> {
+    let reply = render::reply(config, denial);
     let headers: Vec<(&str, &str)> =
         reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     host::send_local_response(
@@ -19,6 +19,24 @@ pub(crate) fn deny(answers: &Answers, denial: &Denial) -> Result<(), Status> {
         &codec::encode(&headers),
         reply.grpc_status.into(),
     )
+}
+
+/// Writes down why, for the access log: `%FILTER_STATE(wasm.tidegate:PLAIN)%`.
+pub(crate) fn note(note: &Note) -> Result<(), Status> {
+    host::set_property("tidegate", &note.to_string())
+}
+
+/// Tells the upstream which soft limits are used up.
+pub(crate) fn annotate(soft: &str) -> Result<(), Status> {
+    host::replace_header(Map::Request, SOFT_HEADER, soft)
+}
+
+/// Takes out what only the filter may say.
+pub(crate) fn strip(config: &Config) -> Result<(), Status> {
+    match config.has_soft_limits() {
+        true => host::remove_header(Map::Request, SOFT_HEADER),
+        false => Ok(()),
+    }
 }
 
 /// Writes into an upstream's response what its client is told.

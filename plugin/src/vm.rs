@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tidegate_policy::answers::Answers;
 use tidegate_policy::breaker::Ticket;
+use tidegate_policy::config::Config;
 use tidegate_policy::exchange::{Act, Answer, Denial, Effects, Event, Exchange, Signal};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::{self, DecisionId};
@@ -37,8 +37,9 @@ pub(crate) fn refuse_unready() -> Action {
         retry_after_s: Some(1),
         fields: Vec::new(),
         grpc: false,
+        worded_by: None,
     };
-    deny(&Answers::default(), &denial)
+    deny(None, &denial)
 }
 
 /// One VM's state.
@@ -117,7 +118,8 @@ impl Vm {
         let Some((root, ids)) = self.root_of(stream).zip(self.ids.as_mut()) else {
             return refuse_unready();
         };
-        let request = match facts::request(&root.config) {
+        let request = match render::strip(&root.config).and_then(|()| facts::request(&root.config))
+        {
             Ok(request) => request,
             Err(status) => return unreadable(&root, status),
         };
@@ -169,12 +171,8 @@ impl Vm {
         let Some(Open { mut exchange, root }) = self.take_open(stream) else {
             return;
         };
-        if let Err(status) = render::tell(&exchange.on_response(&root.config)) {
-            host::log(
-                Level::Error,
-                &format!("tidegate: a response cannot be told: host status {}", status.0),
-            );
-        }
+        let response = exchange.on_response(&root.config);
+        or_log(render::tell(&response), "a response cannot be told what is left");
     }
 
     fn take_open(&mut self, stream: u32) -> Option<Open> {
@@ -207,11 +205,17 @@ impl Vm {
             for signal in effects.signals {
                 root.counters.borrow_mut().signal(&root.config, signal);
             }
+            if let Some(note) = &effects.note {
+                or_log(render::note(note), "why a request is denied cannot be noted");
+            }
+            if let Some(soft) = &effects.soft {
+                or_log(render::annotate(soft), "the upstream cannot be told of a soft limit");
+            }
             // Some acts have their answer at once; the loop ends because the exchange does.
             effects = match effects.act {
                 Act::Deny(denial) => {
                     taken.give_back();
-                    return deny(&root.config.answers, &denial);
+                    return deny(Some(&root.config), &denial);
                 }
                 Act::Pass | Act::Resume => {
                     if exchange.has_to_tell() {
@@ -295,23 +299,20 @@ fn unreadable(root: &Root, status: host::Status) -> Action {
 }
 
 fn resume() -> Action {
-    if let Err(status) = host::continue_request() {
-        host::log(
-            Level::Error,
-            &format!("tidegate: the request cannot go on: host status {}", status.0),
-        );
-    }
+    or_log(host::continue_request(), "the request cannot go on");
     Action::Continue
 }
 
-fn deny(answers: &Answers, denial: &Denial) -> Action {
-    if let Err(status) = render::deny(answers, denial) {
-        host::log(
-            Level::Error,
-            &format!("tidegate: a denial cannot be sent: host status {}", status.0),
-        );
-    }
+fn deny(config: Option<&Config>, denial: &Denial) -> Action {
     // Held in any case: a denial that could not be sent ends by the stream's timeout and is never
     // let through.
+    or_log(render::deny(config, denial), "a denial cannot be sent");
     Action::HoldAll
+}
+
+/// What the host refuses is told, and is nothing to fail a request for.
+fn or_log(done: Result<(), host::Status>, what: &str) {
+    if let Err(status) = done {
+        host::log(Level::Error, &format!("tidegate: {what}: host status {}", status.0));
+    }
 }

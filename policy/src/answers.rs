@@ -3,9 +3,11 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::fields::Dialect;
 use crate::reason::{PROBLEM_BASE, Reason};
+use crate::template::Template;
 
 /// The base of the problem types that draft-ietf-httpapi-ratelimit-headers asks IANA to register.
 const REGISTERED_BASE: &str = "https://iana.org/assignments/http-problem-types#";
@@ -43,5 +45,40 @@ impl Problems {
             && matches!(reason, Reason::QuotaExceeded | Reason::TemporaryReducedCapacity);
         let base = if registered { REGISTERED_BASE } else { &self.base };
         format!("{base}{reason}")
+    }
+}
+
+/// What a policy says of its own denials.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Denied {
+    /// Its wording, in place of the problem document. gRPC clients read no body and get none.
+    pub wording: Option<Wording>,
+    /// Statuses other than the usual, each one of [`STATUSES`].
+    pub statuses: Vec<(Reason, u16)>,
+}
+
+/// A body with its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wording {
+    /// `Content-Type`.
+    pub content_type: String,
+    /// The body.
+    pub body: Template,
+}
+
+/// The reasons for which a policy may choose the status, the usual one first.
+pub const STATUSES: [(Reason, [u16; 2]); 3] = [
+    (Reason::ServiceOverloaded, [429, 503]),
+    (Reason::TemporaryReducedCapacity, [429, 503]),
+    // Never 401, which would need a challenge (RFC 9110 §15.5.2).
+    (Reason::ClientIdentityRequired, [403, 400]),
+];
+
+// === impl Denied ===
+
+impl Denied {
+    /// The status that the policy chose for a reason, if it did.
+    pub fn status(&self, reason: Reason) -> Option<u16> {
+        self.statuses.iter().find(|(of, _)| *of == reason).map(|(_, status)| *status)
     }
 }

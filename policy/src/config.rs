@@ -10,7 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::answers::Answers;
+use crate::answers::{Answers, Denied};
 use crate::breaker;
 use crate::gcra::Quota;
 use crate::identity::Identity;
@@ -61,6 +61,8 @@ pub struct Config {
     pub signing_keys: BTreeMap<String, String>,
     /// Their patterns, made from them.
     pub(crate) router: Router,
+    /// Whether any limit is soft.
+    pub(crate) soft_limits: bool,
 }
 
 /// Which of the policies that match a request apply.
@@ -103,6 +105,8 @@ pub struct Policy {
     pub rollout_by: Option<Identity>,
     /// The host's properties that its identities are read from, each once.
     pub properties: Vec<String>,
+    /// What it says of its own denials, if anything.
+    pub denied: Option<Denied>,
 }
 
 /// One rate limit.
@@ -116,6 +120,8 @@ pub struct RateLimit {
     pub by: Identity,
     /// How much.
     pub quota: Quota,
+    /// Never a reason to deny: where it is used up the upstream is told.
+    pub soft: bool,
 }
 
 /// One step of what a policy does without a verdict (product row A4).
@@ -159,6 +165,11 @@ impl Config {
     /// Reads a document.
     pub fn read(document: &str) -> Reading {
         read::document(document)
+    }
+
+    /// Whether any limit is soft, so that no client may say to an upstream that one is used up.
+    pub fn has_soft_limits(&self) -> bool {
+        self.soft_limits
     }
 }
 

@@ -22,11 +22,14 @@ use crate::wire::{DecisionId, LimitCall};
 
 mod ask;
 mod ladder;
+mod note;
 mod respond;
 mod settle;
 
 use ask::ask;
 use ladder::Sharing;
+use note::Aside;
+pub use note::{Note, Noted};
 pub use respond::Response;
 use respond::Told;
 use settle::settle;
@@ -117,6 +120,8 @@ pub struct Denial {
     pub fields: Vec<Field>,
     /// Whether the request is gRPC, whose clients read no HTTP status and no body.
     pub grpc: bool,
+    /// The policy whose own words it is told in, by its index; `None` for the usual ones.
+    pub worded_by: Option<usize>,
 }
 
 /// What to count.
@@ -127,6 +132,15 @@ pub enum Signal {
         /// The policy's index in the configuration.
         policy: usize,
         /// The outcome.
+        outcome: Outcome,
+    },
+    /// A limit is used up.
+    UsedUp {
+        /// The policy's index in the configuration.
+        policy: usize,
+        /// The limit's index within its policy.
+        limit: usize,
+        /// What that meant: denied, in shadow, or soft.
         outcome: Outcome,
     },
     /// No verdict could be had.
@@ -142,6 +156,8 @@ pub enum Outcome {
     Denied,
     /// It would have been denied, but the policy is in shadow.
     ShadowDenied,
+    /// A soft limit of the policy is used up.
+    SoftExceeded,
     /// Another policy denied; this one was not charged.
     NotCharged,
     /// The limit's identity is missing.
@@ -167,6 +183,7 @@ impl Outcome {
             Self::Allowed => "allowed",
             Self::Denied => "denied",
             Self::ShadowDenied => "shadow_denied",
+            Self::SoftExceeded => "soft_exceeded",
             Self::NotCharged => "not_charged",
             Self::IdentityMissing => "identity_missing",
             Self::Overloaded => "overloaded",
@@ -178,14 +195,21 @@ impl Outcome {
     }
 }
 
-/// What follows from an event: one act, and what to count.
+/// What follows from an event: one act, what to count, what to write.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Effects {
     /// What to do.
     pub act: Act,
     /// What to count.
     pub signals: Vec<Signal>,
+    /// What the access log should show, if anything.
+    pub note: Option<Note>,
+    /// The value of [`SOFT_HEADER`] for the upstream, if a soft limit is used up.
+    pub soft: Option<String>,
 }
+
+/// Tells an upstream which soft limits (`policy.limit`) are used up. No client's own gets through.
+pub const SOFT_HEADER: &str = "x-tidegate-soft-limit";
 
 /// A limit that was asked about.
 #[derive(Debug, Clone, Copy)]
@@ -193,7 +217,16 @@ struct Asked {
     policy: usize,
     /// The limit's index within its policy.
     limit: usize,
+    /// Its policy is in shadow.
     shadow: bool,
+    soft: bool,
+}
+
+impl Asked {
+    /// Whether it may deny.
+    fn is_enforced(&self) -> bool {
+        !self.shadow && !self.soft
+    }
 }
 
 /// What the gateway was asked.
@@ -204,6 +237,17 @@ struct Question {
     grpc: bool,
     /// One per asked limit.
     limits: Vec<LimitCall>,
+    /// What was found before anything was asked.
+    aside: Aside,
+}
+
+// === impl Effects ===
+
+impl Effects {
+    /// An act with nothing to write beside it.
+    fn of(act: Act, signals: Vec<Signal>) -> Self {
+        Self { act, signals, note: None, soft: None }
+    }
 }
 
 #[derive(Debug)]
@@ -267,19 +311,12 @@ impl Exchange {
                 }
             }
             (Phase::Sharing(sharing), Event::Shares { answers, entropy }) => {
-                ladder::land(config, &sharing, answers, entropy, Vec::new())
+                ladder::land(config, sharing, answers, entropy, Vec::new())
             }
-            (phase, _) => (phase, Effects { act: Act::Pass, signals: Vec::new() }),
+            (phase, _) => (phase, Effects::of(Act::Pass, Vec::new())),
         };
         self.phase = next;
         effects
-    }
-}
-
-fn after(act: &Act) -> Phase {
-    match act {
-        Act::Deny(_) => Phase::Replied,
-        Act::Pass | Act::Ask(_) | Act::Share(_) | Act::Resume => Phase::Admitted(Told::default()),
     }
 }
 

@@ -39,4 +39,5 @@ pub mod reason;
 pub mod render;
 pub mod router;
 pub mod scope;
+pub mod template;
 pub mod wire;

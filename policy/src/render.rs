@@ -10,10 +10,12 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
-use crate::answers::Answers;
+use crate::answers::Problems;
+use crate::config::Config;
 use crate::exchange::Denial;
 use crate::fields::Field;
 use crate::reason::Reason;
+use crate::template::Values;
 
 /// Marks the filter's own replies, so that no other hop takes one for its upstream's answer.
 pub const REPLY_HEADER: &str = "x-tidegate-reply";
@@ -56,16 +58,34 @@ struct Look {
     title: &'static str,
 }
 
-/// Renders a denial.
-pub fn reply(answers: &Answers, denial: &Denial) -> Reply {
-    let look = look(denial.reason);
+/// Renders a denial in the words of the configuration; there is none where the filter is not ready.
+pub fn reply(config: Option<&Config>, denial: &Denial) -> Reply {
+    let worded_by = config.zip(denial.worded_by);
+    let policy = worded_by.and_then(|(config, index)| config.policies.get(index));
+    let own = policy.and_then(|policy| policy.denied.as_ref());
+    let usual = look(denial.reason);
+    let status = own.and_then(|own| own.status(denial.reason)).unwrap_or(usual.status);
+    let look = Look { status, grpc_status: grpc_status(status, usual.grpc_status), ..usual };
     let mut headers: Vec<Field> = Vec::with_capacity(10);
-    let body = if denial.grpc {
+    let body = match (denial.grpc, own.and_then(|own| own.wording.as_ref())) {
         // The host sets the content type and makes `grpc-message` of the body.
-        format!("{}: {}", look.title, denial.violated.join(", ")).into_bytes()
-    } else {
-        headers.push(("content-type", "application/problem+json".to_string()));
-        problem(answers, denial, &look)
+        (true, _) => format!("{}: {}", look.title, denial.violated.join(", ")).into_bytes(),
+        (false, Some(wording)) => {
+            headers.push(("content-type", wording.content_type.clone()));
+            let values = Values {
+                reason: denial.reason,
+                retry_after_s: denial.retry_after_s,
+                policy: policy.map_or("", |policy| &policy.name),
+                violated: &denial.violated,
+                id: denial.id,
+                status,
+            };
+            wording.body.fill(&values).into_bytes()
+        }
+        (false, None) => {
+            headers.push(("content-type", "application/problem+json".to_string()));
+            problem(config, denial, &look)
+        }
     };
     headers.push(("cache-control", "no-store".to_string()));
     headers.push((REPLY_HEADER, denial.reason.to_string()));
@@ -73,13 +93,13 @@ pub fn reply(answers: &Answers, denial: &Denial) -> Reply {
     if let Some(seconds) = denial.retry_after_s {
         headers.push(("retry-after", seconds.to_string()));
     }
-    if look.status == 429 {
+    if status == 429 {
         // Other Envoys then know that a retry is no use.
         headers.push(("x-envoy-ratelimited", "true".to_string()));
     }
     headers.extend(denial.fields.iter().cloned());
     Reply {
-        status: look.status,
+        status,
         grpc_status: look.grpc_status,
         details: format!("tidegate:{}:{}", denial.reason, denial.violated.join(",")),
         headers,
@@ -87,10 +107,11 @@ pub fn reply(answers: &Answers, denial: &Denial) -> Reply {
     }
 }
 
-fn problem(answers: &Answers, denial: &Denial, look: &Look) -> Vec<u8> {
+fn problem(config: Option<&Config>, denial: &Denial, look: &Look) -> Vec<u8> {
+    let problems = config.map_or_else(Problems::default, |config| config.answers.problems.clone());
     let overload = denial.reason == Reason::ServiceOverloaded;
     let problem = Problem {
-        r#type: answers.problems.type_of(denial.reason),
+        r#type: problems.type_of(denial.reason),
         title: look.title,
         status: look.status,
         instance: format!("urn:uuid:{}", denial.id),
@@ -100,6 +121,12 @@ fn problem(answers: &Answers, denial: &Denial, look: &Look) -> Vec<u8> {
     };
     // A document of strings and numbers always serialises.
     serde_json::to_vec(&problem).unwrap_or_default()
+}
+
+/// 400 is a mistake of the caller's in gRPC's words, too.
+fn grpc_status(status: u16, usual: u8) -> u8 {
+    const INVALID_ARGUMENT: u8 = 3;
+    if status == 400 { INVALID_ARGUMENT } else { usual }
 }
 
 fn look(reason: Reason) -> Look {
@@ -117,3 +144,6 @@ fn look(reason: Reason) -> Look {
     };
     Look { status, grpc_status, title }
 }
+
+#[cfg(test)]
+mod tests;

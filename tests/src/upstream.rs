@@ -3,13 +3,13 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::HeaderName;
+use hyper::header::{HeaderMap, HeaderName};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -23,6 +23,7 @@ pub struct Upstream {
     /// Where it listens.
     pub addr: SocketAddr,
     seen: Arc<AtomicUsize>,
+    headers: Arc<Mutex<Vec<HeaderMap>>>,
     task: JoinHandle<()>,
 }
 
@@ -39,13 +40,21 @@ impl Upstream {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
         let seen = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(serve(listener, Arc::clone(&seen)));
-        Ok(Self { addr, seen, task })
+        let headers = Arc::default();
+        let task = tokio::spawn(serve(listener, Arc::clone(&seen), Arc::clone(&headers)));
+        Ok(Self { addr, seen, headers, task })
     }
 
     /// How many requests reached it.
     pub fn seen(&self) -> usize {
         self.seen.load(Ordering::SeqCst)
+    }
+
+    /// Every value of a request header that reached it, in order; of its first thousand requests.
+    pub fn saw(&self, name: &str) -> Vec<String> {
+        let headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = headers.iter().flat_map(|headers| headers.get_all(name));
+        values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
     }
 }
 
@@ -55,14 +64,24 @@ impl Drop for Upstream {
     }
 }
 
-async fn serve(listener: TcpListener, seen: Arc<AtomicUsize>) {
+/// The first of them: the demo's upstream runs for days.
+fn remember(headers: &Mutex<Vec<HeaderMap>>, of: &HeaderMap) {
+    const KEPT_MAX: usize = 1_000;
+    let mut headers = headers.lock().unwrap_or_else(PoisonError::into_inner);
+    if headers.len() < KEPT_MAX {
+        headers.push(of.clone());
+    }
+}
+
+async fn serve(listener: TcpListener, seen: Arc<AtomicUsize>, headers: Arc<Mutex<Vec<HeaderMap>>>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
-        let seen = Arc::clone(&seen);
+        let (seen, headers) = (Arc::clone(&seen), Arc::clone(&headers));
         let answer = service_fn(move |request: Request<Incoming>| {
-            let seen = Arc::clone(&seen);
+            let (seen, headers) = (Arc::clone(&seen), Arc::clone(&headers));
             async move {
                 seen.fetch_add(1, Ordering::SeqCst);
+                remember(&headers, request.headers());
                 let told: Vec<_> = request
                     .headers()
                     .iter()

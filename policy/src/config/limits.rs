@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::RateLimit;
 use super::identities::{Atom, Names};
 use super::missing::Missing;
-use super::read::{duration_ms, unique_name};
+use super::read::{duration_ms, truth, unique_name};
 use super::reader::At;
 use super::shapes;
 use crate::gcra::Quota;
@@ -94,10 +94,14 @@ fn rate_limit<'r, 'd>(
         None => limit,
         Some(at) => at.whole(1, 1_000_000_000),
     };
-    let (name, by, limit, per_ms, burst) = (name?, by?, limit?, per_ms?, burst?);
+    let soft = match table.get("soft") {
+        None => Some(false),
+        Some(at) => truth(&at),
+    };
+    let (name, by, limit, per_ms, burst, soft) = (name?, by?, limit?, per_ms?, burst?, soft?);
     match Quota::new(limit, per_ms.saturating_mul(1_000), burst) {
         Ok(quota) => {
-            let limit = RateLimit { id: format!("{policy}.{name}"), name, by, quota };
+            let limit = RateLimit { id: format!("{policy}.{name}"), name, by, quota, soft };
             Some(Read { limit, at: by_at?, atoms: atoms? })
         }
         Err(bad) => {

@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::answers::answers;
+use super::answers::{answers, denied};
 use super::diagnostic::Severity;
 use super::identities::Names;
 use super::identity::environment_variable;
@@ -103,6 +103,8 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     let (local_share, policies) = (local_share?, policies?);
     let hash_subjects = hash_subjects?;
     let router = Router::new(policies.iter().map(|policy| &policy.matcher));
+    let soft_limits =
+        policies.iter().flat_map(|policy| &policy.rate_limits).any(|limit| limit.soft);
     Some(Config {
         gateway,
         apply,
@@ -112,6 +114,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         hash_subjects,
         signing_keys,
         router,
+        soft_limits,
     })
 }
 
@@ -225,6 +228,10 @@ fn policy(
         None => Some(default_rungs()),
         Some(at) => on_unavailable(&at),
     };
+    let denied = match table.get("denied") {
+        None => Some(None),
+        Some(at) => denied(&at).map(Some),
+    };
     let priority = priority?;
     let (rollout, rollout_by) = rollout?;
     let rate_limits = limits?;
@@ -237,6 +244,7 @@ fn policy(
         rollout,
         rollout_by,
         properties,
+        denied: denied?,
     };
     Some((priority, policy))
 }
@@ -272,6 +280,14 @@ pub(super) fn unique_name(at: &At<'_, '_>, taken: &mut BTreeSet<String>) -> Opti
         return None;
     }
     Some(text.to_owned())
+}
+
+pub(super) fn truth(at: &At<'_, '_>) -> Option<bool> {
+    if !at.is_bool() {
+        at.is_no("truth value", "write true or false");
+        return None;
+    }
+    Some(at.is_true())
 }
 
 pub(super) fn duration_ms(at: &At<'_, '_>, min_ms: u64, max_ms: u64, remedy: &str) -> Option<u64> {

@@ -153,9 +153,31 @@ shapes! {
             "What becomes of a request that lacks an identity it is counted by: `deny` (403), `shared` (one bucket for all such requests), or a list of identities that are tried in order, with `deny` or `shared` last. As a table, for each identity by its name in `by`.");
         "rate_limits" => must(some(&Table(&RATE_LIMIT), 8), r#"[{"name": "per-client", "by": "ip", "limit": 60, "per": "minute"}]"#,
             "The limits. Every one has to admit; a request that one of them refuses is charged to none.");
+        "denied" => may(Table(&DENIED), "the usual answers", r#"{"content_type": "text/plain", "body": "come back in {{retry_after}} s"}"#,
+            "Answers in words of your own.");
         "on_unavailable" => with_default(Either(&[RUNG, Kind::List { item: &RUNG, min: 1, max: 3 }]),
             "[\"lease\", \"local_share\", \"deny\"]", "[\"local_share\", \"allow\"]",
             "What becomes of a request when no verdict can be had, step by step: `lease` spends what is leased (nothing is, in this version), `local_share` spends this Envoy's part of each limit (see `local_share` of the document), `allow` lets the request go on, `deny` answers 503. Behind the last step stands `deny`. Each is counted.");
+    }
+
+    /// What a policy says of its own denials.
+    DENIED "denied" {
+        "content_type" => with_default(Text { what: "a media type", pattern: "^[!-~]+/[ -~]+$" }, "\"text/plain; charset=utf-8\"", "\"application/json\"",
+            "The type of `body`. It also says how variables are escaped: in JSON and in HTML or XML no value can leave its place.");
+        "body" => may(Text { what: "text of at most 16 KiB", pattern: "[^ ]" }, "the problem document is sent", r#""{\"error\": \"{{reason}}\"}""#,
+            "The body of every denial of this policy, with `{{reason}}`, `{{retry_after}}`, `{{policy}}`, `{{limit}}`, `{{decision_id}}` and `{{status}}` filled in. gRPC clients read none and get none.");
+        "status" => may(Table(&STATUS), "the usual statuses", r#"{"service-overloaded": 503}"#,
+            "Statuses other than the usual.");
+    }
+
+    /// The denials whose status a policy may choose.
+    STATUS "status" {
+        "service-overloaded" => with_default(Whole { min: 429, max: 503 }, "429", "503",
+            "The gateway is at its bound: 429 or 503.").unit("HTTP status");
+        "temporary-reduced-capacity" => with_default(Whole { min: 429, max: 503 }, "429", "503",
+            "A limit that is lowered for the time being is used up: 429 or 503.").unit("HTTP status");
+        "client-identity-required" => with_default(Whole { min: 400, max: 403 }, "403", "400",
+            "The request names no identity: 403 or 400.").unit("HTTP status");
     }
 
     /// Which requests fall under a policy: those that fulfil all fields that are there.
@@ -203,6 +225,8 @@ shapes! {
         "limit" => must(QUANTITY, "600", "How many units a period admits.").unit("units per period");
         "per" => must(PERIOD, "\"minute\"", "The period.");
         "burst" => may(QUANTITY, "equal to `limit`", "20", "How many units may be used at once after a pause.").unit("units");
+        "soft" => with_default(Bool, "false", "true",
+            "Whether it never denies: where it is used up the request goes on, and the upstream is told by the header `x-tidegate-soft-limit`.");
     }
 
     /// Who is counted, by one source. `jwt`, `mtls`, `ip` and `signed` are trusted by nature.

@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 
 use super::ladder::{Fall, fall};
+use super::note::{Aside, denied};
 use super::respond::Told;
 use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal};
 use crate::config::{Config, RateLimit};
@@ -28,6 +29,7 @@ pub(super) fn ask(
 ) -> (Phase, Effects) {
     let mut signals = Vec::new();
     let grpc = is_grpc(facts);
+    let mut aside = Aside::default();
     let (mut asked, mut limits) = (Vec::new(), Vec::new());
     let mut tenant = Tenant::None;
     for (index, policy) in matched.policies(config) {
@@ -52,14 +54,18 @@ pub(super) fn ask(
         for ((place, limit), counted) in policy.rate_limits.iter().enumerate().zip(counted) {
             match counted {
                 Some(counted) => {
-                    asked.push(Asked { policy: index, limit: place, shadow });
-                    limits.push(call(limit, counted.subject, shadow));
+                    asked.push(Asked { policy: index, limit: place, shadow, soft: limit.soft });
+                    limits.push(call(limit, counted.subject, shadow || limit.soft));
                     if counted.tenant != Tenant::None {
                         tenant = counted.tenant;
                     }
                 }
+                // Who is not known is not counted, and a soft limit denies nobody.
+                None if limit.soft => {}
                 None if shadow => {
-                    signals.push(Signal::Decided { policy: index, outcome: Outcome::ShadowDenied })
+                    signals.push(Signal::Decided { policy: index, outcome: Outcome::ShadowDenied });
+                    aside.would_deny.push(limit.id.clone());
+                    aside.missing = true;
                 }
                 None => {
                     signals
@@ -71,18 +77,20 @@ pub(super) fn ask(
                         retry_after_s: None,
                         fields: Vec::new(),
                         grpc,
+                        worded_by: policy.denied.is_some().then_some(index),
                     };
-                    return (Phase::Replied, Effects { act: Act::Deny(denial), signals });
+                    return denied(denial, None, aside, signals);
                 }
             }
         }
     }
     if limits.is_empty() {
-        return (Phase::Admitted(Told::default()), Effects { act: Act::Pass, signals });
+        let effects = Effects { note: aside.admitted(id), ..Effects::of(Act::Pass, signals) };
+        return (Phase::Admitted(Told::default()), effects);
     }
     if limits.len() > wire::LIMITS_MAX {
         let why = Fall { reason: Reason::TooManyLimits, retry_ms: None };
-        return fall(config, Question { id, asked, grpc, limits }, why, signals);
+        return fall(config, Question { id, asked, grpc, limits, aside }, why, signals);
     }
     let message = DecideRequest {
         v: wire::VERSION,
@@ -94,8 +102,8 @@ pub(super) fn ask(
         limits,
     };
     let act = Act::Ask(wire::encode(&message));
-    let question = Question { id, asked, grpc, limits: message.limits };
-    (Phase::Asking(question), Effects { act, signals })
+    let question = Question { id, asked, grpc, limits: message.limits, aside };
+    (Phase::Asking(question), Effects::of(act, signals))
 }
 
 /// As Envoy tells it, which turns replies to such requests into gRPC's.

@@ -7,8 +7,9 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::note::{degraded, denied, worded_by};
 use super::settle::retry_after_s;
-use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal, after};
+use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal};
 use crate::config::{Config, Policy, Rung};
 use crate::local_share::{ShareAnswer, ShareCall};
 use crate::reason::Reason;
@@ -44,7 +45,7 @@ pub(super) fn fall(
 ) -> (Phase, Effects) {
     signals.push(Signal::Unavailable(fall.reason));
     let needed = |asked: &Asked| {
-        let policy = (!asked.shadow).then(|| config.policies.get(asked.policy)).flatten()?;
+        let policy = asked.is_enforced().then(|| config.policies.get(asked.policy)).flatten()?;
         policy.on_unavailable.contains(&Rung::LocalShare).then_some(())
     };
     let mut places = Vec::new();
@@ -63,32 +64,33 @@ pub(super) fn fall(
     }
     let sharing = Sharing { question, fall, places };
     if calls.is_empty() {
-        return land(config, &sharing, &[], 0, signals);
+        return land(config, sharing, &[], 0, signals);
     }
-    (Phase::Sharing(sharing), Effects { act: Act::Share(calls), signals })
+    (Phase::Sharing(sharing), Effects::of(Act::Share(calls), signals))
 }
 
 /// Ends on the ladder, with what the shares say.
 pub(super) fn land(
     config: &Config,
-    sharing: &Sharing,
+    sharing: Sharing,
     answers: &[ShareAnswer],
     entropy: u64,
     mut signals: Vec<Signal>,
 ) -> (Phase, Effects) {
     let mut verdict = Verdict::default();
     for (index, policy) in enforcing(config, &sharing.question.asked) {
-        let outcome = verdict.step(sharing, answers, index, policy);
+        let outcome = verdict.step(&sharing, answers, index, policy);
         signals.push(Signal::Decided { policy: index, outcome });
     }
-    let act = verdict.act(sharing, entropy);
-    (after(&act), Effects { act, signals })
+    verdict.act(config, sharing, entropy, signals)
 }
 
 /// What was found on the way down.
 #[derive(Default)]
 struct Verdict {
     violated: Vec<String>,
+    /// The policies that deny.
+    denying: Vec<usize>,
     /// A policy denies that has no share of its own to wait for.
     plain: bool,
     /// The longest wait for a share.
@@ -126,6 +128,7 @@ impl Verdict {
                 Rung::Deny => break,
             }
         }
+        self.denying.push(index);
         if spent.is_empty() {
             self.plain = true;
             self.violated.push(policy.name.to_owned());
@@ -136,9 +139,18 @@ impl Verdict {
         Outcome::LocalShareDenied
     }
 
-    fn act(self, sharing: &Sharing, entropy: u64) -> Act {
+    fn act(
+        self,
+        config: &Config,
+        sharing: Sharing,
+        entropy: u64,
+        signals: Vec<Signal>,
+    ) -> (Phase, Effects) {
+        let Question { id, asked, grpc, aside, .. } = sharing.question;
+        let why = sharing.fall.reason;
         if self.violated.is_empty() {
-            return Act::Resume;
+            let policies = enforcing(config, &asked).map(|(_, policy)| policy.name.clone());
+            return degraded(why, policies.collect(), aside, id, signals);
         }
         // As soon as the gateway may be back the whole limit counts again: waiting longer for a
         // share would be waiting for nothing.
@@ -151,18 +163,20 @@ impl Verdict {
         };
         let retry_after_s =
             if wait_us == 0 { RETRY_AFTER_S } else { retry_after_s(wait_us, entropy) };
-        Act::Deny(Denial {
-            reason: if self.plain {
-                Reason::PolicyStoreUnavailable
-            } else {
-                Reason::TemporaryReducedCapacity
-            },
-            id: sharing.question.id,
+        let reason = match self.plain {
+            true => Reason::PolicyStoreUnavailable,
+            false => Reason::TemporaryReducedCapacity,
+        };
+        let denial = Denial {
+            reason,
+            id,
             violated: self.violated,
             retry_after_s: Some(retry_after_s),
             fields: Vec::new(),
-            grpc: sharing.question.grpc,
-        })
+            grpc,
+            worded_by: worded_by(config, self.denying.into_iter()),
+        };
+        denied(denial, Some(why), aside, signals)
     }
 }
 
@@ -183,14 +197,13 @@ impl Sharing {
     }
 }
 
-/// The policies that enforce, each once.
+/// The policies that may deny, each once: those with a limit that is neither in shadow nor soft.
 pub(super) fn enforcing<'r>(
     config: &'r Config,
     asked: &'r [Asked],
 ) -> impl Iterator<Item = (usize, &'r Policy)> {
     asked
         .chunk_by(|a, b| a.policy == b.policy)
-        .filter_map(|limits| limits.first())
-        .filter(|first| !first.shadow)
+        .filter_map(|limits| limits.iter().find(|asked| asked.is_enforced()))
         .filter_map(|first| Some((first.policy, config.policies.get(first.policy)?)))
 }

@@ -36,7 +36,7 @@ pub struct Response {
 // === impl Told ===
 
 impl Told {
-    /// Of a verdict: what clients may see of it. Shadow limits are nobody's business yet.
+    /// Of a verdict: what clients may see of it.
     pub(super) fn of(config: &Config, kept: Vec<Kept>) -> Self {
         match config.answers.rate_limit_fields {
             Dialect::Off => Self::default(),
@@ -69,12 +69,12 @@ impl Response {
     }
 }
 
-/// The limits of a verdict that clients may see.
-pub(super) fn kept(asked: &[Asked], states: &[LimitState]) -> Vec<Kept> {
-    let enforced = asked.iter().zip(states).filter(|(asked, _)| !asked.shadow);
+/// The limits of a verdict that clients may see: what never denies them is not their business.
+pub(super) fn kept(pairs: &[(&Asked, &LimitState)]) -> Vec<Kept> {
+    let enforced = pairs.iter().filter(|(asked, _)| asked.is_enforced());
     enforced
         .map(|(asked, state)| Kept {
-            asked: *asked,
+            asked: **asked,
             remaining: state.remaining,
             next_us: state.next_us,
             reduced: state.limit,

@@ -5,14 +5,20 @@ use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
 
 use super::ladder::{Fall, enforcing};
+use super::note::{degraded, denied, worded_by};
 use super::respond::{Told, fields, kept};
 use super::{
     Act, Answer, Asked, Denial, Effects, OVERLOAD_RETRY_AFTER_S, Outcome, Phase, Question, Signal,
-    after,
 };
 use crate::config::Config;
 use crate::reason::Reason;
 use crate::wire::{DecideReply, LimitState, Refusal, Verdict};
+
+/// The most soft limits that an upstream is told of in one field.
+const SOFT_NAMES_MAX: usize = 16;
+
+/// A limit that was asked about, with what the gateway says of it.
+type Pair<'r> = (&'r Asked, &'r LimitState);
 
 /// Reads the answer; everything that is not surely the gateway's verdict is a fall onto the ladder.
 pub(super) fn settle(
@@ -34,11 +40,7 @@ pub(super) fn settle(
         },
         Answer::Response { body, .. } => {
             match Refusal::decode(body).map(|r| Reason::from_text(&r.reason)) {
-                Ok(Some(Reason::ServiceOverloaded)) => {
-                    let mut signals = Vec::new();
-                    let act = overloaded(config, question, &mut signals);
-                    return Ok((after(&act), Effects { act, signals }));
-                }
+                Ok(Some(Reason::ServiceOverloaded)) => return Ok(overloaded(config, question)),
                 Ok(Some(reason)) => reason,
                 Ok(None) | Err(_) => Reason::CalloutMalformed,
             }
@@ -60,15 +62,9 @@ fn verdict(config: &Config, body: &[u8], question: &Question) -> Option<DecideRe
     {
         return None;
     }
-    let admits = enforced(asked, &reply).all(|(_, state)| state.allowed);
+    let mut enforced = asked.iter().zip(&reply.limits).filter(|(asked, _)| asked.is_enforced());
+    let admits = enforced.all(|(_, state)| state.allowed);
     (admits == (reply.verdict == Verdict::Allow)).then_some(reply)
-}
-
-fn enforced<'r>(
-    asked: &'r [Asked],
-    reply: &'r DecideReply,
-) -> impl Iterator<Item = (&'r Asked, &'r LimitState)> {
-    asked.iter().zip(&reply.limits).filter(|(asked, _)| !asked.shadow)
 }
 
 fn carry_out(
@@ -77,58 +73,79 @@ fn carry_out(
     reply: &DecideReply,
     entropy: u64,
 ) -> (Phase, Effects) {
-    let asked = question.asked.as_slice();
-    let denied = reply.verdict == Verdict::Deny;
-    let signals = by_policy(asked, reply)
-        .map(|(policy, shadow, admits)| {
-            let outcome = match (shadow, admits, denied) {
-                (true, false, _) => Outcome::ShadowDenied,
-                (false, false, _) => Outcome::Denied,
-                (false, true, true) => Outcome::NotCharged,
-                (_, true, _) => Outcome::Allowed,
-            };
-            Signal::Decided { policy, outcome }
-        })
-        .collect();
-    let kept = kept(asked, &reply.limits);
-    if !denied {
+    let Question { id, grpc, .. } = *question;
+    let mut aside = question.aside.clone();
+    let pairs: Vec<Pair<'_>> = question.asked.iter().zip(&reply.limits).collect();
+    let is_denied = reply.verdict == Verdict::Deny;
+    let signals = signals(&pairs, is_denied);
+    let used_up = |of: fn(&Asked) -> bool| {
+        let ids = pairs.iter().filter(move |(asked, state)| !state.allowed && of(asked));
+        ids.map(|(_, state)| state.id.clone())
+    };
+    aside.missing &= used_up(|asked| asked.shadow && !asked.soft).next().is_none();
+    aside.would_deny.extend(used_up(|asked| asked.shadow && !asked.soft));
+    aside.soft = used_up(|asked| asked.soft && !asked.shadow).collect();
+    let kept = kept(&pairs);
+    if !is_denied {
+        let shown = aside.soft.get(..SOFT_NAMES_MAX).unwrap_or(&aside.soft);
+        let soft = (!shown.is_empty()).then(|| shown.join(", "));
+        let note = aside.admitted(id);
         let told = Told::of(config, kept);
-        return (Phase::Admitted(told), Effects { act: Act::Resume, signals });
+        return (Phase::Admitted(told), Effects { act: Act::Resume, signals, note, soft });
     }
-    let violated =
-        || enforced(asked, reply).filter(|(_, state)| !state.allowed).map(|(_, state)| state);
+    let violated = || pairs.iter().filter(|(asked, state)| asked.is_enforced() && !state.allowed);
     // The longest wait counts, and one limit that never admits makes it never.
-    let wait_us =
-        violated().map(|state| state.retry_us).try_fold(0, |longest, us| Some(us?.max(longest)));
+    let mut waits = violated().map(|(_, state)| state.retry_us);
+    let wait_us = waits.try_fold(0, |longest, us| Some(us?.max(longest)));
     let retry_after_s = wait_us.map(|us| retry_after_s(us, entropy));
     // Only where every limit in the way is a lowered one is that what stands in the way.
-    let reason = match violated().all(|state| state.limit.is_some()) {
+    let reason = match violated().all(|(_, state)| state.limit.is_some()) {
         true => Reason::TemporaryReducedCapacity,
         false => Reason::QuotaExceeded,
     };
     let denial = Denial {
         reason,
-        id: question.id,
-        violated: violated().map(|state| state.id.clone()).collect(),
+        id,
+        violated: violated().map(|(_, state)| state.id.clone()).collect(),
         retry_after_s,
         fields: fields(config, &kept, retry_after_s),
-        grpc: question.grpc,
+        grpc,
+        worded_by: worded_by(config, violated().map(|(asked, _)| asked.policy)),
     };
-    (Phase::Replied, Effects { act: Act::Deny(denial), signals })
+    denied(denial, None, aside, signals)
 }
 
-/// Each policy once: its index, whether it is in shadow, and whether all its limits admit.
-fn by_policy<'r>(
-    asked: &'r [Asked],
-    reply: &'r DecideReply,
-) -> impl Iterator<Item = (usize, bool, bool)> + 'r {
-    let states = move || asked.iter().zip(&reply.limits);
-    asked.chunk_by(|a, b| a.policy == b.policy).filter_map(move |limits| {
-        let first = limits.first()?;
-        let admits =
-            states().filter(|(a, _)| a.policy == first.policy).all(|(_, state)| state.allowed);
-        Some((first.policy, first.shadow, admits))
-    })
+/// What to count: every policy's outcome, and the limits that are used up.
+fn signals(pairs: &[Pair<'_>], is_denied: bool) -> Vec<Signal> {
+    let mut signals = Vec::new();
+    for limits in pairs.chunk_by(|(a, _), (b, _)| a.policy == b.policy) {
+        let Some((first, _)) = limits.first() else { continue };
+        let (policy, shadow) = (first.policy, first.shadow);
+        let mut hard = limits.iter().filter(|(asked, _)| !asked.soft).peekable();
+        let has_hard = hard.peek().is_some();
+        let outcome = match (shadow, hard.all(|(_, state)| state.allowed), is_denied) {
+            (true, false, _) => Outcome::ShadowDenied,
+            (false, false, _) => Outcome::Denied,
+            (false, true, true) => Outcome::NotCharged,
+            (_, true, _) => Outcome::Allowed,
+        };
+        let is_soft_exceeded = limits.iter().any(|(asked, state)| asked.soft && !state.allowed);
+        if has_hard || !is_soft_exceeded {
+            signals.push(Signal::Decided { policy, outcome });
+        }
+        if is_soft_exceeded {
+            signals.push(Signal::Decided { policy, outcome: Outcome::SoftExceeded });
+        }
+        for (asked, _) in limits.iter().filter(|(_, state)| !state.allowed) {
+            let outcome = match (asked.soft, asked.shadow) {
+                (true, _) => Outcome::SoftExceeded,
+                (false, true) => Outcome::ShadowDenied,
+                (false, false) => Outcome::Denied,
+            };
+            signals.push(Signal::UsedUp { policy, limit: asked.limit, outcome });
+        }
+    }
+    signals
 }
 
 /// Whole seconds, at least 1, never too early, up to 10 % later so that many clients spread.
@@ -140,22 +157,27 @@ pub(super) fn retry_after_s(wait_us: u64, entropy: u64) -> u64 {
 
 /// The gateway is at its bound. That is a verdict and goes to the client: the ladder does not run
 /// (product row A5). A request that only shadow policies asked about is not theirs to refuse.
-fn overloaded(config: &Config, question: &Question, signals: &mut Vec<Signal>) -> Act {
-    signals.push(Signal::Unavailable(Reason::ServiceOverloaded));
+fn overloaded(config: &Config, question: &Question) -> (Phase, Effects) {
+    let mut signals = Vec::from([Signal::Unavailable(Reason::ServiceOverloaded)]);
     let mut violated = Vec::new();
     for (index, policy) in enforcing(config, &question.asked) {
         signals.push(Signal::Decided { policy: index, outcome: Outcome::Overloaded });
         violated.push(policy.name.to_owned());
     }
+    let Question { id, grpc, .. } = *question;
+    let aside = question.aside.clone();
+    let reason = Reason::ServiceOverloaded;
     if violated.is_empty() {
-        return Act::Resume;
+        return degraded(reason, violated, aside, id, signals);
     }
-    Act::Deny(Denial {
-        reason: Reason::ServiceOverloaded,
-        id: question.id,
+    let denial = Denial {
+        reason,
+        id,
         violated,
         retry_after_s: Some(OVERLOAD_RETRY_AFTER_S),
         fields: Vec::new(),
-        grpc: question.grpc,
-    })
+        grpc,
+        worded_by: worded_by(config, enforcing(config, &question.asked).map(|(index, _)| index)),
+    };
+    denied(denial, None, aside, signals)
 }

@@ -96,6 +96,10 @@ fn decided(policy: usize, outcome: Outcome) -> Signal {
     Signal::Decided { policy, outcome }
 }
 
+fn used_up(policy: usize, limit: usize, outcome: Outcome) -> Signal {
+    Signal::UsedUp { policy, limit, outcome }
+}
+
 fn body(verdict: &str, limits: &[(&str, bool, Option<u64>)]) -> String {
     let limits: Vec<_> = limits
         .iter()
@@ -130,8 +134,8 @@ fn allow_resumes_and_a_second_answer_changes_nothing() {
     let (mut bench, _) = Bench::asked("/x");
     let allow = body("allow", &[("lax.ip", true, Some(0))]);
     let effects = bench.reply("200", &allow);
-    assert_eq!(effects, Effects { act: Act::Resume, signals: vec![decided(1, Outcome::Allowed)] });
-    assert_eq!(bench.reply("200", &allow), Effects { act: Act::Pass, signals: vec![] });
+    assert_eq!(effects, Effects::of(Act::Resume, vec![decided(1, Outcome::Allowed)]));
+    assert_eq!(bench.reply("200", &allow), Effects::of(Act::Pass, vec![]));
     assert!(!bench.exchange.replied());
 }
 
@@ -161,9 +165,26 @@ fn deny_names_the_limits_and_the_longest_wait() {
             ),
         ],
         grpc: false,
+        worded_by: None,
     };
-    let signals = vec![decided(0, Outcome::Denied), decided(1, Outcome::NotCharged)];
-    assert_eq!(effects, Effects { act: Act::Deny(denial), signals });
+    let signals = vec![
+        decided(0, Outcome::Denied),
+        used_up(0, 0, Outcome::Denied),
+        used_up(0, 1, Outcome::Denied),
+        decided(1, Outcome::NotCharged),
+    ];
+    let note = effects.note.as_ref().map(ToString::to_string);
+    let id = DecisionId::new(ID);
+    assert_eq!(
+        note,
+        Some(format!(
+            "verdict=denied reason=quota-exceeded limits=strict.ip,strict.key decision={id}"
+        ))
+    );
+    assert_eq!(
+        effects,
+        Effects { note: effects.note.clone(), ..Effects::of(Act::Deny(denial), signals) }
+    );
     assert!(bench.exchange.replied());
 }
 
@@ -237,7 +258,11 @@ fn nothing_but_a_genuine_verdict_is_taken_for_one() {
             || Answer::Response { marked, status: status.as_bytes(), body: body.as_bytes() };
         let effects = lax.answer(answer());
         let signals = vec![Signal::Unavailable(reason), decided(1, Outcome::DegradedAllowed)];
-        assert_eq!(effects, Effects { act: Act::Resume, signals }, "{status} {body}");
+        assert_eq!((&effects.act, &effects.signals), (&Act::Resume, &signals), "{status} {body}");
+        let note =
+            effects.note.expect("an admission without a verdict is worth a line").to_string();
+        let line = format!("verdict=degraded reason={reason} limits=lax decision=");
+        assert!(note.starts_with(&line), "{note}");
 
         let (mut strict, _) = Bench::asked("/strict/x");
         let effects = strict.answer(answer());
@@ -247,6 +272,11 @@ fn nothing_but_a_genuine_verdict_is_taken_for_one() {
             (Reason::PolicyStoreUnavailable, Some(1))
         );
         assert_eq!(denial.violated, ["strict"]);
+        let note = effects.note.expect("a line").to_string();
+        let line = format!(
+            "verdict=denied reason=policy-store-unavailable cause={reason} limits=strict decision="
+        );
+        assert!(note.starts_with(&line), "{note}");
     }
 }
 
@@ -286,7 +316,7 @@ fn a_missing_identity_is_refused_before_anything_is_charged() {
 fn the_kill_switch_lets_everything_pass_without_a_callout() {
     let mut bench = Bench::new();
     bench.overrides.kill = Some(Kill::All);
-    assert_eq!(bench.request("/strict/x", &facts()), Effects { act: Act::Pass, signals: vec![] });
+    assert_eq!(bench.request("/strict/x", &facts()), Effects::of(Act::Pass, vec![]));
 }
 
 #[test]
@@ -304,8 +334,16 @@ fn a_shadow_policy_is_asked_about_and_never_acts() {
     let states =
         [("strict.ip", false, Some(9)), ("strict.key", true, Some(0)), ("lax.ip", true, Some(0))];
     let effects = bench.reply("200", &body("allow", &states));
-    let signals = vec![decided(0, Outcome::ShadowDenied), decided(1, Outcome::Allowed)];
-    assert_eq!(effects, Effects { act: Act::Resume, signals });
+    let signals = vec![
+        decided(0, Outcome::ShadowDenied),
+        used_up(0, 0, Outcome::ShadowDenied),
+        decided(1, Outcome::Allowed),
+    ];
+    assert_eq!((effects.act, effects.signals), (Act::Resume, signals));
+    let note = effects.note.expect("what shadow would deny is worth a line").to_string();
+    assert!(
+        note.starts_with("verdict=would-deny reason=quota-exceeded limits=strict.ip decision=")
+    );
 
     // Only the lax policy has a say when nothing can be had.
     let mut bench = Bench::new();
@@ -411,6 +449,7 @@ fn grpc_is_told_as_envoy_tells_it() {
         assert_eq!(denial.grpc, grpc, "{content_type}");
     }
 }
+
 /// One policy with two limits on the whole ladder, one that allows in the end, one that denies.
 const LADDERS: &str = r#"{"version": 1, "gateway": {"cluster": "tidegate"}, "policies": [
     {"name": "whole", "match": {"path": "/whole/**"}, "rate_limits": [
@@ -521,4 +560,88 @@ fn an_open_circuit_says_when_it_makes_sense_to_come_again() {
     assert_eq!(effects.signals[0], Signal::Unavailable(Reason::CalloutCircuitOpen));
     let Act::Deny(denial) = effects.act else { panic!("denied") };
     assert_eq!((denial.reason, denial.retry_after_s), (Reason::PolicyStoreUnavailable, Some(10)));
+}
+
+fn soft(bench: &mut Bench, policy: usize, limit: usize) {
+    bench.config.policies[policy].rate_limits[limit].soft = true;
+}
+
+#[test]
+fn a_soft_limit_tells_the_upstream_and_denies_nobody() {
+    let mut bench = Bench::new();
+    soft(&mut bench, 0, 1);
+    let Act::Ask(message) = bench.request("/strict/x", &facts()).act else { panic!("asks") };
+    let message = DecideRequest::decode(&message).expect("readable");
+    assert_eq!(message.limits.iter().map(|l| l.shadow).collect::<Vec<_>>(), [false, true, false]);
+    let states =
+        [("strict.ip", true, Some(0)), ("strict.key", false, Some(9)), ("lax.ip", true, Some(0))];
+    let effects = bench.reply("200", &body("allow", &states));
+    assert_eq!((&effects.act, effects.soft.as_deref()), (&Act::Resume, Some("strict.key")));
+    let signals = [
+        decided(0, Outcome::Allowed),
+        decided(0, Outcome::SoftExceeded),
+        used_up(0, 1, Outcome::SoftExceeded),
+        decided(1, Outcome::Allowed),
+    ];
+    assert_eq!(effects.signals, signals);
+    let note = effects.note.expect("a line").to_string();
+    assert!(note.starts_with("verdict=soft-limit reason=quota-exceeded limits=strict.key "));
+    let shown = bench.exchange.on_response(&bench.config).fields;
+    assert!(!shown[1].1.contains("strict.key"), "what never denies a client is not shown to it");
+}
+
+#[test]
+fn a_policy_of_soft_limits_has_no_say_where_there_is_no_verdict() {
+    let mut bench = Bench::new();
+    soft(&mut bench, 0, 0);
+    soft(&mut bench, 0, 1);
+    bench.request("/strict/x", &facts());
+    let effects = bench.answer(Answer::Reset);
+    assert_eq!(effects.act, Act::Resume, "strict says deny, and has nothing that may");
+    // Nor does it need to know who comes.
+    let nameless = Facts { headers: vec![], ..facts() };
+    let mut bench = Bench::new();
+    soft(&mut bench, 0, 1);
+    assert!(matches!(bench.request("/strict/x", &nameless).act, Act::Ask(_)));
+}
+
+#[test]
+fn a_soft_limit_in_shadow_is_counted_and_tells_nobody() {
+    let mut bench = Bench::new();
+    soft(&mut bench, 1, 0);
+    let flag = Flag { mode: Mode::Shadow, share_bp: 10_000, salt: String::new() };
+    bench.overrides.flags.insert("lax".to_string(), flag);
+    bench.request("/x", &facts());
+    let effects = bench.reply("200", &body("allow", &[("lax.ip", false, Some(9))]));
+    assert_eq!((effects.soft, effects.note), (None, None));
+    let soft = Outcome::SoftExceeded;
+    assert_eq!(effects.signals, [decided(1, soft), used_up(1, 0, soft)]);
+}
+
+#[test]
+fn an_identity_that_is_missing_in_shadow_is_a_denial_that_would_be() {
+    let mut bench = Bench::new();
+    let flag = Flag { mode: Mode::Shadow, share_bp: 10_000, salt: String::new() };
+    bench.overrides.flags.insert("strict".to_string(), flag);
+    bench.request("/strict/x", &Facts { headers: vec![], ..facts() });
+    let states = [("strict.ip", true, Some(0)), ("lax.ip", true, Some(0))];
+    let note = bench.reply("200", &body("allow", &states)).note.expect("a line").to_string();
+    let line = "verdict=would-deny reason=client-identity-required limits=strict.key ";
+    assert!(note.starts_with(line), "{note}");
+}
+
+#[test]
+fn the_first_policy_that_denies_and_has_words_of_its_own_gives_them() {
+    let states =
+        [("strict.ip", false, Some(9)), ("strict.key", true, Some(0)), ("lax.ip", false, Some(9))];
+    for (worded, expected) in [(&[0, 1][..], Some(0)), (&[1], Some(1)), (&[], None)] {
+        let (mut bench, _) = Bench::asked("/strict/x");
+        for policy in worded {
+            bench.config.policies[*policy].denied = Some(crate::answers::Denied::default());
+        }
+        let Act::Deny(denial) = bench.reply("200", &body("deny", &states)).act else {
+            panic!("denied")
+        };
+        assert_eq!(denial.worded_by, expected);
+    }
 }

@@ -1,8 +1,11 @@
 //! What a client of a real Envoy gets to see: fields, statuses, bodies. The rules are tested in
 //! policy; here it is Envoy that must not take away or add to what they say.
 
+use std::time::Duration;
+
 use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
+use tidegate_tests::eventually;
 use tidegate_tests::gateway::{self, Gateway};
 use tidegate_tests::http2;
 use tidegate_tests::upstream::Upstream;
@@ -113,4 +116,59 @@ async fn grpc_clients_over_http2_get_grpc_statuses() {
         assert_eq!((shadow.status, shadow.header("grpc-status")), (200, None), "{shadow:?}");
     }
     assert_eq!(bench.upstream.seen() - before, 2);
+}
+
+/// The shipped access-log format and the shipped stats_tags say why, of denials and of what shadow
+/// would deny.
+#[tokio::test(flavor = "multi_thread")]
+async fn log_and_metrics_say_why() {
+    let soft = r#""per": "hour"},
+                     {"name": "fair", "by": {"header": "x-key"}, "limit": 1, "per": "hour", "soft": true}]"#;
+    let config = CONFIG.replacen("\"per\": \"hour\"}]", soft, 1);
+    let bench = bench(&config).await;
+    let key = "x-key: k\r\nx-tidegate-soft-limit: forged\r\n";
+    for status in [200, 200, 429] {
+        assert_eq!(bench.get("/api/x", key).await.status, status);
+    }
+    let denied = bench.get("/api/x", key).await;
+    let id = denied.header("x-tidegate-decision").expect("the decision").to_owned();
+    for _ in 0..2 {
+        assert_eq!(bench.get("/dry/x", key).await.status, 200);
+    }
+    bench.get("/elsewhere", key).await;
+    let lines = [
+        "GET /elsewhere 200 via_upstream - ".to_owned(),
+        "verdict=soft-limit reason=quota-exceeded limits=api.fair decision=".to_owned(),
+        "verdict=would-deny reason=quota-exceeded limits=dry.per-key decision=".to_owned(),
+        "429 tidegate:quota-exceeded:api.per-key - ".to_owned(),
+        format!("verdict=denied reason=quota-exceeded limits=api.per-key decision={id}"),
+    ];
+    eventually(Duration::from_secs(15), "the access log says why", async || {
+        let output = bench.envoy.output();
+        let is_there = |line: &String| output.contains(line.as_str());
+        if lines.iter().all(is_there) { Ok(()) } else { Err(output) }
+    })
+    .await;
+    assert_eq!(bench.upstream.saw("x-tidegate-soft-limit"), ["api.fair"]);
+
+    for (name, count) in [
+        ("tidegate_decisions_total{policy=\"api\",outcome=\"denied\"}", 2),
+        ("tidegate_decisions_total{policy=\"dry\",outcome=\"shadow_denied\"}", 1),
+        ("tidegate_limits_used_up_total{policy=\"api\",limit=\"per-key\",outcome=\"denied\"}", 2),
+        (
+            "tidegate_limits_used_up_total{policy=\"api\",limit=\"fair\",outcome=\"soft_exceeded\"}",
+            1,
+        ),
+        (
+            "tidegate_limits_used_up_total{policy=\"dry\",limit=\"per-key\",outcome=\"shadow_denied\"}",
+            1,
+        ),
+    ] {
+        assert_eq!(
+            bench.envoy.metric(name).await,
+            count,
+            "{name} in {}",
+            bench.envoy.metrics().await
+        );
+    }
 }
