@@ -140,7 +140,7 @@ fn host_calls_stand_in_one_file() {
         let call = ["proxy_get", "proxy_set", "proxy_send", "proxy_http", "proxy_continue"]
             .iter()
             .any(|call| line.contains(call));
-        call && source.path != "plugin/src/host.rs"
+        call && !source.path.starts_with("plugin/src/host")
     };
     none(&lines(&files, outside), "add the call to plugin/src/host.rs");
 }
