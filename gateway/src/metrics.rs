@@ -51,6 +51,15 @@ pub struct RoleLabel {
     pub role: &'static str,
 }
 
+/// `role` of a store and the state that its breaker changed `to`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StateLabel {
+    /// The role's text.
+    pub role: &'static str,
+    /// closed, open or half_open.
+    pub to: &'static str,
+}
+
 /// `action`: an audit event's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ActionLabel {
@@ -99,6 +108,8 @@ pub struct Metrics {
     pub shadow_failures: Counter,
     /// Whether the background probe reached the store of a role.
     pub store_up: Family<RoleLabel, Gauge>,
+    /// Changes of state of the stores' breakers.
+    pub breaker_transitions: Family<StateLabel, Counter>,
     /// What the stores count themselves.
     pub store: StoreCounters,
     /// HTTP answers.
@@ -138,6 +149,7 @@ impl Metrics {
             store_calls: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             shadow_failures: Counter::default(),
             store_up: Family::default(),
+            breaker_transitions: Family::default(),
             store: StoreCounters::default(),
             http_requests: Family::default(),
             gone: Counter::default(),
@@ -209,6 +221,11 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("store_call_seconds", "Store calls", self.store_calls.clone());
         registry.register("store_up", "1 if the last probe was answered", self.store_up.clone());
+        registry.register(
+            "store_breaker_transitions",
+            "Changes of state of the stores' breakers",
+            self.breaker_transitions.clone(),
+        );
         registry.register(
             "store_reconnects",
             "Connections opened after a slot's first",

@@ -2,17 +2,20 @@
 //! Knows neither HTTP nor what kind of store it asks, and reads no clock but the one it is given.
 
 pub mod admission;
+pub mod guard;
 mod ledger;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::audit::Action;
+use tidegate_policy::breaker::{self, Outcome};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::{Environment, Region, Scope};
 use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, LimitCall, Verdict};
 
 use self::admission::{Admission, AdmissionSettings, NotDone};
+use self::guard::Guard;
 use self::ledger::Ledger;
 use crate::audit::{Auditor, Happening};
 use crate::clock::Clock;
@@ -33,6 +36,8 @@ pub struct ServiceSettings {
     pub environment: Environment,
     /// The bound and the deadlines.
     pub admission: AdmissionSettings,
+    /// When a store that fails is left alone for a while.
+    pub breaker: breaker::Settings,
 }
 
 /// No verdict. The detail is for the filter's operator and names nothing behind the gateway.
@@ -52,6 +57,7 @@ pub struct Service {
     stores: Stores,
     clock: Arc<dyn Clock>,
     admission: Admission,
+    guard: Guard,
     metrics: SharedMetrics,
     auditor: Arc<Auditor>,
     mismatches: Throttle,
@@ -71,11 +77,18 @@ impl Service {
     ) -> Self {
         let admission =
             Admission::new(settings.admission, Arc::clone(&clock), Arc::clone(&metrics));
+        let guard = Guard::new(
+            StoreRole::Regional,
+            settings.breaker,
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        );
         Self {
             settings,
             stores,
             clock,
             admission,
+            guard,
             metrics,
             auditor,
             mismatches: Throttle::new(1, LOG_INTERVAL_US),
@@ -101,6 +114,11 @@ impl Service {
         };
         self.note(&message, &decided);
         decided
+    }
+
+    /// The guard of the store, for the status.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// The bound's state, for the status.
@@ -164,7 +182,24 @@ impl Service {
         let refuse = |reason, detail: &str| {
             Err(Refused { reason, detail: detail.to_owned(), id: Some(message.id) })
         };
-        match self.admission.run(|| ledger.weigh()).await {
+        let Some(trial) = self.guard.admit() else {
+            return refuse(
+                Reason::StoreCircuitOpen,
+                "the store failed too often in a row and is left alone for a while",
+            );
+        };
+        let done = self.admission.run(|| ledger.weigh()).await;
+        trial.end(match &done {
+            // An answer of the store's, whatever it says, shows that it can be reached.
+            Ok(Ok(_) | Err(StoreFailure::Refused(_) | StoreFailure::Garbled(_))) => {
+                Outcome::Success
+            }
+            Ok(Err(StoreFailure::Unreachable(_) | StoreFailure::Timeout)) | Err(NotDone::Late) => {
+                Outcome::Failure
+            }
+            Ok(Err(StoreFailure::Full(_))) | Err(NotDone::Overloaded) => Outcome::Ignored,
+        });
+        match done {
             Ok(Ok(weighed)) => match ledger::reply(message, weighed) {
                 Some(reply) => Ok(reply),
                 None => refuse(Reason::StoreError, "the store answered for other limits"),

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use tidegate_policy::breaker;
 use tidegate_policy::scope::Region;
 
 use self::cli::{Cli, Command, ServeArgs};
@@ -158,6 +159,15 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     let max_in_flight = resolver.take(&knob::MAX_IN_FLIGHT, arguments.max_in_flight, knob::count);
     let pool_wait = resolver.take(&knob::POOL_WAIT, arguments.pool_wait, knob::duration);
     let deadline = resolver.take(&knob::DEADLINE, arguments.deadline, knob::duration);
+    let failures =
+        resolver.take(&knob::STORE_BREAKER_FAILURES, arguments.store_breaker_failures, knob::count);
+    let open =
+        resolver.take(&knob::STORE_BREAKER_OPEN, arguments.store_breaker_open, knob::duration);
+    let successes = resolver.take(
+        &knob::STORE_BREAKER_SUCCESSES,
+        arguments.store_breaker_successes,
+        knob::count,
+    );
     let region = resolver.maybe(&knob::REGION, arguments.region, knob::region);
     if arguments.environment.is_none()
         && resolver.environment().get("TIDEGATE_ENVIRONMENT") == Some("")
@@ -228,6 +238,12 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
             region: region.unwrap_or_else(Region::fallback),
             environment: environment.unwrap_or_default(),
             admission: AdmissionSettings { max_in_flight, pool_wait: pool_wait?, deadline },
+            breaker: breaker::Settings {
+                failures: small(failures?),
+                open_ms: u32::try_from(open?.as_millis()).unwrap_or(u32::MAX),
+                successes: small(successes?),
+                ..breaker::Settings::default()
+            },
         },
         notes: notes::notes(resolver.environment(), token.is_none(), admin_tokens.is_none(), dev?),
         token,
@@ -239,6 +255,11 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         log_filter: log_filter?,
         chosen: Vec::new(),
     })
+}
+
+/// What exceeds four thousand million counts as that.
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// `--dev` is for one machine: a listener without a token that others reach is no development.

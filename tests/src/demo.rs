@@ -67,6 +67,8 @@ impl Stack {
 
 fn gateway_options(ports: Ports, redis: Option<&Redis>) -> gateway::Options {
     let mut options = gateway::Options::memory();
+    // As shipped, all of it.
+    options.variables.clear();
     options.redis_url = redis.map(Redis::url);
     options.listen = local(ports.gateway);
     options.admin_listen = local(ports.gateway_admin);

@@ -33,6 +33,9 @@ pub struct Options {
     pub token: String,
 }
 
+/// Tests that are not about it do not wait ten seconds for the breaker of the store.
+const SOON: [&str; 2] = ["TIDEGATE_STORE_BREAKER_OPEN", "200ms"];
+
 // === impl Options ===
 
 impl Options {
@@ -43,7 +46,7 @@ impl Options {
             admin_listen: "127.0.0.1:0".to_owned(),
             redis_url: None,
             flags: Vec::new(),
-            variables: Vec::new(),
+            variables: vec![SOON.map(str::to_owned).into()],
             token: TOKEN.to_owned(),
         }
     }

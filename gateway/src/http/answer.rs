@@ -110,9 +110,10 @@ pub fn panicked() -> Answer {
 fn status(reason: Reason) -> StatusCode {
     match reason {
         Reason::ServiceOverloaded | Reason::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
-        Reason::StoreUnavailable | Reason::StoreTimeout | Reason::StoreError => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Reason::StoreUnavailable
+        | Reason::StoreCircuitOpen
+        | Reason::StoreTimeout
+        | Reason::StoreError => StatusCode::SERVICE_UNAVAILABLE,
         Reason::Unauthorized => StatusCode::UNAUTHORIZED,
         Reason::RegionMismatch | Reason::EnvironmentMismatch => StatusCode::CONFLICT,
         Reason::DeadlineOrder | Reason::BadMessage | Reason::UnsupportedVersion => {
@@ -128,6 +129,7 @@ fn title(reason: Reason) -> &'static str {
     match reason {
         Reason::ServiceOverloaded => "The gateway is at its bound",
         Reason::StoreUnavailable => "The store cannot be reached",
+        Reason::StoreCircuitOpen => "The store is left alone for a while",
         Reason::StoreTimeout => "The store did not answer in time",
         Reason::StoreError => "The store failed",
         Reason::Unauthorized => "Not authorized",
@@ -188,6 +190,7 @@ mod tests {
             (Reason::EnvironmentMismatch, 409),
             (Reason::NotFound, 404),
             (Reason::StoreUnavailable, 503),
+            (Reason::StoreCircuitOpen, 503),
             (Reason::StoreTimeout, 503),
             (Reason::StoreError, 503),
         ];

@@ -8,6 +8,7 @@ use crate::clock::ManualClock;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::store::{Call, Charge, Checked, Store};
 use tidegate_policy::audit::{AuditEvent, AuditSink};
+use tidegate_policy::breaker;
 use tidegate_policy::gcra::{EPOCH_US, Reading, Retry};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant};
@@ -125,6 +126,7 @@ fn bench_with(script: Script, change: impl FnOnce(&mut ServiceSettings)) -> Benc
             pool_wait: POOL_WAIT,
             deadline: DEADLINE,
         },
+        breaker: breaker::Settings::default(),
     };
     change(&mut settings);
     let store = Arc::new(FakeStore {
@@ -313,7 +315,8 @@ async fn a_failing_store_is_named_by_reason_and_shows_nothing_of_itself() {
 #[tokio::test(start_paused = true)]
 async fn a_stuck_store_holds_no_more_than_the_bound() {
     let (gate, closed) = watch::channel(false);
-    let bench = bench(Script::Hang(closed));
+    // The guard of the store would answer before the bound does.
+    let bench = bench_with(Script::Hang(closed), |s| s.breaker.failures = 1_000);
     let start = Instant::now();
     let stuck: Vec<_> = (0..100).map(|_| tokio::spawn(ask(&bench, &one()))).collect();
     tokio::task::yield_now().await;
@@ -406,4 +409,66 @@ async fn what_is_no_message_is_refused_before_anything_else() {
     }
     let label = ReasonLabel { reason: "bad-message" };
     assert_eq!(bench.metrics.refusals.get_or_create(&label).get(), 0, "the http room counts");
+}
+
+/// product row B3: a dead store costs nobody a wait; one call at a time tests it.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_five_times_in_a_row_is_left_alone_for_a_while() {
+    let bench = bench(Script::Fail(StoreFailure::Timeout));
+    let calls = || bench.store.calls.load(Ordering::SeqCst);
+    let set = |script| *bench.store.script.lock().expect("unpoisoned") = script;
+    for _ in 0..5 {
+        assert_eq!(reason(&ask(&bench, &one()).await), Some(Reason::StoreTimeout));
+    }
+    for _ in 0..50 {
+        assert_eq!(reason(&ask(&bench, &one()).await), Some(Reason::StoreCircuitOpen));
+    }
+    assert_eq!(calls(), 5, "nobody called it");
+    tokio::time::advance(Duration::from_millis(7_990)).await;
+    assert_eq!(reason(&ask(&bench, &one()).await), Some(Reason::StoreCircuitOpen));
+
+    tokio::time::advance(Duration::from_millis(4_011)).await;
+    set(Script::After(Duration::from_millis(5)));
+    for tested in 1..=3 {
+        let ten: Vec<_> = (0..10).map(|_| tokio::spawn(ask(&bench, &one()))).collect();
+        let mut passed = 0;
+        for call in ten {
+            let decided = call.await.expect("no panic");
+            passed += usize::from(decided.is_ok());
+        }
+        assert_eq!(passed, 1, "one test at a time");
+        assert_eq!(calls(), 5 + tested);
+    }
+    for _ in 0..10 {
+        assert!(ask(&bench, &one()).await.is_ok(), "closed again");
+    }
+    let changed = |to| {
+        let label = crate::metrics::StateLabel { role: "regional", to };
+        bench.metrics.breaker_transitions.get_or_create(&label).get()
+    };
+    assert_eq!((changed("open"), changed("half_open"), changed("closed")), (1, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_says_nothing_about_the_way_to_the_store_does_not_trip_its_guard() {
+    let refused = || StoreFailure::Refused("TGSTATE a key holds no arrival time".to_owned());
+    for failure in [refused(), StoreFailure::Garbled(String::new()), StoreFailure::Full(1)] {
+        let bench = bench(Script::Fail(failure));
+        for _ in 0..20 {
+            assert_eq!(reason(&ask(&bench, &one()).await), Some(Reason::StoreError));
+        }
+    }
+    // Four failures, a caller that leaves, four failures: never five in a row without a break.
+    let (_gate, closed) = watch::channel(false);
+    let bench = bench(Script::Fail(StoreFailure::Timeout));
+    for _ in 0..4 {
+        ask(&bench, &one()).await.expect_err("fails");
+    }
+    *bench.store.script.lock().expect("unpoisoned") = Script::Hang(closed);
+    let leaves = tokio::spawn(ask(&bench, &one()));
+    tokio::task::yield_now().await;
+    leaves.abort();
+    assert!(leaves.await.expect_err("aborted").is_cancelled());
+    *bench.store.script.lock().expect("unpoisoned") = Script::AdmitUpTo(1);
+    assert!(ask(&bench, &one()).await.is_ok(), "four are not five");
 }

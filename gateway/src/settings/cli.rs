@@ -57,6 +57,18 @@ pub struct ServeArgs {
     /// [env: TIDEGATE_DEADLINE] [default: 30ms]
     #[arg(long, value_name = "DURATION")]
     pub deadline: Option<String>,
+    /// Failures in a row (no connection, no answer) after which the store is left alone for a while
+    /// [env: TIDEGATE_STORE_BREAKER_FAILURES] [default: 5]
+    #[arg(long, value_name = "N")]
+    pub store_breaker_failures: Option<String>,
+    /// How long it is left alone, more or less a fifth [env: TIDEGATE_STORE_BREAKER_OPEN]
+    /// [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub store_breaker_open: Option<String>,
+    /// Successful tests in a row, one call at a time, after which it is used as before
+    /// [env: TIDEGATE_STORE_BREAKER_SUCCESSES] [default: 3]
+    #[arg(long, value_name = "N")]
+    pub store_breaker_successes: Option<String>,
     /// Region that names the keys [env: TIDEGATE_REGION or CLOUD_RUN_REGION] [default: "default",
     /// not compared with the filter's]
     #[arg(long, value_name = "NAME")]

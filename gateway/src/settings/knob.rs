@@ -53,6 +53,9 @@ knobs! {
     REDIS_RESPONSE_TIMEOUT: "--redis-response-timeout", ["TIDEGATE_REDIS_RESPONSE_TIMEOUT"], Some("250ms");
     MAX_IN_FLIGHT: "--max-in-flight", ["TIDEGATE_MAX_IN_FLIGHT", "REDIS_POOL_SIZE"], Some("100");
     POOL_WAIT: "--pool-wait", ["TIDEGATE_POOL_WAIT"], Some("15ms");
+    STORE_BREAKER_FAILURES: "--store-breaker-failures", ["TIDEGATE_STORE_BREAKER_FAILURES"], Some("5");
+    STORE_BREAKER_OPEN: "--store-breaker-open", ["TIDEGATE_STORE_BREAKER_OPEN"], Some("10s");
+    STORE_BREAKER_SUCCESSES: "--store-breaker-successes", ["TIDEGATE_STORE_BREAKER_SUCCESSES"], Some("3");
     DEADLINE: "--deadline", ["TIDEGATE_DEADLINE"], Some("30ms");
     REGION: "--region", ["TIDEGATE_REGION", "CLOUD_RUN_REGION"], None;
     ENVIRONMENT: "--environment", ["TIDEGATE_ENVIRONMENT"], Some("default");

@@ -146,6 +146,8 @@ pub fn settings(flags: &str) -> Settings {
     let environment = Environment::from([
         ("TIDEGATE_TOKEN", TOKEN),
         ("TIDEGATE_ADMIN_TOKENS", "ann:viewer:the-viewers-token;bo:admin:the-admins-token"),
+        // Tests that are not about it do not wait ten seconds for the breaker of the store.
+        ("TIDEGATE_STORE_BREAKER_OPEN", "200ms"),
     ]);
     settings_with(flags, &environment)
 }
