@@ -1,5 +1,8 @@
 //! Owns how durations are written: `10s`, `1h30m`, `250ms` (GEP-2257), or a unit's name.
 
+use alloc::format;
+use alloc::string::String;
+
 /// The names of whole periods.
 pub(super) const NAMES: &[&str] = &["second", "minute", "hour", "day", "week"];
 
@@ -34,6 +37,14 @@ pub(super) fn parse_ms(text: &str) -> Option<u64> {
         rest = rest.get(len..)?;
     }
     (unit_before != u64::MAX).then_some(total_ms)
+}
+
+/// A duration in the largest unit that it is a whole number of.
+pub(super) fn written(ms: u64) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let whole = units.into_iter().find(|(unit_ms, _)| ms > 0 && ms.is_multiple_of(*unit_ms));
+    let (unit_ms, name) = whole.unwrap_or((1, "ms"));
+    format!("{}{name}", ms.checked_div(unit_ms).unwrap_or_default())
 }
 
 fn unit(text: &str) -> Option<(u64, usize)> {
@@ -72,6 +83,15 @@ mod tests {
         ];
         for (text, expected) in rows {
             assert_eq!(parse_ms(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_so_that_they_can_be_read() {
+        for (ms, text) in [(1, "1ms"), (60_000, "1m"), (31_622_400_000, "366d"), (1_500, "1500ms")]
+        {
+            assert_eq!(written(ms), text);
+            assert_eq!(parse_ms(text), Some(ms));
         }
     }
 }

@@ -283,6 +283,11 @@ fn keys(table: &Table<'_, '_>, names: &Names<'_, '_>) -> Option<Vec<String>> {
 
 /// `{"env": "NAME"}`.
 pub(super) fn environment_variable(at: &At<'_, '_>, remedy: &str) -> Option<String> {
+    if at.is_text() {
+        // Not shown: messages go to logs.
+        at.wrong("a secret is written out", remedy);
+        return None;
+    }
     let table = at.table(shapes::SECRET.known, remedy)?;
     let env = table.must("env", remedy)?;
     let name = env.text("name an environment variable")?;

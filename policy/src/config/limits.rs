@@ -85,7 +85,16 @@ fn rate_limit<'r, 'd>(
         .zip(atoms.as_ref())
         .and_then(|(at, atoms)| reading.missing.bind(at, atoms, reading.path));
     let limit_at = table.must("limit", "write how many requests a period admits");
-    let limit = limit_at.as_ref().and_then(|at| at.whole(1, 1_000_000_000));
+    let limit = limit_at.as_ref().and_then(|at| {
+        if at.is_zero() {
+            at.wrong(
+                "0 admits no request at all",
+                "write 1 or more; to refuse every request give its route a direct_response in Envoy",
+            );
+            return None;
+        }
+        at.whole(1, 1_000_000_000)
+    });
     let per_ms = table.must("per", "write \"minute\", or 30s, 5m, 1h, day").and_then(|at| {
         let remedy = "write \"minute\", or 30s, 5m, 1h, day";
         duration_ms(&at, 1, 366 * 86_400_000, remedy)

@@ -297,7 +297,11 @@ pub(super) fn duration_ms(at: &At<'_, '_>, min_ms: u64, max_ms: u64, remedy: &st
         Some(_) => {
             at.wrong(
                 format!("{text:?} is out of range"),
-                format!("{remedy}; from {min_ms} ms to {max_ms} ms"),
+                format!(
+                    "write a duration from {} to {}",
+                    duration::written(min_ms),
+                    duration::written(max_ms)
+                ),
             );
             None
         }

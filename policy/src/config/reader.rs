@@ -1,6 +1,7 @@
 //! Owns the walk over a document's tree: collects every problem instead of stopping at the first,
 //! and names the field of each. Knows no field of ours.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -20,7 +21,16 @@ pub(super) struct Reader<'d> {
     document: &'d str,
     /// Whether an unknown field is an error.
     strict: bool,
-    found: RefCell<Vec<Diagnostic>>,
+    found: RefCell<Found>,
+}
+
+/// Problems as far as they can be told; a hostile document has hundreds of thousands.
+#[derive(Default)]
+struct Found {
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+    /// How many more there are.
+    more: usize,
 }
 
 /// A value with the path that leads to it.
@@ -50,15 +60,17 @@ impl<'d> Reader<'d> {
     }
 
     pub fn finish(self) -> Vec<Diagnostic> {
-        let mut found = self.found.into_inner();
+        let Found { errors, mut warnings, more } = self.found.into_inner();
+        let mut found = errors;
         // Errors first where not all are told, so that none hides behind warnings.
-        if found.len() > DIAGNOSTICS_MAX {
-            found.sort_by_key(|d| (d.severity == Severity::Warning, d.span.start));
-            let more = found.len().saturating_sub(DIAGNOSTICS_MAX);
-            found.truncate(DIAGNOSTICS_MAX);
-            if let Some(last) = found.last_mut() {
-                last.remedy.push_str(&format!(" … and {more} problems more"));
-            }
+        let room = DIAGNOSTICS_MAX.saturating_sub(found.len());
+        let more = more.saturating_add(warnings.len().saturating_sub(room));
+        warnings.truncate(room);
+        found.append(&mut warnings);
+        if more > 0
+            && let Some(last) = found.last_mut()
+        {
+            last.remedy.push_str(&format!(" … and {more} problems more"));
         }
         found.sort_by_key(|d| d.span.start);
         for diagnostic in &mut found {
@@ -75,15 +87,30 @@ impl<'d> Reader<'d> {
         remedy: String,
         span: Range<usize>,
     ) {
-        let position = position(self.document, span.start);
-        self.found.borrow_mut().push(Diagnostic {
-            severity,
-            path,
-            problem,
-            remedy,
-            span,
-            position,
-        });
+        if self.has_room(severity) {
+            // The position takes a walk over the document, so it waits until it is known who is told.
+            let position = (0, 0);
+            let told = Diagnostic { severity, path, problem, remedy, span, position };
+            let mut found = self.found.borrow_mut();
+            match severity {
+                Severity::Error => found.errors.push(told),
+                Severity::Warning => found.warnings.push(told),
+            }
+        }
+    }
+
+    /// Whether one more of this kind can be told; if not, it is counted.
+    fn has_room(&self, severity: Severity) -> bool {
+        let mut found = self.found.borrow_mut();
+        let told = match severity {
+            Severity::Error => found.errors.len(),
+            Severity::Warning => found.warnings.len(),
+        };
+        let room = told < DIAGNOSTICS_MAX;
+        if !room {
+            found.more = found.more.saturating_add(1);
+        }
+        room
     }
 }
 
@@ -117,6 +144,10 @@ impl<'r, 'd> At<'r, 'd> {
 
     pub fn is_true(&self) -> bool {
         self.is_bool() && self.node.raw == "true"
+    }
+
+    pub fn is_zero(&self) -> bool {
+        matches!(self.node.kind, Kind::Number) && self.node.raw == "0"
     }
 
     pub fn is_list(&self) -> bool {
@@ -179,16 +210,16 @@ impl<'r, 'd> At<'r, 'd> {
             self.is_no("table", remedy);
             return None;
         };
-        let mut fields: Vec<(&'r str, &'r Node<'d>)> = Vec::with_capacity(entries.len());
+        let mut fields: Vec<(&'r str, &'r Node<'d>)> = Vec::new();
+        let mut names = BTreeSet::new();
         for (key, node) in entries {
-            let child = At { reader: self.reader, node, path: join(&self.path, key) };
-            if fields.iter().any(|(name, _)| name == key) {
-                child.twice();
+            let child = || At { reader: self.reader, node, path: join(&self.path, key) };
+            if !names.insert(key.as_ref()) {
+                child().twice();
             } else if known.has(key) {
                 fields.push((key, node));
             } else {
-                child.unknown(key, known);
-                fields.push((key, node));
+                child().unknown(key, known);
             }
         }
         Some(Table { at: self.clone(), known, fields })
@@ -201,9 +232,10 @@ impl<'r, 'd> At<'r, 'd> {
             return None;
         };
         let mut fields: Vec<(&'r str, At<'r, 'd>)> = Vec::with_capacity(entries.len());
+        let mut names = BTreeSet::new();
         for (key, node) in entries {
             let child = At { reader: self.reader, node, path: join(&self.path, key) };
-            if fields.iter().any(|(name, _)| name == key) {
+            if !names.insert(key.as_ref()) {
                 child.twice();
             }
             fields.push((key, child));
@@ -223,15 +255,18 @@ impl<'r, 'd> At<'r, 'd> {
     }
 
     fn unknown(&self, key: &str, Known(known): Known) {
+        let (severity, problem) = match self.reader.strict {
+            true => (Severity::Error, "unknown field"),
+            false => (Severity::Warning, "unknown field, ignored"),
+        };
+        if !self.reader.has_room(severity) {
+            return;
+        }
         let remedy = match nearest(key, known) {
             Some(word) => format!("did you mean {word:?}?"),
             None => format!("known here: {}", known.join(", ")),
         };
         let span = key_span(self.reader.document, &self.node.span);
-        let (severity, problem) = match self.reader.strict {
-            true => (Severity::Error, "unknown field"),
-            false => (Severity::Warning, "unknown field, ignored"),
-        };
         self.reader.note(severity, self.path.clone(), problem.to_string(), remedy, span);
     }
 }

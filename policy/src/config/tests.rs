@@ -67,7 +67,7 @@ fn every_problem_is_told_at_once_with_field_value_and_remedy() {
         "error: policies[0].match.path: \"api\" is no path pattern; begin with / (line 5, column 39)",
         "error: policies[0].match.methods[0]: \"get\" is no method; did you mean \"GET\"? Methods are written in capitals (line 5, column 58)",
         "error: policies[0].rate_limits[0].by: \"ipp\" is no identity; did you mean \"ip\"? (line 7, column 28)",
-        "error: policies[0].rate_limits[0].limit: 0 is no valid number here; write a whole number from 1 to 1000000000 (line 7, column 44)",
+        "error: policies[0].rate_limits[0].limit: 0 admits no request at all; write 1 or more; to refuse every request give its route a direct_response in Envoy (line 7, column 44)",
         "error: policies[0].rate_limits[0].per: \"minut\" is no duration; did you mean \"minute\"? (or 30s, 5m, 1h) (line 7, column 54)",
         "error: policies[0].rate_limits[1].name: the name \"x\" is taken; give each its own: names are part of keys and metrics (line 8, column 17)",
         "error: policies[0].rate_limits[1].by.header: \":path\" is no header name; write a header's name such as \"x-api-key\"; :path and the like are no identity (line 8, column 39)",
@@ -199,7 +199,7 @@ fn each_mistake_gets_its_own_sentence() {
         (
             "{\"env\": \"TIDEGATE_TOKEN\"}",
             "\"secret\"",
-            "gateway.token: \"secret\" is no table; write {\"env\"",
+            "gateway.token: a secret is written out; write {\"env\"",
         ),
         (
             "/api/**",

@@ -1,7 +1,9 @@
 //! What authors of configuration are told: that the table of all fields says what the reader does, that
 //! the published schema and reference are made from it, and that every mistake gets its sentence.
 
+mod corpus;
 mod documents;
+mod hostile;
 mod published;
 mod samples;
 mod schema;
