@@ -4,6 +4,7 @@
 mod answers;
 mod callout_faults;
 mod configuration;
+mod exactness;
 mod hostile_input;
 mod ladder;
 mod stack;
