@@ -14,6 +14,7 @@ use crate::answers::{Answers, Denied};
 use crate::breaker;
 use crate::gcra::Quota;
 use crate::identity::Identity;
+use crate::limit::Algorithm;
 use crate::local_share::LocalShare;
 use crate::matching::Matcher;
 use crate::mode::Rollout;
@@ -122,6 +123,8 @@ pub struct RateLimit {
     pub quota: Quota,
     /// Never a reason to deny: where it is used up the upstream is told.
     pub soft: bool,
+    /// How it counts.
+    pub algorithm: Algorithm,
 }
 
 /// One step of what a policy does without a verdict (product row A4).

@@ -1,6 +1,6 @@
 //! Owns the GCRA step (ITU-T I.371's virtual scheduling): what one request costs, what is left and
-//! when more comes. The specification of `lua/rl_check.lua` and the engine of the in-memory store;
-//! knows no key, no clock and no store.
+//! when more comes. A part of the specification of `lua/rl_check.lua` and `lua/rl_settle.lua`, and
+//! of the engine of the in-memory store; knows no key, no clock and no store.
 //!
 //! Time is in microseconds since 2024-01-01 as a double, because Lua has nothing but doubles: both
 //! sides do the same operations in the same order, so they agree bit for bit. Contract: in every
@@ -40,6 +40,11 @@ impl Instant {
         self.0
     }
 
+    /// In whole µs since [`EPOCH_US`].
+    pub(crate) fn us(self) -> u64 {
+        self.0 as u64
+    }
+
     /// In µs since 1970-01-01.
     pub fn unix_us(self) -> u64 {
         (self.0 as u64).saturating_add(EPOCH_US)
@@ -65,6 +70,8 @@ pub enum BadQuota {
     TooSlow,
     /// A `window` whose burst is not its limit.
     WindowBurst,
+    /// A `window` of more than a thousand million.
+    WindowLimit,
 }
 
 // === impl BadQuota ===
@@ -75,6 +82,7 @@ impl fmt::Display for BadQuota {
             Self::Zero => "limit, period and burst must be at least 1",
             Self::TooFast => "at most 1,000,000 per second",
             Self::TooSlow => "the burst must refill within 10 years",
+            Self::WindowLimit => "a window admits at most 1,000,000,000",
             Self::WindowBurst => "a window has no burst of its own: leave it out",
         })
     }
@@ -114,6 +122,38 @@ impl Quota {
     pub fn burst(self) -> u32 {
         self.burst
     }
+
+    /// The units per period while the region is cold: half, rounded down, at least 1 (product row
+    /// A2).
+    pub fn cold_limit(self) -> u32 {
+        (self.limit / 2).max(1)
+    }
+
+    /// How a bucket of this limit fills.
+    pub fn pace(self) -> Pace {
+        let interval = ceil(self.period_us as f64 * GRAIN / f64::from(self.limit)) as f64 / GRAIN;
+        Pace { interval, span: f64::from(self.burst) * interval }
+    }
+
+    /// The same while the region is cold: never more than [`Quota::cold_limit`] in any period, its
+    /// ends included. A bucket of b that gets r more per period admits b + r; one grain more per
+    /// unit keeps the last of them out of the period, so b + r is one more than the cold limit.
+    pub fn cold_pace(self) -> Pace {
+        let limit = self.cold_limit();
+        let burst = (self.burst / 2).min(limit.div_ceil(2)).max(1);
+        let rate = f64::from(limit.saturating_sub(burst).saturating_add(1));
+        let interval = (ceil(self.period_us as f64 * GRAIN / rate) as f64 + 1.0) / GRAIN;
+        Pace { interval, span: f64::from(burst) * interval }
+    }
+}
+
+/// How a bucket fills, in µs, whole sixteenths.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// One unit comes back in that long.
+    pub interval: f64,
+    /// A whole burst comes back in that long.
+    pub span: f64,
 }
 
 /// One limit's part of a request: what it is charged, and what the store held.
@@ -173,56 +213,99 @@ pub struct Answer {
     pub limits: Vec<(Reading, Option<Write>)>,
 }
 
-struct Row {
-    interval: f64,
+/// One limit weighed, before it is known whether the others admit.
+pub(crate) struct Row {
+    pace: Pace,
     horizon: f64,
     tat: f64,
+    torn: bool,
     after: f64,
-    retry: Retry,
+    pub(crate) retry: Retry,
     cost: u32,
 }
 
-/// One atomic step: either every limit is charged, or none.
+/// One atomic step: either every limit is charged, or none. In a region that is warm.
 pub fn check(now: Instant, charges: &[Charge]) -> Answer {
-    let rows: Vec<Row> = charges.iter().map(|charge| weigh(now.0, charge)).collect();
+    let rows: Vec<Row> = charges.iter().map(|charge| weigh(now, charge, 0)).collect();
     let allowed = rows.iter().all(|row| row.retry == Retry::Fits);
-    let limits = rows.iter().map(|row| settle(now.0, row, allowed)).collect();
+    let limits = rows.iter().map(|row| settle(now, row, allowed)).collect();
     Answer { allowed, limits }
 }
 
-fn weigh(now: f64, charge: &Charge) -> Row {
-    let Quota { limit, period_us, burst } = charge.quota;
-    let interval = ceil(period_us as f64 * GRAIN / f64::from(limit)) as f64 / GRAIN;
-    let span = f64::from(burst) * interval;
-    let horizon = now + span;
+/// `cold_left_us`: how long the region is still cold; 0 if it is warm.
+pub(crate) fn weigh(Instant(now): Instant, charge: &Charge, cold_left_us: u64) -> Row {
+    let warm = charge.quota.pace();
+    let pace = if cold_left_us > 0 { charge.quota.cold_pace() } else { warm };
+    let horizon = now + pace.span;
+    let ceiling = horizon + pace.span;
     let mut tat = charge.tat.map_or(now, |Tat(tat)| tat);
     if tat < now {
         tat = now;
     }
-    // Above the horizon only after the clock stepped back or the limit shrank.
-    if tat > horizon {
-        tat = horizon;
+    // Above the horizon is debt, of one burst at most. Above that only after the clock stepped back
+    // or the limit shrank; then it is written down again, or the wait would be as long as the step.
+    let torn = tat > ceiling;
+    if torn {
+        tat = ceiling;
     }
-    let after = tat + f64::from(charge.cost) * interval;
+    let cost = f64::from(charge.cost);
+    let after = tat + cost * pace.interval;
     let retry = if after <= horizon {
         Retry::Fits
-    } else if charge.cost > burst {
+    } else if cost * warm.interval > warm.span {
         Retry::Never
+    } else if cost * pace.interval > pace.span {
+        Retry::AfterUs(cold_left_us)
     } else {
         Retry::AfterUs(ceil(after - horizon))
     };
-    Row { interval, horizon, tat, after, retry, cost: charge.cost }
+    Row { pace, horizon, tat, torn, after, retry, cost: charge.cost }
 }
 
-fn settle(now: f64, row: &Row, allowed: bool) -> (Reading, Option<Write>) {
+pub(crate) fn settle(Instant(now): Instant, row: &Row, allowed: bool) -> (Reading, Option<Write>) {
     let tat = if allowed { row.after } else { row.tat };
-    let write = (allowed && row.cost > 0)
-        .then(|| Write { tat: Tat(tat), ttl_ms: ceil((tat - now) / 1000.0) + 1 });
+    let write = ((allowed && row.cost > 0) || row.torn).then(|| write(now, tat));
     let free = row.horizon - tat;
-    let remaining = if free > 0.0 { (free / row.interval) as u64 } else { 0 };
-    let next_us = if tat <= now { 0 } else { ceil((remaining + 1) as f64 * row.interval - free) };
+    let remaining = if free > 0.0 { (free / row.pace.interval) as u64 } else { 0 };
+    let next_us =
+        if tat <= now { 0 } else { ceil((remaining + 1) as f64 * row.pace.interval - free) };
     let reading = Reading { remaining, next_us, reset_us: ceil(tat - now), retry: row.retry };
     (reading, write)
+}
+
+/// Charges more, at most into a debt of one burst.
+pub(crate) fn charge_more(
+    Instant(now): Instant,
+    pace: Pace,
+    held: Option<Tat>,
+    units: u32,
+) -> Write {
+    let ceiling = now + pace.span + pace.span;
+    let tat = held.map_or(now, |Tat(tat)| tat);
+    let tat = if tat < now { now } else { tat } + f64::from(units) * pace.interval;
+    write(now, if tat > ceiling { ceiling } else { tat })
+}
+
+/// Gives back what was charged at `pace` at most `age_us` ago. What may have come back by itself
+/// since then stays: given back too, it would be there twice.
+pub(crate) fn give_back(
+    Instant(now): Instant,
+    pace: Pace,
+    held: Option<Tat>,
+    units: u32,
+    age_us: u64,
+) -> Option<Write> {
+    let Tat(tat) = held?;
+    let back = f64::from(units) * pace.interval - age_us as f64;
+    if back <= 0.0 || tat <= now {
+        return None;
+    }
+    let tat = tat - back;
+    Some(write(now, if tat < now { now } else { tat }))
+}
+
+fn write(now: f64, tat: f64) -> Write {
+    Write { tat: Tat(tat), ttl_ms: ceil((tat - now) / 1000.0) + 1 }
 }
 
 /// `math.ceil` for what is never negative; core has no `ceil` of its own.

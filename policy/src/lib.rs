@@ -40,4 +40,5 @@ pub mod render;
 pub mod router;
 pub mod scope;
 pub mod template;
+pub mod window;
 pub mod wire;

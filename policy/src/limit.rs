@@ -1,6 +1,13 @@
-//! Owns which algorithm counts a limit. Knows no key, no clock and no store.
+//! Owns one atomic step over the limits of a request, whichever way each counts: the specification
+//! of `lua/rl_check.lua` and `lua/rl_settle.lua`, and the engine of the in-memory store. Knows no
+//! key, no clock and no store.
+
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
+
+use crate::gcra::{self, BadQuota, Instant, Quota, Reading, Retry, Tat};
+use crate::window::{self, Groups};
 
 /// How a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -9,8 +16,78 @@ pub enum Algorithm {
     /// At most `burst + t * limit / period` in every interval of length t (see [`crate::gcra`]).
     #[default]
     Gcra,
-    /// Never more than `limit` in any period; has no burst of its own.
+    /// Never more than `limit` in any period; has no burst of its own (see [`crate::window`]).
     Window,
+}
+
+/// A limit's numbers and where it counts now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Terms {
+    /// How it counts.
+    pub algorithm: Algorithm,
+    /// Its numbers.
+    pub quota: Quota,
+    /// How long the region is still cold, in µs; 0 if it is warm. While it is cold at most
+    /// [`Quota::cold_limit`] is admitted in any period.
+    pub cold_left_us: u64,
+}
+
+/// One limit's part of a request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Charge<'h> {
+    /// The limit.
+    pub terms: Terms,
+    /// Units; 0 only looks.
+    pub cost: u32,
+    /// What the store holds, if anything.
+    pub held: Option<&'h Held>,
+}
+
+/// One limit's part of what is changed after a decision.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Change<'h> {
+    /// The limit.
+    pub terms: Terms,
+    /// Above 0 it charges more, below 0 it gives back.
+    pub by: i64,
+    /// At most that long ago the decision charged, in µs.
+    pub age_us: u64,
+    /// Whether it is known that it charged by a cold region's pace.
+    pub charged_cold: bool,
+    /// What the store holds, if anything.
+    pub held: Option<&'h Held>,
+}
+
+/// What a store holds of one limit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Held {
+    /// Of a GCRA limit.
+    Arrival(Tat),
+    /// Of a window.
+    Groups(Groups),
+}
+
+/// What to store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    /// The new value.
+    pub held: Held,
+    /// After that many ms it says nothing.
+    pub ttl_ms: u64,
+}
+
+/// The answer of one step over all limits of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Whether every limit admits. If not, nothing is charged.
+    pub allowed: bool,
+    /// One per charge, in order: the reading, and what to write.
+    pub limits: Vec<(Reading, Option<Write>)>,
+}
+
+enum Row {
+    Gcra(gcra::Row),
+    Window(window::Row),
 }
 
 // === impl Algorithm ===
@@ -27,8 +104,138 @@ impl Algorithm {
         }
     }
 
+    /// Checks the numbers of a limit that counts this way.
+    pub fn quota(self, limit: u32, period_us: u64, burst: u32) -> Result<Quota, BadQuota> {
+        match self {
+            Self::Window if burst != limit => Err(BadQuota::WindowBurst),
+            Self::Window if limit > window::LIMIT_MAX => Err(BadQuota::WindowLimit),
+            Self::Window | Self::Gcra => Quota::new(limit, period_us, burst),
+        }
+    }
+
     /// Whether it is the one that is meant where none is named.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
+
+// === impl Terms ===
+
+impl Terms {
+    fn window(&self) -> window::Terms {
+        let cold = self.cold_left_us > 0;
+        let warm_limit = self.quota.limit();
+        window::Terms {
+            limit: if cold { self.quota.cold_limit() } else { warm_limit },
+            warm_limit,
+            period_us: self.quota.period_us(),
+            cold_left_us: self.cold_left_us,
+        }
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    fn tat(&self) -> Option<Tat> {
+        match self {
+            Self::Arrival(tat) => Some(*tat),
+            Self::Groups(_) => None,
+        }
+    }
+
+    fn groups(&self) -> Option<&Groups> {
+        match self {
+            Self::Groups(groups) => Some(groups),
+            Self::Arrival(_) => None,
+        }
+    }
+}
+
+impl From<gcra::Write> for Write {
+    fn from(write: gcra::Write) -> Self {
+        Self { held: Held::Arrival(write.tat), ttl_ms: write.ttl_ms }
+    }
+}
+
+impl From<window::Write> for Write {
+    fn from(write: window::Write) -> Self {
+        Self { held: Held::Groups(write.groups), ttl_ms: write.ttl_ms }
+    }
+}
+
+// === impl Row ===
+
+impl Row {
+    fn weigh(now: Instant, charge: &Charge<'_>) -> Self {
+        let Charge { terms, cost, held } = *charge;
+        match terms.algorithm {
+            Algorithm::Gcra => {
+                let tat = held.and_then(Held::tat);
+                let charge = gcra::Charge { quota: terms.quota, cost, tat };
+                Self::Gcra(gcra::weigh(now, &charge, terms.cold_left_us))
+            }
+            Algorithm::Window => {
+                let groups = held.and_then(Held::groups);
+                Self::Window(window::weigh(now, terms.window(), groups, cost))
+            }
+        }
+    }
+
+    fn fits(&self) -> bool {
+        match self {
+            Self::Gcra(row) => row.retry == Retry::Fits,
+            Self::Window(row) => row.retry == Retry::Fits,
+        }
+    }
+
+    fn settle(self, now: Instant, allowed: bool) -> (Reading, Option<Write>) {
+        match self {
+            Self::Gcra(row) => {
+                let (reading, write) = gcra::settle(now, &row, allowed);
+                (reading, write.map(Write::from))
+            }
+            Self::Window(row) => {
+                let (reading, write) = window::settle(now, row, allowed);
+                (reading, write.map(Write::from))
+            }
+        }
+    }
+}
+
+/// One atomic step: either every limit is charged, or none.
+pub fn check(now: Instant, charges: &[Charge<'_>]) -> Answer {
+    let rows: Vec<Row> = charges.iter().map(|charge| Row::weigh(now, charge)).collect();
+    let allowed = rows.iter().all(Row::fits);
+    let limits = rows.into_iter().map(|row| row.settle(now, allowed)).collect();
+    Answer { allowed, limits }
+}
+
+/// What a change after the decision writes, if anything. Never denies: what is charged too much
+/// becomes debt, which is bounded by one burst (of a window, one limit).
+pub fn settle(now: Instant, change: &Change<'_>) -> Option<Write> {
+    let Change { terms, by, age_us, charged_cold, held } = *change;
+    let units = u32::try_from(by.unsigned_abs()).unwrap_or(u32::MAX);
+    let cold = if by > 0 { terms.cold_left_us > 0 } else { charged_cold };
+    let pace = if cold { terms.quota.cold_pace() } else { terms.quota.pace() };
+    match (terms.algorithm, by > 0) {
+        _ if by == 0 => None,
+        (Algorithm::Gcra, true) => {
+            Some(gcra::charge_more(now, pace, held.and_then(Held::tat), units).into())
+        }
+        (Algorithm::Gcra, false) => {
+            gcra::give_back(now, pace, held.and_then(Held::tat), units, age_us).map(Write::from)
+        }
+        (Algorithm::Window, true) => {
+            let groups = held.and_then(Held::groups);
+            window::charge_more(now, terms.window(), groups, units).map(Write::from)
+        }
+        (Algorithm::Window, false) => {
+            let groups = held.and_then(Held::groups);
+            window::give_back(now, terms.window(), groups, units, age_us).map(Write::from)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -340,20 +340,8 @@ impl DecideRequest {
 impl LimitCall {
     /// The three numbers, checked.
     pub fn quota(&self) -> Result<Quota, BadQuota> {
-        checked_quota(self.limit, self.period_us, self.burst, self.algorithm)
+        self.algorithm.quota(self.limit, self.period_us, self.burst)
     }
-}
-
-fn checked_quota(
-    limit: u32,
-    period_us: u64,
-    burst: u32,
-    algorithm: Algorithm,
-) -> Result<Quota, BadQuota> {
-    if algorithm == Algorithm::Window && burst != limit {
-        return Err(BadQuota::WindowBurst);
-    }
-    Quota::new(limit, period_us, burst)
 }
 
 fn sound_id(id: &str) -> Result<(), BadMessage> {

@@ -11,7 +11,7 @@ use super::missing::Missing;
 use super::read::{duration_ms, truth, unique_name};
 use super::reader::At;
 use super::shapes;
-use crate::gcra::Quota;
+use crate::limit::Algorithm;
 use crate::matching::PathPattern;
 
 /// Limits per policy: all that apply to one request travel in one message.
@@ -107,10 +107,19 @@ fn rate_limit<'r, 'd>(
         None => Some(false),
         Some(at) => truth(&at),
     };
-    let (name, by, limit, per_ms, burst, soft) = (name?, by?, limit?, per_ms?, burst?, soft?);
-    match Quota::new(limit, per_ms.saturating_mul(1_000), burst) {
+    let algorithm = table.get("algorithm").map_or(Some(Algorithm::default()), |at| algorithm(&at));
+    if algorithm == Some(Algorithm::Window)
+        && let Some(at) = table.get("burst")
+    {
+        at.wrong("a window admits its limit and no burst besides", "leave burst out");
+        return None;
+    }
+    let (name, by, limit, per_ms, burst) = (name?, by?, limit?, per_ms?, burst?);
+    let (algorithm, soft) = (algorithm?, soft?);
+    match algorithm.quota(limit, per_ms.saturating_mul(1_000), burst) {
         Ok(quota) => {
-            let limit = RateLimit { id: format!("{policy}.{name}"), name, by, quota, soft };
+            let id = format!("{policy}.{name}");
+            let limit = RateLimit { id, name, by, quota, algorithm, soft };
             Some(Read { limit, at: by_at?, atoms: atoms? })
         }
         Err(bad) => {
@@ -122,4 +131,14 @@ fn rate_limit<'r, 'd>(
             None
         }
     }
+}
+
+fn algorithm(at: &At<'_, '_>) -> Option<Algorithm> {
+    const REMEDY: &str = "write \"gcra\" (a bucket, with a burst) or \"window\" (never more than the limit in any period)";
+    let text = at.text(REMEDY)?;
+    let found = Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == text);
+    if found.is_none() {
+        at.is_no("algorithm", REMEDY);
+    }
+    found
 }

@@ -224,9 +224,10 @@ shapes! {
 "by" => must(BY, "\"ip\"", "Who is counted: an identity by its name or written out, or a list of up to four that count together. `ip` is the client's address as Envoy trusts it.");
         "limit" => must(QUANTITY, "600", "How many units a period admits.").unit("units per period");
         "per" => must(PERIOD, "\"minute\"", "The period.");
-        "burst" => may(QUANTITY, "equal to `limit`", "20", "How many units may be used at once after a pause.").unit("units");
+        "burst" => may(QUANTITY, "equal to `limit`", "20", "How many units may be used at once after a pause. A `window` has none.").unit("units");
         "soft" => with_default(Bool, "false", "true",
             "Whether it never denies: where it is used up the request goes on, and the upstream is told by the header `x-tidegate-soft-limit`.");
+        "algorithm" => with_default(Word(&["gcra", "window"]), "\"gcra\"", "\"window\"", "`gcra` is a bucket: at most `burst` at once, and then one unit each `per` / `limit`; in any time t at most burst + t x limit / per. `window` is strict: never more than `limit` in any period, and what was used comes back one period later.");
     }
 
     /// Who is counted, by one source. `jwt`, `mtls`, `ip` and `signed` are trusted by nature.

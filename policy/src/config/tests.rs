@@ -107,6 +107,29 @@ fn a_rich_match_and_a_share_are_read_whole() {
 }
 
 #[test]
+fn a_window_has_no_burst_and_an_algorithm_has_one_of_two_names() {
+    let with = |field: &str| SOUND.replacen("\"burst\": 10", field, 1);
+    let window = Config::read(&with("\"algorithm\": \"window\"")).config.expect("sound");
+    let limits = &window.policies[0].rate_limits;
+    assert_eq!(limits[0].algorithm, Algorithm::Gcra, "the default");
+    assert_eq!((limits[1].algorithm, limits[1].quota.burst()), (Algorithm::Window, 100));
+    for (field, expected) in [
+        (
+            "\"burst\": 10, \"algorithm\": \"window\"",
+            "policies[0].rate_limits[1].burst: a window admits its limit and no burst besides; leave burst out",
+        ),
+        (
+            "\"algorithm\": \"fixed\"",
+            "policies[0].rate_limits[1].algorithm: \"fixed\" is no algorithm; write \"gcra\" (a bucket, with a burst) or \"window\"",
+        ),
+    ] {
+        let reading = Config::read(&with(field));
+        let found: Vec<String> = reading.diagnostics.iter().map(ToString::to_string).collect();
+        assert!(found.iter().any(|text| text.contains(expected)), "{found:?}");
+    }
+}
+
+#[test]
 fn each_mistake_in_a_match_gets_its_own_sentence() {
     let rows = [
         (

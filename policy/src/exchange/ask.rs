@@ -120,7 +120,7 @@ fn call(limit: &RateLimit, subject: Subject, shadow: bool) -> LimitCall {
         limit: limit.quota.limit(),
         period_us: limit.quota.period_us(),
         burst: limit.quota.burst(),
-        algorithm: crate::limit::Algorithm::default(),
+        algorithm: limit.algorithm,
         cost: COST,
         shadow,
     }

@@ -5,9 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    BadMessage, DecisionId, LIMITS_MAX, LimitState, Message, checked_quota, read, sound_id,
-};
+use super::{BadMessage, DecisionId, LIMITS_MAX, LimitState, Message, read, sound_id};
 use crate::gcra::{BadQuota, Quota};
 use crate::identity::Subject;
 use crate::limit::Algorithm;
@@ -115,7 +113,7 @@ impl SettleRequest {
 impl Adjustment {
     /// The three numbers, checked.
     pub fn quota(&self) -> Result<Quota, BadQuota> {
-        checked_quota(self.limit, self.period_us, self.burst, self.algorithm)
+        self.algorithm.quota(self.limit, self.period_us, self.burst)
     }
 }
 
