@@ -1,76 +1,142 @@
--- rl_check: GCRA over one or more limits, all or nothing, one atomic step.
--- Twin: policy/src/gcra.rs. Same doubles, same order of operations; gateway/tests/differential.rs compares them.
+-- rl_check: one or more limits, all or nothing, one atomic step; in a cold region at most half of each.
+-- Twin: policy/src/limit.rs (gcra.rs, window.rs). Same doubles, same order of operations; gateway/tests/differential.rs compares.
 --
--- KEYS  1..n   one string per limit: its theoretical arrival time (TAT) in µs since 2024-01-01
+-- KEYS  1..n   one string per limit
+--       n+1..  one string per shard, its mark: when the region began here, in µs since 2024-01-01. None if nothing is guarded.
 -- ARGV  1      now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)
---       then for each key: limit, period_us, burst, cost (0 = look only)
--- Returns flat integers: allowed (1/0), now_us since 1970-01-01, then for each key
+--       2      how long a region is cold after its mark, in µs
+--       3..n+2 per limit, packed as <BBddddd (numbers as text cost a tenth of the whole): algorithm (103 g: gcra, 119 w: window),
+--              number of its mark (1 = KEYS[n+1], 0 = none), cost (0 = look only), x, y, and x and y of a cold region.
+--              gcra: the emission interval and the span of a burst in µs; window: the limit and the period in µs
+-- Returns flat integers: allowed (1/0), now_us since 1970-01-01, then for each limit
 --       remaining, next_us (until one more unit), reset_us (until full),
---       retry_us (0 = fits now, -1 = cost above burst, never)
--- Writes only if every limit admits, so a denied request costs nothing. Each write sets its own
--- expiry: an idle key is gone as soon as its bucket is full.
+--       retry_us (0 = fits now, -1 = cost above burst, never), cold (1 = the cold numbers are in force)
+-- Writes only if every limit admits, so a denied request costs nothing; besides, what lies too far ahead of a clock that
+-- stepped back. Each write sets its own expiry. A mark that is missing is set: the region begins now, and is cold.
 --
--- Every time is a whole number of 1/16 µs, and the emission interval is rounded up to one: sums of such doubles are exact
--- until 2041, so that no rounding ever admits a unit too many, however long a limit is used up. Rebased on 2024-01-01 for
--- that; counted from 1970 doubles have steps of 1/4 µs.
-local EPOCH_US = 1704067200000000
-local GRAIN = 16
+-- gcra holds the theoretical arrival time in µs since 2024-01-01, packed as <d. It and the intervals are whole sixteenths of
+-- a µs: such doubles add up exactly until 2041, so that no rounding ever admits a unit too many. Up to now + y there is
+-- room in the bucket; up to one y above that lies debt.
+-- window holds what was admitted in each tenth of a period, packed as <I7I4: the latest moment, the units. Each counts for
+-- one period.
+local EPOCH_US, SLOTS = 1704067200000000, 10
+local call, floor, ceil, read = redis.call, math.floor, math.ceil, struct.unpack
 
-local now
-if ARGV[1] == '0' then
-  local time = redis.call('TIME')
-  now = tonumber(time[1]) * 1000000 + tonumber(time[2]) - EPOCH_US
+local now = ARGV[1]
+if now == '0' then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2] - EPOCH_US
 else
-  now = tonumber(ARGV[1]) - EPOCH_US
+  now = now - EPOCH_US
 end
 
+local n = #ARGV - 2
+local held = call('MGET', unpack(KEYS))
+-- MGET reads a key of another type as absent, and SET would then overwrite it in silence: GET says so.
+for i = 1, #KEYS do
+  if not held[i] then held[i] = call('GET', KEYS[i]) end
+end
+
+local left = {}
+for i = n + 1, #KEYS do
+  local start = held[i]
+  if not start then
+    start = now
+    call('SET', KEYS[i], now)
+  end
+  start = tonumber(start)
+  if not start or start ~= start then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no time') end
+  if start > now then start = now end
+  left[i - n] = start + ARGV[2] - now
+end
+
+-- How long until `need` units of a window have run out.
+local wait
 local rows, allowed = {}, 1
-for i = 1, #KEYS do
-  local a = 4 * i - 2
-  local interval = math.ceil(tonumber(ARGV[a + 1]) * GRAIN / tonumber(ARGV[a])) / GRAIN
-  local span = tonumber(ARGV[a + 2]) * interval
-  local cost = tonumber(ARGV[a + 3])
-  local horizon = now + span
-  local tat = now
-  -- Not MGET: it reads a key of another type as absent, and SET would then overwrite it in silence.
-  local stored = redis.call('GET', KEYS[i])
-  if stored then
-    tat = tonumber(stored)
-    if tat == nil or tat ~= tat then
-      return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no arrival time')
+for i = 1, n do
+  local algorithm, mark, cost, x, y, cold_x, cold_y = read('<BBddddd', ARGV[i + 2])
+  local stored, warm_x, warm_y, cold, retry, torn = held[i], x, y, left[mark] or 0, 0, false
+  if cold > 0 then x, y = cold_x, cold_y end
+  if algorithm == 103 then
+    local horizon, tat = now + y, now
+    if stored then
+      if #stored == 8 then tat = read('<d', stored) end
+      if #stored ~= 8 or tat ~= tat then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no arrival time') end
+      if tat < now then tat = now end
+      if tat > horizon + y then tat, torn = horizon + y, true end
     end
-    if tat < now then tat = now end
-    -- Above the horizon only after the clock stepped back or the limit shrank.
-    if tat > horizon then tat = horizon end
+    local after = tat + cost * x
+    if after > horizon then
+      if cost * warm_x > warm_y then retry = -1
+      elseif cost * x > y then retry = cold
+      else retry = ceil(after - horizon) end
+    end
+    rows[i] = { x, y, tat, after, torn, retry, cold, cost }
+  else
+    wait = wait or function(lasts, units, period, need)
+      for s = 1, #lasts do
+        need = need - units[s]
+        if need <= 0 then return lasts[s] + period - now end
+      end
+      return 0
+    end
+    local lasts, units, used, slots = {}, {}, 0, 0
+    stored = stored or ''
+    if #stored % 11 ~= 0 then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no window') end
+    for at = 1, #stored, 11 do
+      local last, count = read('<I7I4', stored, at)
+      if last > now then last, torn = now, true end
+      if last + y > now then
+        if slots == 0 or floor(lasts[slots] * SLOTS / y) ~= floor(last * SLOTS / y) then
+          slots = slots + 1
+          units[slots] = 0
+        end
+        lasts[slots], units[slots], used = last, units[slots] + count, used + count
+      end
+    end
+    if used + cost > x then
+      if cost > warm_x then retry = -1
+      elseif cost > x then retry = cold
+      else retry = wait(lasts, units, y, used + cost - x) end
+    end
+    rows[i] = { x, y, lasts, units, torn, retry, cold, cost, used }
   end
-  local after = tat + cost * interval
-  local retry = 0
-  if after > horizon then
-    allowed = 0
-    if cost > tonumber(ARGV[a + 2]) then retry = -1 else retry = math.ceil(after - horizon) end
-  end
-  rows[i] = { interval, horizon, tat, after, retry, cost }
+  if retry ~= 0 then allowed = 0 end
 end
 
-local reply = { allowed, now + EPOCH_US }
-for i = 1, #KEYS do
-  local interval, horizon, tat, after, retry, cost = unpack(rows[i])
-  if allowed == 1 then
-    tat = after
-    if cost > 0 then
-      local ttl_ms = math.ceil((tat - now) / 1000) + 1
-      redis.call('SET', KEYS[i], string.format('%.17g', tat), 'PX', string.format('%d', ttl_ms))
+-- Made for one limit at once: a table that grows is copied.
+local reply = { allowed, now + EPOCH_US, 0, 0, 0, 0, 0 }
+for i = 1, n do
+  -- Of a window: the moments, the units and their sum.
+  local x, y, tat, after, torn, retry, cold, cost, used = unpack(rows[i])
+  local charged, remaining, next_us, reset = allowed == 1 and cost > 0, 0, 0, 0
+  if not used then
+    if charged then tat = after end
+    reset = ceil(tat - now)
+    if charged or torn then call('SET', KEYS[i], struct.pack('<d', tat), 'PX', ceil((tat - now) / 1000) + 1) end
+    local free = now + y - tat
+    if free > 0 then remaining = floor(free / x) end
+    if tat > now then next_us = ceil((remaining + 1) * x - free) end
+  else
+    local lasts, units, slots = tat, after, #tat
+    if charged then
+      if slots == 0 or floor(lasts[slots] * SLOTS / y) ~= floor(now * SLOTS / y) then
+        slots = slots + 1
+        units[slots] = 0
+      end
+      lasts[slots], units[slots], used = now, units[slots] + cost, used + cost
     end
+    if slots > 0 then reset = lasts[slots] + y - now end
+    if charged or torn then
+      local packed = {}
+      for s = 1, slots do packed[s] = struct.pack('<I7I4', lasts[s], units[s]) end
+      call('SET', KEYS[i], table.concat(packed), 'PX', ceil((slots > 0 and reset or y) / 1000) + 1)
+    end
+    if used < x then remaining = x - used end
+    next_us = wait(lasts, units, y, math.max(used + 1 - x, 1))
   end
-  local free = horizon - tat
-  local remaining = 0
-  if free > 0 then remaining = math.floor(free / interval) end
-  local next_us = math.ceil((remaining + 1) * interval - free)
-  if tat <= now then next_us = 0 end
-  local base = 4 * i - 1
-  reply[base] = remaining
-  reply[base + 1] = next_us
-  reply[base + 2] = math.ceil(tat - now)
-  reply[base + 3] = retry
+  local base = 5 * i - 2
+  reply[base], reply[base + 1], reply[base + 2] = remaining, next_us, reset
+  reply[base + 3], reply[base + 4] = retry, cold > 0 and 1 or 0
 end
 return reply

@@ -12,3 +12,4 @@ mod body;
 pub mod connection;
 pub mod data;
 pub mod handshake;
+pub mod operate;

@@ -4,15 +4,17 @@
 pub mod admission;
 pub mod guard;
 mod ledger;
+mod settle;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::audit::Action;
 use tidegate_policy::breaker::{self, Outcome};
+use tidegate_policy::identity::Subject;
 use tidegate_policy::reason::Reason;
-use tidegate_policy::scope::{Environment, Region, Scope};
-use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, LimitCall, Verdict};
+use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Scope, Tenant};
+use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, Verdict};
 
 use self::admission::{Admission, AdmissionSettings, NotDone};
 use self::guard::Guard;
@@ -62,6 +64,16 @@ pub struct Service {
     auditor: Arc<Auditor>,
     mismatches: Throttle,
     failures: Throttle,
+}
+
+// === impl ServiceSettings ===
+
+impl ServiceSettings {
+    /// The scope of a tenant's keys here.
+    pub fn scope(&self, tenant: Tenant, key_format: KeyFormat) -> Scope {
+        let (region, environment) = (self.region.clone(), self.environment.clone());
+        Scope { region, environment, tenant, key_format }
+    }
 }
 
 // === impl Service ===
@@ -127,8 +139,21 @@ impl Service {
     }
 
     fn check(&self, message: &DecideRequest) -> Result<Scope, Refused> {
-        let refuse = |reason, detail| Err(Refused { reason, detail, id: Some(message.id) });
-        let (own, theirs) = (&self.settings, &message.scope);
+        let scope = self.scope(message.id, &message.scope, message.timeout_ms)?;
+        let places = message.limits.iter().map(|limit| (limit.id.as_str(), &limit.subject));
+        self.refuse_repeated(message.id, places)?;
+        Ok(scope)
+    }
+
+    /// Whether the caller may ask here, and in which scope its keys lie.
+    fn scope(
+        &self,
+        id: DecisionId,
+        theirs: &CallerScope,
+        timeout_ms: u32,
+    ) -> Result<Scope, Refused> {
+        let refuse = |reason, detail| Err(Refused { reason, detail, id: Some(id) });
+        let own = &self.settings;
         if let Some(region) = &theirs.region
             && own.region_configured
             && *region != own.region
@@ -147,23 +172,31 @@ impl Service {
             return refuse(Reason::EnvironmentMismatch, detail);
         }
         let deadline = own.admission.deadline;
-        if Duration::from_millis(u64::from(message.timeout_ms)) <= deadline {
+        if Duration::from_millis(u64::from(timeout_ms)) <= deadline {
             let detail = format!(
-                "the filter waits {} ms, but this gateway may take {deadline:?}: set the filter's gateway.timeout above {deadline:?} or --deadline (TIDEGATE_DEADLINE) below {} ms",
-                message.timeout_ms, message.timeout_ms
+                "the filter waits {timeout_ms} ms, but this gateway may take {deadline:?}: set the filter's gateway.timeout above {deadline:?} or --deadline (TIDEGATE_DEADLINE) below {timeout_ms} ms"
             );
             return refuse(Reason::DeadlineOrder, detail);
         }
-        if let Some(limit) = repeated(&message.limits) {
-            let detail = format!("limit {} is listed twice for one subject", limit.id);
-            return refuse(Reason::BadMessage, detail);
+        Ok(own.scope(theirs.tenant.clone(), theirs.key_format))
+    }
+
+    /// A limit that stands twice in one message for one subject: both would share a key, and the
+    /// second charge would overwrite the first.
+    fn refuse_repeated<'m>(
+        &self,
+        id: DecisionId,
+        limits: impl Iterator<Item = (&'m str, &'m Subject)>,
+    ) -> Result<(), Refused> {
+        let mut seen: Vec<(&str, &Subject)> = Vec::new();
+        for limit in limits {
+            if seen.contains(&limit) {
+                let detail = format!("limit {} is listed twice for one subject", limit.0);
+                return Err(Refused { reason: Reason::BadMessage, detail, id: Some(id) });
+            }
+            seen.push(limit);
         }
-        Ok(Scope {
-            region: own.region.clone(),
-            environment: own.environment.clone(),
-            tenant: theirs.tenant.clone(),
-            key_format: theirs.key_format,
-        })
+        Ok(())
     }
 
     async fn charge(
@@ -179,16 +212,29 @@ impl Service {
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
         };
-        let refuse = |reason, detail: &str| {
-            Err(Refused { reason, detail: detail.to_owned(), id: Some(message.id) })
-        };
+        let weighed = self.admitted(message.id, || ledger.weigh()).await?;
+        ledger::reply(message, weighed).ok_or_else(|| Refused {
+            reason: Reason::StoreError,
+            detail: "the store answered for other limits".to_owned(),
+            id: Some(message.id),
+        })
+    }
+
+    /// Runs a store call behind the breaker, within the bound and the deadline.
+    async fn admitted<T, F>(&self, id: DecisionId, call: impl FnOnce() -> F) -> Result<T, Refused>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreFailure>> + Send + 'static,
+    {
+        let refuse =
+            |reason, detail: &str| Refused { reason, detail: detail.to_owned(), id: Some(id) };
         let Some(trial) = self.guard.admit() else {
-            return refuse(
+            return Err(refuse(
                 Reason::StoreCircuitOpen,
                 "the store failed too often in a row and is left alone for a while",
-            );
+            ));
         };
-        let done = self.admission.run(|| ledger.weigh()).await;
+        let done = self.admission.run(call).await;
         trial.end(match &done {
             // An answer of the store's, whatever it says, shows that it can be reached.
             Ok(Ok(_) | Err(StoreFailure::Refused(_) | StoreFailure::Garbled(_))) => {
@@ -199,23 +245,21 @@ impl Service {
             }
             Ok(Err(StoreFailure::Full(_))) | Err(NotDone::Overloaded) => Outcome::Ignored,
         });
-        match done {
-            Ok(Ok(weighed)) => match ledger::reply(message, weighed) {
-                Some(reply) => Ok(reply),
-                None => refuse(Reason::StoreError, "the store answered for other limits"),
-            },
+        let (reason, detail) = match done {
+            Ok(Ok(done)) => return Ok(done),
             Ok(Err(failure)) => {
                 self.log_failure(&failure);
-                refuse(failure.reason(), outward(&failure))
+                (failure.reason(), outward(&failure))
             }
             Err(NotDone::Overloaded) => {
-                refuse(Reason::ServiceOverloaded, "Service temporarily overloaded, please retry")
+                (Reason::ServiceOverloaded, "Service temporarily overloaded, please retry")
             }
             Err(NotDone::Late) => {
                 self.log_failure(&StoreFailure::Timeout);
-                refuse(Reason::StoreTimeout, outward(&StoreFailure::Timeout))
+                (Reason::StoreTimeout, outward(&StoreFailure::Timeout))
             }
-        }
+        };
+        Err(refuse(reason, detail))
     }
 
     fn note(&self, message: &DecideRequest, decided: &Result<DecideReply, Refused>) {
@@ -298,15 +342,6 @@ fn outward(failure: &StoreFailure) -> &'static str {
         StoreFailure::Refused(_) | StoreFailure::Garbled(_) => "the store answered with an error",
         StoreFailure::Full(_) => "the store holds as much as it may",
     }
-}
-
-/// A limit that stands twice in one message for one subject: both would share a key, and the
-/// second charge would overwrite the first.
-fn repeated(limits: &[LimitCall]) -> Option<&LimitCall> {
-    limits.iter().enumerate().find_map(|(index, limit)| {
-        let same = |other: &&LimitCall| other.id == limit.id && other.subject == limit.subject;
-        limits.iter().take(index).find(same)
-    })
 }
 
 #[cfg(test)]

@@ -27,8 +27,12 @@ use crate::logging::LogFormat;
 use crate::secret::{Secret, SecretSource};
 use crate::service::ServiceSettings;
 use crate::service::admission::AdmissionSettings;
-use crate::store::redis::RedisSettings;
+use crate::store::redis::{self, RedisSettings};
 use crate::tls::TlsFiles;
+
+/// A region is cold for that long where Redis keeps its state, if nothing else is said (product row
+/// A2).
+const COLD_START: Duration = Duration::from_secs(300);
 
 /// The process environment as a value.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +53,8 @@ pub struct Settings {
     pub redis: Option<RedisSettings>,
     /// The most keys of the memory store.
     pub memory_keys_max: usize,
+    /// How long the memory store is cold after its start; `None` exempts it.
+    pub memory_cold: Option<Duration>,
     /// The service's part.
     pub service: ServiceSettings,
     /// The filter's tokens; `None` only with `dev`.
@@ -178,6 +184,8 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         );
     }
     let environment = resolver.take(&knob::ENVIRONMENT, arguments.environment, knob::environment);
+    let cold = resolver.maybe(&knob::COLD_START, arguments.cold_start, knob::cold_start);
+    let style = resolver.take(&knob::KEY_STYLE, arguments.key_style, knob::key_style);
     let token_file = resolver.maybe(&knob::TOKEN_FILE, arguments.token_file, knob::path);
     let admin_file =
         resolver.maybe(&knob::ADMIN_TOKENS_FILE, arguments.admin_tokens_file, knob::path);
@@ -219,12 +227,31 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     }
     let (deadline, max_in_flight) = (deadline?, max_in_flight?);
     let ((tls, admin_tls), redis_tls) = (tls?, redis_tls?);
+    let service = ServiceSettings {
+        region_configured: region.is_some(),
+        region: region.unwrap_or_else(Region::fallback),
+        environment: environment.unwrap_or_default(),
+        admission: AdmissionSettings { max_in_flight, pool_wait: pool_wait?, deadline },
+        breaker: breaker::Settings {
+            failures: small(failures?),
+            open_ms: u32::try_from(open?.as_millis()).unwrap_or(u32::MAX),
+            successes: small(successes?),
+            ..breaker::Settings::default()
+        },
+    };
+    let region = redis::Region {
+        name: service.region.clone(),
+        environment: service.environment.clone(),
+        style: style?,
+        cold: cold.unwrap_or(Some(COLD_START)),
+    };
     let redis = redis.map(|address| RedisSettings {
         address,
         tls: redis_tls,
         connections: connections.unwrap_or(1),
         response_timeout: response_timeout.unwrap_or(deadline),
         pipeline_len_max: max_in_flight,
+        region,
     });
     Some(Settings {
         listen: listen?,
@@ -233,18 +260,8 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         admin_tls,
         redis,
         memory_keys_max: memory_keys_max?,
-        service: ServiceSettings {
-            region_configured: region.is_some(),
-            region: region.unwrap_or_else(Region::fallback),
-            environment: environment.unwrap_or_default(),
-            admission: AdmissionSettings { max_in_flight, pool_wait: pool_wait?, deadline },
-            breaker: breaker::Settings {
-                failures: small(failures?),
-                open_ms: u32::try_from(open?.as_millis()).unwrap_or(u32::MAX),
-                successes: small(successes?),
-                ..breaker::Settings::default()
-            },
-        },
+        memory_cold: cold.flatten(),
+        service,
         notes: notes::notes(resolver.environment(), token.is_none(), admin_tokens.is_none(), dev?),
         token,
         admin_tokens,

@@ -16,8 +16,10 @@ use std::sync::Arc;
 use prometheus_client::metrics::counter::Counter;
 use tidegate_policy::gcra::{Quota, Reading};
 use tidegate_policy::identity::Subject;
+use tidegate_policy::limit::Algorithm;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::Scope;
+use tidegate_policy::wire::DecisionId;
 
 /// A call that has been prepared; it starts when it is first polled.
 pub type Call<T> = Pin<Box<dyn Future<Output = Result<T, StoreFailure>> + Send>>;
@@ -31,8 +33,38 @@ pub struct Charge<'a> {
     pub limit_id: &'a str,
     /// The limit's numbers.
     pub quota: Quota,
+    /// How it counts.
+    pub algorithm: Algorithm,
     /// Units; 0 only looks.
     pub cost: u32,
+}
+
+/// What one limit is charged more, or given back, after its decision.
+#[derive(Debug, Clone, Copy)]
+pub struct Adjustment<'a> {
+    /// Who is counted.
+    pub subject: &'a Subject,
+    /// `policy.limit`.
+    pub limit_id: &'a str,
+    /// The limit's numbers.
+    pub quota: Quota,
+    /// How it counts.
+    pub algorithm: Algorithm,
+    /// Above 0 it charges more, below 0 it gives back.
+    pub by: i64,
+    /// At most that long ago the decision charged, in µs.
+    pub age_us: u64,
+    /// Whether it is known that the decision charged by a cold region's numbers.
+    pub charged_cold: bool,
+}
+
+/// Where one limit stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What it says.
+    pub reading: Reading,
+    /// The units per period that are in force, if they are fewer than configured.
+    pub reduced: Option<u32>,
 }
 
 /// What a store says of all limits of one call.
@@ -41,7 +73,7 @@ pub struct Checked {
     /// Whether every limit admits. If not, none was charged.
     pub allowed: bool,
     /// One per charge, in order.
-    pub readings: Vec<Reading>,
+    pub limits: Vec<Standing>,
 }
 
 /// Why a store gave no answer. The text is for the operator's log: it may name hosts.
@@ -75,6 +107,15 @@ pub struct StoreCounters {
     pub full: Counter,
 }
 
+/// What a region is told to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Temperature {
+    /// It begins now: at most half of each limit until the guard's time has passed.
+    Cold,
+    /// It is old: whole limits at once.
+    Warm,
+}
+
 /// A place that holds shared state.
 pub trait Store: Send + Sync {
     /// `redis` or `memory`.
@@ -85,6 +126,17 @@ pub trait Store: Send + Sync {
 
     /// Charges all limits or none, in one atomic step, by the store's own clock.
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked>;
+
+    /// Adjusts what the decision `id` charged, each limit at most once, and says where each stands.
+    fn settle(
+        &self,
+        scope: &Scope,
+        id: DecisionId,
+        adjustments: &[Adjustment<'_>],
+    ) -> Call<Vec<Standing>>;
+
+    /// Makes a region cold, as if it began now, or declares it warm. For operators.
+    fn set_region(&self, scope: &Scope, temperature: Temperature) -> Call<()>;
 
     /// Asks for a sign of life.
     fn probe(&self) -> Call<()>;
@@ -110,6 +162,16 @@ pub struct Stores {
     global: Arc<dyn Store>,
     idempotency: Arc<dyn Store>,
     audit: Arc<dyn Store>,
+}
+
+// === impl Charge ===
+
+impl<'a> Charge<'a> {
+    /// A look at the limit that is adjusted.
+    pub fn look(adjustment: &Adjustment<'a>) -> Self {
+        let Adjustment { subject, limit_id, quota, algorithm, .. } = *adjustment;
+        Self { subject, limit_id, quota, algorithm, cost: 0 }
+    }
 }
 
 // === impl StoreFailure ===

@@ -86,7 +86,9 @@ impl World {
                 Arc::new(RedisStore::start(redis, &clock, counters).map_err(StartError::Redis)?)
             }
             None => {
-                Arc::new(MemoryStore::new(Arc::clone(&clock), settings.memory_keys_max, counters))
+                let store =
+                    MemoryStore::new(Arc::clone(&clock), settings.memory_keys_max, counters);
+                Arc::new(store.guarded(settings.memory_cold.unwrap_or_default()))
             }
         };
         let audit: SharedSink = Arc::new(LogSink::new(&metrics));

@@ -31,6 +31,9 @@ pub struct Options {
     pub variables: Vec<(String, String)>,
     /// The filter's token.
     pub token: String,
+    /// Declares the region warm once the gateway listens, so that limits are whole: a new Redis holds
+    /// no mark of the region, and a cold region admits at most half of each limit.
+    pub warm: bool,
 }
 
 /// Tests that are not about it do not wait ten seconds for the breaker of the store.
@@ -48,6 +51,7 @@ impl Options {
             flags: Vec::new(),
             variables: vec![SOON.map(str::to_owned).into()],
             token: TOKEN.to_owned(),
+            warm: true,
         }
     }
 
@@ -125,7 +129,31 @@ impl Gateway {
                 Ok(Ok((address("data=")?, address("admin=")?)))
             })
             .await?;
-        Ok(Self { addr, admin, _dir: dir, process })
+        let gateway = Self { addr, admin, _dir: dir, process };
+        if options.warm && options.redis_url.is_some() {
+            gateway.declare("warm").await;
+        }
+        Ok(gateway)
+    }
+
+    /// Makes its region `cold` or `warm`, as its administrator.
+    pub async fn declare(&self, temperature: &str) {
+        let body = format!("{{\"temperature\": \"{temperature}\"}}");
+        eventually(Duration::from_secs(20), "the region is declared", async || {
+            let answer = self.command("/v1/region", &body).await;
+            if answer.status == 200 { Ok(()) } else { Err((answer, self.output())) }
+        })
+        .await;
+    }
+
+    /// `POST path` on the admin listener, as its administrator.
+    pub async fn command(&self, path: &str, body: &str) -> Answer {
+        let mut stream = client::connect(self.admin, None).await.expect("the admin listener");
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {ADMIN_TOKEN}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        );
+        client::raw(&mut stream, format!("{head}{body}").as_bytes()).await
     }
 
     /// All that it logged.

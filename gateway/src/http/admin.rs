@@ -1,10 +1,10 @@
-//! Owns the operators' listener: health for probes, metrics and status for those who have a token.
-//! Answers from what is cached; no question reaches a store.
+//! Owns the operators' listener: health for probes, metrics, status and commands for those who have
+//! a token. Answers from what is cached; only commands reach a store.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Body;
 use serde::Serialize;
 use tidegate_policy::audit::Action;
@@ -12,8 +12,9 @@ use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::Tenant;
 
 use super::answer::{self, Answer};
-use super::bearer;
 use super::connection::Handler;
+use super::operate::Command;
+use super::{bearer, body};
 use crate::access::{AdminTokens, Role};
 use crate::audit::{Auditor, Happening};
 use crate::health::{Health, Phase};
@@ -96,7 +97,11 @@ impl AdminListener {
         Self { door, health, settings, stores, auditor, metrics }
     }
 
-    fn route<B>(&self, request: &Request<B>) -> Answer {
+    async fn route<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             "/livez" | "/readyz" | "/metrics" | "/v1/status" if !reading => {
@@ -104,19 +109,54 @@ impl AdminListener {
             }
             "/livez" => answer::plain(StatusCode::OK, JSON, r#"{"status":"ok"}"#),
             "/readyz" => self.ready(),
-            path => match self.refusal(request, path) {
-                None => self.show(path),
-                Some(refusal) => refusal,
+            path => match Command::at(path) {
+                Some(command) if request.method() != command.method() => {
+                    answer::wrong_method(if reading { "POST" } else { "GET" })
+                }
+                Some(command) => self.command(command, request).await,
+                None => match self.actor(request.headers(), Role::Viewer) {
+                    Ok(actor) => self.show(&actor, request.method(), path),
+                    Err(refusal) => *refusal,
+                },
             },
         }
     }
 
-    fn show(&self, path: &str) -> Answer {
+    fn show(&self, actor: &str, method: &Method, path: &str) -> Answer {
+        // Paths are not free text here: what is unknown is not repeated.
+        let known = matches!(path, "/metrics" | "/v1/status");
+        let detail = if known { format!("{method} {path}") } else { "an unknown path".to_owned() };
+        self.audit(actor.to_owned(), "ok", detail);
         match path {
             "/metrics" => self.metrics(),
             "/v1/status" => answer::plain(StatusCode::OK, JSON, self.status()),
             _ => answer::problem(StatusCode::NOT_FOUND, Reason::NotFound, "no such path", None),
         }
+    }
+
+    async fn command<B>(&self, command: Command, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let (head, body) = request.into_parts();
+        let actor = match self.actor(&head.headers, command.role()) {
+            Ok(actor) => actor,
+            Err(refusal) => return *refusal,
+        };
+        let body = match body::read(&head.headers, body).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
+        };
+        let done = command.run(&body, &self.settings, &self.stores).await;
+        tracing::info!(
+            actor,
+            outcome = done.outcome,
+            detail = done.detail,
+            "an operator's command"
+        );
+        self.audit(actor, done.outcome, done.detail);
+        done.answer
     }
 
     fn ready(&self) -> Answer {
@@ -130,50 +170,40 @@ impl AdminListener {
         answer::plain(status, JSON, body)
     }
 
-    /// Every path behind the door asks for a viewer; the ones that change things will ask for more.
-    fn refusal<B>(&self, request: &Request<B>, path: &str) -> Option<Answer> {
-        let required = Role::Viewer;
+    /// Who asks, if the token's role reaches.
+    fn actor(&self, headers: &HeaderMap, required: Role) -> Result<String, Box<Answer>> {
         let refuse = |status, detail: &str| {
             self.auditor
                 .refused_caller(Reason::Unauthorized.as_str(), format!("admin listener: {detail}"));
-            Some(answer::problem(status, Reason::Unauthorized, detail, None))
+            Err(Box::new(answer::problem(status, Reason::Unauthorized, detail, None)))
         };
-        let actor = match &self.door {
-            Door::Open => DEV_ACTOR.to_owned(),
+        let tokens = match &self.door {
+            Door::Open => return Ok(DEV_ACTOR.to_owned()),
             Door::Shut => {
                 return refuse(
                     StatusCode::UNAUTHORIZED,
                     "no administrator is configured: set --admin-tokens-file (TIDEGATE_ADMIN_TOKENS_FILE) or TIDEGATE_ADMIN_TOKENS to actor:role:token",
                 );
             }
-            Door::Tokens(tokens) => {
-                let tokens = tokens.current();
-                let token = bearer::token(request.headers());
-                let Some((actor, role)) = token.and_then(|token| tokens.find(token)) else {
-                    return refuse(
-                        StatusCode::UNAUTHORIZED,
-                        "send an administrator's token as Authorization: Bearer",
-                    );
-                };
-                if role < required {
-                    return refuse(StatusCode::FORBIDDEN, "the token's role does not reach");
-                }
-                actor.to_owned()
-            }
+            Door::Tokens(tokens) => tokens.current(),
         };
-        self.auditor.record(Happening {
-            id: None,
-            actor,
-            tenant: Tenant::None,
-            action: Action::Admin,
-            outcome: "ok",
-            // Paths are not free text here: what is unknown is not repeated.
-            detail: match path {
-                "/metrics" | "/v1/status" => format!("{} {path}", request.method()),
-                _ => "an unknown path".to_owned(),
-            },
-        });
-        None
+        let found = bearer::token(headers).and_then(|token| tokens.find(token));
+        match found {
+            None => refuse(
+                StatusCode::UNAUTHORIZED,
+                "send an administrator's token as Authorization: Bearer",
+            ),
+            Some((_, role)) if role < required => refuse(
+                StatusCode::FORBIDDEN,
+                &format!("the token's role is {role}, this asks for {required}"),
+            ),
+            Some((actor, _)) => Ok(actor.to_owned()),
+        }
+    }
+
+    fn audit(&self, actor: String, outcome: &'static str, detail: String) {
+        let (id, tenant, action) = (None, Tenant::None, Action::Admin);
+        self.auditor.record(Happening { id, actor, tenant, action, outcome, detail });
     }
 
     fn metrics(&self) -> Answer {
@@ -228,7 +258,7 @@ impl Handler for AdminListener {
         B: Body<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let answer = self.route(&request);
+        let answer = self.route(request).await;
         let label = HttpLabel { listener: "admin", status: answer.status().as_u16() };
         self.metrics.http_requests.get_or_create(&label).inc();
         answer

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use tidegate_policy::reason::Reason;
-use tidegate_policy::wire::{self, DecideReply, DecisionId, MARK_HEADER, MARK_VALUE};
+use tidegate_policy::wire::{self, DecisionId, MARK_HEADER, MARK_VALUE};
 
 use crate::service::Refused;
 
@@ -51,8 +51,8 @@ pub fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Byt
     answer
 }
 
-/// A verdict.
-pub fn verdict(reply: &DecideReply) -> Answer {
+/// A genuine reply: a verdict, or what was settled.
+pub fn reply<T: Serialize>(reply: &T) -> Answer {
     plain(StatusCode::OK, "application/json", wire::encode(reply))
 }
 

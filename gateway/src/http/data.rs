@@ -1,4 +1,4 @@
-//! Owns the filter's listener: who may ask, the one path, and counting. Knows neither limits nor
+//! Owns the filter's listener: who may ask, its two paths, and counting. Knows neither limits nor
 //! stores.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Method, Request};
 use hyper::body::Body;
 use tidegate_policy::reason::Reason;
-use tidegate_policy::wire::DECIDE_PATH;
+use tidegate_policy::wire::{DECIDE_PATH, SETTLE_PATH};
 
 use super::answer::{self, Answer};
 use super::connection::Handler;
@@ -44,7 +44,7 @@ impl DataListener {
     /// Answers a request whose body is at hand: the whole of the gateway without a socket.
     pub async fn answer(&self, head: &Parts, message: &[u8]) -> Answer {
         let answer = match self.refusal(head) {
-            None => self.decide(message).await,
+            None => self.respond(head, message).await,
             Some(refusal) => refusal,
         };
         self.counted(answer)
@@ -60,8 +60,9 @@ impl DataListener {
             );
             return Some(self.refuse(Reason::Unauthorized, detail));
         }
-        if head.uri.path() != DECIDE_PATH {
-            return Some(self.refuse(Reason::NotFound, "the gateway answers POST /v1/decide"));
+        if ![DECIDE_PATH, SETTLE_PATH].contains(&head.uri.path()) {
+            let detail = "the gateway answers POST /v1/decide and POST /v1/settle";
+            return Some(self.refuse(Reason::NotFound, detail));
         }
         if head.method != Method::POST {
             self.metrics.refused(Reason::NotFound);
@@ -79,9 +80,14 @@ impl DataListener {
         }
     }
 
-    async fn decide(&self, message: &[u8]) -> Answer {
-        match self.service.decide(message).await {
-            Ok(reply) => answer::verdict(&reply),
+    async fn respond(&self, head: &Parts, message: &[u8]) -> Answer {
+        let answered = if head.uri.path() == SETTLE_PATH {
+            self.service.settle(message).await.map(|reply| answer::reply(&reply))
+        } else {
+            self.service.decide(message).await.map(|reply| answer::reply(&reply))
+        };
+        match answered {
+            Ok(answer) => answer,
             Err(refused) => {
                 self.metrics.refused(refused.reason);
                 answer::refusal(&refused)
@@ -112,7 +118,7 @@ impl Handler for DataListener {
             return self.counted(refusal);
         }
         let answer = match body::read(&head.headers, body).await {
-            Ok(message) => self.decide(&message).await,
+            Ok(message) => self.respond(&head, &message).await,
             Err(refusal) => {
                 self.metrics.refused(Reason::BadMessage);
                 refusal

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tidegate_policy::gcra::{BadQuota, Quota, Reading, Retry};
 use tidegate_policy::scope::Scope;
-use tidegate_policy::wire::{DecideReply, DecideRequest, LimitCall, LimitState, VERSION, Verdict};
+use tidegate_policy::wire::{DecideReply, DecideRequest, LimitState, VERSION, Verdict};
 
 use crate::clock::Clock;
 use crate::metrics::{OutcomeLabel, SharedMetrics};
-use crate::store::{Call, Charge, Checked, Store, StoreFailure};
+use crate::store::{Call, Charge, Checked, Standing, Store, StoreFailure};
 
 /// The two calls of one decision.
 pub struct Weighed {
@@ -38,7 +38,7 @@ impl Ledger {
         let enforced = if has(false) {
             self.check(false, true).await?
         } else {
-            Checked { allowed: true, readings: Vec::new() }
+            Checked { allowed: true, limits: Vec::new() }
         };
         if !has(true) {
             return Ok(Weighed { enforced, shadow: None });
@@ -78,7 +78,8 @@ impl Ledger {
             .map(|limit| {
                 let cost = if charged { limit.cost } else { 0 };
                 let quota = limit.quota()?;
-                Ok(Charge { subject: &limit.subject, limit_id: &limit.id, quota, cost })
+                let algorithm = limit.algorithm;
+                Ok(Charge { subject: &limit.subject, limit_id: &limit.id, quota, algorithm, cost })
             })
             .collect();
         match charges {
@@ -91,15 +92,15 @@ impl Ledger {
 
 /// Puts the two calls' readings back into the message's order; `None` if the store gave others.
 pub fn reply(message: &DecideRequest, weighed: Weighed) -> Option<DecideReply> {
-    let mut enforced = weighed.enforced.readings.into_iter();
-    let mut shadow = weighed.shadow.map(|checked| checked.readings.into_iter());
+    let mut enforced = weighed.enforced.limits.into_iter();
+    let mut shadow = weighed.shadow.map(|checked| checked.limits.into_iter());
     let limits = message.limits.iter().map(|limit| {
-        let reading = match (&mut shadow, limit.shadow) {
+        let standing = match (&mut shadow, limit.shadow) {
             (_, false) => enforced.next(),
             (Some(shadow), true) => shadow.next(),
             (None, true) => limit.quota().ok().map(untouched),
         };
-        reading.map(|reading| state(limit, reading))
+        standing.map(|standing| state(&limit.id, standing))
     });
     let limits: Vec<LimitState> = limits.collect::<Option<_>>()?;
     let verdict = if weighed.enforced.allowed { Verdict::Allow } else { Verdict::Deny };
@@ -108,23 +109,26 @@ pub fn reply(message: &DecideRequest, weighed: Weighed) -> Option<DecideReply> {
 }
 
 /// What an untouched bucket says: stands in for a shadow limit that could not be read.
-fn untouched(quota: Quota) -> Reading {
-    Reading { remaining: u64::from(quota.burst()), next_us: 0, reset_us: 0, retry: Retry::Fits }
+fn untouched(quota: Quota) -> Standing {
+    let remaining = u64::from(quota.burst());
+    let reading = Reading { remaining, next_us: 0, reset_us: 0, retry: Retry::Fits };
+    Standing { reading, reduced: None }
 }
 
-fn state(limit: &LimitCall, reading: Reading) -> LimitState {
+/// What a message says of where a limit stands.
+pub fn state(id: &str, Standing { reading, reduced }: Standing) -> LimitState {
     let retry_us = match reading.retry {
         Retry::Fits => Some(0),
         Retry::AfterUs(wait_us) => Some(wait_us),
         Retry::Never => None,
     };
     LimitState {
-        id: limit.id.clone(),
+        id: id.to_owned(),
         allowed: reading.retry == Retry::Fits,
         remaining: reading.remaining,
         next_us: reading.next_us,
         reset_us: reading.reset_us,
         retry_us,
-        limit: None,
+        limit: reduced,
     }
 }

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::clock::ManualClock;
 use crate::metrics::{Metrics, ReasonLabel};
-use crate::store::{Call, Charge, Checked, Store};
+use crate::store::{Adjustment, Call, Charge, Checked, Standing, Store, Temperature};
 use tidegate_policy::audit::{AuditEvent, AuditSink};
 use tidegate_policy::breaker;
 use tidegate_policy::gcra::{EPOCH_US, Reading, Retry};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant};
-use tidegate_policy::wire::VERSION;
+use tidegate_policy::wire::{LimitCall, SettleRequest, VERSION};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -34,6 +34,8 @@ struct FakeStore {
     calls: AtomicUsize,
     /// Limit ids and costs of each call.
     seen: Mutex<Vec<Vec<(String, u32)>>>,
+    /// Ages and amounts.
+    settled: Mutex<Vec<(u64, i64)>>,
 }
 
 impl FakeStore {
@@ -77,6 +79,22 @@ impl Store for FakeStore {
         })
     }
 
+    fn settle(
+        &self,
+        _scope: &Scope,
+        _id: DecisionId,
+        adjustments: &[Adjustment<'_>],
+    ) -> Call<Vec<Standing>> {
+        let seen = adjustments.iter().map(|one| (one.age_us, one.by));
+        self.settled.lock().expect("unpoisoned").extend(seen);
+        let costs = vec![0; adjustments.len()];
+        Box::pin(std::future::ready(Ok(answer(&costs, 0).limits)))
+    }
+
+    fn set_region(&self, _scope: &Scope, _temperature: Temperature) -> Call<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn probe(&self) -> Call<()> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -90,7 +108,8 @@ fn answer(costs: &[u32], max: u32) -> Checked {
         reset_us: 2,
         retry: if cost <= max { Retry::Fits } else { Retry::AfterUs(7) },
     };
-    Checked { allowed, readings: costs.iter().map(reading).collect() }
+    let standing = |cost| Standing { reading: reading(cost), reduced: Some(2) };
+    Checked { allowed, limits: costs.iter().map(standing).collect() }
 }
 
 #[derive(Default)]
@@ -133,6 +152,7 @@ fn bench_with(script: Script, change: impl FnOnce(&mut ServiceSettings)) -> Benc
         script: Mutex::new(script),
         calls: AtomicUsize::new(0),
         seen: Mutex::default(),
+        settled: Mutex::default(),
     });
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(EPOCH_US));
     let metrics = Arc::new(Metrics::new());
@@ -182,6 +202,45 @@ fn ask(
     let bytes = tidegate_policy::wire::encode(question);
     let service = Arc::clone(&bench.service);
     async move { service.decide(&bytes).await }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_settled_is_checked_like_a_decision_and_its_age_is_never_too_short() {
+    let bench = bench(Script::AdmitUpTo(9));
+    let one = limit("p.one", 1, false);
+    let adjustment = tidegate_policy::wire::Adjustment {
+        id: one.id,
+        subject: one.subject,
+        limit: one.limit,
+        period_us: one.period_us,
+        burst: one.burst,
+        algorithm: one.algorithm,
+        by: -3,
+    };
+    let asked = question(Vec::new());
+    let mut message = SettleRequest {
+        v: VERSION,
+        id: asked.id,
+        scope: asked.scope,
+        timeout_ms: 45,
+        age_us: 1_000,
+        traceparent: None,
+        request_id: None,
+        adjustments: vec![adjustment.clone()],
+    };
+    let settle = async |message: &SettleRequest| {
+        bench.service.settle(&tidegate_policy::wire::encode(message)).await
+    };
+    let reply = settle(&message).await.expect("settled");
+    assert_eq!((reply.id, reply.limits.len()), (DecisionId::new(9), 1));
+    assert_eq!(reply.limits[0].limit, Some(2), "what is in force is told");
+    message.adjustments.push(adjustment);
+    let refused = settle(&message).await.expect_err("twice");
+    assert_eq!(refused.reason, Reason::BadMessage);
+    message.timeout_ms = 30;
+    let refused = settle(&message).await.expect_err("hasty");
+    assert_eq!(refused.reason, Reason::DeadlineOrder);
+    assert_eq!(*bench.store.settled.lock().expect("unpoisoned"), [(46_000, -3)]);
 }
 
 fn one() -> DecideRequest {

@@ -76,6 +76,15 @@ pub struct ServeArgs {
     /// Environment that names the keys [env: TIDEGATE_ENVIRONMENT] [default: default]
     #[arg(long, value_name = "NAME")]
     pub environment: Option<String>,
+    /// How long a region whose store holds no mark of it admits at most half of each limit in any
+    /// period; or off. A store in memory is exempt unless this is given
+    /// [env: TIDEGATE_COLD_START] [default: 5m with Redis, off in memory]
+    #[arg(long, value_name = "DURATION")]
+    pub cold_start: Option<String>,
+    /// sharded (256 hash tags per region) or plain (ratelimit:REGION:…, for one Redis only)
+    /// [env: TIDEGATE_KEY_STYLE] [default: sharded]
+    #[arg(long, value_name = "STYLE")]
+    pub key_style: Option<String>,
     /// File with the filter's token, one per line, read again when it changes; or the token itself
     /// in TIDEGATE_TOKEN [env: TIDEGATE_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]

@@ -10,6 +10,7 @@ use tidegate_policy::scope::{Environment as ScopeEnvironment, Region};
 
 use super::Environment;
 use crate::logging::{self, LogFormat};
+use crate::store::keys::KeyStyle;
 use crate::store::redis::address::{RedisAddress, redact_url};
 
 /// One setting.
@@ -61,6 +62,8 @@ knobs! {
     ENVIRONMENT: "--environment", ["TIDEGATE_ENVIRONMENT"], Some("default");
     TOKEN_FILE: "--token-file", ["TIDEGATE_TOKEN_FILE"], None;
     ADMIN_TOKENS_FILE: "--admin-tokens-file", ["TIDEGATE_ADMIN_TOKENS_FILE"], None;
+    COLD_START: "--cold-start", ["TIDEGATE_COLD_START"], None;
+    KEY_STYLE: "--key-style", ["TIDEGATE_KEY_STYLE"], Some("sharded");
     DEV: "--dev", ["TIDEGATE_DEV"], None;
     DRAIN_TIMEOUT: "--drain-timeout", ["TIDEGATE_DRAIN_TIMEOUT"], Some("10s");
     MEMORY_KEYS_MAX: "--memory-keys-max", ["TIDEGATE_MEMORY_KEYS_MAX"], Some("1000000");
@@ -224,6 +227,22 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         Some(0) => Err("must be longer than nothing".to_owned()),
         Some(ms @ 1..=3_600_000) => Ok(Duration::from_millis(ms)),
         Some(_) | None => Err("must be at most 60m".to_owned()),
+    }
+}
+
+/// A duration, or `off`.
+pub fn cold_start(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    duration(text).map(Some).map_err(|error| format!("{error}; or off"))
+}
+
+pub fn key_style(text: &str) -> Result<KeyStyle, String> {
+    match text {
+        "sharded" => Ok(KeyStyle::Sharded),
+        "plain" => Ok(KeyStyle::Plain),
+        _ => Err("must be sharded or plain".to_owned()),
     }
 }
 

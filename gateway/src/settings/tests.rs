@@ -34,6 +34,35 @@ fn the_defaults_are_the_documented_ones() {
 }
 
 #[test]
+fn a_region_is_guarded_with_redis_and_exempt_in_memory_unless_told() {
+    let minutes = |n: u64| Some(Duration::from_secs(60 * n));
+    let rows = [
+        ("", minutes(5), None),
+        ("--cold-start off", None, None),
+        ("--cold-start 2m", minutes(2), minutes(2)),
+    ];
+    for (flags, redis, memory) in rows {
+        let line = format!("--dev --redis-url redis://h {flags}");
+        let settings = parse(&line, &Environment::default()).expect("sound");
+        assert_eq!(settings.redis.expect("given").region.cold, redis, "{flags}");
+        assert_eq!(settings.memory_cold, memory, "{flags}");
+    }
+    let rows = [
+        (
+            "--cold-start 5",
+            "--cold-start (TIDEGATE_COLD_START) is \"5\": is no duration: write a whole number and a unit, such as 15ms, 2s or 1m; or off",
+        ),
+        (
+            "--key-style short",
+            "--key-style (TIDEGATE_KEY_STYLE) is \"short\": must be sharded or plain",
+        ),
+    ];
+    for (flags, expected) in rows {
+        assert_eq!(problems(&format!("--dev {flags}"), &Environment::default()), [expected]);
+    }
+}
+
+#[test]
 fn a_flag_beats_a_variable_beats_the_default() {
     let environment = Environment::from([
         ("TIDEGATE_DEADLINE", "40ms"),

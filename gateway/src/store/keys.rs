@@ -1,26 +1,30 @@
 //! Owns how keys are spelled, once. Knows neither scripts nor connections.
 //!
-//! Format 1 of a limit's key:
+//! Format 1 of a limit's key, sharded:
 //!
 //! ```text
 //! ratelimit:{R|s}:<kind>:<subject>:<limit_id>                 no tenant, environment `default`
 //! ratelimit:{R/E|s}:<kind>:<subject>:<limit_id>               another environment E
 //! ratelimit:{R|s}:t=<tenant>:<kind>:<subject>:<limit_id>      a subject that names a tenant
+//! ratelimit:{R|s}:<kind>:<subject>:<limit_id>:W               a window: what it holds is another
+//! settled:{R|s}:…:<decision>                                  a decision was settled there
+//! ratelimit:{R|s}:start                                       the shard's mark: when it began
 //! ```
 //!
 //! `R` is the gateway's region; `s` the first byte of SHA-256(subject) as two hex digits, so that
-//! a region spreads over 256 hash tags while all limits of one subject share a slot. No part can
-//! hold `:` `{` `}` `|` `/` or `=` (they are checked where they are made), so no two scopes,
+//! a region spreads over 256 hash tags while all limits of one subject share a slot. The plain style
+//! has `R` where the sharded one has `{R|s}`, and so one mark per region; for single nodes only. No
+//! part can hold `:` `{` `}` `|` `/` or `=` (they are checked where they are made), so no two scopes,
 //! subjects or limits share a key. A limit that does not count by the tenant counts for all tenants
 //! together, whatever tenant the request is of: its key holds none.
 //!
 //! Besides there is one key that counts nothing, [`PROBE`].
 
-use std::fmt::Write as _;
-
 use sha2::{Digest, Sha256};
 use tidegate_policy::identity::Subject;
-use tidegate_policy::scope::{Environment, KeyFormat, Scope, Tenant};
+use tidegate_policy::limit::Algorithm;
+use tidegate_policy::scope::{Environment, KeyFormat, Region, Scope, Tenant};
+use tidegate_policy::wire::DecisionId;
 
 /// What the health probe writes, to learn whether decisions can write: the writer's time in ms since
 /// 1970, for [`PROBE_TTL_MS`]. Shared by all gateways and read by none.
@@ -28,25 +32,69 @@ pub const PROBE: &str = "tidegate:probe";
 /// Longer than the time between two probes, and soon gone once the last gateway is.
 pub const PROBE_TTL_MS: u32 = 5_000;
 
-/// The key under which one limit of one subject is counted.
-pub fn rate_limit(scope: &Scope, subject: &Subject, limit_id: &str) -> String {
+/// Shards of a region.
+const SHARDS: u8 = u8::MAX;
+const LIMIT: &str = "ratelimit:";
+const SETTLED: &str = "settled:";
+
+/// How keys are spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyStyle {
+    /// A region spreads over 256 hash tags.
+    #[default]
+    Sharded,
+    /// A region is one word, as people write it; on a Cluster its keys share no slot.
+    Plain,
+}
+
+/// The key under which one limit is counted.
+pub fn rate_limit(
+    style: KeyStyle,
+    scope: &Scope,
+    subject: &Subject,
+    limit_id: &str,
+    algorithm: Algorithm,
+) -> String {
     match scope.key_format {
-        KeyFormat::V1 => rate_limit_v1(scope, subject, limit_id),
+        KeyFormat::V1 => rate_limit_v1(style, scope, subject, limit_id, algorithm),
     }
 }
 
-fn rate_limit_v1(scope: &Scope, subject: &Subject, limit_id: &str) -> String {
+/// Where it is remembered that a decision was settled on the limit with this key.
+pub fn settled(limit_key: &str, id: DecisionId) -> String {
+    let rest = limit_key.strip_prefix(LIMIT).unwrap_or(limit_key);
+    format!("{SETTLED}{rest}:{id}")
+}
+
+/// The mark of the shard in which the subject's limits lie.
+pub fn mark(style: KeyStyle, scope: &Scope, subject: &Subject) -> String {
+    let place = place(style, &scope.region, &scope.environment, shard(subject));
+    format!("{LIMIT}{place}:start")
+}
+
+/// Every mark of a region.
+pub fn marks(style: KeyStyle, region: &Region, environment: &Environment) -> Vec<String> {
+    let shards = match style {
+        KeyStyle::Sharded => 0..=SHARDS,
+        KeyStyle::Plain => 0..=0,
+    };
+    shards
+        .map(|shard| format!("{LIMIT}{}:start", place(style, region, environment, shard)))
+        .collect()
+}
+
+fn rate_limit_v1(
+    style: KeyStyle,
+    scope: &Scope,
+    subject: &Subject,
+    limit_id: &str,
+    algorithm: Algorithm,
+) -> String {
     let name = subject.name.as_str();
-    let mut key = String::with_capacity(48 + name.len() + limit_id.len());
-    key.push_str("ratelimit:{");
-    key.push_str(scope.region.as_str());
-    if scope.environment != Environment::default() {
-        key.push('/');
-        key.push_str(scope.environment.as_str());
-    }
-    key.push('|');
-    push_shard(&mut key, name);
-    key.push_str("}:");
+    let mut key = String::with_capacity(56 + name.len() + limit_id.len());
+    key.push_str(LIMIT);
+    key.push_str(&place(style, &scope.region, &scope.environment, shard(subject)));
+    key.push(':');
     if let Tenant::Named(tenant) = &scope.tenant
         && subject.is_of_tenant()
     {
@@ -57,16 +105,27 @@ fn rate_limit_v1(scope: &Scope, subject: &Subject, limit_id: &str) -> String {
     for part in [subject.kind.as_str(), ":", name, ":", limit_id] {
         key.push_str(part);
     }
+    if algorithm == Algorithm::Window {
+        key.push_str(":W");
+    }
     key
 }
 
-fn push_shard(key: &mut String, subject_name: &str) {
-    let digest = Sha256::digest(subject_name.as_bytes());
-    let shard = digest.first().copied().unwrap_or_default();
-    // Writing to a String cannot fail; were it to, the key would lack its shard and still be apart.
-    if write!(key, "{shard:02x}").is_err() {
-        key.push('-');
+fn place(style: KeyStyle, region: &Region, environment: &Environment, shard: u8) -> String {
+    let mut place = region.as_str().to_owned();
+    if *environment != Environment::default() {
+        place.push('/');
+        place.push_str(environment.as_str());
     }
+    match style {
+        KeyStyle::Sharded => format!("{{{place}|{shard:02x}}}"),
+        KeyStyle::Plain => place,
+    }
+}
+
+fn shard(subject: &Subject) -> u8 {
+    let digest = Sha256::digest(subject.name.as_str().as_bytes());
+    digest.first().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -74,7 +133,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use tidegate_policy::identity::{SubjectKind, SubjectName};
-    use tidegate_policy::scope::{Region, TenantId};
+    use tidegate_policy::scope::TenantId;
 
     fn scope(region: &str, environment: &str, tenant: Option<&str>) -> Scope {
         Scope {
@@ -108,7 +167,15 @@ mod tests {
             ),
         ];
         for (scope, expected) in rows {
-            assert_eq!(rate_limit(&scope, &client, "api.per-client"), expected);
+            let key =
+                |style, algorithm| rate_limit(style, &scope, &client, "api.per-client", algorithm);
+            assert_eq!(key(KeyStyle::Sharded, Algorithm::Gcra), expected);
+            assert_eq!(key(KeyStyle::Sharded, Algorithm::Window), format!("{expected}:W"));
+            let plain = expected.replace(['{', '}'], "").replace("|a1", "");
+            assert_eq!(key(KeyStyle::Plain, Algorithm::Gcra), plain);
+            let id = DecisionId::new(1);
+            let place = expected.strip_prefix("ratelimit:").expect("a limit's key");
+            assert_eq!(settled(expected, id), format!("settled:{place}:{id}"));
         }
     }
 
@@ -130,8 +197,29 @@ mod tests {
             ),
         ];
         for (subject, expected) in rows {
-            assert_eq!(rate_limit(&scope, &subject, "p.l"), expected);
+            let key = rate_limit(KeyStyle::Sharded, &scope, &subject, "p.l", Algorithm::Gcra);
+            assert_eq!(key, expected);
         }
+    }
+
+    #[test]
+    fn every_subject_finds_its_mark_among_its_regions() {
+        for style in [KeyStyle::Sharded, KeyStyle::Plain] {
+            let scope = scope("here", "staging", Some("acme"));
+            let all = marks(style, &scope.region, &scope.environment);
+            assert_eq!(all.len(), if style == KeyStyle::Sharded { 256 } else { 1 });
+            for name in ["a", "b", "203.0.113.1"] {
+                let subject = subject(SubjectKind::Ip, name.as_bytes());
+                let mark = mark(style, &scope, &subject);
+                assert!(all.contains(&mark), "{mark}");
+                let limit = rate_limit(style, &scope, &subject, "p.l", Algorithm::Gcra);
+                let tag = |key: &str| key.split_once('}').map(|(tag, _)| tag.to_owned());
+                assert_eq!(tag(&mark), tag(&limit));
+            }
+        }
+        let here = Region::new("us-central1").expect("a region");
+        let plain = marks(KeyStyle::Plain, &here, &Environment::default());
+        assert_eq!(plain, ["ratelimit:us-central1:start"]);
     }
 
     /// Few letters, so that near misses come up often.
@@ -139,7 +227,7 @@ mod tests {
         "[ai.p-]{1,4}"
     }
 
-    type Parts = (String, String, String, usize, Vec<u8>, String);
+    type Parts = (String, String, String, usize, Vec<u8>, String, bool);
 
     fn parts() -> impl Strategy<Value = Parts> {
         let environment = prop_oneof![Just("default".to_owned()), part()];
@@ -147,13 +235,15 @@ mod tests {
             prop_oneof![Just(b':'), Just(b'a'), Just(b'}'), any::<u8>()],
             1..4,
         );
-        (part(), environment, part(), 0..3usize, bytes, part())
+        (part(), environment, part(), 0..3usize, bytes, part(), any::<bool>())
     }
 
-    fn key(parts: &Parts) -> String {
-        let (region, environment, tenant, kind, bytes, limit) = parts;
+    fn key(style: KeyStyle, parts: &Parts) -> String {
+        let (region, environment, tenant, kind, bytes, limit, window) = parts;
         let kind = [SubjectKind::Ip, SubjectKind::Header, SubjectKind::Tenant][*kind];
-        rate_limit(&scope(region, environment, Some(tenant)), &subject(kind, bytes), limit)
+        let algorithm = if *window { Algorithm::Window } else { Algorithm::Gcra };
+        let scope = scope(region, environment, Some(tenant));
+        rate_limit(style, &scope, &subject(kind, bytes), limit, algorithm)
     }
 
     proptest! {
@@ -163,7 +253,10 @@ mod tests {
             if one.3 != 2 && other.3 != 2 {
                 other.2.clone_from(&one.2);
             }
-            prop_assert_eq!(one == other, key(&one) == key(&other), "{:?} {:?}", one, other);
+            for style in [KeyStyle::Sharded, KeyStyle::Plain] {
+                let same = key(style, &one) == key(style, &other);
+                prop_assert_eq!(one == other, same, "{:?} {:?}", one, other);
+            }
         }
 
         #[test]
@@ -171,7 +264,7 @@ mod tests {
             let mut second = one.clone();
             second.5 = limit;
             let tag = |key: String| key.split_once('}').map(|(tag, _)| tag.to_owned());
-            prop_assert_eq!(tag(key(&one)), tag(key(&second)));
+            prop_assert_eq!(tag(key(KeyStyle::Sharded, &one)), tag(key(KeyStyle::Sharded, &second)));
         }
     }
 }

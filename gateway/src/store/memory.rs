@@ -1,22 +1,31 @@
-//! Owns the store that needs nothing outside the process: the policy's own GCRA step over a
-//! bounded map. Forgets everything at exit and shares nothing between gateways. Knows no Redis.
+//! Owns the store that needs nothing outside the process: the policy's own step over a bounded map.
+//! Forgets everything at exit and shares nothing between gateways. Knows no Redis.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tidegate_policy::gcra::{self, Instant, Tat};
+use tidegate_policy::gcra::Instant;
+use tidegate_policy::limit::{self, Held, Terms, Write};
 use tidegate_policy::scope::Scope;
+use tidegate_policy::wire::DecisionId;
 
-use super::{Call, Charge, Checked, Store, StoreCounters, StoreFailure, keys};
-use crate::clock::Clock;
+use super::keys::{self, KeyStyle};
+use super::{
+    Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, StoreFailure, Temperature,
+};
+use crate::clock::{Clock, whole_us};
 
 /// A sweep walks the whole map under its lock, so a full map is swept at most once per second.
 const SWEEP_INTERVAL_US: u64 = 1_000_000;
+/// How long a decision is remembered as settled.
+const SETTLED_TTL_MS: u64 = 60_000;
 
 /// State in this process.
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     keys_max: usize,
+    cold_us: u64,
     counters: StoreCounters,
     state: Mutex<State>,
 }
@@ -25,10 +34,13 @@ pub struct MemoryStore {
 struct State {
     buckets: HashMap<String, Bucket>,
     swept_us: Option<u64>,
+    /// When the region began here, in µs since 1970: at the first call.
+    began_us: Option<u64>,
 }
 
 struct Bucket {
-    tat: Tat,
+    /// `None` remembers that a decision was settled.
+    held: Option<Held>,
     expires_us: u64,
 }
 
@@ -38,46 +50,98 @@ impl MemoryStore {
     /// Holds at most `keys_max` keys. When it is full, expired keys are swept out; if none has
     /// expired the call fails and is counted. Nothing that is alive is ever thrown out.
     pub fn new(clock: Arc<dyn Clock>, keys_max: usize, counters: StoreCounters) -> Self {
-        Self { clock, keys_max, counters, state: Mutex::default() }
+        Self { clock, keys_max, cold_us: 0, counters, state: Mutex::default() }
+    }
+
+    /// The same, cold for that long from now on. Without it a store in memory is exempt: it is new
+    /// whenever its gateway is.
+    pub fn guarded(mut self, cold: Duration) -> Self {
+        self.cold_us = whole_us(cold);
+        self
     }
 
     /// How many keys are held, expired ones included.
     pub fn key_count(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).buckets.len()
+        self.lock().buckets.len()
     }
 
-    fn step(&self, keys: Vec<String>, charges: &[Charge<'_>]) -> Result<Checked, StoreFailure> {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Result<Checked, StoreFailure> {
+        let keys: Vec<String> = charges.iter().map(|charge| key(scope, charge)).collect();
         let now_us = self.clock.unix_us();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let charges: Vec<gcra::Charge> = charges
+        let mut state = self.lock();
+        let cold_left_us = state.cold_left_us(self.cold_us, now_us);
+        let weighed: Vec<limit::Charge<'_>> = charges
             .iter()
             .zip(&keys)
-            .map(|(charge, key)| gcra::Charge {
-                quota: charge.quota,
+            .map(|(charge, key)| limit::Charge {
+                terms: Terms { algorithm: charge.algorithm, quota: charge.quota, cold_left_us },
                 cost: charge.cost,
-                tat: state.live(key, now_us),
+                held: state.live(key, now_us),
             })
             .collect();
-        let answer = gcra::check(Instant::from_unix_us(now_us), &charges);
-        let new = keys
-            .iter()
-            .zip(&answer.limits)
-            .filter(|(key, (_, write))| write.is_some() && !state.buckets.contains_key(*key))
-            .count();
-        if !state.make_room(new, self.keys_max, now_us) {
-            self.counters.full.inc();
-            return Err(StoreFailure::Full(self.keys_max));
+        let answer = limit::check(Instant::from_unix_us(now_us), &weighed);
+        let writes = keys.iter().zip(&answer.limits);
+        let new = writes.filter(|(key, (_, write))| write.is_some() && !state.holds(key)).count();
+        self.make_room(&mut state, new, now_us)?;
+        let mut limits = Vec::with_capacity(keys.len());
+        for ((key, charge), (reading, write)) in keys.into_iter().zip(charges).zip(answer.limits) {
+            let reduced = (cold_left_us > 0).then(|| charge.quota.cold_limit());
+            limits.push(Standing { reading, reduced });
+            state.store(key, write, now_us);
         }
-        let mut readings = Vec::with_capacity(keys.len());
-        for (key, (reading, write)) in keys.into_iter().zip(answer.limits) {
-            readings.push(reading);
-            if let Some(write) = write {
-                let expires_us = now_us.saturating_add(write.ttl_ms.saturating_mul(1_000));
-                state.buckets.insert(key, Bucket { tat: write.tat, expires_us });
-            }
-        }
-        Ok(Checked { allowed: answer.allowed, readings })
+        Ok(Checked { allowed: answer.allowed, limits })
     }
+
+    fn adjust(
+        &self,
+        scope: &Scope,
+        id: DecisionId,
+        adjustments: &[Adjustment<'_>],
+    ) -> Result<Vec<Standing>, StoreFailure> {
+        let now_us = self.clock.unix_us();
+        let looks: Vec<Charge<'_>> = adjustments.iter().map(Charge::look).collect();
+        let mut state = self.lock();
+        let cold_left_us = state.cold_left_us(self.cold_us, now_us);
+        // Each may need two: the limit, and that it was settled.
+        self.make_room(&mut state, adjustments.len().saturating_mul(2), now_us)?;
+        for (adjustment, look) in adjustments.iter().zip(&looks) {
+            let key = key(scope, look);
+            let done = keys::settled(&key, id);
+            if state.alive(&done, now_us) {
+                continue;
+            }
+            let change = limit::Change {
+                terms: Terms { algorithm: look.algorithm, quota: look.quota, cold_left_us },
+                by: adjustment.by,
+                age_us: adjustment.age_us,
+                charged_cold: adjustment.charged_cold,
+                held: state.live(&key, now_us),
+            };
+            let write = limit::settle(Instant::from_unix_us(now_us), &change);
+            state.store(key, write, now_us);
+            let expires_us = now_us.saturating_add(SETTLED_TTL_MS * 1_000);
+            state.buckets.insert(done, Bucket { held: None, expires_us });
+        }
+        drop(state);
+        self.check(scope, &looks).map(|checked| checked.limits)
+    }
+
+    fn make_room(&self, state: &mut State, new: usize, now_us: u64) -> Result<(), StoreFailure> {
+        if state.make_room(new, self.keys_max, now_us) {
+            return Ok(());
+        }
+        self.counters.full.inc();
+        Err(StoreFailure::Full(self.keys_max))
+    }
+}
+
+fn key(scope: &Scope, charge: &Charge<'_>) -> String {
+    let Charge { subject, limit_id, algorithm, .. } = *charge;
+    keys::rate_limit(KeyStyle::Sharded, scope, subject, limit_id, algorithm)
 }
 
 impl Store for MemoryStore {
@@ -90,12 +154,27 @@ impl Store for MemoryStore {
     }
 
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {
-        let keys = charges
-            .iter()
-            .map(|charge| keys::rate_limit(scope, charge.subject, charge.limit_id))
-            .collect();
-        let checked = self.step(keys, charges);
+        let checked = self.check(scope, charges);
         Box::pin(std::future::ready(checked))
+    }
+
+    fn settle(
+        &self,
+        scope: &Scope,
+        id: DecisionId,
+        adjustments: &[Adjustment<'_>],
+    ) -> Call<Vec<Standing>> {
+        let adjusted = self.adjust(scope, id, adjustments);
+        Box::pin(std::future::ready(adjusted))
+    }
+
+    fn set_region(&self, _scope: &Scope, temperature: Temperature) -> Call<()> {
+        let began_us = match temperature {
+            Temperature::Cold => self.clock.unix_us(),
+            Temperature::Warm => 0,
+        };
+        self.lock().began_us = Some(began_us);
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn probe(&self) -> Call<()> {
@@ -106,8 +185,29 @@ impl Store for MemoryStore {
 // === impl State ===
 
 impl State {
-    fn live(&self, key: &str, now_us: u64) -> Option<Tat> {
-        self.buckets.get(key).filter(|bucket| bucket.expires_us > now_us).map(|bucket| bucket.tat)
+    fn cold_left_us(&mut self, cold_us: u64, now_us: u64) -> u64 {
+        // A clock that stepped back shows a region that begins now.
+        let began_us = *self.began_us.get_or_insert(now_us);
+        began_us.min(now_us).saturating_add(cold_us).saturating_sub(now_us)
+    }
+
+    fn alive(&self, key: &str, now_us: u64) -> bool {
+        self.buckets.get(key).is_some_and(|bucket| bucket.expires_us > now_us)
+    }
+
+    fn holds(&self, key: &str) -> bool {
+        self.buckets.contains_key(key)
+    }
+
+    fn live(&self, key: &str, now_us: u64) -> Option<&Held> {
+        self.buckets.get(key).filter(|bucket| bucket.expires_us > now_us)?.held.as_ref()
+    }
+
+    fn store(&mut self, key: String, write: Option<Write>, now_us: u64) {
+        if let Some(write) = write {
+            let expires_us = now_us.saturating_add(write.ttl_ms.saturating_mul(1_000));
+            self.buckets.insert(key, Bucket { held: Some(write.held), expires_us });
+        }
     }
 
     fn make_room(&mut self, new: usize, keys_max: usize, now_us: u64) -> bool {

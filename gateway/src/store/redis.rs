@@ -10,23 +10,34 @@
 //! probe writes as well: `SET tidegate:probe <ms> PX 5000`, see [`keys::PROBE`].
 
 pub mod address;
+mod call_keys;
 mod link;
+mod marks;
+mod pool;
 mod script;
 pub mod tls;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ::redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
-use tidegate_policy::scope::Scope;
+use ::redis::{ErrorKind, RedisError, ServerErrorKind};
+use tidegate_policy::gcra::Quota;
+use tidegate_policy::scope::{self, Environment, Scope};
+use tidegate_policy::wire::DecisionId;
+use tokio::task::JoinHandle;
 
 use self::address::RedisAddress;
-use self::link::{Link, Live};
-use self::script::RlCheck;
+use self::link::LinkSettings;
+use self::marks::Marking;
+use self::pool::{Pool, evaluate};
+use self::script::{Keys, Scripts, integers};
 use self::tls::RedisTls;
-use super::{Call, Charge, Checked, Store, StoreCounters, StoreFailure, keys};
-use crate::clock::Clock;
+use super::keys::KeyStyle;
+use super::{
+    Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, StoreFailure, Temperature,
+    keys,
+};
+use crate::clock::{Clock, whole_us};
 
 /// How the store is reached.
 #[derive(Debug, Clone)]
@@ -41,15 +52,48 @@ pub struct RedisSettings {
     pub response_timeout: Duration,
     /// How many calls may wait to be written per connection: the bound on calls in flight.
     pub pipeline_len_max: usize,
+    /// Whose keys lie there.
+    pub region: Region,
+}
+
+/// What a store knows of the region whose keys it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// The region.
+    pub name: scope::Region,
+    /// The environment.
+    pub environment: Environment,
+    /// How keys are spelled.
+    pub style: KeyStyle,
+    /// How long the region is cold after its beginning; `None` without a guard.
+    pub cold: Option<Duration>,
 }
 
 /// State in Redis.
 pub struct RedisStore {
     address: RedisAddress,
-    links: Vec<Link>,
-    next: AtomicUsize,
-    script: Arc<RlCheck>,
-    counters: StoreCounters,
+    pool: Arc<Pool>,
+    scripts: Arc<Scripts>,
+    region: Region,
+    marks: Arc<[String]>,
+    marker: Option<JoinHandle<()>>,
+}
+
+// === impl Region ===
+
+impl Region {
+    /// Whether there is a guard.
+    pub fn guarded(&self) -> bool {
+        self.cold.is_some()
+    }
+
+    fn marks(&self) -> Arc<[String]> {
+        if self.guarded() {
+            keys::marks(self.style, &self.name, &self.environment).into()
+        } else {
+            Arc::default()
+        }
+    }
 }
 
 // === impl RedisStore ===
@@ -62,21 +106,44 @@ impl RedisStore {
         clock: &Arc<dyn Clock>,
         counters: StoreCounters,
     ) -> Result<Self, RedisError> {
-        let script = Arc::new(RlCheck::new());
-        let links = (0..settings.connections.max(1))
-            .map(|slot| Link::start(slot, settings, Arc::clone(clock), &script, counters.clone()))
-            .collect::<Result<_, _>>()?;
+        let region = settings.region.clone();
+        let scripts = Arc::new(Scripts::new(region.cold.map_or(0, whole_us)));
+        let marks = region.marks();
+        let link = Arc::new(LinkSettings {
+            address: settings.address.clone(),
+            tls: settings.tls.clone(),
+            response_timeout: settings.response_timeout,
+            pipeline_len_max: settings.pipeline_len_max,
+            scripts: Arc::clone(&scripts),
+            marks: Arc::clone(&marks),
+            clock: Arc::clone(clock),
+            counters,
+        });
         let address = settings.address.clone();
-        Ok(Self { address, links, next: AtomicUsize::new(0), script, counters })
+        let pool = Arc::new(Pool::start(address.to_string(), settings.connections, &link)?);
+        let keep = keep_marked(Arc::clone(&pool), Arc::clone(&marks), Arc::clone(clock));
+        let marker = region.guarded().then(|| tokio::spawn(keep));
+        Ok(Self { address, pool, scripts, region, marks, marker })
     }
+}
 
-    /// The next connection that is up, in turn.
-    fn pick(&self) -> Result<Live, StoreFailure> {
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let count = self.links.len();
-        (0..count)
-            .find_map(|step| self.links.get((start.wrapping_add(step)) % count)?.live())
-            .ok_or_else(|| StoreFailure::Unreachable(format!("{}: no connection", self.address)))
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        if let Some(marker) = &self.marker {
+            marker.abort();
+        }
+    }
+}
+
+/// Sets missing marks from time to time.
+async fn keep_marked(pool: Arc<Pool>, marks: Arc<[String]>, clock: Arc<dyn Clock>) {
+    loop {
+        clock.sleep(marks::INTERVAL).await;
+        // No connection: each new one sets the marks itself.
+        let Ok(mut live) = pool.pick() else { continue };
+        if let Err(error) = marks::mark(&mut live, &marks, Marking::Missing).await {
+            tracing::warn!(%error, "the region's marks could not be set; trying again soon");
+        }
     }
 }
 
@@ -86,56 +153,57 @@ impl Store for RedisStore {
     }
 
     fn describe(&self) -> String {
-        let up = self.links.iter().filter(|link| link.live().is_some()).count();
-        format!("{}, {up} of {} connections up", self.address, self.links.len())
+        let (up, all) = self.pool.up();
+        format!("{}, {up} of {all} connections up", self.address)
     }
 
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {
-        let keys: Vec<String> = charges
-            .iter()
-            .map(|charge| keys::rate_limit(scope, charge.subject, charge.limit_id))
-            .collect();
-        let command = self.script.call_command(&keys, charges);
-        let charge_count = charges.len();
-        let script = Arc::clone(&self.script);
-        let counters = self.counters.clone();
-        let live = self.pick();
+        let keys = Keys::of(&self.region, scope, charges, None);
+        let command = self.scripts.check_command(&keys, charges);
+        let quotas: Vec<Quota> = charges.iter().map(|charge| charge.quota).collect();
+        let scripts = Arc::clone(&self.scripts);
+        let live = self.pool.pick();
         Box::pin(async move {
             let mut live = live?;
-            let reply = evaluate(&mut live, &script, &command, &counters).await;
-            script.read(&reply.map_err(|error| failure(&error))?, charge_count)
+            let reply = evaluate(&mut live, &scripts, &command).await;
+            scripts.read(&reply.map_err(|error| failure(&error))?, &quotas)
+        })
+    }
+
+    fn settle(
+        &self,
+        scope: &Scope,
+        id: DecisionId,
+        adjustments: &[Adjustment<'_>],
+    ) -> Call<Vec<Standing>> {
+        let looks: Vec<Charge<'_>> = adjustments.iter().map(Charge::look).collect();
+        let keys = Keys::of(&self.region, scope, &looks, Some(id));
+        let settle = self.scripts.settle_command(&keys, adjustments);
+        let look = self.scripts.check_command(&keys, &looks);
+        let quotas: Vec<Quota> = looks.iter().map(|look| look.quota).collect();
+        let scripts = Arc::clone(&self.scripts);
+        let live = self.pool.pick();
+        Box::pin(async move {
+            let mut live = live?;
+            let done = evaluate(&mut live, &scripts, &settle).await.map_err(|e| failure(&e))?;
+            if integers(&done).is_none_or(|done| done.len() != quotas.len()) {
+                return Err(StoreFailure::Garbled("rl_settle: of another shape".to_owned()));
+            }
+            let reply = evaluate(&mut live, &scripts, &look).await.map_err(|e| failure(&e))?;
+            Ok(scripts.read(&reply, &quotas)?.limits)
+        })
+    }
+
+    fn set_region(&self, _scope: &Scope, temperature: Temperature) -> Call<()> {
+        let (live, marks) = (self.pool.pick(), Arc::clone(&self.marks));
+        Box::pin(async move {
+            let marked = marks::mark(&mut live?, &marks, Marking::All(temperature)).await;
+            marked.map_err(|error| failure(&error))
         })
     }
 
     fn probe(&self) -> Call<()> {
-        let lives: Vec<Live> = self.links.iter().filter_map(Link::live).collect();
-        let nothing = StoreFailure::Unreachable(format!("{}: no connection", self.address));
-        Box::pin(async move {
-            let mut last = Err(nothing);
-            for mut live in lives {
-                last = live.probe().await.map_err(|error| failure(&error));
-                if last.is_ok() {
-                    break;
-                }
-            }
-            last
-        })
-    }
-}
-
-async fn evaluate(
-    live: &mut Live,
-    script: &RlCheck,
-    command: &Cmd,
-    counters: &StoreCounters,
-) -> Result<Value, RedisError> {
-    match live.send(command).await {
-        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            counters.script_loads.inc();
-            live.send(&script.load_command()).await?;
-            live.send(command).await
-        }
-        answered => answered,
+        Box::pin(self.pool.probe())
     }
 }
 

@@ -11,7 +11,9 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tidegate_gateway::store::{Call, Charge, Checked, Store, StoreFailure, Stores};
+use tidegate_gateway::store::{
+    Adjustment, Call, Charge, Checked, Standing, Store, StoreFailure, Stores, Temperature,
+};
 use tidegate_gateway::{Environment, Gateway, Running, Settings, World};
 use tidegate_policy::gcra::{Reading, Retry};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
@@ -142,6 +144,8 @@ pub fn question(client: &str) -> DecideRequest {
 }
 
 /// Settings on ports of the system's choice, with both tokens set.
+///
+/// Without a guard against cold starts, unless the flags name one: these tests count whole limits.
 pub fn settings(flags: &str) -> Settings {
     let environment = Environment::from([
         ("TIDEGATE_TOKEN", TOKEN),
@@ -149,7 +153,8 @@ pub fn settings(flags: &str) -> Settings {
         // Tests that are not about it do not wait ten seconds for the breaker of the store.
         ("TIDEGATE_STORE_BREAKER_OPEN", "200ms"),
     ]);
-    settings_with(flags, &environment)
+    let unguarded = if flags.contains("--cold-start") { "" } else { " --cold-start off" };
+    settings_with(&format!("{flags}{unguarded}"), &environment)
 }
 
 pub fn settings_with(flags: &str, environment: &Environment) -> Settings {
@@ -193,7 +198,10 @@ impl Store for GatedStore {
     fn rate_check(&self, _scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let reading = Reading { remaining: 1, next_us: 0, reset_us: 0, retry: Retry::Fits };
-        let checked = Checked { allowed: true, readings: vec![reading; charges.len()] };
+        let checked = Checked {
+            allowed: true,
+            limits: vec![Standing { reading, reduced: None }; charges.len()],
+        };
         let (mut gate, panics) = (self.gate.subscribe(), self.panics);
         let call: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
             assert!(!panics, "the store was told to panic");
@@ -203,6 +211,19 @@ impl Store for GatedStore {
             }
         });
         call
+    }
+
+    fn settle(
+        &self,
+        _scope: &Scope,
+        _id: DecisionId,
+        _adjustments: &[Adjustment<'_>],
+    ) -> Call<Vec<Standing>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn set_region(&self, _scope: &Scope, _temperature: Temperature) -> Call<()> {
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn probe(&self) -> Call<()> {

@@ -73,7 +73,8 @@ impl InProcess {
         let shared: Arc<dyn Clock> = Arc::<VirtualClock>::clone(&clock);
         let metrics = Arc::new(Metrics::new());
         let store =
-            MemoryStore::new(Arc::clone(&shared), settings.memory_keys_max, metrics.store.clone());
+            MemoryStore::new(Arc::clone(&shared), settings.memory_keys_max, metrics.store.clone())
+                .guarded(settings.memory_cold.unwrap_or_default());
         let region = settings.service.region.clone();
         let auditor = Arc::new(Auditor::new(Arc::new(NoAudit), Arc::clone(&shared), region, 0));
         let decisions = Decisions::new(

@@ -3,8 +3,9 @@
 use super::*;
 use crate::clock::ManualClock;
 use proptest::prelude::*;
-use tidegate_policy::gcra::{EPOCH_US, Quota};
+use tidegate_policy::gcra::{self, EPOCH_US, Quota};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
+use tidegate_policy::limit::Algorithm;
 use tidegate_policy::scope::{Environment, KeyFormat, Region, Tenant};
 
 const START_US: u64 = EPOCH_US + 1_000_000_000;
@@ -30,7 +31,7 @@ fn store(keys_max: usize) -> (MemoryStore, Arc<ManualClock>) {
 
 fn charge<'a>(subject: &'a Subject, limit_id: &'a str, cost: u32) -> Charge<'a> {
     let quota = Quota::new(10, 1_000_000, 5).expect("a quota");
-    Charge { subject, limit_id, quota, cost }
+    Charge { subject, limit_id, quota, algorithm: Algorithm::Gcra, cost }
 }
 
 fn check(store: &MemoryStore, charges: &[Charge<'_>]) -> Result<Checked, StoreFailure> {
@@ -119,7 +120,8 @@ proptest! {
             let bare = gcra::Charge { quota: charge.quota, cost, tat: tats[who] };
             let answer = gcra::check(Instant::from_unix_us(now_us), &[bare]);
             let (reading, write) = answer.limits[0];
-            prop_assert_eq!(stored, Checked { allowed: answer.allowed, readings: vec![reading] });
+            let limits = vec![Standing { reading, reduced: None }];
+            prop_assert_eq!(stored, Checked { allowed: answer.allowed, limits });
             tats[who] = write.map(|write| write.tat).or(tats[who]);
         }
     }

@@ -14,15 +14,16 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult,
+    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, PushInfo, PushKind, RedisError, RedisResult,
     ServerErrorKind, Value,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
-use super::script::RlCheck;
+use super::address::RedisAddress;
+use super::marks::{self, Marking};
+use super::script::Scripts;
 use super::tls::RedisTls;
-use super::{RedisAddress, RedisSettings};
 use crate::clock::Clock;
 use crate::store::{StoreCounters, keys};
 use crate::throttle::Throttle;
@@ -36,6 +37,26 @@ const SILENCE_MAX_US: u64 = 3_000_000;
 const SILENCE_CHECK: Duration = Duration::from_secs(1);
 const LOG_INTERVAL_US: u64 = 10_000_000;
 
+/// What all connections to one server have in common.
+pub struct LinkSettings {
+    /// Where it is.
+    pub address: RedisAddress,
+    /// The certificates, if the address asks for TLS.
+    pub tls: RedisTls,
+    /// After that long a call has failed for good.
+    pub response_timeout: Duration,
+    /// How many calls may wait to be written, at least 1.
+    pub pipeline_len_max: usize,
+    /// What is loaded before a connection is published.
+    pub scripts: Arc<Scripts>,
+    /// The region's marks; those that are missing are set before a connection is published.
+    pub marks: Arc<[String]>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where things are counted.
+    pub counters: StoreCounters,
+}
+
 /// A slot that holds a connection whenever there is one.
 pub struct Link {
     shared: Arc<Shared>,
@@ -47,7 +68,7 @@ pub struct Link {
 pub struct Live {
     connection: MultiplexedConnection,
     watch: Arc<Watch>,
-    clock: Arc<dyn Clock>,
+    settings: Arc<LinkSettings>,
 }
 
 /// What the calls over a connection say of it.
@@ -66,13 +87,7 @@ struct Shared {
 
 struct Supervisor {
     slot: usize,
-    address: RedisAddress,
-    tls: RedisTls,
-    response_timeout: Duration,
-    pipeline_len_max: usize,
-    clock: Arc<dyn Clock>,
-    script: Arc<RlCheck>,
-    counters: StoreCounters,
+    settings: Arc<LinkSettings>,
     shared: Arc<Shared>,
     failures: Throttle,
 }
@@ -83,25 +98,13 @@ type Broken = UnboundedReceiver<()>;
 
 impl Link {
     /// Starts the supervisor.
-    pub fn start(
-        slot: usize,
-        settings: &RedisSettings,
-        clock: Arc<dyn Clock>,
-        script: &Arc<RlCheck>,
-        counters: StoreCounters,
-    ) -> RedisResult<Self> {
+    pub fn start(slot: usize, settings: &Arc<LinkSettings>) -> RedisResult<Self> {
         // Opens nothing, but says whether the address can be used at all.
         settings.address.client(&settings.tls)?;
         let shared = Arc::new(Shared { live: RwLock::new(None) });
         let supervisor = Supervisor {
             slot,
-            address: settings.address.clone(),
-            tls: settings.tls.clone(),
-            response_timeout: settings.response_timeout,
-            pipeline_len_max: settings.pipeline_len_max.max(1),
-            clock,
-            script: Arc::clone(script),
-            counters,
+            settings: Arc::clone(settings),
             shared: Arc::clone(&shared),
             failures: Throttle::new(1, LOG_INTERVAL_US),
         };
@@ -125,17 +128,40 @@ impl Drop for Link {
 impl Live {
     /// Sends one command and waits for its answer or the response timeout.
     pub async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
-        let sent_us = self.clock.elapsed_us();
+        let sent_us = self.settings.clock.elapsed_us();
         let answer =
             self.connection.send_packed_command(command).await.and_then(Value::extract_error);
         self.watch.note(sent_us, answer.as_ref().err());
         answer
     }
 
+    /// Sends commands one behind the other and waits for all answers; the first error counts.
+    pub async fn send_all(&mut self, commands: &Pipeline, count: usize) -> RedisResult<()> {
+        let sent_us = self.settings.clock.elapsed_us();
+        let answers = self.connection.send_packed_commands(commands, 0, count).await;
+        let answers = answers.and_then(|answers| {
+            answers.into_iter().try_for_each(|one| one.extract_error().map(drop))
+        });
+        self.watch.note(sent_us, answers.as_ref().err());
+        answers
+    }
+
+    /// Loads the scripts.
+    pub async fn load(&mut self, scripts: &Scripts) -> RedisResult<()> {
+        for command in scripts.load_commands() {
+            self.send(&command).await?;
+            self.settings.counters.script_loads.inc();
+        }
+        Ok(())
+    }
+
     /// Whether decisions can be written.
     pub async fn probe(&mut self) -> RedisResult<()> {
         let mut set = redis::cmd("SET");
-        set.arg(keys::PROBE).arg(self.clock.unix_us() / 1_000).arg("PX").arg(keys::PROBE_TTL_MS);
+        set.arg(keys::PROBE)
+            .arg(self.settings.clock.unix_us() / 1_000)
+            .arg("PX")
+            .arg(keys::PROBE_TTL_MS);
         self.send(&set).await.map(drop)
     }
 }
@@ -179,35 +205,35 @@ impl Supervisor {
         loop {
             let (live, broken) = self.open_patiently().await;
             if opened {
-                self.counters.reconnects.inc();
+                self.settings.counters.reconnects.inc();
             }
             opened = true;
             self.hold(live, broken).await;
             self.publish(None);
-            tracing::warn!(slot = self.slot, redis = %self.address, "the connection to Redis broke");
+            tracing::warn!(slot = self.slot, redis = %self.settings.address, "the connection to Redis broke");
         }
     }
 
     /// Keeps a working connection published until it breaks.
     async fn hold(&self, mut live: Live, mut broken: Broken) {
         self.publish(Some(live.clone()));
-        tracing::info!(slot = self.slot, redis = %self.address, "connected to Redis");
+        tracing::info!(slot = self.slot, redis = %self.settings.address, "connected to Redis");
         loop {
             tokio::select! {
                 // `None` cannot come while the connection lives; it would mean that it is gone.
                 _ = broken.recv() => return,
-                () = self.clock.sleep(SILENCE_CHECK) => {}
+                () = self.settings.clock.sleep(SILENCE_CHECK) => {}
             }
             let replica = live.watch.replica.load(Ordering::Relaxed);
-            if !replica && live.watch.silent_us(self.clock.elapsed_us()) < SILENCE_MAX_US {
+            if !replica && live.watch.silent_us(self.settings.clock.elapsed_us()) < SILENCE_MAX_US {
                 continue;
             }
             let opened = if replica { self.open_writable().await } else { self.open().await };
             match opened {
                 Ok((other, other_broken)) => {
-                    self.counters.reconnects.inc();
+                    self.settings.counters.reconnects.inc();
                     tracing::warn!(
-                        slot = self.slot, redis = %self.address, replica,
+                        slot = self.slot, redis = %self.settings.address, replica,
                         "replaced a connection to Redis that was silent or led to a replica"
                     );
                     (live, broken) = (other, other_broken);
@@ -225,7 +251,7 @@ impl Supervisor {
                 Ok(opened) => return opened,
                 Err(error) => self.log(&error),
             }
-            self.clock.sleep(wait).await;
+            self.settings.clock.sleep(wait).await;
             wait = (wait * 2).min(BACK_OFF_MAX);
         }
     }
@@ -235,19 +261,23 @@ impl Supervisor {
         let (broke, broken) = unbounded_channel();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(self.response_timeout))
-            .set_pipeline_buffer_size(self.pipeline_len_max)
+            .set_response_timeout(Some(self.settings.response_timeout))
+            .set_pipeline_buffer_size(self.settings.pipeline_len_max.max(1))
             .set_push_sender(move |push: PushInfo| match push.kind {
                 // Nobody listens any more once the connection was replaced.
                 PushKind::Disconnection => broke.send(()).map_err(|_closed| redis::aio::SendError),
                 _ => Ok(()),
             });
-        let client = self.address.client(&self.tls)?;
+        let client = self.settings.address.client(&self.settings.tls)?;
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        let mut live =
-            Live { connection, watch: Arc::new(Watch::default()), clock: Arc::clone(&self.clock) };
-        live.send(&self.script.load_command()).await?;
-        self.counters.script_loads.inc();
+        let watch = Arc::new(Watch::default());
+        let mut live = Live { connection, watch, settings: Arc::clone(&self.settings) };
+        live.load(&self.settings.scripts).await?;
+        // A replica and a full server refuse to write: their calls say so, and there is another
+        // round over the marks soon.
+        if let Err(error) = marks::mark(&mut live, &self.settings.marks, Marking::Missing).await {
+            self.log(&error);
+        }
         Ok((live, broken))
     }
 
@@ -263,9 +293,9 @@ impl Supervisor {
     }
 
     fn log(&self, error: &RedisError) {
-        if let Some(more) = self.failures.admit(self.clock.elapsed_us()) {
+        if let Some(more) = self.failures.admit(self.settings.clock.elapsed_us()) {
             tracing::warn!(
-                slot = self.slot, redis = %self.address, %error, more,
+                slot = self.slot, redis = %self.settings.address, %error, more,
                 "cannot connect to Redis; trying on"
             );
         }

@@ -1,64 +1,99 @@
-//! Owns `rl_check` as the gateway calls it: the command's arguments and the meaning of its reply.
-//! Knows neither keys' spelling nor connections.
+//! Owns the scripts as the gateway calls them: a command's arguments, packed, and the meaning of its
+//! reply. Knows neither keys' spelling nor connections.
 
 use redis::{Cmd, Script, Value};
-use tidegate_policy::gcra::{Reading, Retry};
+use tidegate_policy::gcra::{Quota, Reading, Retry};
+use tidegate_policy::limit::Algorithm;
 
-use crate::store::{Charge, Checked, StoreFailure};
+use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure};
 
-/// The script itself; its header lists KEYS, ARGV and returns.
+/// The scripts themselves; their headers list KEYS, ARGV and returns.
 const RL_CHECK: &str = include_str!("../../../../lua/rl_check.lua");
-/// The script then takes the server's own TIME. Only tests of the script give another.
+const RL_SETTLE: &str = include_str!("../../../../lua/rl_settle.lua");
+/// A script then takes the server's own TIME. Only tests of the scripts give another.
 const SERVER_TIME: &str = "0";
+/// Longer than any message is repeated, and longer than a decision's deadlines.
+const SETTLED_TTL_MS: u32 = 60_000;
 const REPLY_HEAD_LEN: usize = 2;
-const REPLY_ROW_LEN: usize = 4;
+const REPLY_ROW_LEN: usize = 5;
 
-/// A script by its SHA.
+/// The scripts by their SHAs.
 #[derive(Debug, Clone)]
-pub struct RlCheck {
-    sha: String,
+pub struct Scripts {
+    check: String,
+    settle: String,
+    /// How long a region is cold after its mark; 0 without a guard.
+    cold_us: u64,
 }
 
-// === impl RlCheck ===
+/// The keys of one call. All of them lie in one slot where that matters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// One per limit.
+    pub limits: Vec<String>,
+    /// One per limit that is settled: where it is remembered that it was.
+    pub settled: Vec<String>,
+    /// The marks of the limits' shards, each once; none without a guard.
+    pub marks: Vec<String>,
+    /// Per limit the number of its mark, from 1; 0 without one.
+    pub mark_of: Vec<u8>,
+}
 
-impl RlCheck {
-    /// Computes the SHA.
-    pub fn new() -> Self {
-        Self { sha: Script::new(RL_CHECK).get_hash().to_owned() }
+// === impl Scripts ===
+
+impl Scripts {
+    /// Computes the SHAs.
+    pub fn new(cold_us: u64) -> Self {
+        let sha = |text: &str| Script::new(text).get_hash().to_owned();
+        Self { check: sha(RL_CHECK), settle: sha(RL_SETTLE), cold_us }
     }
 
-    /// `SCRIPT LOAD`.
-    pub fn load_command(&self) -> Cmd {
-        let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(RL_CHECK);
-        command
+    /// `SCRIPT LOAD`, each.
+    pub fn load_commands(&self) -> [Cmd; 2] {
+        [RL_CHECK, RL_SETTLE].map(|text| {
+            let mut command = redis::cmd("SCRIPT");
+            command.arg("LOAD").arg(text);
+            command
+        })
     }
 
-    /// `EVALSHA` for these keys and charges, which belong together pairwise.
-    pub fn call_command(&self, keys: &[String], charges: &[Charge<'_>]) -> Cmd {
+    /// `EVALSHA` of rl_check for these keys and charges, which belong together one by one.
+    pub fn check_command(&self, keys: &Keys, charges: &[Charge<'_>]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(&self.sha).arg(keys.len()).arg(keys).arg(SERVER_TIME);
-        for charge in charges {
-            let quota = charge.quota;
-            command.arg(quota.limit()).arg(quota.period_us()).arg(quota.burst()).arg(charge.cost);
+        command.arg(&self.check).arg(keys.limits.len().saturating_add(keys.marks.len()));
+        command.arg(&keys.limits).arg(&keys.marks).arg(SERVER_TIME).arg(self.cold_us);
+        for (charge, mark) in charges.iter().zip(&keys.mark_of) {
+            let mut packed = vec![algorithm(charge.algorithm), *mark];
+            packed.extend(f64::from(charge.cost).to_le_bytes());
+            pack_terms(&mut packed, charge.algorithm, charge.quota);
+            command.arg(packed);
         }
         command
     }
 
-    /// Reads the reply to a call with `charge_count` charges.
-    pub fn read(&self, reply: &Value, charge_count: usize) -> Result<Checked, StoreFailure> {
+    /// `EVALSHA` of rl_settle.
+    pub fn settle_command(&self, keys: &Keys, adjustments: &[Adjustment<'_>]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        let count = [&keys.limits, &keys.settled, &keys.marks].map(Vec::len).iter().sum::<usize>();
+        command.arg(&self.settle).arg(count);
+        command.arg(&keys.limits).arg(&keys.settled).arg(&keys.marks);
+        command.arg(SERVER_TIME).arg(self.cold_us).arg(SETTLED_TTL_MS);
+        for (adjustment, mark) in adjustments.iter().zip(&keys.mark_of) {
+            let cold = u8::from(adjustment.charged_cold);
+            let mut packed = vec![algorithm(adjustment.algorithm), *mark, cold];
+            packed.extend(double(adjustment.by).to_le_bytes());
+            packed.extend(whole(adjustment.age_us).to_le_bytes());
+            pack_terms(&mut packed, adjustment.algorithm, adjustment.quota);
+            command.arg(packed);
+        }
+        command
+    }
+
+    /// Reads the reply of rl_check to a call with `quotas.len()` charges.
+    pub fn read(&self, reply: &Value, quotas: &[Quota]) -> Result<Checked, StoreFailure> {
         let garbled = |what: &str| StoreFailure::Garbled(format!("rl_check: {what}"));
-        let Value::Array(items) = reply else {
-            return Err(garbled("no array"));
-        };
-        let numbers: Option<Vec<i64>> = items
-            .iter()
-            .map(|item| if let Value::Int(number) = item { Some(*number) } else { None })
-            .collect();
-        let Some(numbers) = numbers else {
-            return Err(garbled("a member is no integer"));
-        };
-        if numbers.len() != REPLY_HEAD_LEN + charge_count * REPLY_ROW_LEN {
+        let numbers = integers(reply).ok_or_else(|| garbled("no array of integers"))?;
+        if numbers.len() != REPLY_HEAD_LEN + quotas.len() * REPLY_ROW_LEN {
             return Err(garbled("of another length"));
         }
         let (head, rows) = numbers.split_at(REPLY_HEAD_LEN);
@@ -67,24 +102,63 @@ impl RlCheck {
             Some(1) => true,
             Some(_) | None => return Err(garbled("neither allowed nor denied")),
         };
-        let readings: Option<Vec<Reading>> =
-            rows.chunks_exact(REPLY_ROW_LEN).map(reading).collect();
-        let readings = readings.ok_or_else(|| garbled("a number is out of range"))?;
-        if allowed != readings.iter().all(|reading| reading.retry == Retry::Fits) {
+        let rows = rows.chunks_exact(REPLY_ROW_LEN).zip(quotas);
+        let limits: Option<Vec<Standing>> =
+            rows.map(|(row, quota)| standing(row, *quota)).collect();
+        let limits = limits.ok_or_else(|| garbled("a number is out of range"))?;
+        if allowed != limits.iter().all(|limit| limit.reading.retry == Retry::Fits) {
             return Err(garbled("the verdict contradicts its limits"));
         }
-        Ok(Checked { allowed, readings })
+        Ok(Checked { allowed, limits })
     }
 }
 
-impl Default for RlCheck {
-    fn default() -> Self {
-        Self::new()
+fn algorithm(algorithm: Algorithm) -> u8 {
+    match algorithm {
+        Algorithm::Gcra => b'g',
+        Algorithm::Window => b'w',
     }
 }
 
-fn reading(row: &[i64]) -> Option<Reading> {
-    let &[remaining, next_us, reset_us, retry_us] = row else {
+/// x, y and both again for a cold region, as the scripts' headers say.
+fn pack_terms(packed: &mut Vec<u8>, algorithm: Algorithm, quota: Quota) {
+    let numbers = match algorithm {
+        Algorithm::Gcra => {
+            let (warm, cold) = (quota.pace(), quota.cold_pace());
+            [warm.interval, warm.span, cold.interval, cold.span]
+        }
+        Algorithm::Window => {
+            let period = whole(quota.period_us());
+            [f64::from(quota.limit()), period, f64::from(quota.cold_limit()), period]
+        }
+    };
+    packed.extend(numbers.map(f64::to_le_bytes).as_flattened());
+}
+
+/// A number of µs, all of which are below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "below 2^53: quotas and ages are bounded")]
+fn whole(us: u64) -> f64 {
+    us as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "messages bound it by a thousand million")]
+fn double(units: i64) -> f64 {
+    units as f64
+}
+
+/// An array of nothing but integers.
+pub fn integers(reply: &Value) -> Option<Vec<i64>> {
+    let Value::Array(items) = reply else {
+        return None;
+    };
+    items
+        .iter()
+        .map(|item| if let Value::Int(number) = item { Some(*number) } else { None })
+        .collect()
+}
+
+fn standing(row: &[i64], quota: Quota) -> Option<Standing> {
+    let &[remaining, next_us, reset_us, retry_us, cold] = row else {
         return None;
     };
     let retry = match retry_us {
@@ -92,39 +166,87 @@ fn reading(row: &[i64]) -> Option<Reading> {
         0 => Retry::Fits,
         wait_us => Retry::AfterUs(u64::try_from(wait_us).ok()?),
     };
-    Some(Reading {
+    let reading = Reading {
         remaining: u64::try_from(remaining).ok()?,
         next_us: u64::try_from(next_us).ok()?,
         reset_us: u64::try_from(reset_us).ok()?,
         retry,
-    })
+    };
+    let reduced = match cold {
+        0 => None,
+        1 => Some(quota.cold_limit()),
+        _ => return None,
+    };
+    Some(Standing { reading, reduced })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_policy::gcra::Quota;
     use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
+
+    const QUOTA: (u32, u64, u32) = (10, 60_000_000, 5);
+
+    fn quota() -> Quota {
+        Quota::new(QUOTA.0, QUOTA.1, QUOTA.2).expect("a quota")
+    }
+
+    fn arguments(command: &Cmd) -> Vec<Vec<u8>> {
+        let bytes = |argument: redis::Arg<&[u8]>| match argument {
+            redis::Arg::Simple(bytes) => bytes.to_vec(),
+            _ => b"?".to_vec(),
+        };
+        command.args_iter().map(bytes).collect()
+    }
 
     #[test]
     fn the_gateway_always_asks_for_the_servers_time() {
         let subject = Subject { kind: SubjectKind::Ip, name: SubjectName::from_bytes(b"a") };
-        let quota = Quota::new(10, 60_000_000, 5).expect("a quota");
-        let charge = Charge { subject: &subject, limit_id: "p.l", quota, cost: 3 };
-        let script = RlCheck::new();
-        let command = script.call_command(&["k1".to_owned(), "k2".to_owned()], &[charge, charge]);
-        let arguments: Vec<_> = command
-            .args_iter()
-            .map(|argument| match argument {
-                redis::Arg::Simple(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-                _ => "?".to_owned(),
-            })
-            .collect();
-        let numbers = ["10", "60000000", "5", "3"];
-        let mut expected = vec!["EVALSHA", script.sha.as_str(), "2", "k1", "k2", "0"];
-        expected.extend(numbers);
-        expected.extend(numbers);
-        assert_eq!(arguments, expected);
+        let scripts = Scripts::new(300_000_000);
+        let keys = Keys {
+            limits: vec!["k1".to_owned()],
+            settled: vec!["s1".to_owned()],
+            marks: vec!["m".to_owned()],
+            mark_of: vec![1],
+        };
+        let charge = Charge {
+            subject: &subject,
+            limit_id: "p.l",
+            quota: quota(),
+            algorithm: Algorithm::Gcra,
+            cost: 3,
+        };
+        let numbers = |numbers: &[f64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        let packed: Vec<u8> = numbers(&[3.0, 6e6, 30e6, 15_000_000.062_5, 30_000_000.125]);
+        let check = arguments(&scripts.check_command(&keys, &[charge]));
+        let expected: Vec<&[u8]> =
+            vec![b"EVALSHA", scripts.check.as_bytes(), b"2", b"k1", b"m", b"0", b"300000000"];
+        assert_eq!(check[..7], expected);
+        assert_eq!(check[7], [b"g\x01", packed.as_slice()].concat());
+        let adjustment = Adjustment {
+            subject: &subject,
+            limit_id: "p.l",
+            quota: quota(),
+            algorithm: Algorithm::Window,
+            by: -2,
+            age_us: 7,
+            charged_cold: true,
+        };
+        let packed: Vec<u8> = numbers(&[-2.0, 7.0, 10.0, 60e6, 5.0, 60e6]);
+        let settle = arguments(&scripts.settle_command(&keys, &[adjustment]));
+        let expected: Vec<&[u8]> = vec![
+            b"EVALSHA",
+            scripts.settle.as_bytes(),
+            b"3",
+            b"k1",
+            b"s1",
+            b"m",
+            b"0",
+            b"300000000",
+            b"60000",
+        ];
+        assert_eq!(settle[..9], expected);
+        assert_eq!(settle[9], [b"w\x01\x01", packed.as_slice()].concat());
     }
 
     fn ints(numbers: &[i64]) -> Value {
@@ -133,26 +255,32 @@ mod tests {
 
     #[test]
     fn a_reply_is_read_or_refused_never_repaired() {
-        let script = RlCheck::new();
-        let good = script.read(&ints(&[0, 9, 4, 3, 2, 0, 0, 3, 2, -1]), 2).expect("sound");
+        let script = Scripts::new(0);
+        let reply = ints(&[0, 9, 4, 3, 2, 0, 0, 0, 3, 2, -1, 1]);
+        let good = script.read(&reply, &[quota(), quota()]).expect("sound");
         let first = Reading { remaining: 4, next_us: 3, reset_us: 2, retry: Retry::Fits };
         let second = Reading { remaining: 0, next_us: 3, reset_us: 2, retry: Retry::Never };
-        assert_eq!(good, Checked { allowed: false, readings: vec![first, second] });
+        let limits = vec![
+            Standing { reading: first, reduced: None },
+            Standing { reading: second, reduced: Some(5) },
+        ];
+        assert_eq!(good, Checked { allowed: false, limits });
         let bad = [
             Value::Nil,
             Value::Int(1),
             ints(&[1, 9]),
-            ints(&[1, 9, 4, 3, 2]),
-            ints(&[1, 9, 4, 3, 2, 0, 7]),
-            ints(&[2, 9, 4, 3, 2, 0]),
-            ints(&[1, 9, -4, 3, 2, 0]),
-            ints(&[1, 9, 4, 3, 2, -2]),
-            ints(&[1, 9, 4, 3, 2, 5]),
-            ints(&[0, 9, 4, 3, 2, 0]),
+            ints(&[1, 9, 4, 3, 2, 0]),
+            ints(&[1, 9, 4, 3, 2, 0, 0, 7]),
+            ints(&[2, 9, 4, 3, 2, 0, 0]),
+            ints(&[1, 9, -4, 3, 2, 0, 0]),
+            ints(&[1, 9, 4, 3, 2, -2, 0]),
+            ints(&[1, 9, 4, 3, 2, 5, 0]),
+            ints(&[0, 9, 4, 3, 2, 0, 0]),
+            ints(&[1, 9, 4, 3, 2, 0, 2]),
             Value::Array(vec![Value::Int(1), Value::Nil]),
         ];
         for reply in bad {
-            let read = script.read(&reply, 1);
+            let read = script.read(&reply, &[quota()]);
             assert!(matches!(read, Err(StoreFailure::Garbled(_))), "{reply:?} {read:?}");
         }
     }

@@ -1,0 +1,70 @@
+//! Owns what becomes of a message that settles a decision. Knows no HTTP.
+
+use std::sync::Arc;
+
+use tidegate_policy::gcra::BadQuota;
+use tidegate_policy::wire::{
+    Adjustment as Message, LimitState, SettleReply, SettleRequest, VERSION,
+};
+
+use super::{Refused, Service, ledger};
+use crate::store::{Adjustment, StoreFailure, StoreRole};
+
+// === impl Service ===
+
+impl Service {
+    /// Adjusts what a decision charged. Ends within the deadline, whatever the store does.
+    pub async fn settle(&self, message: &[u8]) -> Result<SettleReply, Refused> {
+        let message = SettleRequest::decode(message).map_err(|error| Refused {
+            reason: error.reason(),
+            detail: error.to_string(),
+            id: None,
+        })?;
+        let settled = self.adjust(message).await;
+        if let Err(refused) = &settled {
+            self.log_mismatch(refused);
+        }
+        settled
+    }
+
+    async fn adjust(&self, message: SettleRequest) -> Result<SettleReply, Refused> {
+        let id = message.id;
+        let scope = self.scope(id, &message.scope, message.timeout_ms)?;
+        let places = message.adjustments.iter().map(|one| (one.id.as_str(), &one.subject));
+        self.refuse_repeated(id, places)?;
+        // The message's own way counts, too: on the long side, since what is too old is not given
+        // back and what is taken for younger than it is would be there twice.
+        let age_us = message.age_us.saturating_add(u64::from(message.timeout_ms) * 1_000);
+        let store = Arc::clone(self.stores.of(StoreRole::Regional));
+        let adjustments = Arc::new(message.adjustments);
+        let work = {
+            let adjustments = Arc::clone(&adjustments);
+            async move {
+                let prepared: Result<Vec<Adjustment<'_>>, BadQuota> =
+                    adjustments.iter().map(|one| adjustment(one, age_us)).collect();
+                // Decoding has checked every quota.
+                let prepared =
+                    prepared.map_err(|error| StoreFailure::Refused(error.to_string()))?;
+                let call = store.settle(&scope, id, &prepared);
+                call.await
+            }
+        };
+        let standings = self.admitted(id, || work).await?;
+        let states = adjustments.iter().zip(standings);
+        let limits: Vec<LimitState> =
+            states.map(|(one, standing)| ledger::state(&one.id, standing)).collect();
+        Ok(SettleReply { v: VERSION, id, limits })
+    }
+}
+
+fn adjustment(message: &Message, age_us: u64) -> Result<Adjustment<'_>, BadQuota> {
+    Ok(Adjustment {
+        subject: &message.subject,
+        limit_id: &message.id,
+        quota: message.quota()?,
+        algorithm: message.algorithm,
+        by: message.by,
+        age_us,
+        charged_cold: false,
+    })
+}

@@ -1,0 +1,117 @@
+-- rl_settle: charges limits more, or gives back, after a decision; each at most once per decision. One atomic step.
+-- Twin: policy/src/limit.rs (settle). Same doubles, same order of operations; gateway/tests/differential.rs compares.
+--
+-- KEYS  1..n    the limits, as in rl_check
+--       n+1..2n one per limit: present once this decision was settled there
+--       2n+1..  the marks of their shards, as in rl_check
+-- ARGV  1      now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)
+--       2      how long a region is cold after its mark, in µs
+--       3      how long a decision is remembered as settled, in ms
+--       4..n+3 per limit, packed as <BBBdddddd: algorithm (103 g: gcra, 119 w: window), number of its mark, whether it is known that
+--              the decision charged by the cold numbers (1), by (above 0 charges more, below 0 gives back), the decision's
+--              age in µs at most, x, y, and x and y of a cold region, as in rl_check
+-- Returns one integer per limit: 1 = done now, 0 = had been done before
+-- Never denies. Charging more leads at most one burst (of a window, one limit) into debt. What may have come back by
+-- itself within the decision's age is not given back: it would be there twice. Each write sets its own expiry.
+local EPOCH_US, SLOTS = 1704067200000000, 10
+local call, floor, ceil, read = redis.call, math.floor, math.ceil, struct.unpack
+
+local now = ARGV[1]
+if now == '0' then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2] - EPOCH_US
+else
+  now = now - EPOCH_US
+end
+
+local n = #ARGV - 3
+local left = {}
+for i = 2 * n + 1, #KEYS do
+  local start = tonumber(call('GET', KEYS[i]) or now)
+  if not start or start ~= start then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no time') end
+  if start > now then start = now end
+  left[i - 2 * n] = start + ARGV[2] - now
+end
+
+-- All are read before any is written, so that what cannot be read leaves everything as it was.
+local held = {}
+for i = 1, n do
+  local stored = call('GET', KEYS[i])
+  local gcra = read('<B', ARGV[i + 3]) == 103
+  local sound = not stored or (gcra and #stored == 8) or (not gcra and #stored % 11 == 0)
+  if not sound then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no limit') end
+  held[i] = stored
+end
+
+local function save(key, value, left_us)
+  call('SET', key, value, 'PX', ceil(left_us / 1000) + 1)
+end
+
+local function settle_gcra(key, stored, by, age, x, y)
+  if not stored and by < 0 then return end
+  local tat = stored and read('<d', stored) or now
+  if by > 0 then
+    if tat < now then tat = now end
+    tat = tat + by * x
+    if tat > now + y + y then tat = now + y + y end
+  else
+    local back = -by * x - age
+    if back <= 0 or tat <= now then return end
+    tat = tat - back
+    if tat < now then tat = now end
+  end
+  save(key, struct.pack('<d', tat), tat - now)
+end
+
+local function settle_window(key, stored, by, age, limit, period)
+  if by < 0 and age >= period then return end
+  local lasts, units, used, slots = {}, {}, 0, 0
+  local function add(last, count)
+    if slots == 0 or floor(lasts[slots] * SLOTS / period) ~= floor(last * SLOTS / period) then
+      slots = slots + 1
+      units[slots] = 0
+    end
+    lasts[slots], units[slots], used = last, units[slots] + count, used + count
+  end
+  for at = 1, stored and #stored or 0, 11 do
+    local last, count = read('<I7I4', stored, at)
+    if last > now then last = now end
+    if last + period > now then add(last, count) end
+  end
+  if by > 0 then
+    local more = math.min(by, 2 * limit - used)
+    if more <= 0 then return end
+    add(now, more)
+  else
+    local back = -by
+    for s = 1, slots do
+      if lasts[s] + age >= now then
+        local given = math.min(units[s], back)
+        units[s], back = units[s] - given, back - given
+      end
+    end
+    if back == -by then return end
+  end
+  local packed, newest = {}, now
+  for s = 1, slots do
+    if units[s] > 0 then
+      packed[#packed + 1] = struct.pack('<I7I4', lasts[s], units[s])
+      newest = lasts[s]
+    end
+  end
+  save(key, table.concat(packed), newest + period - now)
+end
+
+local reply = {}
+for i = 1, n do
+  local algorithm, mark, was_cold, by, age, x, y, cold_x, cold_y = read('<BBBdddddd', ARGV[i + 3])
+  local cold = (left[mark] or 0) > 0
+  local settle = algorithm == 103 and settle_gcra or settle_window
+  -- What is given back is counted as it was charged, what is charged as it is now.
+  if algorithm == 103 and by < 0 then cold = was_cold == 1 end
+  if cold then x, y = cold_x, cold_y end
+  local first = call('SET', KEYS[n + i], '1', 'PX', ARGV[3], 'NX')
+  if first then settle(KEYS[i], held[i], by, age, x, y) end
+  reply[i] = first and 1 or 0
+end
+return reply
