@@ -7,9 +7,8 @@ use host_sim::in_process::services;
 use tidegate_host_sim::{Report, Runner, Scenario, Services};
 use tidegate_tests::parts;
 
-fn files() -> Vec<PathBuf> {
-    let dir = parts::root().join("tests/scenarios");
-    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+fn files(folder: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(parts::root().join(folder))
         .expect("the scenarios")
         .map(|entry| entry.expect("an entry").path())
         .collect();
@@ -24,10 +23,20 @@ fn runner() -> Runner {
 
 #[test]
 fn every_scenario_holds() {
+    hold("tests/scenarios", 15);
+}
+
+/// docs/cookbook.md shows the configurations of these.
+#[test]
+fn every_recipe_does_what_it_says() {
+    hold("tests/cookbook", 12);
+}
+
+fn hold(folder: &str, count_min: usize) {
     let wasm = fs::read(parts::filter("tidegate")).expect("the built filter");
     let runner = runner();
-    let files = files();
-    assert!(files.len() >= 15, "only {} scenarios found", files.len());
+    let files = files(folder);
+    assert!(files.len() >= count_min, "only {} scenarios found", files.len());
     let mut failed = Vec::new();
     for file in &files {
         let scenario = Scenario::load(file).unwrap_or_else(|error| panic!("{error}"));

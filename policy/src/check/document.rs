@@ -45,6 +45,8 @@ fn idle_limits(policy: &Policy, notes: &mut Notes<'_>) {
         let tighter = others.find(|(other, tight)| {
             *other != index
                 && tight.by == limit.by
+                // A soft one refuses nobody, so it keeps nobody from a wider one.
+                && (!tight.soft || limit.soft)
                 && tight.quota.burst() <= limit.quota.burst()
                 && rate(limit) >= rate(tight)
                 // Of two equal ones the second is told.

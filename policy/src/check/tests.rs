@@ -217,4 +217,9 @@ fn a_limit_beside_a_tighter_one_over_the_same_never_refuses() {
     assert_eq!(beside(10, "minute", 4, "\"ip\""), [""; 0]);
     assert_eq!(beside(60, "hour", 60, "\"ip\""), [""; 0]);
     assert_eq!(beside(10, "minute", 10, "{\"ip\": {\"v6_prefix\": 48}}"), [""; 0]);
+    let soft = SOUND.replace(
+        "\"rate_limits\": [",
+        "\"rate_limits\": [{\"name\": \"m\", \"by\": \"ip\", \"limit\": 2, \"per\": \"minute\", \"soft\": true}, ",
+    );
+    assert_eq!(lines(&soft, ""), [""; 0]);
 }

@@ -1,6 +1,6 @@
 //! What is published is what the table says now. `BLESS=1` writes it anew.
 
-use crate::{root, schema};
+use crate::{cookbook, reference, root, schema};
 
 /// Compares a file of the checkout with what it should hold, or writes it.
 fn current(path: &str, wanted: &str) {
@@ -20,4 +20,14 @@ fn current(path: &str, wanted: &str) {
 fn the_published_schema_is_current() {
     let text = serde_json::to_string_pretty(&schema::schema()).expect("JSON") + "\n";
     current("policy/config.schema.json", &text);
+}
+
+#[test]
+fn the_reference_is_current() {
+    current("docs/configuration.md", &reference::reference());
+}
+
+#[test]
+fn the_cookbook_is_current() {
+    current("docs/cookbook.md", &cookbook::cookbook());
 }
