@@ -1,14 +1,16 @@
 //! Owns the reading of facts: as few host calls as the policies need, in the order in which they
 //! may turn out not to be needed. Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_policy::config::Config;
 use tidegate_policy::identity::{Facts, Fields, SOURCE_ADDRESS, Secrets};
+use tidegate_policy::opt_out::{self, OptOut};
 use tidegate_policy::router::{Candidates, Matched};
 
 use crate::codec;
 use crate::host::{self, Map, Status};
+use crate::property::Property;
 
 /// The answer to headers that the host gave in no known encoding.
 const UNREADABLE: Status = Status(u32::MAX);
@@ -36,7 +38,8 @@ pub(crate) fn request(config: &Config) -> Result<Request, Status> {
 }
 
 impl Request {
-    /// The policies that take it in, with its headers, borrowed: a request has dozens.
+    /// The policies that take it in by what it says itself, with its headers, borrowed: a request has
+    /// dozens.
     pub(crate) fn matched(&self, config: &Config) -> Result<(Matched, Fields<'_>), Status> {
         let headers = codec::decode(&self.headers).ok_or(UNREADABLE)?;
         let first = |name: &[u8]| headers.iter().find(|(key, _)| *key == name).map(|(_, v)| *v);
@@ -58,15 +61,10 @@ impl Request {
     ) -> Result<Facts<'r>, Status> {
         let mut properties = matched.properties(config);
         let source_address = match properties.remove(SOURCE_ADDRESS) {
-            true => host::property(SOURCE_ADDRESS)?,
+            true => host::property(SOURCE_ADDRESS)?.bytes(),
             false => None,
         };
-        let mut read = BTreeMap::new();
-        for path in properties {
-            if let Some(value) = host::property(path)? {
-                read.insert(path, value);
-            }
-        }
+        let read = properties_of(properties)?;
         Ok(Facts {
             source_address,
             headers,
@@ -75,4 +73,56 @@ impl Request {
             secrets: secrets.clone(),
         })
     }
+}
+
+/// The policies that are left once Envoy's route is known, if any of them asks for it.
+pub(crate) fn on_route(config: &Config, matched: Matched) -> Result<Matched, Status> {
+    let asked = matched.route_properties(config);
+    if asked.is_empty() {
+        return Ok(matched);
+    }
+    let read = properties_of(asked)?;
+    Ok(matched.on_route(config, |path| read.get(path).map(Vec::as_slice)))
+}
+
+/// What the route says of itself; nothing if it does not have to be asked.
+pub(crate) fn opt_out(config: &Config) -> Result<OptOut, Status> {
+    let mut said = OptOut::default();
+    if !config.route_opt_out {
+        return Ok(said);
+    }
+    let bytes = match host::property(opt_out::PROPERTY)? {
+        Property::Absent => return Ok(said),
+        Property::Nameless => None,
+        Property::Bytes(bytes) => Some(bytes),
+    };
+    let Some(fields) = bytes.as_deref().and_then(codec::decode) else {
+        said.strange = true;
+        return Ok(said);
+    };
+    for (name, value) in fields {
+        match name {
+            opt_out::ALL => said.read_all(value),
+            // A list is a map whose values are empty.
+            opt_out::SOME => match codec::decode(value) {
+                Some(items) if items.iter().all(|(_, value)| value.is_empty()) => {
+                    said.policies = items.iter().map(|(item, _)| item.to_vec()).collect();
+                }
+                Some(_) | None => said.strange = true,
+            },
+            _ => said.strange = true,
+        }
+    }
+    Ok(said)
+}
+
+fn properties_of(paths: BTreeSet<&str>) -> Result<BTreeMap<&str, Vec<u8>>, Status> {
+    let mut read = BTreeMap::new();
+    for path in paths {
+        // A claim may be null, which a client of a careless issuer must not turn into our failure.
+        if let Some(value) = host::property(path)?.bytes() {
+            read.insert(path, value);
+        }
+    }
+    Ok(read)
 }

@@ -6,6 +6,8 @@
 
 use std::alloc::{Layout, alloc};
 
+use crate::property::Property;
+
 mod imports;
 
 use imports::{
@@ -22,6 +24,7 @@ pub(crate) struct Status(pub u32);
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
+const SERIALIZATION_FAILURE: u32 = 3;
 const CAS_MISMATCH: u32 = 8;
 
 /// A level of the host's log.
@@ -200,13 +203,18 @@ pub(crate) fn buffer(buffer: Buffer, size_max: usize) -> Result<Option<Vec<u8>>,
     found(value.take(status))
 }
 
-/// A property, its path's parts joined by NUL; `None` if there is none.
-pub(crate) fn property(path: &str) -> Result<Option<Vec<u8>>, Status> {
+/// A property, its path's parts joined by NUL.
+pub(crate) fn property(path: &str) -> Result<Property, Status> {
     let mut value = Returned::nothing();
     // SAFETY: pointer and size are of one live slice; both targets outlive the call.
     let status =
         unsafe { proxy_get_property(path.as_ptr(), path.len(), &mut value.data, &mut value.size) };
-    found(value.take(status))
+    match value.take(status) {
+        Ok(bytes) => Ok(Property::Bytes(bytes)),
+        Err(Status(NOT_FOUND)) => Ok(Property::Absent),
+        Err(Status(SERIALIZATION_FAILURE)) => Ok(Property::Nameless),
+        Err(status) => Err(status),
+    }
 }
 
 /// Sets a property of the stream: filter state that access logs read as `wasm.NAME`.

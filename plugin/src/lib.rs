@@ -20,6 +20,7 @@ mod facts;
 mod host;
 mod ids;
 mod path;
+mod property;
 mod render;
 mod root;
 mod shares;

@@ -1,7 +1,7 @@
 //! Owns what one configuration of the filter needs to serve requests: the checked document, the
 //! callout's fixed part, the counters. Made whole or not at all.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use tidegate_policy::breaker::Ticket;
 use tidegate_policy::config::{Config, Severity};
@@ -15,6 +15,7 @@ use crate::codec;
 use crate::counters::Counters;
 use crate::host::{self, Buffer, Level};
 use crate::path::Path;
+use crate::property::Property;
 
 /// Names the environment that the filter was deployed for.
 const ENVIRONMENT_VARIABLE: &str = "TIDEGATE_ENVIRONMENT";
@@ -33,6 +34,8 @@ pub(crate) struct Root {
     pub counters: RefCell<Counters>,
     /// Guards the way to the gateway.
     path: Path,
+    /// Whether the log was told of a route whose metadata mean nothing: once, not per request.
+    pub told_strange_route: Cell<bool>,
     /// The callout's headers, encoded once.
     pub call_headers: Vec<u8>,
 }
@@ -90,6 +93,7 @@ impl Root {
             overrides: Overrides::default(),
             counters: RefCell::default(),
             path,
+            told_strange_route: Cell::default(),
             call_headers,
         })
     }
@@ -145,7 +149,7 @@ fn read(document: &str) -> Option<Config> {
 /// The region is the Envoy node's; a gateway that has one of its own compares them.
 fn caller() -> Result<CallerScope, String> {
     let region = match host::property("xds\0node\0locality\0region") {
-        Ok(Some(bytes)) if !bytes.is_empty() => {
+        Ok(Property::Bytes(bytes)) if !bytes.is_empty() => {
             let text = String::from_utf8_lossy(&bytes);
             Some(Region::new(&text).map_err(|bad| format!("the node's locality.region: {bad}"))?)
         }

@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use tidegate_policy::breaker::Ticket;
 use tidegate_policy::config::Config;
-use tidegate_policy::exchange::{Act, Answer, Denial, Effects, Event, Exchange, Signal};
+use tidegate_policy::exchange::{Act, Answer, Denial, Effects, Event, Exchange, Outcome, Signal};
 use tidegate_policy::reason::Reason;
+use tidegate_policy::router::Matched;
 use tidegate_policy::wire::{self, DecisionId};
 
 use crate::abi::Action;
@@ -125,6 +126,11 @@ impl Vm {
         };
         let (matched, headers) = match request.matched(&root.config) {
             Ok((matched, _)) if matched.is_empty() => return Action::Continue,
+            Ok(matched) => matched,
+            Err(status) => return unreadable(&root, status),
+        };
+        let matched = match routed(&root, matched) {
+            Ok(matched) if matched.is_empty() => return Action::Continue,
             Ok(matched) => matched,
             Err(status) => return unreadable(&root, status),
         };
@@ -286,6 +292,28 @@ fn response(body_size: usize) -> Option<Response> {
         Vec::new()
     };
     Some(Response { marked, status: value(":status").unwrap_or_default().to_vec(), body })
+}
+
+/// The policies that apply once the route had its say; those that it is out of are counted.
+fn routed(root: &Root, matched: Matched) -> Result<Matched, host::Status> {
+    let config = &root.config;
+    let matched = facts::on_route(config, matched)?;
+    if matched.is_empty() {
+        return Ok(matched);
+    }
+    let mut said = facts::opt_out(config)?;
+    let (matched, out) = said.apply(config, matched);
+    for policy in out {
+        let signal = Signal::Decided { policy, outcome: Outcome::OptedOut };
+        root.counters.borrow_mut().signal(config, signal);
+    }
+    if said.strange && !root.told_strange_route.replace(true) {
+        host::log(
+            Level::Warn,
+            "tidegate: warning: a route's metadata under \"tidegate\" hold more than disabled: true and disabled_policies: [names of policies]; the rest is ignored (told once)",
+        );
+    }
+    Ok(matched.applying(config))
 }
 
 fn unreadable(root: &Root, status: host::Status) -> Action {

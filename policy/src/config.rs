@@ -33,6 +33,7 @@ pub(crate) mod places;
 mod read;
 mod reader;
 mod rollout;
+mod route;
 pub mod shape;
 pub mod shapes;
 mod suggest;
@@ -56,6 +57,8 @@ pub struct Config {
     pub local_share: LocalShare,
     /// The policies, by falling priority, then in the order of the document.
     pub policies: Vec<Policy>,
+    /// Whether a route's metadata may take it out of policies.
+    pub route_opt_out: bool,
     /// The environment variable of the key that hides subjects, if they are to be hidden.
     pub hash_subjects: Option<String>,
     /// The environment variables of the keys of signed ids, each with a field that names it.

@@ -162,6 +162,8 @@ pub enum Outcome {
     NotCharged,
     /// The limit's identity is missing.
     IdentityMissing,
+    /// The route's metadata take it out of the policy.
+    OptedOut,
     /// The gateway was at its bound.
     Overloaded,
     /// No verdict; this Envoy's share of every limit of the policy admits.
@@ -186,6 +188,7 @@ impl Outcome {
             Self::SoftExceeded => "soft_exceeded",
             Self::NotCharged => "not_charged",
             Self::IdentityMissing => "identity_missing",
+            Self::OptedOut => "opted_out",
             Self::Overloaded => "overloaded",
             Self::LocalShareAllowed => "local_share_allowed",
             Self::LocalShareDenied => "local_share_denied",

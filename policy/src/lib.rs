@@ -35,6 +35,8 @@ pub mod limit;
 pub mod local_share;
 pub mod matching;
 pub mod mode;
+pub mod opt_out;
+mod property;
 pub mod reason;
 pub mod render;
 pub mod router;

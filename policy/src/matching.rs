@@ -9,12 +9,14 @@ mod field;
 mod host;
 mod path;
 mod regex;
+mod route;
 
 pub use field::{FieldMatch, Want};
 pub(crate) use field::{decode, parameters};
 pub use host::{BadHost, HostPattern, canonical_host};
 pub use path::{BadPattern, PathPattern, Segment};
 pub use regex::{BadRegex, Regex};
+pub use route::{ROUTE_NAME, RouteMatch};
 
 /// What a policy's `match` says. All of it must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct Matcher {
     pub headers: Vec<FieldMatch>,
     /// What the query's parameters must say.
     pub query: Vec<FieldMatch>,
+    /// What Envoy's route must be.
+    pub route: RouteMatch,
 }
 
 // === impl Matcher ===
@@ -57,6 +61,7 @@ mod tests {
             methods: Some([String::from("POST")].into()),
             headers: Vec::new(),
             query: Vec::new(),
+            route: RouteMatch::default(),
         };
         assert!(some.matches_method(Some(b"POST")));
         assert!(!some.matches_method(Some(b"post")));

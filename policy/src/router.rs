@@ -238,7 +238,7 @@ impl Matched {
         self.retain(config, |matcher| matcher.matches_method(method))
     }
 
-    /// What is left once headers (names in lower case) and query are known; the last word.
+    /// What is left once headers (names in lower case) and query are known.
     pub fn on_fields(
         self,
         config: &Config,
@@ -246,19 +246,47 @@ impl Matched {
         headers: &[(&[u8], &[u8])],
     ) -> Self {
         let target = target.unwrap_or_default();
-        let mut left = self.retain(config, |matcher| {
+        self.retain(config, |matcher| {
             matcher.headers.iter().all(|field| field.matches_headers(headers))
                 && matcher.query.iter().all(|field| field.matches_query(target))
-        });
-        if config.apply == Apply::First {
-            left.policies.truncate(1);
-        }
-        left
+        })
     }
 
-    fn retain(mut self, config: &Config, fits: impl Fn(&Matcher) -> bool) -> Self {
-        self.policies.retain(|&index| config.policies.get(index).is_some_and(|p| fits(&p.matcher)));
+    /// The host's properties of the route that have yet to decide, each once.
+    pub fn route_properties<'c>(&self, config: &'c Config) -> BTreeSet<&'c str> {
+        let mut asked = BTreeSet::new();
+        for (_, policy) in self.policies(config) {
+            policy.matcher.route.properties(&mut asked);
+        }
+        asked
+    }
+
+    /// What is left once the route is known: `value` gives a property that was read.
+    pub fn on_route<'v>(self, config: &Config, value: impl Fn(&str) -> Option<&'v [u8]>) -> Self {
+        self.retain(config, |matcher| matcher.route.matches(&value))
+    }
+
+    /// What is left of all that match: all of it or the first, as the document says. The last word.
+    pub fn applying(mut self, config: &Config) -> Self {
+        if config.apply == Apply::First {
+            self.policies.truncate(1);
+        }
         self
+    }
+
+    /// Those for which `stays` says so.
+    pub(crate) fn keep(
+        mut self,
+        config: &Config,
+        mut stays: impl FnMut(usize, &Policy) -> bool,
+    ) -> Self {
+        self.policies
+            .retain(|&index| config.policies.get(index).is_some_and(|policy| stays(index, policy)));
+        self
+    }
+
+    fn retain(self, config: &Config, fits: impl Fn(&Matcher) -> bool) -> Self {
+        self.keep(config, |_, policy| fits(&policy.matcher))
     }
 
     /// The host's properties that the identities of these policies are read from, each once.
@@ -270,6 +298,7 @@ impl Matched {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matching::RouteMatch;
     use proptest::prelude::*;
     use std::format;
 
@@ -343,7 +372,8 @@ mod tests {
             let of = |apply| {
                 let config = config(&policies, apply);
                 let matched = config.on_path(Some(target.as_bytes())).on_host(&config, None);
-                names(&config, &matched.on_fields(&config, Some(target.as_bytes()), &headers))
+                let matched = matched.on_fields(&config, Some(target.as_bytes()), &headers);
+                names(&config, &matched.applying(&config))
             };
             assert_eq!(of("first"), [first]);
             assert_eq!(of("all"), every);
@@ -360,7 +390,7 @@ mod tests {
             let parsed: Vec<_> = patterns.iter().filter_map(|p| PathPattern::parse(p).ok()).collect();
             let matchers: Vec<_> = parsed
                 .iter()
-                .map(|path| Matcher { hosts: None, path: path.clone(), methods: None, headers: Vec::new(), query: Vec::new() })
+                .map(|path| Matcher { hosts: None, path: path.clone(), methods: None, headers: Vec::new(), query: Vec::new(), route: RouteMatch::default() })
                 .collect();
             let router = Router::new(matchers.iter());
             let path = canonical(path.as_bytes());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 
 /// Who signs.
@@ -55,8 +55,18 @@ impl Authority {
 
     /// A pair for 127.0.0.1 and localhost, good for servers and for clients.
     pub fn sign(&self) -> Pair {
+        self.sign_with(&[])
+    }
+
+    /// The same for a workload that is named by a URI, too.
+    pub fn sign_workload(&self, uri: &str) -> Pair {
+        self.sign_with(&[SanType::URI(uri.try_into().expect("an ASCII URI"))])
+    }
+
+    fn sign_with(&self, more: &[SanType]) -> Pair {
         let names = ["127.0.0.1", "localhost"].map(str::to_owned);
         let mut params = CertificateParams::new(names).expect("sound names");
+        params.subject_alt_names.extend_from_slice(more);
         params.distinguished_name = named("tidegate test");
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
@@ -65,7 +65,7 @@ pub async fn get_from(to: SocketAddr, from: Option<IpAddr>, path: &str, headers:
 }
 
 /// Sends bytes as they are and reads one answer.
-pub async fn raw(stream: &mut TcpStream, bytes: &[u8]) -> Answer {
+pub async fn raw<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Answer {
     timeout(ANSWER_WITHIN, exchange(stream, bytes))
         .await
         .expect("an answer in time")
@@ -81,11 +81,15 @@ pub async fn head(stream: &mut TcpStream, bytes: &[u8]) -> Answer {
     timeout(ANSWER_WITHIN, answer).await.expect("an answer in time").expect("an answer").0
 }
 
-fn get_request(path: &str, headers: &str) -> String {
+/// The bytes of a `GET`, with more header lines (each ending in CRLF).
+pub fn get_request(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}\r\n")
 }
 
-async fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<Answer> {
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    bytes: &[u8],
+) -> io::Result<Answer> {
     // An answer may come before the whole request is taken, and end the connection with it.
     let sent = stream.write_all(bytes).await;
     match read(stream).await {
@@ -94,7 +98,7 @@ async fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<Answer> {
     }
 }
 
-async fn read(stream: &mut TcpStream) -> io::Result<Answer> {
+async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Answer> {
     let mut reader = Reader::new(stream);
     let (mut answer, framing) = answer_head(&mut reader).await?;
     reader.begin_body(framing);
@@ -104,7 +108,9 @@ async fn read(stream: &mut TcpStream) -> io::Result<Answer> {
 }
 
 /// An answer without its body, and how that is framed.
-async fn answer_head(reader: &mut Reader<&mut TcpStream>) -> io::Result<(Answer, Framing)> {
+async fn answer_head<R: AsyncRead + Unpin>(
+    reader: &mut Reader<R>,
+) -> io::Result<(Answer, Framing)> {
     let head = reader.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = head.word(1).parse();
     let status = status.map_err(|error| io::Error::other(format!("{error}: {:?}", head.start)))?;

@@ -56,6 +56,10 @@ pub struct Options {
     pub region: Option<String>,
     /// Whether requests are written to the access log.
     pub access_log: bool,
+    /// What one of the examples in `envoy/` says, put where its comments say.
+    pub example: Option<Value>,
+    /// Keys that the filter finds in its environment.
+    pub keys: Vec<(&'static str, String)>,
 }
 
 /// How the cluster of the gateway speaks TLS: as `docs/gateway.md` shows it, with these files.
@@ -120,6 +124,8 @@ impl Options {
             environment: None,
             region: None,
             access_log: true,
+            example: None,
+            keys: Vec::new(),
         }
     }
 
@@ -127,6 +133,22 @@ impl Options {
     pub fn config(mut self, config: &str) -> Self {
         self.config = Some(config.to_owned());
         self
+    }
+
+    /// The same with an example of `envoy/`, by its name.
+    pub fn example(mut self, name: &str) -> Self {
+        let path = parts::root().join(format!("envoy/{name}.yaml"));
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let example: Value = serde_saphyr::from_str(&text).expect("the example is YAML");
+        self.config = Some(example["configuration"].to_string());
+        self.example = Some(example);
+        self
+    }
+
+    /// A part of the example, for what a test has to say in another way.
+    pub fn part(&mut self, pointer: &str) -> &mut Value {
+        let example = self.example.as_mut().expect("an example");
+        example.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer} in the example"))
     }
 
     fn settings(&self) -> Settings {
@@ -155,6 +177,7 @@ impl Options {
         }
         self.filter_into(&mut all);
         self.clusters_into(&mut all);
+        self.example_into(&mut all);
         if !self.access_log {
             set(&mut all, &format!("{HCM}/access_log"), json!([]));
         }
@@ -185,6 +208,41 @@ impl Options {
         );
         if let Some(text) = &self.config {
             set(all, &format!("{config}/configuration/value"), json!(text));
+        }
+        if !self.keys.is_empty() {
+            let keys: serde_json::Map<String, Value> =
+                self.keys.iter().map(|(name, key)| ((*name).to_owned(), json!(key))).collect();
+            let variables = format!("{config}/vm_config/environment_variables/key_values");
+            set(all, &variables, Value::Object(keys));
+        }
+    }
+
+    fn example_into(&self, all: &mut Value) {
+        let Some(example) = &self.example else { return };
+        let listener = "/static_resources/listeners/0";
+        for (name, value) in example.as_object().expect("a table") {
+            match name.as_str() {
+                "http_filters" => {
+                    let filters = all.pointer_mut(FILTERS).and_then(Value::as_array_mut);
+                    let ahead = value.as_array().expect("a list").iter().cloned();
+                    filters.expect("filters").splice(0..0, ahead);
+                }
+                "routes" => {
+                    set(all, &format!("{HCM}/route_config/virtual_hosts/0/routes"), value.clone());
+                }
+                "transport_socket" => {
+                    set(
+                        all,
+                        &format!("{listener}/filter_chains/0/transport_socket"),
+                        value.clone(),
+                    );
+                }
+                "listener_filters" => {
+                    set(all, &format!("{listener}/listener_filters"), value.clone());
+                }
+                "configuration" => {}
+                other => panic!("{other} of an example has no place in the bootstrap"),
+            }
         }
     }
 

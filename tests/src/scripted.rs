@@ -3,8 +3,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,8 +59,21 @@ pub struct Scripted {
     /// Where it listens.
     pub addr: SocketAddr,
     script: watch::Sender<Script>,
-    seen: Arc<AtomicUsize>,
+    seen: Seen,
     task: JoinHandle<()>,
+}
+
+/// What came.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    count: Arc<AtomicUsize>,
+    messages: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Seen {
+    fn note(&self, message: &[u8]) {
+        self.messages.lock().expect("nobody panicked").push(message.to_vec());
+    }
 }
 
 // === impl Scripted ===
@@ -70,9 +83,9 @@ impl Scripted {
     pub async fn start(http2: bool, script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("a bound listener");
-        let seen = Arc::new(AtomicUsize::new(0));
+        let seen = Seen::default();
         let (script, scripts) = watch::channel(script);
-        let task = tokio::spawn(accept(listener, http2, scripts, Arc::clone(&seen)));
+        let task = tokio::spawn(accept(listener, http2, scripts, seen.clone()));
         Self { addr, script, seen, task }
     }
 
@@ -83,7 +96,14 @@ impl Scripted {
 
     /// How many callouts came.
     pub fn seen(&self) -> usize {
-        self.seen.load(Ordering::SeqCst)
+        self.seen.count.load(Ordering::SeqCst)
+    }
+
+    /// The last message that came whole.
+    pub fn last(&self) -> DecideRequest {
+        let messages = self.seen.messages.lock().expect("nobody panicked");
+        let last = messages.last().expect("a callout");
+        DecideRequest::decode(last).expect("the filter's message")
     }
 }
 
@@ -93,14 +113,9 @@ impl Drop for Scripted {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    http2: bool,
-    scripts: watch::Receiver<Script>,
-    seen: Arc<AtomicUsize>,
-) {
+async fn accept(listener: TcpListener, http2: bool, scripts: watch::Receiver<Script>, seen: Seen) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (mut scripts, seen) = (scripts.clone(), Arc::clone(&seen));
+        let (mut scripts, seen) = (scripts.clone(), seen.clone());
         let script = scripts.borrow_and_update().clone();
         tokio::spawn(async move {
             let serve = async {
@@ -150,15 +165,11 @@ fn answer(script: &Script, message: &[u8]) -> (u16, bool, Vec<u8>) {
     }
 }
 
-async fn serve_h2(
-    mut stream: TcpStream,
-    script: Script,
-    seen: Arc<AtomicUsize>,
-) -> Result<(), h2::Error> {
+async fn serve_h2(mut stream: TcpStream, script: Script, seen: Seen) -> Result<(), h2::Error> {
     if matches!(script, Script::Garbage) {
         let mut preface = [0; 24];
         if stream.read_exact(&mut preface).await.is_ok() {
-            seen.fetch_add(1, Ordering::SeqCst);
+            seen.count.fetch_add(1, Ordering::SeqCst);
             if stream.write_all(b"\xff\xfe this is no frame \x00\x01").await.is_err() {}
         }
         return Ok(());
@@ -166,15 +177,15 @@ async fn serve_h2(
     let mut connection = h2::server::handshake(stream).await?;
     while let Some(accepted) = connection.accept().await {
         let (request, respond) = accepted?;
-        seen.fetch_add(1, Ordering::SeqCst);
+        seen.count.fetch_add(1, Ordering::SeqCst);
         match script {
             Script::Close => return Ok(()),
             Script::GoAway => connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM),
             _ => {
-                let script = script.clone();
-                tokio::spawn(
-                    async move { if answer_h2(request, respond, script).await.is_err() {} },
-                );
+                let (script, seen) = (script.clone(), seen.clone());
+                tokio::spawn(async move {
+                    if answer_h2(request, respond, script, seen).await.is_err() {}
+                });
             }
         }
     }
@@ -185,12 +196,14 @@ async fn answer_h2(
     request: Request<h2::RecvStream>,
     mut respond: SendResponse<Bytes>,
     script: Script,
+    seen: Seen,
 ) -> Result<(), h2::Error> {
     let mut body = request.into_body();
     let mut message = Vec::new();
     while let Some(piece) = body.data().await {
         message.extend_from_slice(&piece?);
     }
+    seen.note(&message);
     match &script {
         Script::Hang => std::future::pending().await,
         Script::Late(wait) => tokio::time::sleep(*wait).await,
@@ -216,13 +229,14 @@ async fn answer_h2(
     send.send_data(Bytes::from(body), true)
 }
 
-async fn serve_h1(stream: TcpStream, script: Script, seen: Arc<AtomicUsize>) -> io::Result<()> {
+async fn serve_h1(stream: TcpStream, script: Script, seen: Seen) -> io::Result<()> {
     let (from, mut stream) = stream.into_split();
     let mut reader = Reader::new(from);
     while let Some(head) = reader.head().await? {
         reader.begin_body(head.framing(Framing::Length(0)));
         let (message, _) = reader.body().await?;
-        seen.fetch_add(1, Ordering::SeqCst);
+        seen.note(&message);
+        seen.count.fetch_add(1, Ordering::SeqCst);
         match &script {
             Script::Hang => std::future::pending().await,
             Script::Late(wait) => tokio::time::sleep(*wait).await,

@@ -10,7 +10,8 @@ use crate::matching::{FieldMatch, HostPattern, Matcher, PathPattern, Segment};
 use crate::mode::Mode;
 
 pub(super) fn look(config: &Config, notes: &mut Notes<'_>) {
-    if config.apply == Apply::First {
+    // A route that is out of the wider policy reaches the narrower one.
+    if config.apply == Apply::First && !config.route_opt_out {
         unreachable_policies(config, notes);
     }
     for policy in config.policies.iter().filter(|policy| policy.rollout.mode != Mode::Off) {
@@ -91,12 +92,13 @@ impl PartialOrd for Fraction {
 /// Whether every request that `narrow` matches is one that `wide` matches. Errs towards no.
 fn takes_in(wide: &Matcher, narrow: &Matcher) -> bool {
     // By name, so that a further condition cannot be forgotten here.
-    let Matcher { hosts, path, methods, headers, query } = wide;
+    let Matcher { hosts, path, methods, headers, query, route } = wide;
     path_in(path, &narrow.path)
         && hosts_in(hosts.as_deref(), narrow.hosts.as_deref())
         && methods_in(methods.as_deref(), narrow.methods.as_deref())
         && fields_in(headers, &narrow.headers)
         && fields_in(query, &narrow.query)
+        && narrow.route.asks_all_of(route)
 }
 
 fn path_in(wide: &PathPattern, narrow: &PathPattern) -> bool {

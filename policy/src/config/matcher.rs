@@ -6,11 +6,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::reader::{At, Table};
+use super::route::route;
 use super::shapes;
 use super::suggest::nearest;
 use crate::canonical::canonical;
 use crate::matching::{
-    BadHost, BadPattern, FieldMatch, HostPattern, Matcher, PathPattern, Regex, Want, canonical_host,
+    BadHost, BadPattern, FieldMatch, HostPattern, Matcher, PathPattern, Regex, RouteMatch, Want,
+    canonical_host,
 };
 
 const METHODS: &[&str] =
@@ -36,12 +38,17 @@ pub(super) fn matcher(at: &At<'_, '_>) -> Option<Matcher> {
     };
     let headers = fields(&table, "headers", header_name);
     let query = fields(&table, "query", parameter_name);
+    let route = match table.get("route") {
+        None => Some(RouteMatch::default()),
+        Some(at) => route(&at),
+    };
     Some(Matcher {
         hosts: hosts?,
         path: path?,
         methods: methods?,
         headers: headers?,
         query: query?,
+        route: route?,
     })
 }
 
@@ -213,7 +220,7 @@ fn parameter_name(at: &At<'_, '_>, key: &str) -> Option<String> {
     sound.then(|| key.to_owned())
 }
 
-fn want(at: &At<'_, '_>) -> Option<Want> {
+pub(super) fn want(at: &At<'_, '_>) -> Option<Want> {
     const REMEDY: &str = "write a value, {\"present\": true}, {\"absent\": true}, {\"prefix\": \"v\"} or {\"regex\": \"v[0-9]+\"}";
     if at.is_text() {
         return value(at).map(Want::Equals);

@@ -84,6 +84,10 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         Some(at) => apply(&at),
     };
     let answers = answers(&table);
+    let route_opt_out = match table.get("route_opt_out") {
+        None => Some(false),
+        Some(at) => truth(&at),
+    };
     let hash_subjects = match table.get("hash_subjects") {
         None => Some(None),
         Some(at) => environment_variable(&at, HASH_REMEDY).map(Some),
@@ -101,7 +105,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     version?;
     let (gateway, apply, answers) = (gateway?, apply?, answers?);
     let (local_share, policies) = (local_share?, policies?);
-    let hash_subjects = hash_subjects?;
+    let (hash_subjects, route_opt_out) = (hash_subjects?, route_opt_out?);
     let router = Router::new(policies.iter().map(|policy| &policy.matcher));
     let soft_limits =
         policies.iter().flat_map(|policy| &policy.rate_limits).any(|limit| limit.soft);
@@ -111,6 +115,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         answers,
         local_share,
         policies,
+        route_opt_out,
         hash_subjects,
         signing_keys,
         router,

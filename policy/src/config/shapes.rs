@@ -90,6 +90,8 @@ shapes! {
             "What the problem types in answers begin with.");
         "rate_limit_fields" => with_default(Word(&["off", "x-draft-03", "draft-10"]), "\"draft-10\"", "\"x-draft-03\"",
             "How clients are told what is left: `RateLimit-Policy` and `RateLimit` with every limit (`draft-10`), `X-RateLimit-Limit`, `-Remaining` and `-Reset` of the limit closest to its end (`x-draft-03`), or nothing (`off`).");
+        "route_opt_out" => with_default(Bool, "false", "true",
+            "Whether a route may take itself out by its metadata: `filter_metadata: {tidegate: {disabled: true}}`, or `disabled_policies: [...]` for some. Costs every request that a policy matches one call of the host. A route that needs no policy at all is cheaper off by Envoy's own `FilterConfig.disabled`.");
         "hash_subjects" => may(Table(&SECRET), "subjects are stored as they are", r#"{"env": "SUBJECT_KEY"}"#,
             "Stores HMAC-SHA256 of every subject in place of the subject, so that no personal data is stored. The key has at least 32 bytes; another key starts every limit anew. A tenant's name stays readable.");
         "identities" => may(Map { key: &IDENTITY_NAME, value: &BY, min: 0, max: 256 }, "every identity is written where it is used", r#"{"client": {"ip": {"v6_prefix": 56}}}"#,
@@ -193,9 +195,18 @@ shapes! {
             "Conditions on request headers, all of which hold: a value that must be equal, or a table.");
         "query" => may(Map { key: &PARAMETER, value: &CONDITIONS, min: 1, max: 16 }, "no condition", r#"{"version": {"prefix": "2"}}"#,
             "Conditions on query parameters, all of which hold.");
+        "route" => may(Table(&ROUTE), "every route", r#"{"name": "orders"}"#,
+            "Conditions on the route that Envoy chose, all of which hold. Costs one call of the host for each.");
     }
 
-    /// A condition on a header or on a query parameter.
+    /// Conditions on Envoy's route.
+    ROUTE "route" {
+        "name" => may(CONDITIONS, "every name", "\"orders\"", "The route's `name`.");
+        "metadata" => may(Map { key: &WORD, value: &Map { key: &WORD, value: &CONDITIONS, min: 0, max: 16 }, min: 0, max: 16 }, "no condition", r#"{"com.example": {"tier": "gold"}}"#,
+            "Conditions on the route's `filter_metadata`, by namespace and key. Numbers and truth values are compared by their text: `\"5\"`, `\"true\"`.");
+    }
+
+    /// A condition on a header, on a query parameter or on a route.
     CONDITION "condition" {
         "present" => one_of(True, "true", "It stands in the request.");
         "absent" => one_of(True, "true", "It does not stand in the request.");

@@ -149,6 +149,19 @@ fn each_mistake_in_a_match_gets_its_own_sentence() {
             "policies[0].match.path: \"/x/a{id}\" is no path pattern; a template is a whole segment, {name} of a-z 0-9 _, and each name stands once",
         ),
         (
+            r#""path": "/x", "route": {}"#,
+            "policies[0].match.route: 0 conditions; write 1 to 16, or leave route out",
+        ),
+        (r#""path": "/x", "route": {"name": 7}"#, "policies[0].match.route.name: 7 is no table"),
+        (
+            r#""path": "/x", "route": {"metadata": {"ns": {"k": {"presnt": true}}}}"#,
+            "policies[0].match.route.metadata.ns.k: not exactly one condition",
+        ),
+        (
+            r#""path": "/x", "route": {"metadata": {"ns": {"a\u0000b": "x"}}}"#,
+            "policies[0].match.route.metadata.ns.a b: \"a\\0b\" is no name in metadata; ",
+        ),
+        (
             r#""path": "/x", "path_regex": "/y""#,
             "policies[0].match: path and path_regex stand side by side; keep one of them",
         ),

@@ -2,13 +2,14 @@
 
 use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::address::{client_ip, spell_ip};
 use super::facts::Facts;
 use super::fingerprint::Fingerprint;
 use super::subject::SubjectKind;
+use crate::property::text;
 
 /// The property that holds the client's address as Envoy trusts it.
 pub const SOURCE_ADDRESS: &str = "source\0address";
@@ -122,7 +123,7 @@ impl Place {
             Self::Cookie(name) => facts.cookie(name).map(Cow::Borrowed),
             Self::Query(name) => facts.parameter(name).map(Cow::Owned),
             Self::Path(part) => facts.segment(part.segment).map(Cow::Owned),
-            Self::Jwt { property } => claim(facts.property(property)?),
+            Self::Jwt { property } => text(facts.property(property)?),
             Self::Mtls { property } => facts.property(property).map(Cow::Borrowed),
             Self::FilterState { property } => {
                 // Envoy's format strings write `-` for what is not there.
@@ -159,19 +160,4 @@ impl Place {
             | Self::Signed { .. } => {}
         }
     }
-}
-
-/// Text as it is, a whole number in decimal digits; a list, a table, true and false name nobody.
-/// The host gives a claim's bytes without its type: a number is a double, and whatever is no UTF-8
-/// or has control characters in it is no text.
-fn claim(value: &[u8]) -> Option<Cow<'_, [u8]>> {
-    if core::str::from_utf8(value).is_ok_and(|text| !text.chars().any(char::is_control)) {
-        return Some(Cow::Borrowed(value));
-    }
-    let number = f64::from_le_bytes(value.try_into().ok()?);
-    let text = number.to_string();
-    let whole = text.strip_prefix('-').unwrap_or(&text);
-    // 2^53: beyond it a double stands for several numbers, and two tenants would be one.
-    let exact = whole.parse::<u64>().is_ok_and(|n| n < 1 << 53);
-    exact.then(|| Cow::Owned(text.into_bytes()))
 }

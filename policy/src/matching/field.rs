@@ -52,7 +52,7 @@ impl FieldMatch {
 // === impl Want ===
 
 impl Want {
-    fn fits<'v>(&self, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
+    pub(super) fn fits<'v>(&self, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
         match self {
             Self::Present => values.next().is_some(),
             Self::Absent => values.next().is_none(),

@@ -6,6 +6,7 @@ mod callout_faults;
 mod configuration;
 mod exactness;
 mod hostile_input;
+mod identities;
 mod ladder;
 mod stack;
 mod tls;
