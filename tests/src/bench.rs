@@ -4,6 +4,7 @@
 
 pub mod envoy_rows;
 pub mod load;
+pub mod policy_rows;
 pub mod redis_rows;
 pub mod stats;
 pub mod summary;

@@ -1,9 +1,11 @@
 //! Owns the comparison inside Envoy: no filter, a no-op filter (twice: the A/A row), Tidegate with
-//! no matching policy, deciding by callout in memory and in Redis; without and with an upstream hop.
+//! no matching policy, with many policies, deciding by callout in memory and in Redis; without and with
+//! an upstream hop.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::policy_rows;
 use super::stats::{Figures, shuffle};
 use super::summary::Summary;
 use super::wrk;
@@ -76,19 +78,33 @@ fn plans() -> Vec<Plan> {
     ]
 }
 
+/// What matching costs among 0, 10 and 1,000 policies, of which none applies.
+fn policy_plans() -> Vec<Plan> {
+    let noop = |name| Plan {
+        name,
+        filter: Some(parts::filter("noop_filter")),
+        config: String::new(),
+        gateway: None,
+    };
+    let policies = |name, count| Plan {
+        name,
+        filter: Some(parts::filter("tidegate")),
+        config: policy_rows::document(count),
+        gateway: None,
+    };
+    vec![
+        noop("noop"),
+        noop("aa"),
+        policies("policies_0", 0),
+        policies("policies_10", 10),
+        policies("policies_1000", 1_000),
+    ]
+}
+
 /// Measures all rows, prints the tables, and adds to the summary.
 pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String> {
-    let store = Redis::start_with_tcp().await;
-    let roomy = ["--dev", "--deadline", "1s", "--pool-wait", "500ms"];
-    let mut behind = Behind {
-        memory: Gateway::start(&gateway::Options::memory().flags(&roomy)).await,
-        redis: Gateway::start(
-            &gateway::Options::redis(&format!("redis://127.0.0.1:{}", store.tcp_port()))
-                .flags(&roomy),
-        )
-        .await,
-        store,
-    };
+    let mut behind = behind().await;
+    many_policies(effort, &mut behind, summary).await?;
     let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
     let mut upstream_options = Options::new(nowhere, nowhere);
     upstream_options.upstream = None;
@@ -97,7 +113,7 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
     let upstream = Envoy::start(&upstream_options).await;
     for (suffix, hop) in [("", None), ("_upstream", Some(upstream.addr))] {
         for connections in [16, 64] {
-            let mut rows = start(hop, &behind).await;
+            let mut rows = start(plans(), hop, &behind).await;
             let title = match hop {
                 None => "Envoy answers itself (no upstream hop)",
                 Some(_) => "with an upstream hop",
@@ -118,10 +134,49 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
     Ok(())
 }
 
-async fn start(hop: Option<SocketAddr>, behind: &Behind) -> Vec<Row> {
+/// Only the rows of many policies.
+pub async fn measure_policies(effort: Effort, summary: &mut Summary) -> Result<(), String> {
+    let mut behind = behind().await;
+    many_policies(effort, &mut behind, summary).await
+}
+
+async fn behind() -> Behind {
+    let store = Redis::start_with_tcp().await;
+    let roomy = ["--dev", "--deadline", "1s", "--pool-wait", "500ms"];
+    let redis = gateway::Options::redis(&format!("redis://127.0.0.1:{}", store.tcp_port()));
+    Behind {
+        memory: Gateway::start(&gateway::Options::memory().flags(&roomy)).await,
+        redis: Gateway::start(&redis.flags(&roomy)).await,
+        store,
+    }
+}
+
+async fn many_policies(
+    effort: Effort,
+    behind: &mut Behind,
+    summary: &mut Summary,
+) -> Result<(), String> {
+    const CONNECTIONS: u32 = 16;
+    let mut rows = start(policy_plans(), None, behind).await;
+    println!(
+        "\nmany policies, wrk -t1 -c{CONNECTIONS}, {} rounds of {} s, shuffled",
+        effort.rounds, effort.seconds
+    );
+    rounds(effort, CONNECTIONS, &mut rows, behind).await?;
+    report(&rows, "_policies", summary);
+    let cpu = |name: &str| rows.iter().find(|row| row.name == name).map(|row| &row.envoy_cpu_us);
+    if let Some((many, few)) = cpu("policies_1000").zip(cpu("policies_10")) {
+        let ratio = many.over(few);
+        println!("  Envoy's CPU with 1,000 policies ÷ with 10: {ratio}");
+        summary.set("policies_1000_vs_10", ratio.median());
+    }
+    Ok(())
+}
+
+async fn start(plans: Vec<Plan>, hop: Option<SocketAddr>, behind: &Behind) -> Vec<Row> {
     let gateways = [behind.memory.addr, behind.redis.addr];
     let mut rows = Vec::new();
-    for plan in plans() {
+    for plan in plans {
         let mut options =
             Options::new(gateways[plan.gateway.unwrap_or(0)], gateways[0]).config(&plan.config);
         options.filter = plan.filter;
