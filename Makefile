@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test quick conformance check bench load plugin others gateway envoy redis clean
+.PHONY: help demo run test quick conformance check bench load chaos plugin others gateway envoy redis clean
 
 # Ports of `make run`; `make demo` takes free ones.
 export PORT ?= 10000
@@ -70,6 +70,11 @@ load: ## 80 to 150 concurrent callers against the gateway, Redis running and sto
 	@$(BRING) wasm envoy redis wrk
 	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
 	$(TARGET)/release/bench load
+
+chaos: ## What clients see while the gateway or Redis fails, fault by fault; two minutes.
+	@$(BRING) wasm envoy redis
+	@$(MAKE) --no-print-directory plugin gateway
+	@$(TARGET)/debug/chaos
 
 plugin: ## Build the filter: target/wasm32-wasip1/wasm/tidegate.wasm.
 	@echo "  building   the filter (first time: a minute)"

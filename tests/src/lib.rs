@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod certificates;
+pub mod chaos;
 pub mod client;
 pub mod conformance;
 pub mod demo;
