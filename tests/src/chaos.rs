@@ -176,11 +176,12 @@ impl Stack {
     /// How long until the gateway decides again: a request of the path that denies is let through.
     async fn back(&self) -> Option<Duration> {
         let start = Instant::now();
+        let mut pace = tokio::time::interval(ROUND);
         while start.elapsed() < BACK_WITHIN {
+            pace.tick().await;
             if client::get(self.envoy.addr, "/deny").await.status == 200 {
                 return Some(start.elapsed());
             }
-            tokio::time::sleep(ROUND).await;
         }
         None
     }
@@ -199,14 +200,15 @@ impl Stack {
         self.harm(harm).await;
         let start = Instant::now();
         let mut turn = 0;
+        let mut pace = tokio::time::interval(ROUND);
         while start.elapsed() < FAULT_LASTS {
+            pace.tick().await;
             for (seen, (status, took)) in row.seen.iter_mut().zip(self.round(turn).await) {
                 *seen.entry(status).or_default() += 1;
                 row.waited += usize::from(took > Duration::from_millis(22));
                 row.slowest_ms = row.slowest_ms.max(took.as_millis());
             }
             turn += 1;
-            tokio::time::sleep(ROUND).await;
         }
         let after = self.reasons().await;
         let grown = |(reason, count): (String, u64)| {
