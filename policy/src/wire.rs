@@ -17,7 +17,7 @@ use crate::gcra::{BadQuota, Quota};
 use crate::identity::Subject;
 use crate::limit::Algorithm;
 use crate::reason::Reason;
-use crate::scope::CallerScope;
+use crate::scope::{CallerScope, Tenant};
 
 pub use self::settle::{ADJUSTMENT_MAX, Adjustment, SETTLE_PATH, SettleReply, SettleRequest};
 
@@ -231,6 +231,8 @@ pub enum BadMessage {
     Quota(String, BadQuota),
     /// An adjustment of nothing, or of more than [`ADJUSTMENT_MAX`].
     Amount(String, i64),
+    /// A limit counts by the tenant, and the scope names none: its key would be another's.
+    NoTenant(String),
 }
 
 // === impl BadMessage ===
@@ -245,7 +247,8 @@ impl BadMessage {
             | Self::LimitCount(_)
             | Self::LimitId(_)
             | Self::Quota(..)
-            | Self::Amount(..) => Reason::BadMessage,
+            | Self::Amount(..)
+            | Self::NoTenant(_) => Reason::BadMessage,
         }
     }
 }
@@ -264,6 +267,9 @@ impl fmt::Display for BadMessage {
             Self::LimitCount(count) => write!(f, "{count} limits: send 1 to {LIMITS_MAX}"),
             Self::LimitId(id) => write!(f, "{id:?} is no limit id: send policy.limit"),
             Self::Quota(id, error) => write!(f, "limit {id}: {error}"),
+            Self::NoTenant(id) => {
+                write!(f, "limit {id} counts by the tenant: send its name in the scope")
+            }
             Self::Amount(id, by) => write!(
                 f,
                 "limit {id} is to be adjusted by {by}: send -{ADJUSTMENT_MAX} to {ADJUSTMENT_MAX}, and nothing if it is 0"
@@ -328,7 +334,7 @@ impl DecideRequest {
             return Err(BadMessage::LimitCount(message.limits.len()));
         }
         for call in &message.limits {
-            sound_id(&call.id)?;
+            sound_limit(&message.scope, &call.id, &call.subject)?;
             call.quota().map_err(|error| BadMessage::Quota(call.id.clone(), error))?;
         }
         Ok(message)
@@ -344,7 +350,10 @@ impl LimitCall {
     }
 }
 
-fn sound_id(id: &str) -> Result<(), BadMessage> {
+fn sound_limit(scope: &CallerScope, id: &str, subject: &Subject) -> Result<(), BadMessage> {
+    if subject.is_of_tenant() && scope.tenant == Tenant::None {
+        return Err(BadMessage::NoTenant(id.to_string()));
+    }
     let sound = !id.is_empty()
         && id.len() <= LIMIT_ID_LEN_MAX
         && id.bytes().all(|b| {

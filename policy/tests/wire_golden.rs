@@ -14,6 +14,7 @@ fn decide_request() {
     for text in [
         include_str!("golden/decide-request.json"),
         include_str!("golden/decide-request-minimal.json"),
+        include_str!("golden/decide-request-tenant.json"),
     ] {
         let message = DecideRequest::decode(text.as_bytes()).expect("the golden file is read");
         assert_eq!(normal(&encode(&message)), normal(text.as_bytes()));
@@ -87,6 +88,12 @@ fn what_cannot_be_is_refused() {
         ("-8123-456789abcdef", "-8123-456789abcdef-0", "lower-case UUID"),
         ("01234567-89ab", "01234567-89a+", "lower-case UUID"),
         ("\"environment\": \"default\"", "\"environment\": \"a|b\"", "is no environment"),
+        ("\"ip\"", "\"tenant\"", "counts by the tenant: send its name in the scope"),
+        ("\"ip\"", "\"nobody\"", "unknown variant"),
+        ("192.0.2.1", "ip!192.0.2.1+nobody!a", "is spelled in"),
+        ("192.0.2.1", "ip!192.0.2.1+192.0.2.2", "is spelled in"),
+        ("192.0.2.1", "ip.0!192.0.2.1", "is spelled in"),
+        ("192.0.2.1", "ip!a+ip!a+ip!a+ip!a+ip!a", "is spelled in"),
     ] {
         let broken = text.replacen(from, to, 1);
         assert_ne!(broken, text);

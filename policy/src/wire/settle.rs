@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BadMessage, DecisionId, LIMITS_MAX, LimitState, Message, read, sound_id};
+use super::{BadMessage, DecisionId, LIMITS_MAX, LimitState, Message, read, sound_limit};
 use crate::gcra::{BadQuota, Quota};
 use crate::identity::Subject;
 use crate::limit::Algorithm;
@@ -98,7 +98,7 @@ impl SettleRequest {
             return Err(BadMessage::LimitCount(count));
         }
         for adjustment in &message.adjustments {
-            sound_id(&adjustment.id)?;
+            sound_limit(&message.scope, &adjustment.id, &adjustment.subject)?;
             adjustment.quota().map_err(|error| BadMessage::Quota(adjustment.id.clone(), error))?;
             if adjustment.by == 0 || adjustment.by.unsigned_abs() > u64::from(ADJUSTMENT_MAX) {
                 return Err(BadMessage::Amount(adjustment.id.clone(), adjustment.by));

@@ -16,6 +16,8 @@ use tidegate_policy::wire::Verdict;
 use tidegate_tests::certificates::{Authority, Pair};
 use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
+use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::redis::Redis;
 use tidegate_tests::scripted::{Script, Scripted};
 use tidegate_tests::upstream::Upstream;
 use tokio_rustls::TlsConnector;
@@ -401,4 +403,53 @@ async fn strange_metadata_opt_out_of_nothing_and_are_told_once() {
     }
     let output = bench.envoy.output();
     assert_eq!(output.matches("a route's metadata").count(), 1, "{output}");
+}
+
+const TENANTS: &str = r#"{
+  "version": 1,
+  "gateway": {"cluster": "tidegate", "timeout": "5s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "identities": {"tenant": {"header": "x-org", "trusted": true}},
+  "policies": [
+    {"name": "own", "match": {"path": "/own"},
+     "rate_limits": [{"name": "l", "by": ["tenant", "ip"], "limit": 2, "per": "day"}]},
+    {"name": "joint", "match": {"path": "/joint"},
+     "rate_limits": [{"name": "l", "by": "ip", "limit": 2, "per": "day"},
+                     {"name": "t", "by": "tenant", "limit": 9, "per": "day"}]}
+  ]
+}"#;
+
+/// In a real Redis: what counts by the tenant is apart, what does not is not, and nobody can write a
+/// tenant's name so that it becomes another's key.
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_are_apart_in_the_store() {
+    let redis = Redis::start().await;
+    let flags = ["--deadline", "2s", "--pool-wait", "1s"];
+    let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&flags)).await;
+    let upstream = Upstream::start().await;
+    let envoy = Envoy::start(&Options::new(gateway.addr, upstream.addr).config(TENANTS)).await;
+    let status = async |path: &str, tenant: &str| {
+        let header = format!("x-org: {tenant}\r\n");
+        client::get_from(envoy.addr, None, path, &header).await.status
+    };
+    for tenant in ["acme", "acme2", "ACME"] {
+        let each = [status("/own", tenant).await, status("/own", tenant).await];
+        assert_eq!(each, [200, 200], "{tenant} {} {}", envoy.output(), gateway.output());
+        assert_eq!(status("/own", tenant).await, 429, "{tenant}");
+    }
+    for forged in ["acme+ip!127.0.0.1", "acme:ip", "a{b}", "acme ", "%61cme", ""] {
+        let expected = if forged.trim() == "acme" { 429 } else { 403 };
+        assert_eq!(status("/own", forged).await, expected, "{forged:?}");
+    }
+    // By the address alone, all tenants of one address are one.
+    assert_eq!(status("/joint", "acme").await, 200);
+    assert_eq!(status("/joint", "acme2").await, 200);
+    assert_eq!(status("/joint", "ACME").await, 429);
+    let reply = redis.command(&["KEYS", "ratelimit:*"]).await;
+    let keys: Vec<&str> = reply.lines().filter(|line| line.starts_with("ratelimit:")).collect();
+    let ours = |part: &str| keys.iter().filter(|key| key.contains(part)).count();
+    assert_eq!(ours(":t=acme:combined:tenant!acme+ip!127.0.0.1:own.l"), 1, "{keys:?}");
+    assert_eq!(ours(":own.l"), 3, "{keys:?}");
+    assert_eq!(ours(":joint.l"), 1, "{keys:?}");
+    assert_eq!(ours("}:ip:127.0.0.1:joint.l"), 1, "{keys:?}");
+    assert_eq!(ours(":t=acme2:tenant:acme2:joint.t"), 1, "{keys:?}");
 }
