@@ -31,6 +31,11 @@ pub fn execute(args: &Args, out: &mut impl Write) -> ExitCode {
         args::Command::Schema => schema(out),
     };
     done.unwrap_or_else(|error| {
+        // Who reads no further has seen what he wanted; the run is unfinished all the same.
+        let cut = error.downcast_ref::<std::io::Error>();
+        if cut.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+            return ExitCode::FAILURE;
+        }
         eprintln!("error: {}", find::with_causes(error.as_ref()));
         ExitCode::FAILURE
     })

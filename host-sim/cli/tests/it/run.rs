@@ -167,3 +167,15 @@ fn lints_follow_the_result_and_fail_it_only_where_they_are_denied() {
     assert!(text(&output.stdout).contains("expected no pause-without-callout"));
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn a_reader_that_leaves_ends_the_command_without_a_word() {
+    let folder = folder(&[("a.yaml", PASSING)]);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_host-sim"));
+    command.current_dir(folder.path()).arg("schema");
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((text(&output.stderr).as_str(), output.status.code()), ("", Some(1)));
+}
