@@ -5,11 +5,15 @@
 use std::collections::BTreeMap;
 
 use tidegate_policy::breaker::StateName;
-use tidegate_policy::config::Config;
+use tidegate_policy::config::{Config, ConfigHash};
 use tidegate_policy::exchange::{Outcome, Signal};
 use tidegate_policy::reason::Reason;
 
-use crate::host;
+use crate::host::{self, Level};
+use crate::property::Property;
+
+/// Longer names of filters are cut in metrics.
+const FILTER_NAME_LEN_MAX: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Counter {
@@ -24,6 +28,22 @@ enum Counter {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     ids: BTreeMap<Counter, u32>,
+}
+
+/// Shows the hash of the configuration in force, one gauge for each filter of the Envoy: every worker
+/// sets the same, so that none overwrites another. The names are Envoy's own configuration.
+pub(crate) fn configuration(hash: ConfigHash) {
+    let filter = host::property("plugin_name").ok().and_then(Property::bytes).unwrap_or_default();
+    let filter: String = filter
+        .iter()
+        .take(FILTER_NAME_LEN_MAX)
+        .map(|&b| if b.is_ascii_alphanumeric() || b == b'-' { char::from(b) } else { '_' })
+        .collect();
+    let name = format!("tidegate_config_hash.filter.{filter}");
+    // A host without gauges must not cost the configuration.
+    if let Err(status) = host::set_gauge(&name, u64::from(hash.0)) {
+        host::log(Level::Warn, &format!("tidegate: no metric {name}: host status {}", status.0));
+    }
 }
 
 // === impl Counters ===

@@ -14,8 +14,9 @@ use imports::{
     proxy_add_header_map_value, proxy_continue_stream, proxy_define_metric, proxy_get_buffer_bytes,
     proxy_get_current_time_nanoseconds, proxy_get_header_map_pairs, proxy_get_header_map_value,
     proxy_get_property, proxy_get_shared_data, proxy_http_call, proxy_increment_metric, proxy_log,
-    proxy_remove_header_map_value, proxy_replace_header_map_value, proxy_send_local_response,
-    proxy_set_effective_context, proxy_set_property, proxy_set_shared_data,
+    proxy_record_metric, proxy_remove_header_map_value, proxy_replace_header_map_value,
+    proxy_send_local_response, proxy_set_effective_context, proxy_set_property,
+    proxy_set_shared_data,
 };
 
 /// The host's word for "no": its status, by the numbers of the ABI.
@@ -285,6 +286,16 @@ pub(crate) fn define_counter(name: &str) -> Result<u32, Status> {
     // SAFETY: pointer and size are of one live slice; the target outlives the call.
     let status = unsafe { proxy_define_metric(0, name.as_ptr(), name.len(), &mut id) };
     checked(status).map(|()| id)
+}
+
+/// Sets a gauge, which is the whole Envoy's: whoever sets it last.
+pub(crate) fn set_gauge(name: &str, value: u64) -> Result<(), Status> {
+    let mut id = 0;
+    // SAFETY: pointer and size are of one live slice; the target outlives the call.
+    let status = unsafe { proxy_define_metric(1, name.as_ptr(), name.len(), &mut id) };
+    checked(status)?;
+    // SAFETY: no memory is passed.
+    checked(unsafe { proxy_record_metric(id, value) })
 }
 
 /// Adds one to a counter.

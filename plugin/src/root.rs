@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 
 use tidegate_policy::breaker::Ticket;
-use tidegate_policy::config::{Config, Severity};
+use tidegate_policy::config::{Config, ConfigHash, Severity};
 use tidegate_policy::exchange::Answer;
 use tidegate_policy::identity::Secrets;
 use tidegate_policy::mode::Overrides;
@@ -12,7 +12,7 @@ use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Tenant
 use tidegate_policy::wire;
 
 use crate::codec;
-use crate::counters::Counters;
+use crate::counters::{self, Counters};
 use crate::host::{self, Buffer, Level};
 use crate::path::Path;
 use crate::property::Property;
@@ -46,7 +46,7 @@ impl Root {
     /// Reads the plugin's configuration. Every problem is logged with its field; `None` makes
     /// Envoy refuse the configuration and keep the one in force.
     pub(crate) fn configure(size: usize) -> Option<Self> {
-        let config = match document(size) {
+        let (config, hash) = match document(size) {
             Ok(document) => read(&document)?,
             Err(problem) => return refuse(&problem),
         };
@@ -80,11 +80,12 @@ impl Root {
         host::log(
             Level::Info,
             &format!(
-                "tidegate: {} policies in force, gateway {}",
+                "tidegate: {} policies in force, gateway {}, configuration {hash}",
                 config.policies.len(),
                 config.gateway.cluster
             ),
         );
+        counters::configuration(hash);
         let path = Path::new(config.gateway.breaker);
         Some(Self {
             config,
@@ -134,7 +135,7 @@ fn document(size: usize) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|error| format!("the configuration is no UTF-8: {error}"))
 }
 
-fn read(document: &str) -> Option<Config> {
+fn read(document: &str) -> Option<(Config, ConfigHash)> {
     let reading = Config::read(document);
     for diagnostic in &reading.diagnostics {
         let level = match diagnostic.severity {
@@ -143,7 +144,7 @@ fn read(document: &str) -> Option<Config> {
         };
         host::log(level, &format!("tidegate: {diagnostic}"));
     }
-    reading.config
+    reading.config.zip(reading.hash)
 }
 
 /// The region is the Envoy node's; a gateway that has one of its own compares them.

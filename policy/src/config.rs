@@ -23,6 +23,7 @@ use crate::router::Router;
 mod answers;
 pub mod diagnostic;
 mod duration;
+mod hash;
 mod identities;
 mod identity;
 mod ladder;
@@ -38,8 +39,10 @@ pub mod shape;
 pub mod shapes;
 mod suggest;
 mod tree;
+mod version;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use hash::ConfigHash;
 
 /// The longest document that is read.
 pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -150,6 +153,8 @@ pub struct Reading {
     pub config: Option<Config>,
     /// Every problem, in the order of the document.
     pub diagnostics: Vec<Diagnostic>,
+    /// The document's fingerprint; `None` for what is no document.
+    pub hash: Option<ConfigHash>,
 }
 
 // === impl Rung ===

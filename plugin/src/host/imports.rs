@@ -76,6 +76,7 @@ unsafe extern "C" {
         id: *mut u32,
     ) -> u32;
     pub(super) fn proxy_increment_metric(id: u32, by: i64) -> u32;
+    pub(super) fn proxy_record_metric(id: u32, value: u64) -> u32;
     pub(super) fn proxy_set_effective_context(context: u32) -> u32;
     pub(super) fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     pub(super) fn proxy_get_shared_data(

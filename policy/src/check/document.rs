@@ -46,6 +46,7 @@ fn idle_limits(policy: &Policy, notes: &mut Notes<'_>) {
         let tighter = others.find(|(other, tight)| {
             *other != index
                 && tight.by == limit.by
+                && tight.algorithm == limit.algorithm
                 // A soft one refuses nobody, so it keeps nobody from a wider one.
                 && (!tight.soft || limit.soft)
                 && tight.quota.burst() <= limit.quota.burst()

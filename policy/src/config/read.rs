@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use super::answers::{answers, denied};
 use super::diagnostic::Severity;
+use super::hash::ConfigHash;
 use super::identities::Names;
 use super::identity::environment_variable;
 use super::ladder::{self, default_rungs, local_share, on_unavailable};
@@ -21,6 +22,7 @@ use super::suggest::nearest;
 use super::tree::{NoTree, Node};
 use super::{
     Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, RateLimit, Reading, duration, shapes, tree,
+    version,
 };
 use crate::breaker;
 use crate::identity::Identity;
@@ -36,7 +38,10 @@ const TIMEOUT_MS_DEFAULT: u32 = 45;
 const HASH_REMEDY: &str = "write {\"env\": \"SUBJECT_KEY\"}: keys stay out of the document";
 
 pub(super) fn document(document: &str) -> Reading {
-    let tree = parsed(document);
+    let mut tree = parsed(document);
+    if let Ok(root) = &mut tree {
+        version::bring_up(root);
+    }
     let strict = tree.as_ref().is_ok_and(|root| tree::says_true(root, "strict"));
     let reader = Reader::new(document, strict);
     let config = match &tree {
@@ -55,7 +60,8 @@ pub(super) fn document(document: &str) -> Reading {
     };
     let diagnostics = reader.finish();
     let clean = diagnostics.iter().all(|d| d.severity != Severity::Error);
-    Reading { config: config.filter(|_| clean), diagnostics }
+    let hash = tree.as_ref().ok().map(ConfigHash::of);
+    Reading { config: config.filter(|_| clean), diagnostics, hash }
 }
 
 fn parsed(document: &str) -> Result<Node<'_>, NoTree> {
@@ -72,7 +78,8 @@ fn parsed(document: &str) -> Result<Node<'_>, NoTree> {
 fn config(at: &At<'_, '_>) -> Option<Config> {
     let table =
         at.table(shapes::DOCUMENT.known, "write a table with version, gateway and policies")?;
-    let version = table.must("version", "write \"version\": 1").and_then(|at| version(&at));
+    let version =
+        table.must("version", "write \"version\": 1").and_then(|at| version::version(&at));
     let gateway = table
         .must("gateway", "write \"gateway\": {\"cluster\": \"tidegate\"}")
         .and_then(|at| gateway(&at));
@@ -121,10 +128,6 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         router,
         soft_limits,
     })
-}
-
-fn version(at: &At<'_, '_>) -> Option<u32> {
-    at.whole(1, 1)
 }
 
 fn apply(at: &At<'_, '_>) -> Option<Apply> {

@@ -174,6 +174,11 @@ impl<'r, 'd> At<'r, 'd> {
         }
     }
 
+    /// The number, if it is a whole one that fits.
+    pub fn number(&self) -> Option<u32> {
+        matches!(self.node.kind, Kind::Number).then(|| self.node.raw.parse().ok())?
+    }
+
     /// A whole number within bounds, or an error noted. Digits only: `1e3` and `1.0` are slips.
     pub fn whole(&self, min: u32, max: u32) -> Option<u32> {
         let number = matches!(self.node.kind, Kind::Number).then(|| self.node.raw.parse::<u32>());

@@ -60,7 +60,7 @@ fn every_problem_is_told_at_once_with_field_value_and_remedy() {
   ]
 }"#;
     let expected = [
-        "error: version: 2 is no valid number here; write a whole number from 1 to 1 (line 2, column 14)",
+        "error: version: 2 is newer than this filter, which reads version 1; deploy the newer filter first, or write a version that this one reads (line 2, column 14)",
         "error: gateway.cluster: \"\" is no cluster name; write 1 to 255 visible ASCII characters (line 3, column 26)",
         "error: gateway.timeout: \"45\" is no duration; write 45ms, or another duration from 1ms to 1m (line 3, column 41)",
         "error: policies[0].name: \"Api\" is no name; write 1 to 63 of a-z 0-9 _ - (line 5, column 14)",

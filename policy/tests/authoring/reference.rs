@@ -25,6 +25,12 @@ policies:
 
 - The filter takes JSON, so YAML is converted before (`host-sim check` does, and says what is wrong with
   either; see `docs/checking.md`). Recipes stand in `docs/cookbook.md`.
+- `version` is 1, the first that was published. A later version of the filter reads older documents and
+  brings them to its own form as it reads; a document that is newer than the filter is refused, and the
+  configuration in force stays.
+- The start log and the gauge `tidegate_config_hash` (one for each filter, by its name in Envoy) show a
+  hash of what the document says, however it is formatted: the first 32 bits of the SHA-256 of its
+  canonical form. `printf '%08x'` makes the gauge's number the log's text.
 - A field that stands twice is an error. A field that is not known is a warning, in a `strict` document
   an error. `null` is as good as absent.
 - **Durations** are text: `45ms`, `10s`, `15m`, `1h30m`, `30d`, each unit once and larger ones first, up to
