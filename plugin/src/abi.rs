@@ -2,8 +2,8 @@
 //! [`crate::vm`] and holds no logic.
 //!
 //! Only what the filter needs is exported, because the host skips a callback that is not there: a
-//! request that matches nothing enters the VM for its headers, for those of its response and for the
-//! coming and going of its context, and for nothing else. That, bytes for headers, and actions beyond "pause" are why these
+//! request that matches nothing enters the VM for its headers, for those of its response, for its end
+//! and for the coming and going of its context, and for nothing else. That, bytes for headers, and actions beyond "pause" are why these
 //! are not the SDK's (docs/decisions/0003).
 
 use crate::{check, host, vm};
@@ -46,8 +46,8 @@ extern "C" fn proxy_on_configure(root: u32, size: usize) -> bool {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_request_headers(stream: u32, _headers: usize, _end: bool) -> u32 {
-    let action = vm::with(|vm| vm.request_headers(stream)).unwrap_or_else(vm::refuse_unready);
+extern "C" fn proxy_on_request_headers(stream: u32, _headers: usize, end: bool) -> u32 {
+    let action = vm::with(|vm| vm.request_headers(stream, !end)).unwrap_or_else(vm::refuse_unready);
     match action {
         Action::Continue => 0,
         Action::HoldAll => 4,
@@ -70,6 +70,12 @@ extern "C" fn proxy_on_http_call_response(
     _trailers: usize,
 ) {
     vm::with(|vm| vm.call_response(token, headers, body_size));
+}
+
+/// The stream is over: what only its end tells is known now.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_log(stream: u32) {
+    vm::with(|vm| vm.response_end(stream));
 }
 
 #[unsafe(no_mangle)]

@@ -19,7 +19,10 @@ const FILTER_NAME_LEN_MAX: usize = 64;
 enum Counter {
     Decided(usize, Outcome),
     UsedUp(usize, usize, Outcome),
+    CostMalformed(usize, usize),
     Unavailable(Reason),
+    /// `None`: it went well.
+    Settled(Option<Reason>),
     LateAnswer,
     Breaker(StateName),
 }
@@ -54,6 +57,7 @@ impl Counters {
         let counter = match signal {
             Signal::Decided { policy, outcome } => Counter::Decided(policy, outcome),
             Signal::UsedUp { policy, limit, outcome } => Counter::UsedUp(policy, limit, outcome),
+            Signal::CostMalformed { policy, limit } => Counter::CostMalformed(policy, limit),
             Signal::Unavailable(reason) => Counter::Unavailable(reason),
         };
         self.count(config, counter);
@@ -62,6 +66,11 @@ impl Counters {
     /// Counts an answer whose request is gone.
     pub(crate) fn late_answer(&mut self, config: &Config) {
         self.count(config, Counter::LateAnswer);
+    }
+
+    /// Counts what became of a settlement.
+    pub(crate) fn settled(&mut self, config: &Config, failed: Option<Reason>) {
+        self.count(config, Counter::Settled(failed));
     }
 
     /// Counts a change of the state of the way to the gateway.
@@ -94,14 +103,15 @@ impl Counter {
                 format!("tidegate_decisions_total.policy.{policy}.outcome.{}", outcome.as_str())
             }
             Self::UsedUp(policy, limit, outcome) => {
-                let policy = config.policies.get(policy);
-                let limit = policy.and_then(|policy| policy.rate_limits.get(limit));
-                let policy = policy.map_or("", |policy| &policy.name);
-                let limit = limit.map_or("", |limit| &limit.name);
-                let outcome = outcome.as_str();
-                format!(
-                    "tidegate_limits_used_up_total.policy.{policy}.limit.{limit}.outcome.{outcome}"
-                )
+                let limit = labels(config, policy, limit);
+                format!("tidegate_limits_used_up_total{limit}.outcome.{}", outcome.as_str())
+            }
+            Self::CostMalformed(policy, limit) => {
+                format!("tidegate_costs_malformed_total{}", labels(config, policy, limit))
+            }
+            Self::Settled(None) => "tidegate_settlements_total".to_owned(),
+            Self::Settled(Some(reason)) => {
+                format!("tidegate_settlements_failed_total.reason.{reason}")
             }
             Self::Unavailable(reason) => format!("tidegate_unavailable_total.reason.{reason}"),
             Self::Breaker(state) => {
@@ -110,4 +120,13 @@ impl Counter {
             Self::LateAnswer => "tidegate_late_answers_total".to_owned(),
         }
     }
+}
+
+/// A limit as it stands in a stat's name.
+fn labels(config: &Config, policy: usize, limit: usize) -> String {
+    let policy = config.policies.get(policy);
+    let limit = policy.and_then(|policy| policy.rate_limits.get(limit));
+    let policy = policy.map_or("", |policy| &policy.name);
+    let limit = limit.map_or("", |limit| &limit.name);
+    format!(".policy.{policy}.limit.{limit}")
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_policy::config::Config;
+use tidegate_policy::cost::ResponseSource;
 use tidegate_policy::identity::{Facts, Fields, SOURCE_ADDRESS, Secrets};
 use tidegate_policy::opt_out::{self, OptOut};
 use tidegate_policy::router::{Candidates, Matched};
@@ -58,6 +59,7 @@ impl Request {
         secrets: &Secrets,
         matched: &Matched,
         headers: Fields<'r>,
+        has_body: bool,
     ) -> Result<Facts<'r>, Status> {
         let mut properties = matched.properties(config);
         let source_address = match properties.remove(SOURCE_ADDRESS) {
@@ -69,6 +71,7 @@ impl Request {
             source_address,
             headers,
             target: self.target.as_deref(),
+            has_body,
             properties: read,
             secrets: secrets.clone(),
         })
@@ -125,4 +128,14 @@ fn properties_of(paths: BTreeSet<&str>) -> Result<BTreeMap<&str, Vec<u8>>, Statu
         }
     }
     Ok(read)
+}
+
+/// What a response says of the cost of its request; what cannot be read says nothing.
+pub(crate) fn cost(source: &ResponseSource) -> Option<Vec<u8>> {
+    let read = match source {
+        ResponseSource::Header(name) => host::header(Map::Response, name),
+        ResponseSource::Trailer(name) => host::header(Map::ResponseTrailer, name),
+        ResponseSource::Metadata(path) => host::property(path).map(Property::bytes),
+    };
+    read.ok().flatten()
 }

@@ -41,6 +41,7 @@ pub(crate) enum Level {
 pub(crate) enum Map {
     Request,
     Response,
+    ResponseTrailer,
     CallResponse,
 }
 
@@ -116,6 +117,7 @@ impl Map {
         match self {
             Self::Request => 0,
             Self::Response => 2,
+            Self::ResponseTrailer => 3,
             Self::CallResponse => 6,
         }
     }

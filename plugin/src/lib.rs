@@ -13,6 +13,7 @@
 )]
 
 mod abi;
+mod callout;
 mod check;
 mod codec;
 mod counters;

@@ -36,8 +36,10 @@ pub(crate) struct Root {
     path: Path,
     /// Whether the log was told of a route whose metadata mean nothing: once, not per request.
     pub told_strange_route: Cell<bool>,
-    /// The callout's headers, encoded once.
+    /// The headers of a question, encoded once.
     pub call_headers: Vec<u8>,
+    /// The headers of a settlement, encoded once.
+    pub settle_headers: Vec<u8>,
 }
 
 // === impl Root ===
@@ -76,7 +78,7 @@ impl Root {
             Ok(caller) => caller,
             Err(problem) => return refuse(&problem),
         };
-        let call_headers = call_headers(token.as_deref());
+        let call_headers = |path| call_headers(path, token.as_deref());
         host::log(
             Level::Info,
             &format!(
@@ -95,7 +97,8 @@ impl Root {
             counters: RefCell::default(),
             path,
             told_strange_route: Cell::default(),
-            call_headers,
+            call_headers: call_headers(wire::DECIDE_PATH),
+            settle_headers: call_headers(wire::SETTLE_PATH),
         })
     }
 
@@ -174,11 +177,11 @@ fn sound_token(token: &str) -> bool {
     !token.is_empty() && token.len() <= 4096 && token.bytes().all(|b| b.is_ascii_graphic())
 }
 
-fn call_headers(token: Option<&str>) -> Vec<u8> {
+fn call_headers(path: &str, token: Option<&str>) -> Vec<u8> {
     let authorization = token.map(|token| format!("Bearer {token}"));
     let mut headers = vec![
         (":method", "POST"),
-        (":path", wire::DECIDE_PATH),
+        (":path", path),
         (":authority", AUTHORITY),
         ("content-type", "application/json"),
     ];

@@ -7,17 +7,19 @@ use std::rc::Rc;
 
 use tidegate_policy::breaker::Ticket;
 use tidegate_policy::config::Config;
-use tidegate_policy::exchange::{Act, Answer, Denial, Effects, Event, Exchange, Outcome, Signal};
+use tidegate_policy::exchange::{
+    Act, Answer, Denial, Effects, Event, Exchange, Moment, Outcome, Said, Settlement, Signal,
+};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::router::Matched;
-use tidegate_policy::wire::{self, DecisionId};
+use tidegate_policy::wire::DecisionId;
 
 use crate::abi::Action;
-use crate::host::{self, Buffer, Level, Map};
+use crate::host::{self, Level};
 use crate::ids::Ids;
 use crate::root::Root;
 use crate::shares::{self, Taken};
-use crate::{codec, facts, render};
+use crate::{callout, facts, render};
 
 thread_local! {
     static VM: RefCell<Vm> = const { RefCell::new(Vm::new()) };
@@ -66,10 +68,18 @@ struct Open {
 }
 
 struct Call {
-    stream: u32,
+    waiter: Waiter,
     /// The configuration that asked; it outlives an update.
     root: Rc<Root>,
     ticket: Ticket,
+}
+
+/// Who waits for a callout.
+enum Waiter {
+    /// A request that is held.
+    Stream(u32),
+    /// Nobody: what this decision had reserved is settled.
+    Settlement(DecisionId),
 }
 
 // === impl Vm ===
@@ -115,7 +125,7 @@ impl Vm {
         taken
     }
 
-    pub(crate) fn request_headers(&mut self, stream: u32) -> Action {
+    pub(crate) fn request_headers(&mut self, stream: u32, has_body: bool) -> Action {
         let Some((root, ids)) = self.root_of(stream).zip(self.ids.as_mut()) else {
             return refuse_unready();
         };
@@ -134,7 +144,8 @@ impl Vm {
             Ok(matched) => matched,
             Err(status) => return unreadable(&root, status),
         };
-        let facts = match request.sender(&root.config, &root.secrets, &matched, headers) {
+        let sender = request.sender(&root.config, &root.secrets, &matched, headers, has_body);
+        let facts = match sender {
             Ok(facts) => facts,
             Err(status) => return unreadable(&root, status),
         };
@@ -146,15 +157,19 @@ impl Vm {
     }
 
     pub(crate) fn call_response(&mut self, token: u32, headers: usize, body_size: usize) {
-        let Some(Call { stream, root, ticket }) = self.calls.remove(&token) else {
+        let Some(Call { waiter, root, ticket }) = self.calls.remove(&token) else {
             return;
         };
-        let response = (headers > 0).then(|| response(body_size)).flatten();
+        let response = (headers > 0).then(|| callout::response(body_size)).flatten();
         let answer = match &response {
             None => Answer::Reset,
             Some(r) => Answer::Response { marked: r.marked, status: &r.status, body: &r.body },
         };
         root.settle(ticket, &answer, self.entropy());
+        let stream = match waiter {
+            Waiter::Stream(stream) => stream,
+            Waiter::Settlement(id) => return callout::settled(&root, id, &answer),
+        };
         let Some(Open { mut exchange, .. }) = self.take_open(stream) else {
             // The client left; the gateway's answer has nobody to go to.
             root.counters.borrow_mut().late_answer(&root.config);
@@ -174,11 +189,44 @@ impl Vm {
 
     /// The upstream answers, or a reply of ours passes by on its way out.
     pub(crate) fn response_headers(&mut self, stream: u32) {
-        let Some(Open { mut exchange, root }) = self.take_open(stream) else {
+        self.response(stream, Moment::Headers);
+    }
+
+    /// The stream is over, however it ended.
+    pub(crate) fn response_end(&mut self, stream: u32) {
+        self.response(stream, Moment::End);
+    }
+
+    fn response(&mut self, stream: u32, moment: Moment) {
+        let open = self.streams.get_mut(&stream).map(|stream| &mut stream.exchange);
+        let Some(open) = open.and_then(|open| open.take_if(|o| o.exchange.has_to_tell())) else {
             return;
         };
-        let response = exchange.on_response(&root.config);
+        let Open { mut exchange, root } = open;
+        let wanted = exchange.wanted(&root.config, moment);
+        let values: Vec<_> = wanted.into_iter().map(facts::cost).collect();
+        let now_us = (!values.is_empty()).then(host::now_us).and_then(Result::ok);
+        let said = Said { moment, values: &values, now_us };
+        let response = exchange.on_response(&root.config, &said);
+        for signal in &response.signals {
+            root.counters.borrow_mut().signal(&root.config, *signal);
+        }
         or_log(render::tell(&response), "a response cannot be told what is left");
+        if exchange.has_to_tell() {
+            self.keep_open(stream, exchange, &root);
+        }
+        if let Some(settlement) = response.settlement {
+            self.settle(&root, &settlement);
+        }
+    }
+
+    /// Sends what settles a decision. Nobody waits for it; that it fails is counted.
+    fn settle(&mut self, root: &Rc<Root>, settlement: &Settlement) {
+        let waiter = Waiter::Settlement(settlement.id);
+        let headers = &root.settle_headers;
+        if let Err(answer) = self.call(root, headers, &settlement.message, waiter) {
+            callout::settled(root, settlement.id, &answer);
+        }
     }
 
     fn take_open(&mut self, stream: u32) -> Option<Open> {
@@ -237,6 +285,11 @@ impl Vm {
                 }
                 Act::Ask(message) => match self.ask(stream, root, &message) {
                     Ok(()) => {
+                        if exchange.is_timed()
+                            && let Ok(now_us) = host::now_us()
+                        {
+                            exchange.sent(now_us);
+                        }
                         self.keep_open(stream, exchange, root);
                         return Action::HoldAll;
                     }
@@ -249,14 +302,24 @@ impl Vm {
         }
     }
 
-    /// Sends the message, or says what became of it at once.
     fn ask(&mut self, stream: u32, root: &Rc<Root>, message: &[u8]) -> Result<(), Answer<'static>> {
+        self.call(root, &root.call_headers, message, Waiter::Stream(stream))
+    }
+
+    /// Sends a message, or says what became of it at once.
+    fn call(
+        &mut self,
+        root: &Rc<Root>,
+        headers: &[u8],
+        message: &[u8],
+        waiter: Waiter,
+    ) -> Result<(), Answer<'static>> {
         let ticket =
             root.admit(self.entropy()).map_err(|retry_ms| Answer::CircuitOpen { retry_ms })?;
         let gateway = &root.config.gateway;
-        match host::http_call(&gateway.cluster, &root.call_headers, message, gateway.timeout_ms) {
+        match host::http_call(&gateway.cluster, headers, message, gateway.timeout_ms) {
             Ok(token) => {
-                self.calls.insert(token, Call { stream, root: Rc::clone(root), ticket });
+                self.calls.insert(token, Call { waiter, root: Rc::clone(root), ticket });
                 Ok(())
             }
             Err(_refused) => {
@@ -269,29 +332,6 @@ impl Vm {
     fn entropy(&mut self) -> u64 {
         self.ids.as_mut().map_or(0, Ids::entropy)
     }
-}
-
-struct Response {
-    marked: bool,
-    status: Vec<u8>,
-    body: Vec<u8>,
-}
-
-/// The callout's answer; `None` if it cannot be read whole.
-fn response(body_size: usize) -> Option<Response> {
-    let pairs = host::header_pairs(Map::CallResponse).ok()?;
-    let headers = codec::decode(&pairs)?;
-    let value = |name: &str| {
-        headers.iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| *value)
-    };
-    let marked = value(wire::MARK_HEADER) == Some(wire::MARK_VALUE.as_bytes());
-    let body = if marked && body_size > 0 {
-        let size_max = body_size.min(wire::MESSAGE_BYTES_MAX.saturating_add(1));
-        host::buffer(Buffer::CallResponseBody, size_max).ok()?.unwrap_or_default()
-    } else {
-        Vec::new()
-    };
-    Some(Response { marked, status: value(":status").unwrap_or_default().to_vec(), body })
 }
 
 /// The policies that apply once the route had its say; those that it is out of are counted.

@@ -12,6 +12,7 @@ use core::fmt;
 
 use crate::answers::{Answers, Denied};
 use crate::breaker;
+use crate::cost::Cost;
 use crate::gcra::Quota;
 use crate::identity::Identity;
 use crate::limit::Algorithm;
@@ -21,6 +22,7 @@ use crate::mode::Rollout;
 use crate::router::Router;
 
 mod answers;
+mod cost;
 pub mod diagnostic;
 mod duration;
 mod hash;
@@ -127,6 +129,8 @@ pub struct RateLimit {
     pub by: Identity,
     /// How much.
     pub quota: Quota,
+    /// What a request costs it.
+    pub cost: Cost,
     /// Never a reason to deny: where it is used up the upstream is told.
     pub soft: bool,
     /// How it counts.

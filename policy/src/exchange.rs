@@ -11,6 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::config::Config;
+use crate::cost::ResponseSource;
 use crate::fields::Field;
 use crate::identity::Facts;
 use crate::local_share::{ShareAnswer, ShareCall};
@@ -23,6 +24,7 @@ use crate::wire::{DecisionId, LimitCall};
 mod ask;
 mod ladder;
 mod note;
+mod owed;
 mod respond;
 mod settle;
 
@@ -30,8 +32,10 @@ use ask::ask;
 use ladder::Sharing;
 use note::Aside;
 pub use note::{Note, Noted};
-pub use respond::Response;
+use owed::Terms;
+pub use owed::{Moment, Settlement, settlement_failure};
 use respond::Told;
+pub use respond::{Response, Said};
 use settle::settle;
 
 /// `Retry-After` of an overload answer, exactly (product row A5).
@@ -143,6 +147,13 @@ pub enum Signal {
         /// What that meant: denied, in shadow, or soft.
         outcome: Outcome,
     },
+    /// What says the cost cannot be read.
+    CostMalformed {
+        /// The policy's index in the configuration.
+        policy: usize,
+        /// The limit's index within its policy.
+        limit: usize,
+    },
     /// No verdict could be had.
     Unavailable(Reason),
 }
@@ -242,6 +253,8 @@ struct Question {
     limits: Vec<LimitCall>,
     /// What was found before anything was asked.
     aside: Aside,
+    /// Of a question with limits whose cost only the response tells.
+    terms: Option<Terms>,
 }
 
 // === impl Effects ===
@@ -284,19 +297,37 @@ impl Exchange {
         matches!(self.phase, Phase::Replied)
     }
 
-    /// Whether the response has to be told of this request.
+    /// Whether the response has to be told of this request, or has to tell.
     pub fn has_to_tell(&self) -> bool {
         matches!(&self.phase, Phase::Admitted(told) if !told.is_empty())
     }
 
-    /// What the upstream's response has to carry. Says it once: what a reply of ours brings back
-    /// to the response callbacks is not the upstream's.
-    pub fn on_response(&mut self, config: &Config) -> Response {
-        match core::mem::replace(&mut self.phase, Phase::Replied) {
-            Phase::Admitted(told) => told.response(config),
-            Phase::Fresh | Phase::Asking(_) | Phase::Sharing(_) | Phase::Replied => {
-                Response::default()
-            }
+    /// Whether it matters when the question was sent; then [`Exchange::sent`] says so.
+    pub fn is_timed(&self) -> bool {
+        matches!(&self.phase, Phase::Asking(Question { terms: Some(_), .. }))
+    }
+
+    /// The question was sent, at this time in µs by the filter's clock.
+    pub fn sent(&mut self, now_us: u64) {
+        if let Phase::Asking(Question { terms: Some(terms), .. }) = &mut self.phase {
+            terms.sent_us = Some(now_us);
+        }
+    }
+
+    /// What to read of the response at this moment.
+    pub fn wanted<'c>(&self, config: &'c Config, moment: Moment) -> Vec<&'c ResponseSource> {
+        match &self.phase {
+            Phase::Admitted(told) => told.wanted(config, moment),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the upstream's response has to carry, and what it settles. A reply of ours that passes
+    /// the same callbacks is not the upstream's and changes nothing.
+    pub fn on_response(&mut self, config: &Config, said: &Said<'_>) -> Response {
+        match &mut self.phase {
+            Phase::Admitted(told) => told.response(config, said),
+            _ => Response::default(),
         }
     }
 

@@ -27,6 +27,7 @@ pub mod breaker;
 pub mod canonical;
 pub mod check;
 pub mod config;
+pub mod cost;
 pub mod exchange;
 pub mod fields;
 pub mod gcra;

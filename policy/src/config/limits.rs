@@ -6,11 +6,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::RateLimit;
+use super::cost::cost;
 use super::identities::{Atom, Names};
 use super::missing::Missing;
 use super::read::{duration_ms, truth, unique_name};
 use super::reader::At;
 use super::shapes;
+use crate::cost::{COST_MAX, Cost};
 use crate::limit::Algorithm;
 use crate::matching::PathPattern;
 
@@ -114,12 +116,17 @@ fn rate_limit<'r, 'd>(
         at.wrong("a window admits its limit and no burst besides", "leave burst out");
         return None;
     }
+    // Without a burst to compare with, the one that fits anything.
+    let cost = match table.get("cost") {
+        None => Some(Cost::default()),
+        Some(at) => cost(&at, burst.unwrap_or(COST_MAX)),
+    };
     let (name, by, limit, per_ms, burst) = (name?, by?, limit?, per_ms?, burst?);
-    let (algorithm, soft) = (algorithm?, soft?);
+    let (algorithm, cost, soft) = (algorithm?, cost?, soft?);
     match algorithm.quota(limit, per_ms.saturating_mul(1_000), burst) {
         Ok(quota) => {
             let id = format!("{policy}.{name}");
-            let limit = RateLimit { id, name, by, quota, algorithm, soft };
+            let limit = RateLimit { id, name, by, quota, algorithm, cost, soft };
             Some(Read { limit, at: by_at?, atoms: atoms? })
         }
         Err(bad) => {

@@ -134,6 +134,10 @@ impl<'r, 'd> At<'r, 'd> {
         self.wrong(format!("{} is no {what}", shown(self.node.raw)), remedy);
     }
 
+    pub fn is_number(&self) -> bool {
+        matches!(self.node.kind, Kind::Number)
+    }
+
     pub fn is_text(&self) -> bool {
         matches!(self.node.kind, Kind::Text(_))
     }

@@ -236,9 +236,32 @@ shapes! {
         "limit" => must(QUANTITY, "600", "How many units a period admits.").unit("units per period");
         "per" => must(PERIOD, "\"minute\"", "The period.");
         "burst" => may(QUANTITY, "equal to `limit`", "20", "How many units may be used at once after a pause. A `window` has none.").unit("units");
+        "cost" => with_default(Either(&[QUANTITY, Table(&COST)]), "1", r#"{"header": "x-cost", "max": 50}"#,
+            "What a request costs. As a table: where it is told.").unit("units");
         "soft" => with_default(Bool, "false", "true",
             "Whether it never denies: where it is used up the request goes on, and the upstream is told by the header `x-tidegate-soft-limit`.");
         "algorithm" => with_default(Word(&["gcra", "window"]), "\"gcra\"", "\"window\"", "`gcra` is a bucket: at most `burst` at once, and then one unit each `per` / `limit`; in any time t at most burst + t x limit / per. `window` is strict: never more than `limit` in any period, and what was used comes back one period later.");
+    }
+
+    /// Where a cost is told: by the request, or only by its answer. An admitted request costs at least one unit.
+    COST "cost" {
+        "header" => one_of(HEADER, "\"x-cost\"", "A request header, in digits. Have something before the filter set it: a client that chooses its cost chooses 1. What cannot be read, or stands twice, costs `max`.");
+        "query" => one_of(PARAMETER, "\"n\"", "A query parameter, in digits. Clients choose it, so use it where asking for more costs more. What cannot be read, or stands twice, costs `max`.");
+        "body_bytes" => one_of(Text { what: "a size from 1B to 1GiB", pattern: "^[0-9]{1,10}(B|KiB|MiB|GiB)$" }, "\"1KiB\"", "One unit for each begun piece of this size, by the announced `content-length`.");
+        "response_header" => one_of(HEADER, "\"x-tokens\"", "A header of the upstream's response. Until it is there `reserve` is charged, then the difference. What cannot be read changes nothing and is counted.");
+        "response_trailer" => one_of(HEADER, "\"x-tokens\"", "The same with a trailer of the response.");
+        "response_metadata" => one_of(Table(&COST_METADATA), r#"{"namespace": "io.envoy.ai_gateway", "key": "llm_total_token"}"#,
+            "The same with Envoy's dynamic metadata, as it is when the response has ended.");
+        "default" => with_default(QUANTITY, "1", "2", "What a request costs that says nothing (`header`, `query`).").unit("units");
+        "max" => may(QUANTITY, "equal to `burst`; a body costs what it is, even if that never fits", "50", "The most; what is above it costs this much.").unit("units");
+        "unknown" => may(QUANTITY, "equal to `burst`", "30", "What a body costs whose length nobody announces (`body_bytes`).").unit("units");
+        "reserve" => with_default(QUANTITY, "1", "10", "What is charged until the response tells, and stays if it says nothing (`response_header`, `response_trailer`, `response_metadata`).").unit("units");
+    }
+
+    /// A value of Envoy's dynamic metadata.
+    COST_METADATA "cost_metadata" {
+        "namespace" => must(WORD, "\"io.envoy.ai_gateway\"", "The filter's namespace.");
+        "key" => must(WORD, "\"llm_total_token\"", "The key: a number, or digits.");
     }
 
     /// Who is counted, by one source. `jwt`, `mtls`, `ip` and `signed` are trusted by nature.

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::ladder::{Fall, fall};
 use super::note::{Aside, denied};
+use super::owed::{Terms, any_told_later};
 use super::respond::Told;
 use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal};
 use crate::config::{Config, RateLimit};
@@ -14,9 +15,6 @@ use crate::reason::Reason;
 use crate::router::Matched;
 use crate::scope::{CallerScope, Tenant};
 use crate::wire::{self, DecideRequest, DecisionId, LimitCall};
-
-/// One unit of every limit; costs other than that come with the policy language.
-const COST: u32 = 1;
 
 /// Collects every limit that applies, or finds a reason to answer at once.
 pub(super) fn ask(
@@ -55,7 +53,12 @@ pub(super) fn ask(
             match counted {
                 Some(counted) => {
                     asked.push(Asked { policy: index, limit: place, shadow, soft: limit.soft });
-                    limits.push(call(limit, counted.subject, shadow || limit.soft));
+                    let priced = limit.cost.before(facts);
+                    if priced.malformed {
+                        signals.push(Signal::CostMalformed { policy: index, limit: place });
+                    }
+                    let shadow = shadow || limit.soft;
+                    limits.push(call(limit, counted.subject, priced.units, shadow));
                     if counted.tenant != Tenant::None {
                         tenant = counted.tenant;
                     }
@@ -90,7 +93,12 @@ pub(super) fn ask(
     }
     if limits.len() > wire::LIMITS_MAX {
         let why = Fall { reason: Reason::TooManyLimits, retry_ms: None };
-        return fall(config, Question { id, asked, grpc, limits, aside }, why, signals);
+        return fall(
+            config,
+            Question { id, asked, grpc, limits, aside, terms: None },
+            why,
+            signals,
+        );
     }
     let message = DecideRequest {
         v: wire::VERSION,
@@ -102,7 +110,13 @@ pub(super) fn ask(
         limits,
     };
     let act = Act::Ask(wire::encode(&message));
-    let question = Question { id, asked, grpc, limits: message.limits, aside };
+    let terms = any_told_later(config, &asked).then(|| Terms {
+        scope: message.scope,
+        traceparent: message.traceparent,
+        request_id: message.request_id,
+        sent_us: None,
+    });
+    let question = Question { id, asked, grpc, limits: message.limits, aside, terms };
     (Phase::Asking(question), Effects::of(act, signals))
 }
 
@@ -113,7 +127,7 @@ fn is_grpc(facts: &Facts<'_>) -> bool {
     rest.is_some_and(|rest| rest.first().is_none_or(|byte| matches!(byte, b'+' | b';')))
 }
 
-fn call(limit: &RateLimit, subject: Subject, shadow: bool) -> LimitCall {
+fn call(limit: &RateLimit, subject: Subject, cost: u32, shadow: bool) -> LimitCall {
     LimitCall {
         id: limit.id.clone(),
         subject,
@@ -121,7 +135,7 @@ fn call(limit: &RateLimit, subject: Subject, shadow: bool) -> LimitCall {
         period_us: limit.quota.period_us(),
         burst: limit.quota.burst(),
         algorithm: limit.algorithm,
-        cost: COST,
+        cost,
         shadow,
     }
 }

@@ -1,9 +1,13 @@
-//! Owns what the response of an admitted request is told: the limits that its client should know.
+//! Owns what passes between an admitted request and its response: the limits that its client should
+//! know, and what the response says that the request did cost.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::Asked;
+use super::owed::{Moment, Owed, Settlement};
+use super::{Asked, Signal};
 use crate::config::Config;
+use crate::cost::ResponseSource;
 use crate::fields::{Dialect, Field, Shown, X_REMAINING, is_stricter};
 use crate::wire::LimitState;
 
@@ -11,6 +15,7 @@ use crate::wire::LimitState;
 #[derive(Debug, Default)]
 pub(super) struct Told {
     limits: Vec<Kept>,
+    owed: Option<Box<Owed>>,
 }
 
 /// What the gateway said of one limit, without its name: the configuration has that.
@@ -31,27 +36,58 @@ pub struct Response {
     pub fields: Vec<Field>,
     /// The field of the upstream's that decides whether ours may be written at all, if one does.
     pub yields_to: Option<&'static str>,
+    /// What is to be settled now.
+    pub settlement: Option<Settlement>,
+    /// What to count.
+    pub signals: Vec<Signal>,
+}
+
+/// What a response says, as far as it was asked.
+#[derive(Debug)]
+pub struct Said<'a> {
+    /// How far it has come.
+    pub moment: Moment,
+    /// The values of [`super::Exchange::wanted`], in its order.
+    pub values: &'a [Option<Vec<u8>>],
+    /// Now, in µs by the filter's clock; looked at only if something is owed.
+    pub now_us: Option<u64>,
 }
 
 // === impl Told ===
 
 impl Told {
-    /// Of a verdict: what clients may see of it.
-    pub(super) fn of(config: &Config, kept: Vec<Kept>) -> Self {
+    /// Of a verdict: what clients may see of it, and what is owed.
+    pub(super) fn of(config: &Config, kept: Vec<Kept>, owed: Option<Box<Owed>>) -> Self {
         match config.answers.rate_limit_fields {
-            Dialect::Off => Self::default(),
-            Dialect::XDraft03 | Dialect::Draft10 => Self { limits: kept },
+            Dialect::Off => Self { limits: Vec::new(), owed },
+            Dialect::XDraft03 | Dialect::Draft10 => Self { limits: kept, owed },
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.limits.is_empty()
+        self.limits.is_empty() && self.owed.is_none()
     }
 
-    pub(super) fn response(&self, config: &Config) -> Response {
-        let yields_to =
-            (config.answers.rate_limit_fields == Dialect::XDraft03).then_some(X_REMAINING);
-        Response { fields: fields(config, &self.limits, None), yields_to }
+    pub(super) fn wanted<'c>(&self, config: &'c Config, moment: Moment) -> Vec<&'c ResponseSource> {
+        self.owed.as_ref().map_or_else(Vec::new, |owed| owed.wanted(config, moment))
+    }
+
+    /// Says everything once: what is left in `self` afterwards comes at a later moment.
+    pub(super) fn response(&mut self, config: &Config, said: &Said<'_>) -> Response {
+        let mut response = Response::default();
+        if let Some(owed) = &mut self.owed {
+            let Said { moment, values, now_us } = *said;
+            response.settlement =
+                owed.settle(config, moment, values, now_us, &mut response.signals);
+        }
+        self.owed.take_if(|owed| owed.is_settled() || said.moment == Moment::End);
+        let limits = core::mem::take(&mut self.limits);
+        if said.moment == Moment::Headers {
+            response.fields = fields(config, &limits, None);
+            response.yields_to =
+                (config.answers.rate_limit_fields == Dialect::XDraft03).then_some(X_REMAINING);
+        }
+        response
     }
 }
 

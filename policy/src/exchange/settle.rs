@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::ladder::{Fall, enforcing};
 use super::note::{degraded, denied, worded_by};
+use super::owed::Owed;
 use super::respond::{Told, fields, kept};
 use super::{
     Act, Answer, Asked, Denial, Effects, OVERLOAD_RETRY_AFTER_S, Outcome, Phase, Question, Signal,
@@ -90,7 +91,7 @@ fn carry_out(
         let shown = aside.soft.get(..SOFT_NAMES_MAX).unwrap_or(&aside.soft);
         let soft = (!shown.is_empty()).then(|| shown.join(", "));
         let note = aside.admitted(id);
-        let told = Told::of(config, kept);
+        let told = Told::of(config, kept, Owed::of(config, question, &pairs));
         return (Phase::Admitted(told), Effects { act: Act::Resume, signals, note, soft });
     }
     let violated = || pairs.iter().filter(|(asked, state)| asked.is_enforced() && !state.allowed);

@@ -11,6 +11,8 @@ use std::format;
 use std::string::ToString;
 use std::vec;
 
+mod costs;
+
 const ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
 
 fn config() -> Config {
@@ -81,6 +83,11 @@ impl Bench {
 
     fn answer(&mut self, answer: Answer<'_>) -> Effects {
         self.exchange.on(&self.config, &self.overrides, Event::Answer { answer, entropy: 0 })
+    }
+
+    fn respond(&mut self, moment: Moment, values: &[Option<Vec<u8>>]) -> Response {
+        let said = Said { moment, values, now_us: Some(5_000_000) };
+        self.exchange.on_response(&self.config, &said)
     }
 
     fn reply(&mut self, status: &str, body: &str) -> Effects {
@@ -383,13 +390,13 @@ fn the_response_of_an_admitted_request_shows_its_enforced_limits_once() {
     assert!(!bench.exchange.has_to_tell(), "nothing is decided yet");
     bench.reply("200", &body("allow", &[("lax.ip", true, Some(0))]));
     assert!(bench.exchange.has_to_tell());
-    let response = bench.exchange.on_response(&bench.config);
+    let response = bench.respond(Moment::Headers, &[]);
     let fields = vec![
         ("ratelimit-policy", "\"lax.ip\";q=50;w=60".to_string()),
         ("ratelimit", "\"lax.ip\";r=0;t=1".to_string()),
     ];
-    assert_eq!(response, Response { fields, yields_to: None });
-    assert_eq!(bench.exchange.on_response(&bench.config), Response::default());
+    assert_eq!(response, Response { fields, ..Response::default() });
+    assert_eq!(bench.respond(Moment::Headers, &[]), Response::default());
 }
 
 #[test]
@@ -402,7 +409,7 @@ fn a_response_is_told_nothing_where_there_is_nothing_to_tell() {
     let (mut bench, _) = Bench::asked("/x");
     bench.reply("200", &body("deny", &[("lax.ip", false, Some(9))]));
     assert!(!bench.exchange.has_to_tell());
-    assert_eq!(bench.exchange.on_response(&bench.config), Response::default());
+    assert_eq!(bench.respond(Moment::Headers, &[]), Response::default());
     // Switched off.
     let (mut bench, _) = Bench::asked("/x");
     bench.config.answers.rate_limit_fields = Dialect::Off;
@@ -422,7 +429,7 @@ fn draft_03_fields_yield_to_an_upstream_that_is_stricter() {
     let (mut bench, _) = Bench::asked("/x");
     bench.config.answers.rate_limit_fields = Dialect::XDraft03;
     bench.reply("200", &body("allow", &[("lax.ip", true, Some(0))]));
-    let response = bench.exchange.on_response(&bench.config);
+    let response = bench.respond(Moment::Headers, &[]);
     assert_eq!(response.yields_to, Some("x-ratelimit-remaining"));
     assert_eq!(response.writes(None), (response.fields.as_slice(), false));
     assert_eq!(response.writes(Some(b"7")), (response.fields.as_slice(), true));
@@ -586,7 +593,7 @@ fn a_soft_limit_tells_the_upstream_and_denies_nobody() {
     assert_eq!(effects.signals, signals);
     let note = effects.note.expect("a line").to_string();
     assert!(note.starts_with("verdict=soft-limit reason=quota-exceeded limits=strict.key "));
-    let shown = bench.exchange.on_response(&bench.config).fields;
+    let shown = bench.respond(Moment::Headers, &[]).fields;
     assert!(!shown[1].1.contains("strict.key"), "what never denies a client is not shown to it");
 }
 

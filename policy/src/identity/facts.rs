@@ -19,6 +19,8 @@ pub struct Facts<'h> {
     pub headers: Fields<'h>,
     /// `:path` as it came, with its query.
     pub target: Option<&'h [u8]>,
+    /// Whether a body follows the headers.
+    pub has_body: bool,
     /// The host's properties that were asked for and are there, by path (parts joined by NUL).
     pub properties: BTreeMap<&'h str, Vec<u8>>,
     /// The keys of this configuration.

@@ -157,7 +157,9 @@ fn outside(kind: &Kind) -> Vec<(Value, bool)> {
             }
         }
         Kind::Either(_) | Kind::Text { .. } | Kind::Word(_) => {
-            values.push((json!(7), true));
+            if !takes_in_numbers(kind) {
+                values.push((json!(7), true));
+            }
             if !takes_in(kind, "") {
                 values.push((json!(""), true));
             }
@@ -182,6 +184,13 @@ fn inside(kind: &Kind) -> Value {
             let text = ["GET", "a.example"].into_iter().find(|text| takes_in(kind, text));
             json!(text.unwrap_or_else(|| panic!("add a text that is a {kind:?}")))
         }
+    }
+}
+
+fn takes_in_numbers(kind: &Kind) -> bool {
+    match kind {
+        Kind::Either(kinds) => kinds.iter().any(takes_in_numbers),
+        _ => matches!(kind, Kind::Whole { .. }),
     }
 }
 

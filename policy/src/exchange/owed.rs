@@ -1,0 +1,199 @@
+//! Owns what an admitted request still owes: the difference between what was reserved and what its
+//! response says it did cost. It is sent once the response tells, and nobody waits for it.
+//!
+//! A response that never comes, because the client left or the upstream broke, says nothing: the
+//! reserve stays charged, since the work may have been done.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{Answer, Asked, Question, Signal};
+use crate::config::{Config, RateLimit};
+use crate::cost::{ResponseCost, ResponseSource};
+use crate::reason::Reason;
+use crate::scope::CallerScope;
+use crate::wire::{
+    self, Adjustment, DecisionId, LimitCall, LimitState, Refusal, SettleReply, SettleRequest,
+};
+
+/// Told of a request whose moment of asking nobody knows: long enough for every limit to have run
+/// out by itself, so that nothing is given back twice.
+const AGE_UNKNOWN_US: u64 = 10 * 366 * 86_400_000_000;
+
+/// What a response has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Its headers are there.
+    Headers,
+    /// It is over, trailers included.
+    End,
+}
+
+/// What a settling message needs beside its adjustments.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    pub(super) scope: CallerScope,
+    pub(super) traceparent: Option<String>,
+    pub(super) request_id: Option<String>,
+    /// When the question was sent, in µs by the filter's clock.
+    pub(super) sent_us: Option<u64>,
+}
+
+/// What one request owes.
+#[derive(Debug)]
+pub(super) struct Owed {
+    id: DecisionId,
+    terms: Terms,
+    reserved: Vec<Reserved>,
+}
+
+/// One limit that was charged a reserve.
+#[derive(Debug)]
+struct Reserved {
+    asked: Asked,
+    call: LimitCall,
+}
+
+/// A message to [`wire::SETTLE_PATH`], for which the request does not wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The decision.
+    pub id: DecisionId,
+    /// The message.
+    pub message: Vec<u8>,
+}
+
+// === impl Owed ===
+
+impl Owed {
+    /// Of a request that goes on: the limits whose cost its response tells, as far as they were
+    /// charged. Shadow and soft limits are charged together or not at all.
+    pub(super) fn of(
+        config: &Config,
+        question: &Question,
+        pairs: &[(&Asked, &LimitState)],
+    ) -> Option<Box<Self>> {
+        let terms = question.terms.clone()?;
+        let others = pairs.iter().filter(|(asked, _)| !asked.is_enforced());
+        let others_charged = others.into_iter().all(|(_, state)| state.allowed);
+        let charged = |asked: &Asked| asked.is_enforced() || others_charged;
+        let reserved: Vec<Reserved> = question
+            .asked
+            .iter()
+            .zip(&question.limits)
+            .filter(|(asked, _)| charged(asked) && told_later(config, asked).is_some())
+            .map(|(asked, call)| Reserved { asked: *asked, call: call.clone() })
+            .collect();
+        (!reserved.is_empty()).then(|| Box::new(Self { id: question.id, terms, reserved }))
+    }
+
+    /// Where the response says it, at this moment: to be read in this order.
+    pub(super) fn wanted<'c>(&self, config: &'c Config, moment: Moment) -> Vec<&'c ResponseSource> {
+        let known = self.reserved.iter().filter_map(|reserved| told_later(config, &reserved.asked));
+        known.map(|cost| &cost.source).filter(|source| moment_of(source) == moment).collect()
+    }
+
+    /// Settles what this moment tells; `values` are those of [`Owed::wanted`].
+    pub(super) fn settle(
+        &mut self,
+        config: &Config,
+        moment: Moment,
+        values: &[Option<Vec<u8>>],
+        now_us: Option<u64>,
+        signals: &mut Vec<Signal>,
+    ) -> Option<Settlement> {
+        let mut values = values.iter();
+        let mut adjustments = Vec::new();
+        let mut later = Vec::new();
+        for reserved in self.reserved.drain(..) {
+            let Some(cost) = told_later(config, &reserved.asked) else { continue };
+            if moment_of(&cost.source) != moment {
+                later.push(reserved);
+                continue;
+            }
+            let value = values.next().and_then(Option::as_deref);
+            let Some(said) = cost.said(value) else { continue };
+            let Asked { policy, limit, .. } = reserved.asked;
+            if said.malformed {
+                signals.push(Signal::CostMalformed { policy, limit });
+            }
+            let by = i64::from(said.units).saturating_sub(i64::from(reserved.call.cost));
+            if by != 0 {
+                adjustments.push(adjustment(reserved.call, by));
+            }
+        }
+        self.reserved = later;
+        if adjustments.is_empty() {
+            return None;
+        }
+        let age_us = match (self.terms.sent_us, now_us) {
+            (Some(sent_us), Some(now_us)) => now_us.saturating_sub(sent_us),
+            _ => AGE_UNKNOWN_US,
+        };
+        let message = SettleRequest {
+            v: wire::VERSION,
+            id: self.id,
+            scope: self.terms.scope.clone(),
+            timeout_ms: config.gateway.timeout_ms,
+            age_us,
+            traceparent: self.terms.traceparent.clone(),
+            request_id: self.terms.request_id.clone(),
+            adjustments,
+        };
+        Some(Settlement { id: self.id, message: wire::encode(&message) })
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.reserved.is_empty()
+    }
+}
+
+/// Whether any of these limits has a cost that only the response tells.
+pub(super) fn any_told_later(config: &Config, asked: &[Asked]) -> bool {
+    asked.iter().any(|asked| told_later(config, asked).is_some())
+}
+
+fn told_later<'c>(config: &'c Config, asked: &Asked) -> Option<&'c ResponseCost> {
+    let limit: &RateLimit = config.policies.get(asked.policy)?.rate_limits.get(asked.limit)?;
+    limit.cost.after()
+}
+
+fn moment_of(source: &ResponseSource) -> Moment {
+    match source {
+        ResponseSource::Header(_) => Moment::Headers,
+        // Metadata grows with the response: a count of tokens is whole when it is over.
+        ResponseSource::Trailer(_) | ResponseSource::Metadata(_) => Moment::End,
+    }
+}
+
+fn adjustment(call: LimitCall, by: i64) -> Adjustment {
+    Adjustment {
+        id: call.id,
+        subject: call.subject,
+        limit: call.limit,
+        period_us: call.period_us,
+        burst: call.burst,
+        algorithm: call.algorithm,
+        by,
+    }
+}
+
+/// Why a settlement failed, if it did. Nobody waits for it, and it is not repeated: what it would
+/// have charged or given back stays as it was reserved.
+pub fn settlement_failure(id: DecisionId, answer: &Answer<'_>) -> Option<Reason> {
+    match answer {
+        Answer::CircuitOpen { .. } => Some(Reason::CalloutCircuitOpen),
+        Answer::NotSent => Some(Reason::CalloutNotSent),
+        Answer::Reset => Some(Reason::CalloutReset),
+        Answer::Response { marked: false, .. } => Some(Reason::CalloutUnmarked),
+        Answer::Response { status: b"200", body, .. } => {
+            SettleReply::decode(body, id).is_err().then_some(Reason::CalloutMalformed)
+        }
+        Answer::Response { body, .. } => {
+            let refusal = Refusal::decode(body).ok();
+            let reason = refusal.and_then(|refusal| Reason::from_text(&refusal.reason));
+            Some(reason.unwrap_or(Reason::CalloutMalformed))
+        }
+    }
+}
