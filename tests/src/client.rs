@@ -72,6 +72,11 @@ pub async fn raw<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]
         .expect("an answer")
 }
 
+/// Sends bytes and reads nothing.
+pub async fn send(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).await.expect("a listener");
+}
+
 /// Sends a request by HEAD and reads the answer, which has no body whatever length it announces.
 pub async fn head(stream: &mut TcpStream, bytes: &[u8]) -> Answer {
     let answer = async {

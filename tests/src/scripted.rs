@@ -11,7 +11,9 @@ use bytes::Bytes;
 use h2::Reason;
 use h2::server::SendResponse;
 use http::{Request, Response};
-use tidegate_policy::wire::{self, DecideReply, DecideRequest, LimitState, Verdict};
+use tidegate_policy::wire::{
+    self, DecideReply, DecideRequest, LimitState, SettleReply, SettleRequest, Verdict,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -68,6 +70,7 @@ pub struct Scripted {
 struct Seen {
     count: Arc<AtomicUsize>,
     messages: Arc<Mutex<Vec<Vec<u8>>>>,
+    settled: Arc<Mutex<Vec<SettleRequest>>>,
 }
 
 impl Seen {
@@ -99,7 +102,12 @@ impl Scripted {
         self.seen.count.load(Ordering::SeqCst)
     }
 
-    /// The last message that came whole.
+    /// What was settled, over HTTP/2.
+    pub fn settled(&self) -> Vec<SettleRequest> {
+        self.seen.settled.lock().expect("nobody panicked").clone()
+    }
+
+    /// The last question that came whole.
     pub fn last(&self) -> DecideRequest {
         let messages = self.seen.messages.lock().expect("nobody panicked");
         let last = messages.last().expect("a callout");
@@ -150,6 +158,14 @@ pub fn verdict(message: &[u8], verdict: Verdict) -> Vec<u8> {
     wire::encode(&DecideReply { v: wire::VERSION, id: asked.id, verdict, limits })
 }
 
+/// Settlements are taken, whatever the script.
+fn settle(message: &[u8], seen: &Seen) -> Vec<u8> {
+    let message = SettleRequest::decode(message).expect("the filter's message");
+    let reply = SettleReply { v: wire::VERSION, id: message.id, limits: Vec::new() };
+    seen.settled.lock().expect("nobody panicked").push(message);
+    wire::encode(&reply)
+}
+
 /// Status, mark and body of the scripts that answer at all.
 fn answer(script: &Script, message: &[u8]) -> (u16, bool, Vec<u8>) {
     match script {
@@ -198,12 +214,15 @@ async fn answer_h2(
     script: Script,
     seen: Seen,
 ) -> Result<(), h2::Error> {
+    let is_settlement = request.uri().path() == wire::SETTLE_PATH;
     let mut body = request.into_body();
     let mut message = Vec::new();
     while let Some(piece) = body.data().await {
         message.extend_from_slice(&piece?);
     }
-    seen.note(&message);
+    if !is_settlement {
+        seen.note(&message);
+    }
     match &script {
         Script::Hang => std::future::pending().await,
         Script::Late(wait) => tokio::time::sleep(*wait).await,
@@ -213,7 +232,10 @@ async fn answer_h2(
         }
         _ => {}
     }
-    let (status, marked, body) = answer(&script, &message);
+    let (status, marked, body) = match is_settlement {
+        true => (200, true, settle(&message, &seen)),
+        false => answer(&script, &message),
+    };
     let mut head = Response::builder().status(status).header("content-type", "application/json");
     if marked {
         head = head.header(wire::MARK_HEADER, wire::MARK_VALUE);

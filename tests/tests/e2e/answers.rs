@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use tidegate_policy::wire::Verdict;
 use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually;
 use tidegate_tests::gateway::{self, Gateway};
 use tidegate_tests::http2;
+use tidegate_tests::scripted::{Script, Scripted};
 use tidegate_tests::upstream::Upstream;
 
 const CONFIG: &str = r#"{
@@ -17,7 +19,7 @@ const CONFIG: &str = r#"{
     {"name": "api", "match": {"path": "/api/**"},
      "rate_limits": [{"name": "per-key", "by": {"header": "x-key"}, "limit": 2, "per": "hour"}]},
     {"name": "dry", "mode": "shadow", "match": {"path": "/dry/**"},
-     "rate_limits": [{"name": "per-key", "by": {"header": "x-key"}, "limit": 1, "per": "hour"}]}
+     "rate_limits": [{"name": "limit", "by": {"header": "x-key"}, "limit": 1, "per": "hour"}]}
   ]
 }"#;
 
@@ -139,7 +141,7 @@ async fn log_and_metrics_say_why() {
     let lines = [
         "GET /elsewhere 200 via_upstream - ".to_owned(),
         "verdict=soft-limit reason=quota-exceeded limits=api.fair decision=".to_owned(),
-        "verdict=would-deny reason=quota-exceeded limits=dry.per-key decision=".to_owned(),
+        "verdict=would-deny reason=quota-exceeded limits=dry.limit decision=".to_owned(),
         "429 tidegate:quota-exceeded:api.per-key - ".to_owned(),
         format!("verdict=denied reason=quota-exceeded limits=api.per-key decision={id}"),
     ];
@@ -160,7 +162,7 @@ async fn log_and_metrics_say_why() {
             1,
         ),
         (
-            "tidegate_limits_used_up_total{policy=\"dry\",limit=\"per-key\",outcome=\"shadow_denied\"}",
+            "tidegate_limits_used_up_total{policy=\"dry\",limit=\"limit\",outcome=\"shadow_denied\"}",
             1,
         ),
     ] {
@@ -171,4 +173,65 @@ async fn log_and_metrics_say_why() {
             bench.envoy.metrics().await
         );
     }
+}
+
+/// A response header and, once the response is over, dynamic metadata tell what a request did cost.
+/// The client has its answer before either is settled, and may leave early.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_response_tells_is_settled_afterwards() {
+    let config = r#"{
+      "version": 1,
+      "gateway": {"cluster": "tidegate", "timeout": "5s"},
+      "policies": [
+        {"name": "llm", "match": {"path": "/llm"}, "rate_limits": [
+          {"name": "tokens", "by": "ip", "limit": 5000, "per": "minute",
+           "cost": {"response_header": "x-tokens", "reserve": 100}},
+          {"name": "metered", "by": "ip", "limit": 5000, "per": "minute",
+           "cost": {"response_metadata": {"namespace": "llm", "key": "total"}, "reserve": 10}}]}
+      ]
+    }"#;
+    let gateway = Scripted::start(true, Script::Verdict(Verdict::Allow)).await;
+    let upstream = Upstream::start().await;
+    let mut options = Options::new(gateway.addr, upstream.addr).config(config);
+    options.example = Some(serde_json::json!({ "http_filters": [{
+        "name": "metadata",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.set_metadata.v3.Config",
+            "metadata": [{ "metadata_namespace": "llm", "value": { "total": 42 } }],
+        },
+    }] }));
+    let envoy = Envoy::start(&options).await;
+    let answer = client::get_from(envoy.addr, None, "/llm", "x-answer-x-tokens: 350\r\n").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // Whoever leaves once the upstream was asked pays what the end of the stream tells.
+    let mut leaving = client::connect(envoy.addr, None).await.expect("a listener");
+    let request = b"GET /llm HTTP/1.1\r\nhost: h\r\n\r\n";
+    client::send(&mut leaving, request).await;
+    eventually(Duration::from_secs(15), "the upstream is asked", async || {
+        if upstream.seen() >= 2 { Ok(()) } else { Err(upstream.seen()) }
+    })
+    .await;
+    drop(leaving);
+    let settled = eventually(Duration::from_secs(15), "all is settled", async || {
+        let settled = gateway.settled();
+        if settled.len() >= 3 { Ok(settled) } else { Err(settled) }
+    })
+    .await;
+    let mut said: Vec<_> = settled
+        .iter()
+        .flat_map(|message| message.adjustments.iter().map(|a| (a.id.as_str(), a.by)))
+        .collect();
+    said.sort_unstable();
+    assert_eq!(said, [("llm.metered", 32), ("llm.metered", 32), ("llm.tokens", 250)]);
+    assert!(settled.iter().all(|message| message.age_us < 60_000_000), "{settled:?}");
+    eventually(Duration::from_secs(15), "and counted", async || {
+        let count = envoy.metric("tidegate_settlements_total{}").await;
+        if count == 3 { Ok(()) } else { Err(envoy.metrics().await) }
+    })
+    .await;
+    client::get_from(envoy.addr, None, "/llm", "x-answer-x-tokens: lots\r\n").await;
+    let malformed = "tidegate_costs_malformed_total{policy=\"llm\",limit=\"tokens\"}";
+    assert_eq!(envoy.metric(malformed).await, 1, "{}", envoy.metrics().await);
+    let output = envoy.output();
+    assert!(!output.contains("wasm_fail_stream") && !output.contains("[critical]"), "{output}");
 }
