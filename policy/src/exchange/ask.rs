@@ -110,7 +110,7 @@ pub(super) fn ask(
         limits,
     };
     let act = Act::Ask(wire::encode(&message));
-    let terms = any_told_later(config, &asked).then(|| Terms {
+    let terms = any_told_later(config, &asked).then_some(Terms {
         scope: message.scope,
         traceparent: message.traceparent,
         request_id: message.request_id,
