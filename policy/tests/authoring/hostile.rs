@@ -164,6 +164,11 @@ fn a_secret_that_is_written_out_is_not_repeated() {
     assert!(!answer.contains("hunter2"), "{answer}");
 }
 
+fn regressions() -> Box<dyn proptest::test_runner::FailurePersistence> {
+    use proptest::test_runner::FileFailurePersistence::Direct;
+    Box::new(Direct("proptest-regressions/authoring.txt"))
+}
+
 /// JSON of any shape, made of the words that the reader knows and of others.
 fn documents() -> impl Strategy<Value = serde_json::Value> {
     use serde_json::Value;
@@ -194,8 +199,8 @@ fn documents() -> impl Strategy<Value = serde_json::Value> {
 }
 
 proptest! {
-    // A failure prints its input and its seed.
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    // A failure prints its smallest input, and its seed goes to policy/proptest-regressions/.
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: Some(regressions()), ..ProptestConfig::default() })]
 
     #[test]
     fn documents_of_known_words_are_read_or_refused_with_a_place(inner in documents(), outer in documents()) {

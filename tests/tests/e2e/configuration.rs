@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tidegate_policy::config::Config;
 use tidegate_policy::wire::Verdict;
 use tidegate_tests::client;
 use tidegate_tests::envoy::{Envoy, Options};
@@ -80,6 +81,8 @@ async fn a_wrong_update_leaves_the_old_configuration_serving() {
     let envoy = Envoy::start(&options).await;
     assert_eq!(client::get(envoy.addr, "/strict/x").await.status, 429);
     assert_eq!(client::get(envoy.addr, "/other/x").await.status, 200);
+    let hash = "tidegate_config_hash{filter=\"tidegate\"}";
+    assert_eq!(envoy.metric(hash).await, hash_of(BOTH_RUNGS));
 
     envoy.update(&options.clone().config(&BOTH_RUNGS.replacen("\"limit\": 5", "\"limit\": 0", 1)));
     eventually(Duration::from_secs(10), "the update is refused", async || {
@@ -89,13 +92,20 @@ async fn a_wrong_update_leaves_the_old_configuration_serving() {
     })
     .await;
     assert_eq!(client::get(envoy.addr, "/strict/x").await.status, 429, "the old one serves");
+    assert_eq!(envoy.metric(hash).await, hash_of(BOTH_RUNGS));
 
     // A sound update is taken while the old one still serves.
-    envoy.update(&options.clone().config(&BOTH_RUNGS.replacen("/strict/**", "/other/**", 1)));
+    let sound = BOTH_RUNGS.replacen("/strict/**", "/other/**", 1);
+    envoy.update(&options.clone().config(&sound));
     eventually(Duration::from_secs(10), "the update is taken", async || {
         let answer = client::get(envoy.addr, "/other/x").await;
         if answer.status == 429 { Ok(()) } else { Err(answer) }
     })
     .await;
     assert_eq!(client::get(envoy.addr, "/strict/x").await.status, 200);
+    assert_eq!(envoy.metric(hash).await, hash_of(&sound));
+}
+
+fn hash_of(document: &str) -> u64 {
+    Config::read(document).hash.expect("a document").0.into()
 }
