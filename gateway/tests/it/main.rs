@@ -2,6 +2,7 @@
 
 mod admin;
 mod bench;
+mod cold;
 mod connections;
 mod end;
 mod faults;

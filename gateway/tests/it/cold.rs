@@ -1,0 +1,256 @@
+//! The guard against cold regions on a real Redis: a new region, a flushed Redis, an empty replica,
+//! and what an operator says. Other tests have no guard, or declare their region warm.
+
+use std::time::Duration;
+
+use http::Method;
+use redis::aio::MultiplexedConnection;
+use tidegate_gateway::Running;
+use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
+use tidegate_policy::limit::Algorithm;
+use tidegate_policy::wire::{
+    Adjustment, DecideReply, DecideRequest, SETTLE_PATH, SettleReply, SettleRequest, VERSION,
+    Verdict, encode,
+};
+use tidegate_tests::eventually;
+use tidegate_tests::redis::Redis;
+
+use crate::bench::{Answer, Caller, Speaks, TOKEN, question, request, settings, start};
+use crate::proxy::Proxy;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s";
+const ADMIN: &str = "the-admins-token";
+
+async fn gateway(url: &str, flags: &str) -> Running {
+    start(settings(&format!("--redis-url {url} {CALM} {flags}"))).await
+}
+
+async fn connection(redis: &Redis) -> MultiplexedConnection {
+    let client = redis::Client::open(redis.url()).expect("a sound URL");
+    client.get_multiplexed_async_connection().await.expect("a connection")
+}
+
+/// Ten an hour, in one of both ways.
+fn ten(client: &str, algorithm: Algorithm) -> DecideRequest {
+    let mut question = DecideRequest { timeout_ms: 5_000, ..question(client) };
+    let limit = &mut question.limits[0];
+    (limit.limit, limit.burst, limit.period_us) = (10, 10, 3_600_000_000);
+    limit.algorithm = algorithm;
+    question
+}
+
+async fn decides(gateway: &Running, question: &DecideRequest) -> DecideReply {
+    let caller = Caller::new(Speaks::Http2);
+    eventually(PATIENCE, "a verdict", async || {
+        let answer = caller.decide(gateway.data_addr, question).await;
+        if answer.status == 200 { Ok(answer.verdict()) } else { Err(answer.text()) }
+    })
+    .await
+}
+
+/// How many of that many requests at once are admitted, and what is told of the limit.
+async fn admitted(gateway: &Running, question: &DecideRequest, of: usize) -> (usize, Option<u32>) {
+    let (mut admitted, mut reduced) = (0, None);
+    for _ in 0..of {
+        let reply = decides(gateway, question).await;
+        admitted += usize::from(reply.verdict == Verdict::Allow);
+        reduced = reply.limits[0].limit;
+    }
+    (admitted, reduced)
+}
+
+async fn declare(gateway: &Running, token: &str, body: &'static str) -> Answer {
+    let caller = Caller::new(Speaks::Http1);
+    caller.send(request(gateway.admin_addr, Method::POST, "/v1/region", Some(token), body)).await
+}
+
+#[tokio::test]
+async fn a_new_region_admits_half_until_somebody_declares_it_warm() {
+    let redis = Redis::start().await;
+    let gateway = gateway(&redis.url(), "--cold-start 5m").await;
+    // A bucket of 10 that is cold holds 3 and gets 3 an hour; a window has all its 5 at once.
+    assert_eq!(admitted(&gateway, &ten("a", Algorithm::Gcra), 12).await, (3, Some(5)));
+    assert_eq!(admitted(&gateway, &ten("a", Algorithm::Window), 12).await, (5, Some(5)));
+    let viewer = declare(&gateway, crate::bench::VIEWER, r#"{"temperature": "warm"}"#).await;
+    assert_eq!(viewer.status, 403, "{viewer:?}");
+    let wrong = declare(&gateway, ADMIN, r#"{"temperature": "tepid"}"#).await;
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.text().contains("unknown variant `tepid`"), "{}", wrong.text());
+    let warm = declare(&gateway, ADMIN, r#"{"temperature": "warm"}"#).await;
+    assert_eq!(warm.status, 200, "{warm:?}");
+    assert_eq!(admitted(&gateway, &ten("b", Algorithm::Gcra), 12).await, (10, None));
+    assert_eq!(admitted(&gateway, &ten("a", Algorithm::Window), 12).await, (5, None), "the rest");
+    declare(&gateway, ADMIN, r#"{"temperature": "cold"}"#).await;
+    assert_eq!(admitted(&gateway, &ten("c", Algorithm::Gcra), 12).await, (3, Some(5)));
+}
+
+#[tokio::test]
+async fn a_region_becomes_warm_by_itself() {
+    let redis = Redis::start().await;
+    let gateway = gateway(&redis.url(), "--cold-start 1s").await;
+    assert_eq!(decides(&gateway, &ten("a", Algorithm::Gcra)).await.limits[0].limit, Some(5));
+    let mut turn = 0;
+    eventually(PATIENCE, "whole limits", async || {
+        turn += 1;
+        let reply = decides(&gateway, &ten(&format!("later-{turn}"), Algorithm::Gcra)).await;
+        if reply.limits[0].limit.is_none() { Ok(()) } else { Err(reply) }
+    })
+    .await;
+    assert_eq!(admitted(&gateway, &ten("b", Algorithm::Gcra), 12).await, (10, None));
+}
+
+/// Product row A2, literally, by the script's own virtual time: 500 requests over the first minute.
+#[tokio::test]
+async fn five_hundred_requests_over_the_first_minute_get_half_the_limit() {
+    let redis = Redis::start().await;
+    let mut connection = connection(&redis).await;
+    let script = redis::Script::new(include_str!("../../../lua/rl_check.lua"));
+    let start_us: u64 = 1_800_000_000_000_000;
+    for (place, (limit, half)) in [(100, 50), (7, 3), (2, 1), (1, 1)].into_iter().enumerate() {
+        let quota = tidegate_policy::gcra::Quota::new(limit, 60_000_000, limit).expect("sound");
+        let (warm, cold) = (quota.pace(), quota.cold_pace());
+        let numbers = [1.0, warm.interval, warm.span, cold.interval, cold.span];
+        let packed = [b"g\x01".as_slice(), numbers.map(f64::to_le_bytes).as_flattened()].concat();
+        let mut admitted = 0;
+        for n in 0..500u64 {
+            let now_us = start_us + n * 60_000_000 / 499;
+            let mut call = script.prepare_invoke();
+            call.key(format!("limit-{place}")).key(format!("mark-{place}"));
+            call.arg(now_us).arg(300_000_000).arg(packed.as_slice());
+            let reply: Vec<i64> = call.invoke_async(&mut connection).await.expect("a reply");
+            admitted += reply[0];
+            assert_eq!(reply[6], 1, "cold");
+        }
+        assert_eq!(admitted, half, "of {limit} a minute");
+        let mut call = script.prepare_invoke();
+        call.key(format!("other-{place}")).key(format!("mark-{place}"));
+        call.arg(start_us + 300_000_000).arg(300_000_000).arg(packed.as_slice());
+        let reply: Vec<i64> = call.invoke_async(&mut connection).await.expect("a reply");
+        assert_eq!((reply[2], reply[6]), (i64::from(limit) - 1, 0), "whole after five minutes");
+    }
+}
+
+#[tokio::test]
+async fn every_shard_is_marked_at_connect_so_that_a_quiet_one_is_not_new() {
+    let redis = Redis::start().await;
+    let mut connection = connection(&redis).await;
+    let gateway = gateway(&redis.url(), "--cold-start 5m --region here").await;
+    decides(&gateway, &ten("a", Algorithm::Gcra)).await;
+    let marks: Vec<String> = redis::cmd("KEYS")
+        .arg("ratelimit:{here|*}:start")
+        .query_async(&mut connection)
+        .await
+        .expect("keys");
+    assert_eq!(marks.len(), 256);
+    for mark in &marks {
+        let ttl: i64 =
+            redis::cmd("PTTL").arg(mark).query_async(&mut connection).await.expect("a number");
+        assert_eq!(ttl, -1, "a mark stays");
+        // As if the region had begun long ago.
+        redis::cmd("SET").arg(mark).arg(1).exec_async(&mut connection).await.expect("set");
+    }
+    let quiet = decides(&gateway, &ten("a-shard-that-nobody-touched", Algorithm::Gcra)).await;
+    assert_eq!((quiet.limits[0].limit, quiet.limits[0].remaining), (None, 9));
+}
+
+#[tokio::test]
+async fn a_flush_under_load_makes_the_region_cold_with_the_very_next_decision() {
+    let redis = Redis::start().await;
+    let gateway = gateway(&redis.url(), "--cold-start 5m").await;
+    eventually(PATIENCE, "warm", async || {
+        let answer = declare(&gateway, ADMIN, r#"{"temperature": "warm"}"#).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+    assert_eq!(admitted(&gateway, &ten("a", Algorithm::Window), 4).await, (4, None));
+    let caller = Caller::new(Speaks::Http2);
+    let calls: Vec<_> = (0..100)
+        .map(|_| {
+            let (caller, to) = (caller.clone(), gateway.data_addr);
+            let question = ten("load", Algorithm::Window);
+            tokio::spawn(async move { caller.decide(to, &question).await.verdict() })
+        })
+        .collect();
+    redis.command(&["FLUSHALL"]).await;
+    let mut admissions = 0;
+    for call in calls {
+        admissions += usize::from(call.await.expect("no panic").verdict == Verdict::Allow);
+    }
+    // At most all of before the flush, and half of after it.
+    assert!(admissions <= 15, "{admissions}");
+    assert_eq!(admitted(&gateway, &ten("b", Algorithm::Window), 12).await, (5, Some(5)));
+}
+
+#[tokio::test]
+async fn a_failover_to_an_empty_replica_makes_the_region_cold() {
+    let (old, empty) = (Redis::start().await, Redis::start().await);
+    let proxy = Proxy::start(old.socket()).await;
+    let gateway = gateway(&proxy.url(), "--cold-start 5m").await;
+    eventually(PATIENCE, "warm", async || {
+        let answer = declare(&gateway, ADMIN, r#"{"temperature": "warm"}"#).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+    assert_eq!(admitted(&gateway, &ten("a", Algorithm::Gcra), 2).await, (2, None));
+    proxy.lead_to(empty.socket());
+    old.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let caller = Caller::new(Speaks::Http2);
+    let reduced = eventually(PATIENCE, "the other one decides", async || {
+        let answer = caller.decide(gateway.data_addr, &ten("z", Algorithm::Gcra)).await;
+        if answer.status == 200 { Ok(answer.verdict().limits[0].limit) } else { Err(answer.text()) }
+    })
+    .await;
+    assert_eq!(reduced, Some(5), "empty, so cold");
+}
+
+/// `POST /v1/settle`, on Redis and in memory: charged more, given back, and each only once.
+#[tokio::test]
+async fn what_a_decision_reserved_is_settled_once() {
+    let redis = Redis::start().await;
+    for flags in [format!("--redis-url {} {CALM}", redis.url()), CALM.to_owned()] {
+        let gateway = start(settings(&flags)).await;
+        for algorithm in Algorithm::ALL {
+            let asked = ten(&format!("{algorithm:?}").to_lowercase(), algorithm);
+            assert_eq!(decides(&gateway, &asked).await.limits[0].remaining, 9);
+            let settle = async |by: i64, id: u128| {
+                let limit = &asked.limits[0];
+                let message = SettleRequest {
+                    v: VERSION,
+                    id: tidegate_policy::wire::DecisionId::new(id),
+                    scope: asked.scope.clone(),
+                    timeout_ms: 5_000,
+                    age_us: 0,
+                    traceparent: None,
+                    request_id: None,
+                    adjustments: vec![Adjustment {
+                        id: limit.id.clone(),
+                        subject: Subject {
+                            kind: SubjectKind::Ip,
+                            name: SubjectName::from_bytes(limit.subject.name.as_str().as_bytes()),
+                        },
+                        limit: limit.limit,
+                        period_us: limit.period_us,
+                        burst: limit.burst,
+                        algorithm,
+                        by,
+                    }],
+                };
+                let to = gateway.data_addr;
+                let body = encode(&message);
+                let call = request(to, Method::POST, SETTLE_PATH, Some(TOKEN), body);
+                let answer = Caller::new(Speaks::Http2).send(call).await;
+                assert!(answer.marked() && answer.status == 200, "{answer:?}");
+                SettleReply::decode(&answer.body, message.id).expect("a reply").limits[0].remaining
+            };
+            for _ in 0..3 {
+                assert_eq!(settle(6, 1).await, 3, "{flags} {algorithm:?}: once");
+            }
+            // A bucket got a little by itself within the message's own time.
+            assert_eq!(settle(-3, 2).await, if algorithm == Algorithm::Gcra { 5 } else { 6 });
+            assert_eq!(settle(-3, 2).await, if algorithm == Algorithm::Gcra { 5 } else { 6 });
+            assert_eq!(settle(50, 3).await, 0, "into debt");
+            assert_eq!(decides(&gateway, &asked).await.verdict, Verdict::Deny);
+        }
+    }
+}
