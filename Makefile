@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test quick conformance check bench load chaos plugin others gateway envoy redis clean
+.PHONY: help demo run test test-rate-limit-multi-region quick conformance check bench bench-redis-pool load chaos plugin others gateway envoy redis clean
 
 # Ports of `make run`; `make demo` takes free ones.
 export PORT ?= 10000
@@ -22,7 +22,7 @@ ALL := --workspace $(FILTERS:%=--exclude %)
 NATIVE := cargo build -p tidegate-gateway -p tidegate-tests --bins
 
 help: ## List the commands.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 40
 
 demo: ## Show the main job: a real Envoy admits and refuses real requests.
 	@$(BRING) wasm envoy redis
@@ -65,6 +65,12 @@ bench: ## Compare with no filter and a no-op filter; writes target/bench/summary
 	$(TARGET)/release/bench all
 	cargo build --release -p host-sim
 	$(TARGET)/release/host-sim bench host-sim/cli/bench
+
+test-rate-limit-multi-region: ## Two regions on one Redis and on two: neither uses up the other's limits.
+	@$(BRING) redis
+	cargo test $(ALL) --test it regions
+
+bench-redis-pool: load ## The same as load: the bound on calls to Redis at 80, 100 and 150 callers.
 
 load: ## 80 to 150 concurrent callers against the gateway, Redis running and stopped.
 	@$(BRING) wasm envoy redis wrk

@@ -27,6 +27,8 @@ use crate::logging::LogFormat;
 use crate::secret::{Secret, SecretSource};
 use crate::service::ServiceSettings;
 use crate::service::admission::AdmissionSettings;
+use crate::store::keys::KeyStyle;
+use crate::store::redis::place::Place;
 use crate::store::redis::{self, RedisSettings};
 use crate::tls::TlsFiles;
 
@@ -227,6 +229,11 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     }
     let (deadline, max_in_flight) = (deadline?, max_in_flight?);
     let ((tls, admin_tls), redis_tls) = (tls?, redis_tls?);
+    if let (Some(Place::Cluster(_)), Some(KeyStyle::Plain)) = (&redis, style) {
+        resolver.problem(
+            "--key-style (TIDEGATE_KEY_STYLE) is plain, but --redis-url (TIDEGATE_REDIS_URL) names a Redis Cluster: plain keys of one subject share no slot there; write sharded".to_owned(),
+        );
+    }
     let service = ServiceSettings {
         region_configured: region.is_some(),
         region: region.unwrap_or_else(Region::fallback),
@@ -245,8 +252,8 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         style: style?,
         cold: cold.unwrap_or(Some(COLD_START)),
     };
-    let redis = redis.map(|address| RedisSettings {
-        address,
+    let redis = redis.map(|place| RedisSettings {
+        place,
         tls: redis_tls,
         connections: connections.unwrap_or(1),
         response_timeout: response_timeout.unwrap_or(deadline),

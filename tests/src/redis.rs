@@ -1,6 +1,9 @@
 //! Owns a real Redis of a test's own: on a socket in a temporary folder, nothing shared. A benchmark
 //! can have it on a free TCP port as well, since that is how Redis is usually reached, and a test of
-//! TLS on a port that speaks nothing else.
+//! TLS on a port that speaks nothing else. Several of them make a Cluster or are watched by Sentinels.
+
+pub mod cluster;
+pub mod sentinel;
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -53,6 +56,19 @@ impl Redis {
         ];
         let words = words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
         Self::start_on(port, words.collect()).await
+    }
+
+    /// The same, on a free TCP port, with more words on its command line.
+    pub async fn start_with_words(words: &[&str]) -> Self {
+        let port = free_port();
+        let own = ["--port".to_owned(), port.to_string()];
+        Self::start_on(port, own.into_iter().chain(words.iter().map(|&w| w.to_owned())).collect())
+            .await
+    }
+
+    /// Everything it wrote.
+    pub fn output(&self) -> String {
+        self.process.output()
     }
 
     async fn start_on(tcp_port: u16, ports: Vec<String>) -> Self {
@@ -130,4 +146,17 @@ fn launch(dir: &TempDir, ports: &[String]) -> Process {
     command.args(ports).args(["--bind", "127.0.0.1"]);
     command.args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]);
     Process::start(command, &dir.path().join("redis.log")).expect("redis-server starts")
+}
+
+/// Sends a line of words and gives what comes back at once.
+async fn inline(stream: &mut tokio::net::TcpStream, words: &str) -> String {
+    let mut reply = vec![0; 64 * 1024];
+    let answered = async {
+        stream.write_all(format!("{words}\r\n").as_bytes()).await?;
+        stream.read(&mut reply).await
+    };
+    match answered.await {
+        Ok(read) => String::from_utf8_lossy(&reply[..read]).into_owned(),
+        Err(error) => error.to_string(),
+    }
 }

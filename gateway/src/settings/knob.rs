@@ -11,7 +11,7 @@ use tidegate_policy::scope::{Environment as ScopeEnvironment, Region};
 use super::Environment;
 use crate::logging::{self, LogFormat};
 use crate::store::keys::KeyStyle;
-use crate::store::redis::address::{RedisAddress, redact_url};
+use crate::store::redis::place::{self, Place};
 
 /// One setting.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub const REDIS_URL: Knob = Knob {
     flag: "--redis-url",
     variables: &["TIDEGATE_REDIS_URL"],
     default: None,
-    show: redact_url,
+    show: place::redact,
 };
 
 /// A setting's value and where it came from.
@@ -254,8 +254,8 @@ pub fn environment(text: &str) -> Result<ScopeEnvironment, String> {
     ScopeEnvironment::new(text).map_err(|error| error.to_string())
 }
 
-pub fn redis_url(text: &str) -> Result<RedisAddress, String> {
-    RedisAddress::parse(text)
+pub fn redis_url(text: &str) -> Result<Place, String> {
+    Place::parse(text)
 }
 
 pub fn path(text: &str) -> Result<PathBuf, String> {

@@ -104,8 +104,12 @@ fn every_mistake_names_flag_variable_value_and_remedy() {
             "--redis-url (TIDEGATE_REDIS_URL) is \"http://…\": is no Redis URL: write redis://[user:password@]host:port[/db], rediss:// for TLS, or redis+unix:///path (invalid client config)",
         ),
         (
-            "--dev --redis-url redis-cluster://h:1",
-            "--redis-url (TIDEGATE_REDIS_URL) is \"redis-cluster://…\": Redis Cluster is not supported yet: give one standalone server",
+            "--dev --redis-url redis-cluster://h:1/2",
+            "--redis-url (TIDEGATE_REDIS_URL) is \"redis-cluster://h:1/2\": a Redis Cluster has one database: leave out what follows the hosts",
+        ),
+        (
+            "--dev --redis-url redis-cluster://h:1 --key-style plain",
+            "--key-style (TIDEGATE_KEY_STYLE) is plain, but --redis-url (TIDEGATE_REDIS_URL) names a Redis Cluster: plain keys of one subject share no slot there; write sharded",
         ),
         (
             "--dev --region a:b",

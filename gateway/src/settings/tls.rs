@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::cli::{RedisTlsArgs, TlsArgs};
 use super::knob::{self, Knob, Resolver};
 use crate::secret::SecretSource;
-use crate::store::redis::address::RedisAddress;
+use crate::store::redis::place::Place;
 use crate::store::redis::tls::RedisTls;
 use crate::tls::TlsFiles;
 
@@ -41,7 +41,7 @@ pub fn listeners(arguments: TlsArgs, resolver: &mut Resolver<'_>) -> Option<List
 /// `None` only after the resolver has noted why.
 pub fn redis(
     arguments: RedisTlsArgs,
-    address: Option<&RedisAddress>,
+    address: Option<&Place>,
     resolver: &mut Resolver<'_>,
 ) -> Option<RedisTls> {
     let ca = file(resolver, &knob::REDIS_TLS_CA, arguments.redis_tls_ca);
@@ -49,7 +49,7 @@ pub fn redis(
     let key = file(resolver, &knob::REDIS_TLS_KEY, arguments.redis_tls_key);
     let own = pair(resolver, (&knob::REDIS_TLS_CERT, certificate), (&knob::REDIS_TLS_KEY, key))?;
     let given = if ca.is_some() { &knob::REDIS_TLS_CA } else { &knob::REDIS_TLS_CERT };
-    if (ca.is_some() || own.is_some()) && !address.is_some_and(RedisAddress::is_tls) {
+    if (ca.is_some() || own.is_some()) && !address.is_some_and(Place::is_tls) {
         resolver.problem(format!(
             "{} is given, but no connection to Redis would be under TLS: write {} with rediss://",
             given.name(),

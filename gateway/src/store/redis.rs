@@ -1,20 +1,26 @@
-//! Owns the store that lies in one standalone Redis (6 or later): which connection a call takes,
-//! and what its errors mean. Knows neither callers nor deadlines.
+//! Owns the store that lies in Redis (6 or later): one server, a master that Sentinels name, or a
+//! Cluster. Knows neither callers nor deadlines.
 //!
 //! Connections are multiplexed and supervised one by one (see [`link`]); while none is up a call
 //! fails at once instead of waiting for a reconnect. A call is never repeated after its command may
-//! have reached Redis: `rl_check` charges each time it runs. The one repetition is after NOSCRIPT,
-//! which says that nothing ran.
+//! have reached Redis: `rl_check` charges each time it runs. It is repeated after an answer that says
+//! that nothing ran: NOSCRIPT, and on a Cluster MOVED, ASK and TRYAGAIN.
 //!
 //! A server that answers but refuses to write (a replica, a full one) fails every decision, so the
 //! probe writes as well: `SET tidegate:probe <ms> PX 5000`, see [`keys::PROBE`].
 
 pub mod address;
 mod call_keys;
+mod cluster;
 mod link;
 mod marks;
+mod nearness;
+pub mod place;
 mod pool;
+mod reserve;
 mod script;
+mod sentinel;
+mod servers;
 pub mod tls;
 
 use std::sync::Arc;
@@ -26,11 +32,13 @@ use tidegate_policy::scope::{self, Environment, Scope};
 use tidegate_policy::wire::DecisionId;
 use tokio::task::JoinHandle;
 
-use self::address::RedisAddress;
-use self::link::LinkSettings;
+use self::cluster::Follower;
 use self::marks::Marking;
-use self::pool::{Pool, evaluate};
+use self::nearness::Nearness;
+use self::place::Place;
+use self::reserve::{Reservation, Shard};
 use self::script::{Keys, Scripts, integers};
+use self::servers::Servers;
 use self::tls::RedisTls;
 use super::keys::KeyStyle;
 use super::{
@@ -43,7 +51,7 @@ use crate::clock::{Clock, whole_us};
 #[derive(Debug, Clone)]
 pub struct RedisSettings {
     /// Where it is.
-    pub address: RedisAddress,
+    pub place: Place,
     /// The certificates, if the address asks for TLS.
     pub tls: RedisTls,
     /// How many connections share the calls, at least 1.
@@ -71,12 +79,13 @@ pub struct Region {
 
 /// State in Redis.
 pub struct RedisStore {
-    address: RedisAddress,
-    pool: Arc<Pool>,
+    servers: Servers,
     scripts: Arc<Scripts>,
     region: Region,
-    marks: Arc<[String]>,
+    clock: Arc<dyn Clock>,
+    nearness: Arc<Nearness>,
     marker: Option<JoinHandle<()>>,
+    _follower: Option<Follower>,
 }
 
 // === impl Region ===
@@ -108,22 +117,32 @@ impl RedisStore {
     ) -> Result<Self, RedisError> {
         let region = settings.region.clone();
         let scripts = Arc::new(Scripts::new(region.cold.map_or(0, whole_us)));
-        let marks = region.marks();
-        let link = Arc::new(LinkSettings {
-            address: settings.address.clone(),
-            tls: settings.tls.clone(),
-            response_timeout: settings.response_timeout,
-            pipeline_len_max: settings.pipeline_len_max,
-            scripts: Arc::clone(&scripts),
-            marks: Arc::clone(&marks),
-            clock: Arc::clone(clock),
-            counters,
-        });
-        let address = settings.address.clone();
-        let pool = Arc::new(Pool::start(address.to_string(), settings.connections, &link)?);
-        let keep = keep_marked(Arc::clone(&pool), Arc::clone(&marks), Arc::clone(clock));
+        let (servers, follower) = Servers::start(settings, &scripts, clock, counters)?;
+        let keep = servers.clone().keep_marked(Arc::clone(clock));
         let marker = region.guarded().then(|| tokio::spawn(keep));
-        Ok(Self { address, pool, scripts, region, marks, marker })
+        Ok(Self {
+            servers,
+            scripts,
+            region,
+            clock: Arc::clone(clock),
+            nearness: Arc::new(Nearness::new()),
+            marker,
+            _follower: follower,
+        })
+    }
+
+    /// Several subjects on a Cluster: one shard after the other.
+    fn reserve(&self, scope: &Scope, shards: Vec<Shard>) -> Call<Checked> {
+        let nearness = Arc::clone(&self.nearness);
+        let reservation = Reservation {
+            servers: self.servers.clone(),
+            scripts: Arc::clone(&self.scripts),
+            region: self.region.clone(),
+            scope: scope.clone(),
+            clock: Arc::clone(&self.clock),
+            shards,
+        };
+        Box::pin(reservation.run(nearness))
     }
 }
 
@@ -135,38 +154,29 @@ impl Drop for RedisStore {
     }
 }
 
-/// Sets missing marks from time to time.
-async fn keep_marked(pool: Arc<Pool>, marks: Arc<[String]>, clock: Arc<dyn Clock>) {
-    loop {
-        clock.sleep(marks::INTERVAL).await;
-        // No connection: each new one sets the marks itself.
-        let Ok(mut live) = pool.pick() else { continue };
-        if let Err(error) = marks::mark(&mut live, &marks, Marking::Missing).await {
-            tracing::warn!(%error, "the region's marks could not be set; trying again soon");
-        }
-    }
-}
-
 impl Store for RedisStore {
     fn kind(&self) -> &'static str {
         "redis"
     }
 
     fn describe(&self) -> String {
-        let (up, all) = self.pool.up();
-        format!("{}, {up} of {all} connections up", self.address)
+        self.servers.describe()
     }
 
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {
+        if !self.servers.one_call_reaches_all() {
+            let shards = Shard::of(&self.region, scope, charges);
+            if shards.len() > 1 {
+                return self.reserve(scope, shards);
+            }
+        }
         let keys = Keys::of(&self.region, scope, charges, None);
         let command = self.scripts.check_command(&keys, charges);
         let quotas: Vec<Quota> = charges.iter().map(|charge| charge.quota).collect();
-        let scripts = Arc::clone(&self.scripts);
-        let live = self.pool.pick();
+        let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         Box::pin(async move {
-            let mut live = live?;
-            let reply = evaluate(&mut live, &scripts, &command).await;
-            scripts.read(&reply.map_err(|error| failure(&error))?, &quotas)
+            let key = keys.limits.first().map(String::as_str).unwrap_or_default();
+            scripts.read(&servers.evaluate(key, &command, &scripts).await?, &quotas)
         })
     }
 
@@ -176,34 +186,43 @@ impl Store for RedisStore {
         id: DecisionId,
         adjustments: &[Adjustment<'_>],
     ) -> Call<Vec<Standing>> {
-        let looks: Vec<Charge<'_>> = adjustments.iter().map(Charge::look).collect();
-        let keys = Keys::of(&self.region, scope, &looks, Some(id));
-        let settle = self.scripts.settle_command(&keys, adjustments);
-        let look = self.scripts.check_command(&keys, &looks);
-        let quotas: Vec<Quota> = looks.iter().map(|look| look.quota).collect();
-        let scripts = Arc::clone(&self.scripts);
-        let live = self.pool.pick();
+        // On a Cluster one call per limit: each is safe to repeat by itself.
+        let len = if self.servers.one_call_reaches_all() { adjustments.len() } else { 1 };
+        let steps: Vec<_> = adjustments
+            .chunks(len.max(1))
+            .map(|adjustments| {
+                let looks: Vec<Charge<'_>> = adjustments.iter().map(Charge::look).collect();
+                let keys = Keys::of(&self.region, scope, &looks, Some(id));
+                let settle = self.scripts.settle_command(&keys, adjustments);
+                let look = self.scripts.check_command(&keys, &looks);
+                let quotas: Vec<Quota> = looks.iter().map(|look| look.quota).collect();
+                (keys, settle, look, quotas)
+            })
+            .collect();
+        let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         Box::pin(async move {
-            let mut live = live?;
-            let done = evaluate(&mut live, &scripts, &settle).await.map_err(|e| failure(&e))?;
-            if integers(&done).is_none_or(|done| done.len() != quotas.len()) {
-                return Err(StoreFailure::Garbled("rl_settle: of another shape".to_owned()));
+            let mut standings = Vec::new();
+            for (keys, settle, look, quotas) in steps {
+                let key = keys.limits.first().map(String::as_str).unwrap_or_default();
+                let done = servers.evaluate(key, &settle, &scripts).await?;
+                if integers(&done).is_none_or(|done| done.len() != quotas.len()) {
+                    return Err(StoreFailure::Garbled("rl_settle: of another shape".to_owned()));
+                }
+                let reply = servers.evaluate(key, &look, &scripts).await?;
+                standings.extend(scripts.read(&reply, &quotas)?.limits);
             }
-            let reply = evaluate(&mut live, &scripts, &look).await.map_err(|e| failure(&e))?;
-            Ok(scripts.read(&reply, &quotas)?.limits)
+            Ok(standings)
         })
     }
 
     fn set_region(&self, _scope: &Scope, temperature: Temperature) -> Call<()> {
-        let (live, marks) = (self.pool.pick(), Arc::clone(&self.marks));
-        Box::pin(async move {
-            let marked = marks::mark(&mut live?, &marks, Marking::All(temperature)).await;
-            marked.map_err(|error| failure(&error))
-        })
+        let servers = self.servers.clone();
+        Box::pin(async move { servers.mark(Marking::All(temperature)).await })
     }
 
     fn probe(&self) -> Call<()> {
-        Box::pin(self.pool.probe())
+        let servers = self.servers.clone();
+        Box::pin(async move { servers.probe().await })
     }
 }
 
@@ -217,9 +236,15 @@ fn failure(error: &RedisError) -> StoreFailure {
         ErrorKind::Server(
             ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown,
         ) => StoreFailure::Unreachable(error.to_string()),
+        // Of a Cluster that is not whole now, or whose slot moves longer than a call waits.
+        ErrorKind::Server(ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain) => {
+            StoreFailure::Unreachable(error.to_string())
+        }
         ErrorKind::Server(
             ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot,
-        ) => StoreFailure::Refused(format!("{error}: this is Redis Cluster, not supported yet")),
+        ) => StoreFailure::Refused(format!(
+            "{error}: this is a Redis Cluster, write redis-cluster://host:port"
+        )),
         ErrorKind::Parse => StoreFailure::Garbled(error.to_string()),
         _ => StoreFailure::Refused(error.to_string()),
     }

@@ -29,7 +29,9 @@ impl RedisAddress {
             || behind_credentials.contains("cluster=true")
             || behind_credentials.contains(',')
         {
-            return Err("Redis Cluster is not supported yet: give one standalone server".to_owned());
+            return Err(
+                "names a Redis Cluster: write redis-cluster://host:port,host:port".to_owned()
+            );
         }
         if behind_credentials.contains("#insecure") {
             return Err(
@@ -57,6 +59,31 @@ impl RedisAddress {
     /// Whether connections are under TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
+    }
+
+    /// The same credentials, database and TLS at another host.
+    pub fn at(&self, host: &str, port: u16) -> Self {
+        let host = host.to_owned();
+        let addr = match self.info.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                host: host.clone(),
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => ConnectionAddr::Tcp(host.clone(), port),
+        };
+        let scheme = if self.is_tls() { "rediss" } else { "redis" };
+        let shown = format!("{scheme}://{host}:{port}");
+        Self { info: self.info.clone().set_addr(addr), shown }
+    }
+
+    /// Its host; empty if it is no host.
+    pub fn host(&self) -> String {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
+            _ => String::new(),
+        }
     }
 
     /// A client for this address; reads the files of `tls` and opens no connection.
@@ -166,7 +193,7 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_said() {
         let rows = [
-            ("redis-cluster://h1:6379", "Redis Cluster"),
+            ("redis-cluster:h1:6379", "Redis Cluster"),
             ("redis://h1:6379,h2:6379", "Redis Cluster"),
             ("redis://h1:6379?cluster=true", "Redis Cluster"),
             ("rediss://h1:6379#insecure", "--redis-tls-ca"),

@@ -8,6 +8,7 @@
 //! its place only once it works. So does one to a server that became a replica: the name or address
 //! may belong to the new master by now, but an open connection does not move by itself.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::address::RedisAddress;
 use super::marks::{self, Marking};
+use super::place::Sentinels;
 use super::script::Scripts;
 use super::tls::RedisTls;
 use crate::clock::Clock;
@@ -37,10 +39,20 @@ const SILENCE_MAX_US: u64 = 3_000_000;
 const SILENCE_CHECK: Duration = Duration::from_secs(1);
 const LOG_INTERVAL_US: u64 = 10_000_000;
 
+/// Where a connection leads.
+#[derive(Clone)]
+pub enum Target {
+    /// To this server.
+    Fixed(RedisAddress),
+    /// To whoever is the master when it is opened.
+    Master(Sentinels),
+}
+
 /// What all connections to one server have in common.
+#[derive(Clone)]
 pub struct LinkSettings {
     /// Where it is.
-    pub address: RedisAddress,
+    pub target: Target,
     /// The certificates, if the address asks for TLS.
     pub tls: RedisTls,
     /// After that long a call has failed for good.
@@ -94,13 +106,42 @@ struct Supervisor {
 
 type Broken = UnboundedReceiver<()>;
 
+// === impl Target ===
+
+impl Target {
+    fn pattern(&self) -> &RedisAddress {
+        match self {
+            Self::Fixed(address) => address,
+            Self::Master(sentinels) => &sentinels.pattern,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(address) => write!(f, "{address}"),
+            Self::Master(sentinels) => write!(f, "master {}", sentinels.master),
+        }
+    }
+}
+
+// === impl LinkSettings ===
+
+impl LinkSettings {
+    /// The same for another server.
+    pub fn leading_to(&self, target: Target) -> Self {
+        Self { target, ..self.clone() }
+    }
+}
+
 // === impl Link ===
 
 impl Link {
     /// Starts the supervisor.
     pub fn start(slot: usize, settings: &Arc<LinkSettings>) -> RedisResult<Self> {
         // Opens nothing, but says whether the address can be used at all.
-        settings.address.client(&settings.tls)?;
+        settings.target.pattern().client(&settings.tls)?;
         let shared = Arc::new(Shared { live: RwLock::new(None) });
         let supervisor = Supervisor {
             slot,
@@ -144,6 +185,25 @@ impl Live {
         });
         self.watch.note(sent_us, answers.as_ref().err());
         answers
+    }
+
+    /// Sends one command as a question about a slot that is on its way here.
+    pub async fn send_asking(&mut self, command: &Cmd) -> RedisResult<Value> {
+        let mut both = Pipeline::with_capacity(2);
+        both.cmd("ASKING").add_command(command.clone());
+        let sent_us = self.settings.clock.elapsed_us();
+        let answers = self.connection.send_packed_commands(&both, 0, 2).await;
+        let answer = answers.and_then(|answers| match answers.into_iter().nth(1) {
+            Some(answer) => answer.extract_error(),
+            None => Err(RedisError::from((ErrorKind::Parse, "one answer of two"))),
+        });
+        self.watch.note(sent_us, answer.as_ref().err());
+        answer
+    }
+
+    /// Whether the server answers.
+    pub async fn ping(&mut self) -> RedisResult<()> {
+        self.send(&redis::cmd("PING")).await.map(drop)
     }
 
     /// Loads the scripts.
@@ -210,14 +270,14 @@ impl Supervisor {
             opened = true;
             self.hold(live, broken).await;
             self.publish(None);
-            tracing::warn!(slot = self.slot, redis = %self.settings.address, "the connection to Redis broke");
+            tracing::warn!(slot = self.slot, redis = %self.settings.target, "the connection to Redis broke");
         }
     }
 
     /// Keeps a working connection published until it breaks.
     async fn hold(&self, mut live: Live, mut broken: Broken) {
         self.publish(Some(live.clone()));
-        tracing::info!(slot = self.slot, redis = %self.settings.address, "connected to Redis");
+        tracing::info!(slot = self.slot, redis = %self.settings.target, "connected to Redis");
         loop {
             tokio::select! {
                 // `None` cannot come while the connection lives; it would mean that it is gone.
@@ -233,7 +293,7 @@ impl Supervisor {
                 Ok((other, other_broken)) => {
                     self.settings.counters.reconnects.inc();
                     tracing::warn!(
-                        slot = self.slot, redis = %self.settings.address, replica,
+                        slot = self.slot, redis = %self.settings.target, replica,
                         "replaced a connection to Redis that was silent or led to a replica"
                     );
                     (live, broken) = (other, other_broken);
@@ -268,7 +328,12 @@ impl Supervisor {
                 PushKind::Disconnection => broke.send(()).map_err(|_closed| redis::aio::SendError),
                 _ => Ok(()),
             });
-        let client = self.settings.address.client(&self.settings.tls)?;
+        let tls = &self.settings.tls;
+        let address = match &self.settings.target {
+            Target::Fixed(address) => address.clone(),
+            Target::Master(sentinels) => sentinels.master(tls).await?,
+        };
+        let client = address.client(tls)?;
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let watch = Arc::new(Watch::default());
         let mut live = Live { connection, watch, settings: Arc::clone(&self.settings) };
@@ -295,7 +360,7 @@ impl Supervisor {
     fn log(&self, error: &RedisError) {
         if let Some(more) = self.failures.admit(self.settings.clock.elapsed_us()) {
             tracing::warn!(
-                slot = self.slot, redis = %self.settings.address, %error, more,
+                slot = self.slot, redis = %self.settings.target, %error, more,
                 "cannot connect to Redis; trying on"
             );
         }

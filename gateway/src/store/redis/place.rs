@@ -1,0 +1,180 @@
+//! Owns what kind of Redis an operator names: one server, a Cluster, or a master that Sentinels know.
+//! Opens nothing.
+
+use std::fmt;
+
+use super::address::{RedisAddress, redact_url};
+
+/// Where the state lies.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// One server.
+    Single(RedisAddress),
+    /// A Redis Cluster, by some of its nodes; the others are learnt from them.
+    Cluster(Vec<RedisAddress>),
+    /// A master that Sentinels name.
+    Sentinel(Sentinels),
+}
+
+/// Who is asked for the master, and how the master is then reached.
+#[derive(Debug, Clone)]
+pub struct Sentinels {
+    /// The Sentinels, with their own credentials; asked in turn.
+    pub asked: Vec<RedisAddress>,
+    /// The master's name.
+    pub master: String,
+    /// The master's credentials and database; its host and port are the Sentinels' word.
+    pub pattern: RedisAddress,
+}
+
+const CLUSTER: &str = "redis-cluster://";
+const CLUSTER_TLS: &str = "rediss-cluster://";
+const SENTINEL: &str = "redis-sentinel://";
+const SENTINEL_TLS: &str = "rediss-sentinel://";
+
+// === impl Place ===
+
+impl Place {
+    /// Reads a URL: that of one server (see [`RedisAddress::parse`]),
+    /// `redis-cluster://[user:password@]host:port[,host:port]…`, or
+    /// `redis-sentinel://[user:password@]sentinel:port[,sentinel:port]…/master[/db]`; with `rediss-`
+    /// under TLS. The credentials are those of the servers that hold the state.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let url = url.trim();
+        let kinds = [
+            (CLUSTER, "redis", false),
+            (CLUSTER_TLS, "rediss", false),
+            (SENTINEL, "redis", true),
+            (SENTINEL_TLS, "rediss", true),
+        ];
+        for (prefix, scheme, sentinel) in kinds {
+            let Some(rest) = url.strip_prefix(prefix) else { continue };
+            return if sentinel { sentinels(scheme, rest) } else { cluster(scheme, rest) };
+        }
+        RedisAddress::parse(url).map(Self::Single)
+    }
+
+    /// Whether connections to the servers are under TLS.
+    pub fn is_tls(&self) -> bool {
+        match self {
+            Self::Single(address) => address.is_tls(),
+            Self::Cluster(nodes) => nodes.iter().any(RedisAddress::is_tls),
+            Self::Sentinel(sentinels) => sentinels.pattern.is_tls(),
+        }
+    }
+}
+
+fn cluster(scheme: &str, rest: &str) -> Result<Place, String> {
+    let (credentials, hosts) = split_credentials(rest);
+    if hosts.contains('/') {
+        return Err("a Redis Cluster has one database: leave out what follows the hosts".to_owned());
+    }
+    let nodes = hosts.split(',').map(|host| node(scheme, credentials, host));
+    nodes.collect::<Result<_, _>>().map(Place::Cluster)
+}
+
+fn sentinels(scheme: &str, rest: &str) -> Result<Place, String> {
+    let (credentials, place) = split_credentials(rest);
+    let malformed =
+        "names no master: write redis-sentinel://sentinel:port,sentinel:port/master[/db]";
+    let Some((hosts, master)) = place.split_once('/') else {
+        return Err(malformed.to_owned());
+    };
+    let (master, db) = master.split_once('/').unwrap_or((master, "0"));
+    if master.is_empty() {
+        return Err(malformed.to_owned());
+    }
+    // Sentinels have no credentials and no TLS of the servers' unless told; the common case is none.
+    let asked = hosts.split(',').map(|host| node("redis", "", host));
+    let asked: Vec<RedisAddress> = asked.collect::<Result<_, _>>()?;
+    let pattern =
+        RedisAddress::parse(&format!("{scheme}://{credentials}master.invalid:6379/{db}"))?;
+    Ok(Place::Sentinel(Sentinels { asked, master: master.to_owned(), pattern }))
+}
+
+/// What stands before the hosts, with its `@`.
+fn split_credentials(rest: &str) -> (&str, &str) {
+    rest.rfind('@').map_or(("", rest), |at| rest.split_at(at.saturating_add(1)))
+}
+
+fn node(scheme: &str, credentials: &str, host: &str) -> Result<RedisAddress, String> {
+    if host.is_empty() {
+        return Err("lacks a host: write host:port, host:port, … without spaces".to_owned());
+    }
+    let address = RedisAddress::parse(&format!("{scheme}://{credentials}{host}"))?;
+    // A host of one word and a port looks like a password; here it is known to be none.
+    match host.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
+        Some((host, Ok(port))) => Ok(address.at(host.trim_matches(['[', ']']), port)),
+        _ => Ok(address),
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Single(address) => write!(f, "{address}"),
+            Self::Cluster(nodes) => {
+                f.write_str("Cluster")?;
+                nodes.iter().try_for_each(|node| write!(f, " {node}"))
+            }
+            Self::Sentinel(sentinels) => {
+                write!(f, "master {} of Sentinels", sentinels.master)?;
+                sentinels.asked.iter().try_for_each(|address| write!(f, " {address}"))
+            }
+        }
+    }
+}
+
+/// Any of these URLs without its credentials.
+pub fn redact(url: &str) -> String {
+    for prefix in [CLUSTER, CLUSTER_TLS, SENTINEL, SENTINEL_TLS] {
+        if let Some(rest) = url.trim().strip_prefix(prefix) {
+            let (credentials, hosts) = split_credentials(rest);
+            let sound =
+                hosts.bytes().all(|b| b.is_ascii_alphanumeric() || b".:,/-_[]".contains(&b));
+            let shown = if credentials.is_empty() { "" } else { "***@" };
+            return format!("{prefix}{shown}{}", if sound { hosts } else { "…" });
+        }
+    }
+    redact_url(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_read_and_shows_no_credentials() {
+        let rows = [
+            ("redis://u:hunter2@h:1", "redis://***@h:1", "redis://***@h:1"),
+            (
+                "redis-cluster://u:hunter2@a:1,b:2",
+                "Cluster redis://a:1 redis://b:2",
+                "redis-cluster://***@a:1,b:2",
+            ),
+            (
+                "rediss-sentinel://:hunter2@a:1,b:2/main/3",
+                "master main of Sentinels redis://a:1 redis://b:2",
+                "rediss-sentinel://***@a:1,b:2/main/3",
+            ),
+        ];
+        for (url, place, shown) in rows {
+            assert_eq!(Place::parse(url).expect(url).to_string(), place);
+            assert_eq!(redact(url), shown);
+        }
+        let tls = |url: &str| Place::parse(url).expect(url).is_tls();
+        assert!(tls("rediss-cluster://a:1") && tls("rediss-sentinel://a:1/m"));
+        assert!(!tls("redis-cluster://a:1") && !tls("redis-sentinel://a:1/m"));
+        for (url, expected) in [
+            ("redis-cluster://a:1/2", "one database"),
+            ("redis-sentinel://a:1", "names no master"),
+            ("redis-sentinel://a:1/", "names no master"),
+            ("redis-cluster://", "lacks a host"),
+            ("redis-cluster://a:1,", "lacks a host"),
+            ("redis://a:1,b:2", "redis-cluster://"),
+        ] {
+            let error = Place::parse(url).expect_err(url);
+            assert!(error.contains(expected), "{url}: {error}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Owns a decision whose limits lie in several slots of a Cluster: reserve one shard after the other,
+//! and give back what was reserved as soon as one denies. Knows no connections.
+//!
+//! It never admits too much: each step is atomic, and only what was surely reserved is given back, at
+//! most once. For the time of a few round trips it may admit too little.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_policy::gcra::Quota;
+use tidegate_policy::identity::Subject;
+use tidegate_policy::limit::Algorithm;
+use tidegate_policy::scope::Scope;
+use tidegate_policy::wire::DecisionId;
+
+use super::Region;
+use super::nearness::Nearness;
+use super::script::{Keys, Scripts};
+use super::servers::Servers;
+use crate::clock::Clock;
+use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure, keys};
+
+/// How often a refund is sent: it is done at most once, however often it arrives.
+const REFUNDS_MAX: u32 = 3;
+const REFUND_PAUSE: Duration = Duration::from_millis(20);
+
+/// One charge that owns what it names.
+#[derive(Debug, Clone)]
+struct Item {
+    /// Where it stands in the message.
+    index: usize,
+    subject: Subject,
+    limit_id: String,
+    quota: Quota,
+    algorithm: Algorithm,
+    cost: u32,
+}
+
+/// The charges of one shard.
+#[derive(Debug, Clone)]
+pub struct Shard {
+    tag: String,
+    items: Vec<Item>,
+}
+
+/// What a call in several steps needs; owns it all.
+pub struct Reservation {
+    pub servers: Servers,
+    pub scripts: Arc<Scripts>,
+    pub region: Region,
+    pub scope: Scope,
+    pub clock: Arc<dyn Clock>,
+    pub shards: Vec<Shard>,
+}
+
+// === impl Shard ===
+
+impl Shard {
+    /// The charges by shard.
+    pub fn of(region: &Region, scope: &Scope, charges: &[Charge<'_>]) -> Vec<Self> {
+        let mut shards: Vec<Self> = Vec::new();
+        for (index, charge) in charges.iter().enumerate() {
+            let tag = keys::mark(region.style, scope, charge.subject);
+            let item = Item {
+                index,
+                subject: charge.subject.clone(),
+                limit_id: charge.limit_id.to_owned(),
+                quota: charge.quota,
+                algorithm: charge.algorithm,
+                cost: charge.cost,
+            };
+            match shards.iter_mut().find(|shard| shard.tag == tag) {
+                Some(shard) => shard.items.push(item),
+                None => shards.push(Self { tag, items: vec![item] }),
+            }
+        }
+        shards
+    }
+
+    /// What tells its limits from those of other requests.
+    fn name(&self) -> String {
+        let names = self
+            .items
+            .iter()
+            .map(|item| format!("{} {}", item.subject.name.as_str(), item.limit_id));
+        names.collect::<Vec<_>>().join(" ")
+    }
+
+    fn quotas(&self) -> Vec<Quota> {
+        self.items.iter().map(|item| item.quota).collect()
+    }
+
+    fn charges(&self, looking: bool) -> Vec<Charge<'_>> {
+        let charge =
+            |item: &Item| (item.quota, item.algorithm, if looking { 0 } else { item.cost });
+        self.items
+            .iter()
+            .map(|item| {
+                let (quota, algorithm, cost) = charge(item);
+                let (subject, limit_id) = (&item.subject, item.limit_id.as_str());
+                Charge { subject, limit_id, quota, algorithm, cost }
+            })
+            .collect()
+    }
+}
+
+// === impl Reservation ===
+
+impl Reservation {
+    /// All or none, over all shards; the one that last was nearest to its end first, since where one
+    /// denies it had better be the first.
+    pub async fn run(mut self, nearness: Arc<Nearness>) -> Result<Checked, StoreFailure> {
+        self.shards.sort_by_key(|shard| std::cmp::Reverse(nearness.of(&shard.name())));
+        let started_us = self.clock.elapsed_us();
+        let mut found: Vec<Option<Standing>> =
+            vec![None; self.shards.iter().map(|shard| shard.items.len()).sum()];
+        let mut reserved: Vec<(&Shard, Vec<Standing>)> = Vec::new();
+        let mut allowed = true;
+        for shard in &self.shards {
+            let checked = match self.check(shard, !allowed).await {
+                Ok(checked) => checked,
+                Err(failure) => {
+                    self.refund(&reserved, started_us).await;
+                    return Err(failure);
+                }
+            };
+            nearness.note(&shard.name(), &shard.quotas(), &checked.limits);
+            for (item, standing) in shard.items.iter().zip(&checked.limits) {
+                if let Some(place) = found.get_mut(item.index) {
+                    *place = Some(*standing);
+                }
+            }
+            if allowed && checked.allowed {
+                reserved.push((shard, checked.limits));
+            } else if allowed {
+                allowed = false;
+                self.refund(&reserved, started_us).await;
+                // What they say now, untouched.
+                for (shard, _) in reserved.drain(..) {
+                    let looked = self.check(shard, true).await?;
+                    for (item, standing) in shard.items.iter().zip(looked.limits) {
+                        if let Some(place) = found.get_mut(item.index) {
+                            *place = Some(standing);
+                        }
+                    }
+                }
+            }
+        }
+        let limits: Option<Vec<Standing>> = found.into_iter().collect();
+        let limits =
+            limits.ok_or_else(|| StoreFailure::Garbled("a limit got no answer".to_owned()))?;
+        Ok(Checked { allowed, limits })
+    }
+
+    async fn check(&self, shard: &Shard, looking: bool) -> Result<Checked, StoreFailure> {
+        let charges = shard.charges(looking);
+        let keys = Keys::of(&self.region, &self.scope, &charges, None);
+        let command = self.scripts.check_command(&keys, &charges);
+        let quotas: Vec<Quota> = charges.iter().map(|charge| charge.quota).collect();
+        let reply = self.servers.evaluate(&shard.tag, &command, &self.scripts).await?;
+        self.scripts.read(&reply, &quotas)
+    }
+
+    /// Gives back what these shards were charged since `started_us`. What cannot be given back runs
+    /// out by itself: too little is admitted until then.
+    async fn refund(&self, reserved: &[(&Shard, Vec<Standing>)], started_us: u64) {
+        for (shard, standings) in reserved {
+            let Ok(entropy) = getrandom::u64() else { continue };
+            let id = DecisionId::new(u128::from(entropy) << 64 | u128::from(started_us));
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                let age_us = self.clock.elapsed_us().saturating_sub(started_us);
+                match self.give_back(shard, standings, id, age_us).await {
+                    Ok(()) => break,
+                    Err(error) if tries < REFUNDS_MAX => {
+                        tracing::debug!(%error, "a refund is sent again");
+                        self.clock.sleep(REFUND_PAUSE).await;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a reservation could not be given back");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn give_back(
+        &self,
+        shard: &Shard,
+        standings: &[Standing],
+        id: DecisionId,
+        age_us: u64,
+    ) -> Result<(), StoreFailure> {
+        let charges = shard.charges(false);
+        let adjustments: Vec<Adjustment<'_>> = charges
+            .iter()
+            .zip(standings)
+            .filter(|(charge, _)| charge.cost > 0)
+            .map(|(charge, standing)| Adjustment {
+                subject: charge.subject,
+                limit_id: charge.limit_id,
+                quota: charge.quota,
+                algorithm: charge.algorithm,
+                by: -i64::from(charge.cost),
+                age_us,
+                charged_cold: standing.reduced.is_some(),
+            })
+            .collect();
+        if adjustments.is_empty() {
+            return Ok(());
+        }
+        let looks: Vec<Charge<'_>> = adjustments.iter().map(Charge::look).collect();
+        let keys = Keys::of(&self.region, &self.scope, &looks, Some(id));
+        let command = self.scripts.settle_command(&keys, &adjustments);
+        self.servers.evaluate(&shard.tag, &command, &self.scripts).await.map(drop)
+    }
+}

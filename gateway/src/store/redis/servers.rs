@@ -1,0 +1,138 @@
+//! Owns the servers behind a store, whichever kind they are: one with all keys, or a Cluster. Knows
+//! no limits.
+
+use std::sync::Arc;
+
+use redis::{Cmd, RedisError, Value};
+
+use super::cluster::{Cluster, Follower};
+use super::link::{LinkSettings, Target};
+use super::marks::{self, Marking};
+use super::place::Place;
+use super::pool::{Pool, evaluate};
+use super::script::Scripts;
+use super::{RedisSettings, failure};
+use crate::clock::Clock;
+use crate::store::{StoreCounters, StoreFailure};
+
+/// The servers.
+#[derive(Clone)]
+pub enum Servers {
+    /// All keys lie on one server.
+    One {
+        /// What it is called.
+        name: String,
+        /// The connections to it.
+        pool: Arc<Pool>,
+        /// The marks that lie there.
+        marks: Arc<[String]>,
+    },
+    /// Keys lie where their slots are served.
+    Many(Arc<Cluster>),
+}
+
+// === impl Servers ===
+
+impl Servers {
+    /// Starts to connect in the background.
+    pub fn start(
+        settings: &RedisSettings,
+        scripts: &Arc<Scripts>,
+        clock: &Arc<dyn Clock>,
+        counters: StoreCounters,
+    ) -> Result<(Self, Option<Follower>), RedisError> {
+        let (place, marks) = (&settings.place, settings.region.marks());
+        let link = |target, marks: &Arc<[String]>| {
+            Arc::new(LinkSettings {
+                target,
+                tls: settings.tls.clone(),
+                response_timeout: settings.response_timeout,
+                pipeline_len_max: settings.pipeline_len_max,
+                scripts: Arc::clone(scripts),
+                marks: Arc::clone(marks),
+                clock: Arc::clone(clock),
+                counters,
+            })
+        };
+        let target = match place {
+            Place::Single(address) => Target::Fixed(address.clone()),
+            Place::Sentinel(sentinels) => Target::Master(sentinels.clone()),
+            Place::Cluster(nodes) => {
+                let Some(first) = nodes.first() else {
+                    let what = (redis::ErrorKind::InvalidClientConfig, "no node is named");
+                    return Err(RedisError::from(what));
+                };
+                // Each node holds some of the marks; which ones, the Cluster knows.
+                let link = link(Target::Fixed(first.clone()), &Arc::default());
+                let (cluster, follower) =
+                    Cluster::start(nodes, settings.connections, &link, marks)?;
+                return Ok((Self::Many(cluster), Some(follower)));
+            }
+        };
+        let name = place.to_string();
+        let pool = Pool::start(name.clone(), settings.connections, &link(target, &marks))?;
+        Ok((Self::One { name, pool: Arc::new(pool), marks }, None))
+    }
+
+    /// Whether one call may name keys of several shards.
+    pub fn one_call_reaches_all(&self) -> bool {
+        matches!(self, Self::One { .. })
+    }
+
+    /// Runs a script where `key` lies.
+    pub async fn evaluate(
+        &self,
+        key: &str,
+        command: &Cmd,
+        scripts: &Scripts,
+    ) -> Result<Value, StoreFailure> {
+        match self {
+            Self::One { pool, .. } => {
+                let answer = evaluate(&mut pool.pick()?, scripts, command).await;
+                answer.map_err(|error| failure(&error))
+            }
+            Self::Many(cluster) => cluster.evaluate(key, command, scripts).await,
+        }
+    }
+
+    /// Sets the region's marks.
+    pub async fn mark(&self, marking: Marking) -> Result<(), StoreFailure> {
+        match self {
+            Self::One { pool, marks, .. } => {
+                let marked = marks::mark(&mut pool.pick()?, marks, marking).await;
+                marked.map_err(|error| failure(&error))
+            }
+            Self::Many(cluster) => cluster.mark(marking).await,
+        }
+    }
+
+    /// Sets missing marks from time to time; a Cluster does that as it follows its map.
+    pub async fn keep_marked(self, clock: Arc<dyn Clock>) {
+        while self.one_call_reaches_all() {
+            clock.sleep(marks::INTERVAL).await;
+            // Without a connection there is nothing to do: each new one sets the marks itself.
+            if let Err(error) = self.mark(Marking::Missing).await {
+                tracing::warn!(%error, "the region's marks could not be set; trying again soon");
+            }
+        }
+    }
+
+    /// Whether decisions can be made.
+    pub async fn probe(&self) -> Result<(), StoreFailure> {
+        match self {
+            Self::One { pool, .. } => pool.probe().await,
+            Self::Many(cluster) => cluster.probe().await,
+        }
+    }
+
+    /// What the status says.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::One { name, pool, .. } => {
+                let (up, all) = pool.up();
+                format!("{name}, {up} of {all} connections up")
+            }
+            Self::Many(cluster) => cluster.describe(),
+        }
+    }
+}

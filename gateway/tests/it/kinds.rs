@@ -1,0 +1,190 @@
+//! Redis Cluster and Sentinel, real servers under load: a slot that moves, a master that dies, and
+//! what a decision over several subjects reserves and gives back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tidegate_gateway::Running;
+use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
+use tidegate_policy::wire::{DecideReply, DecideRequest, Verdict};
+use tidegate_tests::eventually;
+use tidegate_tests::redis::cluster::RedisCluster;
+use tidegate_tests::redis::sentinel::Watched;
+use tokio::task::JoinHandle;
+
+use crate::bench::{Caller, Speaks, question, settings, start};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A breaker that opens for long would hide when the store is back.
+const CALM: &str =
+    "--deadline 2s --pool-wait 1s --redis-response-timeout 2s --store-breaker-open 200ms";
+
+async fn gateway(url: &str) -> Running {
+    start(settings(&format!("--redis-url {url} {CALM}"))).await
+}
+
+fn hourly(client: &str, limit: u32) -> DecideRequest {
+    let mut question = DecideRequest { timeout_ms: 5_000, ..question(client) };
+    let one = &mut question.limits[0];
+    (one.limit, one.burst, one.period_us) = (limit, limit, 3_600_000_000);
+    question
+}
+
+async fn decides(gateway: &Running, question: &DecideRequest) -> DecideReply {
+    let caller = Caller::new(Speaks::Http2);
+    eventually(PATIENCE, "a verdict", async || {
+        let answer = caller.decide(gateway.data_addr, question).await;
+        if answer.status == 200 { Ok(answer.verdict()) } else { Err(answer.text()) }
+    })
+    .await
+}
+
+/// Callers that ask without a pause until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    admitted: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
+    callers: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(gateway: &Running, question: &DecideRequest) -> Self {
+        let load = Self {
+            stop: Arc::default(),
+            admitted: Arc::default(),
+            failed: Arc::default(),
+            callers: Vec::new(),
+        };
+        let one = || {
+            let (stop, to) = (Arc::clone(&load.stop), gateway.data_addr);
+            let (admitted, failed) = (Arc::clone(&load.admitted), Arc::clone(&load.failed));
+            let question = question.clone();
+            tokio::spawn(async move {
+                let caller = Caller::new(Speaks::Http2);
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = caller.decide(to, &question).await;
+                    match answer.status.as_u16() {
+                        200 if answer.verdict().verdict == Verdict::Allow => {
+                            admitted.fetch_add(1, Ordering::Relaxed);
+                        }
+                        200 => {}
+                        503 | 429 => _ = failed.fetch_add(1, Ordering::Relaxed),
+                        other => panic!("{other}: {}", answer.text()),
+                    }
+                }
+            })
+        };
+        let callers = (0..4).map(|_| one()).collect();
+        Self { callers, ..load }
+    }
+
+    async fn admits(&self, at_least: usize) {
+        eventually(PATIENCE, "admissions", async || match self.admitted.load(Ordering::Relaxed) {
+            seen if seen >= at_least => Ok(()),
+            seen => Err(seen),
+        })
+        .await;
+    }
+
+    async fn end(self) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        for caller in self.callers {
+            caller.await.expect("no panic");
+        }
+        (self.admitted.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_keeps_limits_exact_while_a_slot_moves_and_decides_again_after_a_master_died() {
+    let mut cluster = RedisCluster::start().await;
+    let gateway = gateway(&cluster.url()).await;
+    let key = "ratelimit:{default|a1}:ip:203.0.113.1:p.one";
+    let busy = hourly("203.0.113.1", 200);
+    decides(&gateway, &busy).await;
+
+    let load = Load::start(&gateway, &busy);
+    load.admits(20).await;
+    let from = cluster.serving(key).await;
+    cluster.move_slot(key, (from + 1) % 3).await;
+    load.admits(199).await;
+    let (admitted, failed) = load.end().await;
+    // One before the load. A call that was lost on its way may have been charged for nobody.
+    assert!((199 - failed..=199).contains(&admitted), "{admitted} admitted, {failed} failed");
+    assert_eq!(failed, 0, "a slot that moves is followed");
+    assert_eq!(cluster.serving(key).await, (from + 1) % 3);
+    assert_eq!(decides(&gateway, &busy).await.verdict, Verdict::Deny);
+
+    // The master of the slot dies, and its replica takes over: by the limits of others, all served.
+    let clients: Vec<DecideRequest> =
+        (0..12).map(|n| hourly(&format!("198.51.100.{n}"), 1_000_000)).collect();
+    let load = Load::start(&gateway, &clients[0]);
+    load.admits(20).await;
+    let dead = cluster.serving(key).await;
+    cluster.nodes[dead].process().kill();
+    for client in &clients {
+        decides(&gateway, client).await;
+    }
+    let reply = decides(&gateway, &hourly("203.0.113.1", 200)).await;
+    assert_eq!(reply.verdict, Verdict::Deny, "the replica knows what was used");
+    let before = load.admitted.load(Ordering::Relaxed);
+    load.admits(before + 20).await;
+    load.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_subjects_on_a_cluster_are_charged_together_or_not_at_all() {
+    let cluster = RedisCluster::start().await;
+    let gateway = gateway(&cluster.url()).await;
+    let both = |one: &str, two: &str| {
+        let mut question = hourly(one, 5);
+        let mut second = question.limits[0].clone();
+        second.id = "p.two".to_owned();
+        (second.limit, second.burst) = (3, 3);
+        second.subject =
+            Subject { kind: SubjectKind::Ip, name: SubjectName::from_bytes(two.as_bytes()) };
+        question.limits.push(second);
+        question
+    };
+    for left in (0..3).rev() {
+        let reply = decides(&gateway, &both("a", "shared")).await;
+        assert_eq!(reply.verdict, Verdict::Allow);
+        assert_eq!((reply.limits[0].remaining, reply.limits[1].remaining), (left + 2, left));
+    }
+    for turn in 0..4 {
+        for client in ["a", "b", "c"] {
+            let reply = decides(&gateway, &both(client, "shared")).await;
+            assert_eq!(reply.verdict, Verdict::Deny);
+            let expected = if client == "a" { 2 } else { 5 };
+            assert_eq!(reply.limits[0].remaining, expected, "{client} {turn}: given back");
+            assert!(reply.limits[0].allowed && !reply.limits[1].allowed);
+        }
+    }
+}
+
+/// Three real Sentinels; the master is killed under load.
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_name_the_new_master_after_the_old_one_died_under_load() {
+    let mut watched = Watched::start().await;
+    let gateway = gateway(&watched.url()).await;
+    let used = hourly("203.0.113.1", 3);
+    for _ in 0..3 {
+        assert_eq!(decides(&gateway, &used).await.verdict, Verdict::Allow);
+    }
+    let load = Load::start(&gateway, &hourly("busy", 1_000_000));
+    load.admits(20).await;
+    eventually(PATIENCE, "the replica has it all", async || {
+        let acknowledged = watched.master.command(&["WAIT", "1", "1000"]).await;
+        if acknowledged.starts_with(":1") { Ok(()) } else { Err(acknowledged) }
+    })
+    .await;
+    watched.master.process().kill();
+    let reply = decides(&gateway, &used).await;
+    assert_eq!(reply.verdict, Verdict::Deny, "the replica knows what was used");
+    let before = load.admitted.load(Ordering::Relaxed);
+    load.admits(before + 20).await;
+    load.end().await;
+    let role = watched.replica.command(&["ROLE"]).await;
+    assert!(role.contains("master"), "{role}");
+}

@@ -1,0 +1,135 @@
+//! Owns a real Redis Cluster of a test's own: three masters, each with a replica.
+
+use std::time::Duration;
+
+use super::{Redis, free_port};
+use crate::eventually;
+
+const FORMED_WITHIN: Duration = Duration::from_secs(60);
+const MASTERS: usize = 3;
+const SLOTS: u16 = 16_384;
+
+/// Six servers that know each other. The first three start as masters.
+#[derive(Debug)]
+pub struct RedisCluster {
+    /// The nodes; a replica is three places behind its master.
+    pub nodes: Vec<Redis>,
+}
+
+// === impl RedisCluster ===
+
+impl RedisCluster {
+    /// Starts one and waits until all slots are served and every master has its replica.
+    pub async fn start() -> Self {
+        let mut nodes = Vec::new();
+        let mut buses = Vec::new();
+        for _ in 0..2 * MASTERS {
+            let bus = free_port();
+            let words = [
+                "--cluster-enabled yes --cluster-node-timeout 1000 --cluster-port",
+                &bus.to_string(),
+            ]
+            .join(" ");
+            let words: Vec<&str> = words.split(' ').collect();
+            nodes.push(Redis::start_with_words(&words).await);
+            buses.push(bus);
+        }
+        let cluster = Self { nodes };
+        for (index, node) in cluster.nodes.iter().enumerate() {
+            let epoch = (index + 1).to_string();
+            node.expect_ok(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
+        }
+        for (node, bus) in cluster.nodes.iter().zip(&buses) {
+            let (port, bus) = (node.tcp_port().to_string(), bus.to_string());
+            cluster.nodes[0].expect_ok(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
+        }
+        for index in 0..MASTERS {
+            let share = SLOTS / 3;
+            let place = u16::try_from(index).expect("small");
+            let first = (place * share).to_string();
+            let last = if index + 1 == MASTERS { SLOTS - 1 } else { (place + 1) * share - 1 };
+            let words = ["CLUSTER", "ADDSLOTSRANGE", &first, &last.to_string()];
+            cluster.nodes[index].expect_ok(&words).await;
+        }
+        for index in 0..MASTERS {
+            let id = cluster.id(index).await;
+            let replica = &cluster.nodes[index + MASTERS];
+            eventually(FORMED_WITHIN, "a replica knows its master", async || {
+                let reply = replica.command(&["CLUSTER", "REPLICATE", &id]).await;
+                if reply.starts_with("+OK") { Ok(()) } else { Err(reply) }
+            })
+            .await;
+        }
+        cluster.whole().await;
+        cluster
+    }
+
+    /// Waits until every slot is served by a master with a replica that follows it.
+    pub async fn whole(&self) {
+        for node in &self.nodes {
+            eventually(FORMED_WITHIN, "the Cluster is whole", async || {
+                let state = node.command(&["CLUSTER", "INFO"]).await;
+                let links = node.command(&["INFO", "replication"]).await;
+                let known =
+                    state.contains("cluster_state:ok") && state.contains("cluster_known_nodes:6");
+                let linked =
+                    links.contains("master_link_status:up") || links.contains("state=online");
+                if known && linked { Ok(()) } else { Err((state, links)) }
+            })
+            .await;
+        }
+    }
+
+    /// Its URL for the gateway, by all of its nodes.
+    pub fn url(&self) -> String {
+        let nodes = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.tcp_port()));
+        format!("redis-cluster://{}", nodes.collect::<Vec<_>>().join(","))
+    }
+
+    /// A node's id.
+    pub async fn id(&self, node: usize) -> String {
+        let reply = self.nodes[node].command(&["CLUSTER", "MYID"]).await;
+        reply.lines().nth(1).expect("an id").to_owned()
+    }
+
+    /// Which of the nodes serves a key as a master; asked of a node that lives.
+    pub async fn serving(&self, key: &str) -> usize {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let reply = node.try_command(&["GET", key]).await;
+            if reply.is_ok_and(|reply| reply.starts_with('$')) {
+                return index;
+            }
+        }
+        panic!("no node serves {key}")
+    }
+
+    /// Moves the slot of a key to another master: its keys one by one, while both serve it.
+    pub async fn move_slot(&self, key: &str, to: usize) {
+        let from = self.serving(key).await;
+        let reply = self.nodes[from].command(&["CLUSTER", "KEYSLOT", key]).await;
+        let slot = reply.trim().trim_start_matches(':').to_owned();
+        let (from_id, to_id) = (self.id(from).await, self.id(to).await);
+        self.nodes[to].expect_ok(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+        self.nodes[from].expect_ok(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+        let port = self.nodes[to].tcp_port().to_string();
+        loop {
+            let keys = self.nodes[from].command(&["CLUSTER", "GETKEYSINSLOT", &slot, "1"]).await;
+            let Some(key) = keys.lines().nth(2) else { break };
+            let reply =
+                self.nodes[from].command(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await;
+            assert!(reply.starts_with("+OK") || reply.starts_with("+NOKEY"), "{reply}");
+        }
+        for node in [to, from] {
+            self.nodes[node].expect_ok(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
+        }
+    }
+}
+
+// === impl Redis ===
+
+impl Redis {
+    async fn expect_ok(&self, words: &[&str]) {
+        let reply = self.command(words).await;
+        assert!(reply.starts_with("+OK"), "{words:?}: {reply}");
+    }
+}
