@@ -212,6 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_identity_is_taken_in_last() {
+        let of = |configured, overrides: &Overrides| {
+            effective(configured, "p", Mechanism::RateLimit, None, overrides)
+        };
+        let none = Overrides::default();
+        let most = Rollout { mode: Mode::Enforce, share_bp: 9_999 };
+        assert_eq!(of(most, &none), Mode::Shadow);
+        assert_eq!(of(Rollout::ENFORCE, &none), Mode::Enforce);
+        assert_eq!(of(Rollout::whole(Mode::Off), &flagged(Mode::Enforce, 9_999)), Mode::Off);
+        assert_eq!(of(Rollout::whole(Mode::Off), &flagged(Mode::Enforce, 10_000)), Mode::Enforce);
+    }
+
+    #[test]
     fn the_rest_of_a_share_is_one_mode_weaker() {
         let none = Overrides::default();
         for (mode, rest) in [(Mode::Enforce, Mode::Shadow), (Mode::Shadow, Mode::Off)] {

@@ -327,6 +327,24 @@ fn the_kill_switch_lets_everything_pass_without_a_callout() {
 }
 
 #[test]
+fn a_share_is_told_apart_by_the_identity_that_the_mode_names() {
+    let document = r#"{"version": 1, "gateway": {"cluster": "c"}, "policies": [
+        {"name": "p", "mode": {"enforce": "50%", "by": {"header": "x-key"}}, "match": {"path": "/**"},
+         "rate_limits": [{"name": "ip", "by": "ip", "limit": 5, "per": "minute"}]}]}"#;
+    let mut enforced = 0;
+    for n in 0..200 {
+        let mut bench =
+            Bench { config: Config::read(document).config.expect("sound"), ..Bench::new() };
+        let key = format!("k{n}");
+        let facts = Facts { headers: vec![(b"x-key", key.as_bytes())], ..facts() };
+        let Act::Ask(message) = bench.request("/", &facts).act else { panic!("asks") };
+        let message = DecideRequest::decode(&message).expect("readable");
+        enforced += usize::from(!message.limits[0].shadow);
+    }
+    assert!((60..140).contains(&enforced), "{enforced} of 200 keys of one address");
+}
+
+#[test]
 fn a_shadow_policy_is_asked_about_and_never_acts() {
     let shadowed = |bench: &mut Bench| {
         let flag = Flag { mode: Mode::Shadow, share_bp: 10_000, salt: String::new() };
