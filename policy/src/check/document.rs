@@ -47,6 +47,7 @@ fn idle_limits(policy: &Policy, notes: &mut Notes<'_>) {
             *other != index
                 && tight.by == limit.by
                 && tight.algorithm == limit.algorithm
+                && tight.cost == limit.cost
                 // A soft one refuses nobody, so it keeps nobody from a wider one.
                 && (!tight.soft || limit.soft)
                 && tight.quota.burst() <= limit.quota.burst()
