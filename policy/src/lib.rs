@@ -42,6 +42,7 @@ pub mod reason;
 pub mod render;
 pub mod router;
 pub mod scope;
+pub mod stages;
 pub mod template;
 pub mod window;
 pub mod wire;

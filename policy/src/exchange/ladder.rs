@@ -13,6 +13,7 @@ use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal};
 use crate::config::{Config, Policy, Rung};
 use crate::local_share::{ShareAnswer, ShareCall};
 use crate::reason::Reason;
+use crate::stages::{self, Limits, Outcomes};
 use crate::wire::LimitCall;
 
 /// `Retry-After` when no verdict can be had and nobody knows when: callouts are tried again with
@@ -148,7 +149,8 @@ impl Verdict {
     ) -> (Phase, Effects) {
         let Question { id, asked, grpc, aside, .. } = sharing.question;
         let why = sharing.fall.reason;
-        if self.violated.is_empty() {
+        let limits = if self.violated.is_empty() { Limits::Waived } else { Limits::Denied };
+        if (Outcomes { limits, ..Outcomes::NONE }).verdict() == stages::Verdict::Admit {
             let policies = enforcing(config, &asked).map(|(_, policy)| policy.name.clone());
             return degraded(why, policies.collect(), aside, id, signals);
         }

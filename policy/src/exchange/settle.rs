@@ -13,6 +13,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::reason::Reason;
+use crate::stages::{self, Limits, Outcomes};
 use crate::wire::{DecideReply, LimitState, Refusal, Verdict};
 
 /// The most soft limits that an upstream is told of in one field.
@@ -77,7 +78,13 @@ fn carry_out(
     let Question { id, grpc, .. } = *question;
     let mut aside = question.aside.clone();
     let pairs: Vec<Pair<'_>> = question.asked.iter().zip(&reply.limits).collect();
-    let is_denied = reply.verdict == Verdict::Deny;
+    // Idempotency and the breaker will be asked in the same question and stand here beside it.
+    let limits = match reply.verdict {
+        Verdict::Allow => Limits::Charged,
+        Verdict::Deny => Limits::Denied,
+    };
+    let outcomes = Outcomes { limits, ..Outcomes::NONE };
+    let is_denied = outcomes.verdict() != stages::Verdict::Admit;
     let signals = signals(&pairs, is_denied);
     let used_up = |of: fn(&Asked) -> bool| {
         let ids = pairs.iter().filter(move |(asked, state)| !state.allowed && of(asked));
