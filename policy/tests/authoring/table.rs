@@ -250,3 +250,48 @@ fn every_field_is_described_once_and_in_a_sentence() {
         }
     });
 }
+
+#[test]
+fn both_ends_of_every_range_are_taken() {
+    each(|shape, field| {
+        for value in ends(&field.kind) {
+            let document = document(shape, field, Some(value));
+            let found = errors(&read(&document));
+            // Whether the numbers go together is another question.
+            let refused = |line: &String| {
+                line.contains(&format!("{}: ", field.name))
+                    && [
+                        "is no valid number here",
+                        "is out of range",
+                        "is no duration",
+                        "is no size",
+                    ]
+                    .iter()
+                    .any(|words| line.contains(words))
+            };
+            assert!(
+                !found.iter().any(refused),
+                "{}.{} in {document}: {found:?}",
+                shape.name,
+                field.name
+            );
+        }
+    });
+}
+
+fn ends(kind: &Kind) -> Vec<Value> {
+    match kind {
+        Kind::Whole { min, max } => vec![json!(min), json!(max)],
+        Kind::Duration { min_ms, max_ms } => {
+            let written = |ms: &u64| match (ms % 86_400_000, ms % 1_000) {
+                (0, _) => json!(format!("{}d", ms / 86_400_000)),
+                (_, 0) => json!(format!("{}s", ms / 1_000)),
+                _ => json!(format!("{ms}ms")),
+            };
+            vec![written(min_ms), written(max_ms)]
+        }
+        Kind::Percentage => vec![json!("0%"), json!("100%")],
+        Kind::Either(kinds) => kinds.iter().flat_map(ends).collect(),
+        _ => Vec::new(),
+    }
+}
