@@ -27,13 +27,20 @@ struct Found<'a> {
     at: String,
     /// The message `Wasm`.
     settings: &'a Node,
+    around: Around<'a>,
+}
+
+/// What a filter stands in, each with its place.
+#[derive(Clone, Default)]
+struct Around<'a> {
+    listener: Option<(String, &'a Node)>,
     connection_manager: Option<(String, &'a Node)>,
 }
 
 /// Every wasm filter of a file, in its order.
 pub(crate) fn filters(root: &Node, file: &str) -> Vec<Filter> {
     let mut found = Vec::new();
-    walk(root, &mut String::new(), None, &mut found);
+    walk(root, &mut String::new(), Around::default(), &mut found);
     let (clusters, complete) = clusters(root);
     let filter = |found: Found<'_>| filter(&found, &clusters, complete, file);
     found.into_iter().map(filter).collect()
@@ -64,21 +71,18 @@ fn is_a(node: &Node, message: &str) -> bool {
     named("@type") || named("type_url")
 }
 
-fn walk<'a>(
-    node: &'a Node,
-    at: &mut String,
-    around: Option<(String, &'a Node)>,
-    found: &mut Vec<Found<'a>>,
-) {
-    let mut around = around;
+fn walk<'a>(node: &'a Node, at: &mut String, mut around: Around<'a>, found: &mut Vec<Found<'a>>) {
     if is_a(node, WASM) {
         // In a TypedStruct the message is its `value`.
         let settings = node.get("value").unwrap_or(node);
-        found.push(Found { at: at.clone(), settings, connection_manager: around });
+        found.push(Found { at: at.clone(), settings, around });
         return;
     }
     if is_a(node, CONNECTION_MANAGER) {
-        around = Some((at.clone(), node));
+        around.connection_manager = Some((at.clone(), node));
+    }
+    if node.get("filter_chains").is_some() || node.get("default_filter_chain").is_some() {
+        around.listener = Some((at.clone(), node));
     }
     let len = at.len();
     for (key, value) in node.fields() {
@@ -127,8 +131,9 @@ fn filter(found: &Found<'_>, clusters: &Json, complete: bool, file: &str) -> Fil
     let facts = object([
         ("version", Some(json!(VERSION))),
         ("filter", Some(own)),
-        ("connection_manager", found.connection_manager.as_ref().map(connection_manager)),
-        ("routes", found.connection_manager.as_ref().map(routes)),
+        ("listener", found.around.listener.as_ref().map(listener)),
+        ("connection_manager", found.around.connection_manager.as_ref().map(connection_manager)),
+        ("routes", found.around.connection_manager.as_ref().map(routes)),
         ("clusters", Some(clusters.clone())),
         ("clusters_complete", Some(json!(complete))),
     ]);
@@ -158,6 +163,18 @@ fn environment(vm: Option<&Node>) -> Vec<(String, String)> {
         .flat_map(Node::fields)
         .map(|(name, value)| (name.name.clone(), text(value)))
         .collect()
+}
+
+fn listener((at, node): &(String, &Node)) -> Json {
+    let limit = node.get("per_connection_buffer_limit_bytes").map(|node| match &node.value {
+        Value::Number(number) => number.parse::<u64>().ok(),
+        _ => None,
+    });
+    object([
+        ("at", Some(json!(at))),
+        ("name", node.get("name").and_then(Node::text).map(Json::from)),
+        ("per_connection_buffer_limit_bytes", limit.flatten().map(Json::from)),
+    ])
 }
 
 fn connection_manager((at, node): &(String, &Node)) -> Json {
@@ -231,4 +248,65 @@ fn milliseconds(node: &Node) -> Option<Json> {
 fn object<const N: usize>(fields: [(&str, Option<Json>); N]) -> Json {
     let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Json::Object(fields.collect::<Map<String, Json>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::parse;
+    use super::*;
+
+    const FILE: &str = r#"
+resources:
+- "@type": type.googleapis.com/envoy.config.listener.v3.Listener
+  name: edge
+  perConnectionBufferLimitBytes: 32768
+  filter_chains:
+  - filters:
+    - typed_config:
+        "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+        stream_idle_timeout: 0.5s
+        use_remote_address: false
+        route_config:
+          virtualHosts:
+          - routes:
+            - { name: r, match: { prefix: / }, route: { cluster: c, timeout: 0s } }
+            - { match: { prefix: /x }, direct_response: { status: 404 } }
+        http_filters:
+        - typed_config:
+            "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+            config:
+              name: limits
+              root_id: r
+              fail_open: true
+              vm_config: { environment_variables: { host_env_keys: [A], key_values: { B: b } }, code: { local: { filename: p.wasm } } }
+              configuration: { "@type": type.googleapis.com/google.protobuf.Struct, value: { a: 1 } }
+- { "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: c, connect_timeout: 1.25s }
+"#;
+
+    #[test]
+    fn the_facts_are_what_the_file_says_and_where() {
+        let root = parse(FILE).expect("YAML");
+        let filters = filters(&root, FILE);
+        let [filter] = filters.as_slice() else { panic!("one filter") };
+        let manager = "/resources/0/filter_chains/0/filters/0/typed_config";
+        let wasm = format!("{manager}/http_filters/0/typed_config");
+        let route = format!("{manager}/route_config/virtualHosts/0/routes/0/route");
+        assert_eq!(
+            filter.facts,
+            json!({
+                "version": 1,
+                "filter": { "at": wasm, "name": "limits", "root_id": "r", "failure_policy": "fail_open", "env": ["B", "A"], "configuration_type": "Struct" },
+                "listener": { "at": "/resources/0", "name": "edge", "per_connection_buffer_limit_bytes": 32768 },
+                "connection_manager": { "at": manager, "stream_idle_timeout_ms": 500, "use_remote_address": false },
+                "routes": [{ "at": route, "name": "r", "cluster": "c", "timeout_ms": 0 }],
+                "clusters": [{ "at": "/resources/1", "name": "c", "connect_timeout_ms": 1250 }],
+                "clusters_complete": false,
+            })
+        );
+        assert_eq!(filter.wasm.as_deref(), Some("p.wasm"));
+        assert_eq!(filter.config.as_ref().map(|config| config.json.as_str()), Some("{\"a\": 1}"));
+        for at in [manager, &wasm, &route, "/resources/1"] {
+            assert!(pointed(&root, at).is_some(), "{at}");
+        }
+    }
 }
