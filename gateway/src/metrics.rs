@@ -30,6 +30,16 @@ pub struct VerdictLabel {
     pub verdict: &'static str,
 }
 
+/// `limit`: a limit's id, and `outcome`: allowed, near (at most a tenth is left), denied or
+/// shadow-denied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabel {
+    /// `policy.limit`.
+    pub limit: String,
+    /// What it said.
+    pub outcome: &'static str,
+}
+
 /// `reason`: a [`Reason`]'s text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
@@ -90,6 +100,8 @@ pub struct Metrics {
     registry: Registry,
     /// Decisions given, by verdict.
     pub decisions: Family<VerdictLabel, Counter>,
+    /// What each limit said.
+    pub limits: Family<LimitLabel, Counter>,
     /// Calls refused without a verdict, by reason.
     pub refusals: Family<ReasonLabel, Counter>,
     /// Store calls under way.
@@ -140,6 +152,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("tidegate_gateway"),
             decisions: Family::default(),
+            limits: Family::default(),
             refusals: Family::default(),
             in_flight: Gauge::default(),
             waiting: Gauge::default(),
@@ -186,6 +199,11 @@ impl Metrics {
         }
         let registry = &mut self.registry;
         registry.register("decisions", "Decisions given", self.decisions.clone());
+        registry.register(
+            "limits",
+            "What each limit said: allowed, near, denied or shadow-denied",
+            self.limits.clone(),
+        );
         registry.register("refusals", "Calls refused without a verdict", self.refusals.clone());
         registry.register(
             "shadow_failures",

@@ -85,6 +85,7 @@ impl Gateway {
             Arc::clone(&metrics),
             Arc::clone(&auditor),
         ));
+        let observed = Arc::clone(service.observed());
         let data =
             DataListener::new(service, tokens.clone(), Arc::clone(&auditor), Arc::clone(&metrics));
         let admin = AdminListener::new(
@@ -94,6 +95,7 @@ impl Gateway {
             stores,
             Arc::clone(&auditor),
             metrics,
+            observed,
         );
         Ok(Self {
             settings,

@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod guard;
 mod ledger;
+pub mod observed;
 mod settle;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, Verdict};
 use self::admission::{Admission, AdmissionSettings, NotDone};
 use self::guard::Guard;
 use self::ledger::Ledger;
+use self::observed::Observed;
 use crate::audit::{Auditor, Happening};
 use crate::clock::Clock;
 use crate::metrics::{SharedMetrics, VerdictLabel};
@@ -62,6 +64,7 @@ pub struct Service {
     guard: Guard,
     metrics: SharedMetrics,
     auditor: Arc<Auditor>,
+    observed: Arc<Observed>,
     mismatches: Throttle,
     failures: Throttle,
 }
@@ -95,6 +98,7 @@ impl Service {
             Arc::clone(&clock),
             Arc::clone(&metrics),
         );
+        let observed = Arc::new(Observed::new(Arc::clone(&clock), Arc::clone(&metrics)));
         Self {
             settings,
             stores,
@@ -103,6 +107,7 @@ impl Service {
             guard,
             metrics,
             auditor,
+            observed,
             mismatches: Throttle::new(1, LOG_INTERVAL_US),
             failures: Throttle::new(1, LOG_INTERVAL_US),
         }
@@ -131,6 +136,11 @@ impl Service {
     /// The guard of the store, for the status.
     pub fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    /// What it remembers of its decisions, for operators.
+    pub fn observed(&self) -> &Arc<Observed> {
+        &self.observed
     }
 
     /// The bound's state, for the status.
@@ -281,6 +291,7 @@ impl Service {
             Ok(reply) => {
                 let verdict = if reply.verdict == Verdict::Allow { "allow" } else { "deny" };
                 self.metrics.decisions.get_or_create(&VerdictLabel { verdict }).inc();
+                self.observed.note(message, reply);
             }
             Err(refused) => self.log_mismatch(refused),
         }

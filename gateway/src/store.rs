@@ -135,6 +135,9 @@ pub trait Store: Send + Sync {
         adjustments: &[Adjustment<'_>],
     ) -> Call<Vec<Standing>>;
 
+    /// Forgets what these limits counted. For operators.
+    fn reset(&self, scope: &Scope, limits: &[Charge<'_>]) -> Call<()>;
+
     /// Makes a region cold, as if it began now, or declares it warm. For operators.
     fn set_region(&self, scope: &Scope, temperature: Temperature) -> Call<()>;
 

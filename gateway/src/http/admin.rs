@@ -21,6 +21,7 @@ use crate::health::{Health, Phase};
 use crate::metrics::{HttpLabel, SharedMetrics};
 use crate::secret::{Parsed, Watched};
 use crate::service::ServiceSettings;
+use crate::service::observed::Observed;
 use crate::store::Stores;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -46,6 +47,7 @@ pub struct AdminListener {
     stores: Stores,
     auditor: Arc<Auditor>,
     metrics: SharedMetrics,
+    observed: Arc<Observed>,
 }
 
 #[derive(Serialize)]
@@ -93,8 +95,9 @@ impl AdminListener {
         stores: Stores,
         auditor: Arc<Auditor>,
         metrics: SharedMetrics,
+        observed: Arc<Observed>,
     ) -> Self {
-        Self { door, health, settings, stores, auditor, metrics }
+        Self { door, health, settings, stores, auditor, metrics, observed }
     }
 
     async fn route<B>(&self, request: Request<B>) -> Answer
@@ -148,7 +151,7 @@ impl AdminListener {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        let done = command.run(&body, &self.settings, &self.stores).await;
+        let done = command.run(&body, &self.settings, &self.stores, &self.observed).await;
         tracing::info!(
             actor,
             outcome = done.outcome,

@@ -2,14 +2,19 @@
 //! bodies and answers. Knows no tokens; each command that is carried out is audited by its listener.
 
 use http::{Method, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use tidegate_policy::gcra::Quota;
+use tidegate_policy::identity::Subject;
+use tidegate_policy::limit::Algorithm;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::{KeyFormat, Tenant};
+use tidegate_policy::wire;
 
 use super::answer::{self, Answer};
 use crate::access::Role;
 use crate::service::ServiceSettings;
-use crate::store::{StoreFailure, StoreRole, Stores, Temperature};
+use crate::service::observed::Observed;
+use crate::store::{Charge, Checked, Standing, StoreFailure, StoreRole, Stores, Temperature};
 
 const JSON: &str = "application/json";
 
@@ -18,6 +23,12 @@ const JSON: &str = "application/json";
 pub enum Command {
     /// Makes the region cold or declares it warm.
     Region,
+    /// What one limit says of one subject.
+    Inspect,
+    /// Forgets what one limit counted of one subject.
+    Reset,
+    /// The keys that are asked about most.
+    Hot,
 }
 
 /// What the audit trail says of a command; holds no subjects.
@@ -51,6 +62,9 @@ impl Command {
     pub fn at(path: &str) -> Option<Self> {
         match path {
             "/v1/region" => Some(Self::Region),
+            "/v1/limits/inspect" => Some(Self::Inspect),
+            "/v1/limits/reset" => Some(Self::Reset),
+            "/v1/limits/hot" => Some(Self::Hot),
             _ => None,
         }
     }
@@ -58,7 +72,8 @@ impl Command {
     /// The method that it takes.
     pub fn method(self) -> Method {
         match self {
-            Self::Region => Method::POST,
+            Self::Region | Self::Inspect | Self::Reset => Method::POST,
+            Self::Hot => Method::GET,
         }
     }
 
@@ -67,15 +82,106 @@ impl Command {
         match self {
             // It changes every limit of the region at once.
             Self::Region => Role::Admin,
+            // Subjects are personal data.
+            Self::Inspect | Self::Reset | Self::Hot => Role::Operator,
         }
     }
 
     /// Carries it out.
-    pub async fn run(self, body: &[u8], settings: &ServiceSettings, stores: &Stores) -> Done {
+    pub async fn run(
+        self,
+        body: &[u8],
+        settings: &ServiceSettings,
+        stores: &Stores,
+        observed: &Observed,
+    ) -> Done {
         match self {
             Self::Region => region(body, settings, stores).await,
+            Self::Inspect | Self::Reset => self.limit(body, settings, stores, observed).await,
+            Self::Hot => {
+                let text = wire::encode(&observed.hottest());
+                let answer = answer::plain(StatusCode::OK, JSON, text);
+                Done { answer, detail: "the hottest keys".to_owned(), outcome: "ok" }
+            }
         }
     }
+
+    async fn limit(
+        self,
+        body: &[u8],
+        settings: &ServiceSettings,
+        stores: &Stores,
+        observed: &Observed,
+    ) -> Done {
+        const SHAPE: &str = r#"send {"limit": "policy.limit", "subject": {"kind": "ip", "name": "192.0.2.1"}, "tenant": null}"#;
+        let what = if self == Self::Reset { "reset" } else { "inspect" };
+        let asked: LimitBody = match serde_json::from_slice(body) {
+            Ok(asked) => asked,
+            Err(error) => return bad(what, &format!("{error}: {SHAPE}")),
+        };
+        let Some((quota, algorithm)) = observed.limit(&asked.limit) else {
+            return bad(
+                what,
+                "this gateway was not asked about that limit yet: write its id as policy.limit, and ask a gateway that takes its requests",
+            );
+        };
+        let scope = settings.scope(asked.tenant, KeyFormat::default());
+        let store = stores.of(StoreRole::Regional);
+        let (subject, limit_id) = (&asked.subject, asked.limit.as_str());
+        let look = [Charge { subject, limit_id, quota, algorithm, cost: 0 }];
+        // No subject in the audit trail: its kind tells enough.
+        let detail = format!("{what} {limit_id} of one {}", subject.kind.as_str());
+        if self == Self::Reset
+            && let Err(failure) = store.reset(&scope, &look).await
+        {
+            return done(detail, Err(failure));
+        }
+        let checked = store.rate_check(&scope, &look).await;
+        done(detail, checked.map(|checked| shown(limit_id, quota, algorithm, &checked)))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitBody {
+    limit: String,
+    subject: Subject,
+    #[serde(default)]
+    tenant: Tenant,
+}
+
+/// Where a limit stands, as an operator is told.
+#[derive(Serialize)]
+struct Shown<'a> {
+    limit: &'a str,
+    algorithm: &'static str,
+    configured: u32,
+    period_us: u64,
+    burst: u32,
+    /// The units per period in force, if the region is cold.
+    reduced: Option<u32>,
+    remaining: u64,
+    next_us: u64,
+    reset_us: u64,
+}
+
+fn shown(limit: &str, quota: Quota, algorithm: Algorithm, checked: &Checked) -> String {
+    let rows: Vec<Shown<'_>> = checked
+        .limits
+        .iter()
+        .map(|Standing { reading, reduced }| Shown {
+            limit,
+            algorithm: algorithm.as_str(),
+            configured: quota.limit(),
+            period_us: quota.period_us(),
+            burst: quota.burst(),
+            reduced: *reduced,
+            remaining: reading.remaining,
+            next_us: reading.next_us,
+            reset_us: reading.reset_us,
+        })
+        .collect();
+    String::from_utf8_lossy(&wire::encode(&rows.first())).into_owned()
 }
 
 async fn region(body: &[u8], settings: &ServiceSettings, stores: &Stores) -> Done {

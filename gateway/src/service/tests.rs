@@ -91,6 +91,10 @@ impl Store for FakeStore {
         Box::pin(std::future::ready(Ok(answer(&costs, 0).limits)))
     }
 
+    fn reset(&self, _scope: &Scope, _limits: &[Charge<'_>]) -> Call<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn set_region(&self, _scope: &Scope, _temperature: Temperature) -> Call<()> {
         Box::pin(std::future::ready(Ok(())))
     }

@@ -168,6 +168,14 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(adjusted))
     }
 
+    fn reset(&self, scope: &Scope, limits: &[Charge<'_>]) -> Call<()> {
+        let mut state = self.lock();
+        for limit in limits {
+            state.buckets.remove(&key(scope, limit));
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn set_region(&self, _scope: &Scope, temperature: Temperature) -> Call<()> {
         let began_us = match temperature {
             Temperature::Cold => self.clock.unix_us(),

@@ -215,6 +215,19 @@ impl Store for RedisStore {
         })
     }
 
+    fn reset(&self, scope: &Scope, limits: &[Charge<'_>]) -> Call<()> {
+        let keys = Keys::of(&self.region, scope, limits, None).limits;
+        let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
+        Box::pin(async move {
+            for key in keys {
+                let mut delete = ::redis::cmd("DEL");
+                delete.arg(&key);
+                servers.evaluate(&key, &delete, &scripts).await?;
+            }
+            Ok(())
+        })
+    }
+
     fn set_region(&self, _scope: &Scope, temperature: Temperature) -> Call<()> {
         let servers = self.servers.clone();
         Box::pin(async move { servers.mark(Marking::All(temperature)).await })

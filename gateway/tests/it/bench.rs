@@ -222,6 +222,10 @@ impl Store for GatedStore {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    fn reset(&self, _scope: &Scope, _limits: &[Charge<'_>]) -> Call<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn set_region(&self, _scope: &Scope, _temperature: Temperature) -> Call<()> {
         Box::pin(std::future::ready(Ok(())))
     }

@@ -254,3 +254,44 @@ async fn what_a_decision_reserved_is_settled_once() {
         }
     }
 }
+
+/// Operators look at one key, forget it, and see who asks most; nobody else does.
+#[tokio::test]
+async fn operators_inspect_reset_and_find_the_hottest_keys() {
+    let redis = Redis::start().await;
+    for flags in [format!("--redis-url {} {CALM}", redis.url()), CALM.to_owned()] {
+        let gateway = start(settings(&flags)).await;
+        let caller = Caller::new(Speaks::Http1);
+        let command = async |method: Method, path: &str, token: &str, body: &'static str| {
+            caller.send(request(gateway.admin_addr, method, path, Some(token), body)).await
+        };
+        let one = r#"{"limit": "p.one", "subject": {"kind": "ip", "name": "a"}}"#;
+        let early = command(Method::POST, "/v1/limits/inspect", ADMIN, one).await;
+        assert_eq!(early.status, 400, "{early:?}");
+        assert_eq!(admitted(&gateway, &ten("a", Algorithm::Gcra), 12).await, (10, None));
+        decides(&gateway, &ten("b", Algorithm::Gcra)).await;
+        let viewer = command(Method::POST, "/v1/limits/reset", crate::bench::VIEWER, one).await;
+        assert_eq!(viewer.status, 403);
+        let wrong = command(Method::POST, "/v1/limits/reset", ADMIN, "{}").await;
+        assert!(wrong.text().contains("missing field `limit`"), "{}", wrong.text());
+        let json = |answer: Answer| -> serde_json::Value {
+            assert_eq!(answer.status, 200, "{answer:?}");
+            serde_json::from_slice(&answer.body).expect("JSON")
+        };
+        let seen = json(command(Method::POST, "/v1/limits/inspect", ADMIN, one).await);
+        assert_eq!((&seen["remaining"], &seen["configured"]), (&0.into(), &10.into()), "{seen}");
+        let seen = json(command(Method::POST, "/v1/limits/reset", ADMIN, one).await);
+        assert_eq!(seen["remaining"], 10, "{seen}");
+        let hot = json(command(Method::GET, "/v1/limits/hot", ADMIN, "").await);
+        assert_eq!((&hot[0]["subject"], &hot[0]["asked"]), (&"a".into(), &12.into()), "{hot}");
+        assert_eq!(hot[0]["denied"], 2, "{hot}");
+        let metrics = caller.get(gateway.admin_addr, "/metrics", Some(ADMIN)).await.text();
+        for line in [
+            "tidegate_gateway_limits_total{limit=\"p.one\",outcome=\"denied\"} 2\n",
+            "tidegate_gateway_limits_total{limit=\"p.one\",outcome=\"near\"} 2\n",
+            "tidegate_gateway_limits_total{limit=\"p.one\",outcome=\"allowed\"} 9\n",
+        ] {
+            assert!(metrics.contains(line), "{line} in {metrics}");
+        }
+    }
+}
