@@ -139,6 +139,11 @@ pub fn up(stack: &Stack, store: &str) {
         "\n  up         Envoy {} → tidegate.wasm → gateway {} → {store};  upstream {}",
         stack.envoy.addr, stack.gateway.addr, stack.upstream.addr
     );
+    if stack.redis.is_some() {
+        println!(
+            "             its region was declared warm: a new one admits half of each limit for five minutes"
+        );
+    }
 }
 
 /// Five a minute for each client: five pass, the sixth is told when to come again.

@@ -20,7 +20,7 @@ pub async fn measure() -> Result<(), String> {
     let mut redis = Redis::start().await;
     let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&["--dev"])).await;
     println!(
-        "callers of the gateway, default deadlines (pool wait 15 ms, deadline 30 ms), at most 100 in flight"
+        "callers of the gateway (its region declared warm), default deadlines (pool wait 15 ms, deadline 30 ms), at most 100 in flight"
     );
     println!(
         "  {:<10} {:>8} {:>9}   answers (status: count, p50, p99 in ms)",
