@@ -1,7 +1,7 @@
 //! Tests of what a document may say of identities, and of what it is told when it may not.
 
 use crate::config::Config;
-use crate::identity::{Carrier, Fingerprint, Place};
+use crate::identity::{Carrier, Fingerprint, Place, SubjectKind};
 use std::boxed::Box;
 use std::format;
 use std::string::{String, ToString};
@@ -432,6 +432,41 @@ fn what_a_client_chooses_alone_warns() {
         let beside = document("", "", by).replace("/v1/{org}/orders/{id}", "/x/{id}");
         assert!(!problems(&beside).iter().any(|p| p.starts_with(expected)), "{by}");
     }
+}
+
+#[test]
+fn what_stands_in_for_a_trusted_identity_counts_as_well() {
+    let text = |missing: &str| {
+        format!(
+            r#"{{"version": 1, "gateway": {{"cluster": "g"}}, "policies": [{{"name": "p", "match": {{"path": "/**"}},
+              "missing_identity": {missing}, "rate_limits": [{{"name": "l", "by": {{"mtls": "sha256"}}, "limit": 1, "per": "1s"}}]}}]}}"#
+        )
+    };
+    for (missing, warnings) in [
+        (r#""deny""#, 0),
+        (r#"["ip", "shared"]"#, 0),
+        (r#"[{"header": "x-key"}]"#, 1),
+        (r#"["ip", "ja3"]"#, 1),
+    ] {
+        assert_eq!(problems(&text(missing)).len(), warnings, "{missing}");
+    }
+}
+
+#[test]
+fn the_tenant_may_be_written_out_at_the_top() {
+    let config = sound(&document(
+        r#""tenant": {"jwt": {"provider": "m", "claim": "org"}},"#,
+        "",
+        r#"["tenant", "ip"]"#,
+    ));
+    let parts = &config.policies[0].rate_limits[0].by.parts;
+    assert_eq!(parts[0].chain[0][0].kind(), SubjectKind::Tenant);
+    let untrusted = document(r#""tenant": {"header": "x-org"},"#, "", r#""ip""#);
+    let found = problems(&untrusted);
+    assert!(
+        found.iter().any(|p| p.starts_with("error: tenant: a client chooses this")),
+        "{found:?}"
+    );
 }
 
 #[test]
