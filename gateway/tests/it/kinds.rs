@@ -161,6 +161,22 @@ async fn several_subjects_on_a_cluster_are_charged_together_or_not_at_all() {
             assert!(reply.limits[0].allowed && !reply.limits[1].allowed);
         }
     }
+    // The tightest is asked first, and denies first. Here the one that is nearer to its end admits,
+    // and the other one denies by its cost: what was reserved comes back.
+    let costs = |one, two| {
+        let mut question = both("d", "tight");
+        (question.limits[0].cost, question.limits[1].cost) = (one, two);
+        question
+    };
+    let first = decides(&gateway, &costs(4, 1)).await;
+    assert_eq!((first.limits[0].remaining, first.limits[1].remaining), (1, 2));
+    for turn in 0..3 {
+        let denied = decides(&gateway, &costs(1, 3)).await;
+        assert_eq!(denied.verdict, Verdict::Deny);
+        let left = (denied.limits[0].remaining, denied.limits[1].remaining);
+        assert_eq!(left, (1, 2), "{turn}: given back");
+    }
+    assert_eq!(decides(&gateway, &costs(1, 2)).await.verdict, Verdict::Allow);
 }
 
 /// Three real Sentinels; the master is killed under load.
