@@ -6,6 +6,7 @@
 //! percent-encodings. Source: RFC 3986 §6.2.2 and §5.2.4.
 
 use alloc::borrow::Cow;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::slice;
 
@@ -48,7 +49,9 @@ fn is_plain(path: &[u8]) -> bool {
     !marked && !pairs.into_iter().any(|(a, b)| *a == b'/' && matches!(b, b'/' | b'.'))
 }
 
-fn spell(raw: &[u8]) -> Vec<u8> {
+/// One piece of a target with its percent-encodings in their one spelling: unreserved characters
+/// decoded, others in capitals, a stray `%` spelled out.
+pub(crate) fn spell(raw: &[u8]) -> Vec<u8> {
     let mut spelled = Vec::with_capacity(raw.len());
     let mut rest = raw;
     while let Some((&byte, after)) = rest.split_first() {
@@ -71,6 +74,18 @@ fn spell(raw: &[u8]) -> Vec<u8> {
         }
     }
     spelled
+}
+
+/// The octet that two hexadecimal digits mean.
+pub(crate) fn octet([high, low]: [u8; 2]) -> Option<u8> {
+    Some((hex(high)? << 4) | hex(low)?)
+}
+
+/// Adds the percent-encoding of an octet.
+pub(crate) fn push_encoded(text: &mut String, byte: u8) {
+    for part in [b'%', capital(byte >> 4), capital(byte & 0xf)] {
+        text.push(char::from(part));
+    }
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -102,7 +117,6 @@ fn without_query(target: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::string::String;
 
     fn text(path: &str) -> String {
         String::from_utf8_lossy(&canonical(path.as_bytes())).into_owned()

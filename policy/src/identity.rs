@@ -23,6 +23,7 @@ pub use facts::{Facts, Fields};
 pub use fingerprint::Fingerprint;
 pub use secrets::Secrets;
 pub use source::{Carrier, PathPart, Place, SOURCE_ADDRESS, Source};
+pub(crate) use subject::hex;
 pub use subject::{Subject, SubjectKind, SubjectName, VALUES_MAX};
 
 use subject::Value;

@@ -31,6 +31,7 @@ pub mod cost;
 pub mod exchange;
 pub mod fields;
 pub mod gcra;
+pub mod idempotency;
 pub mod identity;
 pub mod limit;
 pub mod local_share;
