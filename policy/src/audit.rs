@@ -1,8 +1,17 @@
-//! Owns the schema of audit events and the interface they leave by. Knows neither the chain nor
-//! where events are kept.
+//! Owns the schema of audit events and the interface they leave by; its rooms own the chain they go
+//! into. Knows neither where events are kept nor how signatures are computed.
 //!
 //! Source: product row D; the field names are those of the chain's records, so that the chain only
-//! adds `seq`, `prev` and `key_version`.
+//! adds `seq`, `prev`, `key_version` and `sig`.
+
+pub mod append;
+pub mod hash;
+pub mod keys;
+pub mod merkle;
+pub mod note;
+pub mod record;
+pub mod value;
+pub mod verify;
 
 use alloc::string::String;
 
@@ -66,3 +75,25 @@ pub trait AuditSink {
     /// Takes one event. Must not block: a `sync` event gets a path of its own with the chain.
     fn record(&self, event: AuditEvent);
 }
+
+// === impl Action ===
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 5] =
+        [Self::Deny, Self::Overload, Self::RefuseCaller, Self::Admin, Self::Lifecycle];
+
+    /// As it stands in records, logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Overload => "overload",
+            Self::RefuseCaller => "refuse_caller",
+            Self::Admin => "admin",
+            Self::Lifecycle => "lifecycle",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! Owns one append to a chain's store, the twin of `lua/audit_append.lua`: the same step on a shelf in
+//! memory. Knows neither records' content nor keys' spelling.
+//!
+//! A chain's records lie in segments, numbered from 0. Ids are kept per segment, so that whole segments
+//! can go once they are archived.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::hash::Hash;
+use super::record::{Head, Line};
+
+/// Where a chain ends in its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The last record.
+    pub head: Head,
+    /// The segment in which it lies.
+    pub segment: u64,
+    /// The number of that segment's first record; `head.seq + 1` while it is empty.
+    pub segment_first: u64,
+}
+
+/// What is to be appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Append<'a> {
+    /// Where the caller believes the chain to end.
+    pub expected: Place,
+    /// The segment for these records: the expected one or the one after it.
+    pub segment: u64,
+    /// Ids are looked up in this segment and all later ones.
+    pub ids_from: u64,
+    /// The last record's hash.
+    pub hash: Hash,
+    /// The records.
+    pub lines: &'a [Line],
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All are appended.
+    Done(Place),
+    /// Nothing is: the chain ends elsewhere.
+    Moved(Place),
+    /// Nothing is: some of the events are in the chain already. Their indices, from 0.
+    Duplicates(Place, Vec<usize>),
+}
+
+/// A chain in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shelf {
+    /// Where it ends.
+    pub place: Place,
+    /// The records by segment.
+    pub segments: BTreeMap<u64, Vec<Vec<u8>>>,
+    /// The numbers of the events by segment and id.
+    pub ids: BTreeMap<u64, BTreeMap<String, u64>>,
+}
+
+// === impl Place ===
+
+impl Place {
+    /// The end of a chain without records.
+    pub const GENESIS: Self = Self { head: Head::GENESIS, segment: 0, segment_first: 1 };
+
+    /// How many records the segment holds.
+    pub fn segment_len(&self) -> u64 {
+        self.head.seq.saturating_add(1).saturating_sub(self.segment_first)
+    }
+}
+
+impl Append<'_> {
+    /// Where the chain ends afterwards.
+    pub fn end(&self) -> Place {
+        let count = u64::try_from(self.lines.len()).unwrap_or(u64::MAX);
+        let Place { head, segment, segment_first } = self.expected;
+        Place {
+            head: Head { seq: head.seq.saturating_add(count), hash: self.hash },
+            segment: self.segment,
+            segment_first: if self.segment == segment {
+                segment_first
+            } else {
+                head.seq.saturating_add(1)
+            },
+        }
+    }
+}
+
+// === impl Shelf ===
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self { place: Place::GENESIS, segments: BTreeMap::new(), ids: BTreeMap::new() }
+    }
+}
+
+impl Shelf {
+    /// Appends all or nothing. Ids come first: an append whose reply was lost is found by them,
+    /// although the chain has moved.
+    pub fn append(&mut self, append: &Append<'_>) -> Outcome {
+        let held = |line: &Line| {
+            let later = self.ids.range(append.ids_from..=append.segment);
+            later.into_iter().any(|(_, ids)| ids.contains_key(&line.id))
+        };
+        let lines = append.lines.iter().enumerate();
+        let twice: Vec<usize> = lines.filter(|(_, line)| held(line)).map(|(at, _)| at).collect();
+        if !twice.is_empty() {
+            return Outcome::Duplicates(self.place, twice);
+        }
+        if self.place != append.expected {
+            return Outcome::Moved(self.place);
+        }
+        let records = self.segments.entry(append.segment).or_default();
+        let ids = self.ids.entry(append.segment).or_default();
+        let mut seq = self.place.head.seq;
+        for line in append.lines {
+            seq = seq.saturating_add(1);
+            records.push(line.bytes.clone());
+            ids.insert(line.id.clone(), seq);
+        }
+        self.place = append.end();
+        Outcome::Done(self.place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::borrow::ToOwned;
+    use std::vec;
+
+    fn line(id: &str) -> Line {
+        Line { id: id.to_owned(), bytes: id.as_bytes().to_vec() }
+    }
+
+    fn append<'a>(expected: Place, segment: u64, lines: &'a [Line]) -> Append<'a> {
+        let hash = Hash::of(&[lines[0].id.as_bytes(), &expected.head.hash.0]);
+        Append { expected, segment, ids_from: segment.saturating_sub(1), hash, lines }
+    }
+
+    #[test]
+    fn all_or_nothing_and_nothing_twice() {
+        let mut shelf = Shelf::default();
+        let ab = [line("a"), line("b")];
+        let first = append(Place::GENESIS, 0, &ab);
+        let place = Place { head: Head { seq: 2, hash: first.hash }, ..Place::GENESIS };
+        assert_eq!(shelf.append(&first), Outcome::Done(place));
+        let before = shelf.clone();
+        // Its reply was lost.
+        assert_eq!(shelf.append(&first), Outcome::Duplicates(place, vec![0, 1]));
+        // Somebody was faster.
+        let c = [line("c")];
+        assert_eq!(shelf.append(&append(Place::GENESIS, 0, &c)), Outcome::Moved(place));
+        let bc = [line("b"), line("c")];
+        assert_eq!(shelf.append(&append(place, 0, &bc)), Outcome::Duplicates(place, vec![0]));
+        assert_eq!(shelf, before);
+        // A new segment begins.
+        let third = append(place, 1, &c);
+        let Outcome::Done(place) = shelf.append(&third) else { panic!("{shelf:?}") };
+        assert_eq!((place.segment, place.segment_first, place.segment_len()), (1, 3, 1));
+        assert_eq!(shelf.append(&append(place, 1, &bc)), Outcome::Duplicates(place, vec![0, 1]));
+        // Two segments on, what is not looked for is not found.
+        let d = [line("d")];
+        let Outcome::Done(place) = shelf.append(&append(place, 2, &d)) else { panic!("{shelf:?}") };
+        let a = [line("a")];
+        let far = Append { ids_from: 0, ..append(place, 2, &a) };
+        assert_eq!(shelf.append(&far), Outcome::Duplicates(place, vec![0]));
+        assert!(matches!(shelf.append(&append(place, 2, &a)), Outcome::Done(_)));
+    }
+}

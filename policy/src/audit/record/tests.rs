@@ -1,0 +1,119 @@
+//! Tests of records: what is read, what is refused, what a signature covers.
+
+use super::*;
+use crate::audit::tests::{Fake, FakeSigner, audit_event, chain, events, key};
+use std::string::String;
+use std::vec::Vec;
+
+fn made(count: u64) -> Batch {
+    batch(&chain(), Head::GENESIS, &events(1..=count), &FakeSigner(1, KeyVersion(1)))
+}
+
+#[test]
+fn a_batch_is_linked_and_its_last_record_signed() {
+    let made = made(3);
+    let records: Vec<Record> =
+        made.lines.iter().map(|line| Record::read(&line.bytes).expect("a record")).collect();
+    assert_eq!(records[0].prev, Hash::GENESIS);
+    assert_eq!(records[1].prev, records[0].hash);
+    assert_eq!(records[2].prev, records[1].hash);
+    assert_eq!(made.head, Head { seq: 3, hash: records[2].hash });
+    assert_eq!((&records[0].seal, &records[1].seal), (&None, &None));
+    let seal = records[2].seal.as_ref().expect("signed");
+    let message = signed(&chain(), 3, &records[2].hash, seal.version);
+    assert!(Fake.check(&key(1), &message, &seal.signature));
+    let ids: Vec<&str> = made.lines.iter().map(|line| line.id.as_str()).collect();
+    assert_eq!(ids, ["e-1", "e-2", "e-3"]);
+    assert_eq!(batch(&chain(), made.head, &[], &FakeSigner(1, KeyVersion(1))).head, made.head);
+}
+
+/// Nothing that tells two records apart lies outside of what is signed.
+#[test]
+fn the_signed_bytes_differ_whenever_anything_does() {
+    let name = |text: &str| ChainName::new(text).expect("a name");
+    let hash = Hash::of(&[b"x"]);
+    let rows = [
+        signed(&name("eu"), 1, &hash, KeyVersion(1)),
+        signed(&name("e"), 1, &hash, KeyVersion(1)),
+        signed(&name("eu/staging"), 1, &hash, KeyVersion(1)),
+        signed(&name("eu"), 2, &hash, KeyVersion(1)),
+        signed(&name("eu"), 1, &Hash::of(&[b"y"]), KeyVersion(1)),
+        signed(&name("eu"), 1, &hash, KeyVersion(11)),
+    ];
+    for (index, row) in rows.iter().enumerate() {
+        assert!(!rows[index + 1..].contains(row), "{index}");
+    }
+}
+
+#[test]
+fn what_is_no_record_is_refused_with_the_reason() {
+    let signed = made(1).lines.remove(0).bytes;
+    let text = String::from_utf8(signed).expect("text");
+    assert!(Record::read(text.as_bytes()).is_ok());
+    let zeros = "0".repeat(64);
+    for (from, to, expected) in [
+        ("\"seq\":1", "\"seq\":0", "seq is no number from 1"),
+        ("\"seq\":1", "\"seq\":\"1\"", "seq is no number from 1"),
+        ("\"seq\":1", "\"seq\":-1", "seq is no number from 1"),
+        (zeros.as_str(), "00", "prev is no hash"),
+        ("\"v\":1", "\"v\":2", "v is not 1"),
+        ("\"actor\":\"gateway\"", "\"actor\":1", "actor is no text"),
+        ("\"detail\":\"what e-1 was\",", "", "detail is missing"),
+        ("\"tenant\":null", "\"tenant\":7", "tenant is neither"),
+        ("\"ts\":1767225600000", "\"ts\":null", "ts is no number"),
+        ("\"id\":\"e-1\"", "\"id\":\"\"", "id is not 1 to 128"),
+        ("\"id\":\"e-1\"", "\"id\":\"e 1\"", "id is not 1 to 128"),
+        ("\"key_version\":\"v1\",", "", "stand together"),
+        ("\"key_version\":\"v1\"", "\"key_version\":\"v01\"", "not spelled"),
+        ("\"sig\":\"", "\"sig\":\"AAAA", "not spelled"),
+        ("\"region\"", "\"Region\"", "not canonical"),
+        ("{", "{ ", "not canonical"),
+    ] {
+        let broken = text.replacen(from, to, 1);
+        assert_ne!(broken, text, "{from}");
+        let error = Record::read(broken.as_bytes()).expect_err(to);
+        assert!(error.0.contains(expected), "{to}: {error}");
+    }
+    let long = [b"{".as_slice(), &[b' '; RECORD_LEN_MAX]].concat();
+    assert!(Record::read(&long).expect_err("long").0.contains("longer than"));
+}
+
+#[test]
+fn an_event_that_could_not_be_read_back_is_refused_at_once() {
+    let changed = |change: fn(&mut AuditEvent)| {
+        let mut event = audit_event("e-1");
+        change(&mut event);
+        Event::new(&event).map(|event| event.bytes().len())
+    };
+    assert!(changed(|_| {}).is_ok());
+    assert!(changed(|event| event.detail = "ü\u{0}\u{10ffff}".into()).is_ok());
+    assert!(changed(|event| event.id = "ü".into()).is_err());
+    assert!(changed(|event| event.ts_ms = 1 << 53).is_err());
+    assert!(changed(|event| event.detail = "x".repeat(EVENT_LEN_MAX)).is_err());
+    // The longest event still makes a record, however much its place takes.
+    let room = EVENT_LEN_MAX - changed(|event| event.detail.clear()).expect("small");
+    let mut longest = audit_event("e-1");
+    longest.detail = "x".repeat(room);
+    let event = Event::new(&longest).expect("fits");
+    assert_eq!(event.bytes().len(), EVENT_LEN_MAX);
+    let head = Head { seq: (1 << 53) - 2, hash: Hash::GENESIS };
+    let made = batch(&chain(), head, &[event], &FakeSigner(1, KeyVersion(999_999_999)));
+    assert!(Record::read(&made.lines[0].bytes).is_ok());
+}
+
+#[test]
+fn an_event_reads_back_without_a_place() {
+    let event = events([7]).remove(0);
+    assert_eq!(Event::read(&event.bytes()), Ok(event.clone()));
+    let placed = batch(&chain(), Head::GENESIS, &[event], &FakeSigner(1, KeyVersion(1)));
+    assert!(Event::read(&placed.lines[0].bytes).is_err());
+}
+
+#[test]
+fn key_versions_have_one_spelling() {
+    assert_eq!(KeyVersion::new("v0"), Some(KeyVersion(0)));
+    assert_eq!(KeyVersion::new("v999999999"), Some(KeyVersion(999_999_999)));
+    for wrong in ["", "v", "1", "V1", "v01", "v+1", "v1 ", "v1000000000", "v-1"] {
+        assert_eq!(KeyVersion::new(wrong), None, "{wrong}");
+    }
+}

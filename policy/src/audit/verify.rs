@@ -1,0 +1,353 @@
+//! Owns the verification of a chain: records in, findings out, in one pass and bounded memory. Knows
+//! neither files nor how signatures are computed.
+//!
+//! What is found, and by what:
+//!
+//! | tampering | found by |
+//! |---|---|
+//! | edit | the next record's link, or the signature of the edited one |
+//! | delete, swap, insert | numbers and links |
+//! | another's key | the keys file |
+//! | a tail that nobody signed | the last record is signed, or its batch was not whole |
+//! | truncation, head kept | the head |
+//! | truncation, head set back | a checkpoint that is larger |
+//! | two records with one number | numbers, and hashes of the last [`RECENT_MAX`] records |
+//! | rewritten with a stolen key | a checkpoint, up to its size; **nothing behind the last one** |
+//!
+//! The first bad record is where the chain first contradicts itself, the keys or what was kept outside:
+//! where a link breaks the earlier record, unless that is signed; where only a checkpoint differs the
+//! one behind the last checkpoint that agreed. Who changed several records may have linked them among
+//! one another: what is beyond doubt is what lies up to `proven_seq`.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use super::hash::Hash;
+use super::keys::KeyRing;
+use super::merkle::Frontier;
+use super::note::Checkpoint;
+use super::record::{Head, KeyVersion, Record, Seal, SignatureCheck, signed};
+use super::value::{self, Object, Unfit, Value};
+pub use report::{Finding, Kind, Report, Verdict};
+
+mod report;
+
+/// How many of the last records' hashes are kept, to tell a fork from a repetition.
+pub const RECENT_MAX: usize = 1_024;
+/// Among how many of the last events' ids one that comes twice is found: two segments.
+pub const IDS_MAX: usize = 20_000;
+
+/// A verification that is under way.
+pub struct Verifier<'k> {
+    ring: &'k KeyRing,
+    check: &'k dyn SignatureCheck,
+    /// Those that are still to come, by size.
+    checkpoints: BTreeMap<u64, Hash>,
+    end: Head,
+    /// Of the last good signature.
+    signed_seq: u64,
+    /// Of the last signature, good or not.
+    sealed_seq: u64,
+    frontier: Frontier,
+    recent: VecDeque<(u64, Hash)>,
+    ids: Ids,
+    /// The first record signed by a revoked key that no checkpoint has proven yet, and up to which
+    /// size a checkpoint can.
+    unproven: Option<(u64, u64)>,
+    report: Report,
+}
+
+/// The head as it is exported: where the store says that the chain ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadClaim {
+    /// The chain's name.
+    pub chain: String,
+    /// Its end.
+    pub head: Head,
+}
+
+/// The last ids, as 128 bits each.
+#[derive(Default)]
+struct Ids {
+    order: VecDeque<u128>,
+    known: BTreeSet<u128>,
+}
+
+// === impl HeadClaim ===
+
+impl HeadClaim {
+    /// Reads `{"chain":…,"hash":…,"seq":…}` from its canonical bytes.
+    pub fn read(bytes: &[u8]) -> Result<Self, Unfit> {
+        let fields = value::read(bytes)?;
+        let chain = fields.get("chain").and_then(Value::as_text);
+        let hash = fields.get("hash").and_then(Value::as_text).and_then(Hash::from_hex);
+        let seq = fields.get("seq").and_then(Value::as_number);
+        match (chain, hash, seq, fields.len()) {
+            (Some(chain), Some(hash), Some(seq), 3) => {
+                Ok(Self { chain: chain.to_string(), head: Head { seq, hash } })
+            }
+            _ => Err(Unfit::new("a head has chain, hash and seq, and nothing else")),
+        }
+    }
+
+    /// Its canonical bytes.
+    pub fn write(&self) -> alloc::vec::Vec<u8> {
+        let fields = [
+            ("chain", Value::text(&self.chain)),
+            ("hash", Value::Text(self.head.hash.to_string())),
+            ("seq", Value::number(self.head.seq)),
+        ];
+        value::write(&Object::from_iter(fields.map(|(key, value)| (key.to_string(), value))))
+    }
+}
+
+// === impl Verifier ===
+
+impl<'k> Verifier<'k> {
+    /// Expects a whole chain, from its first record.
+    pub fn new(ring: &'k KeyRing, check: &'k dyn SignatureCheck) -> Self {
+        Self {
+            ring,
+            check,
+            checkpoints: BTreeMap::new(),
+            end: Head::GENESIS,
+            signed_seq: 0,
+            sealed_seq: 0,
+            frontier: Frontier::default(),
+            recent: VecDeque::new(),
+            ids: Ids::default(),
+            unproven: None,
+            report: Report::new(ring.chain.as_str()),
+        }
+    }
+
+    /// Takes a checkpoint to compare with. All of them come before the records.
+    pub fn expect(&mut self, note: &[u8]) {
+        let opened = Checkpoint::open(note, &self.ring.checkpoint_keys, self.check);
+        let ours = |origin: &str| self.ring.checkpoint_keys.iter().any(|key| key.name() == origin);
+        let checkpoint = match opened {
+            Ok(checkpoint) if ours(&checkpoint.origin) => checkpoint,
+            Ok(checkpoint) => {
+                let detail = format!("a checkpoint of {:?}", checkpoint.origin);
+                return self.report.find(None, Kind::BadCheckpoint, detail);
+            }
+            Err(why) => return self.report.find(None, Kind::BadCheckpoint, why.0),
+        };
+        let Checkpoint { size, root, .. } = checkpoint;
+        if size == 0 {
+            return self.compare(size, &root);
+        }
+        if self.checkpoints.insert(size, root).is_some_and(|other| other != root) {
+            let detail = format!("two signed checkpoints of size {size} with different roots");
+            self.report.find(Some(size), Kind::CheckpointFork, detail);
+        }
+    }
+
+    /// Takes the next record, without its line's end.
+    pub fn push(&mut self, line: &[u8]) {
+        self.report.lines = self.report.lines.saturating_add(1);
+        let next = self.end.seq.saturating_add(1);
+        let record = match Record::read(line) {
+            Ok(record) => record,
+            Err(why) => {
+                let detail = format!("line {}: {why}", self.report.lines);
+                return self.report.find(Some(next), Kind::Unreadable, detail);
+            }
+        };
+        self.report.records = self.report.records.saturating_add(1);
+        if record.seq < next {
+            return self.behind(&record);
+        }
+        if record.seq > next {
+            let detail = format!("record {next} was expected, record {} came", record.seq);
+            self.report.find(Some(next), Kind::Gap, detail);
+        } else if record.prev != self.end.hash {
+            let suspect = if self.signed_seq == self.end.seq { next } else { self.end.seq };
+            let detail =
+                format!("record {next} is linked to another record than the one before it");
+            self.report.find(Some(suspect.max(1)), Kind::BrokenLink, detail);
+        }
+        self.advance(&record);
+    }
+
+    /// A record whose number was passed already.
+    fn behind(&mut self, record: &Record) {
+        let seq = record.seq;
+        let seen = self.recent.iter().find(|(number, _)| *number == seq);
+        let (kind, detail) = match seen {
+            Some((_, hash)) if *hash == record.hash => {
+                (Kind::Repeated, format!("record {seq} stands twice"))
+            }
+            Some(_) => (Kind::Fork, format!("there are two different records {seq}")),
+            None => (Kind::OutOfOrder, format!("record {seq} came after record {}", self.end.seq)),
+        };
+        self.report.find(Some(seq), kind, detail);
+        if let Some(seal) = &record.seal {
+            self.check_seal(record, seal);
+        }
+    }
+
+    fn advance(&mut self, record: &Record) {
+        let whole = self.frontier.size().saturating_add(1) == record.seq;
+        self.end = Head { seq: record.seq, hash: record.hash };
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((record.seq, record.hash));
+        if !self.ids.add(&record.id) {
+            let detail = format!("the event {:?} stands twice", record.id);
+            self.report.find(Some(record.seq), Kind::DoubledEvent, detail);
+        }
+        if let Some(seal) = &record.seal {
+            self.sealed_seq = record.seq;
+            if self.check_seal(record, seal) {
+                self.signed_seq = record.seq;
+            }
+            if self.report.findings_total == 0 {
+                self.report.proven_seq = self.signed_seq;
+            }
+        }
+        // Behind a gap there is no root any more.
+        if whole {
+            self.frontier.push(&record.hash.0);
+            if let Some(root) = self.checkpoints.remove(&record.seq) {
+                self.compare(record.seq, &root);
+            }
+        }
+    }
+
+    fn compare(&mut self, size: u64, root: &Hash) {
+        let ours = if size == 0 { Frontier::default().root() } else { self.frontier.root() };
+        if *root != ours {
+            // What was found on the way explains it; otherwise all since the last one is in doubt.
+            let since = self.report.checkpoint_size.saturating_add(1);
+            let first = self.report.first_bad.filter(|bad| *bad <= size).unwrap_or(since);
+            let detail =
+                format!("the checkpoint of size {size} has root {root}, the records {ours}");
+            return self.report.find(Some(first), Kind::CheckpointDiffers, detail);
+        }
+        self.report.checkpoints_matched = self.report.checkpoints_matched.saturating_add(1);
+        if self.report.first_bad.is_none() {
+            self.report.checkpoint_size = size;
+        }
+        if self.unproven.is_some_and(|(_, until)| size <= until) {
+            self.unproven = None;
+        }
+    }
+
+    /// Whether the signature is good; a revoked key's may be.
+    fn check_seal(&mut self, record: &Record, seal: &Seal) -> bool {
+        let (seq, version) = (record.seq, seal.version);
+        let Some(key) = self.ring.keys.get(&version) else {
+            let detail = format!("signed with {version}, which the keys file does not hold");
+            self.report.find(Some(seq), Kind::UnknownKey, detail);
+            return false;
+        };
+        let message = signed(&self.ring.chain, seq, &record.hash, version);
+        if !self.check.check(&key.public, &message, &seal.signature) {
+            let detail = format!("the signature with {version} is wrong");
+            self.report.find(Some(seq), Kind::BadSignature, detail);
+            return false;
+        }
+        let Some(revocation) = &key.revoked else {
+            self.report.count(version, true);
+            return true;
+        };
+        self.report.count(version, false);
+        match revocation.after_seq {
+            Some(after) if seq > after => {
+                let detail = format!("signed with {version}, which was revoked after {after}");
+                self.report.find(Some(seq), Kind::RevokedKey, detail);
+                return false;
+            }
+            Some(after) => {
+                let (first, until) = self.unproven.unwrap_or((seq, after));
+                self.unproven = Some((first, until.min(after)));
+            }
+            None => {}
+        }
+        true
+    }
+
+    /// Where the records end so far.
+    pub fn end(&self) -> Head {
+        self.end
+    }
+
+    /// Closes the verification. `head` is what the store or the export says that the end is.
+    pub fn finish(mut self, head: Option<&HeadClaim>) -> Report {
+        let Head { seq, .. } = self.end;
+        let behind = seq.saturating_add(1);
+        // Where something else is wrong in the tail, that is its place.
+        let explained = self.report.first_bad.is_some_and(|bad| bad > self.sealed_seq);
+        if self.sealed_seq < seq && !explained {
+            let first = self.sealed_seq.saturating_add(1);
+            let detail = format!("nobody signed the records {first} to {seq}");
+            self.report.find(Some(first), Kind::UnsignedTail, detail);
+        }
+        if let Some(claim) = head {
+            self.compare_head(claim);
+        }
+        for size in self.checkpoints.keys().filter(|size| **size > seq) {
+            let detail = format!("a signed checkpoint says {size} records, there are {seq}");
+            self.report.find(Some(behind), Kind::Truncated, detail);
+        }
+        let unchecked = self.checkpoints.keys().filter(|size| **size <= seq).count();
+        self.report.checkpoints_unchecked = u64::try_from(unchecked).unwrap_or(u64::MAX);
+        self.report.revoked_unproven_from = self.unproven.map(|(first, _)| first);
+        self.report.close(self.end, &self.frontier);
+        self.report
+    }
+
+    fn compare_head(&mut self, claim: &HeadClaim) {
+        let Head { seq, hash } = self.end;
+        let behind = seq.saturating_add(1);
+        let (at, kind, detail) = if claim.chain != self.ring.chain.as_str() {
+            (None, Kind::HeadDiffers, format!("the head is of the chain {:?}", claim.chain))
+        } else if claim.head.seq > seq {
+            let detail = format!("the head is at {}, the records end at {seq}", claim.head.seq);
+            (Some(behind), Kind::Truncated, detail)
+        } else if claim.head.seq < seq {
+            let first = claim.head.seq.saturating_add(1);
+            let detail = format!("the head is at {}, the records go on to {seq}", claim.head.seq);
+            (Some(first), Kind::HeadDiffers, detail)
+        } else if claim.head.hash != hash {
+            (Some(seq.max(1)), Kind::HeadDiffers, format!("the head has another hash at {seq}"))
+        } else {
+            return;
+        };
+        self.report.find(at, kind, detail);
+    }
+}
+
+// === impl Ids ===
+
+impl Ids {
+    /// Whether the id is new among the last ones.
+    fn add(&mut self, id: &str) -> bool {
+        // FNV-1a: two ids of one gateway's making do not meet in 128 bits, and who wants them to could
+        // as well write one id twice.
+        let start = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+        let step = |hash: u128, byte| (hash ^ u128::from(byte)).wrapping_mul((1 << 88) | 0x13b);
+        let mark = id.bytes().fold(start, step);
+        if !self.known.insert(mark) {
+            return false;
+        }
+        self.order.push_back(mark);
+        if self.order.len() > IDS_MAX
+            && let Some(old) = self.order.pop_front()
+        {
+            self.known.remove(&old);
+        }
+        true
+    }
+}
+
+/// A version as it is counted.
+fn label(version: KeyVersion) -> String {
+    version.to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Owns what a verification says: the findings, the counts, the verdict. Knows no record.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde::Serialize;
+
+use super::label;
+use crate::audit::merkle::Frontier;
+use crate::audit::record::{Head, KeyVersion};
+
+/// How many findings are kept; all are counted.
+pub const FINDINGS_MAX: usize = 100;
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A line is no record.
+    Unreadable,
+    /// Records are missing.
+    Gap,
+    /// A record is not linked to the one before it.
+    BrokenLink,
+    /// The same record stands twice.
+    Repeated,
+    /// Two records have one number.
+    Fork,
+    /// A record came after one with a larger number.
+    OutOfOrder,
+    /// An event stands in two records.
+    DoubledEvent,
+    /// Signed with a key that is not in the keys file.
+    UnknownKey,
+    /// The signature does not fit the record, the chain or the key.
+    BadSignature,
+    /// Signed with a key after it was revoked.
+    RevokedKey,
+    /// The last records are not signed.
+    UnsignedTail,
+    /// Head or checkpoint say that there were more records.
+    Truncated,
+    /// The head is not the last record.
+    HeadDiffers,
+    /// A checkpoint cannot be read, or no known key signed it.
+    BadCheckpoint,
+    /// Two signed checkpoints contradict each other.
+    CheckpointFork,
+    /// The records are not those that a checkpoint was made of.
+    CheckpointDiffers,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The first record that it puts in doubt; `None` is the chain as a whole.
+    pub seq: Option<u64>,
+    /// What it is.
+    pub kind: Kind,
+    /// In words.
+    pub detail: String,
+}
+
+/// The outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nothing is wrong.
+    Valid,
+    /// Nothing is wrong, and some signatures are of a key that was revoked later.
+    ValidRevokedKey,
+    /// Something is wrong.
+    Invalid,
+    /// There is no record at all.
+    Unreadable,
+}
+
+/// What a verification says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The outcome.
+    pub verdict: Verdict,
+    /// The chain that was expected.
+    pub chain: String,
+    /// Lines read.
+    pub lines: u64,
+    /// Of these, records.
+    pub records: u64,
+    /// The number of the last record.
+    pub last_seq: u64,
+    /// Its hash.
+    pub last_hash: String,
+    /// Up to this record everything is linked and signed, and nothing was found before.
+    pub proven_seq: u64,
+    /// The root over all records, if none is missing.
+    pub root: Option<String>,
+    /// Good signatures by key.
+    pub signatures: BTreeMap<String, u64>,
+    /// Of these, by keys that are revoked.
+    pub revoked_signatures: BTreeMap<String, u64>,
+    /// The first record signed with a key that was revoked later, whose age no checkpoint proves.
+    pub revoked_unproven_from: Option<u64>,
+    /// Checkpoints that agree with the records.
+    pub checkpoints_matched: u64,
+    /// Checkpoints that could not be compared, because records are missing before them.
+    pub checkpoints_unchecked: u64,
+    /// Up to which record a checkpoint proves the records against a stolen key.
+    pub checkpoint_size: u64,
+    /// The first record at which something is wrong.
+    pub first_bad: Option<u64>,
+    /// How many findings there are.
+    pub findings_total: u64,
+    /// The first [`FINDINGS_MAX`] of them.
+    pub findings: Vec<Finding>,
+}
+
+// === impl Report ===
+
+impl Report {
+    pub(super) fn new(chain: &str) -> Self {
+        Self {
+            verdict: Verdict::Unreadable,
+            chain: chain.to_string(),
+            lines: 0,
+            records: 0,
+            last_seq: 0,
+            last_hash: String::new(),
+            proven_seq: 0,
+            root: None,
+            signatures: BTreeMap::new(),
+            revoked_signatures: BTreeMap::new(),
+            revoked_unproven_from: None,
+            checkpoints_matched: 0,
+            checkpoints_unchecked: 0,
+            checkpoint_size: 0,
+            first_bad: None,
+            findings_total: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    pub(super) fn find(&mut self, seq: Option<u64>, kind: Kind, detail: String) {
+        self.findings_total = self.findings_total.saturating_add(1);
+        self.first_bad = match (self.first_bad, seq) {
+            (Some(first), Some(seq)) => Some(first.min(seq)),
+            (first, seq) => first.or(seq),
+        };
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding { seq, kind, detail });
+        }
+    }
+
+    pub(super) fn count(&mut self, version: KeyVersion, in_force: bool) {
+        let add = |counts: &mut BTreeMap<String, u64>| {
+            let count = counts.entry(label(version)).or_default();
+            *count = count.saturating_add(1);
+        };
+        add(&mut self.signatures);
+        if !in_force {
+            add(&mut self.revoked_signatures);
+        }
+    }
+
+    pub(super) fn close(&mut self, end: Head, frontier: &Frontier) {
+        self.last_seq = end.seq;
+        self.last_hash = end.hash.to_string();
+        self.proven_seq = self.first_bad.map_or(self.proven_seq, |first| {
+            // A checkpoint may contradict what signatures bear out.
+            self.proven_seq.min(first.saturating_sub(1))
+        });
+        self.root = (frontier.size() == end.seq).then(|| frontier.root().to_string());
+        self.verdict = if self.records == 0 {
+            Verdict::Unreadable
+        } else if self.findings_total > 0 {
+            Verdict::Invalid
+        } else if self.revoked_signatures.is_empty() {
+            Verdict::Valid
+        } else {
+            Verdict::ValidRevokedKey
+        };
+    }
+}

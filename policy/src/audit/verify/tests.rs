@@ -1,0 +1,367 @@
+//! Tests of the verifier: every row of its table of tampering, and any bit that is flipped.
+
+use super::*;
+use crate::audit::keys::{Key, Revocation};
+use crate::audit::record::{ChainName, batch};
+use crate::audit::tests::{
+    Fake, FakeSigner, chain, checkpoint, events, export, key, note_key, ring, sign,
+};
+use proptest::prelude::*;
+use std::borrow::ToOwned;
+use std::string::String;
+use std::sync::LazyLock;
+use std::vec;
+use std::vec::Vec;
+
+const BATCHES: [u64; 5] = [4, 1, 3, 5, 2];
+
+/// A chain of 15 records, signed at 4, 5, 8, 13 and 15, with checkpoints at 5 and 13.
+#[derive(Clone)]
+struct Case {
+    ring: KeyRing,
+    lines: Vec<Vec<u8>>,
+    notes: Vec<String>,
+    head: Option<Head>,
+}
+
+fn case() -> Case {
+    static SOUND: LazyLock<Case> = LazyLock::new(|| {
+        let (lines, head) = export(&BATCHES);
+        let notes = vec![checkpoint(&lines, 5), checkpoint(&lines, 13)];
+        Case { ring: ring(), lines, notes, head: Some(head) }
+    });
+    SOUND.clone()
+}
+
+impl Case {
+    fn verify(&self) -> Report {
+        let mut verifier = Verifier::new(&self.ring, &Fake);
+        self.notes.iter().for_each(|note| verifier.expect(note.as_bytes()));
+        self.lines.iter().for_each(|line| verifier.push(line));
+        let claim = self.head.map(|head| HeadClaim { chain: "eu".to_owned(), head });
+        verifier.finish(claim.as_ref())
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        self.verify().findings.iter().map(|finding| finding.kind).collect()
+    }
+
+    /// The record with another text in it, not signed anew.
+    fn edit(&mut self, seq: usize, from: &str, to: &str) {
+        let line = String::from_utf8(self.lines[seq - 1].clone()).expect("text");
+        let edited = line.replacen(from, to, 1);
+        assert_ne!(edited, line);
+        self.lines[seq - 1] = edited.into_bytes();
+    }
+
+    /// From record `seq` on as another writes it who has this key.
+    fn rewrite(&mut self, seq: usize, signer: &FakeSigner) {
+        let kept = Record::read(&self.lines[seq - 2]).expect("a record");
+        let head = Head { seq: kept.seq, hash: kept.hash };
+        let count = self.lines.len() as u64;
+        let made = batch(&chain(), head, &events(100 + head.seq..100 + count), signer);
+        self.lines.truncate(seq - 1);
+        self.lines.extend(made.lines.into_iter().map(|line| line.bytes));
+        self.head = Some(made.head);
+    }
+}
+
+#[test]
+fn a_sound_chain_is_valid() {
+    let report = case().verify();
+    assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
+    assert_eq!((report.records, report.last_seq, report.proven_seq), (15, 15, 15));
+    assert_eq!((report.checkpoints_matched, report.checkpoint_size), (2, 13));
+    assert_eq!(report.signatures, [("v1".to_owned(), 5)].into_iter().collect());
+    assert_eq!((report.first_bad, report.findings_total), (None, 0));
+    assert!(report.root.is_some());
+}
+
+/// What was done, what is found, and the first bad record.
+#[test]
+fn every_tampering_of_the_table_is_found_and_its_place_named() {
+    type Row = (&'static str, fn(&mut Case), Kind, u64);
+    let rows: [Row; 17] = [
+        ("edit", |c| c.edit(7, "what e-7", "what e_7"), Kind::BrokenLink, 7),
+        ("edit of a signed one", |c| c.edit(8, "what e-8", "what e_8"), Kind::BadSignature, 8),
+        ("edit of the first", |c| c.edit(1, "what e-1", "what e_1"), Kind::BrokenLink, 1),
+        ("edit of the last", |c| c.edit(15, "what e-15", "what e_15"), Kind::BadSignature, 15),
+        (
+            "edit behind a signed one",
+            |c| c.edit(6, "\"prev\":\"", "\"prev\":\"0"),
+            Kind::Unreadable,
+            6,
+        ),
+        ("delete", |c| drop(c.lines.remove(6)), Kind::Gap, 7),
+        ("delete the first", |c| drop(c.lines.remove(0)), Kind::Gap, 1),
+        ("swap", |c| c.lines.swap(5, 6), Kind::OutOfOrder, 6),
+        ("insert a copy", |c| c.lines.insert(9, c.lines[8].clone()), Kind::Repeated, 9),
+        (
+            "insert another",
+            |c| {
+                let mut other = case();
+                other.edit(9, "what e-9", "what e_9");
+                c.lines.insert(9, other.lines[8].clone());
+            },
+            Kind::Fork,
+            9,
+        ),
+        ("a number that is not the next", |c| c.edit(9, "\"seq\":9", "\"seq\":10"), Kind::Gap, 9),
+        ("another's key", |c| c.rewrite(6, &FakeSigner(7, KeyVersion(7))), Kind::UnknownKey, 6),
+        (
+            "another's key under our name",
+            |c| c.rewrite(6, &FakeSigner(7, KeyVersion(1))),
+            Kind::BadSignature,
+            6,
+        ),
+        (
+            "unsigned tail",
+            |c| {
+                c.lines.truncate(14);
+                let last = Record::read(&c.lines[13]).expect("a record");
+                c.head = Some(Head { seq: 14, hash: last.hash });
+            },
+            Kind::UnsignedTail,
+            14,
+        ),
+        ("truncation, head kept", |c| c.lines.truncate(13), Kind::Truncated, 14),
+        (
+            "truncation, head set back",
+            |c| {
+                c.lines.truncate(8);
+                let last = Record::read(&c.lines[7]).expect("a record");
+                c.head = Some(Head { seq: 8, hash: last.hash });
+            },
+            Kind::Truncated,
+            9,
+        ),
+        (
+            "rewritten with the stolen key",
+            |c| c.rewrite(7, &FakeSigner(1, KeyVersion(1))),
+            Kind::CheckpointDiffers,
+            6,
+        ),
+    ];
+    for (name, tamper, kind, first_bad) in rows {
+        let mut case = case();
+        tamper(&mut case);
+        let report = case.verify();
+        assert_eq!(report.verdict, Verdict::Invalid, "{name}");
+        assert!(report.findings.iter().any(|found| found.kind == kind), "{name}: {report:?}");
+        assert_eq!(report.first_bad, Some(first_bad), "{name}: {report:?}");
+        assert!(report.proven_seq < first_bad, "{name}: {report:?}");
+    }
+}
+
+/// What the chain alone cannot tell: that is what checkpoints are for, and as far as they reach.
+#[test]
+fn a_stolen_key_is_found_up_to_the_last_checkpoint_and_not_behind_it() {
+    let mut behind = case();
+    behind.rewrite(14, &FakeSigner(1, KeyVersion(1)));
+    let report = behind.verify();
+    assert_eq!((report.verdict, report.checkpoint_size), (Verdict::Valid, 13));
+    let mut without = case();
+    without.notes.clear();
+    without.rewrite(7, &FakeSigner(1, KeyVersion(1)));
+    assert_eq!(without.verify().verdict, Verdict::Valid);
+}
+
+#[test]
+fn a_head_that_is_not_the_last_record_is_found() {
+    for (head, kind, first_bad) in [
+        (Head { seq: 15, hash: Hash::GENESIS }, Kind::HeadDiffers, 15),
+        (Head { seq: 14, hash: Hash::GENESIS }, Kind::HeadDiffers, 15),
+        (Head { seq: 16, hash: Hash::GENESIS }, Kind::Truncated, 16),
+    ] {
+        let case = Case { head: Some(head), ..case() };
+        let report = case.verify();
+        assert_eq!((report.findings[0].kind, report.first_bad), (kind, Some(first_bad)));
+    }
+    let (ring, (lines, head)) = (ring(), export(&[2]));
+    let mut verifier = Verifier::new(&ring, &Fake);
+    lines.iter().for_each(|line| verifier.push(line));
+    let report = verifier.finish(Some(&HeadClaim { chain: "us".to_owned(), head }));
+    assert_eq!(report.findings[0].kind, Kind::HeadDiffers);
+}
+
+#[test]
+fn a_record_of_another_chain_is_found_although_the_key_is_the_same() {
+    let other = ChainName::new("us").expect("a name");
+    let made = batch(&other, Head::GENESIS, &events(1..=3), &FakeSigner(1, KeyVersion(1)));
+    let lines = made.lines.into_iter().map(|line| line.bytes).collect();
+    let case = Case { ring: ring(), lines, notes: vec![], head: Some(made.head) };
+    assert_eq!(case.kinds(), [Kind::BadSignature]);
+    assert_eq!(case.verify().proven_seq, 0);
+}
+
+#[test]
+fn an_event_that_was_appended_twice_is_found() {
+    let (mut lines, head) = export(&[3]);
+    let made = batch(&chain(), head, &events([2]), &FakeSigner(1, KeyVersion(1)));
+    lines.extend(made.lines.into_iter().map(|line| line.bytes));
+    let case = Case { ring: ring(), lines, notes: vec![], head: Some(made.head) };
+    assert_eq!(case.kinds(), [Kind::DoubledEvent]);
+}
+
+#[test]
+fn several_keys_verify_side_by_side() {
+    let (mut lines, head) = export(&[3, 2]);
+    let made = batch(&chain(), head, &events(6..=9), &FakeSigner(2, KeyVersion(2)));
+    lines.extend(made.lines.into_iter().map(|line| line.bytes));
+    let case = Case { ring: ring(), lines, notes: vec![], head: Some(made.head) };
+    let report = case.verify();
+    assert_eq!(report.verdict, Verdict::Valid);
+    assert_eq!(
+        report.signatures,
+        [("v1".to_owned(), 2), ("v2".to_owned(), 1)].into_iter().collect()
+    );
+}
+
+#[test]
+fn a_revoked_key_still_verifies_what_it_signed_before() {
+    let revoked = |after_seq, notes: &[usize]| {
+        let mut case = case();
+        case.notes = notes.iter().map(|size| checkpoint(&case.lines, *size)).collect();
+        let revoked = Some(Revocation { after_seq, reason: String::new() });
+        case.ring.keys.insert(KeyVersion(1), Key { public: key(1), revoked });
+        case.verify()
+    };
+    // Nobody said since when.
+    let report = revoked(None, &[]);
+    assert_eq!(report.verdict, Verdict::ValidRevokedKey, "{report:?}");
+    assert_eq!(report.revoked_signatures["v1"], 5);
+    // A checkpoint from before proves that the records are older than the revocation.
+    let report = revoked(Some(15), &[15]);
+    assert_eq!((report.verdict, report.revoked_unproven_from), (Verdict::ValidRevokedKey, None));
+    let report = revoked(Some(15), &[5]);
+    assert_eq!(report.revoked_unproven_from, Some(8));
+    // Used behind it.
+    let report = revoked(Some(12), &[5]);
+    assert_eq!((report.verdict, report.first_bad), (Verdict::Invalid, Some(13)));
+    assert_eq!(report.proven_seq, 8);
+    let kinds: Vec<(Kind, Option<u64>)> = report.findings.iter().map(|f| (f.kind, f.seq)).collect();
+    let expected = [(Kind::RevokedKey, Some(13)), (Kind::RevokedKey, Some(15))];
+    assert_eq!(kinds, expected);
+}
+
+#[test]
+fn checkpoints_that_cannot_be_or_contradict_each_other_are_found() {
+    let mut two = case();
+    let mut other = case();
+    other.rewrite(4, &FakeSigner(1, KeyVersion(1)));
+    two.notes.push(checkpoint(&other.lines, 5));
+    assert!(two.kinds().contains(&Kind::CheckpointFork));
+    let mut garbled = case();
+    garbled.notes.push("nothing".to_owned());
+    assert_eq!(garbled.kinds(), [Kind::BadCheckpoint]);
+    let mut foreign = case();
+    let text = Checkpoint { origin: "log.example/us".to_owned(), size: 5, root: Hash::GENESIS };
+    foreign.notes.push(text.note(&note_key(), |text| sign(9, text)));
+    assert_eq!(foreign.kinds(), [Kind::BadCheckpoint]);
+    let mut empty = case();
+    empty.notes = vec![checkpoint(&empty.lines, 0)];
+    assert_eq!(empty.verify().checkpoints_matched, 1);
+    // Behind a gap there is no root to compare with; that is said, not passed over.
+    let mut gap = case();
+    gap.lines.remove(6);
+    assert_eq!(gap.verify().checkpoints_unchecked, 1);
+}
+
+#[test]
+fn what_holds_no_record_is_unreadable_and_not_tampered() {
+    for lines in [vec![], vec![vec![]], vec![b"hello".to_vec(), b"{}".to_vec()]] {
+        let case = Case { lines, notes: vec![], head: None, ring: ring() };
+        assert_eq!(case.verify().verdict, Verdict::Unreadable);
+    }
+    let mut one = case();
+    one.lines[3] = b"hello".to_vec();
+    assert_eq!(one.verify().verdict, Verdict::Invalid);
+}
+
+#[test]
+fn findings_are_bounded_and_counted() {
+    let lines = vec![b"x".to_vec(); 1_000];
+    let report = Case { lines, notes: vec![], head: None, ring: ring() }.verify();
+    assert_eq!((report.findings.len(), report.findings_total), (report::FINDINGS_MAX, 1_000));
+}
+
+#[test]
+fn a_head_has_one_spelling() {
+    let claim = HeadClaim { chain: "eu".to_owned(), head: case().head.expect("a head") };
+    assert_eq!(HeadClaim::read(&claim.write()), Ok(claim.clone()));
+    let text = String::from_utf8(claim.write()).expect("text");
+    for (from, to) in [("\"seq\":", "\"seq\": "), ("{", "{\"a\":1,"), ("\"chain\"", "\"chaim\"")] {
+        assert!(HeadClaim::read(text.replacen(from, to, 1).as_bytes()).is_err(), "{to}");
+    }
+}
+
+fn flip(bytes: &mut [u8], at: usize) {
+    let bit = at % (bytes.len() * 8);
+    bytes[bit / 8] ^= 1 << (bit % 8);
+}
+
+/// As files lie on a disk: records with their line ends, notes, and the head.
+fn verify_files(records: &[u8], notes: &[Vec<u8>], head: &[u8]) -> Option<Report> {
+    let ring = ring();
+    let mut verifier = Verifier::new(&ring, &Fake);
+    notes.iter().for_each(|note| verifier.expect(note));
+    let lines = records.strip_suffix(b"\n")?;
+    lines.split(|byte| *byte == b'\n').for_each(|line| verifier.push(line));
+    let claim = HeadClaim::read(head).ok()?;
+    Some(verifier.finish(Some(&claim)))
+}
+
+#[test]
+fn the_files_that_bits_are_flipped_in_are_valid() {
+    let case = case();
+    let records: Vec<u8> = case.lines.iter().flat_map(|l| [l.as_slice(), b"\n"].concat()).collect();
+    let notes: Vec<Vec<u8>> = case.notes.iter().map(|n| n.clone().into_bytes()).collect();
+    let head = HeadClaim { chain: "eu".to_owned(), head: case.head.expect("a head") }.write();
+    let report = verify_files(&records, &notes, &head).expect("readable");
+    assert_eq!(report.verdict, Verdict::Valid);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn any_bit_that_is_flipped_is_found(which in 0..4_usize, at in any::<usize>()) {
+        let case = case();
+        let mut records: Vec<u8> = case.lines.iter().flat_map(|l| [l.as_slice(), b"\n"].concat()).collect();
+        let mut notes: Vec<Vec<u8>> = case.notes.iter().map(|n| n.clone().into_bytes()).collect();
+        let mut head = HeadClaim { chain: "eu".to_owned(), head: case.head.expect("a head") }.write();
+        match which {
+            0 => flip(&mut head, at),
+            1 => flip(&mut notes[at % 2], at / 2),
+            // Most of the bits are there.
+            _ => flip(&mut records, at),
+        }
+        if let Some(report) = verify_files(&records, &notes, &head) {
+            prop_assert_eq!(report.verdict, Verdict::Invalid, "{:?}", report);
+        }
+    }
+
+    /// What is reported as the first bad record never lies behind the one that was changed.
+    #[test]
+    fn the_first_bad_record_is_not_named_too_late(seq in 1..=15_usize, at in any::<usize>()) {
+        let mut case = case();
+        flip(&mut case.lines[seq - 1], at);
+        let report = case.verify();
+        prop_assert!(report.first_bad.is_some_and(|first| first <= seq as u64), "{:?}", report);
+        // A flipped number may be that of an earlier record, which is then there twice.
+        let renumbered = |kind| matches!(kind, Kind::Fork | Kind::OutOfOrder | Kind::Repeated);
+        let early = report.first_bad.is_some_and(|first| first + 1 < seq as u64);
+        prop_assert!(
+            !early || report.findings.iter().any(|found| renumbered(found.kind)),
+            "{:?}",
+            report
+        );
+        prop_assert!(report.proven_seq < seq as u64, "{:?}", report);
+    }
+
+    #[test]
+    fn hostile_lines_do_no_harm(lines in proptest::collection::vec(any::<Vec<u8>>(), 0..8)) {
+        let case = Case { lines, notes: vec![], head: None, ring: ring() };
+        prop_assert_eq!(case.verify().verdict, Verdict::Unreadable);
+    }
+}
