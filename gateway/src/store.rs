@@ -4,6 +4,7 @@
 //! Every call carries its [`Scope`]: without one it does not compile (product row H5). A call's
 //! future owns all it needs, so that it can be left to finish when nobody waits for it any more.
 
+pub mod chains;
 pub mod keys;
 pub mod memory;
 pub mod redis;
@@ -20,6 +21,8 @@ use tidegate_policy::limit::Algorithm;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
+
+use self::chains::Chains;
 
 /// A call that has been prepared; it starts when it is first polled.
 pub type Call<T> = Pin<Box<dyn Future<Output = Result<T, StoreFailure>> + Send>>;
@@ -143,6 +146,11 @@ pub trait Store: Send + Sync {
 
     /// Asks for a sign of life.
     fn probe(&self) -> Call<()>;
+
+    /// Where it keeps audit chains; `None` if it keeps none.
+    fn chains(&self) -> Option<&dyn Chains> {
+        None
+    }
 }
 
 /// What a store is for. The roles may lie in one store or in several (product row G).

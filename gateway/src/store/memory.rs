@@ -1,6 +1,8 @@
 //! Owns the store that needs nothing outside the process: the policy's own step over a bounded map.
 //! Forgets everything at exit and shares nothing between gateways. Knows no Redis.
 
+mod audit;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,6 +12,8 @@ use tidegate_policy::limit::{self, Held, Terms, Write};
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
 
+use self::audit::MemoryChains;
+use super::chains::Chains;
 use super::keys::{self, KeyStyle};
 use super::{
     Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, StoreFailure, Temperature,
@@ -28,6 +32,7 @@ pub struct MemoryStore {
     cold_us: u64,
     counters: StoreCounters,
     state: Mutex<State>,
+    chains: MemoryChains,
 }
 
 #[derive(Default)]
@@ -50,7 +55,8 @@ impl MemoryStore {
     /// Holds at most `keys_max` keys. When it is full, expired keys are swept out; if none has
     /// expired the call fails and is counted. Nothing that is alive is ever thrown out.
     pub fn new(clock: Arc<dyn Clock>, keys_max: usize, counters: StoreCounters) -> Self {
-        Self { clock, keys_max, cold_us: 0, counters, state: Mutex::default() }
+        let chains = MemoryChains::new(keys_max, counters.full.clone());
+        Self { clock, keys_max, cold_us: 0, counters, state: Mutex::default(), chains }
     }
 
     /// The same, cold for that long from now on. Without it a store in memory is exempt: it is new
@@ -187,6 +193,10 @@ impl Store for MemoryStore {
 
     fn probe(&self) -> Call<()> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn chains(&self) -> Option<&dyn Chains> {
+        Some(&self.chains)
     }
 }
 

@@ -10,6 +10,7 @@
 //! probe writes as well: `SET tidegate:probe <ms> PX 5000`, see [`keys::PROBE`].
 
 pub mod address;
+mod audit;
 mod call_keys;
 mod cluster;
 mod link;
@@ -40,6 +41,7 @@ use self::reserve::{Reservation, Shard};
 use self::script::{Keys, Scripts, integers};
 use self::servers::Servers;
 use self::tls::RedisTls;
+use super::chains::Chains;
 use super::keys::KeyStyle;
 use super::{
     Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, StoreFailure, Temperature,
@@ -236,6 +238,10 @@ impl Store for RedisStore {
     fn probe(&self) -> Call<()> {
         let servers = self.servers.clone();
         Box::pin(async move { servers.probe().await })
+    }
+
+    fn chains(&self) -> Option<&dyn Chains> {
+        Some(self)
     }
 }
 

@@ -72,10 +72,10 @@ impl Place {
 }
 
 impl Append<'_> {
-    /// Where the chain ends afterwards.
-    pub fn end(&self) -> Place {
+    /// Where a chain that ended at `before` ends afterwards.
+    fn after(&self, before: Place) -> Place {
         let count = u64::try_from(self.lines.len()).unwrap_or(u64::MAX);
-        let Place { head, segment, segment_first } = self.expected;
+        let Place { head, segment, segment_first } = before;
         Place {
             head: Head { seq: head.seq.saturating_add(count), hash: self.hash },
             segment: self.segment,
@@ -109,7 +109,8 @@ impl Shelf {
         if !twice.is_empty() {
             return Outcome::Duplicates(self.place, twice);
         }
-        if self.place != append.expected {
+        let Place { head, segment, .. } = append.expected;
+        if (self.place.head, self.place.segment) != (head, segment) {
             return Outcome::Moved(self.place);
         }
         let records = self.segments.entry(append.segment).or_default();
@@ -120,7 +121,7 @@ impl Shelf {
             records.push(line.bytes.clone());
             ids.insert(line.id.clone(), seq);
         }
-        self.place = append.end();
+        self.place = append.after(self.place);
         Outcome::Done(self.place)
     }
 }

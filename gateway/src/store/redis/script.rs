@@ -5,6 +5,7 @@ use redis::{Cmd, Script, Value};
 use tidegate_policy::gcra::{Quota, Reading, Retry};
 use tidegate_policy::limit::Algorithm;
 
+use super::audit;
 use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure};
 
 /// The scripts themselves; their headers list KEYS, ARGV and returns.
@@ -22,6 +23,7 @@ const REPLY_ROW_LEN: usize = 5;
 pub struct Scripts {
     check: String,
     settle: String,
+    audit_append: String,
     /// How long a region is cold after its mark; 0 without a guard.
     cold_us: u64,
 }
@@ -45,12 +47,17 @@ impl Scripts {
     /// Computes the SHAs.
     pub fn new(cold_us: u64) -> Self {
         let sha = |text: &str| Script::new(text).get_hash().to_owned();
-        Self { check: sha(RL_CHECK), settle: sha(RL_SETTLE), cold_us }
+        Self { check: sha(RL_CHECK), settle: sha(RL_SETTLE), audit_append: audit::sha(), cold_us }
+    }
+
+    /// The SHA of audit_append.
+    pub fn audit_append(&self) -> &str {
+        &self.audit_append
     }
 
     /// `SCRIPT LOAD`, each.
-    pub fn load_commands(&self) -> [Cmd; 2] {
-        [RL_CHECK, RL_SETTLE].map(|text| {
+    pub fn load_commands(&self) -> impl Iterator<Item = Cmd> {
+        [RL_CHECK, RL_SETTLE, audit::TEXT].into_iter().map(|text| {
             let mut command = redis::cmd("SCRIPT");
             command.arg("LOAD").arg(text);
             command

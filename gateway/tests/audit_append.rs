@@ -1,0 +1,241 @@
+//! The append to a chain on a real Redis against its twin in the policy, through the store's own calls, on
+//! the same random history: every outcome and everything that is stored. Then what the bytes are worth:
+//! what was appended verifies.
+//!
+//! The seed is printed; `AUDIT_SEED` repeats a run, `AUDIT_STEPS` makes it longer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tidegate_gateway::clock::{Clock, SystemClock};
+use tidegate_gateway::store::chains::{Chains, head_key, ids_key, segment_key};
+use tidegate_gateway::store::keys::KeyStyle;
+use tidegate_gateway::store::memory::MemoryStore;
+use tidegate_gateway::store::redis::place::Place as RedisPlace;
+use tidegate_gateway::store::redis::tls::RedisTls;
+use tidegate_gateway::store::redis::{RedisSettings, RedisStore, Region};
+use tidegate_gateway::store::{Store, StoreCounters, StoreFailure};
+use tidegate_policy::audit::append::{Append, Outcome, Place, Shelf};
+use tidegate_policy::audit::hash::Hash;
+use tidegate_policy::audit::record::{ChainName, Line};
+use tidegate_policy::scope;
+use tidegate_tests::eventually;
+use tidegate_tests::redis::Redis;
+
+const STEPS: u64 = 3_000;
+
+/// Splitmix64: enough for choosing test steps, and the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+fn chain() -> ChainName {
+    ChainName::new("eu/staging").expect("a name")
+}
+
+async fn store(redis: &Redis) -> RedisStore {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let settings = RedisSettings {
+        place: RedisPlace::parse(&redis.url()).expect("an address"),
+        tls: RedisTls::default(),
+        connections: 1,
+        response_timeout: Duration::from_secs(20),
+        pipeline_len_max: 100,
+        region: Region {
+            name: scope::Region::fallback(),
+            environment: scope::Environment::default(),
+            style: KeyStyle::default(),
+            cold: None,
+        },
+    };
+    let store = RedisStore::start(&settings, &clock, StoreCounters::default()).expect("an address");
+    eventually(Duration::from_secs(20), "the store is connected", async || {
+        store.probe().await.map_err(|error| error.to_string())
+    })
+    .await;
+    store
+}
+
+async fn connect(redis: &Redis) -> MultiplexedConnection {
+    let client = redis::Client::open(redis.url()).expect("a sound URL");
+    client.get_multiplexed_async_connection().await.expect("a connection")
+}
+
+/// Ids of a small world, so that they come again; bytes with all that a protocol could stumble over.
+fn lines(random: &mut Random) -> Vec<Line> {
+    let mut ids: Vec<u64> = (0..=random.below(4)).map(|_| random.below(400)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let line =
+        |id: u64| Line { id: format!("e-{id}"), bytes: format!("{id}\r\n\0$ü").into_bytes() };
+    ids.into_iter().map(line).collect()
+}
+
+/// A place that the chain is not at, in one of its parts.
+fn wrong(random: &mut Random, place: Place) -> Place {
+    let mut wrong = place;
+    match random.below(3) {
+        0 => wrong.head.seq += 1,
+        1 => wrong.head.hash = Hash::of(&[b"another"]),
+        _ => wrong.segment += 1,
+    }
+    wrong
+}
+
+/// What Redis holds of the chain, as a shelf.
+async fn held(connection: &mut MultiplexedConnection, place: Place) -> Shelf {
+    let mut shelf = Shelf { place, ..Shelf::default() };
+    for segment in 0..=place.segment {
+        let mut list = redis::cmd("LRANGE");
+        list.arg(segment_key(&chain(), segment)).arg(0).arg(-1);
+        let records: Vec<Vec<u8>> = list.query_async(connection).await.expect("records");
+        let mut all = redis::cmd("HGETALL");
+        all.arg(ids_key(&chain(), segment));
+        let ids: BTreeMap<String, u64> = all.query_async(connection).await.expect("ids");
+        if !records.is_empty() {
+            shelf.segments.insert(segment, records);
+            shelf.ids.insert(segment, ids);
+        }
+    }
+    shelf
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
+}
+
+#[tokio::test]
+async fn the_script_and_its_twin_agree() {
+    let seed = number("AUDIT_SEED").unwrap_or_else(|| getrandom::u64().expect("randomness"));
+    let steps = number("AUDIT_STEPS").unwrap_or(STEPS);
+    println!("AUDIT_SEED={seed} AUDIT_STEPS={steps}");
+    let redis = Redis::start().await;
+    let store = store(&redis).await;
+    let mut connection = connect(&redis).await;
+    let mut random = Random(seed);
+    let mut shelf = Shelf::default();
+    let mut seen = [0_u32; 3];
+    for step in 0..steps {
+        let lines = lines(&mut random);
+        let place = shelf.place;
+        let expected = if random.below(5) == 0 { wrong(&mut random, place) } else { place };
+        let segment = place.segment + u64::from(random.below(30) == 0);
+        let append = Append {
+            expected,
+            segment,
+            ids_from: segment.saturating_sub(random.below(4)),
+            hash: Hash::of(&[&step.to_be_bytes()]),
+            lines: &lines,
+        };
+        let there = store.append(&chain(), &append).await.expect("an outcome");
+        let here = shelf.append(&append);
+        assert_eq!(there, here, "seed {seed} step {step}: {append:?}");
+        seen[match there {
+            Outcome::Done(_) => 0,
+            Outcome::Moved(_) => 1,
+            Outcome::Duplicates(..) => 2,
+        }] += 1;
+        assert_eq!(store.place(&chain()).await, Ok(shelf.place), "seed {seed} step {step}");
+        if step % 500 == 0 {
+            assert_eq!(held(&mut connection, shelf.place).await, shelf, "seed {seed} step {step}");
+        }
+    }
+    assert_eq!(held(&mut connection, shelf.place).await, shelf, "seed {seed}");
+    println!("{steps} steps, {} records, done/moved/duplicates {seen:?}", shelf.place.head.seq);
+    assert!(steps < 1_000 || seen.iter().all(|count| *count > 50), "all kinds come up: {seen:?}");
+}
+
+#[tokio::test]
+async fn records_are_read_back_in_pieces() {
+    let redis = Redis::start().await;
+    let there = store(&redis).await;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let here = MemoryStore::new(clock, 10, StoreCounters::default());
+    for chains in [there.chains(), here.chains()] {
+        let chains = chains.expect("both keep chains");
+        assert_eq!(chains.place(&chain()).await, Ok(Place::GENESIS));
+        let lines: Vec<Line> =
+            (0..5).map(|n| Line { id: format!("e-{n}"), bytes: vec![n; 3] }).collect();
+        let append = Append {
+            expected: Place::GENESIS,
+            segment: 0,
+            ids_from: 0,
+            hash: Hash::of(&[b"x"]),
+            lines: &lines,
+        };
+        let done = chains.append(&chain(), &append).await;
+        assert!(matches!(done, Ok(Outcome::Done(_))), "{done:?}");
+        let bytes = |from: u8, to: u8| Ok((from..to).map(|n| vec![n; 3]).collect::<Vec<_>>());
+        for (from, count, expected) in [
+            (0, 5, bytes(0, 5)),
+            (1, 2, bytes(1, 3)),
+            (4, 9, bytes(4, 5)),
+            (7, 1, bytes(0, 0)),
+            (0, 0, bytes(0, 0)),
+        ] {
+            assert_eq!(chains.records(&chain(), 0, from, count).await, expected);
+        }
+        let other = ChainName::new("us").expect("a name");
+        assert_eq!(chains.place(&other).await, Ok(Place::GENESIS), "chains are apart");
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_memory_is_bounded() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let counters = StoreCounters::default();
+    let store = MemoryStore::new(clock, 3, counters.clone());
+    let chains = store.chains().expect("chains");
+    let lines: Vec<Line> = (0..4).map(|n| Line { id: format!("e-{n}"), bytes: vec![n] }).collect();
+    let append = Append {
+        expected: Place::GENESIS,
+        segment: 0,
+        ids_from: 0,
+        hash: Hash::of(&[b"x"]),
+        lines: &lines,
+    };
+    assert_eq!(chains.append(&chain(), &append).await, Err(StoreFailure::Full(3)));
+    assert_eq!(counters.full.get(), 1);
+}
+
+/// A head that somebody tore apart is an error that names it, never a chain that begins anew.
+#[tokio::test]
+async fn a_head_without_all_its_parts_is_refused() {
+    let redis = Redis::start().await;
+    let store = store(&redis).await;
+    let mut connection = connect(&redis).await;
+    let line = [Line { id: "e-1".to_owned(), bytes: b"x".to_vec() }];
+    let append = Append {
+        expected: Place::GENESIS,
+        segment: 0,
+        ids_from: 0,
+        hash: Hash::of(&[b"x"]),
+        lines: &line,
+    };
+    for part in ["seq", "hash", "seg", "seg_first"] {
+        let mut set = redis::cmd("HSET");
+        set.arg(head_key(&chain())).arg(part).arg("0");
+        set.exec_async(&mut connection).await.expect("set");
+        let refused = store.append(&chain(), &append).await;
+        assert!(
+            matches!(&refused, Err(StoreFailure::Refused(why)) if why.contains("holds no head")),
+            "{refused:?}"
+        );
+        redis::cmd("DEL").arg(head_key(&chain())).exec_async(&mut connection).await.expect("gone");
+    }
+}
