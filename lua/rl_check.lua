@@ -5,21 +5,24 @@
 --       n+1..  one string per shard, its mark: when the region began here, in µs since 2024-01-01. None if nothing is guarded.
 -- ARGV  1      now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)
 --       2      how long a region is cold after its mark, in µs
---       3..n+2 per limit, packed as <BBddddd (numbers as text cost a tenth of the whole): algorithm (103 g: gcra, 119 w: window),
+--       3..n+2 per limit, packed as <BBddddd (numbers as text cost a tenth of the whole): algorithm (103 g: gcra, 119 w: window;
+--              capital: the limit counts for itself, it is charged if it admits and the others do, and denies nobody),
 --              number of its mark (1 = KEYS[n+1], 0 = none), cost (0 = look only), x, y, and x and y of a cold region.
---              gcra: the emission interval and the span of a burst in µs; window: the limit and the period in µs
+--              gcra: the emission interval and the span of a burst in µs; window: the limit and the period in µs, and
+--              behind all that, as <Bd, the exponent of its tick, and its slot in µs
 -- Returns flat integers: allowed (1/0), now_us since 1970-01-01, then for each limit
 --       remaining, next_us (until one more unit), reset_us (until full),
 --       retry_us (0 = fits now, -1 = cost above burst, never), cold (1 = the cold numbers are in force)
--- Writes only if every limit admits, so a denied request costs nothing; besides, what lies too far ahead of a clock that
+-- Writes only if every limit admits that does not count for itself, so a denied request costs nothing; besides, what lies too far ahead of a clock that
 -- stepped back. Each write sets its own expiry. A mark that is missing is set: the region begins now, and is cold.
 --
 -- gcra holds the theoretical arrival time in µs since 2024-01-01, packed as <d. It and the intervals are whole sixteenths of
 -- a µs: such doubles add up exactly until 2041, so that no rounding ever admits a unit too many. Up to now + y there is
 -- room in the bucket; up to one y above that lies debt.
--- window holds what was admitted in each tenth of a period, packed as <I7I4: the latest moment, the units. Each counts for
--- one period.
-local EPOCH_US, SLOTS = 1704067200000000, 10
+-- window holds what was admitted in each slot, packed as Groups::to_bytes in policy/src/window.rs says: the end of the
+-- latest tick, the units. Each counts for one period.
+local EPOCH_US = 1704067200000000
+local GROUP = { '<BI1', '<BI2', '<BI3', '<BI4' }
 local call, floor, ceil, read = redis.call, math.floor, math.ceil, struct.unpack
 
 local now = ARGV[1]
@@ -56,6 +59,8 @@ local rows, allowed = {}, 1
 for i = 1, n do
   local algorithm, mark, cost, x, y, cold_x, cold_y = read('<BBddddd', ARGV[i + 2])
   local stored, warm_x, warm_y, cold, retry, torn = held[i], x, y, left[mark] or 0, 0, false
+  local alone = algorithm < 97
+  if alone then algorithm = algorithm + 32 end
   if cold > 0 then x, y = cold_x, cold_y end
   if algorithm == 103 then
     local horizon, tat = now + y, now
@@ -80,18 +85,30 @@ for i = 1, n do
       end
       return 0
     end
+    local exponent, slot = read('<Bd', ARGV[i + 2], 43)
+    local tick = 2 ^ exponent
+    local newest = now - now % tick + tick - 1
     local lasts, units, used, slots = {}, {}, 0, 0
-    stored = stored or ''
-    if #stored % 11 ~= 0 then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no window') end
-    for at = 1, #stored, 11 do
-      local last, count = read('<I7I4', stored, at)
-      if last > now then last, torn = now, true end
-      if last + y > now then
-        if slots == 0 or floor(lasts[slots] * SLOTS / y) ~= floor(last * SLOTS / y) then
-          slots = slots + 1
-          units[slots] = 0
+    if stored and stored ~= '' then
+      local code = read('<B', stored)
+      local then_tick, size = 2 ^ floor(code / 4), 2 + code % 4
+      if #stored < 7 or (#stored - 7) % size ~= 0 then
+        return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no window')
+      end
+      local base = read('<I6', stored, 2)
+      for at = 8, #stored, size do
+        local age, count = read(GROUP[size - 1], stored, at)
+        local last = (base - age) * then_tick + then_tick - 1
+        if last > newest then torn = true end
+        last = last - last % tick + tick - 1
+        if last > newest then last = newest end
+        if last + y > now then
+          if slots == 0 or floor(lasts[slots] / slot) ~= floor(last / slot) then
+            slots = slots + 1
+            units[slots] = 0
+          end
+          lasts[slots], units[slots], used = last, units[slots] + count, used + count
         end
-        lasts[slots], units[slots], used = last, units[slots] + count, used + count
       end
     end
     if used + cost > x then
@@ -99,16 +116,18 @@ for i = 1, n do
       elseif cost > x then retry = cold
       else retry = wait(lasts, units, y, used + cost - x) end
     end
-    rows[i] = { x, y, lasts, units, torn, retry, cold, cost, used }
+    rows[i] = { x, y, lasts, units, torn, retry, cold, cost, used, exponent, slot, newest }
   end
-  if retry ~= 0 then allowed = 0 end
+  if retry ~= 0 then
+    if alone then rows[i][8] = 0 else allowed = 0 end
+  end
 end
 
 -- Made for one limit at once: a table that grows is copied.
 local reply = { allowed, now + EPOCH_US, 0, 0, 0, 0, 0 }
 for i = 1, n do
   -- Of a window: the moments, the units and their sum.
-  local x, y, tat, after, torn, retry, cold, cost, used = unpack(rows[i])
+  local x, y, tat, after, torn, retry, cold, cost, used, exponent, slot, newest = unpack(rows[i])
   local charged, remaining, next_us, reset = allowed == 1 and cost > 0, 0, 0, 0
   if not used then
     if charged then tat = after end
@@ -120,16 +139,19 @@ for i = 1, n do
   else
     local lasts, units, slots = tat, after, #tat
     if charged then
-      if slots == 0 or floor(lasts[slots] * SLOTS / y) ~= floor(now * SLOTS / y) then
+      if slots == 0 or floor(lasts[slots] / slot) ~= floor(newest / slot) then
         slots = slots + 1
         units[slots] = 0
       end
-      lasts[slots], units[slots], used = now, units[slots] + cost, used + cost
+      lasts[slots], units[slots], used = newest, units[slots] + cost, used + cost
     end
     if slots > 0 then reset = lasts[slots] + y - now end
     if charged or torn then
-      local packed = {}
-      for s = 1, slots do packed[s] = struct.pack('<I7I4', lasts[s], units[s]) end
+      local tick, most, packed = 2 ^ exponent, 0, {}
+      for s = 1, slots do most = math.max(most, units[s]) end
+      local width = most < 256 and 1 or most < 65536 and 2 or most < 16777216 and 3 or 4
+      if slots > 0 then packed[1] = struct.pack('<BI6', exponent * 4 + width - 1, floor(lasts[slots] / tick)) end
+      for s = 1, slots do packed[s + 1] = struct.pack(GROUP[width], (lasts[slots] - lasts[s]) / tick, units[s]) end
       call('SET', KEYS[i], table.concat(packed), 'PX', ceil((slots > 0 and reset or y) / 1000) + 1)
     end
     if used < x then remaining = x - used end

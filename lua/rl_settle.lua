@@ -9,11 +9,12 @@
 --       3      how long a decision is remembered as settled, in ms
 --       4..n+3 per limit, packed as <BBBdddddd: algorithm (103 g: gcra, 119 w: window), number of its mark, whether it is known that
 --              the decision charged by the cold numbers (1), by (above 0 charges more, below 0 gives back), the decision's
---              age in µs at most, x, y, and x and y of a cold region, as in rl_check
+--              age in µs at most, x, y, and x and y of a cold region; of a window also exponent and slot, as in rl_check
 -- Returns one integer per limit: 1 = done now, 0 = had been done before
 -- Never denies. Charging more leads at most one burst (of a window, one limit) into debt. What may have come back by
 -- itself within the decision's age is not given back: it would be there twice. Each write sets its own expiry.
-local EPOCH_US, SLOTS = 1704067200000000, 10
+local EPOCH_US = 1704067200000000
+local GROUP = { '<BI1', '<BI2', '<BI3', '<BI4' }
 local call, floor, ceil, read = redis.call, math.floor, math.ceil, struct.unpack
 
 local now = ARGV[1]
@@ -38,7 +39,8 @@ local held = {}
 for i = 1, n do
   local stored = call('GET', KEYS[i])
   local gcra = read('<B', ARGV[i + 3]) == 103
-  local sound = not stored or (gcra and #stored == 8) or (not gcra and #stored % 11 == 0)
+  local sound = not stored or (gcra and #stored == 8) or (not gcra and stored == '')
+  if not sound and not gcra then sound = #stored >= 7 and (#stored - 7) % (2 + read('<B', stored) % 4) == 0 end
   if not sound then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no limit') end
   held[i] = stored
 end
@@ -63,25 +65,32 @@ local function settle_gcra(key, stored, by, age, x, y)
   save(key, struct.pack('<d', tat), tat - now)
 end
 
-local function settle_window(key, stored, by, age, limit, period)
+local function settle_window(key, stored, by, age, limit, period, exponent, slot)
   if by < 0 and age >= period then return end
+  local tick = 2 ^ exponent
+  local newest = now - now % tick + tick - 1
   local lasts, units, used, slots = {}, {}, 0, 0
   local function add(last, count)
-    if slots == 0 or floor(lasts[slots] * SLOTS / period) ~= floor(last * SLOTS / period) then
+    if slots == 0 or floor(lasts[slots] / slot) ~= floor(last / slot) then
       slots = slots + 1
       units[slots] = 0
     end
     lasts[slots], units[slots], used = last, units[slots] + count, used + count
   end
-  for at = 1, stored and #stored or 0, 11 do
-    local last, count = read('<I7I4', stored, at)
-    if last > now then last = now end
-    if last + period > now then add(last, count) end
+  if stored and stored ~= '' then
+    local code, base = read('<BI6', stored)
+    local then_tick, size = 2 ^ floor(code / 4), 2 + code % 4
+    for at = 8, #stored, size do
+      local age_ticks, count = read(GROUP[size - 1], stored, at)
+      local last = (base - age_ticks) * then_tick + then_tick - 1
+      last = math.min(last - last % tick + tick - 1, newest)
+      if last + period > now then add(last, count) end
+    end
   end
   if by > 0 then
     local more = math.min(by, 2 * limit - used)
     if more <= 0 then return end
-    add(now, more)
+    add(newest, more)
   else
     local back = -by
     for s = 1, slots do
@@ -92,26 +101,36 @@ local function settle_window(key, stored, by, age, limit, period)
     end
     if back == -by then return end
   end
-  local packed, newest = {}, now
+  local left, most = {}, 0
   for s = 1, slots do
-    if units[s] > 0 then
-      packed[#packed + 1] = struct.pack('<I7I4', lasts[s], units[s])
-      newest = lasts[s]
-    end
+    if units[s] > 0 then left[#left + 1] = s end
+    most = math.max(most, units[s])
   end
-  save(key, table.concat(packed), newest + period - now)
+  if #left == 0 then
+    save(key, '', period)
+    return
+  end
+  local last = lasts[left[#left]]
+  local width = most < 256 and 1 or most < 65536 and 2 or most < 16777216 and 3 or 4
+  local packed = { struct.pack('<BI6', exponent * 4 + width - 1, floor(last / tick)) }
+  for _, s in ipairs(left) do
+    packed[#packed + 1] = struct.pack(GROUP[width], (last - lasts[s]) / tick, units[s])
+  end
+  save(key, table.concat(packed), last + period - now)
 end
 
 local reply = {}
 for i = 1, n do
   local algorithm, mark, was_cold, by, age, x, y, cold_x, cold_y = read('<BBBdddddd', ARGV[i + 3])
+  local exponent, slot
+  if algorithm == 119 then exponent, slot = read('<Bd', ARGV[i + 3], 52) end
   local cold = (left[mark] or 0) > 0
   local settle = algorithm == 103 and settle_gcra or settle_window
   -- What is given back is counted as it was charged, what is charged as it is now.
   if algorithm == 103 and by < 0 then cold = was_cold == 1 end
   if cold then x, y = cold_x, cold_y end
   local first = call('SET', KEYS[n + i], '1', 'PX', ARGV[3], 'NX')
-  if first then settle(KEYS[i], held[i], by, age, x, y) end
+  if first then settle(KEYS[i], held[i], by, age, x, y, exponent, slot) end
   reply[i] = first and 1 or 0
 end
 return reply

@@ -40,6 +40,8 @@ pub struct Charge<'a> {
     pub algorithm: Algorithm,
     /// Units; 0 only looks.
     pub cost: u32,
+    /// Whether it counts for itself: it is charged if it admits, and denies nobody.
+    pub alone: bool,
 }
 
 /// What one limit is charged more, or given back, after its decision.
@@ -73,7 +75,7 @@ pub struct Standing {
 /// What a store says of all limits of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
-    /// Whether every limit admits. If not, none was charged.
+    /// Whether every limit admits that does not count for itself. If not, none was charged.
     pub allowed: bool,
     /// One per charge, in order.
     pub limits: Vec<Standing>,
@@ -127,7 +129,8 @@ pub trait Store: Send + Sync {
     /// What the store says of itself in the detailed status: connections, keys. No credentials.
     fn describe(&self) -> String;
 
-    /// Charges all limits or none, in one atomic step, by the store's own clock.
+    /// Charges all limits or none, by the store's own clock, in one atomic step; on a Cluster several
+    /// subjects in several steps.
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked>;
 
     /// Adjusts what the decision `id` charged, each limit at most once, and says where each stands.
@@ -181,7 +184,7 @@ impl<'a> Charge<'a> {
     /// A look at the limit that is adjusted.
     pub fn look(adjustment: &Adjustment<'a>) -> Self {
         let Adjustment { subject, limit_id, quota, algorithm, .. } = *adjustment;
-        Self { subject, limit_id, quota, algorithm, cost: 0 }
+        Self { subject, limit_id, quota, algorithm, cost: 0, alone: false }
     }
 }
 

@@ -10,6 +10,7 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tidegate_policy::gcra::{EPOCH_US, Instant, Quota, Retry};
 use tidegate_policy::limit::{Algorithm, Change, Charge, Held, Terms, Write, check, settle};
+use tidegate_policy::window::Grain;
 use tidegate_tests::redis::Redis;
 
 const CHECK: &str = include_str!("../../lua/rl_check.lua");
@@ -47,9 +48,11 @@ impl Random {
 /// Few enough that a key meets limits that grow and shrink, odd enough that intervals do not
 /// divide evenly.
 fn quota(random: &mut Random, algorithm: Algorithm) -> Quota {
-    let limit = random.one_of(&[1u32, 2, 3, 5, 7, 10, 60, 100, 999, 1_000, 1_000_000]);
+    let limit =
+        random.one_of(&[1u32, 2, 3, 5, 7, 10, 60, 100, 999, 1_000, 40_000, 1_000_000, 10_000_000]);
     let period_us = random.one_of(&[
-        1_000_000u64,
+        1_000u64,
+        1_000_000,
         1_234_567,
         10_000_000,
         60_000_000,
@@ -93,6 +96,7 @@ struct Part {
     /// Index of its mark; `None` is not guarded.
     mark: Option<usize>,
     cost: u32,
+    alone: bool,
     by: i64,
     age_us: u64,
     charged_cold: bool,
@@ -135,6 +139,7 @@ impl Part {
             quota,
             mark,
             cost: cost(random, quota.burst()),
+            alone: random.below(4) == 0,
             by: if by == 0 { 1 } else { by },
             age_us: random.one_of(&[0, 1_000, 500_000, 30_000_000]),
             charged_cold: random.below(2) == 0,
@@ -145,6 +150,7 @@ impl Part {
         let place = |mark| marks.iter().position(|known| *known == mark).expect("listed") + 1;
         let mark = self.mark.map_or(0, |mark| u8::try_from(place(mark)).expect("small"));
         let letter = if self.algorithm == Algorithm::Window { b'w' } else { b'g' };
+        let letter = if self.alone && !settles { letter.to_ascii_uppercase() } else { letter };
         let mut packed = vec![letter, mark];
         let mut numbers: Vec<f64> = Vec::new();
         if settles {
@@ -165,6 +171,11 @@ impl Part {
             }
         }
         packed.extend(numbers.into_iter().flat_map(f64::to_le_bytes));
+        if self.algorithm == Algorithm::Window {
+            let grain = Grain::of(quota.limit(), quota.period_us());
+            packed.push(grain.exponent);
+            packed.extend((grain.slot_us as f64).to_le_bytes());
+        }
         packed
     }
 }
@@ -253,6 +264,7 @@ impl Model {
             .map(|(part, left)| Charge {
                 terms: terms(part, left),
                 cost: part.cost,
+                alone: part.alone,
                 held: self.held.get(&part.key),
             })
             .collect();
@@ -467,5 +479,40 @@ async fn what_was_settled_is_not_settled_again() {
         assert_eq!(again.reply, [0], "{key}");
         assert_eq!(again.held[0].bytes, first.held[0].bytes, "{key}");
         server.settled += 1;
+    }
+}
+
+/// Whatever a key has seen, it costs Redis at most 160 bytes: name, value and entry.
+#[tokio::test]
+async fn no_key_of_either_algorithm_takes_more_than_160_bytes() {
+    const BYTES_MAX: u64 = 160;
+    let redis = Redis::start().await;
+    let mut server = Server::connect(&redis).await;
+    let mut random = Random(2);
+    let name = "ratelimit:{us-central1|a1}:ip:203.0.113.100:api.per-client";
+    let keys = [(name.to_owned(), Algorithm::Gcra), (format!("{name}:W"), Algorithm::Window)];
+    for (key, algorithm) in keys {
+        let mut most = 0;
+        for limit in [100, 32_767, 32_768, 8_388_607, 8_388_608, 1_000_000_000] {
+            let quota = algorithm.quota(limit, 3_600_000_000, limit).expect("sound");
+            server.delete(&key).await;
+            let mut now_us = START_US;
+            for turn in 0..600u64 {
+                now_us += random.below(72_000_000);
+                let by = i64::from(limit) / 7 + 1;
+                let cost = u32::try_from(random.below(u64::from(limit) / 8 + 2)).expect("small");
+                let mut part = Part::random(&mut random, key.clone());
+                part = Part { quota, algorithm, mark: None, cost, by, alone: false, ..part };
+                let settles = turn.is_multiple_of(5);
+                server.evaluate(&Step { now_us, settles, parts: vec![part] }).await;
+                let mut usage = redis::cmd("MEMORY");
+                usage.arg("USAGE").arg(&key);
+                let usage: Option<u64> =
+                    usage.query_async(&mut server.connection).await.expect("a number");
+                most = most.max(usage.unwrap_or(0));
+            }
+        }
+        println!("{key}: at most {most} bytes");
+        assert!((1..=BYTES_MAX).contains(&most), "{key}: {most} bytes");
     }
 }

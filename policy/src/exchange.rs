@@ -226,7 +226,7 @@ pub struct Effects {
 pub const SOFT_HEADER: &str = "x-tidegate-soft-limit";
 
 /// A limit that was asked about.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Asked {
     policy: usize,
     /// The limit's index within its policy.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::gcra::{self, BadQuota, Instant, Quota, Reading, Retry, Tat};
-use crate::window::{self, Groups};
+use crate::window::{self, Grain, Groups};
 
 /// How a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -39,6 +39,9 @@ pub struct Charge<'h> {
     pub terms: Terms,
     /// Units; 0 only looks.
     pub cost: u32,
+    /// Whether it counts for itself: it is charged if it admits, and denies nobody. The others are
+    /// charged together or not at all.
+    pub alone: bool,
     /// What the store holds, if anything.
     pub held: Option<&'h Held>,
 }
@@ -79,7 +82,7 @@ pub struct Write {
 /// The answer of one step over all limits of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// Whether every limit admits. If not, nothing is charged.
+    /// Whether every limit admits that does not count for itself. If not, nothing is charged.
     pub allowed: bool,
     /// One per charge, in order: the reading, and what to write.
     pub limits: Vec<(Reading, Option<Write>)>,
@@ -129,6 +132,7 @@ impl Terms {
             limit: if cold { self.quota.cold_limit() } else { warm_limit },
             warm_limit,
             period_us: self.quota.period_us(),
+            grain: Grain::of(warm_limit, self.quota.period_us()),
             cold_left_us: self.cold_left_us,
         }
     }
@@ -168,7 +172,7 @@ impl From<window::Write> for Write {
 
 impl Row {
     fn weigh(now: Instant, charge: &Charge<'_>) -> Self {
-        let Charge { terms, cost, held } = *charge;
+        let Charge { terms, cost, held, .. } = *charge;
         match terms.algorithm {
             Algorithm::Gcra => {
                 let tat = held.and_then(Held::tat);
@@ -203,11 +207,16 @@ impl Row {
     }
 }
 
-/// One atomic step: either every limit is charged, or none.
+/// One atomic step: either every limit is charged, or none; of those that count for themselves each
+/// that admits, if the others do.
 pub fn check(now: Instant, charges: &[Charge<'_>]) -> Answer {
     let rows: Vec<Row> = charges.iter().map(|charge| Row::weigh(now, charge)).collect();
-    let allowed = rows.iter().all(Row::fits);
-    let limits = rows.into_iter().map(|row| row.settle(now, allowed)).collect();
+    let allowed = rows.iter().zip(charges).all(|(row, charge)| charge.alone || row.fits());
+    let settled = |row: Row| {
+        let charged = allowed && row.fits();
+        row.settle(now, charged)
+    };
+    let limits = rows.into_iter().map(settled).collect();
     Answer { allowed, limits }
 }
 

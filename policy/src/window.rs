@@ -2,38 +2,53 @@
 //! `lua/rl_check.lua` and `lua/rl_settle.lua`; knows no key, no clock and no store.
 //!
 //! Time is cut into slots of a tenth of the period. What was admitted within one slot is one group,
-//! which counts until one period after the *latest* of it. So nothing is ever forgotten too early,
-//! and a burst at one moment comes back exactly one period later; a unit that shares its group with
-//! later ones comes back up to a tenth of a period late. A period is half open: what came exactly
-//! one period ago does not count.
+//! which counts until one period after the *latest* of it, taken for the end of its tick (see
+//! [`Grain`]). So nothing is ever forgotten too early; a burst at one moment comes back one period
+//! later, late by less than a tick; a unit that shares its group with later ones comes back up to a
+//! tenth of a period late. A period is half open: what came exactly one period ago does not count.
 //!
-//! Times are whole µs since 2024-01-01, below 2^53 with a factor of ten until 2052, so that Lua's
-//! doubles and whole numbers agree.
+//! Times are whole µs since 2024-01-01, below 2^53, so that Lua's doubles and whole numbers agree.
 
 use alloc::vec::Vec;
 
 use crate::gcra::{Instant, Reading, Retry};
 
-/// Slots of a period.
-pub const SLOTS: u64 = 10;
 /// The most that a window may admit: twice as much, with its debt, is stored in 4 bytes.
 pub const LIMIT_MAX: u32 = 1_000_000_000;
-/// A group as stored: 7 bytes of time, 4 of units, the lowest byte first.
-const GROUP_LEN: usize = 11;
+/// The most ticks of a period: a group's distance from the newest one is stored in one byte.
+const TICKS_MAX: u64 = 254;
+/// The shortest tick, 16 µs: their number is stored in 6 bytes.
+const EXPONENT_MIN: u8 = 4;
+
+/// How finely a window keeps time. A tick is a power of two of µs, at most 1/127 of a period; a slot
+/// a whole number of ticks, and there are fewer of them where units take more bytes, so that the
+/// whole is at most 43 bytes long and Redis keeps it within 64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grain {
+    /// A tick is two to the power of it, in µs.
+    pub exponent: u8,
+    /// A slot, in µs.
+    pub slot_us: u64,
+}
 
 /// What was admitted within one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Group {
-    /// When the latest of it was admitted, in µs since 2024-01-01.
+    /// The end of the tick in which the latest of it was admitted, in µs since 2024-01-01.
     pub last_us: u64,
     /// How many units.
     pub units: u32,
 }
 
-/// What a window holds, in order of time: at most [`SLOTS`] + 1 groups that count, and what has not
-/// been swept out yet.
+/// What a window holds: at most one group more than it has slots, and what has not been swept out
+/// yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Groups(pub Vec<Group>);
+pub struct Groups {
+    /// The tick's when they were written.
+    pub exponent: u8,
+    /// In order of time.
+    pub groups: Vec<Group>,
+}
 
 /// What to store, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +68,8 @@ pub(crate) struct Terms {
     pub warm_limit: u32,
     /// The period, in µs.
     pub period_us: u64,
+    /// How finely it keeps time.
+    pub grain: Grain,
     /// How long the region is still cold, in µs; 0 if it is warm.
     pub cold_left_us: u64,
 }
@@ -72,15 +89,55 @@ struct Live {
     torn: bool,
 }
 
+// === impl Grain ===
+
+impl Grain {
+    /// For these numbers, whether the region is cold or not.
+    pub fn of(limit: u32, period_us: u64) -> Self {
+        let mut exponent = EXPONENT_MIN;
+        let ticks = |exponent: u8| period_us.div_ceil(1 << exponent);
+        while ticks(exponent) > TICKS_MAX {
+            exponent = exponent.saturating_add(1);
+        }
+        // Twice the limit, with its debt, in two, three or four bytes.
+        let slots = match limit {
+            0..0x8000 => 10,
+            0x8000..0x80_0000 => 8,
+            0x80_0000.. => 6,
+        };
+        Self { exponent, slot_us: ticks(exponent).div_ceil(slots) << exponent }
+    }
+
+    /// The end of the tick in which `at_us` lies.
+    fn end(self, at_us: u64) -> u64 {
+        at_us | ((1 << self.exponent) - 1)
+    }
+
+    fn slot(self, at_us: u64) -> Option<u64> {
+        at_us.checked_div(self.slot_us)
+    }
+}
+
 // === impl Groups ===
 
 impl Groups {
-    /// As it is stored.
+    /// As it is stored: a byte of the exponent and the width of units (exponent * 4 + width - 1), 6
+    /// of the newest tick; then, of each group, how many ticks before that in one byte, and the
+    /// units. The lowest byte first. Nothing if there is no group.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.0.len().saturating_mul(GROUP_LEN));
-        for group in &self.0 {
-            bytes.extend(group.last_us.to_le_bytes().iter().take(7));
-            bytes.extend(group.units.to_le_bytes());
+        let (Some(newest), Some(most)) =
+            (self.groups.last(), self.groups.iter().map(|group| group.units).max())
+        else {
+            return Vec::new();
+        };
+        let width = 4u8.saturating_sub(u8::try_from(most.leading_zeros() / 8).unwrap_or(0)).max(1);
+        let mut bytes = Vec::with_capacity(64);
+        bytes.push(self.exponent.saturating_mul(4).saturating_add(width).saturating_sub(1));
+        bytes.extend((newest.last_us >> self.exponent).to_le_bytes().iter().take(6));
+        for group in &self.groups {
+            let ticks = newest.last_us.saturating_sub(group.last_us) >> self.exponent;
+            bytes.push(u8::try_from(ticks).unwrap_or(u8::MAX));
+            bytes.extend(group.units.to_le_bytes().iter().take(width.into()));
         }
         bytes
     }
@@ -89,24 +146,26 @@ impl Groups {
 // === impl Live ===
 
 impl Live {
-    /// What still counts. Neighbours of one slot become one group, for what was stored under
-    /// another period.
-    fn read(now_us: u64, period_us: u64, held: Option<&Groups>) -> Self {
+    /// What still counts. Neighbours of one slot become one group, and moments the ends of ticks,
+    /// for what was stored under another period.
+    fn read(now_us: u64, terms: &Terms, held: Option<&Groups>) -> Self {
         let mut live = Self { groups: Vec::new(), used: 0, torn: false };
-        for group in held.map(|held| held.0.as_slice()).unwrap_or_default() {
-            live.torn |= group.last_us > now_us;
-            let last_us = group.last_us.min(now_us);
-            if last_us.saturating_add(period_us) > now_us {
-                live.add(last_us, group.units, period_us);
+        let grain = terms.grain;
+        let newest_us = grain.end(now_us);
+        for group in held.map(|held| held.groups.as_slice()).unwrap_or_default() {
+            live.torn |= group.last_us > newest_us;
+            let last_us = grain.end(group.last_us).min(newest_us);
+            if last_us.saturating_add(terms.period_us) > now_us {
+                live.add(last_us, group.units, grain);
             }
         }
         live
     }
 
-    fn add(&mut self, last_us: u64, units: u32, period_us: u64) {
+    fn add(&mut self, last_us: u64, units: u32, grain: Grain) {
         self.used = self.used.saturating_add(u64::from(units));
         match self.groups.last_mut() {
-            Some(newest) if slot(newest.last_us, period_us) == slot(last_us, period_us) => {
+            Some(newest) if grain.slot(newest.last_us) == grain.slot(last_us) => {
                 newest.units = newest.units.saturating_add(units);
                 newest.last_us = last_us;
             }
@@ -129,20 +188,17 @@ impl Live {
         0
     }
 
-    fn write(self, now_us: u64, period_us: u64) -> Write {
+    fn write(self, now_us: u64, terms: &Terms) -> Write {
         let newest_us = self.groups.last().map_or(now_us, |group| group.last_us);
-        let left_us = newest_us.saturating_add(period_us).saturating_sub(now_us);
-        Write { groups: Groups(self.groups), ttl_ms: left_us.div_ceil(1_000).saturating_add(1) }
+        let left_us = newest_us.saturating_add(terms.period_us).saturating_sub(now_us);
+        let groups = Groups { exponent: terms.grain.exponent, groups: self.groups };
+        Write { groups, ttl_ms: left_us.div_ceil(1_000).saturating_add(1) }
     }
-}
-
-fn slot(at_us: u64, period_us: u64) -> u64 {
-    at_us.saturating_mul(SLOTS).checked_div(period_us).unwrap_or(0)
 }
 
 pub(crate) fn weigh(now: Instant, terms: Terms, held: Option<&Groups>, cost: u32) -> Row {
     let now_us = now.us();
-    let live = Live::read(now_us, terms.period_us, held);
+    let live = Live::read(now_us, &terms, held);
     let over = (live.used.saturating_add(u64::from(cost))).saturating_sub(u64::from(terms.limit));
     let retry = if over == 0 {
         Retry::Fits
@@ -157,11 +213,11 @@ pub(crate) fn weigh(now: Instant, terms: Terms, held: Option<&Groups>, cost: u32
 }
 
 pub(crate) fn settle(now: Instant, row: Row, allowed: bool) -> (Reading, Option<Write>) {
-    let (now_us, Terms { limit, period_us, .. }) = (now.us(), row.terms);
+    let (now_us, Terms { limit, period_us, grain, .. }) = (now.us(), row.terms);
     let mut live = row.live;
     let charged = allowed && row.cost > 0;
     if charged {
-        live.add(now_us, row.cost, period_us);
+        live.add(grain.end(now_us), row.cost, grain);
     }
     let remaining = u64::from(limit).saturating_sub(live.used);
     let reset_us = live
@@ -171,7 +227,7 @@ pub(crate) fn settle(now: Instant, row: Row, allowed: bool) -> (Reading, Option<
     let one_more = live.used.saturating_add(1).saturating_sub(u64::from(limit)).max(1);
     let next_us = live.wait_us(now_us, period_us, one_more);
     let reading = Reading { remaining, next_us, reset_us, retry: row.retry };
-    let write = (charged || live.torn).then(|| live.write(now_us, period_us));
+    let write = (charged || live.torn).then(|| live.write(now_us, &row.terms));
     (reading, write)
 }
 
@@ -183,14 +239,14 @@ pub(crate) fn charge_more(
     units: u32,
 ) -> Option<Write> {
     let now_us = now.us();
-    let mut live = Live::read(now_us, terms.period_us, held);
+    let mut live = Live::read(now_us, &terms, held);
     let room = u64::from(terms.limit).saturating_mul(2).saturating_sub(live.used);
     let units = u32::try_from(room).unwrap_or(u32::MAX).min(units);
     if units == 0 {
         return None;
     }
-    live.add(now_us, units, terms.period_us);
-    Some(live.write(now_us, terms.period_us))
+    live.add(terms.grain.end(now_us), units, terms.grain);
+    Some(live.write(now_us, &terms))
 }
 
 /// Gives back what was charged at most `age_us` ago, unless it may have run out by itself. It lies
@@ -206,7 +262,7 @@ pub(crate) fn give_back(
         return None;
     }
     let now_us = now.us();
-    let mut live = Live::read(now_us, terms.period_us, held);
+    let mut live = Live::read(now_us, &terms, held);
     let mut left = units;
     for group in &mut live.groups {
         if group.last_us.saturating_add(age_us) >= now_us {
@@ -219,7 +275,7 @@ pub(crate) fn give_back(
         return None;
     }
     live.groups.retain(|group| group.units > 0);
-    Some(live.write(now_us, terms.period_us))
+    Some(live.write(now_us, &terms))
 }
 
 #[cfg(test)]

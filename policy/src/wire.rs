@@ -77,7 +77,7 @@ pub struct LimitCall {
     pub algorithm: Algorithm,
     /// Units that this request costs; 0 only looks.
     pub cost: u32,
-    /// Counted and reported, but never a reason to deny.
+    /// Counted and reported, each for itself, but never a reason to deny.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub shadow: bool,
 }

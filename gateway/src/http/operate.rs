@@ -128,7 +128,7 @@ impl Command {
         let scope = settings.scope(asked.tenant, KeyFormat::default());
         let store = stores.of(StoreRole::Regional);
         let (subject, limit_id) = (&asked.subject, asked.limit.as_str());
-        let look = [Charge { subject, limit_id, quota, algorithm, cost: 0 }];
+        let look = [Charge { subject, limit_id, quota, algorithm, cost: 0, alone: false }];
         // No subject in the audit trail: its kind tells enough.
         let detail = format!("{what} {limit_id} of one {}", subject.kind.as_str());
         if self == Self::Reset

@@ -30,8 +30,8 @@ pub struct Ledger {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Enforced limits first, all or nothing; then the shadow ones, as if they were enforced
-    /// beside them: where the request is denied they are only looked at.
+    /// Enforced limits first, all or nothing; then the shadow ones, each for itself: one that is used
+    /// up stops no other from counting. Where the request is denied they are only looked at.
     pub async fn weigh(self) -> Result<Weighed, StoreFailure> {
         let message = Arc::clone(&self.message);
         let has = |shadow| message.limits.iter().any(|limit| limit.shadow == shadow);
@@ -79,7 +79,8 @@ impl Ledger {
                 let cost = if charged { limit.cost } else { 0 };
                 let quota = limit.quota()?;
                 let algorithm = limit.algorithm;
-                Ok(Charge { subject: &limit.subject, limit_id: &limit.id, quota, algorithm, cost })
+                let (subject, limit_id) = (&limit.subject, limit.id.as_str());
+                Ok(Charge { subject, limit_id, quota, algorithm, cost, alone: shadow })
             })
             .collect();
         match charges {

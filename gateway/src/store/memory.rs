@@ -86,6 +86,7 @@ impl MemoryStore {
             .map(|(charge, key)| limit::Charge {
                 terms: Terms { algorithm: charge.algorithm, quota: charge.quota, cold_left_us },
                 cost: charge.cost,
+                alone: charge.alone,
                 held: state.live(key, now_us),
             })
             .collect();

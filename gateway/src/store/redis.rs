@@ -28,7 +28,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
-use tidegate_policy::gcra::Quota;
 use tidegate_policy::scope::{self, Environment, Scope};
 use tidegate_policy::wire::DecisionId;
 use tokio::task::JoinHandle;
@@ -38,7 +37,7 @@ use self::marks::Marking;
 use self::nearness::Nearness;
 use self::place::Place;
 use self::reserve::{Reservation, Shard};
-use self::script::{Keys, Scripts, integers};
+use self::script::{Asked, Keys, Scripts, integers};
 use self::servers::Servers;
 use self::tls::RedisTls;
 use super::chains::Chains;
@@ -174,11 +173,11 @@ impl Store for RedisStore {
         }
         let keys = Keys::of(&self.region, scope, charges, None);
         let command = self.scripts.check_command(&keys, charges);
-        let quotas: Vec<Quota> = charges.iter().map(|charge| charge.quota).collect();
+        let asked: Vec<Asked> = charges.iter().map(Asked::from).collect();
         let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         Box::pin(async move {
             let key = keys.limits.first().map(String::as_str).unwrap_or_default();
-            scripts.read(&servers.evaluate(key, &command, &scripts).await?, &quotas)
+            scripts.read(&servers.evaluate(key, &command, &scripts).await?, &asked)
         })
     }
 
@@ -197,21 +196,21 @@ impl Store for RedisStore {
                 let keys = Keys::of(&self.region, scope, &looks, Some(id));
                 let settle = self.scripts.settle_command(&keys, adjustments);
                 let look = self.scripts.check_command(&keys, &looks);
-                let quotas: Vec<Quota> = looks.iter().map(|look| look.quota).collect();
-                (keys, settle, look, quotas)
+                let asked: Vec<Asked> = looks.iter().map(Asked::from).collect();
+                (keys, settle, look, asked)
             })
             .collect();
         let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         Box::pin(async move {
             let mut standings = Vec::new();
-            for (keys, settle, look, quotas) in steps {
+            for (keys, settle, look, asked) in steps {
                 let key = keys.limits.first().map(String::as_str).unwrap_or_default();
                 let done = servers.evaluate(key, &settle, &scripts).await?;
-                if integers(&done).is_none_or(|done| done.len() != quotas.len()) {
+                if integers(&done).is_none_or(|done| done.len() != asked.len()) {
                     return Err(StoreFailure::Garbled("rl_settle: of another shape".to_owned()));
                 }
                 let reply = servers.evaluate(key, &look, &scripts).await?;
-                standings.extend(scripts.read(&reply, &quotas)?.limits);
+                standings.extend(scripts.read(&reply, &asked)?.limits);
             }
             Ok(standings)
         })

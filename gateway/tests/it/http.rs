@@ -189,3 +189,28 @@ async fn a_caller_that_leaves_is_counted_and_its_call_keeps_its_place() {
         store.gate.send_replace(false);
     }
 }
+
+/// Shadow and soft limits: whoever is used up stops no other from counting.
+#[tokio::test]
+async fn each_limit_that_denies_nobody_counts_for_itself() {
+    let gateway = start(settings("")).await;
+    let caller = Caller::new(Speaks::Http2);
+    let mut question = question("a");
+    let enforced = question.limits[0].clone();
+    for (id, limit) in [("p.tight", 1), ("p.wide", 5)] {
+        let one = tidegate_policy::wire::LimitCall { shadow: true, limit, ..enforced.clone() };
+        question.limits.push(tidegate_policy::wire::LimitCall {
+            id: id.to_owned(),
+            burst: limit,
+            ..one
+        });
+    }
+    for left in (0..5).rev() {
+        let reply = caller.decide(gateway.data_addr, &question).await.verdict();
+        assert_eq!(reply.verdict, Verdict::Allow);
+        let seen: Vec<_> = reply.limits.iter().map(|one| (one.allowed, one.remaining)).collect();
+        assert_eq!(seen, [(true, left), (left == 4, 0), (true, left)]);
+    }
+    let reply = caller.decide(gateway.data_addr, &question).await.verdict();
+    assert_eq!(reply.verdict, Verdict::Deny);
+}

@@ -68,16 +68,19 @@ pub struct Settlement {
 
 impl Owed {
     /// Of a request that goes on: the limits whose cost its response tells, as far as they were
-    /// charged. Shadow and soft limits are charged together or not at all.
+    /// charged. Of shadow and soft limits each is charged that admits.
     pub(super) fn of(
         config: &Config,
         question: &Question,
         pairs: &[(&Asked, &LimitState)],
     ) -> Option<Box<Self>> {
         let terms = question.terms.clone()?;
-        let others = pairs.iter().filter(|(asked, _)| !asked.is_enforced());
-        let others_charged = others.into_iter().all(|(_, state)| state.allowed);
-        let charged = |asked: &Asked| asked.is_enforced() || others_charged;
+        let refused: Vec<&Asked> = pairs
+            .iter()
+            .filter(|(asked, state)| !asked.is_enforced() && !state.allowed)
+            .map(|(asked, _)| *asked)
+            .collect();
+        let charged = |asked: &Asked| !refused.contains(&asked);
         let reserved: Vec<Reserved> = question
             .asked
             .iter()

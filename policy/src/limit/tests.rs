@@ -5,7 +5,8 @@ use crate::gcra::EPOCH_US;
 use proptest::prelude::*;
 use std::vec;
 
-const START_US: u64 = EPOCH_US + 63_072_000_000_000;
+/// The end of a tick of a minute's window.
+const START_US: u64 = EPOCH_US + (63_072_000_000_000 | ((1 << 18) - 1));
 const MINUTE_US: u64 = 60_000_000;
 
 fn terms(algorithm: Algorithm, limit: u32, burst: u32, cold_left_us: u64) -> Terms {
@@ -24,7 +25,7 @@ impl Store {
     }
 
     fn take(&mut self, unix_us: u64, cost: u32) -> Reading {
-        let charge = Charge { terms: self.terms, cost, held: self.held.as_ref() };
+        let charge = Charge { terms: self.terms, cost, alone: false, held: self.held.as_ref() };
         let answer = check(Instant::from_unix_us(unix_us), &[charge]);
         let (reading, write) = answer.limits.into_iter().next().expect("one");
         self.held = write.map(|write| write.held).or(self.held.take());
@@ -47,10 +48,8 @@ fn a_gcra_and_a_window_are_charged_together_or_not_at_all() {
     let window = terms(Algorithm::Window, 3, 3, 0);
     let both = |cost, held: [Option<&Held>; 2]| {
         let [one, two] = held;
-        check(
-            now,
-            &[Charge { terms: gcra, cost, held: one }, Charge { terms: window, cost, held: two }],
-        )
+        let charge = |terms, held| Charge { terms, cost, alone: false, held };
+        check(now, &[charge(gcra, one), charge(window, two)])
     };
     let admitted = both(3, [None, None]);
     assert!(admitted.allowed);
@@ -61,6 +60,37 @@ fn a_gcra_and_a_window_are_charged_together_or_not_at_all() {
     assert!(denied.limits.iter().all(|(_, write)| write.is_none()), "nobody is charged");
     assert_eq!(denied.limits[0].0.remaining, 7);
     assert_eq!(denied.limits[1].0.retry, Retry::AfterUs(MINUTE_US));
+}
+
+#[test]
+fn what_counts_for_itself_denies_nobody_and_stops_no_other() {
+    let now = Instant::from_unix_us(START_US);
+    for algorithm in Algorithm::ALL {
+        let one = terms(algorithm, 1, 1, 0);
+        let many = terms(algorithm, 10, 10, 0);
+        let mut used = Store::new(one);
+        used.take(START_US, 1);
+        let charge = |terms, alone, held| Charge { terms, cost: 1, alone, held };
+        let step = |others, held| {
+            check(
+                now,
+                &[
+                    charge(one, true, used.held.as_ref()),
+                    charge(many, true, None),
+                    charge(others, false, held),
+                ],
+            )
+        };
+        let answer = step(many, None);
+        assert!(answer.allowed, "{algorithm:?}");
+        let [(one_says, None), (_, Some(_)), (_, Some(_))] = answer.limits.as_slice() else {
+            panic!("{algorithm:?} {:?}", answer.limits);
+        };
+        assert_ne!(one_says.retry, Retry::Fits);
+        let answer = step(one, used.held.as_ref());
+        assert!(!answer.allowed);
+        assert!(answer.limits.iter().all(|(_, write)| write.is_none()), "{algorithm:?}");
+    }
 }
 
 /// Product row A2, literally: 500 requests over the first minute.

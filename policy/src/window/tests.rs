@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use std::vec;
 
 const PERIOD_US: u64 = 60_000_000;
-const START_US: u64 = 63_072_000_000_000;
+/// The end of a tick of a minute's window, and of every shorter one.
+const START_US: u64 = 63_072_000_000_000 | (TICK_US - 1);
+/// A minute's tick.
+const TICK_US: u64 = 1 << 18;
 
 /// A store of one window.
 struct Window {
@@ -16,7 +19,8 @@ struct Window {
 
 impl Window {
     fn of(limit: u32, period_us: u64) -> Self {
-        let terms = Terms { limit, warm_limit: limit, period_us, cold_left_us: 0 };
+        let grain = Grain::of(limit, period_us);
+        let terms = Terms { limit, warm_limit: limit, period_us, grain, cold_left_us: 0 };
         Self { terms, held: None }
     }
 
@@ -26,7 +30,8 @@ impl Window {
         let fits = row.retry == Retry::Fits;
         let (reading, write) = settle(now, row, fits);
         if let Some(write) = write {
-            assert!(write.groups.0.len() <= usize::try_from(SLOTS).expect("small") + 1);
+            assert!(write.groups.groups.len() <= 11);
+            assert!(write.groups.to_bytes().len() <= 43);
             self.held = Some(write.groups);
         }
         reading
@@ -51,21 +56,43 @@ fn a_burst_comes_back_exactly_one_period_later() {
     assert_eq!(window.take(START_US + PERIOD_US - 1, 1).retry, Retry::AfterUs(1));
     assert_eq!(window.take(START_US + PERIOD_US, 5).remaining, 0);
     let full = Reading { remaining: 5, next_us: 0, reset_us: 0, retry: Retry::Fits };
-    assert_eq!(window.take(START_US + 2 * PERIOD_US, 0), full);
-    assert_eq!(window.take(START_US + 2 * PERIOD_US, 6).retry, Retry::Never);
+    let later_us = START_US + 2 * PERIOD_US + TICK_US;
+    assert_eq!(window.take(later_us, 0), full);
+    assert_eq!(window.take(later_us, 6).retry, Retry::Never);
 }
 
 #[test]
 fn one_slot_is_one_group_and_its_units_stay_as_long_as_its_latest() {
     let mut window = Window::of(10, PERIOD_US);
-    window.take(START_US, 3);
-    window.take(START_US + 5_000_000, 1);
-    window.take(START_US + 12_000_000, 2);
-    assert_eq!(window.held.as_ref().map(|held| held.0.len()), Some(2));
-    assert_eq!(window.take(START_US + 12_000_000, 9).retry, Retry::AfterUs(PERIOD_US));
-    assert_eq!(window.take(START_US + 12_000_000, 8).retry, Retry::AfterUs(53_000_000));
-    assert_eq!(window.take(START_US + PERIOD_US, 0).remaining, 4);
-    assert_eq!(window.take(START_US + 5_000_000 + PERIOD_US, 0).remaining, 8);
+    let slot_us = window.terms.grain.slot_us;
+    assert_eq!(slot_us, 23 * TICK_US, "a tenth of a minute, in whole ticks");
+    let start_us = START_US.next_multiple_of(slot_us) - 1 + TICK_US;
+    window.take(start_us, 3);
+    window.take(start_us + 5 * TICK_US - 7, 1);
+    window.take(start_us + 23 * TICK_US, 2);
+    assert_eq!(window.held.as_ref().map(|held| held.groups.len()), Some(2));
+    let now_us = start_us + 23 * TICK_US;
+    assert_eq!(window.take(now_us, 9).retry, Retry::AfterUs(PERIOD_US));
+    assert_eq!(window.take(now_us, 8).retry, Retry::AfterUs(PERIOD_US - 18 * TICK_US));
+    assert_eq!(window.take(start_us + PERIOD_US, 0).remaining, 4);
+    assert_eq!(window.take(start_us + 5 * TICK_US - 1 + PERIOD_US, 0).remaining, 4);
+    assert_eq!(window.take(start_us + 5 * TICK_US + PERIOD_US, 0).remaining, 8);
+}
+
+#[test]
+fn ticks_and_slots_are_as_fine_as_the_bytes_allow() {
+    let rows = [
+        (5, 1, 4, 16),
+        (5, 254 << 4, 4, 26 << 4),
+        (5, (254 << 4) + 1, 5, 13 << 5),
+        (32_767, PERIOD_US, 18, 23 << 18),
+        (32_768, PERIOD_US, 18, 29 << 18),
+        (8_388_608, PERIOD_US, 18, 39 << 18),
+        (LIMIT_MAX, 10 * 366 * 86_400_000_000, 41, 24 << 41),
+    ];
+    for (limit, period_us, exponent, slot_us) in rows {
+        assert_eq!(Grain::of(limit, period_us), Grain { exponent, slot_us }, "{limit} {period_us}");
+    }
 }
 
 #[test]
@@ -92,25 +119,34 @@ fn while_cold_half_and_a_cost_above_it_waits_for_the_warmth() {
 #[test]
 fn what_is_settled_is_bounded_and_old_charges_are_not_given_back() {
     let terms = Window::of(5, PERIOD_US).terms;
-    let group = |last_us, units| Group { last_us: START_US + last_us, units };
-    let held = Groups(vec![group(0, 2), group(10_000_000, 3)]);
-    let more = |held, by| charge_more(at(START_US + 20_000_000), terms, held, by);
+    let group = |ticks, units| Group { last_us: START_US + ticks * TICK_US, units };
+    let held = Groups { exponent: 18, groups: vec![group(0, 2), group(40, 3)] };
+    let now_us = START_US + 80 * TICK_US;
+    let more = |held, by| charge_more(at(now_us), terms, held, by);
     let write = more(Some(&held), 9).expect("something to write");
-    assert_eq!(write.groups.0.last(), Some(&group(20_000_000, 5)), "a debt of one limit at most");
+    assert_eq!(write.groups.groups.last(), Some(&group(80, 5)), "a debt of one limit at most");
     assert_eq!(more(Some(&write.groups), 1), None);
     let back = |units, age_us| {
-        let write = give_back(at(START_US + 20_000_000), terms, Some(&held), units, age_us);
-        write.map(|write| write.groups.0)
+        let write = give_back(at(now_us), terms, Some(&held), units, age_us);
+        write.map(|write| write.groups.groups)
     };
-    assert_eq!(back(3, 20_000_000), Some(vec![group(10_000_000, 2)]), "the oldest gives first");
-    assert_eq!(back(9, 10_000_000), Some(vec![group(0, 2)]), "only what is young enough");
-    assert_eq!(back(1, 9_999_999), None);
+    assert_eq!(back(3, 80 * TICK_US), Some(vec![group(40, 2)]), "the oldest gives first");
+    assert_eq!(back(9, 40 * TICK_US), Some(vec![group(0, 2)]), "only what is young enough");
+    assert_eq!(back(1, 40 * TICK_US - 1), None);
 }
 
 #[test]
-fn the_stored_form_is_eleven_bytes_a_group() {
-    let held = Groups(vec![Group { last_us: 0x0001_0203_0405_0607, units: 0x0a0b_0c0d }]);
-    assert_eq!(held.to_bytes(), [7, 6, 5, 4, 3, 2, 1, 0x0d, 0x0c, 0x0b, 0x0a]);
+fn the_stored_form_is_as_wide_as_its_units() {
+    let bytes = |units: &[u32]| {
+        let group =
+            |(n, &units): (u64, _)| Group { last_us: 0x0102_0304_0506_07ff + (n << 8), units };
+        let groups = (0u64..).zip(units).map(group).collect();
+        Groups { exponent: 8, groups }.to_bytes()
+    };
+    assert!(bytes(&[]).is_empty());
+    assert_eq!(bytes(&[255]), [32, 7, 6, 5, 4, 3, 2, 0, 255]);
+    assert_eq!(bytes(&[256, 1]), [33, 8, 6, 5, 4, 3, 2, 1, 0, 1, 0, 1, 0]);
+    assert_eq!(bytes(&[0x0a0b_0c0d]), [35, 7, 6, 5, 4, 3, 2, 0, 0x0d, 0x0c, 0x0b, 0x0a]);
 }
 
 fn steps() -> impl Strategy<Value = (u32, u64, Vec<(u64, u32)>)> {
@@ -131,7 +167,7 @@ proptest! {
             now_us += wait_us;
             let cost = cost.min(limit);
             if let Retry::AfterUs(wait) = window.take(now_us, cost).retry {
-                prop_assert!(wait <= period_us);
+                prop_assert!(wait < period_us + (1 << window.terms.grain.exponent));
                 now_us += wait;
                 prop_assert_eq!(window.take(now_us, cost).retry, Retry::Fits);
             }
@@ -158,8 +194,10 @@ proptest! {
             now_us += step_us;
         }
         let demand = (periods * period_us).div_ceil(step_us);
-        // One slot and one step late, each time.
-        let full = u64::from(limit) * (periods * period_us / (period_us + period_us.div_ceil(SLOTS) + step_us));
+        // One slot, one tick and one step late, each time.
+        let Grain { exponent, slot_us } = window.terms.grain;
+        let round_us = period_us + slot_us + (1 << exponent) + step_us;
+        let full = u64::from(limit) * (periods * period_us / round_us);
         prop_assert!(admitted >= full.min(demand), "{admitted} of {full}");
     }
 

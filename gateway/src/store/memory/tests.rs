@@ -31,7 +31,7 @@ fn store(keys_max: usize) -> (MemoryStore, Arc<ManualClock>) {
 
 fn charge<'a>(subject: &'a Subject, limit_id: &'a str, cost: u32) -> Charge<'a> {
     let quota = Quota::new(10, 1_000_000, 5).expect("a quota");
-    Charge { subject, limit_id, quota, algorithm: Algorithm::Gcra, cost }
+    Charge { subject, limit_id, quota, algorithm: Algorithm::Gcra, cost, alone: false }
 }
 
 fn check(store: &MemoryStore, charges: &[Charge<'_>]) -> Result<Checked, StoreFailure> {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_policy::gcra::Quota;
+use tidegate_policy::gcra::{Quota, Retry};
 use tidegate_policy::identity::Subject;
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::scope::Scope;
@@ -15,7 +15,7 @@ use tidegate_policy::wire::DecisionId;
 
 use super::Region;
 use super::nearness::Nearness;
-use super::script::{Keys, Scripts};
+use super::script::{Asked, Keys, Scripts};
 use super::servers::Servers;
 use crate::clock::Clock;
 use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure, keys};
@@ -34,6 +34,7 @@ struct Item {
     quota: Quota,
     algorithm: Algorithm,
     cost: u32,
+    alone: bool,
 }
 
 /// The charges of one shard.
@@ -68,6 +69,7 @@ impl Shard {
                 quota: charge.quota,
                 algorithm: charge.algorithm,
                 cost: charge.cost,
+                alone: charge.alone,
             };
             match shards.iter_mut().find(|shard| shard.tag == tag) {
                 Some(shard) => shard.items.push(item),
@@ -98,7 +100,7 @@ impl Shard {
             .map(|item| {
                 let (quota, algorithm, cost) = charge(item);
                 let (subject, limit_id) = (&item.subject, item.limit_id.as_str());
-                Charge { subject, limit_id, quota, algorithm, cost }
+                Charge { subject, limit_id, quota, algorithm, cost, alone: item.alone }
             })
             .collect()
     }
@@ -156,9 +158,9 @@ impl Reservation {
         let charges = shard.charges(looking);
         let keys = Keys::of(&self.region, &self.scope, &charges, None);
         let command = self.scripts.check_command(&keys, &charges);
-        let quotas: Vec<Quota> = charges.iter().map(|charge| charge.quota).collect();
+        let asked: Vec<Asked> = charges.iter().map(Asked::from).collect();
         let reply = self.servers.evaluate(&shard.tag, &command, &self.scripts).await?;
-        self.scripts.read(&reply, &quotas)
+        self.scripts.read(&reply, &asked)
     }
 
     /// Gives back what these shards were charged since `started_us`. What cannot be given back runs
@@ -197,7 +199,8 @@ impl Reservation {
         let adjustments: Vec<Adjustment<'_>> = charges
             .iter()
             .zip(standings)
-            .filter(|(charge, _)| charge.cost > 0)
+            // What counts for itself and did not admit was not charged.
+            .filter(|(charge, standing)| charge.cost > 0 && standing.reading.retry == Retry::Fits)
             .map(|(charge, standing)| Adjustment {
                 subject: charge.subject,
                 limit_id: charge.limit_id,

@@ -4,6 +4,7 @@
 use redis::{Cmd, Script, Value};
 use tidegate_policy::gcra::{Quota, Reading, Retry};
 use tidegate_policy::limit::Algorithm;
+use tidegate_policy::window::Grain;
 
 use super::audit;
 use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure};
@@ -41,6 +42,21 @@ pub struct Keys {
     pub mark_of: Vec<u8>,
 }
 
+/// What a reply is read by.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    quota: Quota,
+    alone: bool,
+}
+
+// === impl Asked ===
+
+impl From<&Charge<'_>> for Asked {
+    fn from(charge: &Charge<'_>) -> Self {
+        Self { quota: charge.quota, alone: charge.alone }
+    }
+}
+
 // === impl Scripts ===
 
 impl Scripts {
@@ -70,7 +86,9 @@ impl Scripts {
         command.arg(&self.check).arg(keys.limits.len().saturating_add(keys.marks.len()));
         command.arg(&keys.limits).arg(&keys.marks).arg(SERVER_TIME).arg(self.cold_us);
         for (charge, mark) in charges.iter().zip(&keys.mark_of) {
-            let mut packed = vec![algorithm(charge.algorithm), *mark];
+            let letter = algorithm(charge.algorithm);
+            let letter = if charge.alone { letter.to_ascii_uppercase() } else { letter };
+            let mut packed = vec![letter, *mark];
             packed.extend(f64::from(charge.cost).to_le_bytes());
             pack_terms(&mut packed, charge.algorithm, charge.quota);
             command.arg(packed);
@@ -96,11 +114,11 @@ impl Scripts {
         command
     }
 
-    /// Reads the reply of rl_check to a call with `quotas.len()` charges.
-    pub fn read(&self, reply: &Value, quotas: &[Quota]) -> Result<Checked, StoreFailure> {
+    /// Reads the reply of rl_check to a call for `asked`.
+    pub fn read(&self, reply: &Value, asked: &[Asked]) -> Result<Checked, StoreFailure> {
         let garbled = |what: &str| StoreFailure::Garbled(format!("rl_check: {what}"));
         let numbers = integers(reply).ok_or_else(|| garbled("no array of integers"))?;
-        if numbers.len() != REPLY_HEAD_LEN + quotas.len() * REPLY_ROW_LEN {
+        if numbers.len() != REPLY_HEAD_LEN + asked.len() * REPLY_ROW_LEN {
             return Err(garbled("of another length"));
         }
         let (head, rows) = numbers.split_at(REPLY_HEAD_LEN);
@@ -109,11 +127,12 @@ impl Scripts {
             Some(1) => true,
             Some(_) | None => return Err(garbled("neither allowed nor denied")),
         };
-        let rows = rows.chunks_exact(REPLY_ROW_LEN).zip(quotas);
+        let rows = rows.chunks_exact(REPLY_ROW_LEN).zip(asked);
         let limits: Option<Vec<Standing>> =
-            rows.map(|(row, quota)| standing(row, *quota)).collect();
+            rows.map(|(row, asked)| standing(row, asked.quota)).collect();
         let limits = limits.ok_or_else(|| garbled("a number is out of range"))?;
-        if allowed != limits.iter().all(|limit| limit.reading.retry == Retry::Fits) {
+        let mut verdicts = limits.iter().zip(asked);
+        if allowed != verdicts.all(|(one, asked)| asked.alone || one.reading.retry == Retry::Fits) {
             return Err(garbled("the verdict contradicts its limits"));
         }
         Ok(Checked { allowed, limits })
@@ -140,6 +159,11 @@ fn pack_terms(packed: &mut Vec<u8>, algorithm: Algorithm, quota: Quota) {
         }
     };
     packed.extend(numbers.map(f64::to_le_bytes).as_flattened());
+    if algorithm == Algorithm::Window {
+        let grain = Grain::of(quota.limit(), quota.period_us());
+        packed.push(grain.exponent);
+        packed.extend(whole(grain.slot_us).to_le_bytes());
+    }
 }
 
 /// A number of µs, all of which are below 2^53.
@@ -198,6 +222,10 @@ mod tests {
         Quota::new(QUOTA.0, QUOTA.1, QUOTA.2).expect("a quota")
     }
 
+    fn asked() -> Asked {
+        Asked { quota: quota(), alone: false }
+    }
+
     fn arguments(command: &Cmd) -> Vec<Vec<u8>> {
         let bytes = |argument: redis::Arg<&[u8]>| match argument {
             redis::Arg::Simple(bytes) => bytes.to_vec(),
@@ -222,6 +250,7 @@ mod tests {
             quota: quota(),
             algorithm: Algorithm::Gcra,
             cost: 3,
+            alone: false,
         };
         let numbers = |numbers: &[f64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
         let packed: Vec<u8> = numbers(&[3.0, 6e6, 30e6, 15_000_000.062_5, 30_000_000.125]);
@@ -230,6 +259,8 @@ mod tests {
             vec![b"EVALSHA", scripts.check.as_bytes(), b"2", b"k1", b"m", b"0", b"300000000"];
         assert_eq!(check[..7], expected);
         assert_eq!(check[7], [b"g\x01", packed.as_slice()].concat());
+        let alone = arguments(&scripts.check_command(&keys, &[Charge { alone: true, ..charge }]));
+        assert_eq!(alone[7], [b"G\x01", packed.as_slice()].concat());
         let adjustment = Adjustment {
             subject: &subject,
             limit_id: "p.l",
@@ -239,7 +270,9 @@ mod tests {
             age_us: 7,
             charged_cold: true,
         };
-        let packed: Vec<u8> = numbers(&[-2.0, 7.0, 10.0, 60e6, 5.0, 60e6]);
+        let mut packed: Vec<u8> = numbers(&[-2.0, 7.0, 10.0, 60e6, 5.0, 60e6]);
+        packed.push(18);
+        packed.extend(6_029_312f64.to_le_bytes());
         let settle = arguments(&scripts.settle_command(&keys, &[adjustment]));
         let expected: Vec<&[u8]> = vec![
             b"EVALSHA",
@@ -264,7 +297,7 @@ mod tests {
     fn a_reply_is_read_or_refused_never_repaired() {
         let script = Scripts::new(0);
         let reply = ints(&[0, 9, 4, 3, 2, 0, 0, 0, 3, 2, -1, 1]);
-        let good = script.read(&reply, &[quota(), quota()]).expect("sound");
+        let good = script.read(&reply, &[asked(), asked()]).expect("sound");
         let first = Reading { remaining: 4, next_us: 3, reset_us: 2, retry: Retry::Fits };
         let second = Reading { remaining: 0, next_us: 3, reset_us: 2, retry: Retry::Never };
         let limits = vec![
@@ -272,6 +305,10 @@ mod tests {
             Standing { reading: second, reduced: Some(5) },
         ];
         assert_eq!(good, Checked { allowed: false, limits });
+        let alone = [asked(), Asked { alone: true, ..asked() }];
+        assert!(script.read(&reply, &alone).is_err(), "nothing denies");
+        let reply = ints(&[1, 9, 4, 3, 2, 0, 0, 0, 3, 2, -1, 1]);
+        assert!(script.read(&reply, &alone).is_ok_and(|checked| checked.allowed));
         let bad = [
             Value::Nil,
             Value::Int(1),
@@ -287,7 +324,7 @@ mod tests {
             Value::Array(vec![Value::Int(1), Value::Nil]),
         ];
         for reply in bad {
-            let read = script.read(&reply, &[quota()]);
+            let read = script.read(&reply, &[asked()]);
             assert!(matches!(read, Err(StoreFailure::Garbled(_))), "{reply:?} {read:?}");
         }
     }
