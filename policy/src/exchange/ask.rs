@@ -1,10 +1,11 @@
 //! Owns the question: every limit that applies to a request, in one message, or the reason to
 //! answer at once.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::ladder::{Fall, fall};
-use super::note::{Aside, denied};
+use super::note::{Aside, denied, worded_by};
 use super::owed::{Terms, any_told_later};
 use super::respond::Told;
 use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal};
@@ -14,6 +15,7 @@ use crate::mode::{Mechanism, Mode, Overrides, effective};
 use crate::reason::Reason;
 use crate::router::Matched;
 use crate::scope::{CallerScope, Tenant};
+use crate::stages::{Identity, Outcomes, Stage, Verdict};
 use crate::wire::{self, DecideRequest, DecisionId, LimitCall};
 
 /// Collects every limit that applies, or finds a reason to answer at once.
@@ -30,6 +32,8 @@ pub(super) fn ask(
     let mut aside = Aside::default();
     let (mut asked, mut limits) = (Vec::new(), Vec::new());
     let mut tenant = Tenant::None;
+    // The limits that deny for want of an identity, with their policies.
+    let mut lacking: Vec<(usize, String)> = Vec::new();
     for (index, policy) in matched.policies(config) {
         let counted: Vec<_> =
             policy.rate_limits.iter().map(|limit| limit.by.counted(facts)).collect();
@@ -71,21 +75,27 @@ pub(super) fn ask(
                     aside.missing = true;
                 }
                 None => {
-                    signals
-                        .push(Signal::Decided { policy: index, outcome: Outcome::IdentityMissing });
-                    let denial = Denial {
-                        reason: Reason::ClientIdentityRequired,
-                        id,
-                        violated: [limit.id.clone()].into(),
-                        retry_after_s: None,
-                        fields: Vec::new(),
-                        grpc,
-                        worded_by: policy.denied.is_some().then_some(index),
-                    };
-                    return denied(denial, None, aside, signals);
+                    if lacking.last().is_none_or(|(policy, _)| *policy != index) {
+                        let outcome = Outcome::IdentityMissing;
+                        signals.push(Signal::Decided { policy: index, outcome });
+                    }
+                    lacking.push((index, limit.id.clone()));
                 }
             }
         }
+    }
+    let identity = if lacking.is_empty() { Identity::Known } else { Identity::Missing };
+    if (Outcomes { identity, ..Outcomes::NONE }).verdict() == Verdict::Deny(Stage::Identity) {
+        let denial = Denial {
+            reason: Reason::ClientIdentityRequired,
+            id,
+            worded_by: worded_by(config, lacking.iter().map(|(policy, _)| *policy)),
+            violated: lacking.into_iter().map(|(_, limit)| limit).collect(),
+            retry_after_s: None,
+            fields: Vec::new(),
+            grpc,
+        };
+        return denied(denial, None, aside, signals);
     }
     if limits.is_empty() {
         let effects = Effects { note: aside.admitted(id), ..Effects::of(Act::Pass, signals) };

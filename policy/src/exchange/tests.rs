@@ -320,6 +320,26 @@ fn a_missing_identity_is_refused_before_anything_is_charged() {
 }
 
 #[test]
+fn every_limit_that_lacks_its_identity_is_named_and_the_first_words_are_taken() {
+    let document = r#"{"version": 1, "gateway": {"cluster": "t"}, "policies": [
+        {"name": "a", "match": {"path": "/**"}, "rate_limits": [
+            {"name": "k", "by": {"header": "x-key"}, "limit": 6, "per": "minute"},
+            {"name": "s", "by": {"cookie": "sid"}, "limit": 6, "per": "minute"},
+            {"name": "i", "by": "ip", "limit": 6, "per": "minute"}]},
+        {"name": "b", "match": {"path": "/**"}, "denied": {"body": "no"}, "rate_limits": [
+            {"name": "k", "by": {"header": "x-key"}, "limit": 6, "per": "minute"}]}]}"#;
+    let mut bench =
+        Bench { config: Config::read(document).config.expect("sound"), ..Bench::new() };
+    let nameless = Facts { headers: vec![], ..facts() };
+    let effects = bench.request("/x", &nameless);
+    let missing = Outcome::IdentityMissing;
+    assert_eq!(effects.signals, [decided(0, missing), decided(1, missing)]);
+    let Act::Deny(denial) = effects.act else { panic!("denied") };
+    assert_eq!(denial.violated, ["a.k", "a.s", "b.k"]);
+    assert_eq!(denial.worded_by, Some(1));
+}
+
+#[test]
 fn the_kill_switch_lets_everything_pass_without_a_callout() {
     let mut bench = Bench::new();
     bench.overrides.kill = Some(Kill::All);
