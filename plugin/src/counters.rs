@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_policy::breaker::StateName;
-use tidegate_policy::config::{Config, ConfigHash};
+use tidegate_policy::config::{Config, ConfigHash, Rung};
 use tidegate_policy::exchange::{Outcome, Signal};
 use tidegate_policy::reason::Reason;
 
@@ -21,6 +21,7 @@ enum Counter {
     UsedUp(usize, usize, Outcome),
     CostMalformed(usize, usize),
     Unavailable(Reason),
+    Fell(Rung, Reason),
     /// `None`: it went well.
     Settled(Option<Reason>),
     LateAnswer,
@@ -59,6 +60,7 @@ impl Counters {
             Signal::UsedUp { policy, limit, outcome } => Counter::UsedUp(policy, limit, outcome),
             Signal::CostMalformed { policy, limit } => Counter::CostMalformed(policy, limit),
             Signal::Unavailable(reason) => Counter::Unavailable(reason),
+            Signal::Fell { rung, reason } => Counter::Fell(rung, reason),
         };
         self.count(config, counter);
     }
@@ -114,6 +116,9 @@ impl Counter {
                 format!("tidegate_settlements_failed_total.reason.{reason}")
             }
             Self::Unavailable(reason) => format!("tidegate_unavailable_total.reason.{reason}"),
+            Self::Fell(rung, reason) => {
+                format!("tidegate_without_verdict_total.rung.{rung}.reason.{reason}")
+            }
             Self::Breaker(state) => {
                 format!("tidegate_gateway_breaker_transitions_total.to.{}", state.as_str())
             }

@@ -20,6 +20,7 @@ mod counters;
 mod facts;
 mod host;
 mod ids;
+mod notice;
 mod path;
 mod property;
 mod render;

@@ -14,6 +14,7 @@ use tidegate_policy::wire;
 use crate::codec;
 use crate::counters::{self, Counters};
 use crate::host::{self, Buffer, Level};
+use crate::notice::Notice;
 use crate::path::Path;
 use crate::property::Property;
 
@@ -32,6 +33,8 @@ pub(crate) struct Root {
     pub caller: CallerScope,
     pub overrides: Overrides,
     pub counters: RefCell<Counters>,
+    /// Tells the log of requests without a verdict.
+    pub notice: Notice,
     /// Guards the way to the gateway.
     path: Path,
     /// Whether the log was told of a route whose metadata mean nothing: once, not per request.
@@ -95,6 +98,7 @@ impl Root {
             caller,
             overrides: Overrides::default(),
             counters: RefCell::default(),
+            notice: Notice::default(),
             path,
             told_strange_route: Cell::default(),
             call_headers: call_headers(wire::DECIDE_PATH),

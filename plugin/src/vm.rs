@@ -260,6 +260,7 @@ impl Vm {
                 root.counters.borrow_mut().signal(&root.config, signal);
             }
             if let Some(note) = &effects.note {
+                root.notice.tell(note);
                 or_log(render::note(note), "why a request is denied cannot be noted");
             }
             if let Some(soft) = &effects.soft {

@@ -138,7 +138,7 @@ pub struct RateLimit {
 }
 
 /// One step of what a policy does without a verdict (product row A4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rung {
     /// Spend what is leased.
     Lease,

@@ -10,7 +10,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::config::Config;
+use crate::config::{Config, Rung};
 use crate::cost::ResponseSource;
 use crate::fields::Field;
 use crate::identity::Facts;
@@ -156,6 +156,13 @@ pub enum Signal {
     },
     /// No verdict could be had.
     Unavailable(Reason),
+    /// The rung of its `on_unavailable` that a policy ended on; one for each policy.
+    Fell {
+        /// The rung.
+        rung: Rung,
+        /// Why there was no verdict.
+        reason: Reason,
+    },
 }
 
 /// How a policy's decision ended, for metrics.

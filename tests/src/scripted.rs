@@ -41,6 +41,8 @@ pub enum Script {
     },
     /// The genuine verdict after a while.
     Late(Duration),
+    /// Admits everything and settles nothing, over HTTP/2.
+    SettlesNothing,
     /// Never answers.
     Hang,
     /// Ends the connection instead of answering.
@@ -233,6 +235,9 @@ async fn answer_h2(
         _ => {}
     }
     let (status, marked, body) = match is_settlement {
+        true if matches!(script, Script::SettlesNothing) => {
+            (503, true, br#"{"v":1,"reason":"store-timeout"}"#.to_vec())
+        }
         true => (200, true, settle(&message, &seen)),
         false => answer(&script, &message),
     };

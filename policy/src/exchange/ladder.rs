@@ -4,6 +4,7 @@
 //! Source: product row A4.
 
 use alloc::borrow::ToOwned;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -79,11 +80,21 @@ pub(super) fn land(
     mut signals: Vec<Signal>,
 ) -> (Phase, Effects) {
     let mut verdict = Verdict::default();
+    let mut ends = Vec::new();
     for (index, policy) in enforcing(config, &sharing.question.asked) {
         let outcome = verdict.step(&sharing, answers, index, policy);
         signals.push(Signal::Decided { policy: index, outcome });
+        ends.push(match outcome {
+            Outcome::LocalShareAllowed => Rung::LocalShare,
+            Outcome::DegradedAllowed => Rung::Allow,
+            _ => Rung::Deny,
+        });
     }
-    verdict.act(config, sharing, entropy, signals)
+    let reason = sharing.fall.reason;
+    signals.extend(ends.iter().map(|&rung| Signal::Fell { rung, reason }));
+    let (phase, effects) = verdict.act(config, sharing, entropy, signals);
+    let rungs = ends.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+    (phase, Effects { note: effects.note.map(|note| note.fallen(rungs)), ..effects })
 }
 
 /// What was found on the way down.

@@ -7,7 +7,7 @@ use core::fmt;
 
 use super::respond::Told;
 use super::{Act, Denial, Effects, Phase, Signal};
-use crate::config::Config;
+use crate::config::{Config, Rung};
 use crate::reason::Reason;
 use crate::wire::DecisionId;
 
@@ -23,6 +23,8 @@ pub struct Note {
     pub reason: Reason,
     /// Why there was no verdict, where that is why.
     pub cause: Option<Reason>,
+    /// The rungs that the policies ended on, where there was no verdict; each once.
+    pub rungs: Vec<Rung>,
     /// The limits (`policy.limit`) or policies that the verdict is about.
     pub limits: Vec<String>,
     /// Beside a verdict of others: the limits in shadow that would have denied.
@@ -69,6 +71,21 @@ impl Noted {
     }
 }
 
+// === impl Note ===
+
+impl Note {
+    /// Whether the gateway's verdict is what became of the request.
+    pub fn has_verdict(&self) -> bool {
+        self.verdict != Noted::Degraded && self.cause.is_none()
+    }
+
+    /// With the rungs that its policies ended on.
+    pub(super) fn fallen(mut self, rungs: Vec<Rung>) -> Self {
+        self.rungs = rungs;
+        self
+    }
+}
+
 // === impl Aside ===
 
 impl Aside {
@@ -83,7 +100,8 @@ impl Aside {
             true => Reason::ClientIdentityRequired,
             false => Reason::QuotaExceeded,
         };
-        Some(Note { verdict, reason, cause: None, limits, would_deny: Vec::new(), soft, id })
+        let (rungs, would_deny) = (Vec::new(), Vec::new());
+        Some(Note { verdict, reason, cause: None, rungs, limits, would_deny, soft, id })
     }
 
     /// The note of a request that was denied, or that went on without a verdict.
@@ -95,7 +113,8 @@ impl Aside {
         limits: Vec<String>,
         id: DecisionId,
     ) -> Note {
-        Note { verdict, reason, cause, limits, would_deny: self.would_deny, soft: self.soft, id }
+        let Self { would_deny, soft, .. } = self;
+        Note { verdict, reason, cause, rungs: Vec::new(), limits, would_deny, soft, id }
     }
 }
 
@@ -137,6 +156,9 @@ impl fmt::Display for Note {
         write!(f, "verdict={} reason={}", self.verdict.as_str(), self.reason)?;
         if let Some(cause) = self.cause {
             write!(f, " cause={cause}")?;
+        }
+        for (place, rung) in self.rungs.iter().enumerate() {
+            write!(f, "{}{rung}", if place == 0 { " rungs=" } else { "," })?;
         }
         for (key, names) in
             [("limits", &self.limits), ("would_deny", &self.would_deny), ("soft", &self.soft)]

@@ -264,11 +264,15 @@ fn nothing_but_a_genuine_verdict_is_taken_for_one() {
         let answer =
             || Answer::Response { marked, status: status.as_bytes(), body: body.as_bytes() };
         let effects = lax.answer(answer());
-        let signals = vec![Signal::Unavailable(reason), decided(1, Outcome::DegradedAllowed)];
+        let signals = vec![
+            Signal::Unavailable(reason),
+            decided(1, Outcome::DegradedAllowed),
+            Signal::Fell { rung: Rung::Allow, reason },
+        ];
         assert_eq!((&effects.act, &effects.signals), (&Act::Resume, &signals), "{status} {body}");
         let note =
             effects.note.expect("an admission without a verdict is worth a line").to_string();
-        let line = format!("verdict=degraded reason={reason} limits=lax decision=");
+        let line = format!("verdict=degraded reason={reason} rungs=allow limits=lax decision=");
         assert!(note.starts_with(&line), "{note}");
 
         let (mut strict, _) = Bench::asked("/strict/x");
@@ -281,7 +285,7 @@ fn nothing_but_a_genuine_verdict_is_taken_for_one() {
         assert_eq!(denial.violated, ["strict"]);
         let note = effects.note.expect("a line").to_string();
         let line = format!(
-            "verdict=denied reason=policy-store-unavailable cause={reason} limits=strict decision="
+            "verdict=denied reason=policy-store-unavailable cause={reason} rungs=allow,deny limits=strict decision="
         );
         assert!(note.starts_with(&line), "{note}");
     }
@@ -328,8 +332,7 @@ fn every_limit_that_lacks_its_identity_is_named_and_the_first_words_are_taken() 
             {"name": "i", "by": "ip", "limit": 6, "per": "minute"}]},
         {"name": "b", "match": {"path": "/**"}, "denied": {"body": "no"}, "rate_limits": [
             {"name": "k", "by": {"header": "x-key"}, "limit": 6, "per": "minute"}]}]}"#;
-    let mut bench =
-        Bench { config: Config::read(document).config.expect("sound"), ..Bench::new() };
+    let mut bench = Bench { config: Config::read(document).config.expect("sound"), ..Bench::new() };
     let nameless = Facts { headers: vec![], ..facts() };
     let effects = bench.request("/x", &nameless);
     let missing = Outcome::IdentityMissing;
@@ -582,7 +585,10 @@ fn the_ladder_is_walked_rung_by_rung_for_each_policy() {
         let case = format!("{path} {answer:?} {shares:?}");
         let (calls, effects) = fallen(path, answer, &shares);
         assert_eq!(calls, shares.len(), "{case}");
-        assert_eq!(effects.signals, signals, "{case}");
+        let (fell, decided): (Vec<_>, Vec<_>) =
+            effects.signals.into_iter().partition(|signal| matches!(signal, Signal::Fell { .. }));
+        assert_eq!(decided, signals, "{case}");
+        assert_eq!(fell.len(), signals.len(), "{case}");
         match (effects.act, denied) {
             (Act::Resume, None) => {}
             (Act::Deny(denial), Some((reason, violated, retry_after_s))) => {
@@ -595,6 +601,40 @@ fn the_ladder_is_walked_rung_by_rung_for_each_policy() {
             }
             (act, _) => panic!("{case}: {act:?}"),
         }
+    }
+}
+
+#[test]
+fn the_rung_and_the_reason_stand_in_the_metric_and_in_the_line() {
+    use ShareAnswer::{Spent, Taken};
+    let fell = |rung| Signal::Fell { rung, reason: Reason::CalloutReset };
+    let spent = Spent { retry_us: None };
+    let rows: [(_, &[ShareAnswer], &[Signal], _); 3] = [
+        (
+            "/whole/x",
+            &[Taken, Taken, spent],
+            &[fell(Rung::LocalShare), fell(Rung::Allow)],
+            "verdict=degraded reason=callout-reset rungs=local_share,allow limits=whole,open decision",
+        ),
+        (
+            "/whole/x",
+            &[spent, Taken, Taken],
+            &[fell(Rung::Deny), fell(Rung::LocalShare)],
+            "verdict=denied reason=temporary-reduced-capacity cause=callout-reset rungs=local_share,deny limits=whole.a decision",
+        ),
+        (
+            "/x",
+            &[spent],
+            &[fell(Rung::Allow)],
+            "verdict=degraded reason=callout-reset rungs=allow limits=open decision",
+        ),
+    ];
+    for (path, shares, signals, line) in rows {
+        let (_, effects) = fallen(path, Answer::Reset, shares);
+        assert!(effects.signals.ends_with(signals), "{path}: {:?}", effects.signals);
+        let note = effects.note.expect("a note");
+        assert!(!note.has_verdict());
+        assert!(note.to_string().starts_with(line), "{note}");
     }
 }
 

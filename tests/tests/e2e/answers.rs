@@ -11,6 +11,8 @@ use tidegate_tests::gateway::{self, Gateway};
 use tidegate_tests::http2;
 use tidegate_tests::scripted::{Script, Scripted};
 use tidegate_tests::upstream::Upstream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 const CONFIG: &str = r#"{
   "version": 1,
@@ -232,6 +234,50 @@ async fn what_the_response_tells_is_settled_afterwards() {
     client::get_from(envoy.addr, None, "/llm", "x-answer-x-tokens: lots\r\n").await;
     let malformed = "tidegate_costs_malformed_total{policy=\"llm\",limit=\"tokens\"}";
     assert_eq!(envoy.metric(malformed).await, 1, "{}", envoy.metrics().await);
+    gateway.set(Script::SettlesNothing);
+    let failed = "tidegate_settlements_failed_total{reason=\"store-timeout\"}";
+    eventually(Duration::from_secs(15), "what is not settled is counted", async || {
+        client::get_from(envoy.addr, None, "/llm", "x-answer-x-tokens: 350\r\n").await;
+        let count = envoy.metric(failed).await;
+        if count > 0 { Ok(()) } else { Err(envoy.metrics().await) }
+    })
+    .await;
     let output = envoy.output();
     assert!(!output.contains("wasm_fail_stream") && !output.contains("[critical]"), "{output}");
+}
+
+/// Early hints are not the response: they settle nothing, and the fields stand on the one that follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn informational_responses_are_not_taken_for_the_response() {
+    const ANSWER: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n\
+        HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nx-tokens: 9\r\n\r\n\
+        HTTP/1.1 200 OK\r\nx-tokens: 350\r\ncontent-length: 2\r\n\r\nok";
+    let config = r#"{"version": 1, "gateway": {"cluster": "tidegate", "timeout": "5s"}, "policies": [
+        {"name": "llm", "match": {"path": "/llm"}, "rate_limits": [
+          {"name": "tokens", "by": "ip", "limit": 5000, "per": "minute",
+           "cost": {"response_header": "x-tokens", "reserve": 100}}]}]}"#;
+    let gateway = Scripted::start(true, Script::Verdict(Verdict::Allow)).await;
+    let upstream = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = upstream.local_addr().expect("a bound listener");
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = upstream.accept().await.expect("Envoy");
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(stream.read_u8().await.expect("a request"));
+        }
+        stream.write_all(ANSWER).await.expect("Envoy reads");
+        stream
+    });
+    let envoy = Envoy::start(&Options::new(gateway.addr, addr).config(config)).await;
+    let answer = client::get(envoy.addr, "/llm").await;
+    let _open = serving.await.expect("it answered");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "ok"), "{answer:?}");
+    assert_eq!(all(&answer, "ratelimit-policy").len(), 1, "{answer:?}");
+    let settled = eventually(Duration::from_secs(15), "the response is settled", async || {
+        let settled = gateway.settled();
+        if settled.is_empty() { Err(settled) } else { Ok(settled) }
+    })
+    .await;
+    let by: Vec<_> = settled.iter().flat_map(|s| s.adjustments.iter().map(|a| a.by)).collect();
+    assert_eq!(by, [250]);
 }

@@ -40,6 +40,17 @@ async fn degrades(envoy: &Envoy, upstream: &Upstream, reason: &str, case: &str) 
     assert_eq!(upstream.seen(), reached + 1, "{case}");
     let counted = envoy.metric(&unavailable(reason)).await;
     assert_eq!(counted - before, 2, "{case}: {}", envoy.metrics().await);
+    for rung in ["deny", "allow"] {
+        let name = format!("tidegate_without_verdict_total{{rung=\"{rung}\",reason=\"{reason}\"}}");
+        assert!(envoy.metric(&name).await > 0, "{case} {rung}: {}", envoy.metrics().await);
+    }
+    // A line a second at the most: the first fault is in it, later ones may be counted only.
+    let line = "tidegate: no verdict: verdict=";
+    eventually(Duration::from_secs(5), "the log says so", async || {
+        let output = envoy.output();
+        if output.contains(line) { Ok(()) } else { Err(output) }
+    })
+    .await;
 }
 
 async fn allows(envoy: &Envoy) {

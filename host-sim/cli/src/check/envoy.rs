@@ -39,11 +39,29 @@ struct Around<'a> {
 
 /// Every wasm filter of a file, in its order.
 pub(crate) fn filters(root: &Node, file: &str) -> Vec<Filter> {
+    if let Some(plugin) = wasm_plugin(root) {
+        return vec![plugin];
+    }
     let mut found = Vec::new();
     walk(root, &mut String::new(), Around::default(), &mut found);
     let (clusters, complete) = clusters(root);
     let filter = |found: Found<'_>| filter(&found, &clusters, complete, file);
     found.into_iter().map(filter).collect()
+}
+
+/// Istio's resource. It says nothing of what stands around the filter, so there are no facts.
+fn wasm_plugin(root: &Node) -> Option<Filter> {
+    let text = |path: &[&str]| root.at(path).and_then(Node::text);
+    if text(&["kind"]) != Some("WasmPlugin") {
+        return None;
+    }
+    Some(Filter {
+        name: text(&["metadata", "name"]).unwrap_or_default().to_owned(),
+        wasm: None,
+        config: root.at(&["spec", "pluginConfig"]).map(Written::value),
+        env: Vec::new(),
+        facts: Json::Null,
+    })
 }
 
 /// Whether a file is an Envoy configuration at all, if perhaps one without a wasm filter.

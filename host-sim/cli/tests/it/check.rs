@@ -181,6 +181,18 @@ fn of_an_envoy_file_every_filter_is_checked_where_it_stands() {
 }
 
 #[test]
+fn of_an_istio_resource_the_plugins_configuration_is_checked() {
+    let file = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: { name: t }\nspec:\n  pluginConfig:\n    a: wrong\n";
+    let answer = r#"{"diagnostics": [{"severity": "error", "field": "a", "problem": "is wrong", "span": [6, 13]}]}"#;
+    let (printed, code) = check(&answers(answer), "plugin.yaml", file, &[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        printed.starts_with("error: a: is wrong\n    6 |     a: wrong\n      |        ^^^^^\n"),
+        "{printed}"
+    );
+}
+
+#[test]
 fn what_is_no_file_cannot_be_checked() {
     let dir = tempfile::tempdir().expect("a folder");
     for file in [".", "none.yaml"] {
