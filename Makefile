@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-rate-limit-multi-region quick conformance check bench bench-redis-pool load chaos plugin others gateway envoy redis clean
+.PHONY: help demo run test test-rate-limit-multi-region test-idempotency-race-condition quick conformance check bench bench-redis-pool load chaos plugin others gateway envoy redis clean
 
 # Ports of `make run`; `make demo` takes free ones.
 export PORT ?= 10000
@@ -44,6 +44,10 @@ quick: ## The tests that need neither Envoy nor Redis; seconds.
 	@$(MAKE) --no-print-directory others
 	cargo test -p tidegate-policy -p tidegate-host-sim -p host-sim
 	cargo test -p tidegate-gateway --lib
+
+test-idempotency-race-condition: ## Of 10, 50 and 1,000 callers at once exactly one claims a key.
+	@$(BRING) redis
+	cargo test $(ALL) --test claims races
 
 conformance: ## The simulator against the real Envoy, scenario by scenario.
 	@$(BRING) wasm envoy

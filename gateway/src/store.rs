@@ -5,6 +5,7 @@
 //! future owns all it needs, so that it can be left to finish when nobody waits for it any more.
 
 pub mod chains;
+pub mod claims;
 pub mod keys;
 pub mod memory;
 pub mod redis;
@@ -23,6 +24,7 @@ use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
 
 use self::chains::Chains;
+use self::claims::Claims;
 
 /// A call that has been prepared; it starts when it is first polled.
 pub type Call<T> = Pin<Box<dyn Future<Output = Result<T, StoreFailure>> + Send>>;
@@ -152,6 +154,11 @@ pub trait Store: Send + Sync {
 
     /// Where it keeps audit chains; `None` if it keeps none.
     fn chains(&self) -> Option<&dyn Chains> {
+        None
+    }
+
+    /// Where it keeps claims; `None` if it keeps none.
+    fn claims(&self) -> Option<&dyn Claims> {
         None
     }
 }

@@ -2,6 +2,7 @@
 //! Forgets everything at exit and shares nothing between gateways. Knows no Redis.
 
 mod audit;
+mod idempotency;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,9 @@ use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
 
 use self::audit::MemoryChains;
+use self::idempotency::MemoryClaims;
 use super::chains::Chains;
+use super::claims::Claims;
 use super::keys::{self, KeyStyle};
 use super::{
     Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, StoreFailure, Temperature,
@@ -33,6 +36,7 @@ pub struct MemoryStore {
     counters: StoreCounters,
     state: Mutex<State>,
     chains: MemoryChains,
+    claims: MemoryClaims,
 }
 
 #[derive(Default)]
@@ -56,7 +60,8 @@ impl MemoryStore {
     /// expired the call fails and is counted. Nothing that is alive is ever thrown out.
     pub fn new(clock: Arc<dyn Clock>, keys_max: usize, counters: StoreCounters) -> Self {
         let chains = MemoryChains::new(keys_max, counters.full.clone());
-        Self { clock, keys_max, cold_us: 0, counters, state: Mutex::default(), chains }
+        let claims = MemoryClaims::new(Arc::clone(&clock), keys_max, counters.full.clone());
+        Self { clock, keys_max, cold_us: 0, counters, state: Mutex::default(), chains, claims }
     }
 
     /// The same, cold for that long from now on. Without it a store in memory is exempt: it is new
@@ -157,7 +162,11 @@ impl Store for MemoryStore {
     }
 
     fn describe(&self) -> String {
-        format!("{} of at most {} keys", self.key_count(), self.keys_max)
+        let (keys, claims) = (self.key_count(), self.claims.len());
+        format!(
+            "{keys} keys and {claims} claims of at most {} each; forgets all at exit",
+            self.keys_max
+        )
     }
 
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {
@@ -198,6 +207,10 @@ impl Store for MemoryStore {
 
     fn chains(&self) -> Option<&dyn Chains> {
         Some(&self.chains)
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        Some(&self.claims)
     }
 }
 

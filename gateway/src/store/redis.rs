@@ -13,6 +13,7 @@ pub mod address;
 mod audit;
 mod call_keys;
 mod cluster;
+mod idempotency;
 mod link;
 mod marks;
 mod nearness;
@@ -41,6 +42,7 @@ use self::script::{Asked, Keys, Scripts, integers};
 use self::servers::Servers;
 use self::tls::RedisTls;
 use super::chains::Chains;
+use super::claims::Claims;
 use super::keys::KeyStyle;
 use super::{
     Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, StoreFailure, Temperature,
@@ -240,6 +242,10 @@ impl Store for RedisStore {
     }
 
     fn chains(&self) -> Option<&dyn Chains> {
+        Some(self)
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
         Some(self)
     }
 }

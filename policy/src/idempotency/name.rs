@@ -30,7 +30,7 @@ pub const NAME_LEN_MAX: usize = 256;
 const PREFIX: &str = "idempotency:";
 
 /// The name of a record.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordName(String);
 
 // === impl RecordName ===

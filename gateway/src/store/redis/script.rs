@@ -7,6 +7,7 @@ use tidegate_policy::limit::Algorithm;
 use tidegate_policy::window::Grain;
 
 use super::audit;
+use super::idempotency::{self, ClaimScripts};
 use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure};
 
 /// The scripts themselves; their headers list KEYS, ARGV and returns.
@@ -25,6 +26,7 @@ pub struct Scripts {
     check: String,
     settle: String,
     audit_append: String,
+    claims: ClaimScripts,
     /// How long a region is cold after its mark; 0 without a guard.
     cold_us: u64,
 }
@@ -63,7 +65,13 @@ impl Scripts {
     /// Computes the SHAs.
     pub fn new(cold_us: u64) -> Self {
         let sha = |text: &str| Script::new(text).get_hash().to_owned();
-        Self { check: sha(RL_CHECK), settle: sha(RL_SETTLE), audit_append: audit::sha(), cold_us }
+        Self {
+            check: sha(RL_CHECK),
+            settle: sha(RL_SETTLE),
+            audit_append: audit::sha(),
+            claims: ClaimScripts::new(),
+            cold_us,
+        }
     }
 
     /// The SHA of audit_append.
@@ -71,9 +79,14 @@ impl Scripts {
         &self.audit_append
     }
 
+    /// Those of claims.
+    pub fn claims(&self) -> &ClaimScripts {
+        &self.claims
+    }
+
     /// `SCRIPT LOAD`, each.
     pub fn load_commands(&self) -> impl Iterator<Item = Cmd> {
-        [RL_CHECK, RL_SETTLE, audit::TEXT].into_iter().map(|text| {
+        [RL_CHECK, RL_SETTLE, audit::TEXT].into_iter().chain(idempotency::TEXTS).map(|text| {
             let mut command = redis::cmd("SCRIPT");
             command.arg("LOAD").arg(text);
             command

@@ -1,0 +1,6 @@
+//! Claims and stored answers, on a real Redis and in memory.
+
+mod differential;
+mod races;
+mod store;
+mod support;

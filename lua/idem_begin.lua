@@ -1,0 +1,60 @@
+-- idem_begin: claims a key, or says what is recorded under it. One atomic step; the same owner may repeat it.
+-- Twin: policy/src/idempotency/record.rs (begin). gateway/tests/claims.rs compares.
+--
+-- KEYS  1      the record
+-- ARGV  1      now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)
+--       2      who claims: 16 octets that are nobody else's
+--       3      the request hash: 32 octets
+--       4      how long the claim is locked, in µs
+--       5      how long the record lives, in ms; longer than the lock
+--       6      1 = a claim whose lock has ended is taken over; 0 = its outcome is unknown
+-- Returns a list: 0 = this owner has given its claim back already (a begin that comes late); 1, fence = claimed; 2, wait_us =
+--       in flight; 3, status, headers, body = done; 4 = the key was used for another request; 5 = the lock has ended and the
+--       outcome is unknown; 6, status, headers = done, body not kept; 7, fence = claimed, taken over
+-- Writes only when it claims. Each write sets the expiry.
+--
+-- A record is one string, its numbers little-endian: format (1), state (1: 0 free, 1 in flight, 2 done, 3 done without
+-- body), status (2), fence (7), the lock's end or when it was done in µs since 1970 (7), owner (16), request hash (32, zeros
+-- if unknown), length of the headers (4), the headers, the body.
+local HEAD, HEAD_LEN = '<BBI2I7I7c16c32I4', 70
+local FREE, IN_FLIGHT, DONE_WITHOUT_BODY = 0, 1, 3
+local call = redis.call
+
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+
+local owner, asked = ARGV[2], ARGV[3]
+local function claim(code, fence)
+  local record = struct.pack(HEAD, 1, IN_FLIGHT, 0, fence, now + ARGV[4], owner, asked, 0)
+  call('SET', KEYS[1], record, 'PX', ARGV[5])
+  return { code, fence }
+end
+
+local head = call('GETRANGE', KEYS[1], 0, HEAD_LEN - 1)
+if head == '' then return claim(1, 1) end
+if #head < HEAD_LEN or head:byte(1) ~= 1 or head:byte(2) > 3 then
+  return redis.error_reply('TGSTATE ' .. KEYS[1] .. ' holds no record')
+end
+local _, state, status, fence, moment, held, hash, headers_len = struct.unpack(HEAD, head)
+if hash ~= asked and hash ~= string.rep('\0', 32) then return { 4 } end
+
+if state == FREE then
+  if held == owner then return { 0 } end
+  return claim(1, fence + 1)
+end
+if state == IN_FLIGHT then
+  if held == owner then return claim(1, fence) end
+  if moment > now then return { 2, moment - now } end
+  if ARGV[6] == '1' then return claim(7, fence + 1) end
+  return { 5 }
+end
+local headers_end = HEAD_LEN + headers_len
+if call('STRLEN', KEYS[1]) < headers_end then
+  return redis.error_reply('TGSTATE ' .. KEYS[1] .. ' holds no whole record')
+end
+local headers = headers_len > 0 and call('GETRANGE', KEYS[1], HEAD_LEN, headers_end - 1) or ''
+if state == DONE_WITHOUT_BODY then return { 6, status, headers } end
+return { 3, status, headers, call('GETRANGE', KEYS[1], headers_end, -1) }
