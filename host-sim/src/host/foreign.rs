@@ -93,7 +93,7 @@ impl VmState {
         }
         let stream = self.stream_mut().ok_or(Status::NotFound)?;
         let key = format!("filter_state.{path}");
-        stream.http.borrow_mut().properties.insert(key, value.as_bytes().to_vec());
+        stream.http.borrow_mut().properties.insert(key, Some(value.as_bytes().to_vec()));
         Ok(Vec::new())
     }
 

@@ -1,9 +1,14 @@
 //! Properties a plugin can ask for: what the stream tells, what the scenario sets, what the plugin sets. It must not change streams.
 
+use std::collections::BTreeMap;
+
 use super::attributes::Attributes;
 use super::vm_state::VmState;
 use crate::abi::codes::Status;
 use crate::abi::path;
+
+/// Dotted path to bytes; `None` is a null, which is there and has none.
+pub(crate) type Properties = BTreeMap<String, Option<Vec<u8>>>;
 
 impl VmState {
     /// A property's bytes. What a client or the host was given wins over what the stream itself tells.
@@ -11,11 +16,13 @@ impl VmState {
         let dotted = path::dotted(path);
         let http = self.stream().map(|stream| stream.http.borrow());
         let http = http.as_deref();
-        let set_by_plugin = || http?.properties.get(&own_key(&dotted)).cloned();
+        let set_by_plugin = || http?.properties.get(&own_key(&dotted)).cloned().flatten();
         let is_own = dotted.starts_with("wasm.");
-        let set_for_client = || http?.properties.get(&dotted).filter(|_| !is_own).cloned();
+        let set_for_client =
+            || http?.properties.get(&dotted).filter(|_| !is_own).cloned().flatten();
         let is_told = self.stream().is_some() || is_of_roots(&dotted);
-        let set_for_host = || self.base.properties.get(&dotted).filter(|_| is_told).cloned();
+        let set_for_host =
+            || self.base.properties.get(&dotted).filter(|_| is_told).cloned().flatten();
         let told_by_plugin = || self.plugin_property(&dotted);
         let told_by_stream = || Attributes::of(self.stream()?, http?).get(&dotted);
         set_for_client()
@@ -25,14 +32,24 @@ impl VmState {
             .or_else(set_by_plugin)
     }
 
-    /// A group of properties is there but has no bytes of its own; so it is with no path at all.
+    /// A group of properties is there but has no bytes of its own, and neither has a null; so it is with no path at all.
     pub(crate) fn status_of_missing_property(&self, path: &[u8]) -> Status {
         const GROUPS: [&str; 6] =
             ["request", "response", "connection", "source", "destination", "upstream"];
         let dotted = path::dotted(path);
         let is_group =
             dotted == "xds" || (self.stream().is_some() && GROUPS.contains(&dotted.as_str()));
-        if path.is_empty() || is_group { Status::SerializationFailure } else { Status::NotFound }
+        if path.is_empty() || is_group || self.is_null(&dotted) {
+            Status::SerializationFailure
+        } else {
+            Status::NotFound
+        }
+    }
+
+    fn is_null(&self, dotted: &str) -> bool {
+        let of_client = self.stream().and_then(|s| s.http.borrow().properties.get(dotted).cloned());
+        let of_host = || self.base.properties.get(dotted).cloned();
+        of_client.or_else(of_host) == Some(None)
     }
 
     /// The whole path becomes one key, so that a path of several segments can be set and never read back.
@@ -46,7 +63,7 @@ impl VmState {
         if is_read_only && http.properties.contains_key(&key) {
             return Err(Status::BadArgument);
         }
-        http.properties.insert(key, value);
+        http.properties.insert(key, Some(value));
         Ok(())
     }
 

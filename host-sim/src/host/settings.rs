@@ -1,5 +1,6 @@
 //! What a VM and a root are told about their plugin and their host. It must not change during a run.
 
+use super::properties::Properties;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::abi::codes::LogLevel;
@@ -42,7 +43,7 @@ pub(crate) struct PluginSettings {
     pub(crate) memory_bytes_max: usize,
     pub(crate) seed: u64,
     /// Dotted path to the value's bytes, for every stream and root.
-    pub(crate) properties: BTreeMap<String, Vec<u8>>,
+    pub(crate) properties: Properties,
 }
 
 impl PluginSettings {

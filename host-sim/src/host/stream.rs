@@ -1,7 +1,7 @@
 //! One HTTP exchange: what all its filters share, and what one filter's context sees of it. It must not call a plugin.
 
+use super::properties::Properties;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::headers::HeaderMap;
@@ -43,7 +43,7 @@ pub(crate) struct Http {
     /// The reply went out before the request was read: HTTP/1 closes the connection.
     pub(crate) is_cut_short: bool,
     /// Dotted path to bytes: from the client's connection and from `proxy_set_property`.
-    pub(crate) properties: BTreeMap<String, Vec<u8>>,
+    pub(crate) properties: Properties,
 }
 
 /// A request or a response on its way.

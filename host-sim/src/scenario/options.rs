@@ -1,5 +1,6 @@
 //! The `host` part of a scenario and its meaning. It must not know timelines or checks.
 
+use crate::host::properties::Properties;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -111,12 +112,7 @@ impl RawHost {
         })
     }
 
-    fn plugin(
-        &self,
-        raw: &RawPlugin,
-        config: Vec<u8>,
-        properties: &BTreeMap<String, Vec<u8>>,
-    ) -> PluginSettings {
+    fn plugin(&self, raw: &RawPlugin, config: Vec<u8>, properties: &Properties) -> PluginSettings {
         let interval = raw.reload_base_interval.unwrap_or(self.reload_base_interval);
         PluginSettings {
             name: raw.name.clone(),
@@ -151,22 +147,17 @@ pub(crate) fn value_bytes(value: &serde_json::Value) -> Vec<u8> {
 
 /// Properties in Envoy's encoding: text raw, numbers and times 8 bytes little-endian, a truth 1 byte. A map can be read
 /// whole and by longer paths.
-pub(crate) fn properties(
-    raw: &BTreeMap<String, serde_json::Value>,
-) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    let mut all = BTreeMap::new();
+pub(crate) fn properties(raw: &BTreeMap<String, serde_json::Value>) -> Result<Properties, String> {
+    let mut all = Properties::new();
     for (path, value) in raw {
         spell_out(path, value, &mut all)?;
     }
     Ok(all)
 }
 
-fn spell_out(
-    path: &str,
-    value: &serde_json::Value,
-    all: &mut BTreeMap<String, Vec<u8>>,
-) -> Result<(), String> {
-    all.insert(path.to_owned(), property_bytes(path, value)?);
+fn spell_out(path: &str, value: &serde_json::Value, all: &mut Properties) -> Result<(), String> {
+    let bytes = if value.is_null() { None } else { Some(property_bytes(path, value)?) };
+    all.insert(path.to_owned(), bytes);
     for (name, part) in value.as_object().into_iter().flatten() {
         spell_out(&format!("{path}.{name}"), part, all)?;
     }
@@ -176,7 +167,7 @@ fn spell_out(
 fn property_bytes(path: &str, value: &serde_json::Value) -> Result<Vec<u8>, String> {
     property_value(value).map(|value| value.encode()).map_err(|why| {
         format!(
-            "properties.{path}: {why}; a property is text, a number, true, false, a list, a map, \
+            "properties.{path}: {why}; a property is text, a number, true, false, null, a list, a map, \
              {{double: 5}}, {{duration: 5ms}} or {{hex: 61ff}}"
         )
     })

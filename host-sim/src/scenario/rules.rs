@@ -143,6 +143,7 @@ impl<'de> Visitor<'de> for AnswerVisitor {
     fn visit_u64<E: de::Error>(self, status: u64) -> Result<RawAnswer, E> {
         let status = u16::try_from(status)
             .map_err(|_too_large| E::custom(format!("{status} is no HTTP status")))?;
+        let status = final_status(status).map_err(E::custom)?;
         Ok(RawAnswer {
             status,
             headers: Headers::default(),
@@ -159,8 +160,19 @@ impl<'de> Visitor<'de> for AnswerVisitor {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawAnswer, A::Error> {
         let WholeAnswer { status, headers, body, chunks, trailers } =
             WholeAnswer::deserialize(MapAccessDeserializer::new(map))?;
+        let status = final_status(status).map_err(de::Error::custom)?;
         Ok(RawAnswer { status, headers, body, chunks, trailers })
     }
+}
+
+/// Envoy shows no filter of this kind an informational response, so it would be a scenario of nothing.
+fn final_status(status: u16) -> Result<u16, String> {
+    if (100..200).contains(&status) && status != 101 {
+        return Err(format!(
+            "{status} is an informational response, which no plugin gets to see; write the status of the response that follows it"
+        ));
+    }
+    Ok(status)
 }
 
 impl<'de> Deserialize<'de> for RawAnswer {
@@ -201,5 +213,15 @@ mod tests {
         }
         assert!(Pattern::parse("post /a").is_err());
         assert!(Pattern::parse("").is_err());
+    }
+
+    #[test]
+    fn an_answer_is_final() {
+        for (text, is_final) in
+            [("100", false), ("103", false), ("{status: 102}", false), ("101", true), ("200", true)]
+        {
+            let read = serde_saphyr::from_str::<RawAnswer>(text);
+            assert_eq!(read.is_ok(), is_final, "{text}");
+        }
     }
 }

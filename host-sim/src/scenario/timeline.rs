@@ -1,5 +1,6 @@
 //! The `timeline` part of a scenario, spelled out into steps. It must not run any.
 
+use crate::host::properties::Properties;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -166,7 +167,10 @@ impl<'a> Planner<'a> {
         self.requests.insert(&step.client, request);
         let properties = client_properties(step)?;
         let each = request.byte_size()
-            + properties.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+            + properties
+                .iter()
+                .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
+                .sum::<usize>();
         self.bytes = self.bytes.saturating_add(each.saturating_mul(step.times));
         if self.bytes > BYTES_MAX {
             return Err(format!("send: the requests are more than {BYTES_MAX} bytes in all"));
@@ -181,7 +185,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn announce(&mut self, step: &'a RawStep, properties: BTreeMap<String, Vec<u8>>) -> usize {
+    fn announce(&mut self, step: &'a RawStep, properties: Properties) -> usize {
         let exchange = self.timeline.announced.len();
         let nth = self.latest.get(step.client.as_str()).map_or(1, |(nth, _)| nth + 1);
         self.latest.insert(&step.client, (nth, exchange));
@@ -286,7 +290,7 @@ impl RawRequest {
     }
 }
 
-fn client_properties(step: &RawStep) -> Result<BTreeMap<String, Vec<u8>>, String> {
+fn client_properties(step: &RawStep) -> Result<Properties, String> {
     const PORT: u16 = 50_000;
     let written = step.address.as_deref().unwrap_or("127.0.0.1");
     let address = written
@@ -295,9 +299,9 @@ fn client_properties(step: &RawStep) -> Result<BTreeMap<String, Vec<u8>>, String
         .map_err(|_neither| {
             format!("address: {written:?} is no IP address; write 203.0.113.9 or [2001:db8::1]:443")
         })?;
-    let mut all = BTreeMap::from([
-        ("source.address".to_owned(), address.to_string().into_bytes()),
-        ("source.port".to_owned(), u64::from(address.port()).to_le_bytes().to_vec()),
+    let mut all = Properties::from([
+        ("source.address".to_owned(), Some(address.to_string().into_bytes())),
+        ("source.port".to_owned(), Some(u64::from(address.port()).to_le_bytes().to_vec())),
     ]);
     all.extend(properties(&step.properties)?);
     Ok(all)

@@ -1,6 +1,6 @@
 //! What happens from outside and when: clients, new configurations. It must not know what becomes of it.
 
-use std::collections::BTreeMap;
+use crate::host::properties::Properties;
 
 use crate::host::headers::HeaderMap;
 
@@ -12,7 +12,7 @@ pub(crate) struct Announced {
     pub(crate) nth: usize,
     pub(crate) worker: usize,
     /// Dotted path to bytes.
-    pub(crate) properties: BTreeMap<String, Vec<u8>>,
+    pub(crate) properties: Properties,
 }
 
 /// One thing that happens.

@@ -88,6 +88,18 @@ impl Numbers {
         let default = self.default.unwrap_or(Some(1))?;
         let source = source?;
         self.fits(at, "default", default, max)?;
+        if max > self.burst {
+            at.doubt(
+                format!(
+                    "max is {max}: a request that says more than {} is never admitted",
+                    self.burst
+                ),
+                format!(
+                    "write max: {} to have it charged that much, or raise the burst",
+                    self.burst
+                ),
+            );
+        }
         Some(Cost::Request(RequestCost { source, default, max }))
     }
 

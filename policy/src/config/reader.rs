@@ -171,6 +171,10 @@ impl<'r, 'd> At<'r, 'd> {
     pub fn text(&self, remedy: &str) -> Option<&'r str> {
         match &self.node.kind {
             Kind::Text(text) => Some(text),
+            Kind::Bool => {
+                self.is_no("text", format!("{remedy}; in YAML put it in quotes: a bare y, n, yes, no, on or off is true or false there"));
+                None
+            }
             _ => {
                 self.is_no("text", remedy);
                 None

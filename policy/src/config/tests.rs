@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use std::format;
 use std::string::ToString;
 
+mod fuzz;
+
 const SOUND: &str = r#"{
   "version": 1,
   "gateway": {"cluster": "tidegate", "timeout": "40ms", "token": {"env": "TIDEGATE_TOKEN"}},

@@ -117,3 +117,11 @@ fn a_number_that_its_source_has_no_use_for_is_doubted() {
     assert!(found.iter().any(|line| line.starts_with(doubt)), "{found:?}");
     assert!(reading.config.is_some());
 }
+
+#[test]
+fn a_cost_that_can_never_be_admitted_is_doubted() {
+    let reading = read(r#"{"header": "x-cost", "max": 1000000}"#);
+    let found: Vec<_> = reading.diagnostics.iter().map(ToString::to_string).collect();
+    assert!(found.iter().any(|line| line.contains("is never admitted")), "{found:?}");
+    assert!(reading.config.is_some());
+}
