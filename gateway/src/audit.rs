@@ -1,8 +1,16 @@
 //! Owns how the gateway's audit events are made and where they go first: the log (target `audit`)
-//! and a counter. Knows nothing of the chain that takes its place later.
+//! and a counter. Its rooms own the chain behind it.
 //!
 //! Every event is counted; the log gets the first few of a kind per second and then how many more
 //! there were, so that an attack cannot fill the disk. Events hold no subjects.
+
+pub mod chain_end;
+pub mod counters;
+pub mod keys;
+pub mod mark;
+pub mod sink;
+pub mod spool;
+pub mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,19 +70,12 @@ pub struct Happening {
 impl LogSink {
     /// Counts into `metrics`.
     pub fn new(metrics: &Metrics) -> Self {
-        let counter = |action| {
-            let label = ActionLabel { action: action_text(action) };
+        let counter = |action: Action| {
+            let label = ActionLabel { action: action.as_str() };
             (action, metrics.audit_events.get_or_create_owned(&label))
         };
-        let actions = [
-            Action::Deny,
-            Action::Overload,
-            Action::RefuseCaller,
-            Action::Admin,
-            Action::Lifecycle,
-        ];
         Self {
-            counters: actions.map(counter),
+            counters: Action::ALL.map(counter),
             denials: Throttle::new(DENIALS_PER_INTERVAL, INTERVAL_MS),
             refusals: Throttle::new(REFUSALS_PER_INTERVAL, INTERVAL_MS),
             overloads: Throttle::new(OVERLOADS_PER_INTERVAL, INTERVAL_MS),
@@ -109,21 +110,11 @@ impl AuditSink for LogSink {
             region = %event.region,
             actor = event.actor,
             tenant,
-            action = action_text(event.action),
+            action = event.action.as_str(),
             outcome = event.outcome,
             detail = event.detail,
             not_logged_before = more,
         );
-    }
-}
-
-fn action_text(action: Action) -> &'static str {
-    match action {
-        Action::Deny => "deny",
-        Action::Overload => "overload",
-        Action::RefuseCaller => "refuse_caller",
-        Action::Admin => "admin",
-        Action::Lifecycle => "lifecycle",
     }
 }
 

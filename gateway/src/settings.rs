@@ -101,6 +101,11 @@ impl Environment {
         Self(pairs.into_iter().filter_map(text).collect())
     }
 
+    /// Every variable's name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// A variable's value, also if it is empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

@@ -1,0 +1,226 @@
+//! Owns the private keys that sign audit records: where they come from, which of them signs, and Ed25519
+//! for signing and checking. No key ever shows in a message, and each is wiped when it is dropped.
+//!
+//! `AUDIT_PRIVATE_KEY_V1`, `AUDIT_PRIVATE_KEY_V2`, … hold PKCS#8 PEM (`\n` may stand for line ends), or
+//! `AUDIT_PRIVATE_KEY_V1_FILE` names a file. `AUDIT_PRIVATE_KEY` (and `_FILE`) is the key without a version,
+//! `v0`. The largest version signs that `REVOKED_KEY_VERSIONS` (`v1,v2`) does not name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use ed25519_dalek::pkcs8::DecodePrivateKey;
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use tidegate_policy::audit::record::{KeyVersion, SignatureCheck, Signer};
+use zeroize::Zeroizing;
+
+use crate::settings::Environment;
+
+/// What the names of the variables begin with.
+pub const PREFIX: &str = "AUDIT_PRIVATE_KEY";
+/// Which versions must not sign.
+pub const REVOKED: &str = "REVOKED_KEY_VERSIONS";
+const FILE: &str = "_FILE";
+
+/// The keys that were given.
+pub struct SigningKeys {
+    keys: BTreeMap<KeyVersion, SigningKey>,
+    revoked: BTreeSet<KeyVersion>,
+}
+
+/// The key that signs.
+pub struct Current {
+    version: KeyVersion,
+    key: SigningKey,
+}
+
+/// Checks signatures, strictly: no weak keys, and one signature only per message and key.
+#[derive(Debug, Clone, Copy)]
+pub struct Ed25519;
+
+// === impl SigningKeys ===
+
+impl SigningKeys {
+    /// Reads all keys that the environment names. Every problem at once, each with its variable; none of
+    /// them shows any of a key.
+    pub fn from_environment(environment: &Environment) -> Result<Self, Vec<String>> {
+        let (mut keys, mut problems) = (BTreeMap::new(), Vec::new());
+        for name in environment.names().filter(|name| name.starts_with(PREFIX)) {
+            let value = environment.get(name).unwrap_or_default();
+            if value.trim().is_empty() {
+                continue;
+            }
+            match read(name, value) {
+                Ok((version, key)) => {
+                    if keys.insert(version, key).is_some() {
+                        problems
+                            .push(format!("{name}: {version} is given twice: unset one of them"));
+                    }
+                }
+                Err(problem) => problems.push(format!("{name}: {problem}")),
+            }
+        }
+        let mut revoked = BTreeSet::new();
+        let names = environment.get(REVOKED).unwrap_or_default();
+        for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            match KeyVersion::new(name) {
+                Some(version) => drop(revoked.insert(version)),
+                None => problems.push(format!("{REVOKED}: {name:?} is no version: write v1,v2")),
+            }
+        }
+        if problems.is_empty() { Ok(Self { keys, revoked }) } else { Err(problems) }
+    }
+
+    /// Whether no key was given at all.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The key that signs from now on.
+    pub fn current(&self) -> Result<Current, String> {
+        let usable = |(version, _): &(&KeyVersion, &SigningKey)| !self.revoked.contains(version);
+        let (version, key) = self.keys.iter().rev().find(usable).ok_or_else(|| {
+            format!("every key of {PREFIX}_V… is named by {REVOKED}: give one that is not")
+        })?;
+        Ok(Current { version: *version, key: key.clone() })
+    }
+
+    /// Versions, public keys, and whether they are revoked.
+    pub fn public(&self) -> impl Iterator<Item = (KeyVersion, [u8; 32], bool)> {
+        self.keys.iter().map(|(version, key)| {
+            (*version, key.verifying_key().to_bytes(), self.revoked.contains(version))
+        })
+    }
+}
+
+impl fmt::Debug for SigningKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.keys.keys()).finish()
+    }
+}
+
+fn read(name: &str, value: &str) -> Result<(KeyVersion, SigningKey), String> {
+    let middle = name.strip_prefix(PREFIX).unwrap_or_default();
+    let (middle, file) = match middle.strip_suffix(FILE) {
+        Some(middle) => (middle, true),
+        None => (middle, false),
+    };
+    let version = match middle {
+        "" => Some(KeyVersion(0)),
+        _ => middle.strip_prefix("_V").and_then(|digits| KeyVersion::new(&format!("v{digits}"))),
+    };
+    let version =
+        version.ok_or_else(|| format!("no version: write {PREFIX}_V1, {PREFIX}_V2, …"))?;
+    let pem = Zeroizing::new(if file {
+        std::fs::read_to_string(value.trim()).map_err(|error| format!("{value:?}: {error}"))?
+    } else {
+        value.replace("\\n", "\n")
+    });
+    let key = SigningKey::from_pkcs8_pem(pem.trim()).map_err(|error| {
+        format!("no Ed25519 key in PKCS#8 PEM ({error}): see tidegate-audit keys")
+    })?;
+    Ok((version, key))
+}
+
+// === impl Current ===
+
+impl Signer for Current {
+    fn version(&self) -> KeyVersion {
+        self.version
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message).to_bytes()
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Current({})", self.version)
+    }
+}
+
+// === impl Ed25519 ===
+
+impl SignatureCheck for Ed25519 {
+    fn check(&self, public_key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
+        VerifyingKey::from_bytes(public_key)
+            .and_then(|key| key.verify_strict(message, &Signature::from_bytes(signature)))
+            .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 8410 §10.3: the example of a private key.
+    const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+
+    fn keys<const N: usize>(pairs: [(&str, &str); N]) -> Result<SigningKeys, Vec<String>> {
+        SigningKeys::from_environment(&Environment::from(pairs))
+    }
+
+    #[test]
+    fn the_largest_version_that_is_not_revoked_signs() {
+        let folded = PEM.replace('\n', "\\n");
+        for (revoked, expected) in [("", 10), ("v10", 2), (" v10, v2", 0)] {
+            let keys = keys([
+                ("AUDIT_PRIVATE_KEY", PEM),
+                ("AUDIT_PRIVATE_KEY_V2", &folded),
+                ("AUDIT_PRIVATE_KEY_V10", PEM),
+                ("AUDIT_PRIVATE_KEY_V11", ""),
+                ("REVOKED_KEY_VERSIONS", revoked),
+            ]);
+            let keys = keys.expect("sound");
+            assert_eq!(keys.current().expect("a key").version(), KeyVersion(expected));
+            assert_eq!(keys.public().count(), 3);
+        }
+        let none = keys([("AUDIT_PRIVATE_KEY_V1", PEM), ("REVOKED_KEY_VERSIONS", "v1")]);
+        assert!(none.expect("read").current().expect_err("none left").contains("REVOKED"));
+        assert!(keys([]).expect("none").is_empty());
+    }
+
+    #[test]
+    fn a_key_may_lie_in_a_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("v3.pem");
+        std::fs::write(&path, PEM).expect("written");
+        let path = path.display().to_string();
+        let keys = keys([("AUDIT_PRIVATE_KEY_V3_FILE", path.as_str())]).expect("sound");
+        assert_eq!(keys.current().expect("a key").version(), KeyVersion(3));
+    }
+
+    #[test]
+    fn problems_name_the_variable_and_show_nothing_of_a_key() {
+        let broken = PEM.replace("MC4C", "MC4D");
+        let problems = keys([
+            ("AUDIT_PRIVATE_KEY_V1", &broken),
+            ("AUDIT_PRIVATE_KEY_V2_FILE", "/nowhere/key.pem"),
+            ("AUDIT_PRIVATE_KEY_V03", PEM),
+            ("AUDIT_PRIVATE_KEY_X", PEM),
+            ("REVOKED_KEY_VERSIONS", "v1,2"),
+        ])
+        .expect_err("all wrong");
+        assert_eq!(problems.len(), 5, "{problems:?}");
+        assert!(
+            problems.iter().all(|problem| !problem.contains("MC4") && !problem.contains("INTu"))
+        );
+        let shown = format!("{:?}", keys([("AUDIT_PRIVATE_KEY_V1", PEM)]).expect("sound"));
+        assert_eq!(shown, "[KeyVersion(1)]");
+    }
+
+    #[test]
+    fn what_is_signed_checks_and_nothing_else_does() {
+        let keys = keys([("AUDIT_PRIVATE_KEY_V1", PEM)]).expect("sound");
+        let (_, public, _) = keys.public().next().expect("one");
+        let signature = keys.current().expect("a key").sign(b"message");
+        assert!(Ed25519.check(&public, b"message", &signature));
+        assert!(!Ed25519.check(&public, b"massage", &signature));
+        // The neutral element as a key verifies anything where checks are not strict.
+        let mut weak = [0; 32];
+        weak[0] = 1;
+        let mut forged = [0; 64];
+        forged[0] = 1;
+        assert!(!Ed25519.check(&weak, b"message", &forged));
+    }
+}
