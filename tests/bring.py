@@ -1,10 +1,12 @@
 """Brings the real parts that are missing into .tools/: Envoy, redis-server, wrk, cargo-deny, the
-wasm targets, a C compiler for WebAssembly, plugins that others wrote. Run by the Makefile before anything that needs them; says what it did, and what to do
-when it cannot. What is there already is left alone.
+wasm targets, a C compiler for WebAssembly, plugins that others wrote. Run by the Makefile before
+anything that needs them; says what it did, and what to do when it cannot. What is there already is
+left alone; runs side by side take turns.
 
     python3 tests/bring.py wasm envoy redis
 """
 
+import fcntl
 import json
 import os
 import re
@@ -39,11 +41,16 @@ def run(*words, **options):
 
 
 def link(name, target):
+    """Points BIN/name at a target. It is replaced, never taken away: another run may be using it."""
     BIN.mkdir(parents=True, exist_ok=True)
     path = BIN / name
-    if path.is_symlink() or path.exists():
-        path.unlink()
-    path.symlink_to(os.path.relpath(target, BIN))
+    wanted = os.path.relpath(target, BIN)
+    if path.is_symlink() and os.readlink(path) == wanted:
+        return
+    fresh = BIN / f".{name}.fresh"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(wanted)
+    fresh.replace(path)
 
 
 def wasm(target="wasm32-wasip1"):
@@ -266,6 +273,14 @@ PARTS = {
 
 
 def main(names):
+    # `make demo` and `make run` may run side by side (the README's tests do): one brings, the other waits.
+    TOOLS.mkdir(exist_ok=True)
+    with open(TOOLS / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return bring(names)
+
+
+def bring(names):
     for name in names:
         started = time.monotonic()
         print(f"  bringing   {name:8} … ", end="", flush=True)
