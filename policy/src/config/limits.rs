@@ -1,23 +1,31 @@
 //! Owns the fields of a rate limit.
 
-use alloc::collections::BTreeSet;
+use alloc::borrow::ToOwned;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 
 use super::RateLimit;
 use super::cost::cost;
 use super::identities::{Atom, Names};
 use super::missing::Missing;
-use super::read::{duration_ms, truth, unique_name};
-use super::reader::At;
+use super::read::{duration_ms, name_remedy, sound_name, truth, unique_name};
+use super::reader::{At, Table};
 use super::shapes;
+use super::suggest::nearest;
 use crate::cost::{COST_MAX, Cost};
+use crate::gcra::Quota;
 use crate::limit::Algorithm;
 use crate::matching::PathPattern;
 
 /// Limits per policy: all that apply to one request travel in one message.
 const LIMITS_PER_POLICY_MAX: usize = 8;
+/// Limits by name per document.
+const NAMES_MAX: usize = 256;
+const BY: &str = "write \"ip\" or {\"header\": \"x-api-key\"}";
+const ITEM: &str = "write a table with name, by, limit and per, or the name of one of the limits";
 
 /// What a limit's `by` is read with.
 pub(super) struct By<'a, 'r, 'd> {
@@ -25,8 +33,17 @@ pub(super) struct By<'a, 'r, 'd> {
     pub identities: &'a Names<'r, 'd>,
     /// What the policy says of missing ones.
     pub missing: &'a Missing<'r, 'd>,
+    /// The limits that the document defines by name.
+    pub limits: &'a Limits<'r, 'd>,
     /// The policy's path, if it is sound.
     pub path: Option<&'a PathPattern>,
+}
+
+/// Limits that are defined once, for use by name.
+#[derive(Default)]
+pub(super) struct Limits<'r, 'd> {
+    written: BTreeMap<&'r str, At<'r, 'd>>,
+    used: RefCell<BTreeSet<&'r str>>,
 }
 
 /// A limit with the place and the atoms of its `by`.
@@ -36,10 +53,71 @@ struct Read<'r, 'd> {
     atoms: Vec<Atom>,
 }
 
-pub(super) fn rate_limits(
-    at: &At<'_, '_>,
+// === impl Limits ===
+
+impl<'r, 'd> Limits<'r, 'd> {
+    /// Reads `limits` of a document; what each says is read where a policy uses it.
+    pub fn new(document: &Table<'r, 'd>) -> Self {
+        let entries = document.get("limits").and_then(|at| {
+            at.entries(
+                "write {\"per-client\": {\"by\": \"ip\", \"limit\": 60, \"per\": \"minute\"}}",
+            )
+        });
+        let mut written = BTreeMap::new();
+        for (name, at) in entries.unwrap_or_default() {
+            if !sound_name(name) {
+                at.wrong(format!("{name:?} is no name"), name_remedy());
+            }
+            if written.len() >= NAMES_MAX {
+                at.wrong(
+                    format!("more than {NAMES_MAX} limits by name"),
+                    "write limits of single policies there",
+                );
+                break;
+            }
+            written.insert(name, at);
+        }
+        Self { written, used: RefCell::default() }
+    }
+
+    /// Warns of limits that no policy uses, and reads them, so that a mistake in one does not pass
+    /// in silence.
+    pub fn doubt_unused(&self, identities: &Names<'_, '_>) {
+        let used = self.used.borrow();
+        for (name, at) in self.written.iter().filter(|(name, _)| !used.contains(**name)) {
+            if let Some(table) = at.table(shapes::LIMIT.known, ITEM) {
+                table.must("by", BY).and_then(|at| identities.by(&at));
+                terms(&table, at);
+            }
+            at.doubt(
+                format!("no policy uses the limit {name:?}"),
+                "name it in rate_limits, or take it out",
+            );
+        }
+    }
+
+    fn named(&self, at: &At<'_, '_>) -> Option<&At<'r, 'd>> {
+        let word = at.text(ITEM)?;
+        let found = self.written.get_key_value(word);
+        if let Some((name, _)) = found {
+            self.used.borrow_mut().insert(name);
+        } else {
+            let known: Vec<&str> = self.written.keys().copied().collect();
+            let remedy = match nearest(word, &known) {
+                Some(word) => format!("did you mean {word:?}?"),
+                None if known.is_empty() => ITEM.to_owned(),
+                None => format!("known here: {}", known.join(", ")),
+            };
+            at.is_no("limit", remedy);
+        }
+        found.map(|(_, at)| at)
+    }
+}
+
+pub(super) fn rate_limits<'r, 'd>(
+    at: &At<'r, 'd>,
     policy: &str,
-    by: &By<'_, '_, '_>,
+    by: &By<'_, 'r, 'd>,
 ) -> Option<Vec<RateLimit>> {
     let items = at.list("write a list of rate limits")?;
     if items.is_empty() || items.len() > LIMITS_PER_POLICY_MAX {
@@ -72,20 +150,42 @@ fn doubt_client_chosen(limits: &[Read<'_, '_>]) {
     }
 }
 
+/// What a limit says besides its name and whom it counts.
+struct Terms {
+    quota: Quota,
+    algorithm: Algorithm,
+    cost: Cost,
+    soft: bool,
+}
+
 fn rate_limit<'r, 'd>(
     at: &At<'r, 'd>,
     policy: &str,
     names: &mut BTreeSet<String>,
-    reading: &By<'_, '_, '_>,
+    reading: &By<'_, 'r, 'd>,
 ) -> Option<Read<'r, 'd>> {
-    let table = at.table(shapes::RATE_LIMIT.known, "write a table with name, by, limit and per")?;
-    let name = table.must("name", "name the limit").and_then(|at| unique_name(&at, names));
-    let by_at = table.must("by", "write \"ip\" or {\"header\": \"x-api-key\"}");
+    let (name, table) = if at.is_text() {
+        let written = reading.limits.named(at)?;
+        (unique_name(at, names), written.table(shapes::LIMIT.known, ITEM)?)
+    } else {
+        let table = at.table(shapes::RATE_LIMIT.known, ITEM)?;
+        (table.must("name", "name the limit").and_then(|at| unique_name(&at, names)), table)
+    };
+    let by_at = table.must("by", BY);
     let atoms = by_at.as_ref().and_then(|at| reading.identities.by(at));
     let by = by_at
         .as_ref()
         .zip(atoms.as_ref())
         .and_then(|(at, atoms)| reading.missing.bind(at, atoms, reading.path));
+    let terms = terms(&table, at);
+    let (name, by) = (name?, by?);
+    let Terms { quota, algorithm, cost, soft } = terms?;
+    let id = format!("{policy}.{name}");
+    let limit = RateLimit { id, name, by, quota, algorithm, cost, soft };
+    Some(Read { limit, at: by_at?, atoms: atoms? })
+}
+
+fn terms(table: &Table<'_, '_>, at: &At<'_, '_>) -> Option<Terms> {
     let limit_at = table.must("limit", "write how many requests a period admits");
     let limit = limit_at.as_ref().and_then(|at| {
         if at.is_zero() {
@@ -121,14 +221,10 @@ fn rate_limit<'r, 'd>(
         None => Some(Cost::default()),
         Some(at) => cost(&at, burst.unwrap_or(COST_MAX)),
     };
-    let (name, by, limit, per_ms, burst) = (name?, by?, limit?, per_ms?, burst?);
+    let (limit, per_ms, burst) = (limit?, per_ms?, burst?);
     let (algorithm, cost, soft) = (algorithm?, cost?, soft?);
     match algorithm.quota(limit, per_ms.saturating_mul(1_000), burst) {
-        Ok(quota) => {
-            let id = format!("{policy}.{name}");
-            let limit = RateLimit { id, name, by, quota, algorithm, cost, soft };
-            Some(Read { limit, at: by_at?, atoms: atoms? })
-        }
+        Ok(quota) => Some(Terms { quota, algorithm, cost, soft }),
         Err(bad) => {
             let at = limit_at.as_ref().unwrap_or(at);
             at.wrong(

@@ -13,7 +13,7 @@ use super::hash::ConfigHash;
 use super::identities::Names;
 use super::identity::environment_variable;
 use super::ladder::{self, default_rungs, local_share, on_unavailable};
-use super::limits::{By, rate_limits};
+use super::limits::{By, Limits, rate_limits};
 use super::matcher::matcher;
 use super::missing::{Missing, missing};
 use super::reader::{At, Reader};
@@ -100,13 +100,15 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         Some(at) => environment_variable(&at, HASH_REMEDY).map(Some),
     };
     let names = Names::new(&table);
+    let limits = Limits::new(&table);
     let local_share = match table.get("local_share") {
         None => Some(LocalShare::default()),
         Some(at) => local_share(&at),
     };
     let policies = table
         .must("policies", "write a list of policies; an empty one decides nothing")
-        .and_then(|at| policies(&at, &names));
+        .and_then(|at| policies(&at, &names, &limits));
+    limits.doubt_unused(&names);
     names.doubt_unused();
     let signing_keys = names.into_keys();
     version?;
@@ -182,7 +184,11 @@ fn token(at: &At<'_, '_>) -> Option<String> {
     )
 }
 
-fn policies(at: &At<'_, '_>, identities: &Names<'_, '_>) -> Option<Vec<Policy>> {
+fn policies<'r, 'd>(
+    at: &At<'r, 'd>,
+    identities: &Names<'r, 'd>,
+    limits: &Limits<'r, 'd>,
+) -> Option<Vec<Policy>> {
     let items = at.list("write a list of policies")?;
     if items.len() > POLICIES_MAX {
         at.wrong(format!("{} policies", items.len()), format!("keep them below {POLICIES_MAX}"));
@@ -191,7 +197,7 @@ fn policies(at: &At<'_, '_>, identities: &Names<'_, '_>) -> Option<Vec<Policy>> 
     let mut names = BTreeSet::new();
     // Every policy is read before any is missed, so that all problems are told at once.
     let read: Vec<Option<(i64, Policy)>> =
-        items.iter().map(|at| policy(at, &mut names, identities)).collect();
+        items.iter().map(|at| policy(at, &mut names, identities, limits)).collect();
     let mut ranked: Vec<(i64, Policy)> = read.into_iter().collect::<Option<_>>()?;
     // Stable: equals stay in the order of the document.
     ranked.sort_by_key(|(priority, _)| priority.saturating_neg());
@@ -199,10 +205,11 @@ fn policies(at: &At<'_, '_>, identities: &Names<'_, '_>) -> Option<Vec<Policy>> 
 }
 
 /// A policy with its priority.
-fn policy(
-    at: &At<'_, '_>,
+fn policy<'r, 'd>(
+    at: &At<'r, 'd>,
     names: &mut BTreeSet<String>,
-    identities: &Names<'_, '_>,
+    identities: &Names<'r, 'd>,
+    defined: &Limits<'r, 'd>,
 ) -> Option<(i64, Policy)> {
     let table = at.table(shapes::POLICY.known, "write a table with name, match and rate_limits")?;
     let name = table.must("name", "name the policy").and_then(|at| unique_name(&at, names));
@@ -229,7 +236,7 @@ fn policy(
         .and_then(|at| {
             // A policy whose other fields are wrong still gets its limits read.
             let missing = missing.as_ref().unwrap_or(&no_missing);
-            rate_limits(&at, &label, &By { identities, missing, path })
+            rate_limits(&at, &label, &By { identities, missing, limits: defined, path })
         });
     missing.as_ref()?;
     let rungs = match table.get("on_unavailable") {
@@ -268,15 +275,19 @@ fn properties(limits: &[RateLimit], rollout_by: Option<&Identity>) -> Vec<String
     all
 }
 
+pub(super) fn name_remedy() -> String {
+    format!("write 1 to {NAME_LEN_MAX} of a-z 0-9 _ -")
+}
+
+pub(super) fn sound_name(text: &str) -> bool {
+    let sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+    !text.is_empty() && text.len() <= NAME_LEN_MAX && text.bytes().all(sound)
+}
+
 pub(super) fn unique_name(at: &At<'_, '_>, taken: &mut BTreeSet<String>) -> Option<String> {
-    let remedy = format!("write 1 to {NAME_LEN_MAX} of a-z 0-9 _ -");
+    let remedy = name_remedy();
     let text = at.text(&remedy)?;
-    let sound = !text.is_empty()
-        && text.len() <= NAME_LEN_MAX
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
-    if !sound {
+    if !sound_name(text) {
         at.is_no("name", remedy);
         return None;
     }

@@ -87,7 +87,13 @@ impl<'d> Reader<'d> {
         remedy: String,
         span: Range<usize>,
     ) {
-        if self.has_room(severity) {
+        // A named limit is read once for each policy that uses it, and wrong once.
+        let told = |d: &Diagnostic| d.span == span && d.problem == problem && d.path == path;
+        let again = {
+            let found = self.found.borrow();
+            found.errors.iter().chain(&found.warnings).any(told)
+        };
+        if !again && self.has_room(severity) {
             // The position takes a walk over the document, so it waits until it is known who is told.
             let position = (0, 0);
             let told = Diagnostic { severity, path, problem, remedy, span, position };

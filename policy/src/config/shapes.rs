@@ -77,6 +77,43 @@ const MODE: Kind = Word(&["off", "shadow", "enforce"]);
 const RUNG: Kind = Word(&["lease", "local_share", "allow", "deny"]);
 const CONDITIONS: Kind = Either(&[VALUE, Table(&CONDITION)]);
 
+/// What a limit says, whether it is defined once by name or written out in a policy.
+const LIMIT_BY: Field = must(
+    BY,
+    "\"ip\"",
+    "Who is counted: an identity by its name or written out, or a list of up to four that count together. `ip` is the client's address as Envoy trusts it.",
+);
+const LIMIT_LIMIT: Field =
+    must(QUANTITY, "600", "How many units a period admits.").unit("units per period");
+const LIMIT_PER: Field = must(PERIOD, "\"minute\"", "The period.");
+const LIMIT_BURST: Field = may(
+    QUANTITY,
+    "equal to `limit`",
+    "20",
+    "How many units may be used at once after a pause. A `window` has none.",
+)
+.unit("units");
+const LIMIT_COST: Field = with_default(
+    Either(&[QUANTITY, Table(&COST)]),
+    "1",
+    r#"{"header": "x-cost", "max": 50}"#,
+    "What a request costs. As a table: where it is told.",
+)
+.unit("units");
+const LIMIT_SOFT: Field = with_default(
+    Bool,
+    "false",
+    "true",
+    "Whether it never denies: where it is used up the request goes on, and the upstream is told by the header `x-tidegate-soft-limit`.",
+);
+const LIMIT_ALGORITHM: Field = with_default(
+    Word(&["gcra", "window"]),
+    "\"gcra\"",
+    "\"window\"",
+    "`gcra` is a bucket: at most `burst` at once, and then one unit each `per` / `limit`; in any time t at most burst + t x limit / per. `window` is strict: never more than `limit` in any period, and what was used comes back one period later.",
+);
+const NAMED_OR_WRITTEN: Kind = Either(&[NAME, Table(&RATE_LIMIT)]);
+
 shapes! {
     /// The document.
     DOCUMENT "document" {
@@ -100,6 +137,8 @@ shapes! {
             "Which identity names the tenant: 1 to 64 of `a-z A-Z 0-9 . _ -`, from a trusted source. Limits by `tenant` keep their keys under its name.");
         "local_share" => with_default(Table(&LOCAL_SHARE), r#"{"fraction": "50%", "envoys": 10}"#, r#"{"envoys": 3}"#,
             "How much one Envoy admits by itself where `on_unavailable` says `local_share`.");
+        "limits" => may(Map { key: &NAME, value: &Table(&LIMIT), min: 0, max: 256 }, "every limit is written in its policy", r#"{"per-client": {"by": "ip", "limit": 60, "per": "minute"}}"#,
+            "Rate limits by name: a policy's `rate_limits` takes the name in place of the table.");
         "policies" => must(List { item: &Table(&POLICY), min: 0, max: 10_000 }, "[]", "The policies. An empty list decides nothing.");
     }
 
@@ -153,7 +192,7 @@ shapes! {
             "Whether the policy acts: `off` does nothing, `shadow` decides and counts and never acts, `enforce` acts. As a table, for a share of the callers or for one mechanism.");
         "missing_identity" => with_default(Either(&[IDENTITY_NAME, STEPS, Map { key: &IDENTITY_NAME, value: &INSTEAD, min: 0, max: 256 }]), "\"deny\"", "[\"ip\", \"shared\"]",
             "What becomes of a request that lacks an identity it is counted by: `deny` (403), `shared` (one bucket for all such requests), or a list of identities that are tried in order, with `deny` or `shared` last. As a table, for each identity by its name in `by`.");
-        "rate_limits" => must(some(&Table(&RATE_LIMIT), 8), r#"[{"name": "per-client", "by": "ip", "limit": 60, "per": "minute"}]"#,
+        "rate_limits" => must(some(&NAMED_OR_WRITTEN, 8), r#"[{"name": "per-client", "by": "ip", "limit": 60, "per": "minute"}]"#,
             "The limits. Every one has to admit; a request that one of them refuses is charged to none.");
         "denied" => may(Table(&DENIED), "the usual answers", r#"{"content_type": "text/plain", "body": "come back in {{retry_after}} s"}"#,
             "Answers in words of your own.");
@@ -232,15 +271,24 @@ shapes! {
     /// One rate limit.
     RATE_LIMIT "rate_limit" {
         "name" => must(NAME, "\"per-client\"", "Unique within its policy. Clients see it in the answer; keep it when you change numbers, since it is part of the key.");
-"by" => must(BY, "\"ip\"", "Who is counted: an identity by its name or written out, or a list of up to four that count together. `ip` is the client's address as Envoy trusts it.");
-        "limit" => must(QUANTITY, "600", "How many units a period admits.").unit("units per period");
-        "per" => must(PERIOD, "\"minute\"", "The period.");
-        "burst" => may(QUANTITY, "equal to `limit`", "20", "How many units may be used at once after a pause. A `window` has none.").unit("units");
-        "cost" => with_default(Either(&[QUANTITY, Table(&COST)]), "1", r#"{"header": "x-cost", "max": 50}"#,
-            "What a request costs. As a table: where it is told.").unit("units");
-        "soft" => with_default(Bool, "false", "true",
-            "Whether it never denies: where it is used up the request goes on, and the upstream is told by the header `x-tidegate-soft-limit`.");
-        "algorithm" => with_default(Word(&["gcra", "window"]), "\"gcra\"", "\"window\"", "`gcra` is a bucket: at most `burst` at once, and then one unit each `per` / `limit`; in any time t at most burst + t x limit / per. `window` is strict: never more than `limit` in any period, and what was used comes back one period later.");
+"by" => LIMIT_BY;
+        "limit" => LIMIT_LIMIT;
+        "per" => LIMIT_PER;
+        "burst" => LIMIT_BURST;
+        "cost" => LIMIT_COST;
+        "soft" => LIMIT_SOFT;
+        "algorithm" => LIMIT_ALGORITHM;
+    }
+
+    /// A rate limit under a name, for use in policies. Each policy that names it counts for itself.
+    LIMIT "limit" {
+        "by" => LIMIT_BY;
+        "limit" => LIMIT_LIMIT;
+        "per" => LIMIT_PER;
+        "burst" => LIMIT_BURST;
+        "cost" => LIMIT_COST;
+        "soft" => LIMIT_SOFT;
+        "algorithm" => LIMIT_ALGORITHM;
     }
 
     /// Where a cost is told: by the request, or only by its answer. An admitted request costs at least one unit.

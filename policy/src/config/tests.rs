@@ -443,3 +443,45 @@ fn in_a_strict_document_an_unknown_field_is_an_error_that_points_at_its_name() {
     let last = reading.diagnostics.last().expect("a problem");
     assert_eq!(&twice[last.span.clone()], "\"bu\\\"rst\"");
 }
+
+#[test]
+fn a_limit_is_defined_once_and_used_by_name() {
+    let document = r#"{"version": 1, "gateway": {"cluster": "c"},
+        "limits": {"per-client": {"by": "ip", "limit": 60, "per": "minute", "burst": 5}},
+        "policies": [
+            {"name": "a", "match": {"path": "/a"}, "rate_limits": ["per-client"]},
+            {"name": "b", "match": {"path": "/b"}, "rate_limits": ["per-client",
+                {"name": "own", "by": "ip", "limit": 9, "per": "hour"}]}]}"#;
+    let reading = Config::read(document);
+    assert_eq!(reading.diagnostics, []);
+    let policies = reading.config.expect("sound").policies;
+    let ids = |policy: &crate::config::Policy| {
+        policy.rate_limits.iter().map(|limit| limit.id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&policies[0]), ["a.per-client"]);
+    assert_eq!(ids(&policies[1]), ["b.per-client", "b.own"]);
+    assert_eq!(policies[0].rate_limits[0].quota, policies[1].rate_limits[0].quota);
+
+    // A mistake in it is told once, however many policies name it, and where it stands.
+    let wrong = document.replace("\"minute\"", "\"minut\"");
+    let found = problems(&wrong);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("error: limits.per-client.per: \"minut\" is no duration"));
+    let unknown = problems(&document.replacen("[\"per-client\"]", "[\"per-clint\"]", 1));
+    let expected = "error: policies[0].rate_limits[0]: \"per-clint\" is no limit; did you mean \"per-client\"?";
+    assert!(unknown[0].starts_with(expected), "{unknown:?}");
+    let twice =
+        problems(&document.replacen("[\"per-client\"]", "[\"per-client\", \"per-client\"]", 1));
+    assert!(twice[0].contains("the name \"per-client\" is taken"), "{twice:?}");
+    let unused = problems(&document.replace("\"per-client\",", "").replacen(
+        "[\"per-client\"]",
+        "[{\"name\": \"l\", \"by\": \"ip\", \"limit\": 9, \"per\": \"hour\"}]",
+        1,
+    ));
+    assert!(
+        unused
+            .iter()
+            .any(|p| p.starts_with("warning: limits.per-client: no policy uses the limit")),
+        "{unused:?}"
+    );
+}

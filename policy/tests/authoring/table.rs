@@ -181,7 +181,7 @@ fn inside(kind: &Kind) -> Value {
             needed.map(|field| (field.name.to_owned(), parsed(field.example))).collect()
         }
         _ => {
-            let text = ["GET", "a.example"].into_iter().find(|text| takes_in(kind, text));
+            let text = ["GET", "a.example", "a-name"].into_iter().find(|text| takes_in(kind, text));
             json!(text.unwrap_or_else(|| panic!("add a text that is a {kind:?}")))
         }
     }
