@@ -2,6 +2,7 @@
 //! Knows neither HTTP nor what kind of store it asks, and reads no clock but the one it is given.
 
 pub mod admission;
+mod claim;
 pub mod guard;
 mod ledger;
 pub mod observed;
@@ -18,6 +19,7 @@ use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Scope,
 use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, Verdict};
 
 use self::admission::{Admission, AdmissionSettings, NotDone};
+use self::claim::Claiming;
 use self::guard::Guard;
 use self::ledger::Ledger;
 use self::observed::Observed;
@@ -215,6 +217,8 @@ impl Service {
         scope: Scope,
     ) -> Result<DecideReply, Refused> {
         let store = Arc::clone(self.stores.of(StoreRole::Regional));
+        let claims = Arc::clone(self.stores.of(StoreRole::Idempotency));
+        let claiming = Claiming { store: claims, scope: scope.clone(), id: message.id };
         let ledger = Ledger {
             store,
             scope,
@@ -222,12 +226,26 @@ impl Service {
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
         };
-        let weighed = self.admitted(message.id, || ledger.weigh()).await?;
-        ledger::reply(message, weighed).ok_or_else(|| Refused {
+        let asked = Arc::clone(message);
+        // One deadline for both.
+        let work = async move {
+            let weighed = ledger.weigh().await?;
+            let claim = match &asked.claim {
+                Some(call) if weighed.allowed() => Some(claiming.begin(call).await?),
+                Some(_) | None => None,
+            };
+            Ok((weighed, claim))
+        };
+        let (weighed, claim) = self.admitted(message.id, || work).await?;
+        let mut reply = ledger::reply(message, weighed).ok_or_else(|| Refused {
             reason: Reason::StoreError,
             detail: "the store answered for other limits".to_owned(),
             id: Some(message.id),
-        })
+        })?;
+        if let Some((state, octets)) = claim {
+            (reply.claim, reply.octets) = (Some(state), octets);
+        }
+        Ok(reply)
     }
 
     /// Runs a store call behind the breaker, within the bound and the deadline.

@@ -1,10 +1,12 @@
 //! Owns the messages between filter and gateway and nothing else: their shapes, their version,
 //! their bounds. Frozen by the golden files in `tests/golden/`; unknown fields are tolerated.
 //!
-//! A message is one JSON document. Durations are relative and in microseconds or milliseconds:
-//! the two sides' clocks never meet. Octets that are no text (a body to be stored) will travel
-//! behind the document in a frame of their own; no message has any yet.
+//! A message is one JSON document. Durations are relative, in microseconds, milliseconds or seconds:
+//! the two sides' clocks never meet. Octets that are no text (an answer to be stored) travel behind the
+//! document in a frame of their own.
 
+mod claim;
+mod frame;
 mod id;
 mod settle;
 
@@ -15,11 +17,16 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::gcra::{BadQuota, Quota};
+use crate::idempotency::stored::StoredAnswer;
 use crate::identity::Subject;
 use crate::limit::Algorithm;
 use crate::reason::Reason;
 use crate::scope::{CallerScope, Tenant};
 
+pub use self::claim::{
+    AnswerHead, ClaimCall, ClaimState, Finish, FinishBy, Finished, Keyed, RECORD_LIFE_MAX_S,
+};
+pub use self::frame::{FRAMED_BYTES_MAX, OCTETS_MAX, encode_framed};
 pub use self::id::DecisionId;
 pub use self::settle::{ADJUSTMENT_MAX, Adjustment, SETTLE_PATH, SettleReply, SettleRequest};
 
@@ -33,7 +40,7 @@ pub const MARK_HEADER: &str = "x-tidegate-gateway";
 pub const MARK_VALUE: &str = "v1";
 /// The most limits that one message may carry.
 pub const LIMITS_MAX: usize = 64;
-/// The longest message that the gateway reads.
+/// The longest document that the gateway reads.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// The longest limit id.
 const LIMIT_ID_LEN_MAX: usize = 160;
@@ -55,8 +62,12 @@ pub struct DecideRequest {
     /// Envoy's `x-request-id`, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// 1 to [`LIMITS_MAX`] limits. The enforced ones are charged all together or not at all.
+    /// Up to [`LIMITS_MAX`] limits, at least 1 if nothing is claimed. The enforced ones are charged
+    /// all together or not at all.
     pub limits: Vec<LimitCall>,
+    /// The claim that is wanted if the limits admit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimCall>,
 }
 
 /// One limit that applies to the request.
@@ -103,6 +114,12 @@ pub struct DecideReply {
     pub verdict: Verdict,
     /// One per limit of the request, in its order.
     pub limits: Vec<LimitState>,
+    /// What became of the claim: there exactly if one was asked for and the limits admit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimState>,
+    /// What travels behind the document: headers and body of an answer.
+    #[serde(skip)]
+    pub octets: Vec<u8>,
 }
 
 /// What one limit says.
@@ -143,8 +160,12 @@ pub struct Refusal {
 /// Why a message is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadMessage {
-    /// Longer than [`MESSAGE_BYTES_MAX`].
+    /// A document longer than [`MESSAGE_BYTES_MAX`], or more octets than [`OCTETS_MAX`].
     TooLong,
+    /// What stands behind the document is no frame, or not the one that the document tells of.
+    Frame,
+    /// A claim that cannot be.
+    Claim(&'static str),
     /// No JSON of the expected shape.
     Malformed(String),
     /// Of another version.
@@ -169,6 +190,8 @@ impl BadMessage {
         match self {
             Self::Version(_) => Reason::UnsupportedVersion,
             Self::TooLong
+            | Self::Frame
+            | Self::Claim(_)
             | Self::Malformed(_)
             | Self::LimitCount(_)
             | Self::LimitId(_)
@@ -182,7 +205,14 @@ impl BadMessage {
 impl fmt::Display for BadMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong => write!(f, "the message is longer than {MESSAGE_BYTES_MAX} bytes"),
+            Self::TooLong => write!(
+                f,
+                "the message is longer than {MESSAGE_BYTES_MAX} bytes, or its frame than {OCTETS_MAX}"
+            ),
+            Self::Frame => {
+                f.write_str("what stands behind the document is not the frame it tells of")
+            }
+            Self::Claim(remedy) => write!(f, "the claim cannot be: {remedy}"),
             Self::Malformed(error) => write!(f, "the message cannot be read: {error}"),
             Self::Version(v) => {
                 write!(
@@ -256,9 +286,11 @@ impl DecideRequest {
     /// Reads and checks a message; a value that this returns has sound ids and quotas.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
         let message: Self = read(bytes)?;
-        if message.limits.is_empty() || message.limits.len() > LIMITS_MAX {
-            return Err(BadMessage::LimitCount(message.limits.len()));
+        let count = message.limits.len();
+        if (count == 0 && message.claim.is_none()) || count > LIMITS_MAX {
+            return Err(BadMessage::LimitCount(count));
         }
+        message.claim.as_ref().map_or(Ok(()), |claim| claim.check(&message.scope))?;
         for call in &message.limits {
             sound_limit(&message.scope, &call.id, &call.subject)?;
             call.quota().map_err(|error| BadMessage::Quota(call.id.clone(), error))?;
@@ -297,11 +329,21 @@ fn sound_limit(scope: &CallerScope, id: &str, subject: &Subject) -> Result<(), B
 impl DecideReply {
     /// Reads the gateway's verdict on the question `asked`.
     pub fn decode(bytes: &[u8], asked: DecisionId) -> Result<Self, BadMessage> {
-        let reply: Self = read(bytes)?;
-        if reply.id == asked {
-            Ok(reply)
-        } else {
-            Err(BadMessage::Malformed("the answer is to another decision".to_string()))
+        let (document, octets) = frame::split(bytes)?;
+        let reply = Self { octets: octets.to_vec(), ..read(document)? };
+        if reply.id != asked {
+            return Err(BadMessage::Malformed("the answer is to another decision".to_string()));
+        }
+        reply.answer()?;
+        Ok(reply)
+    }
+
+    /// The answer that was stored under the key, if there is one.
+    pub fn answer(&self) -> Result<Option<StoredAnswer>, BadMessage> {
+        match self.claim {
+            Some(ClaimState::Done(head)) => head.with(&self.octets).map(Some),
+            _ if self.octets.is_empty() => Ok(None),
+            _ => Err(BadMessage::Frame),
         }
     }
 }

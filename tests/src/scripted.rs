@@ -157,13 +157,14 @@ pub fn verdict(message: &[u8], verdict: Verdict) -> Vec<u8> {
         limit: None,
     };
     let limits = asked.limits.iter().map(|limit| state(&limit.id)).collect();
-    wire::encode(&DecideReply { v: wire::VERSION, id: asked.id, verdict, limits })
+    let (v, id) = (wire::VERSION, asked.id);
+    wire::encode(&DecideReply { v, id, verdict, limits, claim: None, octets: Vec::new() })
 }
 
 /// Settlements are taken, whatever the script.
 fn settle(message: &[u8], seen: &Seen) -> Vec<u8> {
     let message = SettleRequest::decode(message).expect("the filter's message");
-    let reply = SettleReply { v: wire::VERSION, id: message.id, limits: Vec::new() };
+    let reply = SettleReply { v: wire::VERSION, id: message.id, limits: Vec::new(), finish: None };
     seen.settled.lock().expect("nobody panicked").push(message);
     wire::encode(&reply)
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tidegate_policy::audit::Action;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::Tenant;
+use tidegate_policy::wire::MESSAGE_BYTES_MAX;
 
 use super::answer::{self, Answer};
 use super::connection::Handler;
@@ -147,7 +148,7 @@ impl AdminListener {
             Ok(actor) => actor,
             Err(refusal) => return *refusal,
         };
-        let body = match body::read(&head.headers, body).await {
+        let body = match body::read(&head.headers, body, MESSAGE_BYTES_MAX).await {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use tidegate_policy::reason::Reason;
-use tidegate_policy::wire::{self, DecisionId, MARK_HEADER, MARK_VALUE};
+use tidegate_policy::wire::{self, DecideReply, DecisionId, MARK_HEADER, MARK_VALUE};
 
 use crate::service::Refused;
 
@@ -54,6 +54,14 @@ pub fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Byt
 /// A genuine reply: a verdict, or what was settled.
 pub fn reply<T: Serialize>(reply: &T) -> Answer {
     plain(StatusCode::OK, "application/json", wire::encode(reply))
+}
+
+/// A verdict, and behind it the octets of an answer that was stored.
+pub fn decided(reply: &DecideReply) -> Answer {
+    let framed = !reply.octets.is_empty();
+    // With a frame it is no document any more.
+    let content_type = if framed { "application/octet-stream" } else { "application/json" };
+    plain(StatusCode::OK, content_type, wire::encode_framed(reply, &reply.octets))
 }
 
 /// A refusal of the service.

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use tidegate_policy::reason::Reason;
-use tidegate_policy::wire::{BadMessage, MESSAGE_BYTES_MAX};
+use tidegate_policy::wire::BadMessage;
 
 use super::answer::{self, Answer};
 
@@ -16,17 +16,16 @@ use super::answer::{self, Answer};
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The body, or the answer that refuses it. Holds no place in the service while it reads.
-pub async fn read<B>(headers: &HeaderMap, body: B) -> Result<Bytes, Answer>
+pub async fn read<B>(headers: &HeaderMap, body: B, len_max: usize) -> Result<Bytes, Answer>
 where
     B: Body<Data = Bytes>,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|len: u64| len > u64::try_from(MESSAGE_BYTES_MAX).unwrap_or(u64::MAX))
-    {
+    if announced.is_some_and(|len: u64| len > u64::try_from(len_max).unwrap_or(u64::MAX)) {
         return Err(too_long());
     }
-    let whole = Limited::new(body, MESSAGE_BYTES_MAX).collect();
+    let whole = Limited::new(body, len_max).collect();
     match tokio::time::timeout(READ_TIMEOUT, whole).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),

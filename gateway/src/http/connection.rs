@@ -35,7 +35,8 @@ pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Per listener. Far more than a fleet of Envoys opens; what comes beyond is closed at once.
 pub const CONNECTIONS_MAX: usize = 4_096;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// More than one Envoy opens at once; each stream holds a body of at most 64 KiB.
+/// More than one Envoy opens at once; each stream holds a body of at most 64 KiB, or
+/// 136 KiB where an answer is stored.
 const STREAMS_MAX: u32 = 1_024;
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1_024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);

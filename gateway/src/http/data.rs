@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Method, Request};
 use hyper::body::Body;
 use tidegate_policy::reason::Reason;
-use tidegate_policy::wire::{DECIDE_PATH, SETTLE_PATH};
+use tidegate_policy::wire::{DECIDE_PATH, FRAMED_BYTES_MAX, MESSAGE_BYTES_MAX, SETTLE_PATH};
 
 use super::answer::{self, Answer};
 use super::connection::Handler;
@@ -84,7 +84,7 @@ impl DataListener {
         let answered = if head.uri.path() == SETTLE_PATH {
             self.service.settle(message).await.map(|reply| answer::reply(&reply))
         } else {
-            self.service.decide(message).await.map(|reply| answer::reply(&reply))
+            self.service.decide(message).await.map(|reply| answer::decided(&reply))
         };
         match answered {
             Ok(answer) => answer,
@@ -117,7 +117,9 @@ impl Handler for DataListener {
         if let Some(refusal) = self.refusal(&head) {
             return self.counted(refusal);
         }
-        let answer = match body::read(&head.headers, body).await {
+        let settles = head.uri.path() == SETTLE_PATH;
+        let len_max = if settles { FRAMED_BYTES_MAX } else { MESSAGE_BYTES_MAX };
+        let answer = match body::read(&head.headers, body, len_max).await {
             Ok(message) => self.respond(&head, &message).await,
             Err(refusal) => {
                 self.metrics.refused(Reason::BadMessage);

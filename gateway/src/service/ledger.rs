@@ -27,6 +27,15 @@ pub struct Ledger {
     pub metrics: SharedMetrics,
 }
 
+// === impl Weighed ===
+
+impl Weighed {
+    /// Whether every enforced limit admits.
+    pub fn allowed(&self) -> bool {
+        self.enforced.allowed
+    }
+}
+
 // === impl Ledger ===
 
 impl Ledger {
@@ -106,7 +115,8 @@ pub fn reply(message: &DecideRequest, weighed: Weighed) -> Option<DecideReply> {
     let limits: Vec<LimitState> = limits.collect::<Option<_>>()?;
     let verdict = if weighed.enforced.allowed { Verdict::Allow } else { Verdict::Deny };
     let finished = enforced.next().is_none() && shadow.is_none_or(|mut rest| rest.next().is_none());
-    finished.then_some(DecideReply { v: VERSION, id: message.id, verdict, limits })
+    let (v, id) = (VERSION, message.id);
+    finished.then_some(DecideReply { v, id, verdict, limits, claim: None, octets: Vec::new() })
 }
 
 /// What an untouched bucket says: stands in for a shadow limit that could not be read.

@@ -247,9 +247,11 @@ mod tests {
             traceparent: None,
             request_id: None,
             limits: vec![call],
+            claim: None,
         };
         let verdict = if allowed { Verdict::Allow } else { Verdict::Deny };
-        (request, DecideReply { v: VERSION, id, verdict, limits: vec![state] })
+        let limits = vec![state];
+        (request, DecideReply { v: VERSION, id, verdict, limits, claim: None, octets: Vec::new() })
     }
 
     fn observed() -> (Observed, SharedMetrics) {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tidegate_policy::gcra::BadQuota;
 use tidegate_policy::wire::{
-    Adjustment as Message, LimitState, SettleReply, SettleRequest, VERSION,
+    Adjustment as Message, DecisionId, Finished, LimitState, SettleReply, SettleRequest, VERSION,
 };
 
+use super::claim::Claiming;
 use super::{Refused, Service, ledger};
 use crate::store::{Adjustment, StoreFailure, StoreRole};
 
@@ -36,24 +37,44 @@ impl Service {
         // back and what is taken for younger than it is would be there twice.
         let age_us = message.age_us.saturating_add(u64::from(message.timeout_ms) * 1_000);
         let store = Arc::clone(self.stores.of(StoreRole::Regional));
-        let adjustments = Arc::new(message.adjustments);
+        let claims = Arc::clone(self.stores.of(StoreRole::Idempotency));
+        let claiming = Claiming { store: claims, scope: scope.clone(), id };
+        let message = Arc::new(message);
         let work = {
-            let adjustments = Arc::clone(&adjustments);
+            let message = Arc::clone(&message);
             async move {
+                // The claim first: it keeps others waiting.
+                let finished = match &message.finish {
+                    Some(finish) => Some(claiming.finish(finish, &message).await?),
+                    None => None,
+                };
+                if message.adjustments.is_empty() {
+                    return Ok((finished, Vec::new()));
+                }
                 let prepared: Result<Vec<Adjustment<'_>>, BadQuota> =
-                    adjustments.iter().map(|one| adjustment(one, age_us)).collect();
+                    message.adjustments.iter().map(|one| adjustment(one, age_us)).collect();
                 // Decoding has checked every quota.
                 let prepared =
                     prepared.map_err(|error| StoreFailure::Refused(error.to_string()))?;
                 let call = store.settle(&scope, id, &prepared);
-                call.await
+                call.await.map(|standings| (finished, standings))
             }
         };
-        let standings = self.admitted(id, || work).await?;
-        let states = adjustments.iter().zip(standings);
+        let (finish, standings) = self.admitted(id, || work).await?;
+        let states = message.adjustments.iter().zip(standings);
         let limits: Vec<LimitState> =
             states.map(|(one, standing)| ledger::state(&one.id, standing)).collect();
-        Ok(SettleReply { v: VERSION, id, limits })
+        self.note_finished(id, finish);
+        Ok(SettleReply { v: VERSION, id, limits, finish })
+    }
+
+    /// A record that was lost is nothing to pass over: until now nobody was kept from running.
+    fn note_finished(&self, id: DecisionId, finished: Option<Finished>) {
+        if finished == Some(Finished::Recovered) {
+            tracing::warn!(%id, "the record of a claim had been lost; its answer was stored anew");
+        } else {
+            tracing::debug!(%id, ?finished, "settled");
+        }
     }
 }
 

@@ -196,6 +196,7 @@ fn question(limits: Vec<LimitCall>) -> DecideRequest {
         traceparent: None,
         request_id: None,
         limits,
+        claim: None,
     }
 }
 
@@ -231,6 +232,8 @@ async fn what_is_settled_is_checked_like_a_decision_and_its_age_is_never_too_sho
         traceparent: None,
         request_id: None,
         adjustments: vec![adjustment.clone()],
+        finish: None,
+        octets: Vec::new(),
     };
     let settle = async |message: &SettleRequest| {
         bench.service.settle(&tidegate_policy::wire::encode(message)).await

@@ -119,6 +119,7 @@ pub fn question(client: &str) -> DecideRequest {
     let subject =
         Subject { kind: SubjectKind::Ip, name: SubjectName::from_bytes(client.as_bytes()) };
     DecideRequest {
+        claim: None,
         v: VERSION,
         id: DecisionId::new(9),
         scope: CallerScope {

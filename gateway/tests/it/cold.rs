@@ -216,6 +216,8 @@ async fn what_a_decision_reserved_is_settled_once() {
             let settle = async |by: i64, id: u128| {
                 let limit = &asked.limits[0];
                 let message = SettleRequest {
+                    finish: None,
+                    octets: Vec::new(),
                     v: VERSION,
                     id: tidegate_policy::wire::DecisionId::new(id),
                     scope: asked.scope.clone(),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bench;
+mod claims;
 mod cold;
 mod connections;
 mod end;

@@ -118,6 +118,7 @@ pub(super) fn ask(
         traceparent: facts.token("traceparent"),
         request_id: facts.token("x-request-id"),
         limits,
+        claim: None,
     };
     let act = Act::Ask(wire::encode(&message));
     let terms = any_told_later(config, &asked).then_some(Terms {

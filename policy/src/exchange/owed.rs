@@ -143,6 +143,8 @@ impl Owed {
             traceparent: self.terms.traceparent.clone(),
             request_id: self.terms.request_id.clone(),
             adjustments,
+            finish: None,
+            octets: Vec::new(),
         };
         Some(Settlement { id: self.id, message: wire::encode(&message) })
     }

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BadMessage, DecisionId, LIMITS_MAX, LimitState, Message, read, sound_limit};
+use super::claim::{Finish, FinishBy, Finished};
+use super::{BadMessage, DecisionId, LIMITS_MAX, LimitState, Message, frame, read, sound_limit};
 use crate::gcra::{BadQuota, Quota};
 use crate::identity::Subject;
 use crate::limit::Algorithm;
@@ -38,8 +39,14 @@ pub struct SettleRequest {
     /// Envoy's `x-request-id`, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// 1 to [`LIMITS_MAX`] adjustments.
+    /// Up to [`LIMITS_MAX`] adjustments, at least 1 if no claim is finished.
     pub adjustments: Vec<Adjustment>,
+    /// What becomes of the decision's claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish: Option<Finish>,
+    /// What travels behind the document: headers and body of an answer.
+    #[serde(skip)]
+    pub octets: Vec<u8>,
 }
 
 /// What one limit is charged more, or given back.
@@ -73,6 +80,9 @@ pub struct SettleReply {
     pub id: DecisionId,
     /// One per adjustment, in order: what a request that costs nothing would now be told.
     pub limits: Vec<LimitState>,
+    /// What became of the claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish: Option<Finished>,
 }
 
 impl Message for SettleRequest {
@@ -92,11 +102,17 @@ impl Message for SettleReply {
 impl SettleRequest {
     /// Reads and checks a message; a value that this returns has sound ids, quotas and amounts.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
-        let message: Self = read(bytes)?;
+        let (document, octets) = frame::split(bytes)?;
+        let message = Self { octets: octets.to_vec(), ..read(document)? };
         let count = message.adjustments.len();
-        if count == 0 || count > LIMITS_MAX {
+        if (count == 0 && message.finish.is_none()) || count > LIMITS_MAX {
             return Err(BadMessage::LimitCount(count));
         }
+        let complete = |finish: &Finish| matches!(finish.by, FinishBy::Complete { .. });
+        if !octets.is_empty() && !message.finish.as_ref().is_some_and(complete) {
+            return Err(BadMessage::Frame);
+        }
+        message.finish.as_ref().map_or(Ok(()), |finish| finish.check(&message.scope, octets))?;
         for adjustment in &message.adjustments {
             sound_limit(&message.scope, &adjustment.id, &adjustment.subject)?;
             adjustment.quota().map_err(|error| BadMessage::Quota(adjustment.id.clone(), error))?;

@@ -76,6 +76,7 @@ async fn call(to: SocketAddr, caller: u32) -> std::io::Result<Vec<(u16, Duration
 fn question(caller: u32) -> DecideRequest {
     let name = SubjectName::from_bytes(format!("caller-{caller}").as_bytes());
     DecideRequest {
+        claim: None,
         v: wire::VERSION,
         id: DecisionId::new(u128::from(caller)),
         scope: CallerScope {

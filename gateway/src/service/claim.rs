@@ -1,0 +1,116 @@
+//! Owns what the service asks of the store that keeps claims: one beside a decision, and its end when
+//! the decision is settled. Knows no HTTP.
+
+use std::sync::Arc;
+
+use tidegate_policy::idempotency::name::RecordName;
+use tidegate_policy::idempotency::record::{Begun, Claim, Found, Held, Owner};
+use tidegate_policy::scope::{Scope, Tenant};
+use tidegate_policy::wire::{
+    ClaimCall, ClaimState, DecisionId, Finish, FinishBy, Finished, Keyed, SettleRequest,
+};
+
+use crate::store::claims::{Claims, Completion, Writer};
+use crate::store::{Store, StoreFailure};
+
+/// What one claim needs of its store; owns it all, so that it can outlive its caller.
+#[derive(Clone)]
+pub struct Claiming {
+    /// The store of claims.
+    pub store: Arc<dyn Store>,
+    /// Whose keys.
+    pub scope: Scope,
+    /// The decision: the claim's owner.
+    pub id: DecisionId,
+}
+
+// === impl Claiming ===
+
+impl Claiming {
+    /// Claims, or says what is there; with it the octets of an answer.
+    pub async fn begin(self, call: &ClaimCall) -> Result<(ClaimState, Vec<u8>), StoreFailure> {
+        let claims = self.claims()?;
+        if claims.forgets() && !call.ephemeral {
+            return Ok((ClaimState::Forgets, Vec::new()));
+        }
+        let begun = match self.older(claims, call).await? {
+            Found::Absent => self.asked(claims, call).await?,
+            found => Begun::Found(found),
+        };
+        // The frame holds what may be stored.
+        ClaimState::of(&begun)
+            .ok_or_else(|| StoreFailure::Garbled("a stored answer is too large".to_owned()))
+    }
+
+    async fn asked(&self, claims: &dyn Claims, call: &ClaimCall) -> Result<Begun, StoreFailure> {
+        let name = self.name(&call.keyed)?;
+        if call.look {
+            let found = claims.lookup(&name, Some(&call.keyed.hash), Writer::Gateway).await?;
+            return Ok(Begun::Found(found));
+        }
+        let claim = Claim {
+            owner: Owner::from(self.id),
+            hash: call.keyed.hash,
+            lock_us: u64::from(call.lock_ms) * 1_000,
+            ttl_ms: ms(call.life_s),
+            takeover: call.takeover,
+        };
+        claims.begin(&name, &claim).await
+    }
+
+    /// What an older system recorded, where the message asks for it. It writes there no more, so the
+    /// two looks need not be one step.
+    async fn older(&self, claims: &dyn Claims, call: &ClaimCall) -> Result<Found, StoreFailure> {
+        match RecordName::of_older_format(&call.keyed.key).filter(|_| call.older_keys) {
+            Some(name) => claims.lookup(&name, Some(&call.keyed.hash), Writer::Anybody).await,
+            None => Ok(Found::Absent),
+        }
+    }
+
+    /// Finishes the claim as the message says.
+    pub async fn finish(
+        self,
+        finish: &Finish,
+        message: &SettleRequest,
+    ) -> Result<Finished, StoreFailure> {
+        let claims = self.claims()?;
+        let name = self.name(&finish.keyed)?;
+        let held = Held { owner: Owner::from(self.id), fence: finish.fence };
+        match finish.by {
+            FinishBy::Complete { answer, life_s } => {
+                let answer = answer.with(&message.octets).map_err(unreadable)?;
+                let (hash, ttl_ms) = (finish.keyed.hash, ms(life_s));
+                let completion = Completion { held, hash, answer: &answer, ttl_ms };
+                claims.complete(&name, &completion).await.map(Finished::from)
+            }
+            FinishBy::Abandon { life_s } => {
+                claims.abandon(&name, held, ms(life_s)).await.map(Finished::from)
+            }
+            FinishBy::Extend { lock_ms, life_s } => {
+                let lock_us = u64::from(lock_ms) * 1_000;
+                claims.extend(&name, held, lock_us, ms(life_s)).await.map(Finished::from)
+            }
+        }
+    }
+
+    fn claims(&self) -> Result<&dyn Claims, StoreFailure> {
+        let none = || StoreFailure::Refused("this store keeps no claims".to_owned());
+        self.store.claims().ok_or_else(none)
+    }
+
+    fn name(&self, keyed: &Keyed) -> Result<RecordName, StoreFailure> {
+        let Tenant::Named(tenant) = &self.scope.tenant else {
+            // Decoding has seen to it.
+            return Err(StoreFailure::Refused("a claim without a tenant".to_owned()));
+        };
+        Ok(RecordName::of(&self.scope.environment, tenant, &keyed.endpoint, &keyed.key))
+    }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> StoreFailure {
+    StoreFailure::Refused(error.to_string())
+}
+
+fn ms(life_s: u32) -> u64 {
+    u64::from(life_s) * 1_000
+}
