@@ -5,6 +5,7 @@
 //! there were, so that an attack cannot fill the disk. Events hold no subjects.
 
 pub mod chain_end;
+pub mod command;
 pub mod counters;
 pub mod keys;
 pub mod mark;

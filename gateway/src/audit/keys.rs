@@ -75,13 +75,19 @@ impl SigningKeys {
         self.keys.is_empty()
     }
 
+    /// The version that signs from now on.
+    pub fn signing_version(&self) -> Option<KeyVersion> {
+        self.keys.keys().rev().find(|version| !self.revoked.contains(version)).copied()
+    }
+
     /// The key that signs from now on.
     pub fn current(&self) -> Result<Current, String> {
-        let usable = |(version, _): &(&KeyVersion, &SigningKey)| !self.revoked.contains(version);
-        let (version, key) = self.keys.iter().rev().find(usable).ok_or_else(|| {
+        let version = self.signing_version();
+        let found = version.and_then(|version| Some((version, self.keys.get(&version)?)));
+        let (version, key) = found.ok_or_else(|| {
             format!("every key of {PREFIX}_V… is named by {REVOKED}: give one that is not")
         })?;
-        Ok(Current { version: *version, key: key.clone() })
+        Ok(Current { version, key: key.clone() })
     }
 
     /// Versions, public keys, and whether they are revoked.

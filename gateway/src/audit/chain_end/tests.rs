@@ -309,8 +309,13 @@ async fn a_store_that_was_set_back_is_noticed_and_left_alone() {
         let (_, at) = spool.peek(9).expect("read");
         spool.pass(at).expect("emptied");
     }
+    let before = store.records().await.len();
+    // After a failure it asks first, and does not append at all.
+    store.set(Mode::Gone);
     assert_eq!(commit(&mut end, &["d"]).await, Accepted::Spooled);
-    assert_eq!(end.counters.rollback.get(), 1);
+    store.set(Mode::Up);
+    assert_eq!(commit(&mut end, &["e"]).await, Accepted::Spooled);
+    assert_eq!((end.counters.rollback.get(), store.records().await.len()), (1, before));
 }
 
 #[tokio::test]
