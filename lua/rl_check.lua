@@ -13,6 +13,7 @@
 -- Returns flat integers: allowed (1/0), now_us since 1970-01-01, then for each limit
 --       remaining, next_us (until one more unit), reset_us (until full),
 --       retry_us (0 = fits now, -1 = cost above burst, never), cold (1 = the cold numbers are in force)
+-- A grant (see rl_grant) stands before either; a request that does not fit its limit is charged to it, as a whole.
 -- Writes only if every limit admits that does not count for itself, so a denied request costs nothing; besides, what lies too far ahead of a clock that
 -- stepped back. Each write sets its own expiry. A mark that is missing is set: the region begins now, and is cold.
 --
@@ -53,6 +54,8 @@ for i = n + 1, #KEYS do
   left[i - n] = start + ARGV[2] - now
 end
 
+-- Only where there is a grant: what is left of it, until when, the limit's own state, and what is drawn.
+local grants
 -- How long until `need` units of a window have run out.
 local wait
 local rows, allowed = {}, 1
@@ -62,6 +65,14 @@ for i = 1, n do
   local alone = algorithm < 97
   if alone then algorithm = algorithm + 32 end
   if cold > 0 then x, y = cold_x, cold_y end
+  if stored and #stored > 11 and stored:byte() == 255 then
+    local granted, till = read('<I4I7', stored, 2)
+    stored = stored:sub(13)
+    if till > now then
+      grants = grants or {}
+      grants[i] = { granted, till, stored, 0 }
+    end
+  end
   if algorithm == 103 then
     local horizon, tat = now + y, now
     if stored then
@@ -118,6 +129,10 @@ for i = 1, n do
     end
     rows[i] = { x, y, lasts, units, torn, retry, cold, cost, used, exponent, slot, newest }
   end
+  local grant = grants and grants[i]
+  if retry ~= 0 and grant and grant[1] >= cost then
+    rows[i][6], rows[i][8], retry, grant[4] = 0, 0, 0, cost
+  end
   if retry ~= 0 then
     if alone then rows[i][8] = 0 else allowed = 0 end
   end
@@ -129,10 +144,11 @@ for i = 1, n do
   -- Of a window: the moments, the units and their sum.
   local x, y, tat, after, torn, retry, cold, cost, used, exponent, slot, newest = unpack(rows[i])
   local charged, remaining, next_us, reset = allowed == 1 and cost > 0, 0, 0, 0
+  local value, left_us
   if not used then
     if charged then tat = after end
     reset = ceil(tat - now)
-    if charged or torn then call('SET', KEYS[i], struct.pack('<d', tat), 'PX', ceil((tat - now) / 1000) + 1) end
+    if charged or torn then value, left_us = struct.pack('<d', tat), tat - now end
     local free = now + y - tat
     if free > 0 then remaining = floor(free / x) end
     if tat > now then next_us = ceil((remaining + 1) * x - free) end
@@ -152,11 +168,23 @@ for i = 1, n do
       local width = most < 256 and 1 or most < 65536 and 2 or most < 16777216 and 3 or 4
       if slots > 0 then packed[1] = struct.pack('<BI6', exponent * 4 + width - 1, floor(lasts[slots] / tick)) end
       for s = 1, slots do packed[s + 1] = struct.pack(GROUP[width], (lasts[slots] - lasts[s]) / tick, units[s]) end
-      call('SET', KEYS[i], table.concat(packed), 'PX', ceil((slots > 0 and reset or y) / 1000) + 1)
+      value, left_us = table.concat(packed), slots > 0 and reset or y
     end
     if used < x then remaining = x - used end
     next_us = wait(lasts, units, y, math.max(used + 1 - x, 1))
   end
+  local grant = grants and grants[i]
+  if grant then
+    local units, till, own, drawn = unpack(grant)
+    if allowed == 0 then drawn = 0 end
+    units = units - drawn
+    remaining = remaining + units
+    if drawn > 0 and not value then value, left_us = own, reset end
+    if value and units > 0 then
+      value, left_us = struct.pack('<BI4I7', 255, units, till) .. value, math.max(left_us, till - now)
+    end
+  end
+  if value then call('SET', KEYS[i], value, 'PX', ceil(left_us / 1000) + 1) end
   local base = 5 * i - 2
   reply[base], reply[base + 1], reply[base + 2] = remaining, next_us, reset
   reply[base + 3], reply[base + 4] = retry, cold > 0 and 1 or 0

@@ -35,9 +35,14 @@ for i = 2 * n + 1, #KEYS do
 end
 
 -- All are read before any is written, so that what cannot be read leaves everything as it was.
-local held = {}
+local held, grants = {}, {}
 for i = 1, n do
   local stored = call('GET', KEYS[i])
+  if stored and #stored > 11 and stored:byte() == 255 then
+    local units, till = read('<I4I7', stored, 2)
+    if till > now then grants[KEYS[i]] = { units, till } end
+    stored = stored:sub(13)
+  end
   local gcra = read('<B', ARGV[i + 3]) == 103
   local sound = not stored or (gcra and #stored == 8) or (not gcra and stored == '')
   if not sound and not gcra then sound = #stored >= 7 and (#stored - 7) % (2 + read('<B', stored) % 4) == 0 end
@@ -45,7 +50,10 @@ for i = 1, n do
   held[i] = stored
 end
 
+-- A grant (see rl_grant) stays as it is.
 local function save(key, value, left_us)
+  local grant = grants[key]
+  if grant then value, left_us = struct.pack('<BI4I7', 255, grant[1], grant[2]) .. value, math.max(left_us, grant[2] - now) end
   call('SET', key, value, 'PX', ceil(left_us / 1000) + 1)
 end
 

@@ -14,6 +14,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use tidegate_policy::gcra::{Quota, Reading};
@@ -145,6 +146,10 @@ pub trait Store: Send + Sync {
 
     /// Forgets what these limits counted. For operators.
     fn reset(&self, scope: &Scope, limits: &[Charge<'_>]) -> Call<()>;
+
+    /// Lets one subject have that many units beyond a limit, for that long; 0 takes it back. In place
+    /// of what was granted before. For operators.
+    fn grant(&self, scope: &Scope, limit: &Charge<'_>, units: u32, lasts: Duration) -> Call<()>;
 
     /// Makes a region cold, as if it began now, or declares it warm. For operators.
     fn set_region(&self, scope: &Scope, temperature: Temperature) -> Call<()>;

@@ -9,12 +9,14 @@ use std::collections::HashMap;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tidegate_policy::gcra::{EPOCH_US, Instant, Quota, Retry};
+use tidegate_policy::limit::grant::grant;
 use tidegate_policy::limit::{Algorithm, Change, Charge, Held, Terms, Write, check, settle};
 use tidegate_policy::window::Grain;
 use tidegate_tests::redis::Redis;
 
 const CHECK: &str = include_str!("../../lua/rl_check.lua");
 const SETTLE: &str = include_str!("../../lua/rl_settle.lua");
+const GRANT: &str = include_str!("../../lua/rl_grant.lua");
 const STEPS: usize = 20_000;
 const KEYS: u64 = 24;
 const MARKS: u64 = 3;
@@ -314,10 +316,7 @@ impl Model {
 
 /// As it is stored.
 fn bytes(held: &Held) -> Vec<u8> {
-    match held {
-        Held::Arrival(tat) => tat.0.to_le_bytes().to_vec(),
-        Held::Groups(groups) => groups.to_bytes(),
-    }
+    held.to_bytes()
 }
 
 /// What Redis says of one key after a step.
@@ -340,6 +339,7 @@ struct Server {
     connection: MultiplexedConnection,
     check: String,
     settle: String,
+    grant: String,
     settled: u64,
 }
 
@@ -348,18 +348,26 @@ impl Server {
         let client = redis::Client::open(redis.url()).expect("a sound URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
         let mut shas = Vec::new();
-        for script in [CHECK, SETTLE] {
+        for script in [CHECK, SETTLE, GRANT] {
             let mut load = redis::cmd("SCRIPT");
             load.arg("LOAD").arg(script);
             let sha: String = load.query_async(&mut connection).await.expect("loaded");
             shas.push(sha);
         }
-        let settle = shas.pop().expect("two");
-        Self { connection, check: shas.pop().expect("two"), settle, settled: 0 }
+        let [check, settle, grant] = shas.try_into().expect("three");
+        Self { connection, check, settle, grant, settled: 0 }
     }
 
     async fn delete(&mut self, key: &str) {
         redis::cmd("DEL").arg(key).exec_async(&mut self.connection).await.expect("deleted");
+    }
+
+    async fn grant(&mut self, key: &str, now_us: u64, units: u32, for_us: u64) {
+        let letter = if algorithm_of(key) == Algorithm::Window { "w" } else { "g" };
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().cmd("EVALSHA").arg(&self.grant).arg(1).arg(key).arg(now_us);
+        pipeline.arg(letter).arg(units).arg(for_us).cmd("PERSIST").arg(key);
+        pipeline.exec_async(&mut self.connection).await.expect("granted");
     }
 
     /// The step and a look at its keys in one transaction, timed by Redis itself. Then the keys
@@ -435,6 +443,16 @@ async fn the_scripts_and_their_twin_agree_bit_for_bit() {
             let key = key_of(number);
             model.held.remove(&key);
             server.delete(&key).await;
+        }
+        if promised.is_none() && random.below(6) == 0 {
+            let key = key_of(random.below(KEYS));
+            let units = random.one_of(&[0, 1, 3, 50, 1_000_000]);
+            let for_us = random.one_of(&[1, 2_000_000, 600_000_000_000]);
+            server.grant(&key, now_us, units, for_us).await;
+            let (now, held) = (Instant::from_unix_us(now_us), model.held.get(&key));
+            let empty = Held::empty(algorithm_of(&key), now);
+            let write = grant(now, held, empty, units, for_us, 1);
+            model.held.insert(key, write.held);
         }
         if promised.is_none() && random.below(40) == 0 {
             let mark = usize::try_from(random.below(MARKS)).expect("small");

@@ -2,10 +2,14 @@
 //! of `lua/rl_check.lua` and `lua/rl_settle.lua`, and the engine of the in-memory store. Knows no
 //! key, no clock and no store.
 
+pub mod grant;
+
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use self::grant::{Draw, Grant};
 use crate::gcra::{self, BadQuota, Instant, Quota, Reading, Retry, Tat};
 use crate::window::{self, Grain, Groups};
 
@@ -68,6 +72,8 @@ pub enum Held {
     Arrival(Tat),
     /// Of a window.
     Groups(Groups),
+    /// Either of them, with a grant; never one within another.
+    Granted(Grant, Box<Self>),
 }
 
 /// What to store.
@@ -141,10 +147,32 @@ impl Terms {
 // === impl Held ===
 
 impl Held {
+    /// What a limit holds that counted nothing.
+    pub fn empty(algorithm: Algorithm, now: Instant) -> Self {
+        match algorithm {
+            Algorithm::Gcra => Self::Arrival(Tat(now.since_epoch_us())),
+            Algorithm::Window => Self::Groups(Groups::default()),
+        }
+    }
+
+    /// As it is stored.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Arrival(tat) => tat.0.to_le_bytes().to_vec(),
+            Self::Groups(groups) => groups.to_bytes(),
+            Self::Granted(grant, held) => {
+                let mut bytes = grant.to_bytes();
+                bytes.extend(held.to_bytes());
+                bytes
+            }
+        }
+    }
+
     fn tat(&self) -> Option<Tat> {
         match self {
             Self::Arrival(tat) => Some(*tat),
             Self::Groups(_) => None,
+            Self::Granted(_, held) => held.tat(),
         }
     }
 
@@ -152,6 +180,22 @@ impl Held {
         match self {
             Self::Groups(groups) => Some(groups),
             Self::Arrival(_) => None,
+            Self::Granted(_, held) => held.groups(),
+        }
+    }
+
+    fn grant(&self) -> Option<Grant> {
+        match self {
+            Self::Granted(grant, _) => Some(*grant),
+            Self::Arrival(_) | Self::Groups(_) => None,
+        }
+    }
+
+    /// Without a grant.
+    fn bare(&self) -> &Self {
+        match self {
+            Self::Granted(_, held) => held,
+            Self::Arrival(_) | Self::Groups(_) => self,
         }
     }
 }
@@ -210,13 +254,19 @@ impl Row {
 /// One atomic step: either every limit is charged, or none; of those that count for themselves each
 /// that admits, if the others do.
 pub fn check(now: Instant, charges: &[Charge<'_>]) -> Answer {
-    let rows: Vec<Row> = charges.iter().map(|charge| Row::weigh(now, charge)).collect();
-    let allowed = rows.iter().zip(charges).all(|(row, charge)| charge.alone || row.fits());
-    let settled = |row: Row| {
-        let charged = allowed && row.fits();
-        row.settle(now, charged)
+    let weigh = |charge: &Charge<'_>| {
+        let row = Row::weigh(now, charge);
+        let draw = Draw::new(now, charge.held, charge.cost, row.fits());
+        (row, draw)
     };
-    let limits = rows.into_iter().map(settled).collect();
+    let rows: Vec<(Row, Draw)> = charges.iter().map(weigh).collect();
+    let fits = |(row, draw): &(Row, Draw)| row.fits() || draw.fits;
+    let allowed = rows.iter().zip(charges).all(|(row, charge)| charge.alone || fits(row));
+    let settled = |((row, draw), charge): ((Row, Draw), &Charge<'_>)| {
+        let charged = allowed && row.fits();
+        draw.settle(allowed, charge.held, row.settle(now, charged))
+    };
+    let limits = rows.into_iter().zip(charges).map(settled).collect();
     Answer { allowed, limits }
 }
 
@@ -227,7 +277,7 @@ pub fn settle(now: Instant, change: &Change<'_>) -> Option<Write> {
     let units = u32::try_from(by.unsigned_abs()).unwrap_or(u32::MAX);
     let cold = if by > 0 { terms.cold_left_us > 0 } else { charged_cold };
     let pace = if cold { terms.quota.cold_pace() } else { terms.quota.pace() };
-    match (terms.algorithm, by > 0) {
+    let write: Option<Write> = match (terms.algorithm, by > 0) {
         _ if by == 0 => None,
         (Algorithm::Gcra, true) => {
             Some(gcra::charge_more(now, pace, held.and_then(Held::tat), units).into())
@@ -243,7 +293,8 @@ pub fn settle(now: Instant, change: &Change<'_>) -> Option<Write> {
             let groups = held.and_then(Held::groups);
             window::give_back(now, terms.window(), groups, units, age_us).map(Write::from)
         }
-    }
+    };
+    write.map(|write| grant::kept(now, held, write))
 }
 
 #[cfg(test)]

@@ -1,11 +1,16 @@
 //! Owns the operators' commands on shared state: their paths, the role that each asks for, their
 //! bodies and answers. Knows no tokens; each command that is carried out is audited by its listener.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tidegate_policy::gcra::Quota;
 use tidegate_policy::identity::Subject;
 use tidegate_policy::limit::Algorithm;
+use tidegate_policy::limit::grant::{SECONDS_MAX, TIMES_MAX};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::{KeyFormat, Tenant};
 use tidegate_policy::wire;
@@ -27,6 +32,8 @@ pub enum Command {
     Inspect,
     /// Forgets what one limit counted of one subject.
     Reset,
+    /// Lets one subject have more than one limit admits, until a moment.
+    Grant,
     /// The keys that are asked about most.
     Hot,
 }
@@ -64,6 +71,7 @@ impl Command {
             "/v1/region" => Some(Self::Region),
             "/v1/limits/inspect" => Some(Self::Inspect),
             "/v1/limits/reset" => Some(Self::Reset),
+            "/v1/limits/grant" => Some(Self::Grant),
             "/v1/limits/hot" => Some(Self::Hot),
             _ => None,
         }
@@ -72,7 +80,7 @@ impl Command {
     /// The method that it takes.
     pub fn method(self) -> Method {
         match self {
-            Self::Region | Self::Inspect | Self::Reset => Method::POST,
+            Self::Region | Self::Inspect | Self::Reset | Self::Grant => Method::POST,
             Self::Hot => Method::GET,
         }
     }
@@ -83,7 +91,7 @@ impl Command {
             // It changes every limit of the region at once.
             Self::Region => Role::Admin,
             // Subjects are personal data.
-            Self::Inspect | Self::Reset | Self::Hot => Role::Operator,
+            Self::Inspect | Self::Reset | Self::Grant | Self::Hot => Role::Operator,
         }
     }
 
@@ -97,13 +105,33 @@ impl Command {
     ) -> Done {
         match self {
             Self::Region => region(body, settings, stores).await,
-            Self::Inspect | Self::Reset => self.limit(body, settings, stores, observed).await,
+            Self::Inspect | Self::Reset | Self::Grant => {
+                self.limit(body, settings, stores, observed).await
+            }
             Self::Hot => {
                 let text = wire::encode(&observed.hottest());
                 let answer = answer::plain(StatusCode::OK, JSON, text);
                 Done { answer, detail: "the hottest keys".to_owned(), outcome: "ok" }
             }
         }
+    }
+
+    /// The units and seconds of a grant.
+    fn extra(self, asked: &LimitBody, quota: Quota) -> Result<Option<(u32, u32)>, String> {
+        let (units, seconds) = (asked.units.as_ref(), asked.seconds.as_ref());
+        if self != Self::Grant {
+            return match (units, seconds) {
+                (None, None) => Ok(None),
+                (Some(_), _) | (_, Some(_)) => {
+                    Err("units and seconds are those of a grant: leave them out".to_owned())
+                }
+            };
+        }
+        let most = quota.limit().max(quota.burst()).saturating_mul(TIMES_MAX);
+        let meaning = format!("{TIMES_MAX} times the limit; 0 takes a grant back");
+        let units = within("units", units, 0, most, &meaning)?;
+        let seconds = within("seconds", seconds, 1, SECONDS_MAX, "a week")?;
+        Ok(Some((units, seconds)))
     }
 
     async fn limit(
@@ -113,24 +141,47 @@ impl Command {
         stores: &Stores,
         observed: &Observed,
     ) -> Done {
-        const SHAPE: &str = r#"send {"limit": "policy.limit", "subject": {"kind": "ip", "name": "192.0.2.1"}, "tenant": null}"#;
-        let what = if self == Self::Reset { "reset" } else { "inspect" };
+        const SHAPE: &str = r#"send {"limit": "policy.limit", "subject": {"kind": "ip", "name": "192.0.2.1"}, "tenant": null}; to grant also "units" and "seconds""#;
+        let what = match self {
+            Self::Reset => "reset",
+            Self::Grant => "grant",
+            Self::Region | Self::Inspect | Self::Hot => "inspect",
+        };
         let asked: LimitBody = match serde_json::from_slice(body) {
             Ok(asked) => asked,
             Err(error) => return bad(what, &format!("{error}: {SHAPE}")),
         };
-        let Some((quota, algorithm)) = observed.limit(&asked.limit) else {
-            return bad(
-                what,
-                "this gateway was not asked about that limit yet: write its id as policy.limit, and ask a gateway that takes its requests",
-            );
+        let who = part("subject", &asked.subject)
+            .and_then(|subject: Subject| Ok((subject, part::<Tenant>("tenant", &asked.tenant)?)));
+        let (subject, tenant) = match who {
+            Ok(who) => who,
+            Err(problem) => return bad(what, &format!("{problem}: {SHAPE}")),
         };
-        let scope = settings.scope(asked.tenant, KeyFormat::default());
+        let Some((quota, algorithm)) = observed.limit(&asked.limit) else {
+            let told = format!(
+                "limit is {:?}: this gateway was not asked about it yet; write its id as policy.limit, and ask a gateway that takes its requests",
+                shortened(&asked.limit)
+            );
+            return bad(what, &told);
+        };
+        let extra = match self.extra(&asked, quota) {
+            Ok(extra) => extra,
+            Err(problem) => return bad(what, &problem),
+        };
+        let scope = settings.scope(tenant, KeyFormat::default());
         let store = stores.of(StoreRole::Regional);
-        let (subject, limit_id) = (&asked.subject, asked.limit.as_str());
-        let look = [Charge { subject, limit_id, quota, algorithm, cost: 0, alone: false }];
+        let (subject, limit_id) = (&subject, asked.limit.as_str());
+        let look = Charge { subject, limit_id, quota, algorithm, cost: 0, alone: false };
         // No subject in the audit trail: its kind tells enough.
-        let detail = format!("{what} {limit_id} of one {}", subject.kind.as_str());
+        let mut detail = format!("{what} {limit_id} of one {}", subject.kind.as_str());
+        if let Some((units, seconds)) = extra {
+            detail = format!("{detail}: {units} units for {seconds} s");
+            let lasts = Duration::from_secs(u64::from(seconds));
+            if let Err(failure) = store.grant(&scope, &look, units, lasts).await {
+                return done(detail, Err(failure));
+            }
+        }
+        let look = [look];
         if self == Self::Reset
             && let Err(failure) = store.reset(&scope, &look).await
         {
@@ -141,13 +192,48 @@ impl Command {
     }
 }
 
+/// What a message repeats of a text that may be long.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 80;
+    let mut shown: String = text.chars().take(SHOWN).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// A part of a message, or what is wrong with it.
+fn part<T: DeserializeOwned>(field: &str, value: &Value) -> Result<T, String> {
+    T::deserialize(value)
+        .map_err(|error| format!("{field} is {}: {error}", shortened(&value.to_string())))
+}
+
+/// A whole number within bounds, or what to send instead.
+fn within(
+    field: &str,
+    value: Option<&Value>,
+    least: u32,
+    most: u32,
+    meaning: &str,
+) -> Result<u32, String> {
+    let number = value.and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
+    number.filter(|number| (least..=most).contains(number)).ok_or_else(|| {
+        let told = value.map_or_else(|| "missing".to_owned(), |v| shortened(&v.to_string()));
+        format!("{field} is {told}: send a whole number from {least} to {most}, {meaning}")
+    })
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LimitBody {
     limit: String,
-    subject: Subject,
+    subject: Value,
     #[serde(default)]
-    tenant: Tenant,
+    tenant: Value,
+    /// Of a grant: how many beyond the limit.
+    units: Option<Value>,
+    /// Of a grant: how long they last.
+    seconds: Option<Value>,
 }
 
 /// Where a limit stands, as an operator is told.

@@ -95,6 +95,10 @@ impl Store for FakeStore {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    fn grant(&self, _: &Scope, _: &Charge<'_>, _: u32, _: Duration) -> Call<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn set_region(&self, _scope: &Scope, _temperature: Temperature) -> Call<()> {
         Box::pin(std::future::ready(Ok(())))
     }

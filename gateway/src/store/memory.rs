@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidegate_policy::gcra::Instant;
-use tidegate_policy::limit::{self, Held, Terms, Write};
+use tidegate_policy::limit::{self, Algorithm, Held, Terms, Write};
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
 
@@ -142,6 +142,27 @@ impl MemoryStore {
         self.check(scope, &looks).map(|checked| checked.limits)
     }
 
+    fn let_have(
+        &self,
+        key: String,
+        algorithm: Algorithm,
+        units: u32,
+        lasts: Duration,
+    ) -> Result<(), StoreFailure> {
+        let now_us = self.clock.unix_us();
+        let now = Instant::from_unix_us(now_us);
+        let mut state = self.lock();
+        let new = usize::from(!state.holds(&key));
+        self.make_room(&mut state, new, now_us)?;
+        let expires_us = state.buckets.get(&key).map_or(now_us, |bucket| bucket.expires_us);
+        let left_ms = expires_us.saturating_sub(now_us).div_ceil(1_000);
+        let empty = Held::empty(algorithm, now);
+        let held = state.live(&key, now_us);
+        let write = limit::grant::grant(now, held, empty, units, whole_us(lasts), left_ms);
+        state.store(key, Some(write), now_us);
+        Ok(())
+    }
+
     fn make_room(&self, state: &mut State, new: usize, now_us: u64) -> Result<(), StoreFailure> {
         if state.make_room(new, self.keys_max, now_us) {
             return Ok(());
@@ -190,6 +211,11 @@ impl Store for MemoryStore {
             state.buckets.remove(&key(scope, limit));
         }
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn grant(&self, scope: &Scope, limit: &Charge<'_>, units: u32, lasts: Duration) -> Call<()> {
+        let granted = self.let_have(key(scope, limit), limit.algorithm, units, lasts);
+        Box::pin(std::future::ready(granted))
     }
 
     fn set_region(&self, _scope: &Scope, temperature: Temperature) -> Call<()> {

@@ -13,6 +13,7 @@ pub mod address;
 mod audit;
 mod call_keys;
 mod cluster;
+mod grant;
 mod idempotency;
 mod link;
 mod marks;
@@ -229,6 +230,14 @@ impl Store for RedisStore {
             }
             Ok(())
         })
+    }
+
+    fn grant(&self, scope: &Scope, limit: &Charge<'_>, units: u32, lasts: Duration) -> Call<()> {
+        let Charge { subject, limit_id, algorithm, .. } = *limit;
+        let key = keys::rate_limit(self.region.style, scope, subject, limit_id, algorithm);
+        let command = grant::command(&self.scripts, &key, algorithm, units, lasts);
+        let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
+        Box::pin(async move { servers.evaluate(&key, &command, &scripts).await.map(drop) })
     }
 
     fn set_region(&self, _scope: &Scope, temperature: Temperature) -> Call<()> {

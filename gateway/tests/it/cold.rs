@@ -40,6 +40,12 @@ fn ten(client: &str, algorithm: Algorithm) -> DecideRequest {
     question
 }
 
+fn look(client: &str, algorithm: Algorithm) -> DecideRequest {
+    let mut question = ten(client, algorithm);
+    question.limits[0].cost = 0;
+    question
+}
+
 async fn decides(gateway: &Running, question: &DecideRequest) -> DecideReply {
     let caller = Caller::new(Speaks::Http2);
     eventually(PATIENCE, "a verdict", async || {
@@ -295,5 +301,109 @@ async fn operators_inspect_reset_and_find_the_hottest_keys() {
         ] {
             assert!(metrics.contains(line), "{line} in {metrics}");
         }
+    }
+}
+
+/// Five beyond the ten, and then none; what is granted anew takes the place of what was granted before.
+#[tokio::test]
+async fn operators_grant_more_than_a_limit_admits_until_a_moment() {
+    let redis = Redis::start().await;
+    for flags in [format!("--redis-url {} {CALM}", redis.url()), CALM.to_owned()] {
+        let gateway = start(settings(&flags)).await;
+        let caller = Caller::new(Speaks::Http1);
+        let left = |answer: Answer| {
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let shown: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+            shown["remaining"].as_u64().expect("a number")
+        };
+        let grant = |units: u32, seconds: u32| {
+            let subject = r#"{"kind": "ip", "name": "c"}"#;
+            format!(
+                r#"{{"limit": "p.one", "subject": {subject}, "units": {units}, "seconds": {seconds}}}"#
+            )
+        };
+        let extra = async |token: &str, body: String| {
+            let to = gateway.admin_addr;
+            caller.send(request(to, Method::POST, "/v1/limits/grant", Some(token), body)).await
+        };
+        decides(&gateway, &ten("z", Algorithm::Gcra)).await;
+        let with = |more: &str| {
+            format!(r#"{{"limit": "p.one", "subject": {{"kind": "ip", "name": "c"}}{more}}}"#)
+        };
+        let named = |kind: &str, name: &str| {
+            format!(
+                r#"{{"limit": "p.one", "subject": {{"kind": "{kind}", "name": "{name}"}}, "units": 1, "seconds": 1}}"#
+            )
+        };
+        let units = "send a whole number from 0 to 100, 10 times the limit; 0 takes a grant back";
+        let seconds = "send a whole number from 1 to 604800, a week";
+        let rows = [
+            (grant(101, 60), format!("units is 101: {units}")),
+            (grant(1, 604_801), format!("seconds is 604801: {seconds}")),
+            (grant(1, 0), format!("seconds is 0: {seconds}")),
+            (with(""), format!("units is missing: {units}")),
+            (with(r#", "units": 1"#), format!("seconds is missing: {seconds}")),
+            (with(r#", "units": -1, "seconds": 1"#), format!("units is -1: {units}")),
+            (with(r#", "units": 1.5, "seconds": 1"#), format!("units is 1.5: {units}")),
+            (with(r#", "units": 1e99, "seconds": 1"#), format!("units is 1e+99: {units}")),
+            (
+                with(r#", "units": 4294967297, "seconds": 1"#),
+                format!("units is 4294967297: {units}"),
+            ),
+            (with(r#", "unit": 1"#), "unknown field `unit`".to_owned()),
+            (grant(1, 1).replace("p.one", "p.two"), r#"limit is "p.two": this gateway"#.to_owned()),
+            (
+                named("ip", "2001:db8::1"),
+                r#"{"kind":"ip","name":"2001:db8::1"}: a subject is"#.to_owned(),
+            ),
+            (named("ip", ""), "a subject is spelled in".to_owned()),
+            (named("ip", "%zz"), "a subject is spelled in".to_owned()),
+            (named("ip", "a\\u0000b"), "a subject is spelled in".to_owned()),
+            (named("ip", "{default|a1}"), "a subject is spelled in".to_owned()),
+            (named("ip", &"x".repeat(4_096)), "a subject is spelled in".to_owned()),
+            (named("planet", "c"), "unknown variant `planet`".to_owned()),
+            (grant(1, 1).replace("p.one", &"p".repeat(9_000)), "pppp…\": this gateway".to_owned()),
+            (
+                with(r#", "tenant": "a/b", "units": 1, "seconds": 1"#),
+                r#"tenant is "a/b": "#.to_owned(),
+            ),
+        ];
+        let refused = rows.len() + 1;
+        for (body, what) in rows {
+            let answer = extra(ADMIN, body).await;
+            let text = answer.text().replace("\\\"", "\"");
+            assert!(answer.status == 400 && text.contains(&what), "{what}: {text}");
+            assert!(text.len() < 1_000, "{text}");
+        }
+        assert_eq!(extra(crate::bench::VIEWER, grant(5, 60)).await.status, 403);
+        for algorithm in Algorithm::ALL {
+            decides(&gateway, &ten("z", algorithm)).await;
+            for _ in 0..2 {
+                assert_eq!(left(extra(ADMIN, grant(5, 3_600)).await), 15);
+            }
+            assert_eq!(admitted(&gateway, &ten("c", algorithm), 17).await, (15, None));
+            assert_eq!(left(extra(ADMIN, grant(3, 3_600)).await), 3);
+            assert_eq!(left(extra(ADMIN, grant(0, 1)).await), 0);
+            assert_eq!(admitted(&gateway, &ten("c", algorithm), 2).await, (0, None));
+            // It ends by itself, and with a reset.
+            assert_eq!(left(extra(ADMIN, grant(7, 1)).await), 7);
+            eventually(PATIENCE, "the end of the grant", async || {
+                let left = decides(&gateway, &look("c", algorithm)).await.limits[0].remaining;
+                if left == 0 { Ok(()) } else { Err(left) }
+            })
+            .await;
+            assert_eq!(left(extra(ADMIN, grant(7, 3_600)).await), 7);
+            let reset = r#"{"limit": "p.one", "subject": {"kind": "ip", "name": "c"}}"#;
+            let to = gateway.admin_addr;
+            let call = request(to, Method::POST, "/v1/limits/reset", Some(ADMIN), reset);
+            assert_eq!(left(caller.send(call).await), 10, "the limit alone");
+            assert_eq!(admitted(&gateway, &ten("c", algorithm), 12).await, (10, None));
+        }
+        let metrics = caller.get(gateway.admin_addr, "/metrics", Some(ADMIN)).await.text();
+        let audited = format!(
+            "tidegate_gateway_audit_events_total{{action=\"admin\"}} {}\n",
+            refused + 2 * 7
+        );
+        assert!(metrics.contains(&audited), "{metrics}");
     }
 }

@@ -128,6 +128,9 @@ impl Store for Faulty {
     fn reset(&self, _: &Scope, _: &[Charge<'_>]) -> Call<()> {
         unused()
     }
+    fn grant(&self, _: &Scope, _: &Charge<'_>, _: u32, _: Duration) -> Call<()> {
+        unused()
+    }
     fn set_region(&self, _: &Scope, _: Temperature) -> Call<()> {
         unused()
     }

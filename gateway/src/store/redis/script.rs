@@ -6,8 +6,8 @@ use tidegate_policy::gcra::{Quota, Reading, Retry};
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::window::Grain;
 
-use super::audit;
 use super::idempotency::{self, ClaimScripts};
+use super::{audit, grant};
 use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure};
 
 /// The scripts themselves; their headers list KEYS, ARGV and returns.
@@ -27,6 +27,7 @@ pub struct Scripts {
     settle: String,
     audit_append: String,
     claims: ClaimScripts,
+    grant: String,
     /// How long a region is cold after its mark; 0 without a guard.
     cold_us: u64,
 }
@@ -70,8 +71,14 @@ impl Scripts {
             settle: sha(RL_SETTLE),
             audit_append: audit::sha(),
             claims: ClaimScripts::new(),
+            grant: grant::sha(),
             cold_us,
         }
+    }
+
+    /// The SHA of rl_grant.
+    pub fn grant(&self) -> &str {
+        &self.grant
     }
 
     /// The SHA of audit_append.
@@ -86,7 +93,8 @@ impl Scripts {
 
     /// `SCRIPT LOAD`, each.
     pub fn load_commands(&self) -> impl Iterator<Item = Cmd> {
-        [RL_CHECK, RL_SETTLE, audit::TEXT].into_iter().chain(idempotency::TEXTS).map(|text| {
+        let own = [RL_CHECK, RL_SETTLE, grant::RL_GRANT, audit::TEXT];
+        own.into_iter().chain(idempotency::TEXTS).map(|text| {
             let mut command = redis::cmd("SCRIPT");
             command.arg("LOAD").arg(text);
             command
