@@ -8,6 +8,8 @@
 //!
 //! Source: product rows B1 to B3.
 
+pub mod mesh;
+
 /// The numbers of one breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {

@@ -5,6 +5,7 @@
 //! the two sides' clocks never meet. Octets that are no text (an answer to be stored) travel behind the
 //! document in a frame of their own.
 
+pub mod breaker;
 mod claim;
 mod frame;
 mod id;
@@ -166,6 +167,8 @@ pub enum BadMessage {
     Frame,
     /// A claim that cannot be.
     Claim(&'static str),
+    /// What is said of a breaker cannot be.
+    Breaker(&'static str),
     /// No JSON of the expected shape.
     Malformed(String),
     /// Of another version.
@@ -192,6 +195,7 @@ impl BadMessage {
             Self::TooLong
             | Self::Frame
             | Self::Claim(_)
+            | Self::Breaker(_)
             | Self::Malformed(_)
             | Self::LimitCount(_)
             | Self::LimitId(_)
@@ -213,6 +217,7 @@ impl fmt::Display for BadMessage {
                 f.write_str("what stands behind the document is not the frame it tells of")
             }
             Self::Claim(remedy) => write!(f, "the claim cannot be: {remedy}"),
+            Self::Breaker(remedy) => write!(f, "the report on breakers cannot be: {remedy}"),
             Self::Malformed(error) => write!(f, "the message cannot be read: {error}"),
             Self::Version(v) => {
                 write!(
