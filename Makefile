@@ -74,9 +74,12 @@ test-rate-limit-multi-region: ## Two regions on one Redis and on two: neither us
 	@$(BRING) redis
 	cargo test $(ALL) --test it regions
 
-bench-redis-pool: load ## The same as load: the bound on calls to Redis at 80, 100 and 150 callers.
+bench-redis-pool: ## The bound on calls to Redis: 80 and 150 callers, Redis near, far and stopped; writes target/bench/pool.json.
+	@$(BRING) wasm envoy redis wrk
+	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
+	$(TARGET)/release/bench pool
 
-load: ## 80 to 150 concurrent callers against the gateway, Redis running and stopped.
+load: ## Offered load against admitted, shed and p99, to twice the maximum; writes target/bench/load.json.
 	@$(BRING) wasm envoy redis wrk
 	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
 	$(TARGET)/release/bench load

@@ -104,6 +104,10 @@ impl Health {
             for (role, result) in StoreRole::ALL.into_iter().zip(&found) {
                 let label = RoleLabel { role: role.as_str() };
                 metrics.store_up.get_or_create(&label).set(i64::from(result.is_ok()));
+                if let Some((up, all)) = stores.of(role).connections() {
+                    metrics.store_connections.get_or_create(&label).set(whole(all));
+                    metrics.store_connections_up.get_or_create(&label).set(whole(up));
+                }
             }
             self.note(&stores, found, clock.unix_us());
             clock.sleep(PROBE_INTERVAL).await;
@@ -135,6 +139,10 @@ impl Default for Health {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn log_change(role: StoreRole, down: Option<&StoreFailure>) {

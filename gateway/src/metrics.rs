@@ -110,6 +110,10 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// The bound on store calls under way.
     pub in_flight_max: Gauge,
+    /// The most that were under way at once since the statistics were last logged.
+    pub in_flight_peak: Gauge,
+    /// Calls that did not get a place at once.
+    pub waits: Counter,
     /// Waits that ended without a place.
     pub acquire_timeouts: Counter,
     /// Store calls that outlived their deadline and kept their place until they ended.
@@ -120,6 +124,10 @@ pub struct Metrics {
     pub shadow_failures: Counter,
     /// Whether the background probe reached the store of a role.
     pub store_up: Family<RoleLabel, Gauge>,
+    /// Connections that a role's store may have.
+    pub store_connections: Family<RoleLabel, Gauge>,
+    /// Those that are up.
+    pub store_connections_up: Family<RoleLabel, Gauge>,
     /// Changes of state of the stores' breakers.
     pub breaker_transitions: Family<StateLabel, Counter>,
     /// What the stores count themselves.
@@ -157,11 +165,15 @@ impl Metrics {
             in_flight: Gauge::default(),
             waiting: Gauge::default(),
             in_flight_max: Gauge::default(),
+            in_flight_peak: Gauge::default(),
+            waits: Counter::default(),
             acquire_timeouts: Counter::default(),
             outlived: Counter::default(),
             store_calls: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             shadow_failures: Counter::default(),
             store_up: Family::default(),
+            store_connections: Family::default(),
+            store_connections_up: Family::default(),
             breaker_transitions: Family::default(),
             store: StoreCounters::default(),
             http_requests: Family::default(),
@@ -224,6 +236,16 @@ impl Metrics {
         registry.register("in_flight_max", "The bound on them", self.in_flight_max.clone());
         registry.register("waiting", "Callers that wait for a place", self.waiting.clone());
         registry.register(
+            "in_flight_peak",
+            "The most under way at once since the statistics were last logged",
+            self.in_flight_peak.clone(),
+        );
+        registry.register(
+            "waits",
+            "Store calls that did not get a place at once",
+            self.waits.clone(),
+        );
+        registry.register(
             "acquire_timeouts",
             "Waits that ended without a place",
             self.acquire_timeouts.clone(),
@@ -239,6 +261,16 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("store_call_seconds", "Store calls", self.store_calls.clone());
         registry.register("store_up", "1 if the last probe was answered", self.store_up.clone());
+        registry.register(
+            "store_connections",
+            "Connections that a store may have",
+            self.store_connections.clone(),
+        );
+        registry.register(
+            "store_connections_up",
+            "Connections that are up",
+            self.store_connections_up.clone(),
+        );
         registry.register(
             "store_breaker_transitions",
             "Changes of state of the stores' breakers",

@@ -21,7 +21,7 @@ use crate::http::data::DataListener;
 use crate::http::handshake::Tls;
 use crate::metrics::SharedMetrics;
 use crate::secret::{Origin, Parse, Parsed, SecretError, SecretSource, Watched};
-use crate::service::Service;
+use crate::service::{Service, statistics};
 use crate::settings::Settings;
 use crate::tls::TlsFiles;
 use crate::world::{StartError, World};
@@ -40,6 +40,7 @@ pub struct Gateway {
     admin_tokens: Option<Arc<Watched<Parsed<AdminTokens>>>>,
     tls: Option<Arc<Watched<TlsFiles>>>,
     admin_tls: Option<Arc<Watched<TlsFiles>>>,
+    service: Arc<Service>,
     data: Arc<DataListener>,
     admin: Arc<AdminListener>,
 }
@@ -86,8 +87,12 @@ impl Gateway {
             Arc::clone(&auditor),
         ));
         let observed = Arc::clone(service.observed());
-        let data =
-            DataListener::new(service, tokens.clone(), Arc::clone(&auditor), Arc::clone(&metrics));
+        let data = DataListener::new(
+            Arc::clone(&service),
+            tokens.clone(),
+            Arc::clone(&auditor),
+            Arc::clone(&metrics),
+        );
         let admin = AdminListener::new(
             door,
             Arc::clone(&health),
@@ -106,6 +111,7 @@ impl Gateway {
             admin_tokens,
             tls,
             admin_tls,
+            service,
             data: Arc::new(data),
             admin: Arc::new(admin),
         })
@@ -173,6 +179,7 @@ impl Gateway {
             Arc::clone(&clock),
             Arc::clone(&metrics),
         ));
+        tasks.spawn(statistics::log(Arc::clone(&self.service), self.settings.pool_log_interval));
         if let Some(tokens) = self.tokens.clone() {
             tasks.spawn(follow(tokens, Arc::clone(&clock), Arc::clone(&metrics)));
         }

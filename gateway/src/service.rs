@@ -7,6 +7,7 @@ pub mod guard;
 mod ledger;
 pub mod observed;
 mod settle;
+pub mod statistics;
 
 use std::sync::Arc;
 use std::time::Duration;

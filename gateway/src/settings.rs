@@ -36,9 +36,12 @@ use crate::tls::TlsFiles;
 /// A2).
 const COLD_START: Duration = Duration::from_secs(300);
 
-/// The process environment as a value.
+/// The process environment as a value: what is text, and the names of what is none.
 #[derive(Debug, Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
+pub struct Environment {
+    texts: BTreeMap<String, String>,
+    garbled: Vec<String>,
+}
 
 /// Everything the gateway is told, checked.
 #[derive(Debug, Clone)]
@@ -65,6 +68,8 @@ pub struct Settings {
     pub admin_tokens: Option<SecretSource>,
     /// Opens what has no token configured.
     pub dev: bool,
+    /// How often the statistics of store calls are logged.
+    pub pool_log_interval: Duration,
     /// How long calls under way may take to finish at the end.
     pub drain_timeout: Duration,
     /// Where to write the bound addresses once they are known.
@@ -93,28 +98,39 @@ pub enum SettingsError {
 // === impl Environment ===
 
 impl Environment {
-    /// From pairs; what is no text is left out.
+    /// From pairs.
     pub fn new(pairs: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        let text = |(name, value): (OsString, OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        Self(pairs.into_iter().filter_map(text).collect())
+        let mut environment = Self::default();
+        for (name, value) in pairs {
+            let name = name.to_string_lossy().into_owned();
+            match value.into_string() {
+                Ok(value) => drop(environment.texts.insert(name, value)),
+                Err(_no_text) => environment.garbled.push(name),
+            }
+        }
+        environment
+    }
+
+    /// The variables whose values are no text.
+    fn garbled(&self) -> &[String] {
+        &self.garbled
     }
 
     /// Every variable's name.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.texts.keys().map(String::as_str)
     }
 
     /// A variable's value, also if it is empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.texts.get(name).map(String::as_str)
     }
 }
 
 impl<const N: usize> From<[(&str, &str); N]> for Environment {
     fn from(pairs: [(&str, &str); N]) -> Self {
-        Self(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+        let texts = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Self { texts, garbled: Vec::new() }
     }
 }
 
@@ -144,6 +160,7 @@ impl Settings {
         let settings = resolve(*arguments, &mut resolver);
         match (settings, resolver.finish()) {
             (Some(mut settings), Ok(chosen)) => {
+                settings.notes.extend(notes::idle(&chosen, settings.redis.is_some()));
                 settings.chosen = chosen;
                 Ok(settings)
             }
@@ -157,6 +174,9 @@ impl Settings {
 
 /// `None` only after the resolver has noted why.
 fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings> {
+    for name in resolver.environment().garbled().iter().filter(|name| notes::ours(name)) {
+        resolver.problem(format!("{name} is no text: write it in UTF-8 or unset it"));
+    }
     let listen = resolver.take(&knob::LISTEN, arguments.listen, knob::address);
     let admin_listen = resolver.take(&knob::ADMIN_LISTEN, arguments.admin_listen, knob::address);
     let tls = tls::listeners(arguments.tls, resolver);
@@ -171,6 +191,8 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     );
     let max_in_flight = resolver.take(&knob::MAX_IN_FLIGHT, arguments.max_in_flight, knob::count);
     let pool_wait = resolver.take(&knob::POOL_WAIT, arguments.pool_wait, knob::duration);
+    let pool_log_interval =
+        resolver.take(&knob::POOL_LOG_INTERVAL, arguments.pool_log_interval, knob::duration);
     let deadline = resolver.take(&knob::DEADLINE, arguments.deadline, knob::duration);
     let failures =
         resolver.take(&knob::STORE_BREAKER_FAILURES, arguments.store_breaker_failures, knob::count);
@@ -278,6 +300,7 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         token,
         admin_tokens,
         dev: dev?,
+        pool_log_interval: pool_log_interval?,
         drain_timeout: drain_timeout?,
         addresses_file,
         log_format: log_format?,

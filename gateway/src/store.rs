@@ -132,6 +132,11 @@ pub trait Store: Send + Sync {
     /// What the store says of itself in the detailed status: connections, keys. No credentials.
     fn describe(&self) -> String;
 
+    /// How many connections are up, and how many there are; `None` without any.
+    fn connections(&self) -> Option<(usize, usize)> {
+        None
+    }
+
     /// Charges all limits or none, by the store's own clock, in one atomic step; on a Cluster several
     /// subjects in several steps.
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked>;

@@ -45,6 +45,7 @@ mod version;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use hash::ConfigHash;
+pub use suggest::nearest;
 
 /// The longest document that is read.
 pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;

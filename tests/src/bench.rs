@@ -3,8 +3,12 @@
 //! Nothing is asserted on a figure.
 
 pub mod envoy_rows;
+pub mod far;
+pub mod gateway_rows;
 pub mod load;
 pub mod policy_rows;
+pub mod pool;
+pub mod question;
 pub mod redis_rows;
 pub mod stats;
 pub mod summary;

@@ -7,14 +7,16 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
+use super::statistics::Statistics;
 use crate::clock::{Clock, whole_us};
-use crate::metrics::{Held, SharedMetrics};
+use crate::metrics::{Held, Metrics, SharedMetrics};
 use crate::throttle::Throttle;
 
 /// How often exhaustion is logged.
@@ -105,10 +107,39 @@ impl Admission {
             Ok(permit) => permit,
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => self.wait().await?,
         };
-        Ok(Place { _permit: permit, _counted: Held::new(&self.metrics.in_flight) })
+        let counted = Held::new(&self.metrics.in_flight);
+        self.peak(self.metrics.in_flight.get());
+        Ok(Place { _permit: permit, _counted: counted })
+    }
+
+    /// The statistics since they were last taken.
+    pub fn statistics(&self) -> Statistics {
+        let Metrics {
+            in_flight, in_flight_peak, waiting, waits, acquire_timeouts, outlived, ..
+        } = self.metrics.as_ref();
+        let now = in_flight.get();
+        Statistics {
+            in_flight: now,
+            // What is under way now is where the next interval begins.
+            in_flight_peak: in_flight_peak.set(now).max(now),
+            in_flight_max: self.metrics.in_flight_max.get(),
+            waiting: waiting.get(),
+            waits: waits.get(),
+            acquire_timeouts: acquire_timeouts.get(),
+            outlived: outlived.get(),
+        }
+    }
+
+    /// Seldom more than a look: most calls are no peak.
+    fn peak(&self, now: i64) {
+        let peak = &self.metrics.in_flight_peak;
+        if now > peak.get() {
+            peak.inner().fetch_max(now, Ordering::Relaxed);
+        }
     }
 
     async fn wait(&self) -> Result<OwnedSemaphorePermit, NotDone> {
+        self.metrics.waits.inc();
         let _waiting = Held::new(&self.metrics.waiting);
         let patience = self.clock.sleep(self.settings.pool_wait);
         tokio::select! {

@@ -542,3 +542,66 @@ async fn what_says_nothing_about_the_way_to_the_store_does_not_trip_its_guard() 
     *bench.store.script.lock().expect("unpoisoned") = Script::AdmitUpTo(1);
     assert!(ask(&bench, &one()).await.is_ok(), "four are not five");
 }
+
+/// What is logged while it lives, on this thread.
+fn logged() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let writer = {
+        let lines = Arc::clone(&lines);
+        move || Lines(Arc::clone(&lines))
+    };
+    let subscriber = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish();
+    (lines, tracing::subscriber::set_default(subscriber))
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("unpoisoned").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Product row A6: statistics at start and at an interval; exhaustion critical, once per interval.
+#[tokio::test(start_paused = true)]
+async fn statistics_are_logged_at_start_and_exhaustion_once_per_interval() {
+    let (lines, _guard) = logged();
+    let (open, gate) = watch::channel(false);
+    let bench = bench_with(Script::Hang(gate), |settings| {
+        settings.admission.max_in_flight = 3;
+        settings.breaker.failures = u32::MAX;
+    });
+    let found = |what: &str| -> Vec<String> {
+        let text = String::from_utf8(lines.lock().expect("unpoisoned").clone()).expect("text");
+        text.lines().filter(|line| line.contains(what)).map(str::to_owned).collect()
+    };
+    let interval = Duration::from_secs(60);
+    let logging = tokio::spawn(statistics::log(Arc::clone(&bench.service), interval));
+    for round in 1..=2 {
+        let calls: Vec<_> = (0..50).map(|_| tokio::spawn(ask(&bench, &one()))).collect();
+        for call in calls {
+            assert!(call.await.expect("no panic").is_err());
+        }
+        let exhausted = found("the bound on store calls is exhausted");
+        assert_eq!(exhausted.len(), round, "{exhausted:#?}");
+        assert!(exhausted[round - 1].contains("critical=true max_in_flight=3"), "{exhausted:#?}");
+        tokio::time::advance(Duration::from_secs(10)).await;
+    }
+    tokio::time::advance(interval).await;
+    tokio::task::yield_now().await;
+    open.send_replace(true);
+    let lines = found("statistics of store calls");
+    let begins =
+        "in_flight=0 in_flight_peak=0 in_flight_max=3 waiting=0 waits=0 acquire_timeouts=0";
+    assert!(lines[0].contains(begins), "{lines:#?}");
+    // 50 callers, and 50 more while three places were still held.
+    let then =
+        "in_flight=3 in_flight_peak=3 in_flight_max=3 waiting=0 waits=97 acquire_timeouts=97";
+    assert!(lines[1].contains(then), "{lines:#?}");
+    logging.abort();
+}

@@ -53,6 +53,10 @@ pub struct ServeArgs {
     /// --deadline [env: TIDEGATE_POOL_WAIT] [default: 15ms]
     #[arg(long, value_name = "DURATION")]
     pub pool_wait: Option<String>,
+    /// How often the statistics of these calls are logged [env: TIDEGATE_POOL_LOG_INTERVAL]
+    /// [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub pool_log_interval: Option<String>,
     /// How long one decision may take; shorter than the filter's callout timeout
     /// [env: TIDEGATE_DEADLINE] [default: 30ms]
     #[arg(long, value_name = "DURATION")]

@@ -34,8 +34,7 @@ macro_rules! knobs {
             default: $default,
             show: str::to_owned,
         };)*
-        /// Every setting, for the test that compares them with the help.
-        #[cfg(test)]
+        /// Every setting.
         pub const ALL: &[&Knob] = &[$(&$name,)* &REDIS_URL];
     };
 }
@@ -54,6 +53,7 @@ knobs! {
     REDIS_RESPONSE_TIMEOUT: "--redis-response-timeout", ["TIDEGATE_REDIS_RESPONSE_TIMEOUT"], Some("250ms");
     MAX_IN_FLIGHT: "--max-in-flight", ["TIDEGATE_MAX_IN_FLIGHT", "REDIS_POOL_SIZE"], Some("100");
     POOL_WAIT: "--pool-wait", ["TIDEGATE_POOL_WAIT"], Some("15ms");
+    POOL_LOG_INTERVAL: "--pool-log-interval", ["TIDEGATE_POOL_LOG_INTERVAL"], Some("60s");
     STORE_BREAKER_FAILURES: "--store-breaker-failures", ["TIDEGATE_STORE_BREAKER_FAILURES"], Some("5");
     STORE_BREAKER_OPEN: "--store-breaker-open", ["TIDEGATE_STORE_BREAKER_OPEN"], Some("10s");
     STORE_BREAKER_SUCCESSES: "--store-breaker-successes", ["TIDEGATE_STORE_BREAKER_SUCCESSES"], Some("3");
@@ -107,6 +107,13 @@ impl Knob {
 }
 
 // === impl Chosen ===
+
+impl Chosen {
+    /// The setting's name and where its value came from, unless that is the default.
+    pub fn given(&self) -> Option<(&'static str, &'static str)> {
+        (self.from != "default").then_some((self.name, self.from))
+    }
+}
 
 impl fmt::Display for Chosen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,15 @@
 //! effect here, and doors that stand open. Source: product row A6 ("a setting without effect says so
 //! in the log instead of being swallowed").
 
+use tidegate_policy::config::nearest;
+
 use super::Environment;
+use super::knob::{self, Chosen};
+
+/// What the names of the gateway's variables begin with, and those of a Redis pool's.
+const PREFIXES: [&str; 2] = ["TIDEGATE_", "REDIS_"];
+/// Variables that are no flags, too.
+const SECRETS: [&str; 2] = ["TIDEGATE_TOKEN", "TIDEGATE_ADMIN_TOKENS"];
 
 /// A variable of a classic connection pool, and what does its work here.
 const WITHOUT_EFFECT: [(&str, &str); 8] = [
@@ -37,6 +45,8 @@ pub fn notes(
             Some(format!("{name}={value} has no effect with multiplexed connections: {instead}"))
         })
         .collect();
+    let unknown = environment.names().filter(|name| set(name).is_some_and(|v| unknown(name, v)));
+    notes.extend(unknown.map(no_setting));
     if set("REDIS_POOL_SIZE").is_some() && set("TIDEGATE_MAX_IN_FLIGHT").is_some() {
         notes.push("REDIS_POOL_SIZE has no effect: TIDEGATE_MAX_IN_FLIGHT is set too".to_owned());
     }
@@ -56,4 +66,50 @@ pub fn notes(
         (false, _) => {}
     }
     notes
+}
+
+/// Settings that were given and have no effect with this kind of store.
+pub fn idle(chosen: &[Chosen], redis: bool) -> Vec<String> {
+    const OF_REDIS: [&str; 3] = ["--redis-connections", "--redis-response-timeout", "--key-style"];
+    let (idle, why) = if redis {
+        (["--memory-keys-max"].as_slice(), "the state is in Redis")
+    } else {
+        let why = "there is no --redis-url (TIDEGATE_REDIS_URL), the state is in memory";
+        (OF_REDIS.as_slice(), why)
+    };
+    let given = chosen.iter().filter_map(Chosen::given);
+    given
+        .filter(|(flag, _)| idle.contains(flag))
+        .map(|(flag, from)| format!("{flag} (given by {from}) has no effect: {why}"))
+        .collect()
+}
+
+/// Whether a variable is named as one of the gateway's.
+pub fn ours(name: &str) -> bool {
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn known() -> Vec<&'static str> {
+    let settings = knob::ALL.iter().flat_map(|knob| knob.variables.iter().copied());
+    settings.chain(SECRETS).chain(WITHOUT_EFFECT.map(|(name, _)| name)).collect()
+}
+
+/// Named like a setting, and none. An orchestrator names the addresses of its services the same way.
+fn unknown(name: &str, value: &str) -> bool {
+    let of_a_service = value.starts_with("tcp://")
+        || value.starts_with("udp://")
+        || ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"].iter().any(|n| name.contains(n));
+    ours(name) && !of_a_service && !known().contains(&name)
+}
+
+fn no_setting(name: &str) -> String {
+    let known = known();
+    let own = name.strip_prefix("REDIS_").map(|rest| format!("TIDEGATE_REDIS_{rest}"));
+    let meant = known.iter().copied().find(|known| own.as_deref() == Some(*known));
+    match meant.or_else(|| nearest(name, &known)) {
+        Some(meant) => {
+            format!("{name} is no setting of the gateway and has no effect: did you mean {meant}?")
+        }
+        None => format!("{name} is no setting of the gateway and has no effect: unset it"),
+    }
 }

@@ -267,3 +267,87 @@ fn help_is_no_failure() {
     let error = Settings::parse(["tidegate-gateway", "fly"], &Environment::default());
     assert_eq!(error.expect_err("usage").exit_code(), 2);
 }
+
+/// The table of settings in `docs/gateway.md`: each variable that it names.
+fn documented() -> Vec<&'static str> {
+    let page = include_str!("../../../docs/gateway.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `--"));
+    let cells = rows.filter_map(|row| row.split('|').nth(2));
+    let quoted = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    quoted.map(|name| name.split('=').next().unwrap_or(name)).collect()
+}
+
+#[test]
+fn every_documented_variable_is_read_and_every_variable_is_documented() {
+    let documented = documented();
+    for knob in knob::ALL.iter().filter(|knob| knob.flag.starts_with("--")) {
+        for variable in knob.variables {
+            assert!(documented.contains(variable), "{variable} is not in docs/gateway.md");
+        }
+    }
+    for variable in &documented {
+        // The flag would beat its own variable.
+        let line = if *variable == "TIDEGATE_DEV" { "--token-file t" } else { "--dev" };
+        let told = match parse(line, &Environment::from([(*variable, "?!")])) {
+            Err(SettingsError::Values(problems)) => {
+                problems.iter().any(|problem| problem.contains(variable))
+            }
+            Ok(settings) => {
+                let secret = settings.token.is_some() || settings.admin_tokens.is_some();
+                secret || settings.to_string().contains(&format!("({variable})"))
+            }
+            Err(other) => panic!("{other}"),
+        };
+        assert!(told, "{variable}=?! changes nothing and nobody is told");
+    }
+    assert!(documented.len() > 30, "{documented:?}");
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_said() {
+    let rows = [
+        ("TIDEGATE_POOLWAIT", "5ms", Some("did you mean TIDEGATE_POOL_WAIT?")),
+        ("REDIS_URL", "redis://h", Some("did you mean TIDEGATE_REDIS_URL?")),
+        ("REDIS_POOL_SIZES", "5", Some("did you mean REDIS_POOL_SIZE?")),
+        ("TIDEGATE_QWERTYUIOPASDFGH", "5", Some("unset it")),
+        ("TIDEGATE_POOLWAIT", "", None),
+        ("TIDEGATE_SERVICE_HOST", "10.0.0.1", None),
+        ("TIDEGATE_PORT", "tcp://10.0.0.1:80", None),
+        ("REDIS_PORT_6379_TCP_ADDR", "10.0.0.1", None),
+        ("HOME", "/", None),
+        ("TIDEGATE_POOL_WAIT", "5ms", None),
+    ];
+    for (name, value, expected) in rows {
+        let notes = parse("--dev", &Environment::from([(name, value)])).expect("sound").notes;
+        let told = notes.iter().find(|note| note.contains("is no setting of the gateway"));
+        let sound = match expected {
+            Some(expected) => {
+                told.is_some_and(|note| note.starts_with(name) && note.ends_with(expected))
+            }
+            None => told.is_none(),
+        };
+        assert!(sound, "{name}: {notes:#?}");
+    }
+}
+
+#[test]
+fn a_setting_of_the_other_kind_of_store_is_said() {
+    let environment = Environment::from([("TIDEGATE_MEMORY_KEYS_MAX", "9")]);
+    let notes = |line: &str| parse(line, &environment).expect("sound").notes;
+    let memory = notes("--dev --redis-connections 4");
+    assert!(memory.iter().any(|n| n.starts_with("--redis-connections (given by")), "{memory:#?}");
+    assert!(!memory.iter().any(|n| n.starts_with("--memory-keys-max")), "{memory:#?}");
+    let redis = notes("--dev --redis-url redis://h");
+    let said = "--memory-keys-max (given by TIDEGATE_MEMORY_KEYS_MAX) has no effect";
+    assert!(redis.iter().any(|note| note.starts_with(said)), "{redis:#?}");
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_a_mistake() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let garbled =
+        |name: &str| Environment::new([(OsString::from(name), OsString::from_vec(vec![0xff]))]);
+    let told = problems("--dev", &garbled("TIDEGATE_DEADLINE"));
+    assert_eq!(told, ["TIDEGATE_DEADLINE is no text: write it in UTF-8 or unset it"]);
+    parse("--dev", &garbled("LS_COLORS")).expect("somebody else's");
+}

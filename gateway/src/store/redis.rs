@@ -167,6 +167,10 @@ impl Store for RedisStore {
         self.servers.describe()
     }
 
+    fn connections(&self) -> Option<(usize, usize)> {
+        Some(self.servers.connections())
+    }
+
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {
         if !self.servers.one_call_reaches_all() {
             let shards = Shard::of(&self.region, scope, charges);

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 /// The known word that `text` most probably stands for, if any is near enough.
-pub(super) fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
     let near_max = text.chars().count().clamp(1, 9).div_ceil(3);
     known
         .iter()

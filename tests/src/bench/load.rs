@@ -1,119 +1,236 @@
-//! Owns the load on the gateway alone: 80 to 150 callers, each waiting for its answer before it
-//! asks again; Redis running, and stopped. What each was told, and how long it took.
+//! Owns the curve of offered load: requests leave by a timetable, whatever became of the ones before
+//! (an open loop), over HTTP/2 as Envoy asks. What was admitted, what was shed, and how long it took
+//! from the moment that the timetable names.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
-use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Tenant};
-use tidegate_policy::wire::{self, DecideRequest, DecisionId, LimitCall};
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
+use tidegate_policy::wire::DECIDE_PATH;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::client;
+use super::envoy_rows::Effort;
+use super::far::Far;
+use super::pool::ROUND_TRIP;
+use super::stats::{Figures, at_share, shuffle};
+use super::{question, summary};
 use crate::gateway::{self, Gateway, TOKEN};
 use crate::redis::Redis;
 
-const LASTS: Duration = Duration::from_secs(3);
+const CONNECTIONS: u32 = 4;
+/// Of what the gateway can do at most, in percent.
+const STEPS: [u64; 7] = [25, 50, 75, 100, 125, 150, 200];
+/// Callers that ask without a pause find out what that is; fewer than the bound, so nobody waits.
+const EAGER: u32 = 90;
+/// An answer that comes later is none.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs and prints.
-pub async fn measure() -> Result<(), String> {
-    let mut redis = Redis::start().await;
-    let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&["--dev"])).await;
-    println!(
-        "callers of the gateway (its region declared warm), default deadlines (pool wait 15 ms, deadline 30 ms), at most 100 in flight"
-    );
-    println!(
-        "  {:<10} {:>8} {:>9}   answers (status: count, p50, p99 in ms)",
-        "Redis", "callers", "answers/s"
-    );
-    for stopped in [false, true] {
-        for callers in [80, 100, 150] {
-            if stopped {
-                redis.process().signal(libc::SIGSTOP);
+/// A column of the table, as it is called in the file.
+const FIGURES: [&str; 7] = [
+    "offered_per_s",
+    "admitted_per_s",
+    "shed_per_s",
+    "failed_per_s",
+    "admitted_p50_ms",
+    "admitted_p99_ms",
+    "shed_p99_ms",
+];
+
+/// Connections to one gateway.
+struct Callers {
+    connections: Vec<SendRequest<Bytes>>,
+    to: SocketAddr,
+    body: Bytes,
+}
+
+type Answers = Vec<(u16, Duration)>;
+
+// === impl Callers ===
+
+impl Callers {
+    async fn connect(to: SocketAddr) -> Result<Arc<Self>, String> {
+        let mut connections = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
+            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            let opened = h2::client::handshake(stream).await;
+            let (connection, driver) = opened.map_err(|error| error.to_string())?;
+            tokio::spawn(driver);
+            connections.push(connection);
+        }
+        Ok(Arc::new(Self { connections, to, body: question::body(1).into() }))
+    }
+
+    async fn ask(&self, nth: u64) -> Result<u16, h2::Error> {
+        let place = nth % u64::from(CONNECTIONS);
+        let connection = &self.connections[usize::try_from(place).expect("small")];
+        let mut send = connection.clone().ready().await?;
+        let request = Request::post(format!("http://{}{DECIDE_PATH}", self.to))
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .body(())
+            .expect("a sound head");
+        let (answer, mut body) = send.send_request(request, false)?;
+        body.send_data(self.body.clone(), true)?;
+        let (head, mut body) = answer.await?.into_parts();
+        while let Some(piece) = body.data().await {
+            let len = piece?.len();
+            body.flow_control().release_capacity(len)?;
+        }
+        Ok(head.status.as_u16())
+    }
+
+    /// The status, 0 without an answer, and how long it took from `due` on.
+    async fn answer(self: Arc<Self>, nth: u64, due: Instant) -> (u16, Duration) {
+        let status = match timeout(PATIENCE, self.ask(nth)).await {
+            Ok(Ok(status)) => status,
+            Ok(Err(_)) | Err(_) => 0,
+        };
+        (status, due.elapsed())
+    }
+
+    /// Answers per second to callers that wait for theirs and ask again.
+    async fn eager(self: &Arc<Self>, lasts: Duration) -> u64 {
+        let begin = Instant::now();
+        let mut callers = JoinSet::new();
+        for caller in 0..EAGER {
+            let all = Arc::clone(self);
+            callers.spawn(async move {
+                let mut admitted = 0;
+                while begin.elapsed() < lasts {
+                    let answer = Arc::clone(&all).answer(caller.into(), Instant::now()).await;
+                    admitted += u64::from(answer.0 == 200);
+                }
+                admitted
+            });
+        }
+        let admitted: u64 = callers.join_all().await.into_iter().sum();
+        admitted / lasts.as_secs().max(1)
+    }
+
+    /// So many requests per second by the timetable.
+    async fn offer(self: &Arc<Self>, per_s: u64, lasts: Duration) -> Answers {
+        let begin = Instant::now();
+        let mut calls = JoinSet::new();
+        let mut sent = 0;
+        let mut tick = tokio::time::interval(Duration::from_millis(1));
+        while begin.elapsed() < lasts {
+            tick.tick().await;
+            let passed_us = u64::try_from(begin.elapsed().as_micros()).expect("seconds");
+            while sent < passed_us * per_s / 1_000_000 {
+                let due = begin + Duration::from_micros(sent * 1_000_000 / per_s);
+                calls.spawn(Arc::clone(self).answer(sent, due));
+                sent += 1;
             }
-            let answers = storm(gateway.addr, callers).await?;
-            if stopped {
-                redis.process().signal(libc::SIGCONT);
-            }
-            print(if stopped { "stopped" } else { "running" }, callers, answers);
+        }
+        calls.join_all().await
+    }
+}
+
+/// Measures, prints the tables, writes `target/bench/load.json`.
+pub async fn measure(effort: Effort) -> Result<(), String> {
+    let redis = Redis::start().await;
+    let far = Far::start(redis.socket(), ROUND_TRIP).await.map_err(|error| error.to_string())?;
+    let mut told = Vec::new();
+    for (name, url) in [("near", redis.url()), ("20 ms away", far.url())] {
+        let gateway = Gateway::start(&gateway::Options::redis(&url).flags(&["--dev"])).await;
+        let callers = Callers::connect(gateway.addr).await?;
+        let lasts = Duration::from_secs(effort.seconds.into());
+        let most = callers.eager(lasts).await;
+        println!(
+            "\nRedis {name}; {EAGER} callers that wait for their answers get {most}/s; default bound and deadlines (100 in flight, pool wait 15 ms, deadline 30 ms); {} rounds of {} s, shuffled, medians",
+            effort.rounds, effort.seconds
+        );
+        for (step, figures) in curve(effort, &callers, most).await {
+            let mut row: serde_json::Map<_, _> =
+                FIGURES.iter().zip(&figures).map(|(k, f)| ((*k).to_owned(), f.json())).collect();
+            row.insert("redis".to_owned(), name.into());
+            row.insert("offered_percent".to_owned(), step.into());
+            told.push(row);
         }
     }
+    let path = summary::write("load", &told).map_err(|error| error.to_string())?;
+    println!("\nwritten to {}", path.display());
     Ok(())
 }
 
-/// Every answer's status and how long it took.
-async fn storm(to: SocketAddr, callers: u32) -> Result<Vec<(u16, Duration)>, String> {
-    let tasks: Vec<_> = (0..callers).map(|caller| tokio::spawn(call(to, caller))).collect();
-    let mut answers = Vec::new();
-    for task in tasks {
-        answers.extend(
-            task.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?,
+async fn curve(
+    effort: Effort,
+    callers: &Arc<Callers>,
+    most: u64,
+) -> Vec<(u64, [Figures; FIGURES.len()])> {
+    let mut rows: Vec<(u64, [Figures; FIGURES.len()])> =
+        STEPS.into_iter().map(|step| (step, Default::default())).collect();
+    let lasts = Duration::from_secs(effort.seconds.into());
+    let mut seed = effort.seed;
+    for round in 1..=effort.rounds {
+        shuffle(&mut rows, &mut seed);
+        for (step, figures) in &mut rows {
+            let answers = callers.offer((most * *step / 100).max(1), lasts).await;
+            for (figure, seen) in figures.iter_mut().zip(seen(answers, lasts)) {
+                figure.push(seen);
+            }
+        }
+        eprint!("\r  round {round} of {}", effort.rounds);
+    }
+    eprintln!("\r");
+    rows.sort_by_key(|(step, _)| *step);
+    println!(
+        "  {:>9} {:>10} {:>10} {:>8} {:>8} {:>12} {:>22} {:>10}",
+        "offered %",
+        "offered/s",
+        "admitted/s",
+        "shed/s",
+        "failed/s",
+        "p50 ms",
+        "p99 ms",
+        "shed p99"
+    );
+    for (step, [offered, admitted, shed, failed, p50, p99, shed_p99]) in &rows {
+        let shed_p99 = match shed_p99.median() {
+            nothing if nothing.is_nan() => "-".to_owned(),
+            ms => format!("{ms:.1}"),
+        };
+        println!(
+            "  {step:>9} {:>10.0} {:>10.0} {:>8.0} {:>8.0} {:>12.1} {:>22} {shed_p99:>10}",
+            offered.median(),
+            admitted.median(),
+            shed.median(),
+            failed.median(),
+            p50.median(),
+            p99.to_string(),
         );
     }
-    Ok(answers)
+    rows
 }
 
-async fn call(to: SocketAddr, caller: u32) -> std::io::Result<Vec<(u16, Duration)>> {
-    let body = wire::encode(&question(caller));
-    let head = format!(
-        "POST {} HTTP/1.1\r\nhost: load\r\nauthorization: Bearer {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        wire::DECIDE_PATH,
-        body.len()
-    );
-    let request = [head.into_bytes(), body].concat();
-    let mut stream = client::connect(to, None).await?;
-    stream.set_nodelay(true)?;
-    let mut answers = Vec::new();
-    let begin = Instant::now();
-    while begin.elapsed() < LASTS {
-        let asked = Instant::now();
-        let answer = client::raw(&mut stream, &request).await;
-        answers.push((answer.status, asked.elapsed()));
+/// In the order of [`FIGURES`].
+fn seen(answers: Answers, lasts: Duration) -> [f64; FIGURES.len()] {
+    let offered = answers.len();
+    let mut took: [Vec<Duration>; 3] = Default::default();
+    for (status, after) in answers {
+        let place = match status {
+            200 => 0,
+            429 => 1,
+            _ => 2,
+        };
+        took[place].push(after);
     }
-    Ok(answers)
-}
-
-fn question(caller: u32) -> DecideRequest {
-    let name = SubjectName::from_bytes(format!("caller-{caller}").as_bytes());
-    DecideRequest {
-        claim: None,
-        v: wire::VERSION,
-        id: DecisionId::new(u128::from(caller)),
-        scope: CallerScope {
-            region: None,
-            environment: Environment::default(),
-            tenant: Tenant::None,
-            key_format: KeyFormat::default(),
-        },
-        timeout_ms: 45,
-        traceparent: None,
-        request_id: None,
-        limits: vec![LimitCall {
-            id: "load.caller".to_owned(),
-            subject: Subject { kind: SubjectKind::Header, name },
-            limit: 1_000_000,
-            period_us: 1_000_000,
-            burst: 1_000_000,
-            algorithm: tidegate_policy::limit::Algorithm::Gcra,
-            cost: 1,
-            shadow: false,
-        }],
-    }
-}
-
-fn print(redis: &str, callers: u32, answers: Vec<(u16, Duration)>) {
-    let per_s = answers.len() / usize::try_from(LASTS.as_secs()).expect("seconds");
-    let mut by_status: BTreeMap<u16, Vec<Duration>> = BTreeMap::new();
-    for (status, took) in answers {
-        by_status.entry(status).or_default().push(took);
-    }
-    let told: Vec<String> = by_status
-        .into_iter()
-        .map(|(status, mut took)| {
-            took.sort_unstable();
-            let at = |share: usize| took[(took.len() - 1) * share / 100].as_secs_f64() * 1000.0;
-            format!("{status}: {}, {:.1}, {:.1}", took.len(), at(50), at(99))
-        })
-        .collect();
-    println!("  {redis:<10} {callers:>8} {per_s:>9}   {}", told.join("   "));
+    took.iter_mut().for_each(|took| took.sort_unstable());
+    let per_s =
+        |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / lasts.as_secs_f64();
+    let [admitted, shed, failed] = took;
+    [
+        per_s(offered),
+        per_s(admitted.len()),
+        per_s(shed.len()),
+        per_s(failed.len()),
+        at_share(&admitted, 50),
+        at_share(&admitted, 99),
+        at_share(&shed, 99),
+    ]
 }

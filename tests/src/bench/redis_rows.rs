@@ -73,7 +73,8 @@ pub async fn measure(summary: &mut Summary) -> Result<(), String> {
     Ok(())
 }
 
-async fn once(redis: &Redis, words: &[Vec<u8>], pipeline: u32) -> Result<f64, String> {
+/// Requests per second of one command by redis-benchmark with 50 connections.
+pub async fn once(redis: &Redis, words: &[Vec<u8>], pipeline: u32) -> Result<f64, String> {
     let mut command = Command::new(redis_benchmark());
     command.args(["-p", &redis.tcp_port().to_string()]);
     command.args(["-c", "50", "-n", REQUESTS, "-P", &pipeline.to_string(), "-q"]);

@@ -1,6 +1,7 @@
 //! Owns medians, spreads and the shuffle of rounds.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Figures of one row over all rounds.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +17,7 @@ impl Figures {
 
     /// The median; NaN of nothing.
     pub fn median(&self) -> f64 {
-        let mut sorted = self.0.clone();
+        let mut sorted: Vec<f64> = self.0.iter().copied().filter(|f| !f.is_nan()).collect();
         sorted.sort_by(f64::total_cmp);
         match sorted.len() {
             0 => f64::NAN,
@@ -31,6 +32,18 @@ impl Figures {
         (least, self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max))
     }
 
+    /// Median, least and greatest; nothing where there is no number.
+    pub fn json(&self) -> serde_json::Value {
+        let (least, most) = self.spread();
+        let number = |figure: f64| {
+            let rounded = (figure * 1000.0).round() / 1000.0;
+            if rounded.is_finite() { rounded.into() } else { serde_json::Value::Null }
+        };
+        serde_json::json!({
+            "median": number(self.median()), "least": number(least), "most": number(most),
+        })
+    }
+
     /// The same figures, each divided by the other row's of the same round.
     pub fn over(&self, other: &Figures) -> Figures {
         Figures(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
@@ -42,6 +55,12 @@ impl fmt::Display for Figures {
         let (least, greatest) = self.spread();
         write!(f, "{:.2} [{least:.2}..{greatest:.2}]", self.median())
     }
+}
+
+/// The time, in ms, within which so many percent of these (sorted) were done; NaN of nothing.
+pub fn at_share(sorted: &[Duration], percent: usize) -> f64 {
+    let place = sorted.len().saturating_sub(1) * percent / 100;
+    sorted.get(place).map_or(f64::NAN, |took| took.as_secs_f64() * 1_000.0)
 }
 
 /// Shuffles by a seed (SplitMix64), so that no row always follows the same other row.
@@ -67,7 +86,11 @@ mod tests {
         assert_eq!(figures(&[4.0, 1.0, 2.0, 3.0]).median(), 2.5);
         assert_eq!(figures(&[3.0, 1.0, 2.0]).spread(), (1.0, 3.0));
         assert_eq!(figures(&[1.0, 9.0]).over(&figures(&[2.0, 3.0])).median(), 1.75);
-        assert!(figures(&[]).median().is_nan());
+        assert!(figures(&[]).median().is_nan() && at_share(&[], 99).is_nan());
+        let ms = |ms| Duration::from_millis(ms);
+        assert_eq!(at_share(&[ms(1), ms(2), ms(9)], 50), 2.0);
+        assert_eq!(figures(&[f64::NAN, 2.0]).json()["median"], 2.0);
+        assert!(figures(&[f64::NAN]).json()["median"].is_null());
     }
 
     #[test]

@@ -1,8 +1,11 @@
-//! Owns `target/bench/summary.json`: one flat object of numbers that later measurements extend.
+//! Owns what is written to `target/bench/`: `summary.json`, one flat object of numbers that later
+//! measurements extend, and a list of rows for each report.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+
+use serde::Serialize;
 
 use crate::parts;
 
@@ -20,11 +23,16 @@ impl Summary {
 
     /// Writes the file; gives its path.
     pub fn write(&self) -> std::io::Result<PathBuf> {
-        let dir = parts::root().join("target/bench");
-        fs::create_dir_all(&dir)?;
-        let path = dir.join("summary.json");
-        let text = serde_json::to_string_pretty(&self.0).map_err(std::io::Error::other)?;
-        fs::write(&path, text)?;
-        Ok(path)
+        write("summary", &self.0)
     }
+}
+
+/// Writes `target/bench/{name}.json`; gives its path.
+pub fn write(name: &str, content: &impl Serialize) -> std::io::Result<PathBuf> {
+    let dir = parts::root().join("target/bench");
+    fs::create_dir_all(&dir)?;
+    let path = dir.join(format!("{name}.json"));
+    let text = serde_json::to_string_pretty(content).map_err(std::io::Error::other)?;
+    fs::write(&path, text)?;
+    Ok(path)
 }

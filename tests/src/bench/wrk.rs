@@ -4,8 +4,10 @@ use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tidegate_policy::wire::DECIDE_PATH;
 use tokio::process::Command;
 
+use crate::gateway::TOKEN;
 use crate::parts;
 
 /// What wrk saw.
@@ -51,9 +53,31 @@ pub async fn run(
     connections: u32,
     seconds: u32,
 ) -> Result<Load, String> {
+    run_words(&[format!("http://{to}{path}")], connections, seconds).await
+}
+
+/// The same with decisions asked of a gateway.
+pub async fn decide(
+    to: SocketAddr,
+    body: &[u8],
+    connections: u32,
+    seconds: u32,
+) -> Result<Load, String> {
+    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let file = dir.path().join("decide.lua");
+    let text = format!(
+        "wrk.method = 'POST'\nwrk.body = [[{}]]\nwrk.headers['Authorization'] = 'Bearer {TOKEN}'\nwrk.headers['Content-Type'] = 'application/json'\n",
+        String::from_utf8_lossy(body)
+    );
+    std::fs::write(&file, text).map_err(|error| error.to_string())?;
+    let words = ["-s".to_owned(), file.display().to_string(), format!("http://{to}{DECIDE_PATH}")];
+    run_words(&words, connections, seconds).await
+}
+
+async fn run_words(words: &[String], connections: u32, seconds: u32) -> Result<Load, String> {
     let mut command = Command::new(wrk());
     command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
-    command.arg(format!("http://{to}{path}"));
+    command.args(words);
     let done = command
         .output()
         .await

@@ -1,21 +1,24 @@
 //! The benchmarks: `bench all` compares and writes the summary, `bench policies` does so for many policies
-//! alone, `bench load` storms the gateway.
+//! alone, `bench gateway` for the gateway without Envoy, `bench pool` reports on the bound of calls to
+//! Redis, `bench load` draws the curve of offered load.
 
 use std::env;
 use std::process::ExitCode;
 
 use tidegate_tests::bench::envoy_rows::{self, Effort};
 use tidegate_tests::bench::summary::Summary;
-use tidegate_tests::bench::{load, policy_rows, redis_rows};
+use tidegate_tests::bench::{gateway_rows, load, policy_rows, pool, redis_rows};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match env::args().nth(1).as_deref() {
         Some("all") => all().await,
         Some("policies") => policies().await,
-        Some("load") => load::measure().await,
+        Some("gateway") => gateway().await,
+        Some("pool") => report(pool::measure).await,
+        Some("load") => report(load::measure).await,
         other => Err(format!(
-            "{other:?} is no command; write `bench all`, `bench policies` or `bench load`"
+            "{other:?} is no command; write `bench all`, `policies`, `gateway`, `pool` or `load`"
         )),
     };
     match done {
@@ -28,21 +31,38 @@ async fn main() -> ExitCode {
 }
 
 async fn all() -> Result<(), String> {
-    let effort = Effort { rounds: number("ROUNDS", 7)?, seconds: number("SECONDS", 1)?, seed: 1 };
+    let effort = effort()?;
     let mut summary = Summary::default();
     policy_rows::measure(&mut summary)?;
     redis_rows::measure(&mut summary).await?;
+    gateway_rows::measure(effort, &mut summary).await?;
     envoy_rows::measure(effort, &mut summary).await?;
     written(&summary)
 }
 
 /// Only what many policies cost.
 async fn policies() -> Result<(), String> {
-    let effort = Effort { rounds: number("ROUNDS", 7)?, seconds: number("SECONDS", 1)?, seed: 1 };
+    let effort = effort()?;
     let mut summary = Summary::default();
     policy_rows::measure(&mut summary)?;
     envoy_rows::measure_policies(effort, &mut summary).await?;
     written(&summary)
+}
+
+/// Only the gateway and Redis, without Envoy.
+async fn gateway() -> Result<(), String> {
+    let mut summary = Summary::default();
+    redis_rows::measure(&mut summary).await?;
+    gateway_rows::measure(effort()?, &mut summary).await?;
+    written(&summary)
+}
+
+async fn report(run: impl AsyncFnOnce(Effort) -> Result<(), String>) -> Result<(), String> {
+    run(effort()?).await
+}
+
+fn effort() -> Result<Effort, String> {
+    Ok(Effort { rounds: number("ROUNDS", 7)?, seconds: number("SECONDS", 1)?, seed: 1 })
 }
 
 fn written(summary: &Summary) -> Result<(), String> {

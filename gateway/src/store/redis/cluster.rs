@@ -176,6 +176,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// How many connections are up, and how many there are, of all nodes together.
+    pub fn connections(&self) -> (usize, usize) {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let each = map.pools.values().map(|pool| pool.up());
+        each.fold((0, 0), |(up, all), (more_up, more)| (up + more_up, all + more))
+    }
+
     /// What the status says.
     pub fn describe(&self) -> String {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);

@@ -125,6 +125,14 @@ impl Servers {
         }
     }
 
+    /// How many connections are up, and how many there are.
+    pub fn connections(&self) -> (usize, usize) {
+        match self {
+            Self::One { pool, .. } => pool.up(),
+            Self::Many(cluster) => cluster.connections(),
+        }
+    }
+
     /// What the status says.
     pub fn describe(&self) -> String {
         match self {
