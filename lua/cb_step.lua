@@ -15,8 +15,8 @@
 --  order 4, 5  1 = trip, 2 = reset, 3 = force open, 4 = disable, 5 = metrics only; for how many ms (0 = without end)
 -- Returns flat integers: state (0 closed, 1 open, 2 half open, 3 forced open, 4 disabled, 5 metrics only), epoch, wait_ms (-1 =
 --       none), ms since good tests closed it (-1 = they did not), counted (1/0), the test's end was taken (1/0), the test that may
---       be made (0 = none), its ms, why it would have opened (0 = not), calls, failures, slow calls, trips, successes, then for
---       each transition: from, to, cause (by the order of Cause in the twin, from 1)
+--       be made (0 = none), its ms, why it would have opened (0 = not), calls, failures, slow calls, trips, successes, 1 = there was no
+--       record, then for each transition: from, to, cause (by the order of Cause in the twin, from 1)
 -- Safe to repeat: a report's number counts once, a test's end once, and who has the test gets the same again. An order is
 -- repeated by its new epoch only. Each write sets the expiry, or none for an operator's state without end.
 local HEAD, BUCKET, REPORTER = '<BBI6I6I6BBBBI6I6c8I6BB', '<I6I4I4I4', '<c8I6I6B'
@@ -249,7 +249,8 @@ elseif r.state == HALF_OPEN then wait = r.probe > 0 and max(r.probe_until - now,
 elseif r.until_ > 0 then wait = left end
 local healed = r.healed == 1 and r.state == CLOSED and now - r.since or -1
 local calls, failures, slow = sums()
-local reply = { r.state, r.epoch, wait, healed, counted, settled, permit, permit_ms, would, calls, failures, slow, r.trips, r.successes }
+local reply = { r.state, r.epoch, wait, healed, counted, settled, permit, permit_ms, would, calls, failures, slow, r.trips, r.successes,
+  held and 0 or 1 }
 for _, flip in ipairs(flips) do
   for i = 1, 3 do reply[#reply + 1] = flip[i] end
 end

@@ -4,6 +4,7 @@
 //! Every call carries its [`Scope`]: without one it does not compile (product row H5). A call's
 //! future owns all it needs, so that it can be left to finish when nobody waits for it any more.
 
+pub mod breakers;
 pub mod chains;
 pub mod claims;
 pub mod keys;
@@ -24,6 +25,7 @@ use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
 
+use self::breakers::Breakers;
 use self::chains::Chains;
 use self::claims::Claims;
 
@@ -164,6 +166,11 @@ pub trait Store: Send + Sync {
 
     /// Where it keeps audit chains; `None` if it keeps none.
     fn chains(&self) -> Option<&dyn Chains> {
+        None
+    }
+
+    /// Where it keeps breakers; `None` if it keeps none.
+    fn breakers(&self) -> Option<&dyn Breakers> {
         None
     }
 

@@ -2,6 +2,7 @@
 //! Forgets everything at exit and shares nothing between gateways. Knows no Redis.
 
 mod audit;
+mod breakers;
 mod idempotency;
 
 use std::collections::HashMap;
@@ -14,7 +15,9 @@ use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
 
 use self::audit::MemoryChains;
+use self::breakers::MemoryBreakers;
 use self::idempotency::MemoryClaims;
+use super::breakers::Breakers;
 use super::chains::Chains;
 use super::claims::Claims;
 use super::keys::{self, KeyStyle};
@@ -35,6 +38,7 @@ pub struct MemoryStore {
     cold_us: u64,
     counters: StoreCounters,
     state: Mutex<State>,
+    breakers: MemoryBreakers,
     chains: MemoryChains,
     claims: MemoryClaims,
 }
@@ -59,9 +63,19 @@ impl MemoryStore {
     /// Holds at most `keys_max` keys. When it is full, expired keys are swept out; if none has
     /// expired the call fails and is counted. Nothing that is alive is ever thrown out.
     pub fn new(clock: Arc<dyn Clock>, keys_max: usize, counters: StoreCounters) -> Self {
+        let breakers = MemoryBreakers::new(Arc::clone(&clock), keys_max, counters.full.clone());
         let chains = MemoryChains::new(keys_max, counters.full.clone());
         let claims = MemoryClaims::new(Arc::clone(&clock), keys_max, counters.full.clone());
-        Self { clock, keys_max, cold_us: 0, counters, state: Mutex::default(), chains, claims }
+        Self {
+            clock,
+            keys_max,
+            cold_us: 0,
+            counters,
+            state: Mutex::default(),
+            breakers,
+            chains,
+            claims,
+        }
     }
 
     /// The same, cold for that long from now on. Without it a store in memory is exempt: it is new
@@ -233,6 +247,10 @@ impl Store for MemoryStore {
 
     fn chains(&self) -> Option<&dyn Chains> {
         Some(&self.chains)
+    }
+
+    fn breakers(&self) -> Option<&dyn Breakers> {
+        Some(&self.breakers)
     }
 
     fn claims(&self) -> Option<&dyn Claims> {

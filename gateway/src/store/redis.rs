@@ -11,6 +11,7 @@
 
 pub mod address;
 mod audit;
+pub mod breakers;
 mod call_keys;
 mod cluster;
 mod grant;
@@ -42,6 +43,7 @@ use self::reserve::{Reservation, Shard};
 use self::script::{Asked, Keys, Scripts, integers};
 use self::servers::Servers;
 use self::tls::RedisTls;
+use super::breakers::Breakers;
 use super::chains::Chains;
 use super::claims::Claims;
 use super::keys::KeyStyle;
@@ -255,6 +257,10 @@ impl Store for RedisStore {
     }
 
     fn chains(&self) -> Option<&dyn Chains> {
+        Some(self)
+    }
+
+    fn breakers(&self) -> Option<&dyn Breakers> {
         Some(self)
     }
 

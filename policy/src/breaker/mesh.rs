@@ -276,6 +276,8 @@ pub struct Said {
     pub trips: u8,
     /// Good tests in a row.
     pub successes: u8,
+    /// Whether there was no record before.
+    pub fresh: bool,
 }
 
 // === impl State ===

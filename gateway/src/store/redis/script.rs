@@ -6,6 +6,7 @@ use tidegate_policy::gcra::{Quota, Reading, Retry};
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::window::Grain;
 
+use super::breakers::{self, BreakerScripts};
 use super::idempotency::{self, ClaimScripts};
 use super::{audit, grant};
 use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure};
@@ -26,6 +27,7 @@ pub struct Scripts {
     check: String,
     settle: String,
     audit_append: String,
+    breakers: BreakerScripts,
     claims: ClaimScripts,
     grant: String,
     /// How long a region is cold after its mark; 0 without a guard.
@@ -70,6 +72,7 @@ impl Scripts {
             check: sha(RL_CHECK),
             settle: sha(RL_SETTLE),
             audit_append: audit::sha(),
+            breakers: BreakerScripts::new(),
             claims: ClaimScripts::new(),
             grant: grant::sha(),
             cold_us,
@@ -86,6 +89,11 @@ impl Scripts {
         &self.audit_append
     }
 
+    /// Those of breakers.
+    pub fn breakers(&self) -> &BreakerScripts {
+        &self.breakers
+    }
+
     /// Those of claims.
     pub fn claims(&self) -> &ClaimScripts {
         &self.claims
@@ -94,7 +102,7 @@ impl Scripts {
     /// `SCRIPT LOAD`, each.
     pub fn load_commands(&self) -> impl Iterator<Item = Cmd> {
         let own = [RL_CHECK, RL_SETTLE, grant::RL_GRANT, audit::TEXT];
-        own.into_iter().chain(idempotency::TEXTS).map(|text| {
+        own.into_iter().chain(idempotency::TEXTS).chain(breakers::TEXTS).map(|text| {
             let mut command = redis::cmd("SCRIPT");
             command.arg("LOAD").arg(text);
             command

@@ -258,6 +258,7 @@ impl Step {
             window: sums(&record.buckets),
             trips: record.trips,
             successes: record.successes,
+            fresh: self.fresh,
         }
     }
 }

@@ -1,0 +1,187 @@
+//! Owns the scripts of breakers as the gateway calls them: their arguments and what their replies mean.
+//! Knows neither who reports nor connections.
+
+use redis::{Cmd, Script, Value};
+use tidegate_policy::breaker::mesh::{Cause, Ended, Event, Order, Said, State, Transition, Window};
+use tidegate_policy::scope::Scope;
+use tidegate_policy::wire::breaker::BreakerName;
+
+use super::RedisStore;
+use super::script::integers;
+use crate::store::breakers::{Breakers, TOLD_MAX, key, list_key};
+use crate::store::{Call, StoreFailure};
+
+/// The scripts themselves; their headers list KEYS, ARGV and returns.
+pub const TEXTS: [&str; 2] =
+    [include_str!("../../../../lua/cb_step.lua"), include_str!("../../../../lua/cb_note.lua")];
+/// A script then takes the server's own TIME. Only tests of the scripts give another.
+const SERVER_TIME: u64 = 0;
+const REPLY_HEAD_LEN: usize = 15;
+
+/// The scripts by their SHAs.
+#[derive(Debug, Clone)]
+pub struct BreakerScripts {
+    step: String,
+    note: String,
+}
+
+// === impl BreakerScripts ===
+
+impl BreakerScripts {
+    /// Computes the SHAs.
+    pub fn new() -> Self {
+        let [step, note] = TEXTS.map(|text| Script::new(text).get_hash().to_owned());
+        Self { step, note }
+    }
+
+    fn step(&self, key: &str, event: &Event<'_>) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.step).arg(1).arg(key);
+        arguments(&mut command, SERVER_TIME, event);
+        command
+    }
+
+    fn note(&self, list: &str, name: &BreakerName, epoch: u64) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.note).arg(1).arg(list);
+        command.arg(name.as_str()).arg(epoch).arg(TOLD_MAX);
+        command
+    }
+}
+
+/// What stands behind the keys of cb_step.
+pub fn arguments(command: &mut Cmd, now_ms: u64, event: &Event<'_>) {
+    match event {
+        Event::Look => {
+            command.arg(now_ms).arg(0).arg(0);
+        }
+        Event::Sync { terms, holder, seq, batch, entropy } => {
+            let (ms, calls) = match terms.window {
+                Window::Ms(ms) => (ms, 0),
+                Window::Calls(calls) => (0, calls),
+            };
+            command.arg(now_ms).arg(1).arg(entropy).arg(ms).arg(calls);
+            command.arg(terms.min_calls).arg(terms.failure_permille).arg(terms.slow_permille);
+            command.arg(terms.open_ms).arg(terms.backoff).arg(terms.successes).arg(terms.probe_ms);
+            command.arg(terms.trip_reporters).arg(holder.as_slice()).arg(seq);
+            command.arg(batch.epoch).arg(batch.calls).arg(batch.failures).arg(batch.slow);
+            command.arg(u8::from(batch.tripped));
+            let (id, ended) = batch.probe.map_or((0, 0), |probe| {
+                let ended = match probe.ended {
+                    Ended::Ok => 1,
+                    Ended::Failed => 2,
+                    Ended::GivenBack => 3,
+                };
+                (probe.id, ended)
+            });
+            command.arg(id).arg(ended).arg(u8::from(batch.ask));
+        }
+        Event::Order { order, for_ms, entropy } => {
+            let number = match order {
+                Order::Trip => 1,
+                Order::Reset => 2,
+                Order::ForceOpen => 3,
+                Order::Disable => 4,
+                Order::MetricsOnly => 5,
+            };
+            command.arg(now_ms).arg(2).arg(entropy).arg(number).arg(for_ms);
+        }
+    }
+}
+
+/// What a reply of cb_step says, or `None` if it is none that it gives.
+pub fn said(reply: &Value) -> Option<Said> {
+    let numbers = integers(reply)?;
+    let (head, changes) = numbers.split_at_checked(REPLY_HEAD_LEN)?;
+    let [
+        state_number,
+        epoch,
+        wait_ms,
+        healed_ms,
+        counted,
+        settled,
+        permit,
+        permit_ms,
+        would,
+        calls,
+        failures,
+        slow,
+        trips,
+        successes,
+        fresh,
+    ] = head.try_into().ok()?;
+    let whole = |number: i64| u64::try_from(number).ok();
+    let optional = |number: i64| if number == -1 { Some(None) } else { whole(number).map(Some) };
+    let flag =
+        |number: i64| [(0, false), (1, true)].iter().find(|row| row.0 == number).map(|row| row.1);
+    let mut transitions = Vec::new();
+    for change in changes.chunks(3) {
+        let [from, to, why] = change else { return None };
+        let change = Transition { from: state(*from)?, to: state(*to)?, cause: cause(*why)? };
+        transitions.push(change);
+    }
+    Some(Said {
+        state: state(state_number)?,
+        epoch: whole(epoch)?,
+        wait_ms: optional(wait_ms)?,
+        healed_ms: optional(healed_ms)?,
+        counted: flag(counted)?,
+        settled: flag(settled)?,
+        permit: if permit == 0 { None } else { Some((whole(permit)?, whole(permit_ms)?)) },
+        transitions,
+        would_open: if would == 0 { None } else { Some(cause(would)?) },
+        window: (whole(calls)?, whole(failures)?, whole(slow)?),
+        trips: u8::try_from(trips).ok()?,
+        successes: u8::try_from(successes).ok()?,
+        fresh: flag(fresh)?,
+    })
+}
+
+fn state(number: i64) -> Option<State> {
+    State::ALL.get(usize::try_from(number).ok()?).copied()
+}
+
+fn cause(number: i64) -> Option<Cause> {
+    Cause::ALL.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
+}
+
+fn listed(reply: &Value) -> Option<Vec<(BreakerName, u64)>> {
+    let rows: Vec<(String, u64)> = redis::from_redis_value_ref(reply).ok()?;
+    rows.into_iter().map(|(name, epoch)| Some((BreakerName::new(&name)?, epoch))).collect()
+}
+
+fn garbled(what: &str, reply: &Value) -> StoreFailure {
+    StoreFailure::Garbled(format!("{what}: {reply:?}"))
+}
+
+impl Breakers for RedisStore {
+    fn step(&self, scope: &Scope, name: &BreakerName, event: &Event<'_>) -> Call<Said> {
+        let (key, list, name) = (key(scope, name), list_key(scope), name.clone());
+        let command = self.scripts.breakers().step(&key, event);
+        let looks = matches!(event, Event::Look);
+        let (servers, scripts) = (self.servers.clone(), self.scripts.clone());
+        Box::pin(async move {
+            let reply = servers.evaluate(&key, &command, &scripts).await?;
+            let said = said(&reply).ok_or_else(|| garbled("cb_step", &reply))?;
+            if !said.transitions.is_empty() || (said.fresh && !looks) {
+                // The change itself is made: who reports on the breaker hears of it in any case.
+                let note = scripts.breakers().note(&list, &name, said.epoch);
+                if let Err(failure) = servers.evaluate(&list, &note, &scripts).await {
+                    tracing::warn!(%failure, "a breaker's change could not be listed");
+                }
+            }
+            Ok(said)
+        })
+    }
+
+    fn changed(&self, scope: &Scope, since: u64) -> Call<Vec<(BreakerName, u64)>> {
+        let list = list_key(scope);
+        let mut command = redis::cmd("ZRANGEBYSCORE");
+        command.arg(&list).arg(since).arg("+inf").arg("WITHSCORES");
+        let (servers, scripts) = (self.servers.clone(), self.scripts.clone());
+        Box::pin(async move {
+            let reply = servers.evaluate(&list, &command, &scripts).await?;
+            listed(&reply).ok_or_else(|| garbled("a region's breakers", &reply))
+        })
+    }
+}
