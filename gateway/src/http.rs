@@ -9,6 +9,7 @@ pub mod admin;
 pub mod answer;
 mod bearer;
 mod body;
+mod breakers;
 pub mod connection;
 pub mod data;
 pub mod handshake;

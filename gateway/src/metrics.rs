@@ -70,6 +70,37 @@ pub struct StateLabel {
     pub to: &'static str,
 }
 
+/// `breaker`: its name as configured, and `state`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BreakerLabel {
+    /// The name.
+    pub breaker: String,
+    /// The state's text.
+    pub state: &'static str,
+}
+
+/// `breaker`, and its change `from` a state `to` another, with its `cause`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ChangeLabel {
+    /// The name.
+    pub breaker: String,
+    /// The state before.
+    pub from: &'static str,
+    /// The state since.
+    pub to: &'static str,
+    /// Why.
+    pub cause: &'static str,
+}
+
+/// `breaker`, and what became of a half-open test: granted, then ok, failed, given_back or late.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TestLabel {
+    /// The name.
+    pub breaker: String,
+    /// What became of it.
+    pub outcome: &'static str,
+}
+
 /// `action`: an audit event's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ActionLabel {
@@ -130,6 +161,12 @@ pub struct Metrics {
     pub store_connections_up: Family<RoleLabel, Gauge>,
     /// Changes of state of the stores' breakers.
     pub breaker_transitions: Family<StateLabel, Counter>,
+    /// Upstreams' breakers that this gateway knows, by state.
+    pub breakers: Family<BreakerLabel, Gauge>,
+    /// Their changes that this gateway's callers brought about.
+    pub breaker_changes: Family<ChangeLabel, Counter>,
+    /// Their half-open tests.
+    pub breaker_tests: Family<TestLabel, Counter>,
     /// What the stores count themselves.
     pub store: StoreCounters,
     /// HTTP answers.
@@ -175,6 +212,9 @@ impl Metrics {
             store_connections: Family::default(),
             store_connections_up: Family::default(),
             breaker_transitions: Family::default(),
+            breakers: Family::default(),
+            breaker_changes: Family::default(),
+            breaker_tests: Family::default(),
             store: StoreCounters::default(),
             http_requests: Family::default(),
             gone: Counter::default(),
@@ -189,6 +229,7 @@ impl Metrics {
         metrics.register_decisions();
         metrics.register_bounds();
         metrics.register_store();
+        metrics.register_breakers();
         metrics.register_process();
         metrics
     }
@@ -290,6 +331,21 @@ impl Metrics {
             "store_full",
             "Calls refused because the memory store was full",
             self.store.full.clone(),
+        );
+    }
+
+    fn register_breakers(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("breakers", "Upstreams' breakers by state", self.breakers.clone());
+        registry.register(
+            "breaker_changes",
+            "Changes of state of upstreams' breakers, each counted by one gateway",
+            self.breaker_changes.clone(),
+        );
+        registry.register(
+            "breaker_tests",
+            "Half-open tests of upstreams: granted, and what became of them",
+            self.breaker_tests.clone(),
         );
     }
 

@@ -86,7 +86,6 @@ impl Gateway {
             Arc::clone(&metrics),
             Arc::clone(&auditor),
         ));
-        let observed = Arc::clone(service.observed());
         let data = DataListener::new(
             Arc::clone(&service),
             tokens.clone(),
@@ -100,7 +99,7 @@ impl Gateway {
             stores,
             Arc::clone(&auditor),
             metrics,
-            observed,
+            &service,
         );
         Ok(Self {
             settings,

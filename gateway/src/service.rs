@@ -2,6 +2,7 @@
 //! Knows neither HTTP nor what kind of store it asks, and reads no clock but the one it is given.
 
 pub mod admission;
+pub mod breakers;
 mod claim;
 pub mod guard;
 mod ledger;
@@ -20,6 +21,7 @@ use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Scope,
 use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, Verdict};
 
 use self::admission::{Admission, AdmissionSettings, NotDone};
+use self::breakers::Seen;
 use self::claim::Claiming;
 use self::guard::Guard;
 use self::ledger::Ledger;
@@ -68,6 +70,7 @@ pub struct Service {
     metrics: SharedMetrics,
     auditor: Arc<Auditor>,
     observed: Arc<Observed>,
+    seen: Arc<Seen>,
     mismatches: Throttle,
     failures: Throttle,
 }
@@ -102,6 +105,7 @@ impl Service {
             Arc::clone(&metrics),
         );
         let observed = Arc::new(Observed::new(Arc::clone(&clock), Arc::clone(&metrics)));
+        let seen = Arc::new(Seen::new(Arc::clone(&metrics)));
         Self {
             settings,
             stores,
@@ -111,6 +115,7 @@ impl Service {
             metrics,
             auditor,
             observed,
+            seen,
             mismatches: Throttle::new(1, LOG_INTERVAL_US),
             failures: Throttle::new(1, LOG_INTERVAL_US),
         }
@@ -144,6 +149,11 @@ impl Service {
     /// What it remembers of its decisions, for operators.
     pub fn observed(&self) -> &Arc<Observed> {
         &self.observed
+    }
+
+    /// What it knows of breakers, for metrics.
+    pub fn seen(&self) -> &Arc<Seen> {
+        &self.seen
     }
 
     /// The bound's state, for the status.

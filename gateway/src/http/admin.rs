@@ -21,8 +21,9 @@ use crate::audit::{Auditor, Happening};
 use crate::health::{Health, Phase};
 use crate::metrics::{HttpLabel, SharedMetrics};
 use crate::secret::{Parsed, Watched};
-use crate::service::ServiceSettings;
+use crate::service::breakers::Seen;
 use crate::service::observed::Observed;
+use crate::service::{Service, ServiceSettings};
 use crate::store::Stores;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -49,6 +50,7 @@ pub struct AdminListener {
     auditor: Arc<Auditor>,
     metrics: SharedMetrics,
     observed: Arc<Observed>,
+    seen: Arc<Seen>,
 }
 
 #[derive(Serialize)]
@@ -96,9 +98,10 @@ impl AdminListener {
         stores: Stores,
         auditor: Arc<Auditor>,
         metrics: SharedMetrics,
-        observed: Arc<Observed>,
+        service: &Service,
     ) -> Self {
-        Self { door, health, settings, stores, auditor, metrics, observed }
+        let (observed, seen) = (Arc::clone(service.observed()), Arc::clone(service.seen()));
+        Self { door, health, settings, stores, auditor, metrics, observed, seen }
     }
 
     async fn route<B>(&self, request: Request<B>) -> Answer
@@ -152,7 +155,8 @@ impl AdminListener {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        let done = command.run(&body, &self.settings, &self.stores, &self.observed).await;
+        let done =
+            command.run(&body, &self.settings, &self.stores, &self.observed, &self.seen).await;
         tracing::info!(
             actor,
             outcome = done.outcome,

@@ -1,4 +1,4 @@
-//! Owns the filter's listener: who may ask, its two paths, and counting. Knows neither limits nor
+//! Owns the filter's listener: who may ask, its paths, and counting. Knows neither limits nor
 //! stores.
 
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{Method, Request};
 use hyper::body::Body;
 use tidegate_policy::reason::Reason;
+use tidegate_policy::wire::breaker::BREAKERS_PATH;
 use tidegate_policy::wire::{DECIDE_PATH, FRAMED_BYTES_MAX, MESSAGE_BYTES_MAX, SETTLE_PATH};
 
 use super::answer::{self, Answer};
@@ -60,8 +61,9 @@ impl DataListener {
             );
             return Some(self.refuse(Reason::Unauthorized, detail));
         }
-        if ![DECIDE_PATH, SETTLE_PATH].contains(&head.uri.path()) {
-            let detail = "the gateway answers POST /v1/decide and POST /v1/settle";
+        if ![DECIDE_PATH, SETTLE_PATH, BREAKERS_PATH].contains(&head.uri.path()) {
+            let detail =
+                "the gateway answers POST /v1/decide, POST /v1/settle and POST /v1/breakers";
             return Some(self.refuse(Reason::NotFound, detail));
         }
         if head.method != Method::POST {
@@ -81,10 +83,12 @@ impl DataListener {
     }
 
     async fn respond(&self, head: &Parts, message: &[u8]) -> Answer {
-        let answered = if head.uri.path() == SETTLE_PATH {
-            self.service.settle(message).await.map(|reply| answer::reply(&reply))
-        } else {
-            self.service.decide(message).await.map(|reply| answer::decided(&reply))
+        let answered = match head.uri.path() {
+            SETTLE_PATH => self.service.settle(message).await.map(|reply| answer::reply(&reply)),
+            BREAKERS_PATH => {
+                self.service.breakers(message).await.map(|reply| answer::reply(&reply))
+            }
+            _ => self.service.decide(message).await.map(|reply| answer::decided(&reply)),
         };
         match answered {
             Ok(answer) => answer,

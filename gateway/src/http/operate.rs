@@ -16,8 +16,10 @@ use tidegate_policy::scope::{KeyFormat, Tenant};
 use tidegate_policy::wire;
 
 use super::answer::{self, Answer};
+use super::breakers;
 use crate::access::Role;
 use crate::service::ServiceSettings;
+use crate::service::breakers::Seen;
 use crate::service::observed::Observed;
 use crate::store::{Charge, Checked, Standing, StoreFailure, StoreRole, Stores, Temperature};
 
@@ -36,6 +38,10 @@ pub enum Command {
     Grant,
     /// The keys that are asked about most.
     Hot,
+    /// The breakers.
+    Breakers,
+    /// What a breaker is to be.
+    BreakerOrder,
 }
 
 /// What the audit trail says of a command; holds no subjects.
@@ -73,6 +79,8 @@ impl Command {
             "/v1/limits/reset" => Some(Self::Reset),
             "/v1/limits/grant" => Some(Self::Grant),
             "/v1/limits/hot" => Some(Self::Hot),
+            "/v1/breakers" => Some(Self::Breakers),
+            "/v1/breakers/order" => Some(Self::BreakerOrder),
             _ => None,
         }
     }
@@ -80,8 +88,10 @@ impl Command {
     /// The method that it takes.
     pub fn method(self) -> Method {
         match self {
-            Self::Region | Self::Inspect | Self::Reset | Self::Grant => Method::POST,
-            Self::Hot => Method::GET,
+            Self::Region | Self::Inspect | Self::Reset | Self::Grant | Self::BreakerOrder => {
+                Method::POST
+            }
+            Self::Hot | Self::Breakers => Method::GET,
         }
     }
 
@@ -92,6 +102,7 @@ impl Command {
             Self::Region => Role::Admin,
             // Subjects are personal data.
             Self::Inspect | Self::Reset | Self::Grant | Self::Hot => Role::Operator,
+            Self::Breakers | Self::BreakerOrder => Role::Operator,
         }
     }
 
@@ -102,8 +113,11 @@ impl Command {
         settings: &ServiceSettings,
         stores: &Stores,
         observed: &Observed,
+        seen: &Seen,
     ) -> Done {
         match self {
+            Self::Breakers => breakers::list(settings, stores).await,
+            Self::BreakerOrder => breakers::order(body, settings, stores, seen).await,
             Self::Region => region(body, settings, stores).await,
             Self::Inspect | Self::Reset | Self::Grant => {
                 self.limit(body, settings, stores, observed).await
@@ -145,7 +159,7 @@ impl Command {
         let what = match self {
             Self::Reset => "reset",
             Self::Grant => "grant",
-            Self::Region | Self::Inspect | Self::Hot => "inspect",
+            _ => "inspect",
         };
         let asked: LimitBody = match serde_json::from_slice(body) {
             Ok(asked) => asked,
@@ -295,7 +309,7 @@ async fn region(body: &[u8], settings: &ServiceSettings, stores: &Stores) -> Don
     )
 }
 
-fn done(detail: String, outcome: Result<String, StoreFailure>) -> Done {
+pub(super) fn done(detail: String, outcome: Result<String, StoreFailure>) -> Done {
     match outcome {
         Ok(text) => {
             Done { answer: answer::plain(StatusCode::OK, JSON, text), detail, outcome: "ok" }
@@ -310,7 +324,7 @@ fn done(detail: String, outcome: Result<String, StoreFailure>) -> Done {
     }
 }
 
-fn bad(what: &str, detail: &str) -> Done {
+pub(super) fn bad(what: &str, detail: &str) -> Done {
     let reason = Reason::BadMessage;
     let answer = answer::problem(StatusCode::BAD_REQUEST, reason, detail, None);
     Done { answer, detail: format!("{what}: malformed"), outcome: reason.as_str() }

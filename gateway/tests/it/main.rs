@@ -2,6 +2,7 @@
 
 mod admin;
 mod bench;
+mod breakers;
 mod claims;
 mod cold;
 mod connections;

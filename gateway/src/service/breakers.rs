@@ -1,0 +1,217 @@
+//! Owns what the service makes of a process's report on its breakers, and what operators order. Knows
+//! neither HTTP nor what the breakers guard.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidegate_policy::breaker::mesh::{Batch, ENTROPY_RANGE, Ended, Event, Said, State};
+use tidegate_policy::scope::{CallerScope, KeyFormat, Scope, Tenant};
+use tidegate_policy::wire::breaker::{
+    BreakerName, BreakerReport, BreakerState, BreakersPart, BreakersReply, BreakersRequest,
+    BreakersSaid, CHANGES_MAX, Permit,
+};
+use tidegate_policy::wire::{DecisionId, VERSION};
+use tokio::task::JoinSet;
+
+use super::{Refused, Service};
+use crate::metrics::{BreakerLabel, ChangeLabel, SharedMetrics, TestLabel};
+use crate::store::{Store, StoreFailure, StoreRole};
+
+/// Changes are told again for that long, in ms: the list is written after the breaker itself, and by
+/// several gateways.
+const TOLD_AGAIN_MS: u64 = 5_000;
+/// Names in metrics; more share one.
+const NAMES_MAX: usize = 1_000;
+/// Breakers of one name whose states are counted.
+const KNOWN_MAX: usize = 10_000;
+const OTHERS: &str = "others";
+
+/// What this gateway knows of breakers, for its metrics.
+pub struct Seen {
+    metrics: SharedMetrics,
+    names: Mutex<HashMap<String, HashMap<BreakerName, State>>>,
+}
+
+// === impl Service ===
+
+impl Service {
+    /// Takes a process's report. Ends within the deadline, whatever the store does.
+    pub async fn breakers(&self, message: &[u8]) -> Result<BreakersReply, Refused> {
+        let message = BreakersRequest::decode(message).map_err(|error| Refused {
+            reason: error.reason(),
+            detail: error.to_string(),
+            id: None,
+        })?;
+        let BreakersRequest { id, scope, timeout_ms, breakers, .. } = message;
+        let said = self.report(id, &scope, timeout_ms, breakers).await?;
+        Ok(BreakersReply { v: VERSION, id, breakers: said })
+    }
+
+    /// The part of a message of the tick that is about breakers.
+    pub async fn report(
+        &self,
+        id: DecisionId,
+        caller: &CallerScope,
+        timeout_ms: u32,
+        part: BreakersPart,
+    ) -> Result<BreakersSaid, Refused> {
+        let reported = self.scope(id, caller, timeout_ms);
+        let scope = reported.inspect_err(|refused| self.log_mismatch(refused))?;
+        let store = Arc::clone(self.stores.of(StoreRole::Regional));
+        let seen = Arc::clone(&self.seen);
+        self.admitted(id, || async move { sync(&store, &scope, part, &seen).await }).await
+    }
+}
+
+async fn sync(
+    store: &Arc<dyn Store>,
+    scope: &Scope,
+    part: BreakersPart,
+    seen: &Seen,
+) -> Result<BreakersSaid, StoreFailure> {
+    let BreakersPart { process, seq, since, reports } = part;
+    let breakers = store.breakers().ok_or_else(none)?;
+    // Prepared one after the other, under way all at once.
+    let mut steps = JoinSet::new();
+    for (place, BreakerReport { name, terms, batch }) in reports.iter().enumerate() {
+        let entropy = entropy();
+        let event = Event::Sync { terms, holder: process.0, seq, batch: *batch, entropy };
+        let step = breakers.step(scope, name, &event);
+        steps.spawn(async move { (place, step.await) });
+    }
+    let mut states: Vec<Option<BreakerState>> = vec![None; reports.len()];
+    for (place, said) in steps.join_all().await {
+        let said = said?;
+        if let Some((report, state)) = reports.get(place).zip(states.get_mut(place)) {
+            seen.note(&report.name, Some(&report.batch), &said);
+            *state = Some(told(&report.name, &said));
+        }
+    }
+    let mut states: Vec<BreakerState> = states.into_iter().flatten().collect();
+    let changed = breakers.changed(scope, since.saturating_sub(TOLD_AGAIN_MS)).await?;
+    let unsaid = |name: &BreakerName| reports.iter().all(|report| report.name != *name);
+    let (again, new): (Vec<_>, Vec<_>) = changed
+        .into_iter()
+        .filter(|(name, _)| unsaid(name))
+        .partition(|(_, epoch)| *epoch <= since);
+    // What is new first, by its epochs, so that the next message goes on behind it.
+    let told_now: Vec<_> = new.into_iter().chain(again).take(CHANGES_MAX).collect();
+    let cursor = told_now.iter().map(|(_, epoch)| *epoch).fold(since, u64::max);
+    let mut looks = JoinSet::new();
+    for (name, _) in told_now {
+        let look = breakers.step(scope, &name, &Event::Look);
+        looks.spawn(async move { (name, look.await) });
+    }
+    for (name, said) in looks.join_all().await {
+        let said = said?;
+        seen.note(&name, None, &said);
+        // A record that is gone says nothing; whoever uses the breaker begins it anew.
+        if !said.fresh {
+            states.push(told(&name, &said));
+        }
+    }
+    Ok(BreakersSaid { cursor, states })
+}
+
+fn told(name: &BreakerName, said: &Said) -> BreakerState {
+    BreakerState {
+        name: name.clone(),
+        state: said.state,
+        epoch: said.epoch,
+        wait_ms: said.wait_ms,
+        healed_ms: said.healed_ms,
+        permit: said.permit.map(|(id, ms)| Permit { id, ms }),
+    }
+}
+
+fn none() -> StoreFailure {
+    StoreFailure::Refused("this store keeps no breakers".to_owned())
+}
+
+/// Without randomness all breakers would open for the middle of their time: they spread less, and
+/// work.
+pub fn entropy() -> u32 {
+    getrandom::u32().map_or(ENTROPY_RANGE / 2, |bits| bits % ENTROPY_RANGE)
+}
+
+/// The scope of a region's breakers, for operators.
+pub fn region_scope(settings: &super::ServiceSettings) -> Scope {
+    settings.scope(Tenant::None, KeyFormat::default())
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Nothing yet.
+    pub fn new(metrics: SharedMetrics) -> Self {
+        Self { metrics, names: Mutex::default() }
+    }
+
+    /// Counts what a step did.
+    pub fn note(&self, name: &BreakerName, batch: Option<&Batch>, said: &Said) {
+        let breaker = self.place(name, said.state);
+        for change in &said.transitions {
+            let (from, to) = (change.from.as_str(), change.to.as_str());
+            let label =
+                ChangeLabel { breaker: breaker.clone(), from, to, cause: change.cause.as_str() };
+            self.metrics.breaker_changes.get_or_create(&label).inc();
+            let (name, cause) = (name.as_str(), change.cause.as_str());
+            if change.to == State::Open {
+                tracing::warn!(breaker = name, from, to, cause, "a breaker changed");
+            } else {
+                tracing::info!(breaker = name, from, to, cause, "a breaker changed");
+            }
+        }
+        let test = |outcome| {
+            let label = TestLabel { breaker: breaker.clone(), outcome };
+            self.metrics.breaker_tests.get_or_create(&label).inc();
+        };
+        if said.permit.is_some() {
+            test("granted");
+        }
+        if let Some(probe) = batch.and_then(|batch| batch.probe) {
+            test(match (said.settled, probe.ended) {
+                (false, _) => "late",
+                (true, Ended::Ok) => "ok",
+                (true, Ended::Failed) => "failed",
+                (true, Ended::GivenBack) => "given_back",
+            });
+        }
+        if let Some(cause) = said.would_open {
+            let label = ChangeLabel {
+                breaker,
+                from: "metrics_only",
+                to: "would_open",
+                cause: cause.as_str(),
+            };
+            self.metrics.breaker_changes.get_or_create(&label).inc();
+        }
+    }
+
+    /// The breaker's label; on the way its state is counted among those of its name.
+    fn place(&self, name: &BreakerName, state: State) -> String {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let configured = name.configured();
+        let label = if names.contains_key(configured) || names.len() < NAMES_MAX {
+            configured
+        } else {
+            OTHERS
+        };
+        let of_name = names.entry(label.to_owned()).or_default();
+        let gauge = |state: State| {
+            let label = BreakerLabel { breaker: label.to_owned(), state: state.as_str() };
+            self.metrics.breakers.get_or_create(&label).clone()
+        };
+        // Bounded as what operators are told is.
+        if of_name.len() < KNOWN_MAX || of_name.contains_key(name) {
+            let before = of_name.insert(name.clone(), state);
+            if before != Some(state) {
+                gauge(state).inc();
+                if let Some(before) = before {
+                    gauge(before).dec();
+                }
+            }
+        }
+        label.to_owned()
+    }
+}

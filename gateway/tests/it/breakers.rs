@@ -1,0 +1,176 @@
+//! Breakers over HTTP: reports, what other processes hear of them through another gateway, and what
+//! operators order.
+
+use std::time::Duration;
+
+use http::Method;
+use tidegate_gateway::Running;
+use tidegate_policy::breaker::mesh::{Batch, Ended, Settled, State, Terms, Window};
+use tidegate_policy::wire::breaker::{
+    BREAKERS_PATH, BreakerName, BreakerReport, BreakerState, BreakersPart, BreakersReply,
+    BreakersRequest, BreakersSaid, ProcessId,
+};
+use tidegate_policy::wire::{DecisionId, VERSION, encode};
+use tidegate_tests::eventually;
+use tidegate_tests::redis::Redis;
+
+use crate::bench::{Answer, Caller, Speaks, TOKEN, VIEWER, question, request, settings, start};
+
+const ADMIN: &str = "the-admins-token";
+const CALM: &str = "--deadline 2s --pool-wait 1s";
+const PATIENCE: Duration = Duration::from_secs(20);
+const TERMS: Terms = Terms {
+    window: Window::Ms(60_000),
+    min_calls: 20,
+    failure_permille: 500,
+    slow_permille: 0,
+    open_ms: 50,
+    backoff: 0,
+    successes: 1,
+    probe_ms: 600_000,
+    trip_reporters: 2,
+};
+
+/// A process that talks to one gateway.
+struct Process<'g> {
+    gateway: &'g Running,
+    id: u8,
+    seq: u64,
+    since: u64,
+}
+
+impl Process<'_> {
+    async fn say(&mut self, reports: &[(&str, Batch)]) -> Vec<BreakerState> {
+        self.seq += 1;
+        let reports = reports.iter().map(|(name, batch)| BreakerReport {
+            name: BreakerName::new(name).expect("a name"),
+            terms: TERMS,
+            batch: *batch,
+        });
+        let id = DecisionId::new(u128::from(self.seq));
+        let message = BreakersRequest {
+            v: VERSION,
+            id,
+            scope: question("192.0.2.1").scope,
+            timeout_ms: 5_000,
+            breakers: BreakersPart {
+                process: ProcessId([self.id; 8]),
+                seq: self.seq,
+                since: self.since,
+                reports: reports.collect(),
+            },
+        };
+        let caller = Caller::new(Speaks::Http2);
+        let reply = eventually(PATIENCE, "an answer", async || {
+            let to = self.gateway.data_addr;
+            let sent = request(to, Method::POST, BREAKERS_PATH, Some(TOKEN), encode(&message));
+            let answer = caller.send(sent).await;
+            if answer.status == 200 { Ok(answer) } else { Err(answer.text()) }
+        });
+        let reply = BreakersReply::decode(&reply.await.body, id).expect("a reply");
+        let BreakersSaid { cursor, states } = reply.breakers;
+        self.since = cursor;
+        states
+    }
+
+    async fn one(&mut self, name: &str, batch: Batch) -> BreakerState {
+        let states = self.say(&[(name, batch)]).await;
+        states.into_iter().find(|state| state.name.as_str() == name).expect("reported on")
+    }
+}
+
+async fn order(gateway: &Running, token: &str, body: &'static str) -> Answer {
+    let path = "/v1/breakers/order";
+    let sent = request(gateway.admin_addr, Method::POST, path, Some(token), body);
+    Caller::new(Speaks::Http1).send(sent).await
+}
+
+/// Reported through one gateway, heard of through the other; a test, and its end.
+async fn across(one: &Running, other: &Running) {
+    let mut a = Process { gateway: one, id: 1, seq: 0, since: 0 };
+    let mut b = Process { gateway: other, id: 2, seq: 0, since: 0 };
+    assert_eq!(b.say(&[]).await, []);
+    let epoch = a.one("pay:acme", Batch::default()).await.epoch;
+    let dead = Batch { epoch, calls: 20, failures: 20, ..Batch::default() };
+    let states = a.say(&[("pay:acme", dead), ("search", Batch::default())]).await;
+    let states: Vec<_> = states.iter().map(|state| (state.name.as_str(), state.state)).collect();
+    assert_eq!(states, [("pay:acme", State::Open), ("search", State::Closed)]);
+    let heard = b.say(&[]).await;
+    let opened = heard.iter().find(|state| state.name.as_str() == "pay:acme").expect("heard of");
+    assert_eq!(opened.state, State::Open);
+    let ask = Batch { ask: true, ..Batch::default() };
+    let permit = eventually(PATIENCE, "it is due", async || {
+        b.one("pay:acme", ask).await.permit.ok_or("not yet")
+    })
+    .await;
+    assert_eq!(a.one("pay:acme", ask).await.permit, None, "one test in the mesh");
+    let ended = Some(Settled { id: permit.id, ended: Ended::Ok });
+    let closed = b.one("pay:acme", Batch { probe: ended, ..Batch::default() }).await;
+    assert_eq!(closed.state, State::Closed);
+    assert!(closed.healed_ms.is_some());
+    let heard = a.say(&[]).await;
+    let closed = heard.iter().find(|state| state.name.as_str() == "pay:acme").expect("heard of");
+    assert_eq!(closed.state, State::Closed);
+}
+
+/// An operator's word reaches every process with its next message, ends as said, and is counted.
+async fn ordered(one: &Running, other: &Running) {
+    let mut b = Process { gateway: other, id: 3, seq: 0, since: 0 };
+    b.one("pay:acme", Batch::default()).await;
+    let forced = r#"{"breaker": "pay:acme", "order": "force_open", "for_s": 600}"#;
+    assert_eq!(order(one, VIEWER, forced).await.status, 403);
+    assert_eq!(order(one, TOKEN, forced).await.status, 401);
+    let answer = order(one, ADMIN, forced).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.text().contains("\"state\":\"forced_open\""), "{}", answer.text());
+    let heard = b.say(&[]).await;
+    let state = heard.iter().find(|state| state.name.as_str() == "pay:acme").expect("heard of");
+    assert_eq!(state.state, State::ForcedOpen);
+    assert!(state.wait_ms.is_some_and(|ms| (500_000..=600_000).contains(&ms)), "{state:?}");
+    for (body, expected) in [
+        ("{}", "missing field `breaker`"),
+        (r#"{"breaker": "pay", "order": "explode"}"#, "unknown variant `explode`"),
+        (r#"{"breaker": "pay/x", "order": "trip"}"#, "a breaker is 1 to 200"),
+        (r#"{"breaker": "pay", "order": "trip", "for_s": 2592001}"#, "for_s is 2592001"),
+        (r#"{"breaker": "pay", "order": "reset", "for_s": 1}"#, "leave for_s out"),
+    ] {
+        let answer = order(one, ADMIN, body).await;
+        assert_eq!(answer.status, 400, "{body}");
+        assert!(answer.text().contains(expected), "{body}: {}", answer.text());
+    }
+    let caller = Caller::new(Speaks::Http1);
+    let list = caller.get(other.admin_addr, "/v1/breakers", Some(ADMIN)).await.text();
+    assert!(list.contains(r#"{"breaker":"pay:acme","state":"forced_open""#), "{list}");
+    let reset = r#"{"breaker": "pay:acme", "order": "reset"}"#;
+    assert_eq!(order(other, ADMIN, reset).await.status, 200);
+    assert_eq!(b.one("pay:acme", Batch::default()).await.state, State::Closed);
+    let metrics = caller.get(one.admin_addr, "/metrics", Some(ADMIN)).await.text();
+    for line in [
+        "breaker_changes_total{breaker=\"pay\",from=\"closed\",to=\"open\",cause=\"failures\"} 1\n",
+        "to=\"forced_open\",cause=\"operator\"} 1\n",
+        "tidegate_gateway_breakers{breaker=\"search\",state=\"closed\"} 1\n",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    let metrics = caller.get(other.admin_addr, "/metrics", Some(ADMIN)).await.text();
+    for outcome in ["granted", "ok"] {
+        let line = format!("breaker_tests_total{{breaker=\"pay\",outcome=\"{outcome}\"}} 1\n");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn what_one_gateway_is_told_the_other_tells() {
+    let redis = Redis::start().await;
+    let flags = format!("--redis-url {} {CALM}", redis.url());
+    let (one, other) = (start(settings(&flags)).await, start(settings(&flags)).await);
+    across(&one, &other).await;
+    ordered(&one, &other).await;
+}
+
+#[tokio::test]
+async fn one_gateway_alone_keeps_them_in_memory() {
+    let gateway = start(settings(CALM)).await;
+    across(&gateway, &gateway).await;
+    ordered(&gateway, &gateway).await;
+}
