@@ -1,6 +1,8 @@
 //! Owns every metric's name, labels and help, and their text form. Knows nothing of what is
 //! counted; texts of reasons come from the policy's own list.
 
+mod breakers;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tidegate_policy::reason::Reason;
 
+pub use self::breakers::{BreakerLabel, BreakerMetrics, ChangeLabel, TestLabel};
 use crate::store::StoreCounters;
 
 /// From 50 µs (memory, a near Redis) to 1 s, with edges at the pool wait and the deadline.
@@ -68,37 +71,6 @@ pub struct StateLabel {
     pub role: &'static str,
     /// closed, open or half_open.
     pub to: &'static str,
-}
-
-/// `breaker`: its name as configured, and `state`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct BreakerLabel {
-    /// The name.
-    pub breaker: String,
-    /// The state's text.
-    pub state: &'static str,
-}
-
-/// `breaker`, and its change `from` a state `to` another, with its `cause`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ChangeLabel {
-    /// The name.
-    pub breaker: String,
-    /// The state before.
-    pub from: &'static str,
-    /// The state since.
-    pub to: &'static str,
-    /// Why.
-    pub cause: &'static str,
-}
-
-/// `breaker`, and what became of a half-open test: granted, then ok, failed, given_back or late.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct TestLabel {
-    /// The name.
-    pub breaker: String,
-    /// What became of it.
-    pub outcome: &'static str,
 }
 
 /// `action`: an audit event's.
@@ -161,12 +133,8 @@ pub struct Metrics {
     pub store_connections_up: Family<RoleLabel, Gauge>,
     /// Changes of state of the stores' breakers.
     pub breaker_transitions: Family<StateLabel, Counter>,
-    /// Upstreams' breakers that this gateway knows, by state.
-    pub breakers: Family<BreakerLabel, Gauge>,
-    /// Their changes that this gateway's callers brought about.
-    pub breaker_changes: Family<ChangeLabel, Counter>,
-    /// Their half-open tests.
-    pub breaker_tests: Family<TestLabel, Counter>,
+    /// Upstreams' breakers.
+    pub breakers: BreakerMetrics,
     /// What the stores count themselves.
     pub store: StoreCounters,
     /// HTTP answers.
@@ -212,9 +180,7 @@ impl Metrics {
             store_connections: Family::default(),
             store_connections_up: Family::default(),
             breaker_transitions: Family::default(),
-            breakers: Family::default(),
-            breaker_changes: Family::default(),
-            breaker_tests: Family::default(),
+            breakers: BreakerMetrics::default(),
             store: StoreCounters::default(),
             http_requests: Family::default(),
             gone: Counter::default(),
@@ -229,7 +195,7 @@ impl Metrics {
         metrics.register_decisions();
         metrics.register_bounds();
         metrics.register_store();
-        metrics.register_breakers();
+        metrics.breakers.register(&mut metrics.registry);
         metrics.register_process();
         metrics
     }
@@ -331,21 +297,6 @@ impl Metrics {
             "store_full",
             "Calls refused because the memory store was full",
             self.store.full.clone(),
-        );
-    }
-
-    fn register_breakers(&mut self) {
-        let registry = &mut self.registry;
-        registry.register("breakers", "Upstreams' breakers by state", self.breakers.clone());
-        registry.register(
-            "breaker_changes",
-            "Changes of state of upstreams' breakers, each counted by one gateway",
-            self.breaker_changes.clone(),
-        );
-        registry.register(
-            "breaker_tests",
-            "Half-open tests of upstreams: granted, and what became of them",
-            self.breaker_tests.clone(),
         );
     }
 

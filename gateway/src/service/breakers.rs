@@ -154,7 +154,7 @@ impl Seen {
             let (from, to) = (change.from.as_str(), change.to.as_str());
             let label =
                 ChangeLabel { breaker: breaker.clone(), from, to, cause: change.cause.as_str() };
-            self.metrics.breaker_changes.get_or_create(&label).inc();
+            self.metrics.breakers.changes.get_or_create(&label).inc();
             let (name, cause) = (name.as_str(), change.cause.as_str());
             if change.to == State::Open {
                 tracing::warn!(breaker = name, from, to, cause, "a breaker changed");
@@ -164,7 +164,7 @@ impl Seen {
         }
         let test = |outcome| {
             let label = TestLabel { breaker: breaker.clone(), outcome };
-            self.metrics.breaker_tests.get_or_create(&label).inc();
+            self.metrics.breakers.tests.get_or_create(&label).inc();
         };
         if said.permit.is_some() {
             test("granted");
@@ -184,7 +184,7 @@ impl Seen {
                 to: "would_open",
                 cause: cause.as_str(),
             };
-            self.metrics.breaker_changes.get_or_create(&label).inc();
+            self.metrics.breakers.changes.get_or_create(&label).inc();
         }
     }
 
@@ -200,7 +200,7 @@ impl Seen {
         let of_name = names.entry(label.to_owned()).or_default();
         let gauge = |state: State| {
             let label = BreakerLabel { breaker: label.to_owned(), state: state.as_str() };
-            self.metrics.breakers.get_or_create(&label).clone()
+            self.metrics.breakers.states.get_or_create(&label).clone()
         };
         // Bounded as what operators are told is.
         if of_name.len() < KNOWN_MAX || of_name.contains_key(name) {

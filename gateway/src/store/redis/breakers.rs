@@ -20,7 +20,7 @@ const REPLY_HEAD_LEN: usize = 15;
 
 /// The scripts by their SHAs.
 #[derive(Debug, Clone)]
-pub struct BreakerScripts {
+pub(crate) struct BreakerScripts {
     step: String,
     note: String,
 }
