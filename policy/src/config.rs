@@ -14,6 +14,7 @@ use crate::answers::{Answers, Denied};
 use crate::breaker;
 use crate::cost::Cost;
 use crate::gcra::Quota;
+use crate::idempotency::terms::Terms;
 use crate::identity::Identity;
 use crate::limit::Algorithm;
 use crate::local_share::LocalShare;
@@ -26,6 +27,7 @@ mod cost;
 pub mod diagnostic;
 mod duration;
 mod hash;
+mod idempotency;
 mod identities;
 mod identity;
 mod ladder;
@@ -107,10 +109,14 @@ pub struct Policy {
     pub matcher: Matcher,
     /// The limits; every one has to admit.
     pub rate_limits: Vec<RateLimit>,
+    /// What it says of idempotency, if anything.
+    pub idempotency: Option<Terms>,
     /// What to do when no verdict can be had, in order; not empty.
     pub on_unavailable: Vec<Rung>,
     /// What the document says; flags and the kill switch may override it.
     pub rollout: Rollout,
+    /// The same for other mechanisms than rate limits.
+    pub rollout_others: Rollout,
     /// Who falls on which side of a share; the first limit's identity if nothing is said.
     pub rollout_by: Option<Identity>,
     /// The host's properties that its identities are read from, each once.

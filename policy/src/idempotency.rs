@@ -5,7 +5,8 @@
 //! The parts, in the order in which a request meets them: the key that the client sent ([`key`]), the
 //! endpoint it is for ([`endpoint`]), what exactly was asked ([`fingerprint`]), where that is recorded
 //! ([`name`]), what the record says ([`record`]), what becomes of the claim once the upstream has
-//! answered or not ([`finalise`]), and what of an answer is kept ([`stored`]).
+//! answered or not ([`finalise`]), and what of an answer is kept ([`stored`]). What a policy says of all
+//! this is [`terms`].
 
 pub mod endpoint;
 pub mod finalise;
@@ -14,3 +15,4 @@ pub mod key;
 pub mod name;
 pub mod record;
 pub mod stored;
+pub mod terms;

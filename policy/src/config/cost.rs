@@ -133,7 +133,7 @@ impl Numbers {
 }
 
 /// `512B`, `1KiB`, `4MiB`: 1 B to 1 GiB.
-fn size(at: &At<'_, '_>) -> Option<u32> {
+pub(super) fn size(at: &At<'_, '_>) -> Option<u32> {
     const REMEDY: &str = "write a size from 1B to 1GiB, such as \"1KiB\": B, KiB, MiB or GiB";
     const SIZE_MAX: u64 = 1 << 30;
     let text = at.text(REMEDY)?;

@@ -144,6 +144,20 @@ impl<'r, 'd> Names<'r, 'd> {
         sources.pop()
     }
 
+    /// The identity of the tenant, for what cannot do without one. A document that has a tenant has no
+    /// other: one request is of one.
+    pub fn tenant(&self, at: &At<'_, '_>) -> Option<Atom> {
+        let atom = self.atom(at)?;
+        let sources = tenant(at, atom.sources)?;
+        let known = self.tenant.borrow().clone().and_then(|name| self.named(&name));
+        let other = |known: &Vec<Source>| known.iter().ne(&sources);
+        if known.as_ref().is_some_and(other) {
+            at.wrong("the document's tenant is another", "write \"tenant\": a request is of one");
+            return None;
+        }
+        Some(Atom { sources, ..atom })
+    }
+
     fn of_name(&self, at: &At<'_, '_>, word: &str) -> Option<Vec<Source>> {
         let tenant = self.tenant.borrow().clone();
         let name = match (word, tenant.as_deref()) {

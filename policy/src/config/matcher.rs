@@ -136,7 +136,7 @@ fn host(at: &At<'_, '_>) -> Option<HostPattern> {
     None
 }
 
-fn methods(at: &At<'_, '_>) -> Option<Vec<String>> {
+pub(super) fn methods(at: &At<'_, '_>) -> Option<Vec<String>> {
     let items = at.list("write [\"GET\", \"POST\"], or leave it out for every method")?;
     if items.is_empty() {
         at.wrong(

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use super::answers::{answers, denied};
 use super::diagnostic::Severity;
 use super::hash::ConfigHash;
+use super::idempotency::idempotency;
 use super::identities::Names;
 use super::identity::environment_variable;
 use super::ladder::{self, default_rungs, local_share, on_unavailable};
@@ -17,7 +18,7 @@ use super::limits::{By, Limits, rate_limits};
 use super::matcher::matcher;
 use super::missing::{Missing, missing};
 use super::reader::{At, Reader};
-use super::rollout::rollout;
+use super::rollout::{Said, rollout};
 use super::suggest::nearest;
 use super::tree::{NoTree, Node};
 use super::{
@@ -222,7 +223,7 @@ fn policy<'r, 'd>(
     };
     let path = matcher.as_ref().map(|matcher| &matcher.path);
     let rollout = match table.get("mode") {
-        None => Some((Rollout::ENFORCE, None)),
+        None => Some(Said { rollout: Rollout::ENFORCE, others: Rollout::ENFORCE, by: None }),
         Some(at) => rollout(&at, identities, path),
     };
     let missing = match table.get("missing_identity") {
@@ -231,13 +232,23 @@ fn policy<'r, 'd>(
     };
     let label = name.clone().unwrap_or_default();
     let no_missing = Missing::default();
-    let limits = table
-        .must("rate_limits", "write at least one rate limit: a policy without any does nothing")
-        .and_then(|at| {
-            // A policy whose other fields are wrong still gets its limits read.
-            let missing = missing.as_ref().unwrap_or(&no_missing);
-            rate_limits(&at, &label, &By { identities, missing, limits: defined, path })
-        });
+    let read_limits = |at: At<'r, 'd>| {
+        // A policy whose other fields are wrong still gets its limits read.
+        let missing = missing.as_ref().unwrap_or(&no_missing);
+        rate_limits(&at, &label, &By { identities, missing, limits: defined, path })
+    };
+    let (limits, once) = match (table.get("rate_limits"), table.get("idempotency")) {
+        (None, Some(once)) => (Some(Vec::new()), idempotency(&once, identities, matcher.as_ref())),
+        (_, once) => (
+            table
+                .must(
+                    "rate_limits",
+                    "write at least one rate limit: a policy without any does nothing",
+                )
+                .and_then(read_limits),
+            once.map_or(Some(None), |at| idempotency(&at, identities, matcher.as_ref())),
+        ),
+    };
     missing.as_ref()?;
     let rungs = match table.get("on_unavailable") {
         None => Some(default_rungs()),
@@ -248,15 +259,18 @@ fn policy<'r, 'd>(
         Some(at) => denied(&at).map(Some),
     };
     let priority = priority?;
-    let (rollout, rollout_by) = rollout?;
-    let rate_limits = limits?;
-    let properties = properties(&rate_limits, rollout_by.as_ref());
+    let Said { rollout, others, by: rollout_by } = rollout?;
+    let (rate_limits, idempotency) = (limits?, once?);
+    let tenant = idempotency.as_ref().map(|terms| &terms.tenant);
+    let properties = properties(&rate_limits, rollout_by.iter().chain(tenant));
     let policy = Policy {
         name: name?,
         matcher: matcher?,
         rate_limits,
         on_unavailable: rungs?,
+        idempotency,
         rollout,
+        rollout_others: others,
         rollout_by,
         properties,
         denied: denied?,
@@ -265,9 +279,12 @@ fn policy<'r, 'd>(
 }
 
 /// What has to be read of the host for a policy's identities.
-fn properties(limits: &[RateLimit], rollout_by: Option<&Identity>) -> Vec<String> {
+fn properties<'i>(
+    limits: &'i [RateLimit],
+    others: impl Iterator<Item = &'i Identity>,
+) -> Vec<String> {
     let mut all = Vec::new();
-    for identity in limits.iter().map(|limit| &limit.by).chain(rollout_by) {
+    for identity in limits.iter().map(|limit| &limit.by).chain(others) {
         identity.properties(&mut all);
     }
     all.sort_unstable();

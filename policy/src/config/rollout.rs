@@ -15,17 +15,28 @@ use crate::mode::{Mode, Rollout};
 const REMEDY: &str = "write \"off\", \"shadow\", \"enforce\", {\"shadow\": \"10%\"} or {\"enforce\": \"10%\", \"by\": \"client\"}";
 
 /// A policy's mode, for all mechanisms or for one, and who falls on which side of its share.
+pub(super) struct Said {
+    /// The mode of the rate limits.
+    pub rollout: Rollout,
+    /// The mode of the other mechanisms.
+    pub others: Rollout,
+    pub by: Option<Identity>,
+}
+
+/// Reads a policy's `mode`.
 pub(super) fn rollout(
     at: &At<'_, '_>,
     names: &Names<'_, '_>,
     path: Option<&PathPattern>,
-) -> Option<(Rollout, Option<Identity>)> {
+) -> Option<Said> {
+    let of_all = |(rollout, by)| Said { rollout, others: rollout, by };
+    let of_limits = |(rollout, by)| Said { rollout, others: Rollout::ENFORCE, by };
     if !at.is_text() && !at.is_bool() {
         let table = at.table(shapes::ROLLOUT.known, REMEDY)?;
         let alone = ["shadow", "enforce", "by"].iter().all(|name| table.get(name).is_none());
         match table.get("rate_limits") {
-            None => return share(at, &table, names, path),
-            Some(one) if alone => return mechanism(&one, names, path),
+            None => return share(at, &table, names, path).map(of_all),
+            Some(one) if alone => return mechanism(&one, names, path).map(of_limits),
             Some(one) => {
                 one.wrong(
                     "a mode for all mechanisms stands beside it",
@@ -35,7 +46,7 @@ pub(super) fn rollout(
             }
         }
     }
-    mechanism(at, names, path)
+    mechanism(at, names, path).map(of_all)
 }
 
 /// The mode of one mechanism.
@@ -79,7 +90,7 @@ fn share(
     Some((rollout?, by?))
 }
 
-fn mode(at: &At<'_, '_>) -> Option<Mode> {
+pub(super) fn mode(at: &At<'_, '_>) -> Option<Mode> {
     match at.text(REMEDY)? {
         "off" => Some(Mode::Off),
         "shadow" => Some(Mode::Shadow),

@@ -47,6 +47,8 @@ pub enum Need {
     May(&'static str),
     /// Exactly one of the fields of its table that are marked so has to be there.
     OneOf,
+    /// At least one of the fields of its table that are marked so has to be there.
+    AnyOf,
 }
 
 /// What a field may hold.
@@ -158,6 +160,11 @@ pub(super) const fn may(
 /// One of the fields of which exactly one has to be there.
 pub(super) const fn one_of(kind: Kind, example: &'static str, doc: &'static str) -> Field {
     Field::new(kind, Need::OneOf, example, doc)
+}
+
+/// One of the fields of which at least one has to be there.
+pub(super) const fn any_of(kind: Kind, example: &'static str, doc: &'static str) -> Field {
+    Field::new(kind, Need::AnyOf, example, doc)
 }
 
 /// A list of 1 to `max` items.

@@ -9,11 +9,11 @@
 //!    ```text
 //!    "burst" => may(WHOLE, "equal to `limit`", "20", "How many units may be used at once.").unit("units");
 //!     name      need: must(kind, example, doc)   may(kind, in words what holds without it, example, doc)
-//!                     with_default(kind, default, example, doc)   one_of(kind, example, doc)
+//!                     with_default(kind, default, example, doc)   one_of and any_of(kind, example, doc)
 //!    ```
 //!
 //!    Examples and defaults are JSON. `one_of`: exactly one of the fields marked so stands in the
-//!    table. Kinds are those of `shape`; one that is used twice is named at the top. A new kind of
+//!    table; `any_of`: at least one. Kinds are those of `shape`; one that is used twice is named at the top. A new kind of
 //!    table is a new shape (`/// doc`, `CONSTANT "name" { fields }`).
 //! 2. Read it: `table.get("burst")` after `at.table(shapes::RATE_LIMIT.known, ..)`.
 //! 3. `BLESS=1 cargo test -p tidegate-policy --test authoring` writes schema and reference anew. That
@@ -22,10 +22,13 @@
 //!
 //! The doc strings cost the shipped filter nothing: it uses `known` only, and these are constants.
 
+mod kinds;
+
 use super::shape::Kind::{
     Bool, Duration, Either, List, Map, Percentage, Table, Text, True, Whole, Word,
 };
-use super::shape::{Field, Kind, Known, Shape, may, must, one_of, some, with_default};
+use super::shape::{Field, Known, Shape, any_of, may, must, one_of, some, with_default};
+use kinds::*;
 
 /// Makes a constant of each shape, and `ALL`.
 macro_rules! shapes {
@@ -44,75 +47,6 @@ macro_rules! shapes {
         pub const ALL: &[Shape] = &[$($ID),*];
     };
 }
-
-const NAME: Kind = Text { what: "1 to 63 of `a-z 0-9 _ -`", pattern: "^[a-z0-9_-]{1,63}$" };
-const HEADER: Kind =
-    Text { what: "a header's name", pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$" };
-const PARAMETER: Kind = Text { what: "a parameter's name, decoded", pattern: "^.{1,128}$" };
-const HOST: Kind = Text {
-    what: "a host in lower case without port, or `*.` and a domain",
-    pattern: "^(\\*\\.)?[^*/A-Z]+$",
-};
-const REGEX: Kind = Text {
-    what: "a regular expression that has to match the whole value, in the syntax of the Rust crate regex without Unicode classes",
-    pattern: "^.",
-};
-const VALUE: Kind = Text { what: "text of at most 1,024 bytes", pattern: "^.{0,1024}$" };
-const QUANTITY: Kind = Whole { min: 1, max: 1_000_000_000 };
-/// The longest period: a leap year.
-const PERIOD: Kind = Duration { min_ms: 1, max_ms: 366 * 86_400_000 };
-const IDENTITY_NAME: Kind = Text {
-    what: "`ip`, `ja3`, `ja4`, `tenant`, or the name of one of the identities",
-    pattern: "^[a-z0-9_-]{1,63}$",
-};
-const ONE: Kind = Either(&[IDENTITY_NAME, Table(&IDENTITY)]);
-const BY: Kind = Either(&[IDENTITY_NAME, Table(&IDENTITY), some(&ONE, 4)]);
-const STEPS: Kind = List { item: &ONE, min: 1, max: 5 };
-const INSTEAD: Kind = Either(&[IDENTITY_NAME, STEPS]);
-const COOKIE: Kind =
-    Text { what: "a cookie's name", pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$" };
-const WORD: Kind =
-    Text { what: "1 to 128 bytes without control characters", pattern: "^.{1,128}$" };
-const MODE: Kind = Word(&["off", "shadow", "enforce"]);
-const RUNG: Kind = Word(&["lease", "local_share", "allow", "deny"]);
-const CONDITIONS: Kind = Either(&[VALUE, Table(&CONDITION)]);
-
-/// What a limit says, whether it is defined once by name or written out in a policy.
-const LIMIT_BY: Field = must(
-    BY,
-    "\"ip\"",
-    "Who is counted: an identity by its name or written out, or a list of up to four that count together. `ip` is the client's address as Envoy trusts it.",
-);
-const LIMIT_LIMIT: Field =
-    must(QUANTITY, "600", "How many units a period admits.").unit("units per period");
-const LIMIT_PER: Field = must(PERIOD, "\"minute\"", "The period.");
-const LIMIT_BURST: Field = may(
-    QUANTITY,
-    "equal to `limit`",
-    "20",
-    "How many units may be used at once after a pause. A `window` has none.",
-)
-.unit("units");
-const LIMIT_COST: Field = with_default(
-    Either(&[QUANTITY, Table(&COST)]),
-    "1",
-    r#"{"header": "x-cost", "max": 50}"#,
-    "What a request costs. As a table: where it is told.",
-)
-.unit("units");
-const LIMIT_SOFT: Field = with_default(
-    Bool,
-    "false",
-    "true",
-    "Whether it never denies: where it is used up the request goes on, and the upstream is told by the header `x-tidegate-soft-limit`.",
-);
-const LIMIT_ALGORITHM: Field = with_default(
-    Word(&["gcra", "window"]),
-    "\"gcra\"",
-    "\"window\"",
-    "`gcra` is a bucket: at most `burst` at once, and then one unit each `per` / `limit`; in any time t at most burst + t x limit / per. `window` is strict: never more than `limit` in any period, and what was used comes back one period later.",
-);
-const NAMED_OR_WRITTEN: Kind = Either(&[NAME, Table(&RATE_LIMIT)]);
 
 shapes! {
     /// The document.
@@ -192,11 +126,13 @@ shapes! {
             "Whether the policy acts: `off` does nothing, `shadow` decides and counts and never acts, `enforce` acts. As a table, for a share of the callers or for one mechanism.");
         "missing_identity" => with_default(Either(&[IDENTITY_NAME, STEPS, Map { key: &IDENTITY_NAME, value: &INSTEAD, min: 0, max: 256 }]), "\"deny\"", "[\"ip\", \"shared\"]",
             "What becomes of a request that lacks an identity it is counted by: `deny` (403), `shared` (one bucket for all such requests), or a list of identities that are tried in order, with `deny` or `shared` last. As a table, for each identity by its name in `by`.");
-        "rate_limits" => must(some(&NAMED_OR_WRITTEN, 8), r#"[{"name": "per-client", "by": "ip", "limit": 60, "per": "minute"}]"#,
+        "rate_limits" => any_of(some(&NAMED_OR_WRITTEN, 8), r#"[{"name": "per-client", "by": "ip", "limit": 60, "per": "minute"}]"#,
             "The limits. Every one has to admit; a request that one of them refuses is charged to none.");
+        "idempotency" => any_of(Table(&IDEMPOTENCY), r#"{"key": "required", "tenant": {"jwt": {"provider": "main", "claim": "org_id"}}, "upstream_timeout": "10s"}"#,
+            "One run for one `Idempotency-Key`, and the same answer for everyone who asks again. Of several policies that match, the first that has it decides. The listener's filter needs `allow_on_headers_stop_iteration: true`.");
         "denied" => may(Table(&DENIED), "the usual answers", r#"{"content_type": "text/plain", "body": "come back in {{retry_after}} s"}"#,
             "Answers in words of your own.");
-        "on_unavailable" => with_default(Either(&[RUNG, Kind::List { item: &RUNG, min: 1, max: 3 }]),
+        "on_unavailable" => with_default(Either(&[RUNG, List { item: &RUNG, min: 1, max: 3 }]),
             "[\"lease\", \"local_share\", \"deny\"]", "[\"local_share\", \"allow\"]",
             "What becomes of a request when no verdict can be had, step by step: `lease` spends what is leased (nothing is, in this version), `local_share` spends this Envoy's part of each limit (see `local_share` of the document), `allow` lets the request go on, `deny` answers 503. Behind the last step stands `deny`. Each is counted.");
     }
@@ -268,6 +204,59 @@ shapes! {
         "by" => may(BY, "the identity of the first limit", "\"ip\"", "Who is one caller.");
     }
 
+    /// One run for one `Idempotency-Key` (docs/idempotency.md).
+    IDEMPOTENCY "idempotency" {
+        "key" => must(Word(&["off", "optional", "required"]), "\"optional\"",
+            "Whether a request needs a key: `required` answers 400 to one without, `optional` lets it pass unprotected, `off` looks at none.");
+        "tenant" => must(ONE, r#"{"jwt": {"provider": "main", "claim": "org_id"}}"#,
+            "Whose keys they are: an identity of one source that no client chooses. Where the document has a tenant, this one. A request with a key and without a tenant is denied (403).");
+        "upstream_timeout" => must(Duration { min_ms: 100, max_ms: 3_600_000 }, "\"10s\"",
+            "How long the upstream may take, retries included: not shorter than the route's timeout. A claim is locked that long and 5 s; if there is no answer by then its outcome is unknown.");
+        "mode" => may(MODE, "the policy's mode", "\"shadow\"",
+            "The mode of idempotency alone. In `shadow` claims and answers are recorded, and what would have been replayed or denied is counted; every request goes on.");
+        "methods" => with_default(some(&Text { what: "a method in capitals", pattern: "^[A-Z-]{1,32}$" }, 64), "[\"POST\", \"PATCH\"]", "[\"POST\"]",
+            "The methods that it is for. GET, HEAD, OPTIONS and TRACE need none.");
+        "key_syntax" => with_default(Word(&["lenient", "strict"]), "\"lenient\"", "\"strict\"",
+            "`lenient` takes a String (`\"8e03978e\"`) and bare visible ASCII, and both mean one key; `strict` takes the String alone. 1 to 255 characters.");
+        "endpoint" => may(Text { what: "a path, with `{name}` for what varies", pattern: "^/[!-)+->@-~]*$" }, "the path of match if it is exact or a template; else ids in the request's path are recognised by their looks", "\"/v1/orders/{id}/refund\"",
+            "The endpoint that keys are recorded under.");
+        "keep_for" => with_default(Duration { min_ms: 60_000, max_ms: 30 * 86_400_000 }, "\"24h\"", "\"7d\"", "How long a record lives, from the claim and again from the answer.");
+        "hash" => with_default(Table(&HASH), r#"{"max": "256KiB", "over": "refuse"}"#, r#"{"max": "64KiB"}"#,
+            "What of a body tells two requests apart.");
+        "wait" => may(Duration { min_ms: 1, max_ms: 60_000 }, "409 at once", "\"2s\"",
+            "How long a request whose key is in flight waits for the first one's answer before it gets 409.");
+        "takeover" => may(Bool, "`true` for PUT and DELETE, `false` for every other method", "false",
+            "Whether a retry runs once a claim's lock has ended without an answer. If not, it gets 409 `idempotency-unknown-outcome`.");
+        "response" => may(Word(&["durable", "fast"]), "`durable` where a key is required, else `fast`", "\"fast\"",
+            "`durable` holds the answer until it is stored, `fast` stores it behind the answer's back.");
+        "store" => with_default(Table(&STORED), r#"{"answers": "standard", "body": "64KiB", "not_stored": "refuse"}"#, r#"{"headers": ["x-order-id"]}"#,
+            "What of an answer is stored.");
+        "on_unavailable" => with_default(Word(&["deny", "allow"]), "\"deny\"", "\"allow\"",
+            "What becomes of a request with a key when nobody can be asked: 503, or it runs unprotected. `allow` does not go with `required`.");
+        "ephemeral" => with_default(Bool, "false", "true",
+            "Whether a store that forgets everything when the gateway ends will do. For tests.");
+        "legacy_keys" => with_default(Word(&["off", "read"]), "\"off\"", "\"read\"",
+            "`read` looks first under the older name of a key, without a tenant, for a migration: there another tenant's record would be found, too.");
+    }
+
+    /// What of a request's body is hashed.
+    HASH "hash" {
+        "max" => with_default(SIZE, "\"256KiB\"", "\"64KiB\"", "The most bytes of a body that are hashed; up to 16MiB. The request is held meanwhile, so keep it below `per_connection_buffer_limit_bytes` of the listener (1 MiB by default).");
+        "over" => with_default(Word(&["refuse", "beginning"]), "\"refuse\"", "\"beginning\"",
+            "What becomes of a longer one: 413, or its beginning and its length are hashed, and two that differ only behind it count as one.");
+    }
+
+    /// What of an answer is stored. Never credentials, cookies, or what belongs to one connection.
+    STORED "stored" {
+        "answers" => with_default(Word(&["standard", "store_5xx", "stripe"]), "\"standard\"", "\"store_5xx\"",
+            "`standard`: 2xx, 3xx and 4xx but 401, 403, 408, 425 and 429, which release the key as does 503 with `Retry-After`; every other 5xx keeps it claimed. `store_5xx`: these are stored, too. `stripe`: every answer is.");
+        "headers" => may(List { item: &HEADER, min: 0, max: 32 }, "none", "[\"x-order-id\"]",
+            "Headers beside Content-Type, -Encoding, -Language, -Disposition, ETag, Last-Modified, Link and Location.");
+        "body" => with_default(SIZE, "\"64KiB\"", "\"16KiB\"", "The most bytes of a body that are stored; up to 64KiB. Of a longer one, of a stream of events and of gRPC only the status is.");
+        "not_stored" => with_default(Word(&["refuse", "status_only"]), "\"refuse\"", "\"status_only\"",
+            "What a retry gets when only the status is stored: 409 `idempotency-result-not-stored`, or the status and headers without a body.");
+    }
+
     /// One rate limit.
     RATE_LIMIT "rate_limit" {
         "name" => must(NAME, "\"per-client\"", "Unique within its policy. Clients see it in the answer; keep it when you change numbers, since it is part of the key.");
@@ -295,7 +284,7 @@ shapes! {
     COST "cost" {
         "header" => one_of(HEADER, "\"x-cost\"", "A request header, in digits. Have something before the filter set it: a client that chooses its cost chooses 1. What cannot be read, or stands twice, costs `max`.");
         "query" => one_of(PARAMETER, "\"n\"", "A query parameter, in digits. Clients choose it, so use it where asking for more costs more. What cannot be read, or stands twice, costs `max`.");
-        "body_bytes" => one_of(Text { what: "a size from 1B to 1GiB", pattern: "^[0-9]{1,10}(B|KiB|MiB|GiB)$" }, "\"1KiB\"", "One unit for each begun piece of this size, by the announced `content-length`.");
+        "body_bytes" => one_of(SIZE, "\"1KiB\"", "One unit for each begun piece of this size, by the announced `content-length`.");
         "response_header" => one_of(HEADER, "\"x-tokens\"", "A header of the upstream's response. Until it is there `reserve` is charged, then the difference. What cannot be read changes nothing and is counted.");
         "response_trailer" => one_of(HEADER, "\"x-tokens\"", "The same with a trailer of the response.");
         "response_metadata" => one_of(Table(&COST_METADATA), r#"{"namespace": "io.envoy.ai_gateway", "key": "llm_total_token"}"#,

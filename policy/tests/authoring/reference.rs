@@ -57,14 +57,16 @@ fn line(page: &mut String, text: &str) {
 
 fn section(page: &mut String, shape: &Shape) {
     line(page, &format!("## {}\n\n{}\n", shape.name, shape.doc.trim()));
-    let choice: Vec<String> = shape
-        .fields
-        .iter()
-        .filter(|field| matches!(field.need, Need::OneOf))
-        .map(|field| format!("`{}`", field.name))
-        .collect();
-    if !choice.is_empty() {
-        line(page, &format!("Exactly one of {} stands in it.\n", choice.join(", ")));
+    let names = |wanted: fn(&Field) -> bool| {
+        let fields = shape.fields.iter().filter(|field| wanted(field));
+        fields.map(|field| format!("`{}`", field.name)).collect::<Vec<_>>().join(", ")
+    };
+    let choice = names(|field| matches!(field.need, Need::OneOf));
+    let any = names(|field| matches!(field.need, Need::AnyOf));
+    for (words, names) in [("Exactly one", choice), ("At least one", any)] {
+        if !names.is_empty() {
+            line(page, &format!("{words} of {names} stands in it.\n"));
+        }
     }
     line(page, "| field | type | range | without it | example | meaning |");
     line(page, "|---|---|---|---|---|---|");
@@ -81,6 +83,7 @@ fn row(field: &Field) -> String {
         Need::Default(default) => format!("`{default}`"),
         Need::May(words) => words.to_owned(),
         Need::OneOf => "one of them".to_owned(),
+        Need::AnyOf => "one of them at least".to_owned(),
     };
     let cells = [
         format!("`{}`", field.name),

@@ -19,7 +19,7 @@ pub fn document(shape: &Shape, field: &Field, value: Option<Value>) -> Value {
 
 /// What has to be there, and the first of what is to be chosen from unless `chosen` is among it.
 fn smallest(shape: &Shape, chosen: Option<&Field>) -> Map<String, Value> {
-    let is_choice = |field: &&Field| matches!(field.need, Need::OneOf);
+    let is_choice = |field: &&Field| matches!(field.need, Need::OneOf | Need::AnyOf);
     let choice = match chosen {
         Some(field) if is_choice(&field) => Some(field.name),
         _ => shape.fields.iter().find(is_choice).map(|field| field.name),

@@ -28,6 +28,7 @@ fn table(shape: &Shape) -> Value {
     };
     let required = names(|field| matches!(field.need, Need::Must));
     let choice = names(|field| matches!(field.need, Need::OneOf));
+    let any = names(|field| matches!(field.need, Need::AnyOf));
     let properties: Map<String, Value> = shape.fields.iter().map(property).collect();
     let mut table = json!({
         "type": "object",
@@ -38,9 +39,11 @@ fn table(shape: &Shape) -> Value {
     if !required.is_empty() {
         table["required"] = json!(required);
     }
-    if !choice.is_empty() {
-        let each = choice.iter().map(|name| json!({ "required": [name] }));
-        table["oneOf"] = each.collect();
+    for (word, names) in [("oneOf", choice), ("anyOf", any)] {
+        if !names.is_empty() {
+            let each = names.iter().map(|name| json!({ "required": [name] }));
+            table[word] = each.collect();
+        }
     }
     table
 }

@@ -1,0 +1,291 @@
+//! Owns the fields of a policy's `idempotency`.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::cost::size;
+use super::identities::Names;
+use super::matcher::methods;
+use super::missing::Missing;
+use super::read::{duration_ms, truth};
+use super::reader::{At, Table};
+use super::rollout::mode;
+use super::shapes;
+use super::suggest::nearest;
+use crate::idempotency::finalise::Rule;
+use crate::idempotency::fingerprint::LongBody;
+use crate::idempotency::key::KeySyntax;
+use crate::idempotency::stored::{BODY_LEN_MAX, HeaderRule};
+use crate::idempotency::terms::{Stored, Terms};
+use crate::identity::Identity;
+use crate::matching::{Matcher, PathPattern, Segment};
+
+const REMEDY: &str =
+    "write {\"key\": \"required\", \"tenant\": \"tenant\", \"upstream_timeout\": \"10s\"}";
+/// What changes nothing needs no key (RFC 9110 §9.2.1).
+const SAFE: [&str; 4] = ["GET", "HEAD", "OPTIONS", "TRACE"];
+const HASH_LEN_DEFAULT: u32 = 256 * 1024;
+const HASH_LEN_MAX: u32 = 16 * 1024 * 1024;
+const LIFE_S_DEFAULT: u32 = 86_400;
+const HEADERS_MAX: usize = 32;
+
+/// What the field says; `None` within if it is off.
+pub(super) fn idempotency(
+    at: &At<'_, '_>,
+    names: &Names<'_, '_>,
+    matcher: Option<&Matcher>,
+) -> Option<Option<Terms>> {
+    let table = at.table(shapes::IDEMPOTENCY.known, REMEDY)?;
+    let key = table
+        .must("key", "write \"required\", \"optional\" or \"off\"")
+        .and_then(|at| word(&at, "need of a key", &["off", "optional", "required"]));
+    let tenant = table
+        .must("tenant", "write \"tenant\": keys of one tenant never meet another's")
+        .and_then(|at| tenant(&at, names, matcher));
+    let upstream_timeout_ms = table
+        .must("upstream_timeout", "write how long the upstream may take, such as \"10s\"")
+        .and_then(|at| ms(&at, 100, 3_600_000));
+    let own_mode = optional(&table, "mode", mode);
+    let methods =
+        with(&table, "methods", || ["POST", "PATCH"].map(ToOwned::to_owned).into(), unsafe_methods);
+    let syntax = with(
+        &table,
+        "key_syntax",
+        || "lenient",
+        |at| word(at, "syntax of keys", &["lenient", "strict"]),
+    );
+    let endpoint = match table.get("endpoint") {
+        None => Some(matcher.and_then(|matcher| written(&matcher.path))),
+        Some(at) => endpoint(&at).map(Some),
+    };
+    let life_s = with(&table, "keep_for", || LIFE_S_DEFAULT, life_s);
+    let hash = with(&table, "hash", || (HASH_LEN_DEFAULT, LongBody::Refuse), hash);
+    let wait_ms = with(&table, "wait", || 0, |at| ms(at, 1, 60_000));
+    let takeover = optional(&table, "takeover", truth);
+    let response =
+        optional(&table, "response", |at| word(at, "way to answer", &["durable", "fast"]));
+    let stored = with(&table, "store", Stored::default, stored);
+    let unavailable =
+        with(&table, "on_unavailable", || "deny", |at| word(at, "way out", &["deny", "allow"]));
+    let ephemeral = with(&table, "ephemeral", || false, truth);
+    let older =
+        with(&table, "legacy_keys", || "off", |at| word(at, "use of older keys", &["off", "read"]));
+    let (key, upstream_timeout_ms, life_s) = (key?, upstream_timeout_ms?, life_s?);
+    let required = key == "required";
+    let (response, (hash_len_max, long_body)) = (response?, hash?);
+    let terms = Terms {
+        required,
+        syntax: if syntax? == "strict" { KeySyntax::Strict } else { KeySyntax::Lenient },
+        mode: own_mode?,
+        methods: methods?,
+        tenant: tenant?,
+        endpoint: endpoint?,
+        upstream_timeout_ms,
+        life_s,
+        hash_len_max,
+        long_body,
+        wait_ms: wait_ms?,
+        takeover: takeover?,
+        durable: response.map_or(required, |word| word == "durable"),
+        stored: stored?,
+        allows_unasked: unavailable? == "allow",
+        ephemeral: ephemeral?,
+        older_keys: older? == "read",
+    };
+    goes_together(at, &table, &terms)?;
+    doubt_idle(at, &terms, matcher);
+    Some((key != "off").then_some(terms))
+}
+
+/// What is right by itself and wrong beside another.
+fn goes_together(at: &At<'_, '_>, table: &Table<'_, '_>, terms: &Terms) -> Option<()> {
+    if terms.required && terms.allows_unasked {
+        table.get("on_unavailable").unwrap_or_else(|| at.clone()).wrong(
+            "\"allow\" would run requests without the key's protection, and a key is required",
+            "write \"deny\", or \"key\": \"optional\"",
+        );
+        return None;
+    }
+    if u64::from(terms.life_s) * 1_000 <= u64::from(terms.lock_ms()) {
+        table.get("keep_for").unwrap_or_else(|| at.clone()).wrong(
+            "a record would be gone before its claim's lock has ended",
+            "write more than upstream_timeout and 5s",
+        );
+        return None;
+    }
+    Some(())
+}
+
+fn doubt_idle(at: &At<'_, '_>, terms: &Terms, matcher: Option<&Matcher>) {
+    let never = |methods: &Vec<String>| !methods.iter().any(|m| terms.is_for(m.as_bytes()));
+    if matcher.and_then(|matcher| matcher.methods.as_ref()).is_some_and(never) {
+        at.doubt(
+            format!("match.methods has none of {}, so it never applies", terms.methods.join(", ")),
+            "name the same methods in both, or leave match.methods out",
+        );
+    }
+}
+
+/// The whole of an optional table's field: its value, or `default`.
+fn with<T>(
+    table: &Table<'_, '_>,
+    name: &str,
+    default: impl FnOnce() -> T,
+    read: impl FnOnce(&At<'_, '_>) -> Option<T>,
+) -> Option<T> {
+    table.get(name).map_or_else(|| Some(default()), |at| read(&at))
+}
+
+fn optional<T>(
+    table: &Table<'_, '_>,
+    name: &str,
+    read: impl FnOnce(&At<'_, '_>) -> Option<T>,
+) -> Option<Option<T>> {
+    table.get(name).map_or(Some(None), |at| read(&at).map(Some))
+}
+
+fn word(at: &At<'_, '_>, what: &str, words: &[&'static str]) -> Option<&'static str> {
+    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    let remedy = format!("write {}", quoted.join(" or "));
+    let text = at.text(&remedy)?;
+    let found = words.iter().copied().find(|word| *word == text);
+    if found.is_none() {
+        let near = nearest(text, words).map(|word| format!("did you mean {word:?}?"));
+        at.is_no(what, near.unwrap_or(remedy));
+    }
+    found
+}
+
+fn ms(at: &At<'_, '_>, min_ms: u64, max_ms: u64) -> Option<u32> {
+    let ms = duration_ms(at, min_ms, max_ms, "write a duration such as \"10s\"")?;
+    u32::try_from(ms).ok()
+}
+
+fn life_s(at: &At<'_, '_>) -> Option<u32> {
+    let ms = duration_ms(at, 60_000, 30 * 86_400_000, "write a duration such as \"24h\"")?;
+    u32::try_from(ms / 1_000).ok()
+}
+
+fn tenant(at: &At<'_, '_>, names: &Names<'_, '_>, matcher: Option<&Matcher>) -> Option<Identity> {
+    let atom = names.tenant(at)?;
+    Missing::default().bind(at, &[atom], matcher.map(|matcher| &matcher.path))
+}
+
+fn unsafe_methods(at: &At<'_, '_>) -> Option<Vec<String>> {
+    let methods = methods(at)?;
+    if let Some(safe) = methods.iter().find(|method| SAFE.contains(&method.as_str())) {
+        at.wrong(
+            format!("{safe} changes nothing, and needs no key"),
+            "name methods that change something, such as \"POST\"",
+        );
+        return None;
+    }
+    Some(methods)
+}
+
+fn endpoint(at: &At<'_, '_>) -> Option<String> {
+    const REMEDY: &str = "write a path such as \"/v1/orders/{id}/refund\"";
+    let text = at.text(REMEDY)?;
+    match PathPattern::parse(text) {
+        Ok(PathPattern::Segments { below: false, .. }) => Some(text.to_owned()),
+        Ok(_) | Err(_) => {
+            at.is_no("endpoint", REMEDY);
+            None
+        }
+    }
+}
+
+/// A pattern of one endpoint, as it is written. One below which there are others is none.
+fn written(path: &PathPattern) -> Option<String> {
+    let PathPattern::Segments { segments, below: false } = path else {
+        return None;
+    };
+    let mut text = String::new();
+    for segment in segments {
+        text.push('/');
+        match segment {
+            Segment::Literal(literal) => text.push_str(literal),
+            Segment::Named(name) => text.push_str(&format!("{{{name}}}")),
+        }
+    }
+    Some(text)
+}
+
+fn hash(at: &At<'_, '_>) -> Option<(u32, LongBody)> {
+    let table = at.table(shapes::HASH.known, "write {\"max\": \"256KiB\"}")?;
+    let len_max = with(&table, "max", || HASH_LEN_DEFAULT, |at| size_to(at, HASH_LEN_MAX, "16MiB"));
+    let over = with(
+        &table,
+        "over",
+        || "refuse",
+        |at| word(at, "rule for long bodies", &["refuse", "beginning"]),
+    );
+    let long = if over? == "beginning" { LongBody::Beginning } else { LongBody::Refuse };
+    Some((len_max?, long))
+}
+
+fn size_to(at: &At<'_, '_>, max: u32, written: &str) -> Option<u32> {
+    let bytes = size(at)?;
+    if bytes > max {
+        at.wrong(format!("more than {written}"), format!("write at most {written:?}"));
+        return None;
+    }
+    Some(bytes)
+}
+
+fn stored(at: &At<'_, '_>) -> Option<Stored> {
+    let table = at.table(shapes::STORED.known, "write {\"headers\": [\"x-order-id\"]}")?;
+    let default = Stored::default();
+    let rule = match table.get("answers") {
+        None => Some(default.rule),
+        Some(at) => {
+            let words = Rule::ALL.map(Rule::as_str);
+            let word = word(&at, "rule for answers", &words)?;
+            Rule::ALL.into_iter().find(|rule| rule.as_str() == word)
+        }
+    };
+    let headers = with(&table, "headers", HeaderRule::default, headers);
+    let most = u32::try_from(BODY_LEN_MAX).unwrap_or(u32::MAX);
+    let body = with(&table, "body", || most, |at| size_to(at, most, "64KiB"));
+    let not_stored = with(
+        &table,
+        "not_stored",
+        || "refuse",
+        |at| word(at, "rule for what is not stored", &["refuse", "status_only"]),
+    );
+    Some(Stored {
+        rule: rule?,
+        headers: headers?,
+        body_len_max: usize::try_from(body?).ok()?,
+        status_only: not_stored? == "status_only",
+    })
+}
+
+fn headers(at: &At<'_, '_>) -> Option<HeaderRule> {
+    const REMEDY: &str = "write a list of header names, such as [\"x-order-id\"]";
+    let items = at.list(REMEDY)?;
+    if items.len() > HEADERS_MAX {
+        at.wrong(format!("{} headers", items.len()), format!("write at most {HEADERS_MAX}"));
+        return None;
+    }
+    let mut names = Vec::new();
+    for item in &items {
+        let name = item.text(REMEDY)?;
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if !((1..=128).contains(&name.len()) && name.bytes().all(token)) {
+            item.is_no("header's name", REMEDY);
+            return None;
+        }
+        if HeaderRule::with(&[name]).is_err() {
+            item.wrong(
+                format!("{name:?} is never stored: it belongs to one client, one connection or one answer"),
+                "leave it out",
+            );
+            return None;
+        }
+        names.push(name);
+    }
+    HeaderRule::with(&names).ok()
+}
