@@ -41,6 +41,8 @@ pub(crate) fn refuse_unready() -> Action {
         fields: Vec::new(),
         grpc: false,
         worded_by: None,
+        detail: None,
+        stored_status: None,
     };
     deny(None, &denial)
 }

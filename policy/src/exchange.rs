@@ -3,16 +3,19 @@
 //! know each other.
 //!
 //! ```text
-//! Request ─► pass │ deny │ ask ─► Answer ─► resume │ deny
-//!                                    └─► share ─► Shares ─► resume │ deny
+//! Request ─► pass │ deny │ ask ─► Answer ─► resume │ deny │ replay
+//!     └─► collect ─► Body ─┘   ▲     ├─► share ─► Shares ─► resume │ deny
+//!                              └─────┴─► wait ─► Waited
 //! ```
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::config::{Config, Rung};
+use crate::config::Config;
 use crate::cost::ResponseSource;
 use crate::fields::Field;
+use crate::idempotency::stored::StoredAnswer;
 use crate::identity::Facts;
 use crate::local_share::{ShareAnswer, ShareCall};
 use crate::mode::Overrides;
@@ -22,13 +25,20 @@ use crate::scope::CallerScope;
 use crate::wire::{DecisionId, LimitCall};
 
 mod ask;
+mod claim;
+mod ends;
+mod held;
+mod judge;
 mod ladder;
 mod note;
 mod owed;
 mod respond;
 mod settle;
+mod signal;
 
 use ask::ask;
+use claim::{Claiming, Hashing, Waiting};
+pub use held::{Answering, Envoys, Hold, Part};
 use ladder::Sharing;
 use note::Aside;
 pub use note::{Note, Noted};
@@ -37,6 +47,7 @@ pub use owed::{Moment, Settlement, settlement_failure};
 use respond::Told;
 pub use respond::{Response, Said};
 use settle::settle;
+pub use signal::{Idempotent, Outcome, Signal};
 
 /// `Retry-After` of an overload answer, exactly (product row A5).
 pub const OVERLOAD_RETRY_AFTER_S: u64 = 5;
@@ -54,6 +65,15 @@ pub enum Event<'a> {
         /// A fresh id.
         id: DecisionId,
     },
+    /// The next piece of the request's body arrived.
+    Body {
+        /// The piece.
+        bytes: &'a [u8],
+        /// Whether it was the last.
+        end: bool,
+    },
+    /// The time of an [`Act::Wait`] is over.
+    Waited,
     /// What became of the question.
     Answer {
         /// The answer.
@@ -98,6 +118,10 @@ pub enum Answer<'a> {
 pub enum Act {
     /// Nothing to decide: let the request through at once.
     Pass,
+    /// Hold the request and hand over its body as it comes.
+    Collect,
+    /// Hold the request for so many ms.
+    Wait(u32),
     /// Hold the request and send this message to [`crate::wire::DECIDE_PATH`].
     Ask(Vec<u8>),
     /// Take these local shares, each for itself, and say what became of them. What was taken goes
@@ -107,6 +131,19 @@ pub enum Act {
     Resume,
     /// Answer in the upstream's place.
     Deny(Denial),
+    /// Give the first answer again.
+    Replay(Replay),
+}
+
+/// The first answer to a request that is repeated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replay {
+    /// The policy's index in the configuration.
+    pub policy: usize,
+    /// The decision.
+    pub id: DecisionId,
+    /// The answer.
+    pub answer: StoredAnswer,
 }
 
 /// A denial: a value, not an error.
@@ -126,94 +163,10 @@ pub struct Denial {
     pub grpc: bool,
     /// The policy whose own words it is told in, by its index; `None` for the usual ones.
     pub worded_by: Option<usize>,
-}
-
-/// What to count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// A policy came to an outcome.
-    Decided {
-        /// The policy's index in the configuration.
-        policy: usize,
-        /// The outcome.
-        outcome: Outcome,
-    },
-    /// A limit is used up.
-    UsedUp {
-        /// The policy's index in the configuration.
-        policy: usize,
-        /// The limit's index within its policy.
-        limit: usize,
-        /// What that meant: denied, in shadow, or soft.
-        outcome: Outcome,
-    },
-    /// What says the cost cannot be read.
-    CostMalformed {
-        /// The policy's index in the configuration.
-        policy: usize,
-        /// The limit's index within its policy.
-        limit: usize,
-    },
-    /// No verdict could be had.
-    Unavailable(Reason),
-    /// The rung of its `on_unavailable` that a policy ended on; one for each policy.
-    Fell {
-        /// The rung.
-        rung: Rung,
-        /// Why there was no verdict.
-        reason: Reason,
-    },
-}
-
-/// How a policy's decision ended, for metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
-    /// Every limit of the policy admits.
-    Allowed,
-    /// A limit of the policy denies.
-    Denied,
-    /// It would have been denied, but the policy is in shadow.
-    ShadowDenied,
-    /// A soft limit of the policy is used up.
-    SoftExceeded,
-    /// Another policy denied; this one was not charged.
-    NotCharged,
-    /// The limit's identity is missing.
-    IdentityMissing,
-    /// The route's metadata take it out of the policy.
-    OptedOut,
-    /// The gateway was at its bound.
-    Overloaded,
-    /// No verdict; this Envoy's share of every limit of the policy admits.
-    LocalShareAllowed,
-    /// No verdict; this Envoy's share of a limit is spent, and the policy says deny behind it.
-    LocalShareDenied,
-    /// No verdict; the policy says allow.
-    DegradedAllowed,
-    /// No verdict; the policy says deny.
-    DegradedDenied,
-}
-
-// === impl Outcome ===
-
-impl Outcome {
-    /// The label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Allowed => "allowed",
-            Self::Denied => "denied",
-            Self::ShadowDenied => "shadow_denied",
-            Self::SoftExceeded => "soft_exceeded",
-            Self::NotCharged => "not_charged",
-            Self::IdentityMissing => "identity_missing",
-            Self::OptedOut => "opted_out",
-            Self::Overloaded => "overloaded",
-            Self::LocalShareAllowed => "local_share_allowed",
-            Self::LocalShareDenied => "local_share_denied",
-            Self::DegradedAllowed => "degraded_allowed",
-            Self::DegradedDenied => "degraded_denied",
-        }
-    }
+    /// What the caller did wrong, where more can be said than the reason does.
+    pub detail: Option<String>,
+    /// The status of a first answer whose body is not there.
+    pub stored_status: Option<u16>,
 }
 
 /// What follows from an event: one act, what to count, what to write.
@@ -227,6 +180,8 @@ pub struct Effects {
     pub note: Option<Note>,
     /// The value of [`SOFT_HEADER`] for the upstream, if a soft limit is used up.
     pub soft: Option<String>,
+    /// What is to be given back, and nobody waits for.
+    pub settlement: Option<Settlement>,
 }
 
 /// Tells an upstream which soft limits (`policy.limit`) are used up. No client's own gets through.
@@ -260,8 +215,10 @@ struct Question {
     limits: Vec<LimitCall>,
     /// What was found before anything was asked.
     aside: Aside,
-    /// Of a question with limits whose cost only the response tells.
+    /// Of a question with something to settle: a cost that only the response tells, or a claim.
     terms: Option<Terms>,
+    /// The claim that was asked for.
+    claim: Option<Box<Claiming>>,
 }
 
 // === impl Effects ===
@@ -269,14 +226,18 @@ struct Question {
 impl Effects {
     /// An act with nothing to write beside it.
     fn of(act: Act, signals: Vec<Signal>) -> Self {
-        Self { act, signals, note: None, soft: None }
+        Self { act, signals, note: None, soft: None, settlement: None }
     }
 }
 
 #[derive(Debug)]
 enum Phase {
     Fresh,
+    /// The body is on its way.
+    Hashing(Box<Hashing>),
     Asking(Question),
+    /// Another request has the key.
+    Waiting(Box<Waiting>),
     Sharing(Sharing),
     /// On its way to the upstream; what its response has to tell of it.
     Admitted(Told),
@@ -329,6 +290,31 @@ impl Exchange {
         }
     }
 
+    /// Whether the answer is wanted for a claim; then [`Exchange::on_answer`] is told of it.
+    pub fn wants_answer(&self) -> bool {
+        matches!(&self.phase, Phase::Admitted(Told { claim: Some(_), .. }))
+    }
+
+    /// Takes what the upstream answers to a request with a claim, or how it ended without.
+    pub fn on_answer(&mut self, config: &Config, part: Part<'_>) -> Answering {
+        match &mut self.phase {
+            Phase::Admitted(told) => held::on_answer(config, &mut told.claim, part),
+            _ => Answering::default(),
+        }
+    }
+
+    /// The request is over, however far it came. What was claimed and nobody waits for any more is
+    /// given back.
+    pub fn left(&mut self, config: &Config) -> Option<Settlement> {
+        match core::mem::replace(&mut self.phase, Phase::Replied) {
+            Phase::Asking(question) => question.abandoned(config),
+            phase => {
+                self.phase = phase;
+                None
+            }
+        }
+    }
+
     /// What the upstream's response has to carry, and what it settles. A reply of ours that passes
     /// the same callbacks is not the upstream's and changes nothing.
     pub fn on_response(&mut self, config: &Config, said: &Said<'_>) -> Response {
@@ -345,12 +331,16 @@ impl Exchange {
             (Phase::Fresh, Event::Request { matched, facts, caller, id }) => {
                 ask(config, overrides, &matched, facts, caller, id)
             }
-            (Phase::Asking(question), Event::Answer { answer, entropy }) => {
-                match settle(config, &question, &answer, entropy) {
+            (Phase::Asking(mut question), Event::Answer { answer, entropy }) => {
+                match settle(config, &mut question, &answer, entropy) {
                     Ok(settled) => settled,
                     Err(why) => ladder::fall(config, question, why, Vec::new()),
                 }
             }
+            (Phase::Hashing(hashing), Event::Body { bytes, end }) => {
+                hashing.body(config, bytes, end)
+            }
+            (Phase::Waiting(waiting), Event::Waited) => waiting.again(config),
             (Phase::Sharing(sharing), Event::Shares { answers, entropy }) => {
                 ladder::land(config, sharing, answers, entropy, Vec::new())
             }

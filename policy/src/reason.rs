@@ -41,6 +41,23 @@ reasons! {
     /// A limit's identity is missing from the request.
     ClientIdentityRequired => "client-identity-required",
 
+    /// The policy requires an idempotency key, and the request has none.
+    IdempotencyKeyRequired => "idempotency-key-required",
+    /// What the request sends as its idempotency key is none.
+    IdempotencyKeyInvalid => "idempotency-key-invalid",
+    /// The request has an idempotency key, and a path that servers read differently.
+    IdempotencyPathInvalid => "idempotency-path-invalid",
+    /// The request has an idempotency key, and a body longer than the most that is hashed.
+    IdempotencyBodyTooLong => "idempotency-body-too-long",
+    /// The key was used for another request.
+    IdempotencyConflict => "idempotency-conflict",
+    /// The first request with the key is still under way.
+    IdempotencyInFlight => "idempotency-in-flight",
+    /// Whether the upstream did the work of the first request with the key is not known.
+    IdempotencyUnknownOutcome => "idempotency-unknown-outcome",
+    /// The first request with the key is done, and its answer was too large to be stored.
+    IdempotencyResultNotStored => "idempotency-result-not-stored",
+
     /// Envoy would not send the callout: no such cluster, no host, circuit breaker.
     CalloutNotSent => "callout-not-sent",
     /// So many callouts failed in a row that none is tried for a while.
@@ -64,6 +81,8 @@ reasons! {
     StoreTimeout => "store-timeout",
     /// The store answered with an error of its own.
     StoreError => "store-error",
+    /// The store forgets at its exit, and the policy does not say that this will do.
+    StoreForgets => "store-forgets",
     /// The caller did not authenticate to the gateway.
     Unauthorized => "unauthorized",
     /// The filter's region is not the gateway's.

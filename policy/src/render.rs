@@ -12,13 +12,15 @@ use serde::Serialize;
 
 use crate::answers::Problems;
 use crate::config::Config;
-use crate::exchange::Denial;
+use crate::exchange::{Denial, Replay};
 use crate::fields::Field;
 use crate::reason::Reason;
 use crate::template::Values;
 
 /// Marks the filter's own replies, so that no other hop takes one for its upstream's answer.
 pub const REPLY_HEADER: &str = "x-tidegate-reply";
+/// Says that an answer is not a new one.
+pub const REPLAYED_HEADER: &str = "idempotent-replayed";
 /// The decision's id: it is in every reply, also where a body has no place for it.
 pub const DECISION_HEADER: &str = "x-tidegate-decision";
 
@@ -37,6 +39,19 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+/// A first answer, given again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// What access logs show: `tidegate:replayed:policy`.
+    pub details: String,
+    /// The header fields.
+    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: String,
@@ -45,6 +60,11 @@ struct Problem<'a> {
     instance: String,
     #[serde(rename = "violated-policies")]
     violated_policies: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    /// Of a first answer whose body is not there.
+    #[serde(rename = "stored-status", skip_serializing_if = "Option::is_none")]
+    stored_status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,11 +136,30 @@ fn problem(config: Option<&Config>, denial: &Denial, look: &Look) -> Vec<u8> {
         status: look.status,
         instance: format!("urn:uuid:{}", denial.id),
         violated_policies: &denial.violated,
+        detail: denial.detail.as_deref(),
+        stored_status: denial.stored_status,
         error: overload.then_some("service_overloaded"),
         message: overload.then_some("Service temporarily overloaded, please retry"),
     };
     // A document of strings and numbers always serialises.
     serde_json::to_vec(&problem).unwrap_or_default()
+}
+
+/// The first answer again. Of a body that is empty no host says the content type.
+pub fn replay(config: &Config, replay: &Replay) -> ReplayReply {
+    let own = [
+        (REPLAYED_HEADER.to_string(), "true".to_string()),
+        (DECISION_HEADER.to_string(), replay.id.to_string()),
+    ];
+    let own = own.map(|(name, value)| (name.into_bytes(), value.into_bytes()));
+    let stored = replay.answer.headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec()));
+    let policy = config.policies.get(replay.policy).map_or("", |policy| &policy.name);
+    ReplayReply {
+        status: replay.answer.status,
+        details: format!("tidegate:replayed:{policy}"),
+        headers: stored.chain(own).collect(),
+        body: replay.answer.body.clone().unwrap_or_default(),
+    }
 }
 
 /// 400 is a mistake of the caller's in gRPC's words, too.
@@ -130,7 +169,11 @@ fn grpc_status(status: u16, usual: u8) -> u8 {
 }
 
 fn look(reason: Reason) -> Look {
+    const INVALID_ARGUMENT: u8 = 3;
+    const ALREADY_EXISTS: u8 = 6;
     const PERMISSION_DENIED: u8 = 7;
+    const FAILED_PRECONDITION: u8 = 9;
+    const ABORTED: u8 = 10;
     const RESOURCE_EXHAUSTED: u8 = 8;
     const UNAVAILABLE: u8 = 14;
     let (status, grpc_status, title) = match reason {
@@ -140,6 +183,28 @@ fn look(reason: Reason) -> Look {
         }
         Reason::ServiceOverloaded => (429, UNAVAILABLE, "Service temporarily overloaded"),
         Reason::ClientIdentityRequired => (403, PERMISSION_DENIED, "Client identity required"),
+        Reason::IdempotencyKeyRequired => (400, INVALID_ARGUMENT, "Idempotency-Key required"),
+        Reason::IdempotencyKeyInvalid => (400, INVALID_ARGUMENT, "Idempotency-Key invalid"),
+        Reason::IdempotencyPathInvalid => (400, INVALID_ARGUMENT, "Path not fit for a key"),
+        Reason::IdempotencyBodyTooLong => {
+            (413, RESOURCE_EXHAUSTED, "Body too long for an idempotency key")
+        }
+        Reason::IdempotencyConflict => {
+            (422, FAILED_PRECONDITION, "Idempotency-Key was used for another request")
+        }
+        Reason::IdempotencyInFlight => {
+            (409, ABORTED, "The first request with this Idempotency-Key is under way")
+        }
+        Reason::IdempotencyUnknownOutcome => (
+            409,
+            ABORTED,
+            "The outcome of the first request with this Idempotency-Key is not known",
+        ),
+        Reason::IdempotencyResultNotStored => (
+            409,
+            ALREADY_EXISTS,
+            "The first request with this Idempotency-Key is done, its answer is not stored",
+        ),
         _ => (503, UNAVAILABLE, "Policy store unavailable"),
     };
     Look { status, grpc_status, title }

@@ -1,9 +1,11 @@
 //! Owns the question: every limit that applies to a request, in one message, or the reason to
 //! answer at once.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::claim::{self, Hashing, Wanted};
 use super::ladder::{Fall, fall};
 use super::note::{Aside, denied, worded_by};
 use super::owed::{Terms, any_told_later};
@@ -94,41 +96,82 @@ pub(super) fn ask(
             retry_after_s: None,
             fields: Vec::new(),
             grpc,
+            detail: None,
+            stored_status: None,
         };
         return denied(denial, None, aside, signals);
     }
-    if limits.is_empty() {
-        let effects = Effects { note: aside.admitted(id), ..Effects::of(Act::Pass, signals) };
-        return (Phase::Admitted(Told::default()), effects);
+    let draft = match claim::wanted(config, overrides, matched, facts, id, &mut signals) {
+        Wanted::Nothing => None,
+        Wanted::Claim(draft, named) => {
+            tenant = named;
+            Some(*draft)
+        }
+        Wanted::Refused(denial) => {
+            return denied(Denial { grpc, ..*denial }, None, aside, signals);
+        }
+    };
+    if limits.is_empty() && draft.is_none() {
+        return nothing_to_ask(id, aside, signals);
     }
-    if limits.len() > wire::LIMITS_MAX {
+    let terms = Terms {
+        scope: CallerScope { tenant, ..caller.clone() },
+        traceparent: facts.token("traceparent"),
+        request_id: facts.token("x-request-id"),
+        sent_us: None,
+    };
+    let question = Question { id, asked, grpc, limits, aside, terms: Some(terms), claim: None };
+    match draft {
+        Some(draft) if facts.has_body => {
+            let hashing = Phase::Hashing(Box::new(Hashing { question, draft }));
+            (hashing, Effects::of(Act::Collect, signals))
+        }
+        Some(draft) => put(config, Question { claim: Some(draft.finish()), ..question }, signals),
+        None => put(config, question, signals),
+    }
+}
+
+/// Puts the question, if there is anything to ask.
+pub(super) fn put(
+    config: &Config,
+    mut question: Question,
+    signals: Vec<Signal>,
+) -> (Phase, Effects) {
+    let Some(terms) = question.terms.take() else {
+        return nothing_to_ask(question.id, question.aside, signals);
+    };
+    if question.limits.is_empty() && question.claim.is_none() {
+        return nothing_to_ask(question.id, question.aside, signals);
+    }
+    if question.limits.len() > wire::LIMITS_MAX {
         let why = Fall { reason: Reason::TooManyLimits, retry_ms: None };
-        return fall(
-            config,
-            Question { id, asked, grpc, limits, aside, terms: None },
-            why,
-            signals,
-        );
+        return fall(config, question, why, signals);
     }
     let message = DecideRequest {
         v: wire::VERSION,
-        id,
-        scope: CallerScope { tenant, ..caller.clone() },
+        id: question.id,
+        scope: terms.scope,
         timeout_ms: config.gateway.timeout_ms,
-        traceparent: facts.token("traceparent"),
-        request_id: facts.token("x-request-id"),
-        limits,
-        claim: None,
+        traceparent: terms.traceparent,
+        request_id: terms.request_id,
+        limits: core::mem::take(&mut question.limits),
+        claim: question.claim.as_ref().and_then(|claim| claim.call(config)),
     };
     let act = Act::Ask(wire::encode(&message));
-    let terms = any_told_later(config, &asked).then_some(Terms {
+    question.limits = message.limits;
+    let is_settled = question.claim.is_some() || any_told_later(config, &question.asked);
+    question.terms = is_settled.then_some(Terms {
         scope: message.scope,
         traceparent: message.traceparent,
         request_id: message.request_id,
         sent_us: None,
     });
-    let question = Question { id, asked, grpc, limits: message.limits, aside, terms };
     (Phase::Asking(question), Effects::of(act, signals))
+}
+
+fn nothing_to_ask(id: DecisionId, aside: Aside, signals: Vec<Signal>) -> (Phase, Effects) {
+    let effects = Effects { note: aside.admitted(id), ..Effects::of(Act::Pass, signals) };
+    (Phase::Admitted(Told::default()), effects)
 }
 
 /// As Envoy tells it, which turns replies to such requests into gRPC's.

@@ -8,7 +8,9 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::note::{degraded, denied, worded_by};
+use super::judge::{Over, may_have_claimed, unasked};
+use super::note::{Noted, degraded, denied, worded_by};
+use super::respond::Told;
 use super::settle::retry_after_s;
 use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal};
 use crate::config::{Config, Policy, Rung};
@@ -158,12 +160,19 @@ impl Verdict {
         entropy: u64,
         signals: Vec<Signal>,
     ) -> (Phase, Effects) {
-        let Question { id, asked, grpc, aside, .. } = sharing.question;
+        let mut question = sharing.question;
         let why = sharing.fall.reason;
         let limits = if self.violated.is_empty() { Limits::Waived } else { Limits::Denied };
         if (Outcomes { limits, ..Outcomes::NONE }).verdict() == stages::Verdict::Admit {
-            let policies = enforcing(config, &asked).map(|(_, policy)| policy.name.clone());
-            return degraded(why, policies.collect(), aside, id, signals);
+            let policies = enforcing(config, &question.asked).map(|(_, policy)| &policy.name);
+            let policies: Vec<String> = policies.cloned().collect();
+            let (id, aside) = (question.id, question.aside.clone());
+            if question.claim.is_none() {
+                return degraded(why, policies, aside, id, signals);
+            }
+            let note = Some(aside.clone().beside(Noted::Degraded, why, None, policies, id));
+            let over = Over { told: Told::default(), note, soft: None, aside };
+            return unasked(config, &mut question, over, why, signals);
         }
         // As soon as the gateway may be back the whole limit counts again: waiting longer for a
         // share would be waiting for nothing.
@@ -182,14 +191,22 @@ impl Verdict {
         };
         let denial = Denial {
             reason,
-            id,
+            id: question.id,
             violated: self.violated,
             retry_after_s: Some(retry_after_s),
             fields: Vec::new(),
-            grpc,
+            grpc: question.grpc,
             worded_by: worded_by(config, self.denying.into_iter()),
+            detail: None,
+            stored_status: None,
         };
-        denied(denial, Some(why), aside, signals)
+        let aside = question.aside.clone();
+        let settlement = match may_have_claimed(why) {
+            true => question.abandoned(config),
+            false => None,
+        };
+        let (phase, effects) = denied(denial, Some(why), aside, signals);
+        (phase, Effects { settlement, ..effects })
     }
 }
 

@@ -8,6 +8,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::ends::Ending;
 use super::{Answer, Asked, Question, Signal};
 use crate::config::{Config, RateLimit};
 use crate::cost::{ResponseCost, ResponseSource};
@@ -62,6 +63,8 @@ pub struct Settlement {
     pub id: DecisionId,
     /// The message.
     pub message: Vec<u8>,
+    /// The claim that it ends, if it ends one.
+    pub(super) ends: Option<Ending>,
 }
 
 // === impl Owed ===
@@ -146,11 +149,41 @@ impl Owed {
             finish: None,
             octets: Vec::new(),
         };
-        Some(Settlement { id: self.id, message: wire::encode(&message) })
+        Some(Settlement { id: self.id, message: wire::encode(&message), ends: None })
     }
 
     pub(super) fn is_settled(&self) -> bool {
         self.reserved.is_empty()
+    }
+}
+
+// === impl Question ===
+
+impl Question {
+    /// Gives back what the enforced limits were charged.
+    pub(super) fn refund(&self, config: &Config) -> Option<Settlement> {
+        let terms = self.terms.as_ref()?;
+        let charged = self.asked.iter().zip(&self.limits);
+        let charged = charged.filter(|(asked, call)| asked.is_enforced() && call.cost > 0);
+        let adjustments: Vec<Adjustment> = charged
+            .map(|(_, call)| adjustment(call.clone(), i64::from(call.cost).saturating_neg()))
+            .collect();
+        let message = SettleRequest {
+            v: wire::VERSION,
+            id: self.id,
+            scope: terms.scope.clone(),
+            timeout_ms: config.gateway.timeout_ms,
+            // It was charged within the callout that has just been answered.
+            age_us: u64::from(config.gateway.timeout_ms).saturating_mul(1_000),
+            traceparent: terms.traceparent.clone(),
+            request_id: terms.request_id.clone(),
+            adjustments,
+            finish: None,
+            octets: Vec::new(),
+        };
+        let is_any = !message.adjustments.is_empty();
+        let message = is_any.then(|| wire::encode(&message))?;
+        Some(Settlement { id: self.id, message, ends: None })
     }
 }
 

@@ -4,6 +4,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::held::HeldClaim;
 use super::owed::{Moment, Owed, Settlement};
 use super::{Asked, Signal};
 use crate::config::Config;
@@ -16,6 +17,8 @@ use crate::wire::LimitState;
 pub(super) struct Told {
     limits: Vec<Kept>,
     owed: Option<Box<Owed>>,
+    /// The claim that the answer ends.
+    pub(super) claim: Option<Box<HeldClaim>>,
 }
 
 /// What the gateway said of one limit, without its name: the configuration has that.
@@ -59,13 +62,13 @@ impl Told {
     /// Of a verdict: what clients may see of it, and what is owed.
     pub(super) fn of(config: &Config, kept: Vec<Kept>, owed: Option<Box<Owed>>) -> Self {
         match config.answers.rate_limit_fields {
-            Dialect::Off => Self { limits: Vec::new(), owed },
-            Dialect::XDraft03 | Dialect::Draft10 => Self { limits: kept, owed },
+            Dialect::Off => Self { owed, ..Self::default() },
+            Dialect::XDraft03 | Dialect::Draft10 => Self { limits: kept, owed, claim: None },
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.limits.is_empty() && self.owed.is_none()
+        self.limits.is_empty() && self.owed.is_none() && self.claim.is_none()
     }
 
     pub(super) fn wanted<'c>(&self, config: &'c Config, moment: Moment) -> Vec<&'c ResponseSource> {

@@ -4,12 +4,13 @@
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
 
+use super::judge::{Over, judge};
 use super::ladder::{Fall, enforcing};
-use super::note::{degraded, denied, worded_by};
+use super::note::{Aside, degraded, denied, worded_by};
 use super::owed::Owed;
 use super::respond::{Told, fields, kept};
 use super::{
-    Act, Answer, Asked, Denial, Effects, OVERLOAD_RETRY_AFTER_S, Outcome, Phase, Question, Signal,
+    Answer, Asked, Denial, Effects, OVERLOAD_RETRY_AFTER_S, Outcome, Phase, Question, Signal,
 };
 use crate::config::Config;
 use crate::reason::Reason;
@@ -25,7 +26,7 @@ type Pair<'r> = (&'r Asked, &'r LimitState);
 /// Reads the answer; everything that is not surely the gateway's verdict is a fall onto the ladder.
 pub(super) fn settle(
     config: &Config,
-    question: &Question,
+    question: &mut Question,
     answer: &Answer<'_>,
     entropy: u64,
 ) -> Result<(Phase, Effects), Fall> {
@@ -66,19 +67,21 @@ fn verdict(config: &Config, body: &[u8], question: &Question) -> Option<DecideRe
     }
     let mut enforced = asked.iter().zip(&reply.limits).filter(|(asked, _)| asked.is_enforced());
     let admits = enforced.all(|(_, state)| state.allowed);
-    (admits == (reply.verdict == Verdict::Allow)).then_some(reply)
+    let is_claimed = admits && question.claim.is_some();
+    let sound = admits == (reply.verdict == Verdict::Allow) && is_claimed == reply.claim.is_some();
+    sound.then_some(reply)
 }
 
 fn carry_out(
     config: &Config,
-    question: &Question,
+    question: &mut Question,
     reply: &DecideReply,
     entropy: u64,
 ) -> (Phase, Effects) {
     let Question { id, grpc, .. } = *question;
     let mut aside = question.aside.clone();
     let pairs: Vec<Pair<'_>> = question.asked.iter().zip(&reply.limits).collect();
-    // Idempotency and the breaker will be asked in the same question and stand here beside it.
+    // The breaker will be asked in the same question and stand here beside it.
     let limits = match reply.verdict {
         Verdict::Allow => Limits::Charged,
         Verdict::Deny => Limits::Denied,
@@ -97,9 +100,14 @@ fn carry_out(
     if !is_denied {
         let shown = aside.soft.get(..SOFT_NAMES_MAX).unwrap_or(&aside.soft);
         let soft = (!shown.is_empty()).then(|| shown.join(", "));
-        let note = aside.admitted(id);
         let told = Told::of(config, kept, Owed::of(config, question, &pairs));
-        return (Phase::Admitted(told), Effects { act: Act::Resume, signals, note, soft });
+        let claimed = reply.claim.zip(reply.answer().ok());
+        let beside = if claimed.is_some() { aside.clone() } else { Aside::default() };
+        let over = Over { told, note: aside.admitted(id), soft, aside: beside };
+        return match claimed {
+            Some(claimed) => judge(config, question, claimed, over, signals, entropy),
+            None => over.admitted(signals),
+        };
     }
     let violated = || pairs.iter().filter(|(asked, state)| asked.is_enforced() && !state.allowed);
     // The longest wait counts, and one limit that never admits makes it never.
@@ -119,6 +127,8 @@ fn carry_out(
         fields: fields(config, &kept, retry_after_s),
         grpc,
         worded_by: worded_by(config, violated().map(|(asked, _)| asked.policy)),
+        detail: None,
+        stored_status: None,
     };
     denied(denial, None, aside, signals)
 }
@@ -172,6 +182,12 @@ fn overloaded(config: &Config, question: &Question) -> (Phase, Effects) {
         signals.push(Signal::Decided { policy: index, outcome: Outcome::Overloaded });
         violated.push(policy.name.to_owned());
     }
+    let claim = question.claim.as_ref().filter(|claim| claim.is_enforced());
+    if let Some(policy) = claim.and_then(|claim| config.policies.get(claim.policy))
+        && !violated.contains(&policy.name)
+    {
+        violated.push(policy.name.to_owned());
+    }
     let Question { id, grpc, .. } = *question;
     let aside = question.aside.clone();
     let reason = Reason::ServiceOverloaded;
@@ -186,6 +202,8 @@ fn overloaded(config: &Config, question: &Question) -> (Phase, Effects) {
         fields: Vec::new(),
         grpc,
         worded_by: worded_by(config, enforcing(config, &question.asked).map(|(index, _)| index)),
+        detail: None,
+        stored_status: None,
     };
     denied(denial, None, aside, signals)
 }

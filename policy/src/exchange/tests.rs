@@ -173,6 +173,8 @@ fn deny_names_the_limits_and_the_longest_wait() {
         ],
         grpc: false,
         worded_by: None,
+        detail: None,
+        stored_status: None,
     };
     let signals = vec![
         decided(0, Outcome::Denied),

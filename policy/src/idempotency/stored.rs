@@ -72,7 +72,7 @@ pub struct NeverKept {
 pub struct StoredHeaders(Vec<(Vec<u8>, Vec<u8>)>);
 
 /// An answer that was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoredAnswer {
     /// The upstream's status.
     pub status: u16,

@@ -25,6 +25,8 @@ fn denial(reason: Reason) -> Denial {
         fields: vec![("ratelimit", "\"api.l\";r=0".to_string())],
         grpc: false,
         worded_by: None,
+        detail: None,
+        stored_status: None,
     }
 }
 

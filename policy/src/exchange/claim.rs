@@ -1,0 +1,292 @@
+//! Owns what a request asks of idempotency: whether it does, under which key, and for which hash. Knows
+//! neither limits nor what follows from the answer.
+
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::ask::put;
+use super::ends::abandon;
+use super::judge::Over;
+use super::note::{denied, worded_by};
+use super::{Act, Denial, Effects, Idempotent, Outcome, Phase, Question, Settlement, Signal};
+use crate::config::{Config, Policy};
+use crate::idempotency::endpoint::Endpoint;
+use crate::idempotency::fingerprint::{Head, RequestHasher};
+use crate::idempotency::key::{FIELD, IdempotencyKey};
+use crate::idempotency::terms::Terms;
+use crate::identity::Facts;
+use crate::mode::{Mechanism, Mode, Overrides, Rollout, effective};
+use crate::reason::Reason;
+use crate::router::Matched;
+use crate::scope::Tenant;
+use crate::wire::{ClaimCall, DecisionId, Keyed};
+
+/// How soon a waiting request asks again at first, and how seldom at last.
+const WAIT_MS_MIN: u32 = 20;
+const WAIT_MS_MAX: u32 = 250;
+
+/// A claim that is asked for.
+#[derive(Debug)]
+pub(super) struct Claiming {
+    pub(super) policy: usize,
+    pub(super) shadow: bool,
+    pub(super) keyed: Keyed,
+    takeover: bool,
+    /// How long the first answer was waited for.
+    pub(super) waited_ms: u32,
+    /// What the limits said, where the claim is asked for again.
+    pub(super) over: Option<Box<Over>>,
+}
+
+/// A claim whose request is not whole yet.
+#[derive(Debug)]
+pub(super) struct Draft {
+    policy: usize,
+    shadow: bool,
+    key: IdempotencyKey,
+    endpoint: Endpoint,
+    takeover: bool,
+    hasher: RequestHasher,
+}
+
+/// A request whose body is on its way into the hash.
+#[derive(Debug)]
+pub(super) struct Hashing {
+    pub(super) question: Question,
+    pub(super) draft: Draft,
+}
+
+/// A request that waits for the first one's answer.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) question: Question,
+}
+
+/// What idempotency wants of a request.
+pub(super) enum Wanted {
+    /// Nothing: it is not for it.
+    Nothing,
+    /// A claim, once the request is whole.
+    Claim(Box<Draft>, Tenant),
+    /// An answer at once.
+    Refused(Box<Denial>),
+}
+
+/// What a refusal is made of.
+struct Refusal {
+    reason: Reason,
+    detail: Option<String>,
+}
+
+/// Finds the policy whose key it is, if there is one. What is refused in shadow goes on unclaimed.
+pub(super) fn wanted(
+    config: &Config,
+    overrides: &Overrides,
+    matched: &Matched,
+    facts: &Facts<'_>,
+    id: DecisionId,
+    signals: &mut Vec<Signal>,
+) -> Wanted {
+    let first = |name: &[u8]| facts.headers.iter().find(|(key, _)| *key == name).map(|(_, v)| *v);
+    let Some(method) = first(b":method") else {
+        return Wanted::Nothing;
+    };
+    for (policy, named) in matched.policies(config) {
+        let Some(terms) = named.idempotency.as_ref().filter(|terms| terms.is_for(method)) else {
+            continue;
+        };
+        let shadow = match mode(named, terms, facts, overrides) {
+            Mode::Off => continue,
+            Mode::Shadow => true,
+            Mode::Enforce => false,
+        };
+        let refused = match draft(terms, method, facts) {
+            Ok(None) => return Wanted::Nothing,
+            Ok(Some((draft, tenant))) => {
+                return Wanted::Claim(Box::new(Draft { policy, shadow, ..draft }), tenant);
+            }
+            Err(refused) => refused,
+        };
+        let reason = refused.reason;
+        signals
+            .push(Signal::Idempotency { policy, outcome: Idempotent::Refused { reason, shadow } });
+        if shadow {
+            return Wanted::Nothing;
+        }
+        if reason == Reason::ClientIdentityRequired {
+            signals.push(Signal::Decided { policy, outcome: Outcome::IdentityMissing });
+        }
+        let denial = Denial { detail: refused.detail, ..denial(config, policy, reason, id) };
+        return Wanted::Refused(Box::new(denial));
+    }
+    Wanted::Nothing
+}
+
+fn mode(policy: &Policy, terms: &Terms, facts: &Facts<'_>, overrides: &Overrides) -> Mode {
+    let rollout = terms.mode.map_or(policy.rollout_others, Rollout::whole);
+    let by = policy.rollout_by.as_ref().unwrap_or(&terms.tenant);
+    let sticky = (rollout.share_bp < 10_000 || !overrides.flags.is_empty())
+        .then(|| by.subject(facts))
+        .flatten();
+    let identity = sticky.as_ref().map(|subject| subject.name.as_str().as_bytes());
+    effective(rollout, &policy.name, Mechanism::Idempotency, identity, overrides)
+}
+
+/// `None` is a request without a key that needs none. Policy and mode are the caller's to fill in.
+fn draft(
+    terms: &Terms,
+    method: &[u8],
+    facts: &Facts<'_>,
+) -> Result<Option<(Draft, Tenant)>, Refusal> {
+    let lines = facts.headers.iter().filter(|(name, _)| *name == FIELD.as_bytes());
+    let key = match terms.syntax.read(lines.map(|(_, line)| *line)) {
+        Err(bad) => return Err(Refusal::told(Reason::IdempotencyKeyInvalid, bad)),
+        Ok(Some(key)) => key,
+        Ok(None) if terms.required => return Err(Reason::IdempotencyKeyRequired.into()),
+        Ok(None) => return Ok(None),
+    };
+    let tenant = terms.tenant.counted(facts).map(|counted| counted.tenant);
+    let tenant = tenant.filter(|tenant| *tenant != Tenant::None);
+    let tenant = tenant.ok_or(Reason::ClientIdentityRequired)?;
+    let target = facts.target.unwrap_or_default();
+    let endpoint = Endpoint::of(method, target, terms.endpoint.as_deref())
+        .map_err(|bad| Refusal::told(Reason::IdempotencyPathInvalid, bad))?;
+    let head = Head { method, target, content_type: facts.header("content-type") };
+    let hasher = RequestHasher::new(&head, terms.hash_len_max.into(), terms.long_body);
+    let announced = facts.token("content-length").and_then(|digits| digits.parse().ok());
+    hasher
+        .expect_len(announced.unwrap_or(0))
+        .map_err(|long| Refusal::told(Reason::IdempotencyBodyTooLong, long))?;
+    let takeover = terms.takes_over(method);
+    Ok(Some((Draft { policy: 0, shadow: false, key, endpoint, takeover, hasher }, tenant)))
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    fn told(reason: Reason, detail: impl ToString) -> Self {
+        Self { reason, detail: Some(detail.to_string()) }
+    }
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: None }
+    }
+}
+
+// === impl Draft ===
+
+impl Draft {
+    /// The claim of a request that is whole.
+    pub(super) fn finish(self) -> Box<Claiming> {
+        let Self { policy, shadow, key, endpoint, takeover, hasher } = self;
+        let keyed = Keyed { key, endpoint, hash: hasher.finish() };
+        Box::new(Claiming { policy, shadow, keyed, takeover, waited_ms: 0, over: None })
+    }
+}
+
+// === impl Hashing ===
+
+impl Hashing {
+    /// Takes in a piece of the body. With the last one the question is asked.
+    pub(super) fn body(
+        mut self: Box<Self>,
+        config: &Config,
+        bytes: &[u8],
+        end: bool,
+    ) -> (Phase, Effects) {
+        if let Err(long) = self.draft.hasher.update(bytes) {
+            return self.too_long(config, long.to_string());
+        }
+        if !end {
+            return (Phase::Hashing(self), Effects::of(Act::Collect, Vec::new()));
+        }
+        let Self { question, draft } = *self;
+        put(config, Question { claim: Some(draft.finish()), ..question }, Vec::new())
+    }
+
+    fn too_long(self, config: &Config, detail: String) -> (Phase, Effects) {
+        let Self { question, draft: Draft { policy, shadow, .. } } = self;
+        let reason = Reason::IdempotencyBodyTooLong;
+        let outcome = Idempotent::Refused { reason, shadow };
+        let signals = Vec::from([Signal::Idempotency { policy, outcome }]);
+        if shadow {
+            return put(config, question, signals);
+        }
+        let Question { id, grpc, aside, .. } = question;
+        let told = Denial { grpc, detail: Some(detail), ..denial(config, policy, reason, id) };
+        denied(told, None, aside, signals)
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// Asks again, and for the claim alone: the limits were charged.
+    pub(super) fn again(self: Box<Self>, config: &Config) -> (Phase, Effects) {
+        put(config, self.question, Vec::new())
+    }
+}
+
+// === impl Claiming ===
+
+impl Claiming {
+    /// As it stands in the question.
+    pub(super) fn call(&self, config: &Config) -> Option<ClaimCall> {
+        let terms = terms(config, self.policy)?;
+        Some(ClaimCall {
+            keyed: self.keyed.clone(),
+            lock_ms: terms.lock_ms(),
+            life_s: terms.life_s,
+            takeover: self.takeover,
+            look: false,
+            older_keys: terms.older_keys,
+            ephemeral: terms.ephemeral,
+        })
+    }
+
+    /// Whether it may refuse a request.
+    pub(super) fn is_enforced(&self) -> bool {
+        !self.shadow
+    }
+
+    /// How long to wait before asking again; `None` if it was waited for long enough.
+    pub(super) fn delay_ms(&self, terms: &Terms, wait_us: u64) -> Option<u32> {
+        let left_ms = terms.wait_ms.saturating_sub(self.waited_ms);
+        let locked_ms = u32::try_from(wait_us.div_ceil(1_000)).unwrap_or(u32::MAX);
+        let step_ms = (self.waited_ms / 2).clamp(WAIT_MS_MIN, WAIT_MS_MAX);
+        let delay_ms = step_ms.min(left_ms).min(locked_ms);
+        (self.is_enforced() && delay_ms > 0).then_some(delay_ms)
+    }
+}
+
+// === impl Question ===
+
+impl Question {
+    /// What gives back a claim that may have been made, since nobody waits for it any more.
+    pub(super) fn abandoned(self, config: &Config) -> Option<Settlement> {
+        let claim = self.claim?;
+        abandon(config, self.id, &self.terms?, claim.policy, claim.keyed, 0)
+    }
+}
+
+pub(super) fn denial(config: &Config, policy: usize, reason: Reason, id: DecisionId) -> Denial {
+    let name = config.policies.get(policy).map_or("", |policy| &policy.name);
+    Denial {
+        reason,
+        id,
+        violated: Vec::from([name.to_string()]),
+        retry_after_s: None,
+        fields: Vec::new(),
+        grpc: false,
+        worded_by: worded_by(config, [policy].into_iter()),
+        detail: None,
+        stored_status: None,
+    }
+}
+
+pub(super) fn terms(config: &Config, policy: usize) -> Option<&Terms> {
+    config.policies.get(policy)?.idempotency.as_ref()
+}

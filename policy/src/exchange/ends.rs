@@ -1,0 +1,131 @@
+//! Owns the messages that end a claim, and what became of them. Each may be repeated. Knows neither the
+//! request nor its answer's way.
+
+use alloc::vec::Vec;
+
+use super::claim::terms;
+use super::owed::Terms;
+use super::{Answer, Idempotent, Settlement, Signal};
+use crate::config::Config;
+use crate::idempotency::record::Fence;
+use crate::idempotency::stored::StoredAnswer;
+use crate::wire::{
+    self, AnswerHead, DecisionId, Finish, FinishBy, Finished, Keyed, SettleReply, SettleRequest,
+};
+
+/// How often a message that ends a claim is sent at most: it may be repeated, and others wait for it.
+const TRIES: u8 = 3;
+
+/// What a settlement ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// The policy whose claim it was.
+    policy: usize,
+    /// How many octets of a body are stored; `None` if no answer is.
+    bytes: Option<u64>,
+    /// Whether an answer is stored without its body.
+    bare: bool,
+    /// How often it may still be sent.
+    tries: u8,
+}
+
+/// The message that stores an answer.
+pub(super) fn complete(
+    config: &Config,
+    id: DecisionId,
+    settling: &Terms,
+    policy: usize,
+    (keyed, fence): (Keyed, Fence),
+    answer: &StoredAnswer,
+) -> Option<Settlement> {
+    let (head, octets) = AnswerHead::of(answer)?;
+    let by = FinishBy::Complete { answer: head, life_s: terms(config, policy)?.life_s };
+    let finish = Finish { keyed, fence, by };
+    let bytes = answer.body.as_ref().map_or(0, Vec::len);
+    let ending = Ending {
+        policy,
+        bytes: Some(u64::try_from(bytes).unwrap_or(u64::MAX)),
+        bare: answer.body.is_none(),
+        tries: TRIES,
+    };
+    Some(message(config, id, settling, finish, octets, ending))
+}
+
+/// The message that gives a claim back. Fence 0: its own answer never arrived.
+pub(super) fn abandon(
+    config: &Config,
+    id: DecisionId,
+    settling: &Terms,
+    policy: usize,
+    keyed: Keyed,
+    fence: Fence,
+) -> Option<Settlement> {
+    let life_s = terms(config, policy)?.life_s;
+    let finish = Finish { keyed, fence, by: FinishBy::Abandon { life_s } };
+    let ending = Ending { policy, bytes: None, bare: false, tries: TRIES };
+    Some(message(config, id, settling, finish, Vec::new(), ending))
+}
+
+fn message(
+    config: &Config,
+    id: DecisionId,
+    settling: &Terms,
+    finish: Finish,
+    octets: Vec<u8>,
+    ending: Ending,
+) -> Settlement {
+    let message = SettleRequest {
+        v: wire::VERSION,
+        id,
+        scope: settling.scope.clone(),
+        timeout_ms: config.gateway.timeout_ms,
+        age_us: 0,
+        traceparent: settling.traceparent.clone(),
+        request_id: settling.request_id.clone(),
+        adjustments: Vec::new(),
+        finish: Some(finish),
+        octets: Vec::new(),
+    };
+    let message = wire::encode_framed(&message, &octets);
+    Settlement { id, message, ends: Some(ending) }
+}
+
+// === impl Settlement ===
+
+impl Settlement {
+    /// What became of a claim's end, to be counted; `None` if it is to be sent once more.
+    pub fn ended(&mut self, answer: &Answer<'_>) -> Option<Vec<Signal>> {
+        let Some(ending) = &mut self.ends else {
+            return Some(Vec::new());
+        };
+        let body = match answer {
+            Answer::Response { marked: true, status: b"200", body } => *body,
+            _ => &[],
+        };
+        let finished = SettleReply::decode(body, self.id).ok().and_then(|reply| reply.finish);
+        if finished.is_none() && !matches!(answer, Answer::CircuitOpen { .. }) {
+            ending.tries = ending.tries.saturating_sub(1);
+            if ending.tries > 0 {
+                return None;
+            }
+        }
+        let Ending { policy, bytes, bare, .. } = *ending;
+        let outcome = match (finished, bytes) {
+            (Some(Finished::Stored | Finished::AlreadyDone), Some(_)) if bare => {
+                Idempotent::StoredWithoutBody
+            }
+            (Some(Finished::Stored | Finished::AlreadyDone), _) => Idempotent::Stored,
+            (Some(Finished::Recovered), _) => Idempotent::Recovered,
+            (Some(Finished::Freed | Finished::Remembered), _) => Idempotent::Released,
+            (Some(Finished::Fenced | Finished::Gone), _) => Idempotent::Fenced,
+            (Some(Finished::Extended), _) | (None, Some(_)) => Idempotent::NotStored,
+            (None, None) => Idempotent::Kept,
+        };
+        let mut signals = Vec::from([Signal::Idempotency { policy, outcome }]);
+        let stored = matches!(outcome, Idempotent::Stored | Idempotent::Recovered);
+        if let (true, Some(bytes)) = (stored, bytes) {
+            signals.push(Signal::AnswerBytes { policy, replayed: false, bytes });
+        }
+        Some(signals)
+    }
+}

@@ -1,0 +1,311 @@
+//! Owns a claim on its way: what the upstream answers is collected, and the claim ends with it. The
+//! answer is stored, or it is given back, or it is kept. Knows neither limits nor how a claim was asked
+//! for.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::claim::{Claiming, terms};
+use super::ends::{abandon, complete};
+use super::owed::Terms;
+use super::{Idempotent, Settlement, Signal};
+use crate::config::Config;
+use crate::idempotency::finalise::{Body, Ended, Finalise};
+use crate::idempotency::record::Fence;
+use crate::idempotency::stored::{StoredAnswer, StoredHeaders};
+use crate::idempotency::terms::Terms as Policy;
+use crate::identity::Fields;
+use crate::wire::{DecisionId, Keyed};
+
+/// A claim of a request that is with the upstream.
+#[derive(Debug)]
+pub(super) struct HeldClaim {
+    id: DecisionId,
+    settling: Terms,
+    policy: usize,
+    shadow: bool,
+    keyed: Keyed,
+    fence: Fence,
+    grpc: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No answer yet.
+    Running,
+    /// The body is on its way; `None` once it is longer than what may be stored.
+    Collecting { status: u16, headers: StoredHeaders, body: Option<Vec<u8>> },
+    /// The answer is held until it is stored.
+    Storing,
+}
+
+/// What the upstream answers, piece by piece, or how the request ended.
+#[derive(Debug)]
+pub enum Part<'a> {
+    /// The headers.
+    Headers {
+        /// All of them.
+        headers: &'a Fields<'a>,
+        /// What Envoy says of them.
+        envoys: Envoys,
+        /// Whether nothing follows.
+        end: bool,
+    },
+    /// A piece of the body.
+    Body {
+        /// The piece.
+        bytes: &'a [u8],
+        /// Whether it was the last.
+        end: bool,
+    },
+    /// The trailers: the body is whole.
+    Trailers,
+    /// What was to be stored is, or cannot be: nothing is held any longer.
+    Stored,
+    /// The stream is over, however it ended.
+    Over(Envoys),
+}
+
+/// What Envoy knows of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Envoys {
+    /// Whether it is the upstream's; if not, Envoy made it.
+    pub from_upstream: bool,
+    /// Envoy's response flags.
+    pub flags: u64,
+    /// How often the request was sent to an upstream, or tried to be; `None` if nobody knows.
+    pub attempts: Option<u64>,
+}
+
+/// What to do with the answer for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hold {
+    /// Let it pass.
+    #[default]
+    Go,
+    /// Hold it back, and hand over what follows.
+    Collect,
+    /// Hold all of it back until the settlement is answered.
+    Keep,
+}
+
+/// What follows from a part of an answer.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub struct Answering {
+    /// What to do with it.
+    pub hold: Hold,
+    /// Whether more of it is wanted.
+    pub wants_more: bool,
+    /// What ends the claim.
+    pub settlement: Option<Settlement>,
+    /// What to count.
+    pub signals: Vec<Signal>,
+}
+
+// === impl Envoys ===
+
+impl Envoys {
+    /// No host, no connection, no room, no route, no cluster, no address: nothing was sent.
+    const NEVER_SENT: u64 = 1 << 1 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 24 | 1 << 26;
+    /// A timeout, a reset, a broken connection, a protocol error: something may have been.
+    const PERHAPS_SENT: u64 =
+        1 << 2 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 16 | 1 << 19 | 1 << 22 | 1 << 23;
+
+    /// Whether surely no byte of the request reached an upstream. Where it was tried more than once,
+    /// only the last try is known.
+    fn never_sent(self) -> bool {
+        match self.attempts {
+            Some(0) => true,
+            Some(1) => self.flags & Self::NEVER_SENT != 0 && self.flags & Self::PERHAPS_SENT == 0,
+            Some(_) | None => false,
+        }
+    }
+}
+
+// === impl HeldClaim ===
+
+impl HeldClaim {
+    pub(super) fn new(
+        id: DecisionId,
+        settling: Terms,
+        claim: Claiming,
+        fence: Fence,
+        grpc: bool,
+    ) -> Self {
+        let Claiming { policy, shadow, keyed, .. } = claim;
+        Self { id, settling, policy, shadow, keyed, fence, grpc, state: State::Running }
+    }
+
+    fn is_durable(&self, terms: &Policy) -> bool {
+        terms.durable && !self.shadow
+    }
+
+    /// Ends the claim; nothing is left of it unless the answer is held.
+    fn ends(
+        &mut self,
+        config: &Config,
+        terms: &Policy,
+        how: Finalise,
+        kept: Option<StoredAnswer>,
+    ) -> Answering {
+        let settlement = match (how, kept) {
+            (Finalise::Release, _) => abandon(
+                config,
+                self.id,
+                &self.settling,
+                self.policy,
+                self.keyed.clone(),
+                self.fence,
+            ),
+            (Finalise::Store | Finalise::StoreWithoutBody, Some(answer)) => complete(
+                config,
+                self.id,
+                &self.settling,
+                self.policy,
+                (self.keyed.clone(), self.fence),
+                &answer,
+            ),
+            (Finalise::Store | Finalise::StoreWithoutBody | Finalise::KeepClaimed, _) => None,
+        };
+        let is_stored = matches!(how, Finalise::Store | Finalise::StoreWithoutBody);
+        let holds = is_stored && settlement.is_some() && self.is_durable(terms);
+        self.state = State::Storing;
+        let outcome = Idempotent::Kept;
+        let kept = Signal::Idempotency { policy: self.policy, outcome };
+        Answering {
+            hold: if holds { Hold::Keep } else { Hold::Go },
+            wants_more: holds,
+            signals: if settlement.is_none() { [kept].into() } else { Vec::new() },
+            settlement,
+        }
+    }
+
+    fn headers(
+        &mut self,
+        config: &Config,
+        terms: &Policy,
+        fields: &Fields<'_>,
+        envoys: Envoys,
+        end: bool,
+    ) -> Answering {
+        let first = |name: &[u8]| fields.iter().find(|(key, _)| *key == name).map(|(_, v)| *v);
+        let number = |name| core::str::from_utf8(first(name)?).ok()?.parse::<u64>().ok();
+        let rule = terms.stored.rule;
+        if !envoys.from_upstream {
+            let ended = if envoys.never_sent() { Ended::NeverSent } else { Ended::Lost };
+            return self.ends(config, terms, rule.finalise(ended), None);
+        }
+        let status = number(b":status").and_then(|status| u16::try_from(status).ok()).unwrap_or(0);
+        let retry_after = first(b"retry-after").is_some();
+        let how = rule.finalise(Ended::Answered { status, retry_after, body: Body::Whole });
+        if how != Finalise::Store {
+            return self.ends(config, terms, how, None);
+        }
+        // Headers of which only a part could be stored make another answer.
+        let headers = terms.stored.headers.kept(fields.iter().copied());
+        let is_stream = first(b"content-type").is_some_and(|value| {
+            value.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
+        });
+        let len = number(b"content-length").unwrap_or(0);
+        let is_long = usize::try_from(len).map_or(true, |len| len > terms.stored.body_len_max);
+        let is_kept = headers.is_some() && !is_stream && !is_long && !self.grpc;
+        let headers = headers.unwrap_or_default();
+        let body = is_kept.then(Vec::new);
+        if end || (body.is_none() && self.is_durable(terms)) {
+            return self.whole(config, terms, status, headers, body);
+        }
+        self.state = State::Collecting { status, headers, body };
+        self.goes_on(terms)
+    }
+
+    fn body(&mut self, config: &Config, terms: &Policy, bytes: &[u8], end: bool) -> Answering {
+        let State::Collecting { body, .. } = &mut self.state else {
+            return self.goes_on(terms);
+        };
+        let was_kept = body.is_some();
+        body.take_if(|body| body.len().saturating_add(bytes.len()) > terms.stored.body_len_max);
+        if let Some(body) = body {
+            body.extend_from_slice(bytes);
+        }
+        let is_over = was_kept && body.is_none();
+        if end || (is_over && self.is_durable(terms)) {
+            return self.collected(config, terms);
+        }
+        self.goes_on(terms)
+    }
+
+    fn collected(&mut self, config: &Config, terms: &Policy) -> Answering {
+        match core::mem::replace(&mut self.state, State::Storing) {
+            State::Collecting { status, headers, body } => {
+                self.whole(config, terms, status, headers, body)
+            }
+            state => {
+                self.state = state;
+                self.goes_on(terms)
+            }
+        }
+    }
+
+    fn whole(
+        &mut self,
+        config: &Config,
+        terms: &Policy,
+        status: u16,
+        headers: StoredHeaders,
+        body: Option<Vec<u8>>,
+    ) -> Answering {
+        let how = match body {
+            Some(_) => Finalise::Store,
+            None => Finalise::StoreWithoutBody,
+        };
+        self.ends(config, terms, how, Some(StoredAnswer { status, headers, body }))
+    }
+
+    fn goes_on(&self, terms: &Policy) -> Answering {
+        let hold = match (&self.state, self.is_durable(terms)) {
+            (State::Storing, true) => Hold::Keep,
+            (State::Collecting { .. }, true) => Hold::Collect,
+            _ => Hold::Go,
+        };
+        Answering { hold, wants_more: true, ..Answering::default() }
+    }
+
+    /// How it ended where no whole answer was seen.
+    fn over(&mut self, config: &Config, terms: &Policy, envoys: Envoys) -> Answering {
+        match &self.state {
+            State::Storing => Answering::default(),
+            State::Collecting { .. } => self.ends(config, terms, Finalise::KeepClaimed, None),
+            State::Running => {
+                let never = envoys.never_sent();
+                let ended = if never { Ended::NeverSent } else { Ended::ClientLeft };
+                self.ends(config, terms, terms.stored.rule.finalise(ended), None)
+            }
+        }
+    }
+}
+
+/// Takes a part of the answer to a request with a claim.
+pub(super) fn on_answer(
+    config: &Config,
+    held: &mut Option<Box<HeldClaim>>,
+    part: Part<'_>,
+) -> Answering {
+    let Some(claim) = held.as_mut() else {
+        return Answering::default();
+    };
+    let Some(terms) = terms(config, claim.policy) else {
+        return Answering::default();
+    };
+    let answering = match part {
+        Part::Headers { headers, envoys, end } => {
+            claim.headers(config, terms, headers, envoys, end)
+        }
+        Part::Body { bytes, end } => claim.body(config, terms, bytes, end),
+        Part::Trailers => claim.collected(config, terms),
+        Part::Stored => Answering::default(),
+        Part::Over(envoys) => claim.over(config, terms, envoys),
+    };
+    held.take_if(|_| !answering.wants_more);
+    answering
+}

@@ -1,0 +1,227 @@
+//! Owns what follows from the claim's answer: the request runs, it gets the first answer, it waits, or
+//! it is refused. Knows neither how a claim is asked for nor what the upstream says.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::claim::{Claiming, Waiting, denial, terms};
+use super::ends::abandon;
+use super::held::HeldClaim;
+use super::note::{Aside, Note, denied};
+use super::respond::Told;
+use super::settle::retry_after_s;
+use super::{Act, Denial, Effects, Idempotent, Phase, Question, Replay, Signal};
+use crate::config::Config;
+use crate::idempotency::stored::StoredAnswer;
+use crate::reason::Reason;
+use crate::stages::{Idempotency, Limits, Outcomes, Verdict};
+use crate::wire::ClaimState;
+
+/// `Retry-After` where nobody could be asked.
+const RETRY_AFTER_S: u64 = 1;
+
+/// What the limits left behind for a request that goes on.
+#[derive(Debug)]
+pub(super) struct Over {
+    pub(super) told: Told,
+    pub(super) note: Option<Note>,
+    pub(super) soft: Option<String>,
+    pub(super) aside: Aside,
+}
+
+/// What follows for a request that the limits admit.
+pub(super) fn judge(
+    config: &Config,
+    question: &mut Question,
+    (state, answer): (ClaimState, Option<StoredAnswer>),
+    over: Over,
+    mut signals: Vec<Signal>,
+    entropy: u64,
+) -> (Phase, Effects) {
+    let claim = question.claim.take();
+    let (Some(mut claim), Some(settling)) = (claim, question.terms.clone()) else {
+        return over.admitted(signals);
+    };
+    let over = match claim.over.take() {
+        Some(first) => *first,
+        None => over,
+    };
+    let (policy, shadow, id) = (claim.policy, claim.shadow, question.id);
+    let Some(terms) = terms(config, policy) else {
+        return over.admitted(signals);
+    };
+    let refused = |reason| Idempotent::Refused { reason, shadow };
+    let is_kept = |answer: &StoredAnswer| {
+        answer.body.is_some() || (terms.stored.status_only && !question.grpc)
+    };
+    let (stage, outcome, wait_us) = match (state, &answer) {
+        (ClaimState::Claimed { taken_over: false, .. }, _) => {
+            (Idempotency::Claimed, Idempotent::Fresh, None)
+        }
+        (ClaimState::Claimed { .. }, _) => (Idempotency::Claimed, Idempotent::TakenOver, None),
+        (ClaimState::Done(_), Some(answer)) if is_kept(answer) => match shadow {
+            true => (Idempotency::Refused, Idempotent::ShadowReplayed, None),
+            false => (Idempotency::Replay, Idempotent::Replayed, None),
+        },
+        (ClaimState::Done(_), _) => {
+            (Idempotency::Refused, refused(Reason::IdempotencyResultNotStored), None)
+        }
+        (ClaimState::InFlight { wait_us }, _) => {
+            (Idempotency::Refused, refused(Reason::IdempotencyInFlight), Some(wait_us))
+        }
+        (ClaimState::Conflict, _) => {
+            (Idempotency::Refused, refused(Reason::IdempotencyConflict), None)
+        }
+        (ClaimState::Unknown, _) => {
+            (Idempotency::Refused, refused(Reason::IdempotencyUnknownOutcome), None)
+        }
+        (ClaimState::Forgets | ClaimState::Absent | ClaimState::Spent, _) => {
+            let cause = match state {
+                ClaimState::Forgets => Reason::StoreForgets,
+                _ => Reason::CalloutMalformed,
+            };
+            signals.push(Signal::Unavailable(cause));
+            let refund = question.refund(config);
+            question.claim = Some(claim);
+            let (phase, effects) = unasked(config, question, over, cause, signals);
+            let denied = matches!(effects.act, Act::Deny(_));
+            return (phase, Effects { settlement: refund.filter(|_| denied), ..effects });
+        }
+    };
+    if let Some(delay_ms) = wait_us.and_then(|wait_us| claim.delay_ms(terms, wait_us)) {
+        if claim.waited_ms == 0 {
+            signals.push(Signal::Idempotency { policy, outcome: Idempotent::Waited });
+        }
+        claim.waited_ms = claim.waited_ms.saturating_add(delay_ms);
+        claim.over = Some(Box::new(over));
+        return (question.waits(claim), Effects::of(Act::Wait(delay_ms), signals));
+    }
+    signals.push(Signal::Idempotency { policy, outcome });
+    let outcomes = Outcomes { limits: Limits::Charged, idempotency: stage, ..Outcomes::NONE };
+    match (outcomes.verdict(), outcome) {
+        (Verdict::Replay, _) => {
+            let answer = answer.unwrap_or_default();
+            let bytes = answer.body.as_ref().map_or(0, Vec::len);
+            let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+            signals.push(Signal::AnswerBytes { policy, replayed: true, bytes });
+            let act = Act::Replay(Replay { policy, id, answer });
+            (Phase::Replied, Effects::of(act, signals))
+        }
+        (Verdict::Deny(_), Idempotent::Refused { reason, shadow: false }) => {
+            let denial = Denial {
+                grpc: question.grpc,
+                retry_after_s: wait_us.map(|wait_us| retry_after_s(wait_us, entropy)),
+                stored_status: answer.map(|answer| answer.status),
+                ..denial(config, policy, reason, id)
+            };
+            denied(denial, None, over.aside, signals)
+        }
+        // In shadow it goes on, claimed or not.
+        _ => {
+            let (phase, effects) = over.admitted(signals);
+            let ClaimState::Claimed { fence, .. } = state else {
+                return (phase, effects);
+            };
+            let held = HeldClaim::new(id, settling, *claim, fence, question.grpc);
+            (phase.with_claim(held), effects)
+        }
+    }
+}
+
+/// What becomes of a request with a key that nobody could be asked about.
+pub(super) fn unasked(
+    config: &Config,
+    question: &mut Question,
+    over: Over,
+    cause: Reason,
+    mut signals: Vec<Signal>,
+) -> (Phase, Effects) {
+    let Some(mut claim) = question.claim.take() else {
+        return over.admitted(signals);
+    };
+    let over = match claim.over.take() {
+        Some(first) => Over { note: over.note, ..*first },
+        None => over,
+    };
+    let (policy, shadow) = (claim.policy, claim.shadow);
+    let allowed = shadow || terms(config, policy).is_some_and(|terms| terms.allows_unasked);
+    let stage = if allowed { Idempotency::NotAsked } else { Idempotency::Unavailable };
+    let outcomes = Outcomes { idempotency: stage, ..Outcomes::NONE };
+    let reason = Reason::PolicyStoreUnavailable;
+    let outcome = match allowed && !shadow {
+        true => Idempotent::Unprotected,
+        false => Idempotent::Refused { reason, shadow },
+    };
+    signals.push(Signal::Idempotency { policy, outcome });
+    let given_back = may_have_claimed(cause).then_some(question.terms.as_ref()).flatten();
+    let settlement = given_back
+        .and_then(|settling| abandon(config, question.id, settling, policy, claim.keyed, 0));
+    let (phase, effects) = match outcomes.verdict() {
+        Verdict::Deny(_) => {
+            let denial = Denial {
+                grpc: question.grpc,
+                retry_after_s: Some(RETRY_AFTER_S),
+                ..denial(config, policy, reason, question.id)
+            };
+            denied(denial, Some(cause), over.aside, signals)
+        }
+        Verdict::Admit | Verdict::Replay => over.admitted(signals),
+    };
+    (phase, Effects { settlement, ..effects })
+}
+
+/// Whether a question that ended like that may have reached the store.
+pub(super) fn may_have_claimed(cause: Reason) -> bool {
+    matches!(
+        cause,
+        Reason::CalloutUnmarked
+            | Reason::CalloutReset
+            | Reason::CalloutMalformed
+            | Reason::StoreTimeout
+            | Reason::StoreUnavailable
+            | Reason::StoreError
+    )
+}
+
+// === impl Over ===
+
+impl Over {
+    pub(super) fn admitted(self, signals: Vec<Signal>) -> (Phase, Effects) {
+        let Self { told, note, soft, .. } = self;
+        let effects = Effects { note, soft, ..Effects::of(Act::Resume, signals) };
+        (Phase::Admitted(told), effects)
+    }
+}
+
+// === impl Question ===
+
+impl Question {
+    /// The same question without its limits, to be asked later.
+    fn waits(&mut self, claim: Box<Claiming>) -> Phase {
+        let question = Question {
+            id: self.id,
+            asked: Vec::new(),
+            grpc: self.grpc,
+            limits: Vec::new(),
+            aside: Aside::default(),
+            terms: self.terms.take(),
+            claim: Some(claim),
+        };
+        Phase::Waiting(Box::new(Waiting { question }))
+    }
+}
+
+// === impl Phase ===
+
+impl Phase {
+    fn with_claim(self, held: HeldClaim) -> Self {
+        match self {
+            Self::Admitted(mut told) => {
+                told.claim = Some(Box::new(held));
+                Self::Admitted(told)
+            }
+            other => other,
+        }
+    }
+}
