@@ -2,8 +2,8 @@
 //! [`crate::vm`] and holds no logic.
 //!
 //! Only what the filter needs is exported, because the host skips a callback that is not there: a
-//! request that matches nothing enters the VM for its headers, for those of its response, for its end
-//! and for the coming and going of its context, and for nothing else. That, bytes for headers, and actions beyond "pause" are why these
+//! request that matches nothing enters the VM for headers, bodies and trailers, for its end and for the
+//! coming and going of its context, and for nothing else; bodies cost it no call of the host. That, bytes for headers, and actions beyond "pause" are why these
 //! are not the SDK's (docs/decisions/0003).
 
 use crate::{check, host, vm};
@@ -14,6 +14,10 @@ use crate::{check, host, vm};
 pub(crate) enum Action {
     /// Go on to the next filter.
     Continue = 0,
+    /// Hold it, and hand over what follows: after headers with `allow_on_headers_stop_iteration` only.
+    HoldBody = 1,
+    /// Of a body: hold it and push back on its sender instead of buffering without a bound.
+    HoldBack = 2,
     /// Hold headers, body and trailers, and push back on the sender instead of buffering. Unlike
     /// `StopIteration` it means the same with and without `allow_on_headers_stop_iteration`, and
     /// a large upload is slowed down instead of being answered with 413.
@@ -48,17 +52,66 @@ extern "C" fn proxy_on_configure(root: u32, size: usize) -> bool {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_headers(stream: u32, _headers: usize, end: bool) -> u32 {
     let action = vm::with(|vm| vm.request_headers(stream, !end)).unwrap_or_else(vm::refuse_unready);
+    after_headers(action)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_body(stream: u32, size: usize, end: bool) -> u32 {
+    let action =
+        vm::with(|vm| vm.request_body(stream, size, end)).unwrap_or_else(vm::refuse_unready);
+    after_body(action)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_trailers(stream: u32, _trailers: usize) -> u32 {
+    let action = vm::with(|vm| vm.request_trailers(stream)).unwrap_or_else(vm::refuse_unready);
+    after_trailers(action)
+}
+
+/// The upstream's answer is held only where it has to be stored first.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_headers(stream: u32, _headers: usize, end: bool) -> u32 {
+    after_headers(vm::with(|vm| vm.response_headers(stream, end)).unwrap_or(Action::Continue))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_body(stream: u32, size: usize, end: bool) -> u32 {
+    after_body(vm::with(|vm| vm.answer_body(stream, size, end)).unwrap_or(Action::Continue))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_trailers(stream: u32, _trailers: usize) -> u32 {
+    after_trailers(vm::with(|vm| vm.answer_trailers(stream)).unwrap_or(Action::Continue))
+}
+
+/// Comes only while a request waits.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(root: u32) {
+    vm::with(|vm| vm.tick(root));
+}
+
+fn after_headers(action: Action) -> u32 {
     match action {
         Action::Continue => 0,
-        Action::HoldAll => 4,
+        Action::HoldBody => 1,
+        Action::HoldBack | Action::HoldAll => 4,
     }
 }
 
-/// The upstream's answer is never held: what there is to write into it is known by now.
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_response_headers(stream: u32, _headers: usize, _end: bool) -> u32 {
-    vm::with(|vm| vm.response_headers(stream));
-    0
+/// What is held by its headers is held by its body, too: a body that went on would take all with it.
+fn after_body(action: Action) -> u32 {
+    match action {
+        Action::Continue => 0,
+        Action::HoldBody | Action::HoldAll => 1,
+        Action::HoldBack => 2,
+    }
+}
+
+fn after_trailers(action: Action) -> u32 {
+    match action {
+        Action::Continue => 0,
+        Action::HoldBody | Action::HoldBack | Action::HoldAll => 1,
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -26,7 +26,7 @@ pub(crate) fn response(body_size: usize) -> Option<Response> {
     };
     let marked = value(wire::MARK_HEADER) == Some(wire::MARK_VALUE.as_bytes());
     let body = if marked && body_size > 0 {
-        let size_max = body_size.min(wire::MESSAGE_BYTES_MAX.saturating_add(1));
+        let size_max = body_size.min(wire::FRAMED_BYTES_MAX.saturating_add(1));
         host::buffer(Buffer::CallResponseBody, size_max).ok()?.unwrap_or_default()
     } else {
         Vec::new()

@@ -22,13 +22,18 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Headers<'_>> {
 
 /// Writes a map. Sizes beyond u32 cannot occur in a 32-bit memory.
 pub(crate) fn encode(headers: &[(&str, &str)]) -> Vec<u8> {
+    encode_bytes(headers)
+}
+
+/// The same of values that need not be text.
+pub(crate) fn encode_bytes<T: AsRef<[u8]>>(headers: &[(T, T)]) -> Vec<u8> {
     let mut bytes = size(headers.len()).to_vec();
     for (name, value) in headers {
-        bytes.extend(size(name.len()));
-        bytes.extend(size(value.len()));
+        bytes.extend(size(name.as_ref().len()));
+        bytes.extend(size(value.as_ref().len()));
     }
     for part in headers.iter().flat_map(|(name, value)| [name, value]) {
-        bytes.extend(part.as_bytes());
+        bytes.extend(part.as_ref());
         bytes.push(0);
     }
     bytes

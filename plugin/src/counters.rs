@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use tidegate_policy::breaker::StateName;
 use tidegate_policy::config::{Config, ConfigHash, Rung};
-use tidegate_policy::exchange::{Outcome, Signal};
+use tidegate_policy::exchange::{Idempotent, Outcome, Signal};
 use tidegate_policy::reason::Reason;
 
 use crate::host::{self, Level};
@@ -22,6 +22,9 @@ enum Counter {
     CostMalformed(usize, usize),
     Unavailable(Reason),
     Fell(Rung, Reason),
+    Idempotency(usize, Idempotent),
+    /// Replayed, or stored.
+    AnswerBytes(usize, bool),
     /// `None`: it went well.
     Settled(Option<Reason>),
     LateAnswer,
@@ -61,6 +64,10 @@ impl Counters {
             Signal::CostMalformed { policy, limit } => Counter::CostMalformed(policy, limit),
             Signal::Unavailable(reason) => Counter::Unavailable(reason),
             Signal::Fell { rung, reason } => Counter::Fell(rung, reason),
+            Signal::Idempotency { policy, outcome } => Counter::Idempotency(policy, outcome),
+            Signal::AnswerBytes { policy, replayed, bytes } => {
+                return self.add(config, Counter::AnswerBytes(policy, replayed), bytes);
+            }
         };
         self.count(config, counter);
     }
@@ -81,13 +88,20 @@ impl Counters {
     }
 
     fn count(&mut self, config: &Config, counter: Counter) {
+        self.add(config, counter, 1);
+    }
+
+    fn add(&mut self, config: &Config, counter: Counter, by: u64) {
+        if by == 0 {
+            return;
+        }
         let id = match self.ids.get(&counter) {
             Some(&id) => Ok(id),
             None => host::define_counter(&counter.name(config)),
         };
         // A counter that the host refuses must not cost a request its decision.
         if let Ok(id) = id
-            && host::increment(id).is_ok()
+            && host::increment(id, by).is_ok()
         {
             self.ids.insert(counter, id);
         }
@@ -110,6 +124,15 @@ impl Counter {
             }
             Self::CostMalformed(policy, limit) => {
                 format!("tidegate_costs_malformed_total{}", labels(config, policy, limit))
+            }
+            Self::Idempotency(policy, outcome) => {
+                let policy = config.policies.get(policy).map_or("", |policy| &policy.name);
+                format!("tidegate_idempotency_total.policy.{policy}.outcome.{}", outcome.as_str())
+            }
+            Self::AnswerBytes(policy, replayed) => {
+                let policy = config.policies.get(policy).map_or("", |policy| &policy.name);
+                let outcome = if replayed { "replayed" } else { "stored" };
+                format!("tidegate_idempotency_bytes_total.policy.{policy}.outcome.{outcome}")
             }
             Self::Settled(None) => "tidegate_settlements_total".to_owned(),
             Self::Settled(Some(reason)) => {

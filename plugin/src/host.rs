@@ -16,7 +16,7 @@ use imports::{
     proxy_get_property, proxy_get_shared_data, proxy_http_call, proxy_increment_metric, proxy_log,
     proxy_record_metric, proxy_remove_header_map_value, proxy_replace_header_map_value,
     proxy_send_local_response, proxy_set_effective_context, proxy_set_property,
-    proxy_set_shared_data,
+    proxy_set_shared_data, proxy_set_tick_period_milliseconds,
 };
 
 /// The host's word for "no": its status, by the numbers of the ABI.
@@ -48,6 +48,8 @@ pub(crate) enum Map {
 /// A buffer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Buffer {
+    RequestBody,
+    ResponseBody,
     CallResponseBody,
     PluginConfiguration,
 }
@@ -195,14 +197,26 @@ pub(crate) fn remove_header(map: Map, name: &str) -> Result<(), Status> {
 
 /// Up to `size_max` bytes of a buffer, from its start; `None` if there is no such buffer now.
 pub(crate) fn buffer(buffer: Buffer, size_max: usize) -> Result<Option<Vec<u8>>, Status> {
+    buffer_from(buffer, 0, size_max)
+}
+
+/// Up to `size_max` bytes of a buffer, from `start` on.
+pub(crate) fn buffer_from(
+    buffer: Buffer,
+    start: usize,
+    size_max: usize,
+) -> Result<Option<Vec<u8>>, Status> {
     let number = match buffer {
+        Buffer::RequestBody => 0,
+        Buffer::ResponseBody => 1,
         Buffer::CallResponseBody => 4,
         Buffer::PluginConfiguration => 7,
     };
     let mut value = Returned::nothing();
     // SAFETY: both targets outlive the call.
-    let status =
-        unsafe { proxy_get_buffer_bytes(number, 0, size_max, &mut value.data, &mut value.size) };
+    let status = unsafe {
+        proxy_get_buffer_bytes(number, start, size_max, &mut value.data, &mut value.size)
+    };
     found(value.take(status))
 }
 
@@ -230,6 +244,18 @@ pub(crate) fn set_property(name: &str, value: &str) -> Result<(), Status> {
 pub(crate) fn continue_request() -> Result<(), Status> {
     // SAFETY: no memory is passed.
     checked(unsafe { proxy_continue_stream(0) })
+}
+
+/// Lets the held answer go on.
+pub(crate) fn continue_response() -> Result<(), Status> {
+    // SAFETY: no memory is passed.
+    checked(unsafe { proxy_continue_stream(1) })
+}
+
+/// Calls for a tick of this root every so many ms; 0 is none.
+pub(crate) fn set_tick_period(period_ms: u32) -> Result<(), Status> {
+    // SAFETY: no memory is passed.
+    checked(unsafe { proxy_set_tick_period_milliseconds(period_ms) })
 }
 
 /// Answers in the upstream's place. `details` is what access logs show; `headers` is encoded.
@@ -300,10 +326,11 @@ pub(crate) fn set_gauge(name: &str, value: u64) -> Result<(), Status> {
     checked(unsafe { proxy_record_metric(id, value) })
 }
 
-/// Adds one to a counter.
-pub(crate) fn increment(id: u32) -> Result<(), Status> {
+/// Adds to a counter; nothing may not be added.
+pub(crate) fn increment(id: u32, by: u64) -> Result<(), Status> {
+    let by = i64::try_from(by).unwrap_or(i64::MAX);
     // SAFETY: no memory is passed.
-    checked(unsafe { proxy_increment_metric(id, 1) })
+    checked(unsafe { proxy_increment_metric(id, by) })
 }
 
 /// Makes the calls that follow speak of this context.

@@ -1,7 +1,7 @@
 //! Owns how what the policy rendered is handed to the host: nothing is left to choose here.
 
 use tidegate_policy::config::Config;
-use tidegate_policy::exchange::{Denial, Note, Response, SOFT_HEADER};
+use tidegate_policy::exchange::{Denial, Note, Replay, Response, SOFT_HEADER};
 use tidegate_policy::render;
 
 use crate::codec;
@@ -19,6 +19,15 @@ pub(crate) fn deny(config: Option<&Config>, denial: &Denial) -> Result<(), Statu
         &codec::encode(&headers),
         reply.grpc_status.into(),
     )
+}
+
+/// Gives the first answer again.
+pub(crate) fn replay(config: &Config, replay: &Replay) -> Result<(), Status> {
+    const NO_GRPC_STATUS: i32 = -1;
+    let reply = render::replay(config, replay);
+    let headers = codec::encode_bytes(&reply.headers);
+    let status = u32::from(reply.status);
+    host::send_local_response(status, &reply.details, &reply.body, &headers, NO_GRPC_STATUS)
 }
 
 /// Writes down why, for the access log: `%FILTER_STATE(wasm.tidegate:PLAIN)%`.

@@ -8,10 +8,9 @@ use std::rc::Rc;
 use tidegate_policy::breaker::Ticket;
 use tidegate_policy::config::Config;
 use tidegate_policy::exchange::{
-    Act, Answer, Denial, Effects, Event, Exchange, Moment, Outcome, Said, Settlement, Signal,
+    Act, Answer, Denial, Effects, Event, Exchange, Moment, Said, Settlement,
 };
 use tidegate_policy::reason::Reason;
-use tidegate_policy::router::Matched;
 use tidegate_policy::wire::DecisionId;
 
 use crate::abi::Action;
@@ -20,6 +19,13 @@ use crate::ids::Ids;
 use crate::root::Root;
 use crate::shares::{self, Taken};
 use crate::{callout, facts, render};
+
+mod answers;
+mod bodies;
+mod route;
+
+use bodies::Waits;
+use route::{routed, unreadable};
 
 thread_local! {
     static VM: RefCell<Vm> = const { RefCell::new(Vm::new()) };
@@ -55,10 +61,14 @@ pub(crate) struct Vm {
     /// Which stream waits for which callout; kept until the answer comes, even if the stream goes.
     calls: BTreeMap<u32, Call>,
     ids: Option<Ids>,
+    /// The requests that wait for the first answer to their key.
+    waiting: Vec<Waits>,
 }
 
 struct Stream {
     root: u32,
+    /// How much of the body that the host holds was read: of the request, then of the answer.
+    seen: usize,
     /// Only a stream that asked has one.
     exchange: Option<Open>,
 }
@@ -80,22 +90,30 @@ struct Call {
 enum Waiter {
     /// A request that is held.
     Stream(u32),
-    /// Nobody: what this decision had reserved is settled.
-    Settlement(DecisionId),
+    /// An answer that is held until it is stored.
+    Stored(u32, Settlement),
+    /// Nobody: what a decision had reserved or claimed is settled.
+    Settlement(Settlement),
 }
 
 // === impl Vm ===
 
 impl Vm {
     const fn new() -> Self {
-        Self { roots: BTreeMap::new(), streams: BTreeMap::new(), calls: BTreeMap::new(), ids: None }
+        Self {
+            roots: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            ids: None,
+            waiting: Vec::new(),
+        }
     }
 
     pub(crate) fn create(&mut self, context: u32, parent: u32) {
         if parent == 0 {
             self.roots.insert(context, None);
         } else {
-            self.streams.insert(context, Stream { root: parent, exchange: None });
+            self.streams.insert(context, Stream { root: parent, seen: 0, exchange: None });
         }
     }
 
@@ -170,7 +188,12 @@ impl Vm {
         root.settle(ticket, &answer, self.entropy());
         let stream = match waiter {
             Waiter::Stream(stream) => stream,
-            Waiter::Settlement(id) => return callout::settled(&root, id, &answer),
+            Waiter::Stored(stream, end) => {
+                return self.settled(&root, end, &answer, Some(stream));
+            }
+            Waiter::Settlement(settlement) => {
+                return self.settled(&root, settlement, &answer, None);
+            }
         };
         let Some(Open { mut exchange, .. }) = self.take_open(stream) else {
             // The client left; the gateway's answer has nobody to go to.
@@ -190,12 +213,15 @@ impl Vm {
     }
 
     /// The upstream answers, or a reply of ours passes by on its way out.
-    pub(crate) fn response_headers(&mut self, stream: u32) {
+    pub(crate) fn response_headers(&mut self, stream: u32, end: bool) -> Action {
+        let action = self.answer_headers(stream, end);
         self.response(stream, Moment::Headers);
+        action
     }
 
     /// The stream is over, however it ended.
     pub(crate) fn response_end(&mut self, stream: u32) {
+        self.answer_over(stream);
         self.response(stream, Moment::End);
     }
 
@@ -218,16 +244,7 @@ impl Vm {
             self.keep_open(stream, exchange, &root);
         }
         if let Some(settlement) = response.settlement {
-            self.settle(&root, &settlement);
-        }
-    }
-
-    /// Sends what settles a decision. Nobody waits for it; that it fails is counted.
-    fn settle(&mut self, root: &Rc<Root>, settlement: &Settlement) {
-        let waiter = Waiter::Settlement(settlement.id);
-        let headers = &root.settle_headers;
-        if let Err(answer) = self.call(root, headers, &settlement.message, waiter) {
-            callout::settled(root, settlement.id, &answer);
+            self.settle(&root, settlement);
         }
     }
 
@@ -268,11 +285,26 @@ impl Vm {
             if let Some(soft) = &effects.soft {
                 or_log(render::annotate(soft), "the upstream cannot be told of a soft limit");
             }
+            if let Some(settlement) = effects.settlement {
+                self.settle(root, settlement);
+            }
             // Some acts have their answer at once; the loop ends because the exchange does.
             effects = match effects.act {
                 Act::Deny(denial) => {
                     taken.give_back();
                     return deny(Some(&root.config), &denial);
+                }
+                Act::Replay(replay) => {
+                    or_log(render::replay(&root.config, &replay), "a first answer cannot be sent");
+                    return Action::HoldAll;
+                }
+                Act::Collect => {
+                    self.keep_open(stream, exchange, root);
+                    return Action::HoldBody;
+                }
+                Act::Wait(delay_ms) => {
+                    self.wait(stream, exchange, root, delay_ms);
+                    return Action::HoldAll;
                 }
                 Act::Pass | Act::Resume => {
                     if exchange.has_to_tell() {
@@ -306,19 +338,22 @@ impl Vm {
     }
 
     fn ask(&mut self, stream: u32, root: &Rc<Root>, message: &[u8]) -> Result<(), Answer<'static>> {
-        self.call(root, &root.call_headers, message, Waiter::Stream(stream))
+        let sent = self.send(root, &root.call_headers, message, Waiter::Stream(stream));
+        sent.map_err(|(answer, _)| answer)
     }
 
     /// Sends a message, or says what became of it at once.
-    fn call(
+    fn send(
         &mut self,
         root: &Rc<Root>,
         headers: &[u8],
         message: &[u8],
         waiter: Waiter,
-    ) -> Result<(), Answer<'static>> {
-        let ticket =
-            root.admit(self.entropy()).map_err(|retry_ms| Answer::CircuitOpen { retry_ms })?;
+    ) -> Result<(), (Answer<'static>, Waiter)> {
+        let ticket = match root.admit(self.entropy()) {
+            Ok(ticket) => ticket,
+            Err(retry_ms) => return Err((Answer::CircuitOpen { retry_ms }, waiter)),
+        };
         let gateway = &root.config.gateway;
         match host::http_call(&gateway.cluster, headers, message, gateway.timeout_ms) {
             Ok(token) => {
@@ -327,7 +362,7 @@ impl Vm {
             }
             Err(_refused) => {
                 root.settle(ticket, &Answer::NotSent, self.entropy());
-                Err(Answer::NotSent)
+                Err((Answer::NotSent, waiter))
             }
         }
     }
@@ -335,38 +370,6 @@ impl Vm {
     fn entropy(&mut self) -> u64 {
         self.ids.as_mut().map_or(0, Ids::entropy)
     }
-}
-
-/// The policies that apply once the route had its say; those that it is out of are counted.
-fn routed(root: &Root, matched: Matched) -> Result<Matched, host::Status> {
-    let config = &root.config;
-    let matched = facts::on_route(config, matched)?;
-    if matched.is_empty() {
-        return Ok(matched);
-    }
-    let mut said = facts::opt_out(config)?;
-    let (matched, out) = said.apply(config, matched);
-    for policy in out {
-        let signal = Signal::Decided { policy, outcome: Outcome::OptedOut };
-        root.counters.borrow_mut().signal(config, signal);
-    }
-    if said.strange && !root.told_strange_route.replace(true) {
-        host::log(
-            Level::Warn,
-            "tidegate: warning: a route's metadata under \"tidegate\" hold more than disabled: true and disabled_policies: [names of policies]; the rest is ignored (told once)",
-        );
-    }
-    Ok(matched.applying(config))
-}
-
-fn unreadable(root: &Root, status: host::Status) -> Action {
-    let signal = Signal::Unavailable(Reason::HostFailure);
-    root.counters.borrow_mut().signal(&root.config, signal);
-    host::log(
-        Level::Error,
-        &format!("tidegate: the request cannot be read: host status {}", status.0),
-    );
-    refuse_unready()
 }
 
 fn resume() -> Action {

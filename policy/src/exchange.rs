@@ -290,6 +290,21 @@ impl Exchange {
         }
     }
 
+    /// Whether the request's body is wanted, as it comes.
+    pub fn collects(&self) -> bool {
+        matches!(self.phase, Phase::Hashing(_))
+    }
+
+    /// Whether the request waits for a verdict.
+    pub fn holds_request(&self) -> bool {
+        !matches!(self.phase, Phase::Fresh | Phase::Admitted(_) | Phase::Replied)
+    }
+
+    /// Whether the answer is held while it is collected: what the host shows of it is all of it.
+    pub fn holds_answer(&self) -> bool {
+        matches!(&self.phase, Phase::Admitted(told) if told.claim.as_ref().is_some_and(|c| c.holds()))
+    }
+
     /// Whether the answer is wanted for a claim; then [`Exchange::on_answer`] is told of it.
     pub fn wants_answer(&self) -> bool {
         matches!(&self.phase, Phase::Admitted(Told { claim: Some(_), .. }))

@@ -101,6 +101,9 @@ impl<'a> Attributes<'a> {
 
     fn of_upstream(&self, name: &str) -> Option<Vec<u8>> {
         const PORT: u64 = 8080;
+        if name == "request_attempt_count" {
+            return Some(number(self.http.attempts));
+        }
         if !self.http.has_upstream {
             return None;
         }

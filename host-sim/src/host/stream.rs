@@ -36,6 +36,8 @@ pub(crate) struct Http {
     pub(crate) begin_unix_ns: u64,
     /// Known at the end.
     pub(crate) lasted_ns: u64,
+    /// How often the request was sent up, or tried to be.
+    pub(crate) attempts: u64,
     /// An upstream answered.
     pub(crate) has_upstream: bool,
     /// The client left.

@@ -17,7 +17,7 @@ impl World<'_> {
             return;
         };
         let Some(Sent { headers, body, trailers, ended_at_ns, .. }) =
-            self.crew.run(seat, move |process| process.take_sent_request(id)).flatten()
+            self.crew.run(seat, move |process| sent_request(process, id)).flatten()
         else {
             return;
         };
@@ -66,6 +66,14 @@ impl World<'_> {
         }
         shared.after(reply.after_ns, event);
     }
+}
+
+fn sent_request(process: &mut Process, id: StreamId) -> Option<Sent> {
+    let sent = process.take_sent_request(id)?;
+    if sent.headers.is_some() {
+        process.with_http(id, |http| http.attempts = 1);
+    }
+    Some(sent)
 }
 
 pub(super) fn upstream_answered(process: &mut Process, id: StreamId, piece: UpstreamPiece) {

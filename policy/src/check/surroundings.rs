@@ -7,7 +7,7 @@ use alloc::string::String;
 
 use super::Notes;
 use super::facts::{ConnectionManager, Facts, Filter};
-use crate::config::Config;
+use crate::config::{Config, Policy};
 use crate::identity::Place;
 
 /// Envoy's defaults.
@@ -30,6 +30,9 @@ pub(super) fn look(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
     }
     if let Some(manager) = &facts.connection_manager {
         addresses(config, manager, notes);
+    }
+    if let Some(filter) = &facts.filter {
+        holding(config, filter, notes);
     }
     cluster(config, facts, notes);
     routes(config, facts, notes);
@@ -66,6 +69,24 @@ fn settings(filter: &Filter, notes: &mut Notes<'_>) {
             &filter.at,
             "the configuration is a Struct: of a field that stands twice Envoy keeps one, before the filter could complain".to_owned(),
             "write it as a google.protobuf.StringValue".to_owned(),
+        );
+    }
+}
+
+/// A request whose body is hashed is held by its headers, and without the flag its body never comes.
+fn holding(config: &Config, filter: &Filter, notes: &mut Notes<'_>) {
+    let idempotent = |policy: &&Policy| policy.idempotency.is_some();
+    if filter.allow_on_headers_stop_iteration != Some(true)
+        && let Some(policy) = config.policies.iter().find(idempotent)
+    {
+        notes.envoy(
+            "error",
+            &filter.at,
+            format!(
+                "policy {} has idempotency, and allow_on_headers_stop_iteration is not on: every request with a key and a body would hang until its timeout",
+                policy.name
+            ),
+            "write allow_on_headers_stop_iteration: true".to_owned(),
         );
     }
 }

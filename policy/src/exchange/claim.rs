@@ -225,7 +225,7 @@ impl Hashing {
 
 impl Waiting {
     /// Asks again, and for the claim alone: the limits were charged.
-    pub(super) fn again(self: Box<Self>, config: &Config) -> (Phase, Effects) {
+    pub(super) fn again(self, config: &Config) -> (Phase, Effects) {
         put(config, self.question, Vec::new())
     }
 }

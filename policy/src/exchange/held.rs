@@ -23,7 +23,8 @@ pub(super) struct HeldClaim {
     id: DecisionId,
     settling: Terms,
     policy: usize,
-    shadow: bool,
+    /// Whether the answer is held until it is stored.
+    durable: bool,
     keyed: Keyed,
     fence: Fence,
     grpc: bool,
@@ -131,24 +132,21 @@ impl HeldClaim {
         settling: Terms,
         claim: Claiming,
         fence: Fence,
-        grpc: bool,
+        (grpc, is_durable): (bool, bool),
     ) -> Self {
         let Claiming { policy, shadow, keyed, .. } = claim;
-        Self { id, settling, policy, shadow, keyed, fence, grpc, state: State::Running }
+        // In shadow nothing is held.
+        let durable = is_durable && !shadow;
+        Self { id, settling, policy, durable, keyed, fence, grpc, state: State::Running }
     }
 
-    fn is_durable(&self, terms: &Policy) -> bool {
-        terms.durable && !self.shadow
+    /// Whether the answer is held back.
+    pub(super) fn holds(&self) -> bool {
+        self.durable
     }
 
     /// Ends the claim; nothing is left of it unless the answer is held.
-    fn ends(
-        &mut self,
-        config: &Config,
-        terms: &Policy,
-        how: Finalise,
-        kept: Option<StoredAnswer>,
-    ) -> Answering {
+    fn ends(&mut self, config: &Config, how: Finalise, kept: Option<StoredAnswer>) -> Answering {
         let settlement = match (how, kept) {
             (Finalise::Release, _) => abandon(
                 config,
@@ -169,7 +167,7 @@ impl HeldClaim {
             (Finalise::Store | Finalise::StoreWithoutBody | Finalise::KeepClaimed, _) => None,
         };
         let is_stored = matches!(how, Finalise::Store | Finalise::StoreWithoutBody);
-        let holds = is_stored && settlement.is_some() && self.is_durable(terms);
+        let holds = is_stored && settlement.is_some() && self.durable;
         self.state = State::Storing;
         let outcome = Idempotent::Kept;
         let kept = Signal::Idempotency { policy: self.policy, outcome };
@@ -194,13 +192,13 @@ impl HeldClaim {
         let rule = terms.stored.rule;
         if !envoys.from_upstream {
             let ended = if envoys.never_sent() { Ended::NeverSent } else { Ended::Lost };
-            return self.ends(config, terms, rule.finalise(ended), None);
+            return self.ends(config, rule.finalise(ended), None);
         }
         let status = number(b":status").and_then(|status| u16::try_from(status).ok()).unwrap_or(0);
         let retry_after = first(b"retry-after").is_some();
         let how = rule.finalise(Ended::Answered { status, retry_after, body: Body::Whole });
         if how != Finalise::Store {
-            return self.ends(config, terms, how, None);
+            return self.ends(config, how, None);
         }
         // Headers of which only a part could be stored make another answer.
         let headers = terms.stored.headers.kept(fields.iter().copied());
@@ -212,16 +210,16 @@ impl HeldClaim {
         let is_kept = headers.is_some() && !is_stream && !is_long && !self.grpc;
         let headers = headers.unwrap_or_default();
         let body = is_kept.then(Vec::new);
-        if end || (body.is_none() && self.is_durable(terms)) {
-            return self.whole(config, terms, status, headers, body);
+        if end || (body.is_none() && self.durable) {
+            return self.whole(config, status, headers, body);
         }
         self.state = State::Collecting { status, headers, body };
-        self.goes_on(terms)
+        self.goes_on()
     }
 
     fn body(&mut self, config: &Config, terms: &Policy, bytes: &[u8], end: bool) -> Answering {
         let State::Collecting { body, .. } = &mut self.state else {
-            return self.goes_on(terms);
+            return self.goes_on();
         };
         let was_kept = body.is_some();
         body.take_if(|body| body.len().saturating_add(bytes.len()) > terms.stored.body_len_max);
@@ -229,20 +227,20 @@ impl HeldClaim {
             body.extend_from_slice(bytes);
         }
         let is_over = was_kept && body.is_none();
-        if end || (is_over && self.is_durable(terms)) {
-            return self.collected(config, terms);
+        if end || (is_over && self.durable) {
+            return self.collected(config);
         }
-        self.goes_on(terms)
+        self.goes_on()
     }
 
-    fn collected(&mut self, config: &Config, terms: &Policy) -> Answering {
+    fn collected(&mut self, config: &Config) -> Answering {
         match core::mem::replace(&mut self.state, State::Storing) {
             State::Collecting { status, headers, body } => {
-                self.whole(config, terms, status, headers, body)
+                self.whole(config, status, headers, body)
             }
             state => {
                 self.state = state;
-                self.goes_on(terms)
+                self.goes_on()
             }
         }
     }
@@ -250,7 +248,6 @@ impl HeldClaim {
     fn whole(
         &mut self,
         config: &Config,
-        terms: &Policy,
         status: u16,
         headers: StoredHeaders,
         body: Option<Vec<u8>>,
@@ -259,11 +256,11 @@ impl HeldClaim {
             Some(_) => Finalise::Store,
             None => Finalise::StoreWithoutBody,
         };
-        self.ends(config, terms, how, Some(StoredAnswer { status, headers, body }))
+        self.ends(config, how, Some(StoredAnswer { status, headers, body }))
     }
 
-    fn goes_on(&self, terms: &Policy) -> Answering {
-        let hold = match (&self.state, self.is_durable(terms)) {
+    fn goes_on(&self) -> Answering {
+        let hold = match (&self.state, self.durable) {
             (State::Storing, true) => Hold::Keep,
             (State::Collecting { .. }, true) => Hold::Collect,
             _ => Hold::Go,
@@ -275,11 +272,11 @@ impl HeldClaim {
     fn over(&mut self, config: &Config, terms: &Policy, envoys: Envoys) -> Answering {
         match &self.state {
             State::Storing => Answering::default(),
-            State::Collecting { .. } => self.ends(config, terms, Finalise::KeepClaimed, None),
+            State::Collecting { .. } => self.ends(config, Finalise::KeepClaimed, None),
             State::Running => {
                 let never = envoys.never_sent();
                 let ended = if never { Ended::NeverSent } else { Ended::ClientLeft };
-                self.ends(config, terms, terms.stored.rule.finalise(ended), None)
+                self.ends(config, terms.stored.rule.finalise(ended), None)
             }
         }
     }
@@ -302,7 +299,7 @@ pub(super) fn on_answer(
             claim.headers(config, terms, headers, envoys, end)
         }
         Part::Body { bytes, end } => claim.body(config, terms, bytes, end),
-        Part::Trailers => claim.collected(config, terms),
+        Part::Trailers => claim.collected(config),
         Part::Stored => Answering::default(),
         Part::Over(envoys) => claim.over(config, terms, envoys),
     };

@@ -123,7 +123,7 @@ pub(super) fn judge(
             let ClaimState::Claimed { fence, .. } = state else {
                 return (phase, effects);
             };
-            let held = HeldClaim::new(id, settling, *claim, fence, question.grpc);
+            let held = HeldClaim::new(id, settling, *claim, fence, (question.grpc, terms.durable));
             (phase.with_claim(held), effects)
         }
     }

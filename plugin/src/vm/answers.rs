@@ -1,0 +1,188 @@
+//! Owns how the answer to a request with a claim is looked at, held where it has to be, and how the
+//! messages that end claims are sent and repeated.
+
+use std::rc::Rc;
+
+use tidegate_policy::exchange::{Answer, Answering, Hold, Part, Settlement};
+
+use super::{Open, Vm, Waiter, or_log};
+use crate::abi::Action;
+use crate::host::{self, Buffer, Map};
+use crate::root::Root;
+use crate::{callout, codec, facts};
+
+// === impl Vm ===
+
+impl Vm {
+    /// The headers of an answer.
+    pub(crate) fn answer_headers(&mut self, stream: u32, end: bool) -> Action {
+        let Some(open) = self.take_wanting(stream) else {
+            return Action::Continue;
+        };
+        if let Some(known) = self.streams.get_mut(&stream) {
+            known.seen = 0;
+        }
+        let pairs = host::header_pairs(Map::Response).unwrap_or_default();
+        let headers = codec::decode(&pairs).unwrap_or_default();
+        let part = Part::Headers { headers: &headers, envoys: facts::envoys(), end };
+        match self.answer_part(stream, open, part) {
+            Hold::Go => Action::Continue,
+            Hold::Collect => Action::HoldBody,
+            Hold::Keep => Action::HoldAll,
+        }
+    }
+
+    /// The next piece of an answer's body. What is held stays with the host: `size` is all of it.
+    pub(crate) fn answer_body(&mut self, stream: u32, size: usize, end: bool) -> Action {
+        let Some(open) = self.take_wanting(stream) else {
+            return Action::Continue;
+        };
+        let held = open.exchange.holds_answer();
+        let seen = match self.streams.get_mut(&stream) {
+            Some(known) if held => core::mem::replace(&mut known.seen, size),
+            Some(_) | None => 0,
+        };
+        let len = size.saturating_sub(seen);
+        let read = match len {
+            0 => Ok(None),
+            _ => host::buffer_from(Buffer::ResponseBody, seen, len),
+        };
+        // A piece that cannot be read must not be taken for the whole.
+        let part = match read {
+            Ok(bytes) => self.answer_part(
+                stream,
+                open,
+                Part::Body { bytes: &bytes.unwrap_or_default(), end },
+            ),
+            Err(_unreadable) => self.answer_part(stream, open, Part::Over(facts::envoys())),
+        };
+        match part {
+            Hold::Go => Action::Continue,
+            Hold::Collect => Action::HoldBody,
+            // What is whole, or too long, is held without a bound on the host's side.
+            Hold::Keep if end => Action::HoldBody,
+            Hold::Keep => Action::HoldBack,
+        }
+    }
+
+    /// The trailers of an answer.
+    pub(crate) fn answer_trailers(&mut self, stream: u32) -> Action {
+        let Some(open) = self.take_wanting(stream) else {
+            return Action::Continue;
+        };
+        match self.answer_part(stream, open, Part::Trailers) {
+            Hold::Go => Action::Continue,
+            Hold::Collect | Hold::Keep => Action::HoldBody,
+        }
+    }
+
+    /// The stream is over: a claim that has no answer yet gets none any more, and one that was asked
+    /// for and not told of yet is given back.
+    pub(super) fn answer_over(&mut self, stream: u32) {
+        if let Some(open) = self.take_wanting(stream) {
+            self.answer_part(stream, open, Part::Over(facts::envoys()));
+            return;
+        }
+        let open = self.streams.get_mut(&stream).map(|stream| &mut stream.exchange);
+        let Some(open) = open.and_then(|open| open.take_if(|o| o.exchange.holds_request())) else {
+            return;
+        };
+        let Open { mut exchange, root } = open;
+        match exchange.left(&root.config) {
+            Some(settlement) => self.settle(&root, settlement),
+            None => self.keep_open(stream, exchange, &root),
+        }
+    }
+
+    /// An exchange whose claim waits for the answer.
+    fn take_wanting(&mut self, stream: u32) -> Option<Open> {
+        let open = &mut self.streams.get_mut(&stream)?.exchange;
+        open.take_if(|open| open.exchange.wants_answer())
+    }
+
+    fn answer_part(&mut self, stream: u32, open: Open, part: Part<'_>) -> Hold {
+        let Open { mut exchange, root } = open;
+        let Answering { mut hold, settlement, signals, .. } =
+            exchange.on_answer(&root.config, part);
+        for signal in signals {
+            root.counters.borrow_mut().signal(&root.config, signal);
+        }
+        if let Some(settlement) = settlement {
+            let waits = hold == Hold::Keep;
+            let is_sent = self.send_end(&root, settlement, waits.then_some(stream));
+            if waits && !is_sent {
+                exchange.on_answer(&root.config, Part::Stored);
+                hold = Hold::Go;
+            }
+        }
+        if exchange.has_to_tell() {
+            self.keep_open(stream, exchange, &root);
+        }
+        hold
+    }
+
+    /// Sends what ends a claim; `stream` is held until that is done. `false` if it cannot be sent.
+    fn send_end(&mut self, root: &Rc<Root>, mut end: Settlement, stream: Option<u32>) -> bool {
+        loop {
+            let message = end.message.clone();
+            let id = end.id;
+            let waiter = match stream {
+                Some(stream) => Waiter::Stored(stream, end),
+                None => Waiter::Settlement(end),
+            };
+            let Err((answer, waiter)) = self.send(root, &root.settle_headers, &message, waiter)
+            else {
+                return true;
+            };
+            end = match waiter {
+                Waiter::Stored(_, end) | Waiter::Settlement(end) => end,
+                Waiter::Stream(_) => return false,
+            };
+            if let Some(signals) = end.ended(&answer) {
+                callout::settled(root, id, &answer);
+                for signal in signals {
+                    root.counters.borrow_mut().signal(&root.config, signal);
+                }
+                return false;
+            }
+        }
+    }
+
+    /// Sends what settles a decision. Nobody waits for it; that it fails is counted.
+    pub(super) fn settle(&mut self, root: &Rc<Root>, settlement: Settlement) {
+        self.send_end(root, settlement, None);
+    }
+
+    /// What became of a settlement; one that ends a claim is repeated if it failed.
+    pub(super) fn settled(
+        &mut self,
+        root: &Rc<Root>,
+        mut settlement: Settlement,
+        answer: &Answer<'_>,
+        stream: Option<u32>,
+    ) {
+        callout::settled(root, settlement.id, answer);
+        let Some(signals) = settlement.ended(answer) else {
+            if !self.send_end(root, settlement, stream) {
+                self.stored(stream);
+            }
+            return;
+        };
+        for signal in signals {
+            root.counters.borrow_mut().signal(&root.config, signal);
+        }
+        self.stored(stream);
+    }
+
+    /// Lets an answer go on that was held until it is stored, if it still is there.
+    fn stored(&mut self, stream: Option<u32>) {
+        let Some(stream) = stream else { return };
+        let Some(Open { mut exchange, root }) = self.take_open(stream) else { return };
+        exchange.on_answer(&root.config, Part::Stored);
+        if exchange.has_to_tell() {
+            self.keep_open(stream, exchange, &root);
+        }
+        let going_on = host::set_effective_context(stream).and_then(|()| host::continue_response());
+        or_log(going_on, "an answer cannot go on");
+    }
+}

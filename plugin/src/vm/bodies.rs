@@ -1,0 +1,102 @@
+//! Owns how a request with an idempotency key is held while its body is hashed, and how it waits. The
+//! body stays with the host; only what is new of it is read.
+
+use std::rc::Rc;
+
+use tidegate_policy::exchange::{Event, Exchange};
+
+use super::{Open, Vm, or_log, unreadable};
+use crate::abi::Action;
+use crate::host::{self, Buffer};
+use crate::root::Root;
+
+/// How often requests that wait are looked after.
+const TICK_MS: u32 = 10;
+
+/// A request that waits, and until when.
+pub(super) struct Waits {
+    stream: u32,
+    root: u32,
+    due_us: u64,
+}
+
+// === impl Vm ===
+
+impl Vm {
+    /// The next piece of a request's body; `size` is all that the host holds of it.
+    pub(crate) fn request_body(&mut self, stream: u32, size: usize, end: bool) -> Action {
+        let Some(known) = self.streams.get_mut(&stream) else {
+            return Action::Continue;
+        };
+        let Some(open) = known.exchange.take_if(|open| open.exchange.collects()) else {
+            let held = known.exchange.as_ref().is_some_and(|open| open.exchange.holds_request());
+            return if held { Action::HoldBody } else { Action::Continue };
+        };
+        let seen = core::mem::replace(&mut known.seen, size);
+        let len = size.saturating_sub(seen);
+        let read = match len {
+            0 => Ok(None),
+            _ => host::buffer_from(Buffer::RequestBody, seen, len),
+        };
+        match read {
+            Ok(bytes) => self.hash(stream, open, &bytes.unwrap_or_default(), end),
+            Err(status) => unreadable(&open.root, status),
+        }
+    }
+
+    /// The request has trailers: its body is whole.
+    pub(crate) fn request_trailers(&mut self, stream: u32) -> Action {
+        match self.take_open(stream) {
+            None => Action::Continue,
+            Some(open) if open.exchange.collects() => self.hash(stream, open, &[], true),
+            Some(open) => {
+                let held = open.exchange.holds_request();
+                self.keep_open(stream, open.exchange, &open.root);
+                if held { Action::HoldBody } else { Action::Continue }
+            }
+        }
+    }
+
+    fn hash(&mut self, stream: u32, open: Open, bytes: &[u8], end: bool) -> Action {
+        let Open { mut exchange, root } = open;
+        let effects = exchange.on(&root.config, &root.overrides, Event::Body { bytes, end });
+        self.carry_out(stream, &root, exchange, effects, false)
+    }
+
+    /// Lets a request wait. Only while one does is there a tick.
+    pub(super) fn wait(&mut self, stream: u32, exchange: Exchange, root: &Rc<Root>, delay_ms: u32) {
+        let now_us = host::now_us().unwrap_or(0);
+        let due_us = now_us.saturating_add(u64::from(delay_ms).saturating_mul(1_000));
+        let Some(context) = self.streams.get(&stream).map(|stream| stream.root) else {
+            return;
+        };
+        self.keep_open(stream, exchange, root);
+        if !self.waiting.iter().any(|waits| waits.root == context) {
+            or_log(host::set_tick_period(TICK_MS), "a request cannot be waited for");
+        }
+        self.waiting.push(Waits { stream, root: context, due_us });
+    }
+
+    /// Time has gone by for the requests of one root.
+    pub(crate) fn tick(&mut self, root: u32) {
+        let now_us = host::now_us().unwrap_or(u64::MAX);
+        let is_due = |waits: &Waits| waits.root == root && waits.due_us <= now_us;
+        let (due, later) = self.waiting.drain(..).partition::<Vec<_>, _>(is_due);
+        self.waiting = later;
+        if !self.waiting.iter().any(|waits| waits.root == root) {
+            or_log(host::set_tick_period(0), "the tick cannot be stopped");
+        }
+        for Waits { stream, .. } in due {
+            // Who left meanwhile has no exchange.
+            let Some(Open { mut exchange, root }) = self.take_open(stream) else {
+                continue;
+            };
+            if let Err(status) = host::set_effective_context(stream) {
+                or_log(Err(status), "no context to ask again for");
+                continue;
+            }
+            let effects = exchange.on(&root.config, &root.overrides, Event::Waited);
+            self.carry_out(stream, &root, exchange, effects, true);
+        }
+    }
+}
