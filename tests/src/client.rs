@@ -22,6 +22,8 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body, as text.
     pub body: String,
+    /// The body, octet for octet.
+    pub bytes: Vec<u8>,
 }
 
 // === impl Answer ===
@@ -62,6 +64,21 @@ pub async fn get(to: SocketAddr, path: &str) -> Answer {
 pub async fn get_from(to: SocketAddr, from: Option<IpAddr>, path: &str, headers: &str) -> Answer {
     let mut stream = connect(to, from).await.expect("a listener");
     raw(&mut stream, get_request(path, headers).as_bytes()).await
+}
+
+/// `POST path` with a body, on a connection of its own; header lines end in CRLF.
+pub async fn post(to: SocketAddr, path: &str, headers: &str, body: &str) -> Answer {
+    let len = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {len}\r\n{headers}\r\n{body}"
+    );
+    let mut stream = connect(to, None).await.expect("a listener");
+    raw(&mut stream, request.as_bytes()).await
+}
+
+/// Reads one answer to what was sent before.
+pub async fn answer(stream: &mut TcpStream) -> Answer {
+    raw(stream, b"").await
 }
 
 /// Sends bytes as they are and reads one answer.
@@ -108,7 +125,8 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Answer> {
     let (mut answer, framing) = answer_head(&mut reader).await?;
     reader.begin_body(framing);
     let (body, _) = reader.body().await?;
-    answer.body = text(body);
+    answer.body = text(body.clone());
+    answer.bytes = body;
     Ok(answer)
 }
 
@@ -121,7 +139,7 @@ async fn answer_head<R: AsyncRead + Unpin>(
     let status = status.map_err(|error| io::Error::other(format!("{error}: {:?}", head.start)))?;
     let framing = head.framing(Framing::UntilClose);
     let headers = head.headers.into_iter().map(|(name, value)| (name, text(value))).collect();
-    Ok((Answer { status, headers, body: String::new() }, framing))
+    Ok((Answer { status, headers, body: String::new(), bytes: Vec::new() }, framing))
 }
 
 fn text(value: Vec<u8>) -> String {

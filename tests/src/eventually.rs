@@ -24,3 +24,8 @@ where
         }
     }
 }
+
+/// Waits as long as an answer says (`Retry-After`), and no shorter.
+pub async fn as_told(wait: Duration) {
+    sleep(wait).await;
+}

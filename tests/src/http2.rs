@@ -15,7 +15,17 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// `POST path` with a small body, on a connection of its own.
 pub async fn post(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
-    timeout(ANSWER_WITHIN, exchange(to, path, headers))
+    post_body(to, path, headers, b"\0\0\0\0\0").await
+}
+
+/// `POST path` with this body, on a connection of its own.
+pub async fn post_body(
+    to: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &'static [u8],
+) -> Answer {
+    timeout(ANSWER_WITHIN, exchange(to, path, headers, body))
         .await
         .expect("an answer in time")
         .expect("an answer")
@@ -25,6 +35,7 @@ async fn exchange(
     to: SocketAddr,
     path: &str,
     headers: &[(&str, &str)],
+    sent: &'static [u8],
 ) -> Result<Answer, h2::Error> {
     let stream = TcpStream::connect(to).await.map_err(|_refused| h2::Reason::CONNECT_ERROR)?;
     let (mut send, connection) = h2::client::handshake(stream).await?;
@@ -34,7 +45,7 @@ async fn exchange(
         request = request.header(*name, *value);
     }
     let (response, mut body) = send.send_request(request.body(()).expect("a sound head"), false)?;
-    body.send_data(Bytes::from_static(b"\0\0\0\0\0"), true)?;
+    body.send_data(Bytes::from_static(sent), true)?;
     let (head, mut body) = response.await?.into_parts();
     let mut bytes = Vec::new();
     while let Some(piece) = body.data().await {
@@ -47,5 +58,6 @@ async fn exchange(
         status: head.status.as_u16(),
         headers: headers.map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect(),
         body: text(&bytes),
+        bytes,
     })
 }

@@ -15,6 +15,7 @@ pub mod faults;
 pub mod gateway;
 pub mod http1;
 pub mod http2;
+pub mod orders;
 pub mod parts;
 pub mod process;
 pub mod redis;

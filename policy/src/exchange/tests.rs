@@ -2,6 +2,7 @@
 
 use super::settle::retry_after_s;
 use super::*;
+use crate::config::Rung;
 use crate::fields::Dialect;
 use crate::mode::Mode;
 use crate::mode::{Flag, Kill};

@@ -6,6 +6,7 @@ mod callout_faults;
 mod configuration;
 mod exactness;
 mod hostile_input;
+mod idempotency;
 mod identities;
 mod ladder;
 mod stack;

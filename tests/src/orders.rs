@@ -1,0 +1,138 @@
+//! Owns an upstream that does work: it counts every run, takes its time where a test says so, and answers
+//! each run with something that no other run is answered with.
+//!
+//! ```text
+//! x-run: wait     the answer waits until the test opens the gate
+//! x-run: cut      a part of the answer, and the connection's end
+//! x-run: drop     no answer, and the connection's end
+//! x-run: long     an answer of 100,000 octets
+//! x-run: STATUS   an answer with this status
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// A running upstream.
+#[derive(Debug)]
+pub struct Orders {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    runs: Arc<AtomicUsize>,
+    gate: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+// === impl Orders ===
+
+impl Orders {
+    /// Starts one on a free port, with its gate closed.
+    pub async fn start() -> Self {
+        Self::bind("127.0.0.1:0").await
+    }
+
+    /// Starts one on a given address.
+    pub async fn bind(addr: &str) -> Self {
+        let listener = TcpListener::bind(addr).await.expect("a free address");
+        let addr = listener.local_addr().expect("an address");
+        let runs = Arc::new(AtomicUsize::new(0));
+        let (gate, opens) = watch::channel(false);
+        let task = tokio::spawn(serve(listener, Arc::clone(&runs), opens));
+        Self { addr, runs, gate, task }
+    }
+
+    /// How many requests began to run.
+    pub fn runs(&self) -> usize {
+        self.runs.load(Ordering::SeqCst)
+    }
+
+    /// Lets those go on that wait, and all that come.
+    pub fn open(&self) {
+        self.gate.send_replace(true);
+    }
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, runs: Arc<AtomicUsize>, gate: watch::Receiver<bool>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        let (runs, gate) = (Arc::clone(&runs), gate.clone());
+        let run = service_fn(move |request| run(request, Arc::clone(&runs), gate.clone()));
+        tokio::spawn(async move {
+            let builder = auto::Builder::new(TokioExecutor::new());
+            // What is cut is cut on purpose.
+            if builder.serve_connection(TokioIo::new(stream), run).await.is_err() {}
+        });
+    }
+}
+
+async fn run(
+    request: Request<Incoming>,
+    runs: Arc<AtomicUsize>,
+    mut gate: watch::Receiver<bool>,
+) -> Result<Response<Body>, std::io::Error> {
+    let nth = runs.fetch_add(1, Ordering::SeqCst) + 1;
+    let how = request.headers().get("x-run").and_then(|value| value.to_str().ok());
+    let how = how.unwrap_or_default().to_owned();
+    request.into_body().collect().await.map_err(std::io::Error::other)?;
+    if how == "wait" && gate.wait_for(|open| *open).await.is_err() {
+        return Err(std::io::Error::other("the test is over"));
+    }
+    if how == "drop" {
+        return Err(std::io::Error::other("dropped"));
+    }
+    let mut bytes = format!("run {nth}: ").into_bytes();
+    bytes.extend(0..=255);
+    if how == "long" {
+        bytes.resize(100_000, b'x');
+    }
+    let status = how.parse().unwrap_or(201_u16);
+    let response = Response::builder()
+        .status(status)
+        .header("content-type", "application/octet-stream")
+        .header("location", format!("/orders/{nth}"))
+        .header("x-order", nth.to_string())
+        .header("set-cookie", format!("run={nth}"));
+    let body: Body = if how == "cut" {
+        let part = Ok(Frame::data(Bytes::from(bytes)));
+        let end = Err(std::io::Error::other("cut"));
+        BoxBody::new(Parts(vec![end, part]))
+    } else {
+        Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed()
+    };
+    response.body(body).map_err(std::io::Error::other)
+}
+
+/// Pieces of a body, the last one first.
+struct Parts(Vec<Result<Frame<Bytes>, std::io::Error>>);
+
+impl hyper::body::Body for Parts {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        std::task::Poll::Ready(self.0.pop())
+    }
+}

@@ -1,0 +1,333 @@
+//! Idempotency on real parts: what the upstream sees, how often it runs, and what everybody is answered.
+
+use std::time::{Duration, Instant};
+
+use tidegate_tests::client::{self, Answer};
+use tidegate_tests::envoy::{Envoy, Options};
+use tidegate_tests::eventually::{as_told, eventually};
+use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::http2;
+use tidegate_tests::orders::Orders;
+use tidegate_tests::redis::Redis;
+use tokio::task::JoinSet;
+
+const WITHIN: Duration = Duration::from_secs(40);
+const ROOMY: [&str; 4] = ["--deadline", "2s", "--pool-wait", "1500ms"];
+
+/// A wait that is over long after the upstream has answered, and an upstream that answers late.
+const CONFIG: &str = r#"{
+  "version": 1,
+  "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "identities": {"tenant": {"header": "x-tenant", "trusted": true}},
+  "policies": [
+    {"name": "waits", "match": {"path": "/waits/**"},
+     "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "wait": "30s", "store": {"headers": ["x-order"]}}},
+    {"name": "fast", "match": {"path": "/fast/**"},
+     "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "response": "fast"}},
+    {"name": "orders", "match": {"path": "/**"},
+     "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "500ms", "store": {"headers": ["x-order"]}}}
+  ]
+}"#;
+
+struct Bench {
+    redis: Redis,
+    gateway: Gateway,
+    upstream: Orders,
+    envoys: Vec<Envoy>,
+}
+
+async fn bench(envoys: usize) -> Bench {
+    bench_of(envoys, CONFIG).await
+}
+
+async fn bench_of(count: usize, config: &str) -> Bench {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&ROOMY)).await;
+    let upstream = Orders::start().await;
+    let mut envoys = Vec::new();
+    for _ in 0..count {
+        let options = Options { concurrency: 2, ..Options::new(gateway.addr, upstream.addr) };
+        envoys.push(Envoy::start(&options.config(config)).await);
+    }
+    Bench { redis, gateway, upstream, envoys }
+}
+
+impl Bench {
+    async fn post(&self, path: &str, key: &str, more: &str, body: &str) -> Answer {
+        client::post(self.envoys[0].addr, path, &lines(key, more), body).await
+    }
+
+    async fn counted(&self, policy: &str, outcome: &str) -> u64 {
+        let name =
+            format!("tidegate_idempotency_total{{policy=\"{policy}\",outcome=\"{outcome}\"}}");
+        let mut sum = 0;
+        for envoy in &self.envoys {
+            sum += envoy.metric(&name).await;
+        }
+        sum
+    }
+
+    async fn reaches(&self, policy: &str, outcome: &str, count: u64) {
+        eventually(WITHIN, outcome, async || {
+            let counted = self.counted(policy, outcome).await;
+            if counted == count { Ok(()) } else { Err(counted) }
+        })
+        .await;
+    }
+
+    async fn runs(&self, count: usize) {
+        eventually(WITHIN, "runs", async || {
+            let runs = self.upstream.runs();
+            if runs == count { Ok(()) } else { Err(runs) }
+        })
+        .await;
+    }
+}
+
+fn lines(key: &str, more: &str) -> String {
+    format!("x-tenant: acme\r\nidempotency-key: {key}\r\n{more}")
+}
+
+/// What has to be the same for everybody.
+fn told(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
+    let names = ["content-type", "location", "x-order"];
+    let kept = answer.headers.iter().filter(|(name, _)| names.contains(&name.as_str()));
+    (answer.status, kept.cloned().collect(), answer.bytes.clone())
+}
+
+fn replayed(answer: &Answer) -> bool {
+    answer.header("idempotent-replayed") == Some("true")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_reaches_the_upstream_before_the_verdict() {
+    let bench = bench(1).await;
+    let addr = bench.envoys[0].addr;
+    let mut slow = client::connect(addr, None).await.expect("a listener");
+    let head = format!(
+        "POST /orders HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\ntrailer: x-end\r\n{}\r\n3\r\none\r\n",
+        lines("slow", "")
+    );
+    client::send(&mut slow, head.as_bytes()).await;
+    // Others come and go meanwhile, on both workers.
+    for nth in 0..8 {
+        let answer = bench.post("/orders", &format!("other-{nth}"), "", "{}").await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    assert_eq!(bench.upstream.runs(), 8, "the slow one has not begun");
+    client::send(&mut slow, b"3\r\ntwo\r\n").await;
+    let answer = bench.post("/orders", "another", "", "{}").await;
+    assert_eq!((answer.status, bench.upstream.runs()), (201, 9));
+    client::send(&mut slow, b"0\r\nx-end: 1\r\n\r\n").await;
+    let answer = client::answer(&mut slow).await;
+    assert_eq!((answer.status, bench.upstream.runs()), (201, 10), "{answer:?}");
+    // The body was hashed piece by piece: as a whole it is the same.
+    let again = bench.post("/orders", "slow", "", "onetwo").await;
+    assert!(replayed(&again), "{again:?}");
+    assert_eq!(told(&again), told(&answer));
+    let other = bench.post("/orders", "slow", "", "onetwoo").await;
+    assert_eq!(other.status, 422, "{other:?}");
+    assert_eq!(bench.upstream.runs(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_hundred_at_once_through_two_envoys_one_runs_and_all_get_its_answer() {
+    let bench = bench(2).await;
+    let mut all = JoinSet::new();
+    for nth in 0..200 {
+        let addr = bench.envoys[nth % 2].addr;
+        let headers = lines("\"one\"", "x-run: wait\r\n");
+        all.spawn(
+            async move { client::post(addr, "/waits/pay", &headers, "{\"amount\": 7}").await },
+        );
+    }
+    bench.reaches("waits", "waited", 199).await;
+    assert_eq!(bench.upstream.runs(), 1);
+    bench.upstream.open();
+    let answers = all.join_all().await;
+    let first = answers.iter().find(|answer| !replayed(answer)).expect("one ran");
+    assert_eq!(first.status, 201, "{first:?}");
+    assert_eq!(first.header("set-cookie"), Some("run=1"), "it is told all");
+    for answer in &answers {
+        assert_eq!(told(answer), told(first), "{answer:?}");
+    }
+    assert_eq!(answers.iter().filter(|answer| replayed(answer)).count(), 199);
+    assert_eq!(answers.iter().filter(|a| a.header("set-cookie").is_some()).count(), 1);
+    assert_eq!(bench.upstream.runs(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_after_retry_after_gets_the_first_answer() {
+    let bench = bench(2).await;
+    let mut all = JoinSet::new();
+    for nth in 0..200 {
+        let addr = bench.envoys[nth % 2].addr;
+        let headers = lines("one", "x-run: wait\r\n");
+        all.spawn(async move {
+            let answer = client::post(addr, "/orders", &headers, "{}").await;
+            if answer.status != 409 {
+                return (None, answer);
+            }
+            let wait_s = answer.header("retry-after").and_then(|text| text.parse().ok());
+            as_told(Duration::from_secs(wait_s.expect("seconds"))).await;
+            (Some(answer), client::post(addr, "/orders", &headers, "{}").await)
+        });
+    }
+    bench.reaches("orders", "in_flight", 199).await;
+    bench.upstream.open();
+    let answers = all.join_all().await;
+    let (_, first) = answers.iter().find(|(refused, _)| refused.is_none()).expect("one ran");
+    for (refused, answer) in &answers {
+        assert_eq!(told(answer), told(first), "{answer:?}");
+        if let Some(refused) = refused {
+            assert_eq!(refused.header("x-tidegate-reply"), Some("idempotency-in-flight"));
+            assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+        }
+    }
+    assert_eq!(bench.upstream.runs(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_for_one_request_of_one_tenant_whatever_http_it_speaks() {
+    let bench = bench(1).await;
+    let first = bench.post("/orders/1/refund", "k", "", "{}").await;
+    assert_eq!(first.status, 201, "{first:?}");
+    let other = bench.post("/orders/2/refund", "k", "", "{}").await;
+    assert_eq!(other.status, 422, "never order 1's answer: {other:?}");
+    assert_eq!(other.header("x-tidegate-reply"), Some("idempotency-conflict"));
+    let headers = [("x-tenant", "acme"), ("idempotency-key", "k")];
+    let again = http2::post_body(bench.envoys[0].addr, "/orders/1/refund", &headers, b"{}").await;
+    assert!(replayed(&again), "{again:?}");
+    assert_eq!(told(&again), told(&first));
+    let bank = [("x-tenant", "bank"), ("idempotency-key", "k")];
+    let theirs = http2::post_body(bench.envoys[0].addr, "/orders/1/refund", &bank, b"{}").await;
+    assert!(!replayed(&theirs), "{theirs:?}");
+    assert_eq!((theirs.status, bench.upstream.runs()), (201, 2));
+    let back = client::post(
+        bench.envoys[0].addr,
+        "/orders/1/refund",
+        "x-tenant: bank\r\nidempotency-key: k\r\n",
+        "{}",
+    )
+    .await;
+    assert_eq!(told(&back), told(&theirs), "from HTTP/2 to HTTP/1");
+    let keyless = client::post(bench.envoys[0].addr, "/orders", "x-tenant: acme\r\n", "{}").await;
+    assert_eq!(keyless.status, 400, "{keyless:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_upstream_answers_decides_what_becomes_of_the_key() {
+    let bench = bench(1).await;
+    // An error that says it did nothing releases the key.
+    let busy = bench.post("/orders", "busy", "x-run: 429\r\n", "{}").await;
+    assert_eq!(busy.status, 429, "{busy:?}");
+    bench.reaches("orders", "released", 1).await;
+    let runs = bench.post("/orders", "busy", "", "{}").await;
+    assert_eq!((runs.status, replayed(&runs)), (201, false), "{runs:?}");
+    // One that may have done something keeps it.
+    for (key, how, status) in [("broke", "500", 500), ("dropped", "drop", 503)] {
+        let before = bench.upstream.runs();
+        let broke = bench.post("/orders", key, &format!("x-run: {how}\r\n"), "{}").await;
+        assert_eq!(broke.status, status, "{broke:?}");
+        let again = bench.post("/orders", key, "", "{}").await;
+        assert_eq!(again.status, 409, "{again:?}");
+        assert_eq!(bench.upstream.runs(), before + 1);
+        // Its lock ends, and nobody runs it again by itself.
+        let unknown = eventually(WITHIN, "the lock's end", async || {
+            let answer = bench.post("/orders", key, "", "{}").await;
+            match answer.header("x-tidegate-reply") {
+                Some("idempotency-unknown-outcome") => Ok(answer),
+                _ => Err(answer),
+            }
+        })
+        .await;
+        assert_eq!((unknown.status, unknown.header("retry-after")), (409, None), "{unknown:?}");
+        assert_eq!(bench.upstream.runs(), before + 1);
+    }
+    // An answer that is final is stored, also if it is none of success.
+    let before = bench.upstream.runs();
+    let missing = bench.post("/orders", "missing", "x-run: 404\r\n", "{}").await;
+    let again = bench.post("/orders", "missing", "", "{}").await;
+    assert_eq!((missing.status, told(&again)), (404, told(&missing)));
+    assert!(replayed(&again));
+    // One too long is remembered without its body.
+    for path in ["/orders", "/fast/orders"] {
+        let long = bench.post(path, "long", "x-run: long\r\n", "{}").await;
+        assert_eq!((long.status, long.bytes.len()), (201, 100_000), "{:?}", long.headers);
+        let policy = if path == "/orders" { "orders" } else { "fast" };
+        bench.reaches(policy, "stored_without_body", 1).await;
+        let again = bench.post(path, "long", "", "{}").await;
+        assert_eq!(again.header("x-tidegate-reply"), Some("idempotency-result-not-stored"));
+        assert_eq!((again.status, again.json()["stored-status"].as_u64()), (409, Some(201)));
+    }
+    assert_eq!(bench.upstream.runs(), before + 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_never_left_gives_its_key_back() {
+    let mut bench = bench(1).await;
+    let addr = bench.upstream.addr;
+    let gone = std::mem::replace(&mut bench.upstream, Orders::start().await);
+    drop(gone);
+    let refused = eventually(WITHIN, "nobody listens", async || {
+        let key = format!("k-{:?}", Instant::now());
+        let key = key.replace([' ', '{', '}', ':', ','], "");
+        let answer = bench.post("/orders", &key, "", "{}").await;
+        if answer.status == 503 { Ok((key, answer)) } else { Err(answer) }
+    })
+    .await;
+    bench.reaches("orders", "released", 1).await;
+    bench.upstream = Orders::bind(&addr.to_string()).await;
+    let runs = bench.post("/orders", &refused.0, "", "{}").await;
+    assert_eq!((runs.status, replayed(&runs)), (201, false), "{runs:?} after {:?}", refused.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_cut_is_never_given_again() {
+    let bench = bench(1).await;
+    for path in ["/orders", "/fast/orders"] {
+        let headers = lines("cut", "x-run: cut\r\n");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 2\r\n{headers}\r\n{{}}"
+        );
+        let mut stream = client::connect(bench.envoys[0].addr, None).await.expect("a listener");
+        client::send(&mut stream, request.as_bytes()).await;
+        let policy = if path == "/orders" { "orders" } else { "fast" };
+        bench.reaches(policy, "kept", 1).await;
+        let again = bench.post(path, "cut", "", "{}").await;
+        assert_eq!(again.status, 409, "{again:?}");
+        assert!(!replayed(&again));
+    }
+    assert_eq!(bench.upstream.runs(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_does_not_free_its_key() {
+    let bench = bench(1).await;
+    let request = format!(
+        "POST /waits/pay HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n{}\r\n{{}}",
+        lines("left", "x-run: wait\r\n")
+    );
+    let mut stream = client::connect(bench.envoys[0].addr, None).await.expect("a listener");
+    client::send(&mut stream, request.as_bytes()).await;
+    bench.runs(1).await;
+    drop(stream);
+    bench.reaches("waits", "kept", 1).await;
+    let again = bench.post("/orders/x", "other", "", "{}").await;
+    assert_eq!(again.status, 201, "{again:?}");
+    assert_eq!(bench.upstream.runs(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_ask_is_refused_where_a_key_is_required() {
+    let mut bench = bench(1).await;
+    let first = bench.post("/orders", "k", "", "{}").await;
+    assert_eq!(first.status, 201, "{first:?}");
+    bench.redis.process().kill();
+    let refused = bench.post("/orders", "k2", "", "{}").await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(refused.header("x-tidegate-reply"), Some("policy-store-unavailable"));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(bench.upstream.runs(), 1);
+    assert!(!bench.gateway.output().is_empty());
+}
