@@ -19,7 +19,7 @@
 --
 -- gcra holds the theoretical arrival time in µs since 2024-01-01, packed as <d. It and the intervals are whole sixteenths of
 -- a µs: such doubles add up exactly until 2041, so that no rounding ever admits a unit too many. Up to now + y there is
--- room in the bucket; up to one y above that lies debt.
+-- room in the bucket; up to one y above that lies debt, in a cold region also what a warm one had admitted.
 -- window holds what was admitted in each slot, packed as Groups::to_bytes in policy/src/window.rs says: the end of the
 -- latest tick, the units. Each counts for one period.
 local EPOCH_US = 1704067200000000
@@ -79,7 +79,8 @@ for i = 1, n do
       if #stored == 8 then tat = read('<d', stored) end
       if #stored ~= 8 or tat ~= tat then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no arrival time') end
       if tat < now then tat = now end
-      if tat > horizon + y then tat, torn = horizon + y, true end
+      local ceiling = math.max(horizon + y, now + warm_y + warm_y)
+      if tat > ceiling then tat, torn = ceiling, true end
     end
     local after = tat + cost * x
     if after > horizon then

@@ -57,13 +57,13 @@ local function save(key, value, left_us)
   call('SET', key, value, 'PX', ceil(left_us / 1000) + 1)
 end
 
-local function settle_gcra(key, stored, by, age, x, y)
+local function settle_gcra(key, stored, by, age, x, ceiling)
   if not stored and by < 0 then return end
   local tat = stored and read('<d', stored) or now
   if by > 0 then
     if tat < now then tat = now end
     tat = tat + by * x
-    if tat > now + y + y then tat = now + y + y end
+    if tat > ceiling then tat = ceiling end
   else
     local back = -by * x - age
     if back <= 0 or tat <= now then return end
@@ -133,12 +133,16 @@ for i = 1, n do
   local exponent, slot
   if algorithm == 119 then exponent, slot = read('<Bd', ARGV[i + 3], 52) end
   local cold = (left[mark] or 0) > 0
-  local settle = algorithm == 103 and settle_gcra or settle_window
   -- What is given back is counted as it was charged, what is charged as it is now.
   if algorithm == 103 and by < 0 then cold = was_cold == 1 end
+  local warm_y = y
   if cold then x, y = cold_x, cold_y end
   local first = call('SET', KEYS[n + i], '1', 'PX', ARGV[3], 'NX')
-  if first then settle(KEYS[i], held[i], by, age, x, y, exponent, slot) end
+  if first and algorithm == 103 then
+    settle_gcra(KEYS[i], held[i], by, age, x, math.max(now + y + y, now + warm_y + warm_y))
+  elseif first then
+    settle_window(KEYS[i], held[i], by, age, x, y, exponent, slot)
+  end
   reply[i] = first and 1 or 0
 end
 return reply

@@ -237,7 +237,7 @@ pub(crate) fn weigh(Instant(now): Instant, charge: &Charge, cold_left_us: u64) -
     let warm = charge.quota.pace();
     let pace = if cold_left_us > 0 { charge.quota.cold_pace() } else { warm };
     let horizon = now + pace.span;
-    let ceiling = horizon + pace.span;
+    let ceiling = ceiling(now, pace, warm);
     let mut tat = charge.tat.map_or(now, |Tat(tat)| tat);
     if tat < now {
         tat = now;
@@ -273,14 +273,23 @@ pub(crate) fn settle(Instant(now): Instant, row: &Row, allowed: bool) -> (Readin
     (reading, write)
 }
 
+/// How far ahead an arrival time may lie: a burst, and as much in debt. By the numbers of a warm region
+/// where they reach further: what they admitted is not forgotten because a gateway finds the region
+/// cold, or two would let a client have the difference again and again.
+fn ceiling(now: f64, pace: Pace, warm: Pace) -> f64 {
+    let own = now + pace.span + pace.span;
+    let whole = now + warm.span + warm.span;
+    if whole > own { whole } else { own }
+}
+
 /// Charges more, at most into a debt of one burst.
 pub(crate) fn charge_more(
     Instant(now): Instant,
-    pace: Pace,
+    [pace, warm]: [Pace; 2],
     held: Option<Tat>,
     units: u32,
 ) -> Write {
-    let ceiling = now + pace.span + pace.span;
+    let ceiling = ceiling(now, pace, warm);
     let tat = held.map_or(now, |Tat(tat)| tat);
     let tat = if tat < now { now } else { tat } + f64::from(units) * pace.interval;
     write(now, if tat > ceiling { ceiling } else { tat })

@@ -280,7 +280,8 @@ pub fn settle(now: Instant, change: &Change<'_>) -> Option<Write> {
     let write: Option<Write> = match (terms.algorithm, by > 0) {
         _ if by == 0 => None,
         (Algorithm::Gcra, true) => {
-            Some(gcra::charge_more(now, pace, held.and_then(Held::tat), units).into())
+            let paces = [pace, terms.quota.pace()];
+            Some(gcra::charge_more(now, paces, held.and_then(Held::tat), units).into())
         }
         (Algorithm::Gcra, false) => {
             gcra::give_back(now, pace, held.and_then(Held::tat), units, age_us).map(Write::from)

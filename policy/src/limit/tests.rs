@@ -129,6 +129,28 @@ fn warmth_brings_the_rest_and_not_a_second_burst() {
     assert_eq!(store.take(START_US + MINUTE_US, 0).remaining, 100);
 }
 
+/// Two gateways that disagree on how long a region is cold take turns: what the one admitted is not
+/// written down by the other.
+#[test]
+fn a_gateway_that_finds_the_region_cold_forgets_nothing_that_another_admitted() {
+    for algorithm in Algorithm::ALL {
+        let burst = if algorithm == Algorithm::Gcra { 400 } else { 100 };
+        let (warm, cold) =
+            (terms(algorithm, 100, burst, 0), terms(algorithm, 100, burst, MINUTE_US));
+        let mut store = Store::new(warm);
+        let mut admitted = 0;
+        for turn in 0..2_000u64 {
+            store.terms = if turn % 2 == 0 { warm } else { cold };
+            let reading = store.take(START_US + turn, 1);
+            admitted += u32::from(reading.retry == Retry::Fits);
+            if turn % 100 == 51 {
+                store.settle(START_US + turn, 1, 0);
+            }
+        }
+        assert!(admitted <= burst, "{algorithm:?}: {admitted} of {burst}");
+    }
+}
+
 #[test]
 fn debt_is_paid_before_anything_is_admitted_and_is_bounded() {
     for algorithm in Algorithm::ALL {
