@@ -17,6 +17,15 @@ use crate::certificates::Files;
 use crate::process::Process;
 use crate::{eventually, parts};
 
+/// What a server shows under TLS, and whose clients it believes.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Its own certificate, which it also shows to other servers.
+    pub own: Files,
+    /// Signed every certificate.
+    pub ca: PathBuf,
+}
+
 /// A running redis-server.
 #[derive(Debug)]
 pub struct Redis {
@@ -45,23 +54,16 @@ impl Redis {
     /// certificate that `ca` signed: yes, no or optional.
     pub async fn start_with_tls(own: &Files, ca: &Path, clients: &str) -> Self {
         let port = free_port();
-        let text = |path: &Path| path.display().to_string();
-        let words = [
-            ("--port", "0".to_owned()),
-            ("--tls-port", port.to_string()),
-            ("--tls-cert-file", text(&own.certificate)),
-            ("--tls-key-file", text(&own.key)),
-            ("--tls-ca-cert-file", text(ca)),
-            ("--tls-auth-clients", clients.to_owned()),
-        ];
-        let words = words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
-        Self::start_on(port, words.collect()).await
+        let tls = Tls { own: own.clone(), ca: ca.to_owned() };
+        let mut words = listening(port, Some(&tls));
+        words.extend(["--tls-auth-clients".to_owned(), clients.to_owned()]);
+        Self::start_on(port, words).await
     }
 
-    /// The same, on a free TCP port, with more words on its command line.
-    pub async fn start_with_words(words: &[&str]) -> Self {
+    /// The same, on a free TCP port, under TLS if it is told how, with more words on its command line.
+    pub async fn start_with_words(tls: Option<&Tls>, words: &[&str]) -> Self {
         let port = free_port();
-        let own = ["--port".to_owned(), port.to_string()];
+        let own = listening(port, tls);
         Self::start_on(port, own.into_iter().chain(words.iter().map(|&w| w.to_owned())).collect())
             .await
     }
@@ -135,6 +137,21 @@ impl Redis {
     }
 }
 
+/// What a command line says of the port: only TLS, to other servers as well, or none at all.
+fn listening(port: u16, tls: Option<&Tls>) -> Vec<String> {
+    let Some(Tls { own, ca }) = tls else { return vec!["--port".to_owned(), port.to_string()] };
+    let text = |path: &Path| path.display().to_string();
+    let words = [
+        ("--port", "0".to_owned()),
+        ("--tls-port", port.to_string()),
+        ("--tls-cert-file", text(&own.certificate)),
+        ("--tls-key-file", text(&own.key)),
+        ("--tls-ca-cert-file", text(ca)),
+        ("--tls-replication", "yes".to_owned()),
+    ];
+    words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+}
+
 fn free_port() -> u16 {
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr());
     free.expect("a free port").port()
@@ -149,7 +166,7 @@ fn launch(dir: &TempDir, ports: &[String]) -> Process {
 }
 
 /// Sends a line of words and gives what comes back at once.
-async fn inline(stream: &mut tokio::net::TcpStream, words: &str) -> String {
+async fn inline(stream: &mut tokio::net::UnixStream, words: &str) -> String {
     let mut reply = vec![0; 64 * 1024];
     let answered = async {
         stream.write_all(format!("{words}\r\n").as_bytes()).await?;

@@ -26,6 +26,7 @@ use tidegate_policy::wire::{
 use tokio::sync::watch;
 
 pub const TOKEN: &str = "the-filters-token";
+pub const ADMIN: &str = "the-admins-token";
 pub const VIEWER: &str = "the-viewers-token";
 
 /// Which protocol a caller speaks.

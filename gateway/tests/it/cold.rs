@@ -15,12 +15,11 @@ use tidegate_policy::wire::{
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
-use crate::bench::{Answer, Caller, Speaks, TOKEN, question, request, settings, start};
+use crate::bench::{ADMIN, Answer, Caller, Speaks, TOKEN, question, request, settings, start};
 use crate::proxy::Proxy;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s";
-const ADMIN: &str = "the-admins-token";
 
 async fn gateway(url: &str, flags: &str) -> Running {
     start(settings(&format!("--redis-url {url} {CALM} {flags}"))).await

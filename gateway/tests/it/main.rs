@@ -14,6 +14,7 @@ mod kinds;
 mod process;
 mod proxy;
 mod redis_tls;
+mod redis_user;
 mod regions;
 mod secrets;
 mod tls;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Redis, free_port};
+use super::{Redis, Tls, free_port};
 use crate::eventually;
 
 const FORMED_WITHIN: Duration = Duration::from_secs(60);
@@ -14,6 +14,7 @@ const SLOTS: u16 = 16_384;
 pub struct RedisCluster {
     /// The nodes; a replica is three places behind its master.
     pub nodes: Vec<Redis>,
+    tls: bool,
 }
 
 // === impl RedisCluster ===
@@ -21,6 +22,11 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// Starts one and waits until all slots are served and every master has its replica.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same, and every connection under TLS if they are told how.
+    pub async fn start_with(tls: Option<&Tls>) -> Self {
         let mut nodes = Vec::new();
         let mut buses = Vec::new();
         for _ in 0..2 * MASTERS {
@@ -28,13 +34,14 @@ impl RedisCluster {
             let words = [
                 "--cluster-enabled yes --cluster-node-timeout 1000 --cluster-port",
                 &bus.to_string(),
+                if tls.is_some() { "--tls-cluster yes" } else { "" },
             ]
             .join(" ");
-            let words: Vec<&str> = words.split(' ').collect();
-            nodes.push(Redis::start_with_words(&words).await);
+            let words: Vec<&str> = words.split_whitespace().collect();
+            nodes.push(Redis::start_with_words(tls, &words).await);
             buses.push(bus);
         }
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, tls: tls.is_some() };
         for (index, node) in cluster.nodes.iter().enumerate() {
             let epoch = (index + 1).to_string();
             node.expect_ok(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
@@ -82,8 +89,14 @@ impl RedisCluster {
 
     /// Its URL for the gateway, by all of its nodes.
     pub fn url(&self) -> String {
+        self.url_as("")
+    }
+
+    /// The same for a user, written `user:password@`.
+    pub fn url_as(&self, user: &str) -> String {
+        let scheme = if self.tls { "rediss-cluster" } else { "redis-cluster" };
         let nodes = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.tcp_port()));
-        format!("redis-cluster://{}", nodes.collect::<Vec<_>>().join(","))
+        format!("{scheme}://{user}{}", nodes.collect::<Vec<_>>().join(","))
     }
 
     /// A node's id.

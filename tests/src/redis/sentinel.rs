@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Redis, free_port};
+use super::{Redis, Tls, free_port};
 use crate::process::Process;
-use crate::{client, eventually, parts};
+use crate::{eventually, parts};
 
 const WATCHED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -23,12 +23,13 @@ pub struct Watched {
     /// Its replica.
     pub replica: Redis,
     sentinels: Vec<Sentinel>,
+    tls: bool,
 }
 
 #[derive(Debug)]
 struct Sentinel {
     port: u16,
-    _dir: TempDir,
+    dir: TempDir,
     process: Process,
 }
 
@@ -37,16 +38,23 @@ struct Sentinel {
 impl Watched {
     /// Starts them and waits until every Sentinel knows the replica and the other Sentinels.
     pub async fn start() -> Self {
-        let master = Redis::start_with_words(&[]).await;
+        Self::start_with(None, "").await
+    }
+
+    /// The same, and every connection under TLS if they are told how; with more lines in the
+    /// configuration of each Sentinel.
+    pub async fn start_with(tls: Option<&Tls>, lines: &str) -> Self {
+        let master = Redis::start_with_words(tls, &[]).await;
         let port = master.tcp_port().to_string();
-        let replica = Redis::start_with_words(&["--replicaof", "127.0.0.1", &port]).await;
+        let words = ["--replicaof", "127.0.0.1", &port];
+        let replica = Redis::start_with_words(tls, &words).await;
         eventually(WATCHED_WITHIN, "the replica follows", async || {
             let reply = replica.command(&["INFO", "replication"]).await;
             if reply.contains("master_link_status:up") { Ok(()) } else { Err(reply) }
         })
         .await;
-        let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(&port)).collect();
-        let watched = Self { master, replica, sentinels };
+        let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(&port, tls, lines)).collect();
+        let watched = Self { master, replica, sentinels, tls: tls.is_some() };
         for sentinel in &watched.sentinels {
             eventually(WATCHED_WITHIN, "a Sentinel knows everybody", async || {
                 let told = sentinel.ask("SENTINEL MASTER main").await;
@@ -65,19 +73,29 @@ impl Watched {
 
     /// Its URL for the gateway.
     pub fn url(&self) -> String {
+        self.url_as("")
+    }
+
+    /// The same for a user of the servers, written `user:password@`.
+    pub fn url_as(&self, user: &str) -> String {
+        let scheme = if self.tls { "rediss-sentinel" } else { "redis-sentinel" };
         let sentinels = self.sentinels.iter().map(|one| format!("127.0.0.1:{}", one.port));
-        format!("redis-sentinel://{}/{MASTER}", sentinels.collect::<Vec<_>>().join(","))
+        format!("{scheme}://{user}{}/{MASTER}", sentinels.collect::<Vec<_>>().join(","))
     }
 }
 
 // === impl Sentinel ===
 
 impl Sentinel {
-    fn start(master: &str) -> Self {
+    fn start(master: &str, tls: Option<&Tls>, lines: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
+        // A line of the file is a pair of words of the command line.
+        let words = super::listening(port, tls);
+        let pairs = words.chunks(2).map(|pair| pair.join(" ").replacen("--", "", 1));
+        let listening = pairs.collect::<Vec<_>>().join("\n");
         let text = format!(
-            "port {port}\nbind 127.0.0.1\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\nsentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 5000\n"
+            "{listening}\nbind 127.0.0.1\nunixsocket sentinel.sock\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\nsentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 5000\n{lines}\n"
         );
         let file = dir.path().join("sentinel.conf");
         fs::write(&file, text).expect("a file");
@@ -85,12 +103,12 @@ impl Sentinel {
         command.current_dir(dir.path()).arg(&file).arg("--sentinel");
         let log = dir.path().join("sentinel.log");
         let process = Process::start(command, &log).expect("a Sentinel starts");
-        Self { port, _dir: dir, process }
+        Self { port, dir, process }
     }
 
     async fn ask(&self, words: &str) -> String {
-        let to = ([127, 0, 0, 1], self.port).into();
-        let Ok(mut stream) = client::connect(to, None).await else {
+        let socket = self.dir.path().join("sentinel.sock");
+        let Ok(mut stream) = tokio::net::UnixStream::connect(socket).await else {
             return "not there yet".to_owned();
         };
         super::inline(&mut stream, words).await

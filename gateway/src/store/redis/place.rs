@@ -38,7 +38,9 @@ impl Place {
     /// Reads a URL: that of one server (see [`RedisAddress::parse`]),
     /// `redis-cluster://[user:password@]host:port[,host:port]…`, or
     /// `redis-sentinel://[user:password@]sentinel:port[,sentinel:port]…/master[/db]`; with `rediss-`
-    /// under TLS. The credentials are those of the servers that hold the state.
+    /// under TLS. The credentials are those of the servers that hold the state; those of the Sentinels,
+    /// and whether they are asked under TLS, may follow as
+    /// `?sentinel_tls=true&sentinel_user=…&sentinel_password=…`.
     pub fn parse(url: &str) -> Result<Self, String> {
         let url = url.trim();
         let kinds = [
@@ -59,7 +61,9 @@ impl Place {
         match self {
             Self::Single(address) => address.is_tls(),
             Self::Cluster(nodes) => nodes.iter().any(RedisAddress::is_tls),
-            Self::Sentinel(sentinels) => sentinels.pattern.is_tls(),
+            Self::Sentinel(Sentinels { asked, pattern, .. }) => {
+                pattern.is_tls() || asked.iter().any(RedisAddress::is_tls)
+            }
         }
     }
 }
@@ -74,6 +78,11 @@ fn cluster(scheme: &str, rest: &str) -> Result<Place, String> {
 }
 
 fn sentinels(scheme: &str, rest: &str) -> Result<Place, String> {
+    // The last one: a password may hold a `?`, a master's name or a database cannot.
+    let (rest, query) = match rest.rsplit_once('?') {
+        Some((before, query)) if !query.contains('@') => (before, query),
+        Some(_) | None => (rest, ""),
+    };
     let (credentials, place) = split_credentials(rest);
     let malformed =
         "names no master: write redis-sentinel://sentinel:port,sentinel:port/master[/db]";
@@ -84,12 +93,34 @@ fn sentinels(scheme: &str, rest: &str) -> Result<Place, String> {
     if master.is_empty() {
         return Err(malformed.to_owned());
     }
-    // Sentinels have no credentials and no TLS of the servers' unless told; the common case is none.
-    let asked = hosts.split(',').map(|host| node("redis", "", host));
+    let (own_scheme, own_credentials) = of_sentinels(query)?;
+    let asked = hosts.split(',').map(|host| node(own_scheme, &own_credentials, host));
     let asked: Vec<RedisAddress> = asked.collect::<Result<_, _>>()?;
     let pattern =
         RedisAddress::parse(&format!("{scheme}://{credentials}master.invalid:6379/{db}"))?;
     Ok(Place::Sentinel(Sentinels { asked, master: master.to_owned(), pattern }))
+}
+
+/// The scheme and credentials of the Sentinels themselves: none of the servers' unless told, and plain.
+fn of_sentinels(query: &str) -> Result<(&'static str, String), String> {
+    let (mut scheme, mut user, mut password) = ("redis", "", "");
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("sentinel_tls", "true")) => scheme = "rediss",
+            Some(("sentinel_tls", "false")) => scheme = "redis",
+            Some(("sentinel_user", value)) => user = value,
+            Some(("sentinel_password", value)) => password = value,
+            // Neither name nor value is shown: a mistyped one may be the password.
+            _ => {
+                return Err("holds something unknown behind the question mark: write sentinel_tls=true, sentinel_user=… and sentinel_password=…, joined by &".to_owned());
+            }
+        }
+    }
+    let credentials = match (user, password) {
+        ("", "") => String::new(),
+        (user, password) => format!("{user}:{password}@"),
+    };
+    Ok((scheme, credentials))
 }
 
 /// What stands before the hosts, with its `@`.
@@ -129,11 +160,17 @@ impl fmt::Display for Place {
 pub fn redact(url: &str) -> String {
     for prefix in [CLUSTER, CLUSTER_TLS, SENTINEL, SENTINEL_TLS] {
         if let Some(rest) = url.trim().strip_prefix(prefix) {
+            let (rest, query) = match rest.split_once('?') {
+                // It may be a password with a `?` in it.
+                Some((_, behind)) if behind.contains('@') => return format!("{prefix}…"),
+                Some((before, _)) => (before, "?***"),
+                None => (rest, ""),
+            };
             let (credentials, hosts) = split_credentials(rest);
             let sound =
                 hosts.bytes().all(|b| b.is_ascii_alphanumeric() || b".:,/-_[]".contains(&b));
             let shown = if credentials.is_empty() { "" } else { "***@" };
-            return format!("{prefix}{shown}{}", if sound { hosts } else { "…" });
+            return format!("{prefix}{shown}{}{query}", if sound { hosts } else { "…" });
         }
     }
     redact_url(url)
@@ -157,6 +194,11 @@ mod tests {
                 "master main of Sentinels redis://a:1 redis://b:2",
                 "rediss-sentinel://***@a:1,b:2/main/3",
             ),
+            (
+                "redis-sentinel://u:p@a:1/main?sentinel_tls=true&sentinel_user=s&sentinel_password=hunter2",
+                "master main of Sentinels rediss://a:1",
+                "redis-sentinel://***@a:1/main?***",
+            ),
         ];
         for (url, place, shown) in rows {
             assert_eq!(Place::parse(url).expect(url).to_string(), place);
@@ -164,11 +206,16 @@ mod tests {
         }
         let tls = |url: &str| Place::parse(url).expect(url).is_tls();
         assert!(tls("rediss-cluster://a:1") && tls("rediss-sentinel://a:1/m"));
+        assert!(tls("redis-sentinel://a:1/m?sentinel_tls=true"), "the Sentinels");
+        let shown = redact("redis-sentinel://u:hun?ter2@a:1/main?sentinel_password=hunter2");
+        assert_eq!(shown, "redis-sentinel://…");
         assert!(!tls("redis-cluster://a:1") && !tls("redis-sentinel://a:1/m"));
         for (url, expected) in [
             ("redis-cluster://a:1/2", "one database"),
             ("redis-sentinel://a:1", "names no master"),
             ("redis-sentinel://a:1/", "names no master"),
+            ("redis-sentinel://a:1/m?sentinel_tls=maybe", "behind the question mark"),
+            ("redis-sentinel://a:1/m?db=3", "behind the question mark"),
             ("redis-cluster://", "lacks a host"),
             ("redis-cluster://a:1,", "lacks a host"),
             ("redis://a:1,b:2", "redis-cluster://"),

@@ -1,0 +1,248 @@
+//! A user of Redis with the least rights, under TLS on both sides: on one server, on a Cluster, behind
+//! Sentinels. The rights are those that `docs/gateway.md` names.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use http::Method;
+use tempfile::TempDir;
+use tidegate_gateway::Running;
+use tidegate_policy::limit::Algorithm;
+use tidegate_policy::wire::{
+    Adjustment, DecideRequest, SETTLE_PATH, SettleRequest, VERSION, encode,
+};
+use tidegate_tests::certificates::Authority;
+use tidegate_tests::eventually;
+use tidegate_tests::redis::cluster::RedisCluster;
+use tidegate_tests::redis::sentinel::Watched;
+use tidegate_tests::redis::{Redis, Tls};
+
+use crate::bench::{ADMIN, Caller, Speaks, TOKEN, question, request, settings, start};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s --cold-start 5m --store-breaker-open 200ms";
+const USER: &str = "tidegate:s3cret@";
+const PAGE: &str = include_str!("../../../docs/gateway.md");
+
+/// The words of `ACL SETUSER` as the page has them.
+fn documented() -> Vec<String> {
+    let line = PAGE.lines().find(|line| line.starts_with("ACL SETUSER tidegate"));
+    let line = line.expect("the rights").replace("PASSWORD", "s3cret");
+    line.split(' ').map(str::to_owned).collect()
+}
+
+async fn admit(redis: &Redis, more: &[&str]) {
+    let words = documented();
+    let words: Vec<&str> = words.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    let reply = redis.command(&words).await;
+    assert!(reply.starts_with("+OK"), "{words:?}: {reply}");
+}
+
+/// What it was refused.
+async fn refused(redis: &Redis) -> String {
+    redis.command(&["ACL", "LOG"]).await
+}
+
+struct Signed {
+    dir: TempDir,
+    tls: Tls,
+}
+
+impl Signed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let authority = Authority::new();
+        let ca = authority.write(dir.path(), "ca.crt");
+        let own = authority.sign().write(dir.path(), "redis");
+        authority.sign().write(dir.path(), "ours");
+        Self { dir, tls: Tls { own, ca } }
+    }
+
+    fn flags(&self) -> String {
+        let file = |name: &str| self.dir.path().join(name).display().to_string();
+        let (ca, certificate, key) = (file("ca.crt"), file("ours.crt"), file("ours.key"));
+        format!("--redis-tls-ca {ca} --redis-tls-cert {certificate} --redis-tls-key {key} {CALM}")
+    }
+}
+
+fn hourly(client: &str, algorithm: Algorithm) -> DecideRequest {
+    let mut question = DecideRequest { timeout_ms: 5_000, ..question(client) };
+    let one = &mut question.limits[0];
+    (one.limit, one.burst, one.period_us, one.algorithm) = (10, 10, 3_600_000_000, algorithm);
+    question
+}
+
+fn settlement(asked: &DecideRequest) -> SettleRequest {
+    let limit = asked.limits[0].clone();
+    SettleRequest {
+        finish: None,
+        octets: Vec::new(),
+        v: VERSION,
+        id: asked.id,
+        scope: asked.scope.clone(),
+        timeout_ms: 5_000,
+        age_us: 0,
+        traceparent: None,
+        request_id: None,
+        adjustments: vec![Adjustment {
+            id: limit.id,
+            subject: limit.subject,
+            limit: limit.limit,
+            period_us: limit.period_us,
+            burst: limit.burst,
+            algorithm: limit.algorithm,
+            by: 2,
+        }],
+    }
+}
+
+/// Everything that limits ask of a store; the first that fails.
+async fn all(gateway: &Running, client: &str) -> Result<(), String> {
+    let caller = Caller::new(Speaks::Http2);
+    let plain = Caller::new(Speaks::Http1);
+    for temperature in ["cold", "warm"] {
+        let body = format!(r#"{{"temperature": "{temperature}"}}"#);
+        let call = request(gateway.admin_addr, Method::POST, "/v1/region", Some(ADMIN), body);
+        let answer = plain.send(call).await;
+        if answer.status != 200 {
+            return Err(format!("{temperature}: {}", answer.text()));
+        }
+    }
+    for algorithm in Algorithm::ALL {
+        let asked = hourly(client, algorithm);
+        for step in ["decide", "settle", "grant", "inspect", "decide", "reset"] {
+            let path = format!("/v1/limits/{step}");
+            let more = if step == "grant" { r#", "units": 5, "seconds": 60"# } else { "" };
+            let body = format!(
+                r#"{{"limit": "p.one", "subject": {{"kind": "ip", "name": "{client}"}}{more}}}"#
+            );
+            let answer = match step {
+                "decide" => caller.decide(gateway.data_addr, &asked).await,
+                "settle" => {
+                    let (to, body) = (gateway.data_addr, encode(&settlement(&asked)));
+                    caller.send(request(to, Method::POST, SETTLE_PATH, Some(TOKEN), body)).await
+                }
+                _ => {
+                    let to = gateway.admin_addr;
+                    plain.send(request(to, Method::POST, &path, Some(ADMIN), body)).await
+                }
+            };
+            if answer.status != 200 {
+                return Err(format!("{step} {algorithm:?}: {}", answer.text()));
+            }
+        }
+    }
+    let ready = plain.get(gateway.admin_addr, "/readyz", None).await.text();
+    if ready.contains("ok") { Ok(()) } else { Err(ready) }
+}
+
+async fn works(gateway: &Running) {
+    eventually(PATIENCE, "everything works", async || all(gateway, "a").await).await;
+    for client in ["b", "c", "d", "e", "f", "g", "h"] {
+        all(gateway, client).await.expect("still");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_under_tls_with_the_least_rights() {
+    let signed = Signed::new();
+    let redis = Redis::start_with_tls(&signed.tls.own, &signed.tls.ca, "yes").await;
+    admit(&redis, &[]).await;
+    let place = format!("127.0.0.1:{}", redis.tcp_port());
+    let gateway =
+        start(settings(&format!("--redis-url rediss://{USER}{place} {}", signed.flags()))).await;
+    works(&gateway).await;
+    assert_eq!(refused(&redis).await, "*0\r\n");
+    let wrong = format!("--redis-url rediss://tidegate:wrong@{place} {}", signed.flags());
+    let gateway = start(settings(&wrong)).await;
+    all(&gateway, "a").await.expect_err("another password");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_under_tls_with_the_least_rights() {
+    let signed = Signed::new();
+    let cluster = RedisCluster::start_with(Some(&signed.tls)).await;
+    for node in &cluster.nodes {
+        admit(node, &["+cluster|slots", "+asking", "+ping"]).await;
+    }
+    let url = cluster.url_as(USER);
+    assert!(url.starts_with("rediss-cluster://"), "{url}");
+    let gateway = start(settings(&format!("--redis-url {url} {}", signed.flags()))).await;
+    works(&gateway).await;
+    // A slot that moves: the other node is asked with the same rights, over TLS as well.
+    let key = "ratelimit:{default|a1}:ip:203.0.113.1:p.one";
+    let busy = hourly("203.0.113.1", Algorithm::Gcra);
+    let caller = Caller::new(Speaks::Http2);
+    for left in [9, 8] {
+        let answer = caller.decide(gateway.data_addr, &busy).await;
+        assert_eq!(answer.verdict().limits[0].remaining, left);
+        let from = cluster.serving(key).await;
+        cluster.move_slot(key, (from + 1) % 3).await;
+    }
+    for node in &cluster.nodes {
+        assert_eq!(refused(node).await, "*0\r\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_and_servers_under_tls_with_the_least_rights() {
+    let signed = Signed::new();
+    let (_, rights) = PAGE.split_once("`user tidegate on").expect("the Sentinels' user");
+    let (rights, _) = rights.split_once('`').expect("an end");
+    let line = format!("user tidegate on{}", rights.replace("PASSWORD", "s3cret"));
+    let mut watched = Watched::start_with(Some(&signed.tls), &line).await;
+    for server in [&watched.master, &watched.replica] {
+        admit(server, &[]).await;
+    }
+    let own = "sentinel_tls=true&sentinel_user=tidegate&sentinel_password=s3cret";
+    let url = format!("{}?{own}", watched.url_as(USER));
+    assert!(url.starts_with("rediss-sentinel://"), "{url}");
+    let gateway = start(settings(&format!("--redis-url {url} {}", signed.flags()))).await;
+    works(&gateway).await;
+    assert_eq!(refused(&watched.master).await, "*0\r\n");
+    watched.master.process().kill();
+    works(&gateway).await;
+    assert_eq!(refused(&watched.replica).await, "*0\r\n");
+}
+
+/// Each right that limits need is needed: without it something is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_right_of_the_documented_user_is_superfluous() {
+    let needed = ["evalsha", "script|load", "time", "get", "set", "mget", "del", "pttl"];
+    for right in needed {
+        let redis = Redis::start_with_tcp().await;
+        assert!(documented().contains(&format!("+{right}")), "{right}");
+        admit(&redis, &[&format!("-{right}")]).await;
+        let url = format!("redis://{USER}127.0.0.1:{}", redis.tcp_port());
+        let gateway = start(settings(&format!("--redis-url {url} {CALM}"))).await;
+        eventually(PATIENCE, "a refusal", async || {
+            let works = all(&gateway, "a").await;
+            let refused = refused(&redis).await;
+            if works.is_err() && refused.contains(right) { Ok(()) } else { Err((right, refused)) }
+        })
+        .await;
+    }
+}
+
+/// What any script or call of the gateway needs is among the documented rights.
+#[test]
+fn every_command_of_every_script_is_documented() {
+    let rights: BTreeSet<String> = documented()
+        .iter()
+        .filter_map(|word| Some(word.strip_prefix('+')?.to_uppercase()))
+        .collect();
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lua");
+    let mut seen = 0;
+    for entry in fs::read_dir(scripts).expect("the scripts") {
+        let path = entry.expect("a file").path();
+        let text = fs::read_to_string(&path).expect("a text");
+        for (at, _) in text.match_indices("call('") {
+            let command = text[at + 6..].split('\'').next().expect("a name");
+            assert!(rights.contains(command), "{command} of {} in docs/gateway.md", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}
