@@ -102,7 +102,11 @@ type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 pub struct Metrics {
     registry: Registry,
     /// Decisions given, by verdict.
-    pub decisions: Family<VerdictLabel, Counter>,
+    decisions: Family<VerdictLabel, Counter>,
+    /// Those that allow.
+    pub allowed: Counter,
+    /// Those that deny.
+    pub denied: Counter,
     /// What each limit said.
     pub limits: Family<LimitLabel, Counter>,
     /// Calls refused without a verdict, by reason.
@@ -123,6 +127,8 @@ pub struct Metrics {
     pub outlived: Counter,
     /// How long store calls took.
     pub store_calls: Seconds<OutcomeLabel>,
+    /// Those that were answered.
+    pub store_calls_ok: Histogram,
     /// Shadow limits that could not be read beside enforced ones that could.
     pub shadow_failures: Counter,
     /// Whether the background probe reached the store of a role.
@@ -139,6 +145,8 @@ pub struct Metrics {
     pub store: StoreCounters,
     /// HTTP answers.
     pub http_requests: Family<HttpLabel, Counter>,
+    /// Those with 200 on the filter's listener.
+    pub data_ok: Counter,
     /// Callers that left before their answer.
     pub gone: Counter,
     /// Connections closed at once because too many were open.
@@ -162,9 +170,20 @@ pub struct Metrics {
 impl Metrics {
     /// Registers everything, so that a scrape shows each name from the start.
     pub fn new() -> Self {
+        let decisions = Family::<VerdictLabel, Counter>::default();
+        let verdict = |verdict| decisions.get_or_create(&VerdictLabel { verdict }).clone();
+        let (allowed, denied) = (verdict("allow"), verdict("deny"));
+        let seconds: fn() -> Histogram = || Histogram::new(SECONDS);
+        let store_calls = Seconds::new_with_constructor(seconds);
+        let store_calls_ok = store_calls.get_or_create(&OutcomeLabel { outcome: "ok" }).clone();
+        let http_requests = Family::<HttpLabel, Counter>::default();
+        let data_ok = HttpLabel { listener: "data", status: 200 };
+        let data_ok = http_requests.get_or_create(&data_ok).clone();
         let mut metrics = Self {
             registry: Registry::with_prefix("tidegate_gateway"),
-            decisions: Family::default(),
+            decisions,
+            allowed,
+            denied,
             limits: Family::default(),
             refusals: Family::default(),
             in_flight: Gauge::default(),
@@ -174,7 +193,8 @@ impl Metrics {
             waits: Counter::default(),
             acquire_timeouts: Counter::default(),
             outlived: Counter::default(),
-            store_calls: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            store_calls,
+            store_calls_ok,
             shadow_failures: Counter::default(),
             store_up: Family::default(),
             store_connections: Family::default(),
@@ -182,7 +202,8 @@ impl Metrics {
             breaker_transitions: Family::default(),
             breakers: BreakerMetrics::default(),
             store: StoreCounters::default(),
-            http_requests: Family::default(),
+            http_requests,
+            data_ok,
             gone: Counter::default(),
             connections_refused: Counter::default(),
             handshake_failures: Family::default(),
@@ -213,9 +234,6 @@ impl Metrics {
     }
 
     fn register_decisions(&mut self) {
-        for verdict in ["allow", "deny"] {
-            drop(self.decisions.get_or_create(&VerdictLabel { verdict }));
-        }
         let registry = &mut self.registry;
         registry.register("decisions", "Decisions given", self.decisions.clone());
         registry.register(

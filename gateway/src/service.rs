@@ -5,6 +5,7 @@ pub mod admission;
 pub mod breakers;
 mod claim;
 pub mod guard;
+mod hot;
 mod ledger;
 pub mod observed;
 mod settle;
@@ -28,7 +29,7 @@ use self::ledger::Ledger;
 use self::observed::Observed;
 use crate::audit::{Auditor, Happening};
 use crate::clock::Clock;
-use crate::metrics::{SharedMetrics, VerdictLabel};
+use crate::metrics::SharedMetrics;
 use crate::store::{StoreFailure, StoreRole, Stores};
 use crate::throttle::Throttle;
 
@@ -229,7 +230,11 @@ impl Service {
     ) -> Result<DecideReply, Refused> {
         let store = Arc::clone(self.stores.of(StoreRole::Regional));
         let claims = Arc::clone(self.stores.of(StoreRole::Idempotency));
-        let claiming = Claiming { store: claims, scope: scope.clone(), id: message.id };
+        let claiming = message.claim.is_some().then(|| Claiming {
+            store: claims,
+            scope: scope.clone(),
+            id: message.id,
+        });
         let ledger = Ledger {
             store,
             scope,
@@ -241,9 +246,11 @@ impl Service {
         // One deadline for both.
         let work = async move {
             let weighed = ledger.weigh().await?;
-            let claim = match &asked.claim {
-                Some(call) if weighed.allowed() => Some(claiming.begin(call).await?),
-                Some(_) | None => None,
+            let claim = match (claiming, &asked.claim) {
+                (Some(claiming), Some(call)) if weighed.allowed() => {
+                    Some(claiming.begin(call).await?)
+                }
+                (Some(_) | None, _) => None,
             };
             Ok((weighed, claim))
         };
@@ -318,8 +325,10 @@ impl Service {
         );
         match decided {
             Ok(reply) => {
-                let verdict = if reply.verdict == Verdict::Allow { "allow" } else { "deny" };
-                self.metrics.decisions.get_or_create(&VerdictLabel { verdict }).inc();
+                match reply.verdict {
+                    Verdict::Allow => self.metrics.allowed.inc(),
+                    Verdict::Deny => self.metrics.denied.inc(),
+                };
                 self.observed.note(message, reply);
             }
             Err(refused) => self.log_mismatch(refused),

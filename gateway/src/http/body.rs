@@ -1,5 +1,8 @@
 //! Owns reading a request's body within bounds of size and time. Knows nothing of what it says.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,8 +28,14 @@ where
     if announced.is_some_and(|len: u64| len > u64::try_from(len_max).unwrap_or(u64::MAX)) {
         return Err(too_long());
     }
-    let whole = Limited::new(body, len_max).collect();
-    match tokio::time::timeout(READ_TIMEOUT, whole).await {
+    let mut whole = pin!(Limited::new(body, len_max).collect());
+    // A message that has arrived with its head needs no timer.
+    let first = poll_fn(|context| Poll::Ready(whole.as_mut().poll(context))).await;
+    let read = match first {
+        Poll::Ready(read) => Ok(read),
+        Poll::Pending => tokio::time::timeout(READ_TIMEOUT, whole).await,
+    };
+    match read {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
         Ok(Err(error)) => {

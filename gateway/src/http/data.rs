@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use hyper::body::Body;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::breaker::BREAKERS_PATH;
@@ -105,8 +105,13 @@ impl DataListener {
     }
 
     fn counted(&self, answer: Answer) -> Answer {
-        let label = HttpLabel { listener: "data", status: answer.status().as_u16() };
-        self.metrics.http_requests.get_or_create(&label).inc();
+        match answer.status() {
+            StatusCode::OK => self.metrics.data_ok.inc(),
+            status => {
+                let label = HttpLabel { listener: "data", status: status.as_u16() };
+                self.metrics.http_requests.get_or_create(&label).inc()
+            }
+        };
         answer
     }
 }

@@ -18,6 +18,8 @@ pub struct Guard {
     role: StoreRole,
     breaker: Mutex<Breaker>,
     clock: Arc<dyn Clock>,
+    /// Of this gateway alone: when it began.
+    seed: u64,
     metrics: SharedMetrics,
 }
 
@@ -37,7 +39,8 @@ impl Guard {
         clock: Arc<dyn Clock>,
         metrics: SharedMetrics,
     ) -> Self {
-        Self { role, breaker: Mutex::new(Breaker::new(settings)), clock, metrics }
+        let seed = clock.unix_us();
+        Self { role, breaker: Mutex::new(Breaker::new(settings)), clock, seed, metrics }
     }
 
     /// Leave to call, or none for now.
@@ -69,8 +72,7 @@ impl Guard {
     /// The time, and bits that differ between gateways and moments: they spread, and guard nothing.
     fn now(&self) -> (u64, u64) {
         let elapsed_us = self.clock.elapsed_us();
-        let mixed =
-            (self.clock.unix_us() ^ elapsed_us.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.seed ^ elapsed_us.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (elapsed_us / 1_000, mixed ^ (mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9))
     }
 

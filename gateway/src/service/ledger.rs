@@ -68,13 +68,15 @@ impl Ledger {
         let started_us = self.clock.elapsed_us();
         let call = self.prepare(shadow, charged)?;
         let checked = call.await;
-        let outcome = match &checked {
-            Ok(_) => "ok",
-            Err(failure) => failure.reason().as_str(),
-        };
         let took_us = self.clock.elapsed_us().saturating_sub(started_us);
         let seconds = Duration::from_micros(took_us).as_secs_f64();
-        self.metrics.store_calls.get_or_create(&OutcomeLabel { outcome }).observe(seconds);
+        match &checked {
+            Ok(_) => self.metrics.store_calls_ok.observe(seconds),
+            Err(failure) => {
+                let outcome = failure.reason().as_str();
+                self.metrics.store_calls.get_or_create(&OutcomeLabel { outcome }).observe(seconds);
+            }
+        }
         checked
     }
 

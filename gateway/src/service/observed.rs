@@ -2,14 +2,17 @@
 //! and the hottest keys. Knows no store.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 use tidegate_policy::gcra::Quota;
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::scope::Tenant;
 use tidegate_policy::wire::{DecideReply, DecideRequest, LimitCall, LimitState};
 
+use super::hot::{Heat, Hottest, Key};
 use crate::clock::Clock;
 use crate::metrics::{LimitLabel, SharedMetrics};
 
@@ -17,43 +20,36 @@ use crate::metrics::{LimitLabel, SharedMetrics};
 const LIMITS_MAX: usize = 1_024;
 /// The label of all further limits.
 pub const OTHERS: &str = "others";
-/// Keys that are counted; what is shown are the first [`HOT_SHOWN`] of them.
-const HOT_HELD: usize = 256;
+/// So many of the hottest keys are shown.
 const HOT_SHOWN: usize = 32;
 /// Counts are of the minute under way and of the one before.
 const MINUTE_US: u64 = 60_000_000;
 /// At most that share of a limit is left, of a request that was admitted: a tenth.
 const NEAR: u64 = 10;
+/// What a limit says of a request.
+const OUTCOMES: [&str; 4] = ["allowed", "near", "denied", "shadow-denied"];
 
 /// What is remembered.
 pub struct Observed {
     clock: Arc<dyn Clock>,
     metrics: SharedMetrics,
+    hasher: RandomState,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    limits: HashMap<String, (Quota, Algorithm)>,
-    now: HashMap<Key, Heat>,
-    before: HashMap<Key, Heat>,
+    limits: HashMap<String, Known>,
+    now: Hottest,
+    before: Hottest,
     minute: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    tenant: String,
-    kind: &'static str,
-    subject: String,
-    limit: String,
-}
-
-/// How often a key was asked about; space-saving, so `asked` is too high by `doubt` at most.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-struct Heat {
-    asked: u64,
-    denied: u64,
-    doubt: u64,
+/// A limit that was asked about, and its counters once they were needed.
+struct Known {
+    quota: Quota,
+    algorithm: Algorithm,
+    counters: [Option<Counter>; OUTCOMES.len()],
 }
 
 /// One of the hottest keys.
@@ -80,55 +76,57 @@ pub struct Hot {
 impl Observed {
     /// Nothing was seen yet.
     pub fn new(clock: Arc<dyn Clock>, metrics: SharedMetrics) -> Self {
-        Self { clock, metrics, state: Mutex::default() }
+        Self { clock, metrics, hasher: RandomState::new(), state: Mutex::default() }
     }
 
     /// Takes a decision in.
     pub fn note(&self, message: &DecideRequest, reply: &DecideReply) {
         let minute = self.clock.elapsed_us() / MINUTE_US;
+        let tenant = match &message.scope.tenant {
+            Tenant::Named(name) => name.as_str(),
+            Tenant::None => "",
+        };
+        let digest = |call: &LimitCall| {
+            let (kind, subject) = (call.subject.kind.as_str(), call.subject.name.as_str());
+            self.hasher.hash_one((tenant, kind, subject, call.id.as_str()))
+        };
+        let key = |call: &LimitCall| Key {
+            tenant: tenant.to_owned(),
+            kind: call.subject.kind.as_str(),
+            subject: call.subject.name.as_str().to_owned(),
+            limit: call.id.clone(),
+        };
         let mut state = self.lock();
         state.turn(minute);
         for (call, said) in message.limits.iter().zip(&reply.limits) {
-            let limit = if state.learn(call) { call.id.clone() } else { OTHERS.to_owned() };
-            let label = LimitLabel { limit, outcome: outcome(call, said) };
-            self.metrics.limits.get_or_create(&label).inc();
-            let tenant = match &message.scope.tenant {
-                Tenant::Named(name) => name.as_str().to_owned(),
-                Tenant::None => String::new(),
-            };
-            let (kind, subject) = (call.subject.kind.as_str(), call.subject.name.as_str());
-            let (subject, limit) = (subject.to_owned(), call.id.clone());
-            state.heat(Key { tenant, kind, subject, limit }, !said.allowed);
+            state.count(call, outcome(call, said), &self.metrics);
+            state.now.count(digest(call), !said.allowed, || key(call));
         }
     }
 
     /// The numbers that a limit was last asked about with.
     pub fn limit(&self, id: &str) -> Option<(Quota, Algorithm)> {
-        self.lock().limits.get(id).copied()
+        self.lock().limits.get(id).map(|known| (known.quota, known.algorithm))
     }
 
     /// The hottest keys, the hottest first.
     pub fn hottest(&self) -> Vec<Hot> {
         let mut state = self.lock();
         state.turn(self.clock.elapsed_us() / MINUTE_US);
-        let mut sums = state.before.clone();
-        for (key, heat) in &state.now {
-            let sum = sums.entry(key.clone()).or_default();
+        let held = [state.before.clone(), state.now.clone()];
+        drop(state);
+        let mut sums: HashMap<&Key, Heat> = HashMap::new();
+        for (key, heat) in held.iter().flat_map(Hottest::entries) {
+            let sum = sums.entry(key).or_default();
             sum.asked += heat.asked;
             sum.denied += heat.denied;
             sum.doubt += heat.doubt;
         }
-        drop(state);
         let mut hot: Vec<Hot> = sums
             .into_iter()
-            .map(|(Key { tenant, kind, subject, limit }, Heat { asked, denied, doubt })| Hot {
-                tenant,
-                kind,
-                subject,
-                limit,
-                asked,
-                denied,
-                doubt,
+            .map(|(key, Heat { asked, denied, doubt })| {
+                let Key { tenant, kind, subject, limit } = key.clone();
+                Hot { tenant, kind, subject, limit, asked, denied, doubt }
             })
             .collect();
         hot.sort_by(|a, b| b.asked.cmp(&a.asked).then_with(|| a.subject.cmp(&b.subject)));
@@ -141,13 +139,14 @@ impl Observed {
     }
 }
 
-fn outcome(call: &LimitCall, said: &LimitState) -> &'static str {
+/// Which of [`OUTCOMES`].
+fn outcome(call: &LimitCall, said: &LimitState) -> usize {
     let near = said.remaining.saturating_mul(NEAR) <= u64::from(call.burst);
     match (call.shadow, said.allowed, near) {
-        (false, false, _) => "denied",
-        (true, false, _) => "shadow-denied",
-        (_, true, true) => "near",
-        (_, true, false) => "allowed",
+        (_, true, false) => 0,
+        (_, true, true) => 1,
+        (false, false, _) => 2,
+        (true, false, _) => 3,
     }
 }
 
@@ -159,40 +158,36 @@ impl State {
             0 => return,
             1 => self.before = std::mem::take(&mut self.now),
             _ => {
-                self.before.clear();
-                self.now.clear();
+                self.before = Hottest::default();
+                self.now = Hottest::default();
             }
         }
         self.minute = minute;
     }
 
-    /// Whether the limit is among those that are remembered.
-    fn learn(&mut self, call: &LimitCall) -> bool {
-        let Ok(quota) = call.quota() else { return false };
+    /// Remembers a limit's numbers, if it is among those that are remembered, and counts.
+    fn count(&mut self, call: &LimitCall, outcome: usize, metrics: &SharedMetrics) {
+        let Ok(quota) = call.quota() else { return };
+        let algorithm = call.algorithm;
+        let name = OUTCOMES.get(outcome).copied().unwrap_or_default();
+        let counter = |limit: &str| {
+            let label = LimitLabel { limit: limit.to_owned(), outcome: name };
+            metrics.limits.get_or_create(&label).clone()
+        };
+        if !self.limits.contains_key(&call.id) {
+            if self.limits.len() >= LIMITS_MAX {
+                counter(OTHERS).inc();
+                return;
+            }
+            let known = Known { quota, algorithm, counters: Default::default() };
+            self.limits.insert(call.id.clone(), known);
+        }
         if let Some(known) = self.limits.get_mut(&call.id) {
-            *known = (quota, call.algorithm);
-            return true;
-        }
-        let room = self.limits.len() < LIMITS_MAX;
-        if room {
-            self.limits.insert(call.id.clone(), (quota, call.algorithm));
-        }
-        room
-    }
-
-    /// Space-saving: a key that is new where all places are taken takes the coldest one's, count and
-    /// all.
-    fn heat(&mut self, key: Key, denied: bool) {
-        if !self.now.contains_key(&key) && self.now.len() >= HOT_HELD {
-            let coldest = self.now.iter().min_by_key(|(_, heat)| heat.asked);
-            if let Some((cold, heat)) = coldest.map(|(key, heat)| (key.clone(), heat.asked)) {
-                self.now.remove(&cold);
-                self.now.insert(key.clone(), Heat { asked: heat, denied: 0, doubt: heat });
+            (known.quota, known.algorithm) = (quota, algorithm);
+            if let Some(place) = known.counters.get_mut(outcome) {
+                place.get_or_insert_with(|| counter(&call.id)).inc();
             }
         }
-        let heat = self.now.entry(key).or_default();
-        heat.asked += 1;
-        heat.denied += u64::from(denied);
     }
 }
 
@@ -273,7 +268,7 @@ mod tests {
         assert_eq!(hottest.len(), HOT_SHOWN);
         let first = hottest.first().expect("some");
         assert_eq!((first.subject.as_str(), first.asked, first.denied), ("hot", 2_000, 1_500));
-        assert!(observed.lock().now.len() <= HOT_HELD);
+        assert!(observed.lock().now.entries().count() <= crate::service::hot::HELD);
         tokio::time::advance(std::time::Duration::from_secs(180)).await;
         assert_eq!(observed.hottest(), [], "of the last minutes only");
     }

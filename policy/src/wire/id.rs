@@ -18,6 +18,23 @@ impl DecisionId {
         Self(cleared | (8 << 76) | (0b10 << 62))
     }
 
+    /// Its spelling, without the machinery of formats: every message has one.
+    fn with_text<T>(self, give: impl FnOnce(&str) -> T) -> T {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'-'; 36];
+        let mut shift = 128u32;
+        for (place, byte) in text.iter_mut().enumerate() {
+            if matches!(place, 8 | 13 | 18 | 23) {
+                continue;
+            }
+            shift = shift.saturating_sub(4);
+            let digit = usize::try_from((self.0 >> shift) & 0xf).unwrap_or_default();
+            *byte = DIGITS.get(digit).copied().unwrap_or_default();
+        }
+        // Digits and dashes are text.
+        give(core::str::from_utf8(&text).unwrap_or_default())
+    }
+
     /// All 128 bits.
     pub fn bits(self) -> u128 {
         self.0
@@ -26,22 +43,13 @@ impl DecisionId {
 
 impl fmt::Display for DecisionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bits = self.0;
-        write!(
-            f,
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            bits >> 96,
-            (bits >> 80) & 0xffff,
-            (bits >> 64) & 0xffff,
-            (bits >> 48) & 0xffff,
-            bits & 0xffff_ffff_ffff
-        )
+        self.with_text(|text| f.write_str(text))
     }
 }
 
 impl Serialize for DecisionId {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
+        self.with_text(|text| to.serialize_str(text))
     }
 }
 
