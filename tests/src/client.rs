@@ -89,6 +89,12 @@ pub async fn raw<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]
         .expect("an answer")
 }
 
+/// Sends bytes and reads one answer, if one comes at all.
+pub async fn try_raw(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<Answer> {
+    let answer = timeout(ANSWER_WITHIN, exchange(stream, bytes)).await;
+    answer.map_err(|_late| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
 /// Sends bytes and reads nothing.
 pub async fn send(stream: &mut TcpStream, bytes: &[u8]) {
     stream.write_all(bytes).await.expect("a listener");

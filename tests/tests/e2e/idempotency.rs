@@ -11,11 +11,11 @@ use tidegate_tests::orders::Orders;
 use tidegate_tests::redis::Redis;
 use tokio::task::JoinSet;
 
-const WITHIN: Duration = Duration::from_secs(40);
-const ROOMY: [&str; 4] = ["--deadline", "2s", "--pool-wait", "1500ms"];
+pub(crate) const WITHIN: Duration = Duration::from_secs(40);
+pub(crate) const ROOMY: [&str; 4] = ["--deadline", "2s", "--pool-wait", "1500ms"];
 
 /// A wait that is over long after the upstream has answered, and an upstream that answers late.
-const CONFIG: &str = r#"{
+pub(crate) const CONFIG: &str = r#"{
   "version": 1,
   "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}},
   "identities": {"tenant": {"header": "x-tenant", "trusted": true}},
@@ -24,23 +24,25 @@ const CONFIG: &str = r#"{
      "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "wait": "30s", "store": {"headers": ["x-order"]}}},
     {"name": "fast", "match": {"path": "/fast/**"},
      "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "response": "fast"}},
+    {"name": "again", "match": {"path": "/again/**"},
+     "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "100ms", "takeover": true, "store": {"headers": ["x-order"]}}},
     {"name": "orders", "match": {"path": "/**"},
      "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "500ms", "store": {"headers": ["x-order"]}}}
   ]
 }"#;
 
-struct Bench {
-    redis: Redis,
-    gateway: Gateway,
-    upstream: Orders,
-    envoys: Vec<Envoy>,
+pub(crate) struct Bench {
+    pub(crate) redis: Redis,
+    pub(crate) gateway: Gateway,
+    pub(crate) upstream: Orders,
+    pub(crate) envoys: Vec<Envoy>,
 }
 
-async fn bench(envoys: usize) -> Bench {
+pub(crate) async fn bench(envoys: usize) -> Bench {
     bench_of(envoys, CONFIG).await
 }
 
-async fn bench_of(count: usize, config: &str) -> Bench {
+pub(crate) async fn bench_of(count: usize, config: &str) -> Bench {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&ROOMY)).await;
     let upstream = Orders::start().await;
@@ -53,11 +55,11 @@ async fn bench_of(count: usize, config: &str) -> Bench {
 }
 
 impl Bench {
-    async fn post(&self, path: &str, key: &str, more: &str, body: &str) -> Answer {
+    pub(crate) async fn post(&self, path: &str, key: &str, more: &str, body: &str) -> Answer {
         client::post(self.envoys[0].addr, path, &lines(key, more), body).await
     }
 
-    async fn counted(&self, policy: &str, outcome: &str) -> u64 {
+    pub(crate) async fn counted(&self, policy: &str, outcome: &str) -> u64 {
         let name =
             format!("tidegate_idempotency_total{{policy=\"{policy}\",outcome=\"{outcome}\"}}");
         let mut sum = 0;
@@ -67,7 +69,7 @@ impl Bench {
         sum
     }
 
-    async fn reaches(&self, policy: &str, outcome: &str, count: u64) {
+    pub(crate) async fn reaches(&self, policy: &str, outcome: &str, count: u64) {
         eventually(WITHIN, outcome, async || {
             let counted = self.counted(policy, outcome).await;
             if counted == count { Ok(()) } else { Err(counted) }
@@ -75,7 +77,7 @@ impl Bench {
         .await;
     }
 
-    async fn runs(&self, count: usize) {
+    pub(crate) async fn runs(&self, count: usize) {
         eventually(WITHIN, "runs", async || {
             let runs = self.upstream.runs();
             if runs == count { Ok(()) } else { Err(runs) }
@@ -84,18 +86,18 @@ impl Bench {
     }
 }
 
-fn lines(key: &str, more: &str) -> String {
+pub(crate) fn lines(key: &str, more: &str) -> String {
     format!("x-tenant: acme\r\nidempotency-key: {key}\r\n{more}")
 }
 
 /// What has to be the same for everybody.
-fn told(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
+pub(crate) fn told(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
     let names = ["content-type", "location", "x-order"];
     let kept = answer.headers.iter().filter(|(name, _)| names.contains(&name.as_str()));
     (answer.status, kept.cloned().collect(), answer.bytes.clone())
 }
 
-fn replayed(answer: &Answer) -> bool {
+pub(crate) fn replayed(answer: &Answer) -> bool {
     answer.header("idempotent-replayed") == Some("true")
 }
 

@@ -4,6 +4,7 @@
 mod answers;
 mod callout_faults;
 mod configuration;
+mod crashes;
 mod exactness;
 mod hostile_input;
 mod idempotency;

@@ -1,0 +1,139 @@
+//! Idempotency while parts die: the table of docs/idempotency.md, a test for each line. What the client saw,
+//! how often the upstream ran, what the record says.
+
+use tidegate_tests::client::{self, Answer};
+use tidegate_tests::envoy::{Envoy, Options};
+use tidegate_tests::eventually;
+use tidegate_tests::gateway::{self, Gateway};
+use tokio::task::JoinHandle;
+
+use crate::idempotency::{Bench, CONFIG, ROOMY, WITHIN, bench, lines, replayed, told};
+
+/// A request that is with the upstream, which waits for the gate.
+async fn running(bench: &Bench, path: &str, key: &str) -> JoinHandle<Option<Answer>> {
+    let before = bench.upstream.runs();
+    let headers = lines(key, "x-run: wait\r\n");
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 2\r\n{headers}\r\n{{}}"
+    );
+    let addr = bench.envoys[0].addr;
+    let waiting = tokio::spawn(async move {
+        let mut stream = client::connect(addr, None).await.ok()?;
+        client::try_raw(&mut stream, request.as_bytes()).await.ok()
+    });
+    bench.runs(before + 1).await;
+    waiting
+}
+
+/// Asks by one Envoy until the answer has this reason.
+async fn until(bench: &Bench, envoy: usize, path: &str, key: &str, reason: &str) {
+    eventually(WITHIN, reason, async || {
+        let answer = client::post(bench.envoys[envoy].addr, path, &lines(key, ""), "{}").await;
+        match answer.header("x-tidegate-reply") == Some(reason) {
+            true => Ok(()),
+            false => Err(answer),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_is_killed_after_the_upstream_began() {
+    let mut bench = bench(2).await;
+    let waiting = running(&bench, "/orders", "k").await;
+    bench.envoys[0].process().kill();
+    bench.upstream.open();
+    assert!(waiting.await.expect("a task").is_none(), "the client's connection ended");
+    until(&bench, 1, "/orders", "k", "idempotency-in-flight").await;
+    until(&bench, 1, "/orders", "k", "idempotency-unknown-outcome").await;
+    assert_eq!(bench.upstream.runs(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_is_killed_between_claim_and_answer() {
+    let mut bench = bench(1).await;
+    let waiting = running(&bench, "/orders", "k").await;
+    let listen = bench.gateway.addr.to_string();
+    bench.gateway.process().kill();
+    bench.upstream.open();
+    let answer = waiting.await.expect("a task").expect("an answer");
+    assert_eq!((answer.status, replayed(&answer)), (201, false), "it is not kept back: {answer:?}");
+    bench.reaches("orders", "not_stored", 1).await;
+    let options = gateway::Options::redis(&bench.redis.url()).flags(&ROOMY);
+    bench.gateway = Gateway::start(&gateway::Options { listen, ..options }).await;
+    until(&bench, 0, "/orders", "k", "idempotency-unknown-outcome").await;
+    assert_eq!(bench.upstream.runs(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_loses_the_record_while_the_upstream_runs() {
+    let bench = bench(1).await;
+    let waiting = running(&bench, "/orders", "k").await;
+    bench.redis.command(&["FLUSHALL"]).await;
+    bench.upstream.open();
+    let first = waiting.await.expect("a task").expect("an answer");
+    bench.reaches("orders", "recovered", 1).await;
+    let again = bench.post("/orders", "k", "", "{}").await;
+    assert!(replayed(&again), "{again:?}");
+    assert_eq!(told(&again).2, told(&first).2);
+    assert_eq!(bench.upstream.runs(), 1);
+}
+
+/// The honest line: between the loss and the answer nobody is kept from running.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_between_the_loss_and_the_answer_runs_again() {
+    let bench = bench(1).await;
+    let waiting = running(&bench, "/orders", "k").await;
+    bench.redis.command(&["FLUSHALL"]).await;
+    let second = bench.post("/orders", "k", "", "{}").await;
+    assert_eq!((second.status, bench.upstream.runs()), (201, 2), "{second:?}");
+    bench.upstream.open();
+    let first = waiting.await.expect("a task").expect("an answer");
+    assert_eq!(first.status, 201);
+    let again = bench.post("/orders", "k", "", "{}").await;
+    assert_eq!((told(&again).2, replayed(&again)), (told(&second).2, true), "who stored first");
+    assert_eq!(bench.upstream.runs(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_owner_ends_after_another_took_over() {
+    let bench = bench(2).await;
+    let waiting = running(&bench, "/again/pay", "k").await;
+    // The claim's lock ends, and the policy lets a retry run.
+    let second = eventually(WITHIN, "the lock's end", async || {
+        let answer = client::post(bench.envoys[1].addr, "/again/pay", &lines("k", ""), "{}").await;
+        if answer.status == 201 { Ok(answer) } else { Err(answer) }
+    })
+    .await;
+    assert_eq!((replayed(&second), bench.upstream.runs()), (false, 2));
+    bench.upstream.open();
+    let first = waiting.await.expect("a task").expect("an answer");
+    assert_ne!(first.bytes, second.bytes, "each has what its own run made");
+    bench.reaches("again", "fenced", 1).await;
+    let again = bench.post("/again/pay", "k", "", "{}").await;
+    assert_eq!((told(&again), replayed(&again)), (told(&second), true));
+    assert_eq!(bench.upstream.runs(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_started_again_at_once() {
+    let mut bench = bench(1).await;
+    let done = bench.post("/orders", "done", "", "{}").await;
+    assert_eq!(done.status, 201, "{done:?}");
+    let waiting = running(&bench, "/orders", "half").await;
+    bench.redis.command(&["SAVE"]).await;
+    bench.envoys[0].process().kill();
+    bench.gateway.process().kill();
+    bench.redis.restart().await;
+    assert!(waiting.await.expect("a task").is_none());
+    bench.upstream.open();
+    let options = gateway::Options::redis(&bench.redis.url()).flags(&ROOMY);
+    bench.gateway = Gateway::start(&options).await;
+    let options =
+        Options { concurrency: 2, ..Options::new(bench.gateway.addr, bench.upstream.addr) };
+    bench.envoys = vec![Envoy::start(&options.config(CONFIG)).await];
+    let again = bench.post("/orders", "done", "", "{}").await;
+    assert_eq!((told(&again), replayed(&again)), (told(&done), true));
+    until(&bench, 0, "/orders", "half", "idempotency-unknown-outcome").await;
+    assert_eq!(bench.upstream.runs(), 2);
+}
