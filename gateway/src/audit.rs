@@ -1,48 +1,43 @@
-//! Owns how the gateway's audit events are made and where they go first: the log (target `audit`)
-//! and a counter. Its rooms own the chain behind it.
+//! Owns how the gateway's audit events are made and where they go: to the log (target `audit`) and a
+//! counter, and into the chain if there is one. Its rooms own the chain.
 //!
 //! Every event is counted; the log gets the first few of a kind per second and then how many more
-//! there were, so that an attack cannot fill the disk. Events hold no subjects.
+//! there were, so that an attack cannot fill the disk. Neither log nor chain hold subjects.
 
 pub mod chain_end;
 pub mod command;
 pub mod counters;
 pub mod keys;
+pub mod log_sink;
 pub mod mark;
-pub mod sink;
+pub mod ring;
 pub mod spool;
+pub mod thin;
+pub mod trail;
+pub mod watch;
 pub mod writer;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use prometheus_client::metrics::counter::Counter;
-use tidegate_policy::audit::{Action, AuditEvent, AuditSink, Durability};
+use tidegate_policy::audit::{About, Action, AuditEvent, AuditSink, Durability, Thinning};
 use tidegate_policy::scope::{Region, Tenant};
 
+pub use self::log_sink::LogSink;
+use self::trail::Trail;
 use crate::clock::Clock;
-use crate::metrics::{ActionLabel, Metrics};
-use crate::throttle::Throttle;
-
-const INTERVAL_MS: u64 = 1_000;
-const DENIALS_PER_INTERVAL: u32 = 100;
-const REFUSALS_PER_INTERVAL: u32 = 10;
-const OVERLOADS_PER_INTERVAL: u32 = 1;
 
 /// A sink that threads share.
 pub type SharedSink = Arc<dyn AuditSink + Send + Sync>;
 
-/// Logs and counts.
-pub struct LogSink {
-    counters: [(Action, Counter); 5],
-    denials: Throttle,
-    refusals: Throttle,
-    overloads: Throttle,
-}
-
 /// Makes the gateway's events: fills in what is the same for all of them.
 pub struct Auditor {
     sink: SharedSink,
+    trail: Option<Arc<Trail>>,
+    /// What is waited for.
+    sync: BTreeSet<Action>,
     clock: Arc<dyn Clock>,
     region: Region,
     instance: u64,
@@ -64,58 +59,32 @@ pub struct Happening {
     pub outcome: &'static str,
     /// What a reader needs beyond that; no personal data.
     pub detail: String,
+    /// Whether the like of it is recorded each time.
+    pub thinning: Thinning,
+    /// The limits that it is about.
+    pub about: Vec<About>,
 }
 
-// === impl LogSink ===
+/// An event of the `sync` class is neither in the chain nor on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the audit event is not on record")]
+pub struct NotOnRecord;
 
-impl LogSink {
-    /// Counts into `metrics`.
-    pub fn new(metrics: &Metrics) -> Self {
-        let counter = |action: Action| {
-            let label = ActionLabel { action: action.as_str() };
-            (action, metrics.audit_events.get_or_create_owned(&label))
-        };
+// === impl Happening ===
+
+impl Happening {
+    /// Something of the gateway's own.
+    pub fn own(action: Action, detail: String) -> Self {
         Self {
-            counters: Action::ALL.map(counter),
-            denials: Throttle::new(DENIALS_PER_INTERVAL, INTERVAL_MS),
-            refusals: Throttle::new(REFUSALS_PER_INTERVAL, INTERVAL_MS),
-            overloads: Throttle::new(OVERLOADS_PER_INTERVAL, INTERVAL_MS),
+            id: None,
+            actor: "gateway".to_owned(),
+            tenant: Tenant::None,
+            action,
+            outcome: "ok",
+            detail,
+            thinning: Thinning::Each,
+            about: Vec::new(),
         }
-    }
-
-    fn admit(&self, event: &AuditEvent) -> Option<u64> {
-        match event.action {
-            Action::Deny => self.denials.admit(event.ts_ms),
-            Action::RefuseCaller => self.refusals.admit(event.ts_ms),
-            Action::Overload => self.overloads.admit(event.ts_ms),
-            // Each of these is a person's or the process's own doing.
-            Action::Admin | Action::Lifecycle => Some(0),
-        }
-    }
-}
-
-impl AuditSink for LogSink {
-    fn record(&self, event: AuditEvent) {
-        for (_, counter) in self.counters.iter().filter(|(action, _)| *action == event.action) {
-            counter.inc();
-        }
-        let Some(more) = self.admit(&event) else { return };
-        let tenant = match &event.tenant {
-            Tenant::Named(name) => name.as_str(),
-            Tenant::None => "-",
-        };
-        tracing::info!(
-            target: "audit",
-            id = event.id,
-            ts_ms = event.ts_ms,
-            region = %event.region,
-            actor = event.actor,
-            tenant,
-            action = event.action.as_str(),
-            outcome = event.outcome,
-            detail = event.detail,
-            not_logged_before = more,
-        );
     }
 }
 
@@ -124,16 +93,58 @@ impl AuditSink for LogSink {
 impl Auditor {
     /// `instance` tells this run of the gateway from every other in the events' ids.
     pub fn new(sink: SharedSink, clock: Arc<dyn Clock>, region: Region, instance: u64) -> Self {
-        Self { sink, clock, region, instance, made: AtomicU64::new(0) }
+        let (trail, sync, made) = (None, BTreeSet::new(), AtomicU64::new(0));
+        Self { sink, trail, sync, clock, region, instance, made }
     }
 
-    /// Hands the event to the sink.
+    /// With a chain, and the actions whose events are waited for.
+    pub fn with_trail(mut self, trail: Option<Arc<Trail>>, sync: BTreeSet<Action>) -> Self {
+        (self.trail, self.sync) = (trail, sync);
+        self
+    }
+
+    /// The chain, if there is one.
+    pub fn trail(&self) -> Option<&Arc<Trail>> {
+        self.trail.as_ref()
+    }
+
+    /// Hands the event over and waits for nothing.
     pub fn record(&self, happening: Happening) {
+        let event = self.event(happening);
+        if let Some(trail) = &self.trail {
+            trail.take(&event);
+        }
+        self.sink.record(event);
+    }
+
+    /// The same; an event of the `sync` class is waited for, at most that long.
+    pub async fn record_durably(
+        &self,
+        happening: Happening,
+        wait_max: Duration,
+    ) -> Result<(), NotOnRecord> {
+        let event = self.event(happening);
+        let kept = match &self.trail {
+            Some(trail) if event.durability == Durability::Sync => {
+                trail.commit(&event, wait_max).await
+            }
+            Some(trail) => {
+                trail.take(&event);
+                Ok(())
+            }
+            None => Ok(()),
+        };
+        self.sink.record(event);
+        kept
+    }
+
+    fn event(&self, happening: Happening) -> AuditEvent {
         let id = happening.id.unwrap_or_else(|| {
             let number = self.made.fetch_add(1, Ordering::Relaxed);
             format!("gateway-{:016x}-{number}", self.instance)
         });
-        self.sink.record(AuditEvent {
+        let sync = self.sync.contains(&happening.action);
+        AuditEvent {
             id,
             ts_ms: self.clock.unix_us() / 1_000,
             region: self.region.clone(),
@@ -142,52 +153,21 @@ impl Auditor {
             action: happening.action,
             outcome: happening.outcome.to_owned(),
             detail: happening.detail,
-            durability: Durability::Async,
-        });
+            durability: if sync { Durability::Sync } else { Durability::Async },
+            thinning: happening.thinning,
+            about: happening.about,
+        }
     }
 
     /// A filter or a client of the admin listener was turned away.
     pub fn refused_caller(&self, outcome: &'static str, detail: String) {
-        self.record(Happening {
-            id: None,
-            actor: "unknown".to_owned(),
-            tenant: Tenant::None,
-            action: Action::RefuseCaller,
-            outcome,
-            detail,
-        });
+        let own = Happening::own(Action::RefuseCaller, detail);
+        let actor = "unknown".to_owned();
+        self.record(Happening { actor, outcome, thinning: Thinning::First, ..own });
     }
 
     /// The gateway started or stopped.
     pub fn lifecycle(&self, detail: String) {
-        self.record(Happening {
-            id: None,
-            actor: "gateway".to_owned(),
-            tenant: Tenant::None,
-            action: Action::Lifecycle,
-            outcome: "ok",
-            detail,
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::ManualClock;
-
-    #[test]
-    fn every_event_is_counted_and_only_some_are_logged() {
-        let metrics = Metrics::new();
-        let sink = Arc::new(LogSink::new(&metrics));
-        let clock = Arc::new(ManualClock::at(5_000_000));
-        let shared: SharedSink = sink.clone();
-        let auditor = Auditor::new(shared, clock, Region::fallback(), 7);
-        for _ in 0..25 {
-            auditor.refused_caller("unauthorized", String::new());
-        }
-        let label = ActionLabel { action: "refuse_caller" };
-        assert_eq!(metrics.audit_events.get_or_create(&label).get(), 25);
-        assert_eq!(sink.refusals.admit(6_000), Some(15), "the rest is told with the next one");
+        self.record(Happening::own(Action::Lifecycle, detail));
     }
 }

@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use tidegate_policy::reason::Reason;
 
 pub use self::breakers::{BreakerLabel, BreakerMetrics, ChangeLabel, TestLabel};
+use crate::audit::counters::ChainCounters;
 use crate::store::StoreCounters;
 
 /// From 50 µs (memory, a near Redis) to 1 s, with edges at the pool wait and the deadline.
@@ -155,6 +156,8 @@ pub struct Metrics {
     pub handshake_failures: Family<CauseLabel, Counter>,
     /// Handlers that panicked.
     pub panics: Counter,
+    /// What the audit chain counts.
+    pub audit: ChainCounters,
     /// Audit events, by action.
     pub audit_events: Family<ActionLabel, Counter>,
     /// Secrets that were read again and refused.
@@ -208,6 +211,7 @@ impl Metrics {
             connections_refused: Counter::default(),
             handshake_failures: Family::default(),
             panics: Counter::default(),
+            audit: ChainCounters::default(),
             audit_events: Family::default(),
             secret_failures: Counter::default(),
             secret_reloads: Counter::default(),
@@ -333,6 +337,7 @@ impl Metrics {
         );
         registry.register("panics", "Handlers that panicked", self.panics.clone());
         registry.register("audit_events", "Audit events", self.audit_events.clone());
+        self.audit.register(registry);
         registry.register("secret_reloads", "Secrets replaced", self.secret_reloads.clone());
         registry.register(
             "secret_reload_failures",

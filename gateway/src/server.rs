@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_policy::audit::Action;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::access::{AdminTokens, FilterTokens};
-use crate::audit::Auditor;
+use crate::audit::{Auditor, Happening};
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::http::admin::{AdminListener, Door};
@@ -74,10 +75,12 @@ impl Gateway {
             (None, true) => Door::Open,
             (None, false) => Door::Shut,
         };
-        let World { stores, clock, audit, metrics } = world.clone();
+        let World { stores, clock, audit, trail, metrics } = world.clone();
         let region = settings.service.region.clone();
         let instance = instance()?;
-        let auditor = Arc::new(Auditor::new(audit, Arc::clone(&clock), region, instance));
+        let sync = settings.audit.as_ref().map(|audit| audit.sync.clone()).unwrap_or_default();
+        let auditor = Auditor::new(audit, Arc::clone(&clock), region, instance);
+        let auditor = Arc::new(auditor.with_trail(trail, sync));
         let health = Arc::new(Health::new());
         let service = Arc::new(Service::new(
             settings.service.clone(),
@@ -156,6 +159,8 @@ impl Gateway {
         let admin =
             serve(admin, self.admin, admin_tls, Arc::clone(metrics), admin_stopped, admin_serving);
         self.auditor.lifecycle(format!("started {}", env!("CARGO_PKG_VERSION")));
+        // Values that are secret are left out of it already.
+        self.auditor.record(Happening::own(Action::Config, format!("settings: {settings}")));
         tracing::info!(%data_addr, %admin_addr, "listening");
         Ok(Running {
             data_addr,
@@ -180,15 +185,20 @@ impl Gateway {
         ));
         tasks.spawn(statistics::log(Arc::clone(&self.service), self.settings.pool_log_interval));
         if let Some(tokens) = self.tokens.clone() {
-            tasks.spawn(follow(tokens, Arc::clone(&clock), Arc::clone(&metrics)));
+            tasks.spawn(self.follow(tokens));
         }
         if let Some(tokens) = self.admin_tokens.clone() {
-            tasks.spawn(follow(tokens, Arc::clone(&clock), Arc::clone(&metrics)));
+            tasks.spawn(self.follow(tokens));
         }
         for tls in [&self.tls, &self.admin_tls].into_iter().flatten() {
-            tasks.spawn(follow(Arc::clone(tls), Arc::clone(&clock), Arc::clone(&metrics)));
+            tasks.spawn(self.follow(Arc::clone(tls)));
         }
         tasks
+    }
+
+    fn follow<O: Origin>(&self, secret: Arc<Watched<O>>) -> impl Future<Output = ()> + use<O> {
+        let World { clock, metrics, .. } = self.world.clone();
+        follow(secret, clock, metrics, Arc::clone(&self.auditor))
     }
 }
 
@@ -206,6 +216,9 @@ impl Running {
             .lifecycle(if drained { "stopped" } else { "stopped, calls cut off" }.to_owned());
         self.stop_admin.send_replace(true);
         finished(self.admin.await);
+        if let Some(trail) = self.auditor.trail() {
+            trail.finish().await;
+        }
         tracing::info!(drained, "stopped");
         drained
     }
@@ -250,7 +263,12 @@ fn instance() -> Result<u64, StartError> {
 }
 
 /// Reads a secret again about once a second, for as long as the gateway lives.
-async fn follow<O: Origin>(secret: Arc<Watched<O>>, clock: Arc<dyn Clock>, metrics: SharedMetrics) {
+async fn follow<O: Origin>(
+    secret: Arc<Watched<O>>,
+    clock: Arc<dyn Clock>,
+    metrics: SharedMetrics,
+    auditor: Arc<Auditor>,
+) {
     let mut failing = false;
     loop {
         clock.sleep(SECRETS_INTERVAL).await;
@@ -260,6 +278,8 @@ async fn follow<O: Origin>(secret: Arc<Watched<O>>, clock: Arc<dyn Clock>, metri
                 failing = false;
                 metrics.secret_reloads.inc();
                 tracing::info!(secret = secret.place(), "a new secret is in force");
+                let detail = format!("a new secret is in force: {}", secret.place());
+                auditor.record(Happening::own(Action::Config, detail));
             }
             Err(error) => {
                 metrics.secret_failures.inc();

@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod breakers;
+mod chronicle;
 mod claim;
 pub mod guard;
 mod hot;
@@ -23,11 +24,12 @@ use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, Verdict};
 
 use self::admission::{Admission, AdmissionSettings, NotDone};
 use self::breakers::Seen;
+use self::chronicle::Chronicle;
 use self::claim::Claiming;
 use self::guard::Guard;
 use self::ledger::Ledger;
 use self::observed::Observed;
-use crate::audit::{Auditor, Happening};
+use crate::audit::Auditor;
 use crate::clock::Clock;
 use crate::metrics::SharedMetrics;
 use crate::store::{StoreFailure, StoreRole, Stores};
@@ -69,7 +71,7 @@ pub struct Service {
     admission: Admission,
     guard: Guard,
     metrics: SharedMetrics,
-    auditor: Arc<Auditor>,
+    chronicle: Chronicle,
     observed: Arc<Observed>,
     seen: Arc<Seen>,
     mismatches: Throttle,
@@ -104,9 +106,11 @@ impl Service {
             settings.breaker,
             Arc::clone(&clock),
             Arc::clone(&metrics),
+            Arc::clone(&auditor),
         );
         let observed = Arc::new(Observed::new(Arc::clone(&clock), Arc::clone(&metrics)));
-        let seen = Arc::new(Seen::new(Arc::clone(&metrics)));
+        let seen = Arc::new(Seen::new(Arc::clone(&metrics), Arc::clone(&auditor)));
+        let chronicle = Chronicle::new(auditor, settings.admission.deadline);
         Self {
             settings,
             stores,
@@ -114,7 +118,7 @@ impl Service {
             admission,
             guard,
             metrics,
-            auditor,
+            chronicle,
             observed,
             seen,
             mismatches: Throttle::new(1, LOG_INTERVAL_US),
@@ -138,7 +142,7 @@ impl Service {
             Ok(scope) => self.charge(&message, scope).await,
             Err(refused) => Err(refused),
         };
-        self.note(&message, &decided);
+        self.note(&message, &decided).await;
         decided
     }
 
@@ -308,7 +312,7 @@ impl Service {
         Err(refuse(reason, detail))
     }
 
-    fn note(&self, message: &DecideRequest, decided: &Result<DecideReply, Refused>) {
+    async fn note(&self, message: &DecideRequest, decided: &Result<DecideReply, Refused>) {
         let (outcome, action) = match decided {
             Ok(DecideReply { verdict: Verdict::Allow, .. }) => ("allow", None),
             Ok(DecideReply { verdict: Verdict::Deny, .. }) => {
@@ -333,16 +337,7 @@ impl Service {
             }
             Err(refused) => self.log_mismatch(refused),
         }
-        if let Some(action) = action {
-            self.auditor.record(Happening {
-                id: Some(message.id.to_string()),
-                actor: "filter".to_owned(),
-                tenant: message.scope.tenant.clone(),
-                action,
-                outcome,
-                detail: denial_detail(decided),
-            });
-        }
+        self.chronicle.decided(message, decided, action, outcome).await;
     }
 
     fn log_mismatch(&self, refused: &Refused) {
@@ -370,16 +365,6 @@ fn refusal_action(reason: Reason) -> Option<Action> {
         | Reason::DeadlineOrder
         | Reason::UnsupportedVersion => Some(Action::RefuseCaller),
         _ => None,
-    }
-}
-
-fn denial_detail(decided: &Result<DecideReply, Refused>) -> String {
-    match decided {
-        Ok(reply) => {
-            let denying = reply.limits.iter().filter(|limit| !limit.allowed);
-            denying.map(|limit| limit.id.as_str()).collect::<Vec<_>>().join(" ")
-        }
-        Err(refused) => refused.detail.clone(),
     }
 }
 

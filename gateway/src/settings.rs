@@ -5,6 +5,7 @@
 //! once, each with the flag, the variable, the value and the remedy. An empty variable counts as
 //! unset, except for secrets and for the environment's name, which the filter reads as well.
 
+pub mod audit;
 mod cli;
 mod knob;
 mod notes;
@@ -74,6 +75,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Where to write the bound addresses once they are known.
     pub addresses_file: Option<PathBuf>,
+    /// The audit chain; `None` keeps none.
+    pub audit: Option<audit::AuditSettings>,
     /// The form of the log.
     pub log_format: LogFormat,
     /// The log's filter.
@@ -114,6 +117,13 @@ impl Environment {
     /// The variables whose values are no text.
     fn garbled(&self) -> &[String] {
         &self.garbled
+    }
+
+    /// Those variables alone.
+    pub fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let kept = self.texts.iter().filter(|(name, _)| keep(name));
+        let texts = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { texts, garbled: self.garbled.clone() }
     }
 
     /// Every variable's name.
@@ -223,6 +233,7 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         resolver.take(&knob::DRAIN_TIMEOUT, arguments.drain_timeout, knob::duration);
     let memory_keys_max =
         resolver.take(&knob::MEMORY_KEYS_MAX, arguments.memory_keys_max, knob::count);
+    let audit = audit::audit(arguments.audit, resolver);
     let log_format = resolver.take(&knob::LOG_FORMAT, arguments.log_format, knob::log_format);
     let log_filter = resolver.take(&knob::LOG_FILTER, None, knob::log_filter);
     let addresses_file =
@@ -256,6 +267,7 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     }
     let (deadline, max_in_flight) = (deadline?, max_in_flight?);
     let ((tls, admin_tls), redis_tls) = (tls?, redis_tls?);
+    let audit = audit?;
     if let (Some(Place::Cluster(_)), Some(KeyStyle::Plain)) = (&redis, style) {
         resolver.problem(
             "--key-style (TIDEGATE_KEY_STYLE) is plain, but --redis-url (TIDEGATE_REDIS_URL) names a Redis Cluster: plain keys of one subject share no slot there; write sharded".to_owned(),
@@ -279,6 +291,7 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         style: style?,
         cold: cold.unwrap_or(Some(COLD_START)),
     };
+    let stored = redis.is_some();
     let redis = redis.map(|place| RedisSettings {
         place,
         tls: redis_tls,
@@ -296,7 +309,17 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         memory_keys_max: memory_keys_max?,
         memory_cold: cold.flatten(),
         service,
-        notes: notes::notes(resolver.environment(), token.is_none(), admin_tokens.is_none(), dev?),
+        notes: notes::notes(
+            resolver.environment(),
+            notes::Found {
+                token: token.is_some(),
+                admin_tokens: admin_tokens.is_some(),
+                dev: dev?,
+                audit: audit.as_ref(),
+                redis: stored,
+            },
+        ),
+        audit,
         token,
         admin_tokens,
         dev: dev?,

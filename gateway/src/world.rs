@@ -6,14 +6,20 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tidegate_policy::audit::record::ChainName;
+
+use crate::audit::thin::Pseudonyms;
+use crate::audit::trail::{Trail, TrailSettings};
+use crate::audit::watch::Notes;
 use crate::audit::{LogSink, SharedSink};
 use crate::clock::{Clock, SystemClock};
 use crate::metrics::{Metrics, SharedMetrics};
 use crate::secret::SecretError;
+use crate::settings::audit::CheckpointSettings;
 use crate::settings::{Settings, SettingsError};
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
-use crate::store::{Store, Stores};
+use crate::store::{Store, StoreRole, Stores};
 
 /// What a gateway takes from outside, so that tests and simulations can give their own.
 #[derive(Clone)]
@@ -22,8 +28,10 @@ pub struct World {
     pub stores: Stores,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Where audit events go.
+    /// Where audit events go first.
     pub audit: SharedSink,
+    /// The audit chain, if one is kept.
+    pub trail: Option<Arc<Trail>>,
     /// Where things are counted.
     pub metrics: SharedMetrics,
 }
@@ -60,6 +68,9 @@ pub enum StartError {
     /// The Redis client refuses the address.
     #[error("--redis-url (TIDEGATE_REDIS_URL) cannot be used")]
     Redis(#[source] redis::RedisError),
+    /// The audit chain cannot be kept.
+    #[error("the audit chain cannot be kept: {0}")]
+    Audit(String),
     /// The system gives no randomness, log, runtime or signals.
     #[error("{what}")]
     System {
@@ -92,7 +103,9 @@ impl World {
             }
         };
         let audit: SharedSink = Arc::new(LogSink::new(&metrics));
-        Ok(Self { stores: Stores::single(store), clock, audit, metrics })
+        let stores = Stores::single(store);
+        let trail = trail(settings, &stores, &clock, &metrics)?;
+        Ok(Self { stores, clock, audit, trail, metrics })
     }
 
     /// The same stores, clock and so on around other stores.
@@ -100,4 +113,39 @@ impl World {
         self.stores = stores;
         self
     }
+}
+
+fn trail(
+    settings: &Settings,
+    stores: &Stores,
+    clock: &Arc<dyn Clock>,
+    metrics: &SharedMetrics,
+) -> Result<Option<Arc<Trail>>, StartError> {
+    let Some(audit) = &settings.audit else { return Ok(None) };
+    let pseudonyms = match &audit.subject_key {
+        Some(source) => Pseudonyms::keyed(source.read()?.reveal().as_bytes())
+            .ok_or_else(|| StartError::Audit(format!("{}: no key", source.place())))?,
+        None => Pseudonyms::default(),
+    };
+    let notes = match &audit.checkpoints {
+        Some(CheckpointSettings { dir, name, key }) => {
+            let named = |problem| StartError::Audit(format!("{}: {problem}", key.place()));
+            Some(Notes::new(dir, name, &key.read()?).map_err(named)?)
+        }
+        None => None,
+    };
+    let service = &settings.service;
+    let told = TrailSettings {
+        chain: ChainName::of(&service.region, &service.environment),
+        dir: audit.dir.clone(),
+        keys: audit.keys.clone(),
+        tick: audit.tick,
+        spool_bytes_max: audit.spool_bytes_max,
+        refuse_when_full: audit.refuse_when_full,
+    };
+    let store = Arc::clone(stores.of(StoreRole::Audit));
+    let counters = metrics.audit.clone();
+    Trail::start(told, pseudonyms, notes, store, Arc::clone(clock), counters)
+        .map(Some)
+        .map_err(StartError::Audit)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tidegate_gateway::Environment;
@@ -11,6 +11,7 @@ use tidegate_gateway::audit::chain_end::{Accepted, ChainEnd, Parts};
 use tidegate_gateway::audit::counters::ChainCounters;
 use tidegate_gateway::audit::keys::{Ed25519, SigningKeys};
 use tidegate_gateway::audit::mark::Mark;
+use tidegate_gateway::audit::ring::Ring;
 use tidegate_gateway::audit::spool::Spool;
 use tidegate_gateway::audit::writer::{Writer, shared};
 use tidegate_gateway::clock::{Clock, SystemClock};
@@ -38,6 +39,11 @@ fn chain() -> ChainName {
 fn keys() -> SigningKeys {
     let environment = Environment::from([("AUDIT_PRIVATE_KEY_V1", PEM)]);
     SigningKeys::from_environment(&environment).expect("a key")
+}
+
+fn ring() -> KeyRing {
+    let key = |(version, public, _)| (version, Key { public, revoked: None });
+    KeyRing { chain: chain(), keys: keys().public().map(key).collect(), checkpoint_keys: vec![] }
 }
 
 fn clock() -> Arc<dyn Clock> {
@@ -72,9 +78,11 @@ fn end(store: Arc<dyn Store>, dir: &Path, counters: &ChainCounters) -> ChainEnd 
         chain: chain(),
         store,
         signer: shared(Arc::new(keys().current().expect("a key"))),
+        keys: Arc::new(RwLock::new(Arc::new(ring()))),
         clock: clock(),
         spool: Spool::open(dir, 10_000_000).expect("a spool"),
         mark: Mark::in_dir(dir),
+        ring: Ring::open(dir).expect("a ring"),
         counters: counters.clone(),
     };
     ChainEnd::open(parts).expect("opened")
@@ -89,12 +97,7 @@ fn event(id: &str) -> Event {
 
 /// The whole chain with its head, as an auditor reads it, and how often each event is in it.
 async fn verify(store: &RedisStore) -> (Report, BTreeMap<String, usize>, Vec<String>) {
-    let key = |(version, public, _)| (version, Key { public, revoked: None });
-    let ring = KeyRing {
-        chain: chain(),
-        keys: keys().public().map(key).collect(),
-        checkpoint_keys: vec![],
-    };
+    let ring = ring();
     let place = store.place(&chain()).await.expect("a place");
     let mut verifier = Verifier::new(&ring, &Ed25519);
     let (mut counts, mut order) = (BTreeMap::new(), Vec::new());

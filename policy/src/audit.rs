@@ -14,9 +14,11 @@ pub mod value;
 pub mod verify;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::identity::Subject;
 use crate::scope::{Region, Tenant};
 
 /// How long a decision waits for its event (product row D2).
@@ -32,7 +34,7 @@ pub enum Durability {
 }
 
 /// What happened, as an auditor names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// A request was denied by a limit.
@@ -45,9 +47,48 @@ pub enum Action {
     Admin,
     /// The gateway started or stopped.
     Lifecycle,
+    /// A request was answered from an earlier one's stored answer.
+    Replay,
+    /// An idempotency key came with another request than its first one.
+    Conflict,
+    /// A circuit breaker changed its state.
+    Breaker,
+    /// A policy was decided on another rung of its ladder than the first.
+    Rung,
+    /// A region began to be cold.
+    ColdStart,
+    /// Settings or a configuration came into force.
+    Config,
+    /// A request was admitted; only a share of these is recorded.
+    Allow,
+    /// Events were lost before they were accepted.
+    Loss,
+    /// The store had lost records; the chain goes on without them.
+    Rollback,
 }
 
-/// One event. Personal data does not belong in it: subjects stay in the store's keys.
+/// How many of its kind are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Thinning {
+    /// All: each is somebody's own doing.
+    #[default]
+    Each,
+    /// The first one of a kind and window; the rest as one event that counts them. An attack must
+    /// not fill the chain.
+    First,
+}
+
+/// A limit and whom it counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// `policy.limit`.
+    pub limit: String,
+    /// Personal data: whoever records it hashes it or leaves it out.
+    pub subject: Subject,
+}
+
+/// One event. Personal data stands in `about` only, so that one rule can hash it or leave it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEvent {
     /// Unique: the decision's id, or one made for the event.
@@ -68,11 +109,17 @@ pub struct AuditEvent {
     pub detail: String,
     /// How durable the event has to be.
     pub durability: Durability,
+    /// Whether the like of it is recorded each time.
+    #[serde(default)]
+    pub thinning: Thinning,
+    /// The limits that it is about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub about: Vec<About>,
 }
 
-/// Where events go. The first sink logs and counts; the chain takes its place later.
+/// Where events go first: a log. The chain has a path of its own beside it.
 pub trait AuditSink {
-    /// Takes one event. Must not block: a `sync` event gets a path of its own with the chain.
+    /// Takes one event. Must not block.
     fn record(&self, event: AuditEvent);
 }
 
@@ -80,8 +127,22 @@ pub trait AuditSink {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 5] =
-        [Self::Deny, Self::Overload, Self::RefuseCaller, Self::Admin, Self::Lifecycle];
+    pub const ALL: [Self; 14] = [
+        Self::Deny,
+        Self::Overload,
+        Self::RefuseCaller,
+        Self::Admin,
+        Self::Lifecycle,
+        Self::Replay,
+        Self::Conflict,
+        Self::Breaker,
+        Self::Rung,
+        Self::ColdStart,
+        Self::Config,
+        Self::Allow,
+        Self::Loss,
+        Self::Rollback,
+    ];
 
     /// As it stands in records, logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -91,7 +152,21 @@ impl Action {
             Self::RefuseCaller => "refuse_caller",
             Self::Admin => "admin",
             Self::Lifecycle => "lifecycle",
+            Self::Replay => "replay",
+            Self::Conflict => "conflict",
+            Self::Breaker => "breaker",
+            Self::Rung => "rung",
+            Self::ColdStart => "cold_start",
+            Self::Config => "config",
+            Self::Allow => "allow",
+            Self::Loss => "loss",
+            Self::Rollback => "rollback",
         }
+    }
+
+    /// The action of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == name)
     }
 }
 

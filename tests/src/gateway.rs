@@ -105,7 +105,14 @@ impl Gateway {
         // Nothing of the caller's own settings, which would be the gateway's, too.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            let ours = ["TIDEGATE_", "REDIS_", "CLOUD_RUN_", "RUST_LOG"];
+            let ours = [
+                "TIDEGATE_",
+                "REDIS_",
+                "CLOUD_RUN_",
+                "RUST_LOG",
+                "AUDIT_PRIVATE_KEY",
+                "REVOKED_KEY",
+            ];
             if ours.iter().any(|prefix| text.starts_with(prefix)) {
                 command.env_remove(&name);
             }

@@ -2,18 +2,25 @@
 //! do when somebody was faster, when the store is gone, and when it was set back. Knows neither queues
 //! nor ticks. Record 0049.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tidegate_policy::audit::append::{Append, Outcome, Place};
-use tidegate_policy::audit::record::{ChainName, Event, Record, Signer, batch};
+use tidegate_policy::audit::append::{Outcome, Place};
+use tidegate_policy::audit::keys::KeyRing;
+use tidegate_policy::audit::record::{ChainName, Event, Signer, batch};
 
 use super::counters::ChainCounters;
 use super::mark::Mark;
+use super::ring::{Appended, Ring};
 use super::spool::{Spool, SpoolError, Waiting};
 use crate::clock::Clock;
 use crate::store::chains::Chains;
 use crate::store::{Store, StoreFailure};
+
+mod certain;
+mod own;
+mod repair;
 
 /// How often an append is repeated at once with the head that the store gave.
 const AT_ONCE_MAX: usize = 6;
@@ -22,11 +29,16 @@ const WAITS: [Duration; 3] =
     [Duration::from_millis(10), Duration::from_millis(20), Duration::from_millis(40)];
 /// Records of one append.
 pub const BATCH_MAX: usize = 64;
+/// Places that are remembered, to tell where a store that was set back begins to differ.
+const SEEN_MAX: usize = 4_096;
 /// A segment with that many records is followed by the next.
 pub const SEGMENT_MAX: u64 = 10_000;
 
 /// Who signs from now on; another may take its place at any time.
 pub type SharedSigner = Arc<RwLock<Arc<dyn Signer + Send + Sync>>>;
+
+/// The public keys that go with the signers; replaced together with them.
+pub type SharedKeys = Arc<RwLock<Arc<KeyRing>>>;
 
 /// What became of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +63,8 @@ enum Refused {
     Store(#[from] StoreFailure),
     #[error("others were faster {0} times in a row")]
     Races(usize),
+    #[error("others may have to put records back first")]
+    Quiet,
     #[error("the store was set back: it ends at {there:?}, this gateway knows {known:?}")]
     SetBack { known: Place, there: Place },
 }
@@ -63,12 +77,16 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Who signs.
     pub signer: SharedSigner,
+    /// By what others' signatures are checked.
+    pub keys: SharedKeys,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where events wait.
     pub spool: Spool,
     /// How far the chain had come.
     pub mark: Mark,
+    /// What was appended last.
+    pub ring: Ring,
     /// What is counted.
     pub counters: ChainCounters,
 }
@@ -78,15 +96,32 @@ pub struct ChainEnd {
     chain: ChainName,
     store: Arc<dyn Store>,
     signer: SharedSigner,
+    keys: SharedKeys,
     clock: Arc<dyn Clock>,
     spool: Arc<Mutex<Spool>>,
     mark: Mark,
     counters: ChainCounters,
+    /// The last places that were known for certain.
+    seen: VecDeque<Place>,
+    /// What it appended last, in case that the store loses it.
+    ring: Ring,
+    /// Appends whose replies did not come.
+    doubtful: Vec<Appended>,
+    /// Of the lost events, those that a record tells of.
+    losses_told: u64,
+    /// Tells its own events from those of other runs.
+    run: u64,
     /// The last place that is known for certain, of this run or of the one before.
     known: Option<Place>,
     /// Whether the store has to be compared with it first: at the start, and after each failure.
     unsure: bool,
     set_back: bool,
+    /// Whether the store could not be reached, and since when it can be again; in µs of the clock.
+    lost_touch: bool,
+    in_touch_since: Option<u64>,
+    /// Since when a chain that was set back has stood still, and where; and since when it is whole.
+    still: Option<(Place, u64)>,
+    whole_since: Option<u64>,
 }
 
 // === impl ChainEnd ===
@@ -94,20 +129,30 @@ pub struct ChainEnd {
 impl ChainEnd {
     /// Reads the mark.
     pub fn open(parts: Parts) -> std::io::Result<Self> {
-        let Parts { chain, store, signer, clock, spool, mark, counters } = parts;
+        let Parts { chain, store, signer, keys, clock, spool, mark, ring, counters } = parts;
         let known = mark.read()?;
         counters.spool_bytes.set(i64::try_from(spool.bytes()).unwrap_or(i64::MAX));
         Ok(Self {
             chain,
             store,
             signer,
+            keys,
             clock,
             spool: Arc::new(Mutex::new(spool)),
             mark,
+            losses_told: counters.dropped.get(),
             counters,
+            seen: known.into_iter().collect(),
+            ring,
+            doubtful: Vec::new(),
+            run: getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?,
             known,
             unsure: true,
             set_back: false,
+            lost_touch: false,
+            in_touch_since: None,
+            still: None,
+            whole_since: None,
         })
     }
 
@@ -116,15 +161,34 @@ impl ChainEnd {
         !self.spool.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    /// Whether the store was set back, and is not whole again.
+    pub fn is_set_back(&self) -> bool {
+        self.set_back
+    }
+
     /// Appends the events, at most [`BATCH_MAX`], or leaves them on the disk; what waits there goes first.
-    pub async fn commit(&mut self, events: Vec<Event>) -> Result<Accepted, Lost> {
+    /// With them goes what is to be told of events that were lost.
+    pub async fn commit(&mut self, mut events: Vec<Event>) -> Result<Accepted, Lost> {
+        let losses = self.counters.dropped.get();
+        let count = events.len();
+        if losses > self.losses_told {
+            events.extend(self.loss(losses));
+        }
+        let accepted = self.commit_all(events, count).await;
+        if accepted.is_ok() {
+            self.losses_told = losses;
+        }
+        accepted
+    }
+
+    /// `count` of the events are others'.
+    async fn commit_all(&mut self, events: Vec<Event>, count: usize) -> Result<Accepted, Lost> {
         let ids_from = self.ids_from();
         let refused = match self.drain().await {
             Ok(()) => self.append(events.clone(), ids_from).await.err(),
             Err(refused) => Some(refused),
         };
         let Some(refused) = refused else { return Ok(Accepted::Chained) };
-        let count = events.len();
         tracing::error!(
             critical = true, chain = %self.chain, events = count, reason = %refused,
             "audit events could not be appended; they go to the spool"
@@ -137,10 +201,12 @@ impl ChainEnd {
         match pushed.await {
             Ok(()) => {
                 self.counters.spooled.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+                self.counters.spool_full.set(0);
                 Ok(Accepted::Spooled)
             }
             Err(error) => {
                 self.counters.dropped.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+                self.counters.spool_full.set(1);
                 tracing::error!(critical = true, chain = %self.chain, events = count, %error,
                     "audit events are lost");
                 Err(Lost(error))
@@ -148,11 +214,23 @@ impl ChainEnd {
         }
     }
 
-    /// Tries to append what waits on the disk; says nothing if the store is still gone.
+    /// Tries to append what waits on the disk, and looks whether the store was set back; says nothing if
+    /// the store is gone.
     pub async fn retry(&mut self) {
-        if let Err(refused) = self.drain().await {
+        self.unsure = true;
+        let was_whole = !self.set_back;
+        let mut looked = self.look().await;
+        if was_whole && self.set_back {
+            looked = self.look().await;
+        }
+        if let Err(refused) = looked {
             tracing::debug!(reason = %refused, "the audit spool stays");
         }
+    }
+
+    async fn look(&mut self) -> Result<(), Refused> {
+        self.place().await?;
+        self.drain().await
     }
 
     async fn drain(&mut self) -> Result<(), Refused> {
@@ -172,6 +250,9 @@ impl ChainEnd {
         if events.is_empty() {
             return Ok(());
         }
+        // The script compares with the chain, not within one append.
+        let mut ids = BTreeSet::new();
+        events.retain(|event| ids.insert(event.id().to_owned()));
         let mut place = self.place().await?;
         let begun = place;
         for attempt in 0..=AT_ONCE_MAX + WAITS.len() {
@@ -189,6 +270,10 @@ impl ChainEnd {
                     place = there;
                 }
                 Outcome::Duplicates(there, twice) => {
+                    self.confirm().await;
+                    for event in twice.iter().filter_map(|at| events.get(*at)) {
+                        self.ring.loosen(ids_from, event.clone());
+                    }
                     self.counters.duplicates.inc_by(u64::try_from(twice.len()).unwrap_or(u64::MAX));
                     self.ahead(there)?;
                     place = there;
@@ -208,7 +293,7 @@ impl ChainEnd {
     /// race is lost by whoever asks first.
     async fn arrive(&mut self, begun: Place, expected: Place, end: Place) -> Result<(), Refused> {
         if begun != expected && begun.head.seq > 0 {
-            match self.still_holds(begun, end).await {
+            match self.still_holds(begun).await {
                 Ok(()) => {}
                 Err(Refused::Store(failure)) => {
                     tracing::debug!(%failure, "the audit chain is compared before the next append");
@@ -231,79 +316,25 @@ impl ChainEnd {
         let signer = Arc::clone(&*self.signer.read().unwrap_or_else(PoisonError::into_inner));
         let batch = batch(&self.chain, expected.head, events, &*signer);
         let next = expected.segment_len() >= SEGMENT_MAX;
-        let append = Append {
-            expected,
-            segment: expected.segment.saturating_add(u64::from(next)),
+        let segment = expected.segment.saturating_add(u64::from(next));
+        let appended = Appended {
+            start: expected,
+            segment,
             ids_from,
             hash: batch.head.hash,
-            lines: &batch.lines,
+            lines: batch.lines,
         };
-        let call = self.chains()?.append(&self.chain, &append);
-        let outcome = call.await;
-        // It may have been done all the same, and on a server that was not the master any more.
-        self.unsure |= outcome.is_err();
+        let outcome = self.chains()?.append(&self.chain, &appended.call(expected)).await;
+        match &outcome {
+            Ok(Outcome::Done(_)) => self.ring.push(appended),
+            Ok(_) => {}
+            Err(failure) => {
+                // It may have been done all the same, and on a server that was not the master any more.
+                self.failed(failure);
+                self.doubt(appended);
+            }
+        }
         Ok(outcome?)
-    }
-
-    /// Where the chain ends, compared with what this gateway knows if there is a doubt.
-    async fn place(&mut self) -> Result<Place, Refused> {
-        if let (Some(known), false) = (self.known, self.unsure) {
-            return Ok(known);
-        }
-        let there = self.chains()?.place(&self.chain).await?;
-        self.ahead(there)?;
-        if let Some(known) = self.known
-            && there.head.seq > known.head.seq
-            && known.head.seq > 0
-        {
-            self.still_holds(known, there).await?;
-        }
-        self.reached(there);
-        self.unsure = false;
-        Ok(there)
-    }
-
-    /// Whether the record that this gateway knows is in a chain that has gone on.
-    async fn still_holds(&mut self, known: Place, there: Place) -> Result<(), Refused> {
-        let index = known.head.seq.saturating_sub(known.segment_first);
-        let call = self.chains()?.records(&self.chain, known.segment, index, 1);
-        let records = call.await?;
-        let held = match records.first() {
-            Some(bytes) => Record::read(bytes).is_ok_and(|record| record.hash == known.head.hash),
-            // Archived and removed.
-            None => there.segment > known.segment,
-        };
-        if held { Ok(()) } else { Err(self.alarm(known, there)) }
-    }
-
-    /// Whether the store can be at that place, for all that is known.
-    fn ahead(&mut self, there: Place) -> Result<(), Refused> {
-        let Some(known) = self.known else { return Ok(()) };
-        let same = there.head.seq == known.head.seq && there.head.hash == known.head.hash;
-        if self.set_back || (there.head.seq <= known.head.seq && !same) {
-            return Err(self.alarm(known, there));
-        }
-        Ok(())
-    }
-
-    fn alarm(&mut self, known: Place, there: Place) -> Refused {
-        if !self.set_back {
-            self.set_back = true;
-            self.counters.rollback.set(1);
-            tracing::error!(
-                critical = true, chain = %self.chain, ?known, ?there,
-                "the audit chain's store was set back; appends stop, events go to the spool"
-            );
-        }
-        self.unsure = true;
-        Refused::SetBack { known, there }
-    }
-
-    fn reached(&mut self, place: Place) {
-        self.known = Some(place);
-        if let Err(error) = self.mark.write(&place) {
-            tracing::warn!(%error, "how far the audit chain has come could not be noted");
-        }
     }
 
     /// This segment's ids and the one's before: nobody repeats an append for longer.
@@ -342,4 +373,4 @@ fn jitter(most: Duration) -> Duration {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

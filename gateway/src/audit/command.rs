@@ -51,6 +51,10 @@ pub struct Verify {
     /// A checkpoint from outside the store; may be given several times.
     #[arg(long = "checkpoint", value_name = "FILE")]
     checkpoints: Vec<PathBuf>,
+    /// The number of a record by which the gateways say that the store had lost records: somebody
+    /// looked into it, so it is no finding. May be given several times.
+    #[arg(long = "accept-rollback", value_name = "SEQ")]
+    accepted_rollbacks: Vec<u64>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,

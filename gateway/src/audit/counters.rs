@@ -19,8 +19,32 @@ pub struct ChainCounters {
     pub spool_bytes: Gauge,
     /// Events that were lost before they were accepted.
     pub dropped: Counter,
-    /// 1 once the store was found set back; appends have stopped.
+    /// 1 while the spool takes no more.
+    pub spool_full: Gauge,
+    /// 1 while the store is found set back: nothing new is appended.
     pub rollback: Gauge,
+    /// Records that the store had lost and that were put back.
+    pub put_back: Counter,
+    /// How often a chain was whole again after its store was set back.
+    pub repaired: Counter,
+    /// New origins that this gateway began, since records were lost for good.
+    pub origins: Counter,
+    /// Signatures by revoked keys in the chain, as far as it was verified.
+    pub revoked_usage: Counter,
+    /// The last record up to which the chain was verified by this gateway.
+    pub verified_seq: Gauge,
+    /// Records behind it.
+    pub verify_lag: Gauge,
+    /// What the verification found; anything above 0 is an alarm.
+    pub findings: Gauge,
+    /// Whole verifications from the first record on.
+    pub sweeps: Counter,
+    /// The size of the last checkpoint.
+    pub checkpoint_size: Gauge,
+    /// When it was written, in s since 1970.
+    pub checkpoint_time: Gauge,
+    /// Checkpoints that could not be written.
+    pub checkpoint_failures: Counter,
 }
 
 // === impl ChainCounters ===
@@ -38,12 +62,44 @@ impl ChainCounters {
             ("audit_duplicates", "Audit events that were in the chain already", &self.duplicates),
             ("audit_spooled", "Audit events that went to the local spool", &self.spooled),
             ("audit_dropped", "Audit events lost before they were accepted", &self.dropped),
+            ("audit_put_back", "Records that the store had lost and got back", &self.put_back),
+            ("audit_repaired", "Chains that were whole again after a rollback", &self.repaired),
+            ("audit_origins", "New origins, since records were lost for good", &self.origins),
+            (
+                "audit_revoked_key_usage",
+                "Signatures by revoked keys in the verified chain",
+                &self.revoked_usage,
+            ),
+            ("audit_sweeps", "Verifications of the whole chain", &self.sweeps),
+            (
+                "audit_checkpoint_failures",
+                "Checkpoints that could not be written",
+                &self.checkpoint_failures,
+            ),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
-        registry.register("audit_spool_bytes", "Bytes in the spool", self.spool_bytes.clone());
-        let help = "1 once the chain's store was found set back; appends have stopped";
-        registry.register("audit_rollback_detected", help, self.rollback.clone());
+        let gauges = [
+            ("audit_spool_bytes", "Bytes in the spool", &self.spool_bytes),
+            ("audit_spool_full", "1 while the spool takes no more events", &self.spool_full),
+            (
+                "audit_rollback_detected",
+                "1 while the chain's store is found set back: nothing new is appended",
+                &self.rollback,
+            ),
+            ("audit_verified_seq", "The last verified record", &self.verified_seq),
+            ("audit_verify_lag", "Records behind the last verified one", &self.verify_lag),
+            ("audit_findings", "What verification found; above 0 is an alarm", &self.findings),
+            ("audit_checkpoint_size", "Records under the last checkpoint", &self.checkpoint_size),
+            (
+                "audit_checkpoint_time_seconds",
+                "When the last checkpoint was written, in seconds since 1970",
+                &self.checkpoint_time,
+            ),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(name, help, gauge.clone());
+        }
     }
 }

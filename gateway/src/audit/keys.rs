@@ -3,10 +3,12 @@
 //!
 //! `AUDIT_PRIVATE_KEY_V1`, `AUDIT_PRIVATE_KEY_V2`, … hold PKCS#8 PEM (`\n` may stand for line ends), or
 //! `AUDIT_PRIVATE_KEY_V1_FILE` names a file. `AUDIT_PRIVATE_KEY` (and `_FILE`) is the key without a version,
-//! `v0`. The largest version signs that `REVOKED_KEY_VERSIONS` (`v1,v2`) does not name.
+//! `v0`. `AUDIT_PRIVATE_KEY_DIR` names a folder of files `v1.pem`, `v2.pem`, … and perhaps `revoked`, which is read
+//! again while the gateway runs. The largest version signs that `REVOKED_KEY_VERSIONS` (`v1,v2`) does not name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
@@ -20,12 +22,20 @@ pub const PREFIX: &str = "AUDIT_PRIVATE_KEY";
 /// Which versions must not sign.
 pub const REVOKED: &str = "REVOKED_KEY_VERSIONS";
 const FILE: &str = "_FILE";
+/// A folder of keys.
+pub const DIR: &str = "AUDIT_PRIVATE_KEY_DIR";
+/// The file in it that does what [`REVOKED`] does.
+const REVOKED_FILE: &str = "revoked";
 
 /// The keys that were given.
 pub struct SigningKeys {
     keys: BTreeMap<KeyVersion, SigningKey>,
     revoked: BTreeSet<KeyVersion>,
 }
+
+/// Where keys are read, again and again. Holds what the environment holds.
+#[derive(Clone)]
+pub struct KeySource(Environment);
 
 /// The key that signs.
 pub struct Current {
@@ -37,6 +47,31 @@ pub struct Current {
 #[derive(Debug, Clone, Copy)]
 pub struct Ed25519;
 
+// === impl KeySource ===
+
+impl KeySource {
+    /// Of the environment what names keys; `None` if nothing does.
+    pub fn of(environment: &Environment) -> Option<Self> {
+        let ours = |name: &str| name.starts_with(PREFIX) || name == REVOKED;
+        let own = environment.only(ours);
+        let given = own.names().any(|name| {
+            name != REVOKED && own.get(name).is_some_and(|value| !value.trim().is_empty())
+        });
+        given.then_some(Self(own))
+    }
+
+    /// The keys as they are now.
+    pub fn read(&self) -> Result<SigningKeys, Vec<String>> {
+        SigningKeys::from_environment(&self.0)
+    }
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.names()).finish()
+    }
+}
+
 // === impl SigningKeys ===
 
 impl SigningKeys {
@@ -44,24 +79,35 @@ impl SigningKeys {
     /// them shows any of a key.
     pub fn from_environment(environment: &Environment) -> Result<Self, Vec<String>> {
         let (mut keys, mut problems) = (BTreeMap::new(), Vec::new());
-        for name in environment.names().filter(|name| name.starts_with(PREFIX)) {
-            let value = environment.get(name).unwrap_or_default();
-            if value.trim().is_empty() {
-                continue;
-            }
-            match read(name, value) {
-                Ok((version, key)) => {
-                    if keys.insert(version, key).is_some() {
-                        problems
-                            .push(format!("{name}: {version} is given twice: unset one of them"));
-                    }
+        let mut take = |name: &str, read: Result<(KeyVersion, SigningKey), String>| match read {
+            Ok((version, key)) => {
+                if keys.insert(version, key).is_some() {
+                    problems.push(format!("{name}: {version} is given twice: unset one of them"));
                 }
-                Err(problem) => problems.push(format!("{name}: {problem}")),
+            }
+            Err(problem) => problems.push(format!("{name}: {problem}")),
+        };
+        let set = |name: &&str| environment.get(name).is_some_and(|value| !value.trim().is_empty());
+        let names = environment.names().filter(|name| name.starts_with(PREFIX));
+        for name in names.filter(|name| *name != DIR).filter(set) {
+            take(name, read(name, environment.get(name).unwrap_or_default()));
+        }
+        let mut revoked_names = environment.get(REVOKED).unwrap_or_default().to_owned();
+        if let Some(dir) = environment.get(DIR).filter(|dir| !dir.trim().is_empty()) {
+            match listed(Path::new(dir.trim())) {
+                Ok((found, revoked)) => {
+                    for (path, version) in found {
+                        let read = pem(&path).and_then(|pem| parsed(&pem));
+                        take(&path.display().to_string(), read.map(|key| (version, key)));
+                    }
+                    revoked_names = format!("{revoked_names},{revoked}");
+                }
+                Err(error) => problems.push(format!("{DIR}: {dir:?}: {error}")),
             }
         }
         let mut revoked = BTreeSet::new();
-        let names = environment.get(REVOKED).unwrap_or_default();
-        for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let names = revoked_names.split([',', '\n']);
+        for name in names.map(str::trim).filter(|name| !name.is_empty()) {
             match KeyVersion::new(name) {
                 Some(version) => drop(revoked.insert(version)),
                 None => problems.push(format!("{REVOKED}: {name:?} is no version: write v1,v2")),
@@ -116,15 +162,39 @@ fn read(name: &str, value: &str) -> Result<(KeyVersion, SigningKey), String> {
     };
     let version =
         version.ok_or_else(|| format!("no version: write {PREFIX}_V1, {PREFIX}_V2, …"))?;
-    let pem = Zeroizing::new(if file {
-        std::fs::read_to_string(value.trim()).map_err(|error| format!("{value:?}: {error}"))?
+    let pem = if file {
+        pem(Path::new(value.trim()))?
     } else {
-        value.replace("\\n", "\n")
-    });
-    let key = SigningKey::from_pkcs8_pem(pem.trim()).map_err(|error| {
-        format!("no Ed25519 key in PKCS#8 PEM ({error}): see tidegate-audit keys")
-    })?;
-    Ok((version, key))
+        Zeroizing::new(value.replace("\\n", "\n"))
+    };
+    Ok((version, parsed(&pem)?))
+}
+
+fn pem(path: &Path) -> Result<Zeroizing<String>, String> {
+    let read = std::fs::read_to_string(path).map(Zeroizing::new);
+    read.map_err(|error| format!("{:?}: {error}", path.display().to_string()))
+}
+
+fn parsed(pem: &str) -> Result<SigningKey, String> {
+    SigningKey::from_pkcs8_pem(pem.trim())
+        .map_err(|error| format!("no Ed25519 key in PKCS#8 PEM ({error}): see tidegate-audit keys"))
+}
+
+/// The folder's keys by version, and what it says of revoked ones.
+fn listed(dir: &Path) -> std::io::Result<(Vec<(PathBuf, KeyVersion)>, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(version) = name.strip_suffix(".pem").and_then(KeyVersion::new) {
+            found.push((path, version));
+        }
+    }
+    match std::fs::read_to_string(dir.join(REVOKED_FILE)) {
+        Ok(revoked) => Ok((found, revoked)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((found, String::new())),
+        Err(error) => Err(error),
+    }
 }
 
 // === impl Current ===

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tidegate_policy::audit::record::{Event, Signer};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::chain_end::{Accepted, BATCH_MAX, ChainEnd, SharedSigner};
@@ -16,8 +16,12 @@ use crate::clock::Clock;
 pub const TICK: Duration = Duration::from_millis(50);
 /// Events that may wait to be gathered.
 pub const QUEUE_MAX: usize = 10_000;
-/// Between two attempts to empty the spool while no events come.
-const RETRY: Duration = Duration::from_secs(1);
+/// Events that decisions or commands wait for, at most.
+const URGENT_MAX: usize = 1_000;
+/// Between two looks at the store, and attempts to empty the spool, while no events come.
+const LOOK: Duration = Duration::from_secs(1);
+/// While records have to be put back: gateways take turns with their pieces.
+const LOOK_SOON: Duration = Duration::from_millis(50);
 
 /// Answers once the event is in the chain or on the disk; an end without answer means that it is lost.
 pub type Acknowledged = oneshot::Receiver<Accepted>;
@@ -29,19 +33,27 @@ pub struct QueueFull;
 
 struct Item {
     event: Event,
-    urgent: bool,
     ack: oneshot::Sender<Accepted>,
 }
 
 /// The way into the chain.
 pub struct Writer {
     queue: mpsc::Sender<Item>,
+    /// Those that somebody waits for: they pass all others.
+    urgent: mpsc::Sender<Item>,
+    stop: watch::Sender<bool>,
     signer: SharedSigner,
     counters: ChainCounters,
 }
 
-/// The task behind it. It ends when every [`Writer`] is gone and all is committed.
+/// The task behind it. It ends when the [`Writer`] is gone or was told to stop, and all is committed.
 pub type Writing = JoinHandle<()>;
+
+/// Where the events come from.
+struct Queues {
+    items: mpsc::Receiver<Item>,
+    urgent: mpsc::Receiver<Item>,
+}
 
 // === impl Writer ===
 
@@ -55,15 +67,19 @@ impl Writer {
         tick: Duration,
     ) -> (Self, Writing) {
         let (queue, items) = mpsc::channel(QUEUE_MAX);
-        let writing = tokio::spawn(run(end, items, clock, tick));
-        (Self { queue, signer, counters }, writing)
+        let (urgent, urgent_items) = mpsc::channel(URGENT_MAX);
+        let (stop, stopped) = watch::channel(false);
+        let queues = Queues { items, urgent: urgent_items };
+        let writing = tokio::spawn(run(end, queues, stopped, clock, tick));
+        (Self { queue, urgent, stop, signer, counters }, writing)
     }
 
-    /// Hands an event over without waiting. `urgent` ends the tick at once: for decisions that wait for
-    /// their event.
+    /// Hands an event over without waiting. An `urgent` one is appended at once: for decisions and
+    /// commands that wait for their event.
     pub fn submit(&self, event: Event, urgent: bool) -> Result<Acknowledged, QueueFull> {
         let (ack, acknowledged) = oneshot::channel();
-        self.queue.try_send(Item { event, urgent, ack }).map_err(|_full_or_closed| {
+        let queue = if urgent { &self.urgent } else { &self.queue };
+        queue.try_send(Item { event, ack }).map_err(|_full_or_closed| {
             self.counters.dropped.inc();
             QueueFull
         })?;
@@ -74,6 +90,11 @@ impl Writer {
     pub fn rotate(&self, signer: Arc<dyn Signer + Send + Sync>) {
         *self.signer.write().unwrap_or_else(PoisonError::into_inner) = signer;
     }
+
+    /// Takes no more events; what was handed over is committed.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
 }
 
 /// A signer that can be replaced.
@@ -83,63 +104,67 @@ pub fn shared(signer: Arc<dyn Signer + Send + Sync>) -> SharedSigner {
 
 async fn run(
     mut end: ChainEnd,
-    mut items: mpsc::Receiver<Item>,
+    mut queues: Queues,
+    mut stopped: watch::Receiver<bool>,
     clock: Arc<dyn Clock>,
     tick: Duration,
 ) {
     // What a run before this one left.
     end.retry().await;
     loop {
-        let first = tokio::select! {
-            item = items.recv() => match item {
-                Some(item) => item,
+        let batch = tokio::select! {
+            biased;
+            Some(item) = queues.urgent.recv() => vec![item],
+            item = queues.items.recv() => match item {
+                Some(item) => gather(item, &mut queues, clock.as_ref(), tick).await,
                 None => break,
             },
-            () = clock.sleep(RETRY), if end.has_spooled() => {
+            _ = stopped.changed() => break,
+            () = clock.sleep(if end.is_set_back() { LOOK_SOON } else { LOOK }) => {
                 end.retry().await;
                 continue;
             }
         };
-        let batch = gather(first, &mut items, clock.as_ref(), tick).await;
+        commit(&mut end, batch).await;
+    }
+    queues.items.close();
+    queues.urgent.close();
+    loop {
+        let mut batch = Vec::new();
+        while batch.len() < BATCH_MAX
+            && let Some(item) = queues.urgent.try_recv().or_else(|_| queues.items.try_recv()).ok()
+        {
+            batch.push(item);
+        }
+        if batch.is_empty() {
+            break;
+        }
         commit(&mut end, batch).await;
     }
     end.retry().await;
 }
 
-async fn gather(
-    first: Item,
-    items: &mut mpsc::Receiver<Item>,
-    clock: &dyn Clock,
-    tick: Duration,
-) -> Vec<Item> {
+async fn gather(first: Item, queues: &mut Queues, clock: &dyn Clock, tick: Duration) -> Vec<Item> {
     let mut over = clock.sleep(tick);
-    let mut urgent = first.urgent;
     let mut batch = vec![first];
     while batch.len() < BATCH_MAX {
-        let next = if urgent {
-            // Whoever came with it goes with it, and nobody is waited for.
-            items.try_recv().ok()
-        } else {
-            tokio::select! {
-                item = items.recv() => item,
-                () = &mut over => None,
-            }
+        let (item, urgent) = tokio::select! {
+            biased;
+            Some(item) = queues.urgent.recv() => (Some(item), true),
+            item = queues.items.recv() => (item, false),
+            () = &mut over => (None, false),
         };
-        let Some(item) = next else { break };
-        urgent |= item.urgent;
+        let Some(item) = item else { break };
         batch.push(item);
+        if urgent {
+            break;
+        }
     }
     batch
 }
 
 async fn commit(end: &mut ChainEnd, batch: Vec<Item>) {
-    let mut events: Vec<Event> = Vec::with_capacity(batch.len());
-    for item in &batch {
-        // An event that was handed over twice is one event.
-        if !events.iter().any(|event| event.id() == item.event.id()) {
-            events.push(item.event.clone());
-        }
-    }
+    let events: Vec<Event> = batch.iter().map(|item| item.event.clone()).collect();
     let Ok(accepted) = end.commit(events).await else { return };
     for item in batch {
         // Who asked may have left.

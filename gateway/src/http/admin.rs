@@ -2,14 +2,14 @@
 //! a token. Answers from what is cached; only commands reach a store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Body;
 use serde::Serialize;
-use tidegate_policy::audit::Action;
+use tidegate_policy::audit::{Action, Thinning};
 use tidegate_policy::reason::Reason;
-use tidegate_policy::scope::Tenant;
 use tidegate_policy::wire::MESSAGE_BYTES_MAX;
 
 use super::answer::{self, Answer};
@@ -28,6 +28,8 @@ use crate::store::Stores;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON: &str = "application/json";
+/// So long a command waits until it is on record.
+const ON_RECORD_WAIT: Duration = Duration::from_secs(5);
 /// Who acts where `--dev` leaves the door open.
 const DEV_ACTOR: &str = "dev";
 
@@ -133,7 +135,9 @@ impl AdminListener {
         // Paths are not free text here: what is unknown is not repeated.
         let known = matches!(path, "/metrics" | "/v1/status");
         let detail = if known { format!("{method} {path}") } else { "an unknown path".to_owned() };
-        self.audit(actor.to_owned(), "ok", detail);
+        // Scrapes come every few seconds: the chain takes the first of a minute, and their number.
+        let thinning = Thinning::First;
+        self.auditor.record(Happening { thinning, ..event(actor.to_owned(), "ok", detail) });
         match path {
             "/metrics" => self.metrics(),
             "/v1/status" => answer::plain(StatusCode::OK, JSON, self.status()),
@@ -155,6 +159,12 @@ impl AdminListener {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
+        if command.changes() {
+            let begun = event(actor.clone(), "begun", format!("POST {}", head.uri.path()));
+            if let Err(refusal) = self.on_record(begun).await {
+                return *refusal;
+            }
+        }
         let done =
             command.run(&body, &self.settings, &self.stores, &self.observed, &self.seen).await;
         tracing::info!(
@@ -163,8 +173,29 @@ impl AdminListener {
             detail = done.detail,
             "an operator's command"
         );
-        self.audit(actor, done.outcome, done.detail);
+        let ended = event(actor, done.outcome, done.detail);
+        if let Err(lost) = self.auditor.record_durably(ended, ON_RECORD_WAIT).await {
+            // That it was begun is on record.
+            tracing::error!(critical = true, %lost, "how an operator's command ended is not on record");
+        }
         done.answer
+    }
+
+    /// Puts a command on record before it is carried out. Refused where that cannot be and the rule says
+    /// so.
+    async fn on_record(&self, begun: Happening) -> Result<(), Box<Answer>> {
+        let Some(trail) = self.auditor.trail() else { return Ok(()) };
+        let kept = self.auditor.record_durably(begun, ON_RECORD_WAIT).await;
+        if !trail.must_record() || kept.is_ok() {
+            return Ok(());
+        }
+        tracing::error!(
+            critical = true,
+            "an operator's command was refused: it cannot be put on record"
+        );
+        let told = "not carried out: neither the audit store nor the disk takes a record of it; make room in the folder of --audit-dir, or start with --audit-when-full drop";
+        let reason = Reason::StoreUnavailable;
+        Err(Box::new(answer::problem(StatusCode::SERVICE_UNAVAILABLE, reason, told, None)))
     }
 
     fn ready(&self) -> Answer {
@@ -207,11 +238,6 @@ impl AdminListener {
             ),
             Some((actor, _)) => Ok(actor.to_owned()),
         }
-    }
-
-    fn audit(&self, actor: String, outcome: &'static str, detail: String) {
-        let (id, tenant, action) = (None, Tenant::None, Action::Admin);
-        self.auditor.record(Happening { id, actor, tenant, action, outcome, detail });
     }
 
     fn metrics(&self) -> Answer {
@@ -258,6 +284,10 @@ impl AdminListener {
             },
         })
     }
+}
+
+fn event(actor: String, outcome: &'static str, detail: String) -> Happening {
+    Happening { actor, outcome, ..Happening::own(Action::Admin, detail) }
 }
 
 impl Handler for AdminListener {

@@ -95,6 +95,11 @@ impl Command {
         }
     }
 
+    /// Whether it changes anything: then it is on record before it is carried out.
+    pub fn changes(self) -> bool {
+        !matches!(self, Self::Inspect | Self::Hot | Self::Breakers)
+    }
+
     /// Who may.
     pub fn role(self) -> Role {
         match self {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tidegate_policy::audit::Action;
 use tidegate_policy::breaker::mesh::{Batch, ENTROPY_RANGE, Ended, Event, Said, State};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Scope, Tenant};
 use tidegate_policy::wire::breaker::{
@@ -14,6 +15,7 @@ use tidegate_policy::wire::{DecisionId, VERSION};
 use tokio::task::JoinSet;
 
 use super::{Refused, Service};
+use crate::audit::{Auditor, Happening};
 use crate::metrics::{BreakerLabel, ChangeLabel, SharedMetrics, TestLabel};
 use crate::store::{Store, StoreFailure, StoreRole};
 
@@ -29,6 +31,7 @@ const OTHERS: &str = "others";
 /// What this gateway knows of breakers, for its metrics.
 pub struct Seen {
     metrics: SharedMetrics,
+    auditor: Arc<Auditor>,
     names: Mutex<HashMap<String, HashMap<BreakerName, State>>>,
 }
 
@@ -143,8 +146,8 @@ pub fn region_scope(settings: &super::ServiceSettings) -> Scope {
 
 impl Seen {
     /// Nothing yet.
-    pub fn new(metrics: SharedMetrics) -> Self {
-        Self { metrics, names: Mutex::default() }
+    pub fn new(metrics: SharedMetrics, auditor: Arc<Auditor>) -> Self {
+        Self { metrics, auditor, names: Mutex::default() }
     }
 
     /// Counts what a step did.
@@ -156,6 +159,9 @@ impl Seen {
                 ChangeLabel { breaker: breaker.clone(), from, to, cause: change.cause.as_str() };
             self.metrics.breakers.changes.get_or_create(&label).inc();
             let (name, cause) = (name.as_str(), change.cause.as_str());
+            // Of the name what is configured: the rest may be somebody's.
+            let detail = format!("{breaker}: {from} to {to}, {cause}");
+            self.auditor.record(Happening::own(Action::Breaker, detail));
             if change.to == State::Open {
                 tracing::warn!(breaker = name, from, to, cause, "a breaker changed");
             } else {

@@ -5,10 +5,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tidegate_policy::audit::Action;
 use tidegate_policy::breaker::{
     Admission, Breaker, Outcome, Settings, StateName, Ticket, Transition,
 };
 
+use crate::audit::{Auditor, Happening};
 use crate::clock::Clock;
 use crate::metrics::{SharedMetrics, StateLabel};
 use crate::store::StoreRole;
@@ -21,6 +23,7 @@ pub struct Guard {
     /// Of this gateway alone: when it began.
     seed: u64,
     metrics: SharedMetrics,
+    auditor: Arc<Auditor>,
 }
 
 /// A call that was admitted. Dropped without an outcome (its caller left) it says nothing.
@@ -38,9 +41,11 @@ impl Guard {
         settings: Settings,
         clock: Arc<dyn Clock>,
         metrics: SharedMetrics,
+        auditor: Arc<Auditor>,
     ) -> Self {
         let seed = clock.unix_us();
-        Self { role, breaker: Mutex::new(Breaker::new(settings)), clock, seed, metrics }
+        let breaker = Mutex::new(Breaker::new(settings));
+        Self { role, breaker, clock, seed, metrics, auditor }
     }
 
     /// Leave to call, or none for now.
@@ -80,6 +85,8 @@ impl Guard {
         let Some(Transition { to, .. }) = changed else { return };
         let label = StateLabel { role: self.role.as_str(), to: to.as_str() };
         self.metrics.breaker_transitions.get_or_create(&label).inc();
+        let detail = format!("the store {} is {}", self.role, to.as_str());
+        self.auditor.record(Happening::own(Action::Breaker, detail));
         match to {
             StateName::Open => tracing::error!(
                 critical = true,

@@ -286,7 +286,13 @@ async fn enforced_and_shadow_limits_are_two_calls_merged_in_the_messages_order()
     let ids: Vec<Vec<&str>> =
         calls.iter().map(|call| call.iter().map(|(id, _)| id.as_str()).collect()).collect();
     assert_eq!(ids, [["p.one", "p.two"], ["p.shadow", "p.other-shadow"]]);
-    assert!(bench.audit.0.lock().expect("unpoisoned").is_empty(), "nothing to audit");
+    let events = bench.audit.0.lock().expect("unpoisoned");
+    let actions: Vec<Action> = events.iter().map(|event| event.action).collect();
+    assert_eq!(
+        actions,
+        [Action::ColdStart],
+        "the store says that limits are reduced; nothing else"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -117,6 +117,53 @@ pub struct ServeArgs {
     /// listen [env: TIDEGATE_ADDRESSES_FILE]
     #[arg(long, value_name = "FILE")]
     pub addresses_file: Option<String>,
+    /// The audit chain.
+    #[command(flatten)]
+    pub audit: AuditArgs,
+}
+
+/// The audit chain. It is kept if AUDIT_PRIVATE_KEY_V1 (or _V2, …), AUDIT_PRIVATE_KEY_V1_FILE or
+/// AUDIT_PRIVATE_KEY_DIR gives a key; REVOKED_KEY_VERSIONS names versions that must not sign.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Folder for audit events that wait for the store, and for how far the chain had come; on a disk
+    /// that outlives a restart, and of this gateway alone [env: TIDEGATE_AUDIT_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub audit_dir: Option<String>,
+    /// How long audit events are gathered before they are appended together
+    /// [env: TIDEGATE_AUDIT_TICK] [default: 50ms]
+    #[arg(long, value_name = "DURATION")]
+    pub audit_tick: Option<String>,
+    /// Most bytes of audit events that wait on the disk [env: TIDEGATE_AUDIT_SPOOL_MAX]
+    /// [default: 100000000]
+    #[arg(long, value_name = "BYTES")]
+    pub audit_spool_max: Option<String>,
+    /// What becomes of administrators' commands when neither store nor disk take their audit event:
+    /// refuse or drop (carried out; the lost event is counted in the chain)
+    /// [env: TIDEGATE_AUDIT_WHEN_FULL] [default: refuse]
+    #[arg(long, value_name = "RULE")]
+    pub audit_when_full: Option<String>,
+    /// Actions whose audit event is waited for, such as admin,deny; or none
+    /// [env: TIDEGATE_AUDIT_SYNC] [default: admin]
+    #[arg(long, value_name = "ACTIONS")]
+    pub audit_sync: Option<String>,
+    /// Folder for signed checkpoints of the chain, where whoever writes the store cannot write
+    /// [env: TIDEGATE_AUDIT_CHECKPOINT_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub audit_checkpoint_dir: Option<String>,
+    /// The chain's name in checkpoints: a URL without its scheme, such as log.example/eu
+    /// [env: TIDEGATE_AUDIT_CHECKPOINT_NAME]
+    #[arg(long, value_name = "NAME")]
+    pub audit_checkpoint_name: Option<String>,
+    /// File with the key that signs checkpoints, another one than the records'; or the key itself in
+    /// TIDEGATE_AUDIT_CHECKPOINT_KEY [env: TIDEGATE_AUDIT_CHECKPOINT_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub audit_checkpoint_key_file: Option<String>,
+    /// File with the secret by which subjects in audit records are hashed; without it they are left
+    /// out. Or the secret itself in TIDEGATE_AUDIT_SUBJECT_KEY
+    /// [env: TIDEGATE_AUDIT_SUBJECT_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub audit_subject_key_file: Option<String>,
 }
 
 /// TLS of the listeners.

@@ -70,6 +70,15 @@ knobs! {
     LOG_FORMAT: "--log-format", ["TIDEGATE_LOG_FORMAT"], Some("text");
     LOG_FILTER: "RUST_LOG", ["RUST_LOG"], Some("info");
     ADDRESSES_FILE: "--addresses-file", ["TIDEGATE_ADDRESSES_FILE"], None;
+    AUDIT_DIR: "--audit-dir", ["TIDEGATE_AUDIT_DIR"], None;
+    AUDIT_TICK: "--audit-tick", ["TIDEGATE_AUDIT_TICK"], Some("50ms");
+    AUDIT_SPOOL_MAX: "--audit-spool-max", ["TIDEGATE_AUDIT_SPOOL_MAX"], Some("100000000");
+    AUDIT_WHEN_FULL: "--audit-when-full", ["TIDEGATE_AUDIT_WHEN_FULL"], Some("refuse");
+    AUDIT_SYNC: "--audit-sync", ["TIDEGATE_AUDIT_SYNC"], Some("admin");
+    AUDIT_CHECKPOINT_DIR: "--audit-checkpoint-dir", ["TIDEGATE_AUDIT_CHECKPOINT_DIR"], None;
+    AUDIT_CHECKPOINT_NAME: "--audit-checkpoint-name", ["TIDEGATE_AUDIT_CHECKPOINT_NAME"], None;
+    AUDIT_CHECKPOINT_KEY_FILE: "--audit-checkpoint-key-file", ["TIDEGATE_AUDIT_CHECKPOINT_KEY_FILE"], None;
+    AUDIT_SUBJECT_KEY_FILE: "--audit-subject-key-file", ["TIDEGATE_AUDIT_SUBJECT_KEY_FILE"], None;
 }
 
 pub const REDIS_URL: Knob = Knob {

@@ -5,12 +5,18 @@
 use tidegate_policy::config::nearest;
 
 use super::Environment;
+use super::audit::AuditSettings;
 use super::knob::{self, Chosen};
 
 /// What the names of the gateway's variables begin with, and those of a Redis pool's.
 const PREFIXES: [&str; 2] = ["TIDEGATE_", "REDIS_"];
 /// Variables that are no flags, too.
-const SECRETS: [&str; 2] = ["TIDEGATE_TOKEN", "TIDEGATE_ADMIN_TOKENS"];
+const SECRETS: [&str; 4] = [
+    "TIDEGATE_TOKEN",
+    "TIDEGATE_ADMIN_TOKENS",
+    "TIDEGATE_AUDIT_CHECKPOINT_KEY",
+    "TIDEGATE_AUDIT_SUBJECT_KEY",
+];
 
 /// A variable of a classic connection pool, and what does its work here.
 const WITHOUT_EFFECT: [(&str, &str); 8] = [
@@ -30,13 +36,18 @@ const WITHOUT_EFFECT: [(&str, &str); 8] = [
     ("REDIS_MAX_RETRIES", "a call is never repeated: it might be charged twice"),
 ];
 
+/// What was given, as far as the log says something of it.
+pub struct Found<'a> {
+    pub token: bool,
+    pub admin_tokens: bool,
+    pub dev: bool,
+    pub audit: Option<&'a AuditSettings>,
+    pub redis: bool,
+}
+
 /// The lines for the log.
-pub fn notes(
-    environment: &Environment,
-    without_token: bool,
-    without_admin_tokens: bool,
-    dev: bool,
-) -> Vec<String> {
+pub fn notes(environment: &Environment, found: Found<'_>) -> Vec<String> {
+    let Found { token, admin_tokens, dev, audit, redis } = found;
     let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
     let mut notes: Vec<String> = WITHOUT_EFFECT
         .iter()
@@ -53,17 +64,30 @@ pub fn notes(
     if set("CLOUD_RUN_REGION").is_some() && set("TIDEGATE_REGION").is_some() {
         notes.push("CLOUD_RUN_REGION has no effect: TIDEGATE_REGION is set too".to_owned());
     }
-    if dev && without_token {
+    if dev && !token {
         notes.push("--dev: every caller is accepted on the filter's listener".to_owned());
     }
-    match (without_admin_tokens, dev) {
-        (true, true) => {
+    match (admin_tokens, dev) {
+        (false, true) => {
             notes.push("--dev: metrics and status are open on the admin listener".to_owned());
         }
-        (true, false) => notes.push(
+        (false, false) => notes.push(
             "no administrator can read metrics or status: set --admin-tokens-file (TIDEGATE_ADMIN_TOKENS_FILE) or TIDEGATE_ADMIN_TOKENS".to_owned(),
         ),
-        (false, _) => {}
+        (true, _) => {}
+    }
+    match audit {
+        None => notes.push(
+            "audit events go to the log only: to keep a chain, set AUDIT_PRIVATE_KEY_V1 (tidegate-audit keys generate) and --audit-dir (TIDEGATE_AUDIT_DIR)".to_owned(),
+        ),
+        Some(audit) => {
+            if !redis {
+                notes.push("the audit chain ends with the process: it is kept in memory".to_owned());
+            }
+            if audit.checkpoints.is_none() {
+                notes.push("no audit checkpoints are written: a stolen key, or an end that is cut off, would not be found; set --audit-checkpoint-dir (TIDEGATE_AUDIT_CHECKPOINT_DIR)".to_owned());
+            }
+        }
     }
     notes
 }

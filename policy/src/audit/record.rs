@@ -16,9 +16,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::AuditEvent;
 use super::hash::{Hash, from_base64, to_base64};
 use super::value::{self, Object, Unfit, Value};
+use super::{Action, AuditEvent};
 use crate::scope::{Environment, Region, Tenant};
 
 /// The longest record in bytes: what a tile of a transparency log can hold.
@@ -114,6 +114,17 @@ pub struct Record {
     pub hash: Hash,
     /// The signature, if it is signed.
     pub seal: Option<Seal>,
+    /// What a gateway says of records that the store had lost, if this is such a record.
+    pub rollback: Option<Rollback>,
+}
+
+/// The store had lost records; the chain goes on behind those that were left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rollback {
+    /// The last record that was left: the one before this.
+    pub kept: u64,
+    /// How far the chain is known to have been.
+    pub known: u64,
 }
 
 // === impl ChainName ===
@@ -179,8 +190,13 @@ impl Head {
 // === impl Event ===
 
 impl Event {
-    /// Takes the event's fields; refuses what could not be read back.
+    /// Takes the event's fields; refuses what could not be read back. What it is about stays out.
     pub fn new(event: &AuditEvent) -> Result<Self, Unfit> {
+        Self::with_detail(event, Value::text(&event.detail))
+    }
+
+    /// The same with another detail, such as what the event is about without personal data.
+    pub fn with_detail(event: &AuditEvent, detail: Value) -> Result<Self, Unfit> {
         let tenant = match &event.tenant {
             Tenant::Named(tenant) => Value::text(tenant.as_str()),
             Tenant::None => Value::Null,
@@ -194,7 +210,7 @@ impl Event {
             ("tenant", tenant),
             ("action", Value::text(event.action.as_str())),
             ("outcome", Value::text(&event.outcome)),
-            ("detail", Value::text(&event.detail)),
+            ("detail", detail),
         ];
         let fields = fields.map(|(key, value)| (key.to_owned(), value));
         Self::from_fields(Object::from_iter(fields))
@@ -216,6 +232,15 @@ impl Event {
             return Err(Unfit(format!("{length} bytes: an event has at most {EVENT_LEN_MAX}")));
         }
         Ok(Self { id, fields })
+    }
+
+    /// The event of a record: what is left without its place and its signature.
+    pub fn of_record(bytes: &[u8]) -> Result<Self, Unfit> {
+        let mut fields = value::read(bytes)?;
+        for place in ["seq", "prev", "key_version", "sig"] {
+            fields.remove(place);
+        }
+        Self::from_fields(fields)
     }
 
     /// What tells it from every other: an event that comes again is not appended again.
@@ -286,7 +311,8 @@ impl Record {
             None => hash(&prev, bytes),
             Some(_) => hash(&prev, &value::write(&fields)),
         };
-        Ok(Self { seq, prev, id, ts_ms, hash, seal })
+        let rollback = rollback(&fields, seq)?;
+        Ok(Self { seq, prev, id, ts_ms, hash, seal, rollback })
     }
 }
 
@@ -301,6 +327,32 @@ fn take_seal(fields: &mut Object) -> Result<Option<Seal>, Unfit> {
             seal.ok_or_else(|| Unfit::new("key_version or sig is not spelled as it has to be"))
         }
         _ => Err(Unfit::new("key_version and sig are texts and stand together")),
+    }
+}
+
+fn rollback(fields: &Object, seq: u64) -> Result<Option<Rollback>, Unfit> {
+    if fields.get("action").and_then(Value::as_text) != Some(Action::Rollback.as_str()) {
+        return Ok(None);
+    }
+    let told = match fields.get("detail") {
+        Some(Value::Object(told)) => told,
+        _ => return Err(Unfit::new("a rollback's detail is no object")),
+    };
+    let number = |key: &str| told.get(key).and_then(Value::as_number);
+    match (number("kept"), number("known")) {
+        (Some(kept), Some(known)) if kept.saturating_add(1) == seq && known > kept => {
+            Ok(Some(Rollback { kept, known }))
+        }
+        _ => Err(Unfit::new("a rollback does not stand behind the last record that it kept")),
+    }
+}
+
+impl Rollback {
+    /// The detail of its event.
+    pub fn detail(self) -> Value {
+        let fields = [("kept", self.kept), ("known", self.known)];
+        let fields = fields.map(|(key, number)| (key.to_owned(), Value::number(number)));
+        Value::Object(Object::from_iter(fields))
     }
 }
 

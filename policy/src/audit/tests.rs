@@ -8,7 +8,7 @@ use super::hash::Hash;
 use super::keys::{Key, KeyRing};
 use super::note::{Checkpoint, NoteKey};
 use super::record::{ChainName, Event, Head, KeyVersion, SignatureCheck, Signer, batch};
-use super::{Action, AuditEvent, Durability};
+use super::{Action, AuditEvent, Durability, Thinning};
 use crate::scope::{Region, Tenant};
 
 /// Checks what [`sign`] makes.
@@ -80,6 +80,8 @@ pub fn audit_event(id: &str) -> AuditEvent {
         outcome: "ok".into(),
         detail: format!("what {id} was"),
         durability: Durability::Async,
+        thinning: Thinning::Each,
+        about: Vec::new(),
     }
 }
 

@@ -13,12 +13,14 @@
 //! | truncation, head set back | a checkpoint that is larger |
 //! | two records with one number | numbers, and hashes of the last [`RECENT_MAX`] records |
 //! | rewritten with a stolen key | a checkpoint, up to its size; **nothing behind the last one** |
+//! | records lost by the store | the gateway's own rollback record, and any checkpoint of the lost part |
 //!
 //! The first bad record is where the chain first contradicts itself, the keys or what was kept outside:
 //! where a link breaks the earlier record, unless that is signed; where only a checkpoint differs the
 //! one behind the last checkpoint that agreed. Who changed several records may have linked them among
 //! one another: what is beyond doubt is what lies up to `proven_seq`.
 
+use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -27,23 +29,29 @@ use super::hash::Hash;
 use super::keys::KeyRing;
 use super::merkle::Frontier;
 use super::note::Checkpoint;
-use super::record::{Head, KeyVersion, Record, Seal, SignatureCheck, signed};
-use super::value::{self, Object, Unfit, Value};
+use super::record::{Head, KeyVersion, Record, Rollback, Seal, SignatureCheck, signed};
+pub use head::HeadClaim;
+pub use ids::IDS_MAX;
+use ids::Ids;
 pub use report::{Finding, Kind, Report, Verdict};
 
+mod head;
+mod ids;
 mod report;
 
 /// How many of the last records' hashes are kept, to tell a fork from a repetition.
 pub const RECENT_MAX: usize = 1_024;
-/// Among how many of the last events' ids one that comes twice is found: two segments.
-pub const IDS_MAX: usize = 20_000;
 
 /// A verification that is under way.
 pub struct Verifier<'k> {
-    ring: &'k KeyRing,
-    check: &'k dyn SignatureCheck,
-    /// Those that are still to come, by size.
-    checkpoints: BTreeMap<u64, Hash>,
+    ring: Cow<'k, KeyRing>,
+    check: &'k (dyn SignatureCheck + Sync),
+    /// Those that are still to come, by size and by how many rollbacks came before.
+    checkpoints: BTreeMap<(u64, u64), Hash>,
+    /// Rollbacks that the auditor knows of, by the numbers of their records.
+    accepted: BTreeSet<u64>,
+    /// Who follows a chain as it grows is told of rollbacks by whoever makes them.
+    accepts_all: bool,
     end: Head,
     /// Of the last good signature.
     signed_seq: u64,
@@ -58,59 +66,32 @@ pub struct Verifier<'k> {
     report: Report,
 }
 
-/// The head as it is exported: where the store says that the chain ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeadClaim {
-    /// The chain's name.
-    pub chain: String,
-    /// Its end.
-    pub head: Head,
-}
-
-/// The last ids, as 128 bits each.
-#[derive(Default)]
-struct Ids {
-    order: VecDeque<u128>,
-    known: BTreeSet<u128>,
-}
-
-// === impl HeadClaim ===
-
-impl HeadClaim {
-    /// Reads `{"chain":…,"hash":…,"seq":…}` from its canonical bytes.
-    pub fn read(bytes: &[u8]) -> Result<Self, Unfit> {
-        let fields = value::read(bytes)?;
-        let chain = fields.get("chain").and_then(Value::as_text);
-        let hash = fields.get("hash").and_then(Value::as_text).and_then(Hash::from_hex);
-        let seq = fields.get("seq").and_then(Value::as_number);
-        match (chain, hash, seq, fields.len()) {
-            (Some(chain), Some(hash), Some(seq), 3) => {
-                Ok(Self { chain: chain.to_string(), head: Head { seq, hash } })
-            }
-            _ => Err(Unfit::new("a head has chain, hash and seq, and nothing else")),
-        }
-    }
-
-    /// Its canonical bytes.
-    pub fn write(&self) -> alloc::vec::Vec<u8> {
-        let fields = [
-            ("chain", Value::text(&self.chain)),
-            ("hash", Value::Text(self.head.hash.to_string())),
-            ("seq", Value::number(self.head.seq)),
-        ];
-        value::write(&Object::from_iter(fields.map(|(key, value)| (key.to_string(), value))))
-    }
-}
-
 // === impl Verifier ===
 
 impl<'k> Verifier<'k> {
     /// Expects a whole chain, from its first record.
-    pub fn new(ring: &'k KeyRing, check: &'k dyn SignatureCheck) -> Self {
+    pub fn new(ring: &'k KeyRing, check: &'k (dyn SignatureCheck + Sync)) -> Self {
+        Self::with(Cow::Borrowed(ring), check)
+    }
+
+    /// The same for who follows a chain for long.
+    pub fn owning(ring: KeyRing, check: &'k (dyn SignatureCheck + Sync)) -> Self {
+        Self::with(Cow::Owned(ring), check)
+    }
+
+    /// Believes other keys from now on.
+    pub fn trust(&mut self, ring: KeyRing) {
+        self.ring = Cow::Owned(ring);
+    }
+
+    fn with(ring: Cow<'k, KeyRing>, check: &'k (dyn SignatureCheck + Sync)) -> Self {
+        let report = Report::new(ring.chain.as_str());
         Self {
             ring,
             check,
             checkpoints: BTreeMap::new(),
+            accepted: BTreeSet::new(),
+            accepts_all: false,
             end: Head::GENESIS,
             signed_seq: 0,
             sealed_seq: 0,
@@ -118,17 +99,20 @@ impl<'k> Verifier<'k> {
             recent: VecDeque::new(),
             ids: Ids::default(),
             unproven: None,
-            report: Report::new(ring.chain.as_str()),
+            report,
         }
     }
 
     /// Takes a checkpoint to compare with. All of them come before the records.
     pub fn expect(&mut self, note: &[u8]) {
         let opened = Checkpoint::open(note, &self.ring.checkpoint_keys, self.check);
-        let ours = |origin: &str| self.ring.checkpoint_keys.iter().any(|key| key.name() == origin);
-        let checkpoint = match opened {
-            Ok(checkpoint) if ours(&checkpoint.origin) => checkpoint,
-            Ok(checkpoint) => {
+        let keys = &self.ring.checkpoint_keys;
+        let epoch = |checkpoint: &Checkpoint| {
+            keys.iter().find_map(|key| epoch_of(&checkpoint.origin, key.name()))
+        };
+        let (checkpoint, epoch) = match opened.map(|opened| (epoch(&opened), opened)) {
+            Ok((Some(epoch), checkpoint)) => (checkpoint, epoch),
+            Ok((None, checkpoint)) => {
                 let detail = format!("a checkpoint of {:?}", checkpoint.origin);
                 return self.report.find(None, Kind::BadCheckpoint, detail);
             }
@@ -138,10 +122,20 @@ impl<'k> Verifier<'k> {
         if size == 0 {
             return self.compare(size, &root);
         }
-        if self.checkpoints.insert(size, root).is_some_and(|other| other != root) {
+        if self.checkpoints.insert((size, epoch), root).is_some_and(|other| other != root) {
             let detail = format!("two signed checkpoints of size {size} with different roots");
             self.report.find(Some(size), Kind::CheckpointFork, detail);
         }
+    }
+
+    /// Takes a rollback as known, so that it is no finding: the number of its record.
+    pub fn accept_rollback(&mut self, seq: u64) {
+        self.accepted.insert(seq);
+    }
+
+    /// Takes every rollback as known; they are still counted.
+    pub fn accept_rollbacks(&mut self) {
+        self.accepts_all = true;
     }
 
     /// Takes the next record, without its line's end.
@@ -188,7 +182,30 @@ impl<'k> Verifier<'k> {
         }
     }
 
+    /// The gateways say that the store had lost records. Checkpoints of what was lost cannot be compared
+    /// any more; whoever could write this record could hide a cut behind it, so somebody has to know.
+    fn roll_back(&mut self, seq: u64, rollback: Rollback) {
+        self.report.rollbacks.push(seq);
+        let epoch = u64::try_from(self.report.rollbacks.len()).unwrap_or(u64::MAX);
+        let kept = rollback.kept;
+        let before = self.checkpoints.len();
+        self.checkpoints.retain(|(size, of), _| *of >= epoch || *size <= kept);
+        let lost = before.saturating_sub(self.checkpoints.len());
+        self.report.checkpoints_lost =
+            self.report.checkpoints_lost.saturating_add(u64::try_from(lost).unwrap_or(u64::MAX));
+        if !self.accepts_all && !self.accepted.contains(&seq) {
+            let detail = format!(
+                "the store had lost the records {seq} to {}: the chain goes on behind {kept}",
+                rollback.known
+            );
+            self.report.find(Some(seq), Kind::RolledBack, detail);
+        }
+    }
+
     fn advance(&mut self, record: &Record) {
+        if let Some(rollback) = record.rollback {
+            self.roll_back(record.seq, rollback);
+        }
         let whole = self.frontier.size().saturating_add(1) == record.seq;
         self.end = Head { seq: record.seq, hash: record.hash };
         if self.recent.len() == RECENT_MAX {
@@ -211,8 +228,11 @@ impl<'k> Verifier<'k> {
         // Behind a gap there is no root any more.
         if whole {
             self.frontier.push(&record.hash.0);
-            if let Some(root) = self.checkpoints.remove(&record.seq) {
-                self.compare(record.seq, &root);
+            let seq = record.seq;
+            while let Some((&at, &root)) = self.checkpoints.range((seq, 0)..=(seq, u64::MAX)).next()
+            {
+                self.checkpoints.remove(&at);
+                self.compare(seq, &root);
             }
         }
     }
@@ -275,6 +295,18 @@ impl<'k> Verifier<'k> {
         self.end
     }
 
+    /// The last record that is signed, or covered by a signature, and the root over all records up to
+    /// the end; `None` while the end is not signed or anything was found.
+    pub fn sound(&self) -> Option<(Head, Hash)> {
+        let whole = self.report.findings_total == 0 && self.signed_seq == self.end.seq;
+        whole.then(|| (self.end, self.frontier.root()))
+    }
+
+    /// What was found so far, and counted.
+    pub fn so_far(&self) -> &Report {
+        &self.report
+    }
+
     /// Closes the verification. `head` is what the store or the export says that the end is.
     pub fn finish(mut self, head: Option<&HeadClaim>) -> Report {
         let Head { seq, .. } = self.end;
@@ -289,11 +321,11 @@ impl<'k> Verifier<'k> {
         if let Some(claim) = head {
             self.compare_head(claim);
         }
-        for size in self.checkpoints.keys().filter(|size| **size > seq) {
+        for (size, _) in self.checkpoints.keys().filter(|(size, _)| *size > seq) {
             let detail = format!("a signed checkpoint says {size} records, there are {seq}");
             self.report.find(Some(behind), Kind::Truncated, detail);
         }
-        let unchecked = self.checkpoints.keys().filter(|size| **size <= seq).count();
+        let unchecked = self.checkpoints.keys().filter(|(size, _)| *size <= seq).count();
         self.report.checkpoints_unchecked = u64::try_from(unchecked).unwrap_or(u64::MAX);
         self.report.revoked_unproven_from = self.unproven.map(|(first, _)| first);
         self.report.close(self.end, &self.frontier);
@@ -321,27 +353,19 @@ impl<'k> Verifier<'k> {
     }
 }
 
-// === impl Ids ===
-
-impl Ids {
-    /// Whether the id is new among the last ones.
-    fn add(&mut self, id: &str) -> bool {
-        // FNV-1a: two ids of one gateway's making do not meet in 128 bits, and who wants them to could
-        // as well write one id twice.
-        let start = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
-        let step = |hash: u128, byte| (hash ^ u128::from(byte)).wrapping_mul((1 << 88) | 0x13b);
-        let mark = id.bytes().fold(start, step);
-        if !self.known.insert(mark) {
-            return false;
+/// After how many rollbacks a log of that name has this origin: the name itself, then `name#1`, ….
+fn epoch_of(origin: &str, name: &str) -> Option<u64> {
+    match origin.strip_prefix(name)?.strip_prefix('#') {
+        Some(number) => {
+            number.parse().ok().filter(|epoch| *epoch > 0 && origin_of(name, *epoch) == origin)
         }
-        self.order.push_back(mark);
-        if self.order.len() > IDS_MAX
-            && let Some(old) = self.order.pop_front()
-        {
-            self.known.remove(&old);
-        }
-        true
+        None => (origin == name).then_some(0),
     }
+}
+
+/// The origin of a log after that many rollbacks: earlier checkpoints are never contradicted by it.
+pub fn origin_of(name: &str, epoch: u64) -> String {
+    if epoch == 0 { name.to_string() } else { format!("{name}#{epoch}") }
 }
 
 /// A version as it is counted.

@@ -22,6 +22,7 @@ pub fn verify(what: &Verify) -> Result<u8, String> {
     let ring = KeyRing::read(&read(&what.keys)?)
         .map_err(|bad| format!("--keys {}: {bad}", what.keys.display()))?;
     let mut verifier = Verifier::new(&ring, &Ed25519);
+    what.accepted_rollbacks.iter().for_each(|seq| verifier.accept_rollback(*seq));
     for checkpoint in &what.checkpoints {
         verifier.expect(&read(checkpoint)?);
     }
@@ -113,6 +114,13 @@ fn print(what: &Verify, report: &Report) -> io::Result<()> {
     )?;
     if report.checkpoints_unchecked > 0 {
         writeln!(out, "  {} checkpoints could not be compared", report.checkpoints_unchecked)?;
+    }
+    if !report.rollbacks.is_empty() {
+        writeln!(
+            out,
+            "  the store had lost records before {:?}; {} checkpoints were of lost records",
+            report.rollbacks, report.checkpoints_lost
+        )?;
     }
     if let Some(seq) = report.revoked_unproven_from {
         writeln!(

@@ -49,6 +49,8 @@ pub enum Kind {
     CheckpointFork,
     /// The records are not those that a checkpoint was made of.
     CheckpointDiffers,
+    /// The store had lost records, says the chain itself, and nobody said that this is known.
+    RolledBack,
 }
 
 /// One thing that is wrong.
@@ -105,6 +107,10 @@ pub struct Report {
     pub checkpoints_matched: u64,
     /// Checkpoints that could not be compared, because records are missing before them.
     pub checkpoints_unchecked: u64,
+    /// Checkpoints of records that the store had lost, says the chain itself.
+    pub checkpoints_lost: u64,
+    /// The records that say so.
+    pub rollbacks: Vec<u64>,
     /// Up to which record a checkpoint proves the records against a stolen key.
     pub checkpoint_size: u64,
     /// The first record at which something is wrong.
@@ -133,6 +139,8 @@ impl Report {
             revoked_unproven_from: None,
             checkpoints_matched: 0,
             checkpoints_unchecked: 0,
+            checkpoints_lost: 0,
+            rollbacks: Vec::new(),
             checkpoint_size: 0,
             first_bad: None,
             findings_total: 0,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::audit::keys::{Key, Revocation};
-use crate::audit::record::{ChainName, batch};
+use crate::audit::record::{ChainName, Event, batch};
 use crate::audit::tests::{
     Fake, FakeSigner, chain, checkpoint, events, export, key, note_key, ring, sign,
 };
@@ -283,6 +283,77 @@ fn findings_are_bounded_and_counted() {
     let lines = vec![b"x".to_vec(); 1_000];
     let report = Case { lines, notes: vec![], head: None, ring: ring() }.verify();
     assert_eq!((report.findings.len(), report.findings_total), (report::FINDINGS_MAX, 1_000));
+}
+
+/// 8 records, checkpoints at 5 and 8; the store loses all behind 5, and 4 more follow.
+fn rolled_back() -> (Vec<Vec<u8>>, Head, Vec<String>) {
+    let (mut lines, _) = export(&[4, 1, 3]);
+    let notes = vec![checkpoint(&lines, 5), checkpoint(&lines, 8)];
+    lines.truncate(5);
+    let kept = Record::read(&lines[4]).expect("a record");
+    let mut told = crate::audit::tests::audit_event("rollback-1");
+    told.action = crate::audit::Action::Rollback;
+    let detail = Rollback { kept: 5, known: 8 }.detail();
+    let mut all = vec![Event::with_detail(&told, detail).expect("sound")];
+    all.extend(events(6..=8));
+    let head = Head { seq: 5, hash: kept.hash };
+    let made = batch(&chain(), head, &all, &FakeSigner(1, KeyVersion(1)));
+    lines.extend(made.lines.into_iter().map(|line| line.bytes));
+    (lines, made.head, notes)
+}
+
+#[test]
+fn records_that_the_store_lost_are_told_and_contradict_no_checkpoint_once_somebody_knows() {
+    let (lines, head, notes) = rolled_back();
+    let ring = ring();
+    let verify = |accept: Option<u64>, notes: &[String]| {
+        let mut verifier = Verifier::new(&ring, &Fake);
+        accept.into_iter().for_each(|seq| verifier.accept_rollback(seq));
+        notes.iter().for_each(|note| verifier.expect(note.as_bytes()));
+        lines.iter().for_each(|line| verifier.push(line));
+        verifier.finish(Some(&HeadClaim { chain: "eu".to_owned(), head }))
+    };
+    let report = verify(None, &notes);
+    let kinds: Vec<Kind> = report.findings.iter().map(|found| found.kind).collect();
+    assert_eq!((kinds, report.first_bad), (vec![Kind::RolledBack], Some(6)), "{report:?}");
+    let report = verify(Some(6), &notes);
+    assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
+    let counted = (report.rollbacks, report.checkpoints_lost, report.checkpoints_matched);
+    assert_eq!(counted, (vec![6], 1, 1));
+    // What the chain looks like under its new origin is compared again; under the old one it is lost.
+    let renamed = |epoch| {
+        let text = checkpoint(&lines, 9);
+        let root = text.lines().nth(2).expect("a root").to_owned();
+        let bytes = crate::audit::hash::from_base64(&root).expect("base64");
+        let root = Hash(bytes.try_into().expect("32 bytes"));
+        let checkpoint = Checkpoint { origin: origin_of("log.example/eu", epoch), size: 9, root };
+        checkpoint.note(&note_key(), |text| sign(9, text))
+    };
+    let report = verify(Some(6), &[renamed(1)]);
+    assert_eq!((report.verdict, report.checkpoint_size), (Verdict::Valid, 9), "{report:?}");
+    let report = verify(Some(6), &[renamed(0)]);
+    assert_eq!((report.checkpoints_lost, report.checkpoints_matched), (1, 0));
+}
+
+#[test]
+fn a_rollback_stands_behind_what_it_kept() {
+    let (lines, ..) = rolled_back();
+    for (from, to) in [("\"kept\":5", "\"kept\":4"), ("\"known\":8", "\"known\":5")] {
+        let line = String::from_utf8(lines[5].clone()).expect("text").replacen(from, to, 1);
+        assert!(Record::read(line.as_bytes()).is_err(), "{to}");
+    }
+    for (origin, epoch) in [
+        ("a", Some(0)),
+        ("a#1", Some(1)),
+        ("a#10", Some(10)),
+        ("a#0", None),
+        ("a#01", None),
+        ("a#", None),
+        ("b", None),
+        ("ab", None),
+    ] {
+        assert_eq!(epoch_of(origin, "a"), epoch, "{origin}");
+    }
 }
 
 #[test]

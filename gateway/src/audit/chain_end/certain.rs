@@ -1,0 +1,135 @@
+//! Owns what this gateway knows for certain of its chain, and how the store is compared with it.
+
+use tidegate_policy::audit::append::Place;
+use tidegate_policy::audit::record::Record;
+
+use super::{ChainEnd, Refused, SEEN_MAX};
+use crate::audit::ring::Appended;
+use crate::store::StoreFailure;
+
+/// A store that was away may have lost records. Whoever knows them puts them back first: so long nobody
+/// appends anything new.
+pub(super) const GRACE_US: u64 = 2_000_000;
+/// Appends without a reply that are remembered.
+const DOUBTFUL_MAX: usize = 100;
+
+// === impl ChainEnd ===
+
+impl ChainEnd {
+    /// Where the chain ends, compared with what this gateway knows if there is a doubt.
+    pub(super) async fn place(&mut self) -> Result<Place, Refused> {
+        if self.set_back {
+            return self.repair().await;
+        }
+        if let (Some(known), false) = (self.known, self.unsure) {
+            return Ok(known);
+        }
+        let looked = self.chains()?.place(&self.chain).await;
+        let there = looked.inspect_err(|failure| self.failed(failure))?;
+        self.ahead(there)?;
+        if let Some(known) = self.known
+            && there.head.seq > known.head.seq
+            && known.head.seq > 0
+        {
+            self.still_holds(known).await?;
+        }
+        self.reached(there);
+        if self.lost_touch {
+            let now = self.clock.elapsed_us();
+            let since = *self.in_touch_since.get_or_insert(now);
+            if now.saturating_sub(since) < GRACE_US {
+                return Err(Refused::Quiet);
+            }
+            (self.lost_touch, self.in_touch_since) = (false, None);
+        }
+        self.unsure = false;
+        Ok(there)
+    }
+
+    /// What is known may not be so any more.
+    pub(super) fn failed(&mut self, failure: &StoreFailure) {
+        self.unsure = true;
+        if matches!(failure, StoreFailure::Unreachable(_)) && self.known.is_some() {
+            (self.lost_touch, self.in_touch_since) = (true, None);
+        }
+    }
+
+    /// Whether the record that this gateway knows is in a chain that has gone on.
+    pub(super) async fn still_holds(&mut self, known: Place) -> Result<(), Refused> {
+        if self.holds(known).await? {
+            return Ok(());
+        }
+        let there = self.chains()?.place(&self.chain).await?;
+        // Archived and removed.
+        let segment = self.chains()?.records(&self.chain, known.segment, 0, 1).await?;
+        if segment.is_empty() && there.segment > known.segment {
+            return Ok(());
+        }
+        Err(self.alarm(known, there))
+    }
+
+    /// Whether the chain holds the record at that place.
+    pub(super) async fn holds(&self, place: Place) -> Result<bool, Refused> {
+        if place.head.seq == 0 {
+            return Ok(true);
+        }
+        let Some(index) = place.head.seq.checked_sub(place.segment_first) else { return Ok(false) };
+        let records = self.chains()?.records(&self.chain, place.segment, index, 1).await?;
+        let record = records.first().and_then(|bytes| Record::read(bytes).ok());
+        Ok(record.is_some_and(|record| record.hash == place.head.hash))
+    }
+
+    /// Whether the store can be at that place, for all that is known.
+    pub(super) fn ahead(&mut self, there: Place) -> Result<(), Refused> {
+        let Some(known) = self.known else { return Ok(()) };
+        let same = there.head.seq == known.head.seq && there.head.hash == known.head.hash;
+        if self.set_back || (there.head.seq <= known.head.seq && !same) {
+            return Err(self.alarm(known, there));
+        }
+        Ok(())
+    }
+
+    fn alarm(&mut self, known: Place, there: Place) -> Refused {
+        if !self.set_back {
+            self.set_back = true;
+            self.counters.rollback.set(1);
+            tracing::error!(
+                critical = true, chain = %self.chain, ?known, ?there,
+                "the audit chain's store was set back; no new appends until it is whole or given up"
+            );
+        }
+        self.unsure = true;
+        Refused::SetBack { known, there }
+    }
+
+    pub(super) fn reached(&mut self, place: Place) {
+        self.known = Some(place);
+        if self.seen.back() != Some(&place) {
+            self.seen.push_back(place);
+        }
+        if self.seen.len() > SEEN_MAX {
+            self.seen.pop_front();
+        }
+        if let Err(error) = self.mark.write(&place) {
+            tracing::warn!(%error, "how far the audit chain has come could not be noted");
+        }
+    }
+
+    pub(super) fn doubt(&mut self, appended: Appended) {
+        if self.doubtful.len() >= DOUBTFUL_MAX {
+            self.doubtful.remove(0);
+        }
+        self.doubtful.push(appended);
+    }
+
+    /// An append whose reply was lost was done if its records are in the chain.
+    pub(super) async fn confirm(&mut self) {
+        for doubtful in std::mem::take(&mut self.doubtful) {
+            match self.holds(doubtful.end()).await {
+                Ok(true) => self.ring.push(doubtful),
+                Ok(false) => {}
+                Err(_unknown) => self.doubt(doubtful),
+            }
+        }
+    }
+}

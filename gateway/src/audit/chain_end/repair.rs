@@ -1,0 +1,217 @@
+//! Owns what becomes of a chain whose store was set back: the gateways put the lost records back, the same
+//! bytes in the same places, each those that it appended itself. Where one is missing the chain goes on
+//! under a new origin, which begins with a signed rollback record. Record 0050.
+
+use std::sync::{Arc, PoisonError};
+
+use tidegate_policy::audit::append::{Outcome, Place};
+use tidegate_policy::audit::record::{Record, Rollback, SignatureCheck, signed};
+
+use super::certain::GRACE_US;
+use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX};
+use crate::audit::keys::Ed25519;
+use crate::audit::spool::Waiting;
+
+/// So long the chain may stand still before a missing piece is given up.
+const PATIENCE_US: u64 = 5_000_000;
+/// How far back a rollback record of another gateway is looked for.
+const LOOK_BACK: u64 = 20_000;
+const CHUNK: u64 = 1_000;
+/// How often one repair appends or looks again.
+const STEPS_MAX: usize = 10_000;
+
+// === impl ChainEnd ===
+
+impl ChainEnd {
+    /// Brings the chain to where it was, as far as this gateway can. An error while others have to put
+    /// their pieces back first.
+    pub(super) async fn repair(&mut self) -> Result<Place, Refused> {
+        let known = self.known.unwrap_or(Place::GENESIS);
+        for _ in 0..STEPS_MAX {
+            let there = self.chains()?.place(&self.chain).await?;
+            if self.is_whole(known, there).await? {
+                return self.wait_for_others(known, there);
+            }
+            self.whole_since = None;
+            if let Some(rollback) = self.given_up_by_another(known, there).await? {
+                tracing::error!(
+                    critical = true, chain = %self.chain, ?rollback,
+                    "the audit chain goes on under a new origin, begun by another gateway"
+                );
+                return self.go_on(there).await;
+            }
+            let Some(piece) = self.ring.behind(there).cloned() else {
+                return self.wait_or_give_up(known, there).await;
+            };
+            // The place says which segment the chain is in now.
+            match self.chains()?.append(&self.chain, &piece.call(there)).await? {
+                Outcome::Done(_) => {
+                    let count = u64::try_from(piece.lines.len()).unwrap_or(u64::MAX);
+                    self.counters.put_back.inc_by(count);
+                }
+                Outcome::Moved(_) => {}
+                Outcome::Duplicates(..) => return self.wait_or_give_up(known, there).await,
+            }
+        }
+        Err(Refused::Races(STEPS_MAX))
+    }
+
+    async fn is_whole(&self, known: Place, there: Place) -> Result<bool, Refused> {
+        Ok(if there.head.seq <= known.head.seq {
+            there.head == known.head
+        } else {
+            self.holds(known).await?
+        })
+    }
+
+    /// The newest rollback record behind the last place that this gateway and the store still agree on.
+    async fn given_up_by_another(
+        &self,
+        known: Place,
+        there: Place,
+    ) -> Result<Option<Rollback>, Refused> {
+        let common = self.common(there).await?;
+        let (mut segment, mut left) = (there.segment, LOOK_BACK);
+        let mut count = there.segment_len();
+        loop {
+            let mut from = count.saturating_sub(left);
+            left = left.saturating_sub(count);
+            let mut found = None;
+            while from < count {
+                let records = self.chains()?.records(&self.chain, segment, from, CHUNK).await?;
+                if records.is_empty() {
+                    break;
+                }
+                from = from.saturating_add(CHUNK);
+                let newer = records.iter().rev().find_map(|bytes| self.own_rollback(bytes, common));
+                found = newer.filter(|rollback| rollback.kept < known.head.seq).or(found);
+            }
+            if found.is_some() || left == 0 || segment == 0 {
+                return Ok(found);
+            }
+            segment = segment.saturating_sub(1);
+            count = SEGMENT_MAX.saturating_add(u64::try_from(BATCH_MAX).unwrap_or(0));
+        }
+    }
+
+    /// The last of the places that this gateway has seen which is still in the chain: its number.
+    async fn common(&self, there: Place) -> Result<u64, Refused> {
+        // What is before a record that is still there is still there, too.
+        let (mut low, mut high) = (0, self.seen.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            let held = match self.seen.get(middle) {
+                Some(place) if place.head.seq <= there.head.seq => self.holds(*place).await?,
+                Some(_) | None => false,
+            };
+            if held {
+                low = middle.saturating_add(1);
+            } else {
+                high = middle;
+            }
+        }
+        let last = low.checked_sub(1).and_then(|at| self.seen.get(at));
+        Ok(last.map_or(0, |place| place.head.seq))
+    }
+
+    /// A rollback behind the record `common`, if a key of ours signed it.
+    fn own_rollback(&self, bytes: &[u8], common: u64) -> Option<Rollback> {
+        let record = Record::read(bytes).ok().filter(|record| record.seq > common)?;
+        let (rollback, seal) = (record.rollback?, record.seal?);
+        let ring = Arc::clone(&*self.keys.read().unwrap_or_else(PoisonError::into_inner));
+        let key = ring.keys.get(&seal.version)?;
+        let message = signed(&self.chain, record.seq, &record.hash, seal.version);
+        Ed25519.check(&key.public, &message, &seal.signature).then_some(rollback)
+    }
+
+    /// This gateway's pieces are there. Whatever it appended now might take another's place, so it waits
+    /// until nobody puts anything back any more.
+    fn wait_for_others(&mut self, known: Place, there: Place) -> Result<Place, Refused> {
+        let now = self.clock.elapsed_us();
+        let whole_us = now.saturating_sub(*self.whole_since.get_or_insert(now));
+        if self.still_us(there) < GRACE_US && whole_us < PATIENCE_US {
+            return Err(Refused::SetBack { known, there });
+        }
+        self.counters.repaired.inc();
+        tracing::warn!(chain = %self.chain, seq = there.head.seq, "the audit chain is whole again");
+        Ok(self.resume(there))
+    }
+
+    /// For how long the chain has ended there.
+    fn still_us(&mut self, there: Place) -> u64 {
+        let now = self.clock.elapsed_us();
+        match self.still {
+            Some((place, since)) if place == there => now.saturating_sub(since),
+            Some(_) | None => {
+                self.still = Some((there, now));
+                0
+            }
+        }
+    }
+
+    async fn wait_or_give_up(&mut self, known: Place, there: Place) -> Result<Place, Refused> {
+        if self.still_us(there) < PATIENCE_US {
+            return Err(Refused::SetBack { known, there });
+        }
+        let Some(event) = self.rollback(there, known) else {
+            return Err(Refused::SetBack { known, there });
+        };
+        match self.attempt(there, &[event], 0).await? {
+            Outcome::Done(end) => {
+                self.counters.origins.inc();
+                tracing::error!(
+                    critical = true, chain = %self.chain, kept = there.head.seq, known = known.head.seq,
+                    "records of the audit chain are lost; it goes on under a new origin"
+                );
+                // Not among what was lost, although it came later.
+                let own = self.ring.pop();
+                let place = self.go_on(end).await;
+                own.into_iter().for_each(|own| self.ring.push(own));
+                place
+            }
+            // Somebody else was faster: the next look finds it.
+            Outcome::Moved(_) | Outcome::Duplicates(..) => Err(Refused::SetBack { known, there }),
+        }
+    }
+
+    /// Under the new origin this gateway's lost events become records again, by way of the spool: they
+    /// were accepted, and the store may go away once more.
+    async fn go_on(&mut self, there: Place) -> Result<Place, Refused> {
+        let (mut low, mut high) = (0, self.ring.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.ring.end_of(middle) {
+                Some(end) if self.holds(end).await? => low = middle.saturating_add(1),
+                Some(_) | None => high = middle,
+            }
+        }
+        let common = self.common(there).await?;
+        let mut events = self.ring.give_up(low);
+        // Their events are in the spool already.
+        self.doubtful.clear();
+        self.seen.retain(|place| place.head.seq <= common);
+        events.retain(|(_, event)| !event.id().starts_with("rollback-"));
+        let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
+        let waiting: Vec<Waiting> =
+            events.into_iter().map(|(ids_from, event)| Waiting { ids_from, event }).collect();
+        if let Err(error) = self.on_spool(move |spool| spool.push(&waiting)).await {
+            self.counters.dropped.inc_by(count);
+            tracing::error!(critical = true, chain = %self.chain, events = count, %error,
+                "audit events that the store lost are lost");
+        }
+        Ok(self.resume(there))
+    }
+
+    fn resume(&mut self, there: Place) -> Place {
+        self.set_back = false;
+        (self.still, self.whole_since) = (None, None);
+        (self.lost_touch, self.in_touch_since) = (false, None);
+        self.unsure = false;
+        self.counters.rollback.set(0);
+        self.reached(there);
+        there
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Tests of chains whose store was set back: pieces that are put back, pieces that are missing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::Rng;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use tempfile::TempDir;
+use tidegate_policy::audit::verify::Verdict;
+
+use super::super::tests::{Faulty, Mode, commit, event, open, verify, world};
+use super::super::{Accepted, ChainEnd};
+use super::*;
+
+/// Longer than anybody is waited for.
+async fn patience() {
+    tokio::time::advance(Duration::from_micros(PATIENCE_US + 1)).await;
+}
+
+fn sorted(mut ids: Vec<String>) -> Vec<String> {
+    ids.retain(|id| !id.starts_with("rollback-"));
+    ids.sort();
+    ids
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_lost_comes_back_in_the_same_bytes() {
+    let (store, dir) = world();
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let (mut a, mut b) = (open(&store, dir.path()), open(&store, elsewhere.path()));
+    for (end, id) in [(0, "a"), (1, "b"), (0, "c"), (1, "d"), (0, "e"), (0, "f")] {
+        commit(if end == 0 { &mut a } else { &mut b }, &[id]).await;
+    }
+    let before = store.records().await;
+    store.set_back(2);
+    // a has the first piece and then has to wait for b, which has nothing to append.
+    assert_eq!(commit(&mut a, &["g"]).await, Accepted::Spooled);
+    a.retry().await;
+    assert_eq!((a.counters.rollback.get(), store.records().await.len()), (1, 3));
+    b.retry().await;
+    assert_eq!(store.records().await.len(), 4);
+    a.retry().await;
+    assert_eq!(commit(&mut b, &["h"]).await, Accepted::Spooled, "others may have pieces, too");
+    assert_eq!(store.records().await, before);
+    patience().await;
+    a.retry().await;
+    b.retry().await;
+    assert_eq!((a.counters.rollback.get(), b.counters.rollback.get()), (0, 0));
+    let after = store.records().await;
+    assert_eq!(&after[..6], &before[..], "bytes, numbers and signatures are the same");
+    let (report, ids) = verify(&store).await;
+    assert_eq!((report.verdict, ids.join("")), (Verdict::Valid, "abcdefgh".to_owned()));
+    assert_eq!((a.counters.put_back.get(), b.counters.put_back.get()), (3, 1));
+    assert_eq!((a.counters.origins.get(), report.rollbacks.len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_piece_is_missing_the_chain_goes_on_under_a_new_origin() {
+    let (store, dir) = world();
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let (mut a, mut b) = (open(&store, dir.path()), open(&store, elsewhere.path()));
+    commit(&mut a, &["a"]).await;
+    commit(&mut b, &["b"]).await;
+    commit(&mut a, &["c"]).await;
+    // b dies together with the store, and its disk comes back without what it wrote last.
+    drop(b);
+    for name in ["recent", "recent-before"] {
+        std::fs::write(elsewhere.path().join(name), "").expect("written");
+    }
+    store.set_back(1);
+    assert_eq!(commit(&mut a, &["d"]).await, Accepted::Spooled);
+    a.retry().await;
+    assert_eq!((a.counters.rollback.get(), store.records().await.len()), (1, 1), "it waits for b");
+    patience().await;
+    a.retry().await;
+    a.retry().await;
+    let (report, ids) = verify(&store).await;
+    assert_eq!((report.verdict, report.rollbacks), (Verdict::Valid, vec![2]));
+    assert_eq!(sorted(ids), ["a", "c", "d"], "what a had is there once");
+    assert_eq!((a.counters.rollback.get(), a.counters.origins.get()), (0, 1));
+    // b comes back with its mark: it accepts the new origin.
+    let mut b = open(&store, elsewhere.path());
+    assert_eq!(commit(&mut b, &["e"]).await, Accepted::Spooled);
+    b.retry().await;
+    assert_eq!((b.counters.rollback.get(), b.counters.origins.get()), (0, 0));
+    let (report, ids) = verify(&store).await;
+    assert_eq!((report.verdict, report.rollbacks), (Verdict::Valid, vec![2]));
+    assert_eq!(sorted(ids), ["a", "c", "d", "e"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_began_anew_is_noticed_by_who_has_only_the_mark() {
+    let (store, dir) = world();
+    commit(&mut open(&store, dir.path()), &["a", "b"]).await;
+    store.set_back(0);
+    let other = tempfile::tempdir().expect("a folder");
+    commit(&mut open(&store, other.path()), &["x", "y", "z"]).await;
+    let mut again = open(&store, dir.path());
+    assert_eq!(commit(&mut again, &["c"]).await, Accepted::Spooled);
+    assert_eq!((again.counters.rollback.get(), store.records().await.len()), (1, 3));
+    // An outage does not look like a repair.
+    store.set(Mode::Gone);
+    again.retry().await;
+    store.set(Mode::Up);
+    assert_eq!(again.counters.rollback.get(), 1);
+    again.retry().await;
+    patience().await;
+    again.retry().await;
+    again.retry().await;
+    let (report, ids) = verify(&store).await;
+    assert_eq!((report.verdict, report.rollbacks), (Verdict::Valid, vec![4]));
+    assert_eq!(sorted(ids), ["a", "b", "c", "x", "y", "z"], "what was lost comes again");
+}
+
+/// Gateways append, the store is set back, some of them die with it: whoever lives gets all of its events
+/// into the chain once, and what was kept is as it was.
+#[tokio::test(start_paused = true)]
+async fn no_event_of_a_gateway_that_lives_is_lost_or_doubled() {
+    for seed in 0..16_u8 {
+        let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+        let mut below = |n: usize| usize::try_from(random.next_u32()).expect("32 bits") % n;
+        let store = Faulty::new();
+        let gateways = 1 + below(4);
+        let mut dirs: Vec<TempDir> =
+            (0..gateways).map(|_| tempfile::tempdir().expect("a folder")).collect();
+        let fresh = |dir: &TempDir| open(&store, Path::new(dir.path()));
+        let mut ends: Vec<ChainEnd> = dirs.iter().map(fresh).collect();
+        let mut owed: Vec<Vec<String>> = vec![Vec::new(); gateways];
+        let mut number = 0;
+        for _round in 0..2 {
+            for _ in 0..5 + below(20) {
+                let who = below(gateways);
+                let count = 1 + below(3);
+                let ids: Vec<String> =
+                    (0..count).map(|n| format!("e-{who}-{}", number + n)).collect();
+                number += count;
+                let events = ids.iter().map(|id| event(id)).collect();
+                if below(8) == 0 {
+                    store.set(Mode::Mute);
+                }
+                ends[who].commit(events).await.expect("not lost");
+                store.set(Mode::Up);
+                owed[who].extend(ids);
+            }
+            let before = store.records().await;
+            let kept = store.appends() - below(store.appends().min(12) + 1);
+            store.set_back(kept);
+            let kept_records = store.records().await;
+            for who in 0..gateways {
+                if below(4) == 0 {
+                    // Killed: what it had is on its disk.
+                    ends[who] = fresh(&dirs[who]);
+                } else if below(6) == 0 {
+                    // The disk is gone as well: what its records held is only in the store, if there.
+                    dirs[who] = tempfile::tempdir().expect("a folder");
+                    ends[who] = fresh(&dirs[who]);
+                    owed[who].clear();
+                }
+            }
+            // Whenever one gives a piece up, others may have one again.
+            let settled =
+                |ends: &[ChainEnd]| ends.iter().all(|end| !end.is_set_back() && !end.has_spooled());
+            for round in 0..20 {
+                if round > 1 && settled(&ends) {
+                    break;
+                }
+                for _ in 0..2 {
+                    for end in &mut ends {
+                        end.retry().await;
+                    }
+                }
+                patience().await;
+            }
+            let after = store.records().await;
+            assert!(after.len() >= kept_records.len(), "seed {seed}");
+            assert_eq!(&after[..kept_records.len()], &before[..kept_records.len()], "seed {seed}");
+            for (who, end) in ends.iter().enumerate() {
+                let state = (end.counters.rollback.get(), end.has_spooled());
+                assert_eq!(state, (0, false), "seed {seed}, gateway {who}");
+            }
+        }
+        let (report, ids) = verify(&store).await;
+        assert_eq!(report.verdict, Verdict::Valid, "seed {seed}: {report:?}");
+        for id in owed.iter().flatten() {
+            let count = ids.iter().filter(|there| *there == id).count();
+            assert_eq!(count, 1, "seed {seed}: {id}");
+        }
+    }
+}

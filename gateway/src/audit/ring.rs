@@ -1,0 +1,295 @@
+//! Owns what a gateway appended last, byte by byte: what it can give back to a store that lost it. Knows no
+//! store.
+//!
+//! It is in memory, and in two files beside the spool, so that a gateway that is killed together with the
+//! store can give it back as well. The files are not forced to the disk: that would cost more than the append.
+//! One append is a line of its place, then its records:
+//!
+//! ```text
+//! <seq> <hash> <segment> <first of it> <segment of the records> <segment from which ids are looked up> <hash> <records>
+//! ```
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use tidegate_policy::audit::append::{Append, Place};
+use tidegate_policy::audit::hash::Hash;
+use tidegate_policy::audit::record::{Event, Head, Line, Record};
+
+/// Records that are kept: what four busy gateways append in the seconds that a store can lose.
+const RECORDS_MAX: usize = 20_000;
+/// Events of lost replies that are kept besides.
+const LOOSE_MAX: usize = 2_000;
+const NAME: &str = "recent";
+const NAME_BEFORE: &str = "recent-before";
+
+/// One append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Where the chain ended before it.
+    pub start: Place,
+    /// The segment that the records went into.
+    pub segment: u64,
+    /// From which segment on ids were looked up.
+    pub ids_from: u64,
+    /// The last record's hash.
+    pub hash: Hash,
+    /// The records.
+    pub lines: Vec<Line>,
+}
+
+/// The last appends, in the chain's order.
+#[derive(Debug)]
+pub struct Ring {
+    dir: PathBuf,
+    file: File,
+    in_file: usize,
+    appends: VecDeque<Appended>,
+    records: usize,
+    /// Events that were found in the chain, appended nobody remembers where: with the segment from which
+    /// their ids are to be looked up.
+    loose: VecDeque<(u64, Event)>,
+}
+
+// === impl Appended ===
+
+impl Appended {
+    /// The same append again, where the chain ends at `expected` now.
+    pub fn call(&self, expected: Place) -> Append<'_> {
+        let Self { segment, ids_from, hash, ref lines, .. } = *self;
+        Append { expected, segment, ids_from, hash, lines }
+    }
+
+    /// Where the chain ended with it.
+    pub fn end(&self) -> Place {
+        let count = u64::try_from(self.lines.len()).unwrap_or(u64::MAX);
+        let Place { head, segment, segment_first } = self.start;
+        let first =
+            if self.segment == segment { segment_first } else { head.seq.saturating_add(1) };
+        let head = Head { seq: head.seq.saturating_add(count), hash: self.hash };
+        Place { head, segment: self.segment, segment_first: first }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        let Place { head, segment, segment_first } = self.start;
+        let Self { segment: own, ids_from, hash, lines, .. } = self;
+        let (seq, before, count) = (head.seq, head.hash, lines.len());
+        writeln!(out, "{seq} {before} {segment} {segment_first} {own} {ids_from} {hash} {count}")?;
+        for line in lines {
+            out.extend_from_slice(&line.bytes);
+            out.push(b'\n');
+        }
+        Ok(())
+    }
+
+    /// The next append of a file; `None` at its end, and where a crash cut it off.
+    fn read(lines: &mut impl Iterator<Item = io::Result<String>>) -> Option<Self> {
+        let first = lines.next()?.ok()?;
+        let words: Vec<&str> = first.split(' ').collect();
+        let [seq, before, segment, segment_first, own, ids_from, hash, count] = words.as_slice()
+        else {
+            return None;
+        };
+        let head = Head { seq: seq.parse().ok()?, hash: Hash::from_hex(before)? };
+        let (segment, segment_first) = (segment.parse().ok()?, segment_first.parse().ok()?);
+        let hash = Hash::from_hex(hash)?;
+        let mut end = head;
+        let mut records = Vec::new();
+        for _ in 0..count.parse::<usize>().ok()? {
+            let bytes = lines.next()?.ok()?.into_bytes();
+            let record = Record::read(&bytes).ok().filter(|record| record.prev == end.hash)?;
+            end = Head { seq: record.seq, hash: record.hash };
+            records.push(Line { id: record.id, bytes });
+        }
+        let start = Place { head, segment, segment_first };
+        let (segment, ids_from) = (own.parse().ok()?, ids_from.parse().ok()?);
+        (end.hash == hash).then_some(Self { start, segment, ids_from, hash, lines: records })
+    }
+}
+
+// === impl Ring ===
+
+impl Ring {
+    /// Reads what a run before this one appended, from that folder.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let mut ring = Self {
+            dir: dir.to_owned(),
+            file: OpenOptions::new().append(true).create(true).open(dir.join(NAME))?,
+            in_file: 0,
+            appends: VecDeque::new(),
+            records: 0,
+            loose: VecDeque::new(),
+        };
+        for name in [NAME_BEFORE, NAME] {
+            let file = match File::open(dir.join(name)) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let mut lines = BufReader::new(file).lines();
+            while let Some(appended) = Appended::read(&mut lines) {
+                ring.keep(appended);
+            }
+        }
+        // Without what a crash cut off.
+        ring.write_all()?;
+        Ok(ring)
+    }
+
+    /// Keeps an append; the oldest ones go.
+    pub fn push(&mut self, appended: Appended) {
+        if let Err(error) = self.write(&appended) {
+            tracing::warn!(%error, "what was appended to the audit chain could not be noted");
+        }
+        self.keep(appended);
+    }
+
+    fn keep(&mut self, appended: Appended) {
+        self.records = self.records.saturating_add(appended.lines.len());
+        self.appends.push_back(appended);
+        while self.records > RECORDS_MAX
+            && let Some(old) = self.appends.pop_front()
+        {
+            self.records = self.records.saturating_sub(old.lines.len());
+        }
+    }
+
+    fn write(&mut self, appended: &Appended) -> io::Result<()> {
+        if self.in_file >= RECORDS_MAX {
+            self.begin_file()?;
+        }
+        let mut bytes = Vec::new();
+        appended.write(&mut bytes)?;
+        self.in_file = self.in_file.saturating_add(appended.lines.len());
+        self.file.write_all(&bytes)
+    }
+
+    fn begin_file(&mut self) -> io::Result<()> {
+        fs::rename(self.dir.join(NAME), self.dir.join(NAME_BEFORE))?;
+        self.file = OpenOptions::new().append(true).create(true).open(self.dir.join(NAME))?;
+        self.in_file = 0;
+        Ok(())
+    }
+
+    /// Both files anew.
+    fn write_all(&mut self) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        self.appends.iter().try_for_each(|appended| appended.write(&mut bytes))?;
+        let new = self.dir.join("recent.new");
+        fs::write(&new, &bytes)?;
+        fs::rename(&new, self.dir.join(NAME_BEFORE))?;
+        self.file = File::create(self.dir.join(NAME))?;
+        self.in_file = 0;
+        Ok(())
+    }
+
+    /// The append that came right behind that place.
+    pub fn behind(&self, place: Place) -> Option<&Appended> {
+        // The newest first: it is what came of the chain.
+        self.appends.iter().rev().find(|kept| kept.start.head == place.head)
+    }
+
+    /// Keeps an event that was found in the chain.
+    pub fn loosen(&mut self, ids_from: u64, event: Event) {
+        if self.loose.len() >= LOOSE_MAX {
+            self.loose.pop_front();
+        }
+        self.loose.push_back((ids_from, event));
+    }
+
+    /// Takes the newest append out.
+    pub fn pop(&mut self) -> Option<Appended> {
+        let last = self.appends.pop_back()?;
+        self.records = self.records.saturating_sub(last.lines.len());
+        Some(last)
+    }
+
+    /// How many appends there are.
+    pub fn len(&self) -> usize {
+        self.appends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.appends.is_empty()
+    }
+
+    /// Where the chain ended with the append at `index`.
+    pub fn end_of(&self, index: usize) -> Option<Place> {
+        self.appends.get(index).map(Appended::end)
+    }
+
+    /// Gives up the appends from `index` on: their events, each with the segment from which its id is to be
+    /// looked up.
+    pub fn give_up(&mut self, index: usize) -> Vec<(u64, Event)> {
+        let lost = self.appends.split_off(index.min(self.appends.len()));
+        self.records = self.appends.iter().map(|one| one.lines.len()).sum();
+        if let Err(error) = self.write_all() {
+            tracing::warn!(%error, "what the audit store lost could not be taken off the disk");
+        }
+        let each = lost.into_iter().flat_map(|one| {
+            let ids_from = one.ids_from;
+            one.lines.into_iter().map(move |line| (ids_from, line))
+        });
+        // They were events before they were records.
+        let each =
+            each.filter_map(|(from, line)| Some((from, Event::of_record(&line.bytes).ok()?)));
+        self.loose.drain(..).chain(each).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::chain_end::tests::{TestSigner, chain, event};
+    use tidegate_policy::audit::record::batch;
+
+    fn append(start: Place, ids: &[&str]) -> (Appended, Place) {
+        let events: Vec<Event> = ids.iter().map(|id| event(id)).collect();
+        let made = batch(&chain(), start.head, &events, &TestSigner(1));
+        let hash = made.head.hash;
+        let appended = Appended { start, segment: 0, ids_from: 0, hash, lines: made.lines };
+        (appended, Place { head: made.head, ..start })
+    }
+
+    #[test]
+    fn what_was_appended_outlives_the_process_except_for_half_a_line() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut ring = Ring::open(dir.path()).expect("opened");
+        let (first, middle) = append(Place::GENESIS, &["a", "b"]);
+        let (second, end) = append(middle, &["c"]);
+        ring.push(first.clone());
+        ring.push(second.clone());
+        drop(ring);
+        let ring = Ring::open(dir.path()).expect("opened");
+        assert_eq!(ring.behind(Place::GENESIS), Some(&first));
+        assert_eq!((ring.behind(middle), ring.behind(end)), (Some(&second), None));
+        drop(ring);
+        // Killed within a write, and somebody else's bytes.
+        let path = dir.path().join(NAME_BEFORE);
+        let whole = fs::read(&path).expect("read");
+        for (length, left) in [(whole.len() - 9, 1), (whole.len() - 1, 2), (60, 0)] {
+            fs::write(&path, &whole[..length]).expect("written");
+            fs::write(dir.path().join(NAME), "").expect("written");
+            assert_eq!(Ring::open(dir.path()).expect("opened").appends.len(), left, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_is_gone_and_its_events_are_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut ring = Ring::open(dir.path()).expect("opened");
+        let (first, middle) = append(Place::GENESIS, &["a", "b"]);
+        let (second, _) = append(middle, &["c", "d"]);
+        ring.push(first);
+        ring.push(second);
+        let events = ring.give_up(1);
+        assert_eq!(events, [(0, event("c")), (0, event("d"))]);
+        for ring in [ring, Ring::open(dir.path()).expect("opened")] {
+            assert_eq!((ring.appends.len(), ring.records), (1, 2));
+        }
+    }
+}

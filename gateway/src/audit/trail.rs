@@ -1,0 +1,269 @@
+//! Owns the audit chain of a running gateway: putting its parts together, taking events, following the keys,
+//! and the end. Decides nothing about records.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use tidegate_policy::audit::AuditEvent;
+use tidegate_policy::audit::keys::{Key, KeyRing, Revocation};
+use tidegate_policy::audit::record::{ChainName, Event, KeyVersion};
+use tidegate_policy::audit::value::Unfit;
+use tokio::task::JoinSet;
+
+use super::NotOnRecord;
+use super::chain_end::{ChainEnd, Parts, SharedKeys};
+use super::counters::ChainCounters;
+use super::keys::{KeySource, SigningKeys};
+use super::mark::Mark;
+use super::ring::Ring;
+use super::spool::Spool;
+use super::thin::{Pseudonyms, Thinner};
+use super::watch::{Notes, Watch};
+use super::writer::{Acknowledged, QueueFull, Writer, Writing, shared};
+use crate::clock::Clock;
+use crate::store::Store;
+
+/// Between two looks at the keys.
+const FOLLOW: Duration = Duration::from_secs(1);
+/// Between two looks whether a window of counts is over.
+const TURN: Duration = Duration::from_secs(1);
+/// What is not appended by then at the end waits in the spool or is lost, and counted.
+const FINISH: Duration = Duration::from_secs(5);
+
+/// What a chain is told at start.
+#[derive(Debug, Clone)]
+pub struct TrailSettings {
+    /// The chain's name.
+    pub chain: ChainName,
+    /// Where spool and mark lie.
+    pub dir: PathBuf,
+    /// The keys that sign.
+    pub keys: KeySource,
+    /// How long events are gathered.
+    pub tick: Duration,
+    /// The largest spool in bytes.
+    pub spool_bytes_max: u64,
+    /// Whether commands are refused that cannot be put on record.
+    pub refuse_when_full: bool,
+}
+
+/// The chain of a running gateway.
+pub struct Trail {
+    settings: TrailSettings,
+    writer: Writer,
+    writing: Mutex<Option<Writing>>,
+    thinner: Thinner,
+    pseudonyms: Pseudonyms,
+    keys: SharedKeys,
+    clock: Arc<dyn Clock>,
+    counters: ChainCounters,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+// === impl Trail ===
+
+impl Trail {
+    /// Opens spool and mark, and starts the tasks. Needs a tokio runtime. The error says what to do.
+    pub fn start(
+        settings: TrailSettings,
+        pseudonyms: Pseudonyms,
+        notes: Option<Notes>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        counters: ChainCounters,
+    ) -> Result<Arc<Self>, String> {
+        let keys = settings.keys.read().map_err(|all| all.join("\n"))?;
+        let signer = shared(Arc::new(keys.current()?));
+        let ring = Arc::new(RwLock::new(Arc::new(key_ring(&settings.chain, &keys))));
+        let run = getrandom::u64().map_err(|error| format!("no randomness: {error}"))?;
+        let named = |error: std::io::Error| {
+            format!("--audit-dir (TIDEGATE_AUDIT_DIR) is {}: {error}", settings.dir.display())
+        };
+        let spool = Spool::open(&settings.dir, settings.spool_bytes_max).map_err(named)?;
+        let parts = Parts {
+            chain: settings.chain.clone(),
+            store: Arc::clone(&store),
+            signer: signer.clone(),
+            keys: Arc::clone(&ring),
+            clock: Arc::clone(&clock),
+            spool,
+            mark: Mark::in_dir(&settings.dir),
+            ring: Ring::open(&settings.dir).map_err(named)?,
+            counters: counters.clone(),
+        };
+        let end = ChainEnd::open(parts).map_err(named)?;
+        let (writer, writing) =
+            Writer::start(end, signer, Arc::clone(&clock), counters.clone(), settings.tick);
+        let watch = Watch::new(
+            settings.chain.clone(),
+            store,
+            Arc::clone(&ring),
+            notes,
+            Arc::clone(&clock),
+            counters.clone(),
+        )?;
+        let trail = Arc::new(Self {
+            settings,
+            writer,
+            writing: Mutex::new(Some(writing)),
+            thinner: Thinner::new(pseudonyms.clone(), run),
+            pseudonyms,
+            keys: ring,
+            clock,
+            counters,
+            tasks: Mutex::new(JoinSet::new()),
+        });
+        let mut tasks = trail.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Weak: a trail that nobody holds any more ends.
+        tasks.spawn(follow(Arc::downgrade(&trail), Arc::clone(&trail.clock)));
+        tasks.spawn(turn(Arc::downgrade(&trail), Arc::clone(&trail.clock)));
+        tasks.spawn(watch.run());
+        drop(tasks);
+        Ok(trail)
+    }
+
+    /// Takes an event without waiting.
+    pub fn take(&self, event: &AuditEvent) {
+        self.hand_over(self.thinner.take(event));
+    }
+
+    /// Puts an event on record now, unless it is one more of a kind that is counted.
+    pub async fn commit(&self, event: &AuditEvent, wait_max: Duration) -> Result<(), NotOnRecord> {
+        let (own, others): (Vec<_>, Vec<_>) = self
+            .thinner
+            .take(event)
+            .into_iter()
+            .partition(|made| made.as_ref().is_ok_and(|made| made.id() == event.id));
+        self.hand_over(others);
+        for made in own {
+            let Some(acknowledged) = self.submit(made, true) else { return Err(NotOnRecord) };
+            tokio::select! {
+                accepted = acknowledged => drop(accepted.map_err(|_lost| NotOnRecord)?),
+                () = self.clock.sleep(wait_max) => return Err(NotOnRecord),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a command must not be carried out that could not be put on record.
+    pub fn must_record(&self) -> bool {
+        self.settings.refuse_when_full
+    }
+
+    /// Hands over an event that another process made: its subjects become hashes, and nothing is thinned
+    /// out, since that was done there.
+    pub fn pass_on(&self, event: &AuditEvent) -> Result<Acknowledged, PassOnError> {
+        let event = self.pseudonyms.event(event).map_err(PassOnError::Unfit)?;
+        self.writer.submit(event, true).map_err(PassOnError::Full)
+    }
+
+    /// Commits what is left, within a few seconds.
+    pub async fn finish(&self) {
+        self.hand_over(self.thinner.close());
+        self.writer.stop();
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut writing) = writing else { return };
+        tokio::select! {
+            ended = &mut writing => if let Err(error) = ended {
+                tracing::error!(critical = true, %error, "the audit writer failed");
+            },
+            () = self.clock.sleep(FINISH) => {
+                tracing::error!(critical = true, "audit events were not committed in time");
+                writing.abort();
+            }
+        }
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+
+    fn hand_over(&self, events: Vec<Result<Event, Unfit>>) {
+        for event in events {
+            drop(self.submit(event, false));
+        }
+    }
+
+    fn submit(&self, event: Result<Event, Unfit>, urgent: bool) -> Option<Acknowledged> {
+        match event {
+            Ok(event) => self.writer.submit(event, urgent).ok(),
+            Err(unfit) => {
+                self.counters.dropped.inc();
+                tracing::error!(critical = true, %unfit, "an audit event has no record");
+                None
+            }
+        }
+    }
+
+    /// Reads the keys again; what cannot be used leaves those in force that are.
+    fn follow_keys(&self, signing: &mut Option<KeyVersion>, failing: &mut bool) {
+        let read = self.settings.keys.read();
+        let keys = match read.and_then(|keys| match keys.current() {
+            Ok(current) => Ok((keys, current)),
+            Err(problem) => Err(vec![problem]),
+        }) {
+            Ok(keys) => keys,
+            Err(problems) => {
+                if !std::mem::replace(failing, true) {
+                    let problems = problems.join("; ");
+                    tracing::error!(problems, "the audit keys in force stay in force");
+                }
+                return;
+            }
+        };
+        *failing = false;
+        let (keys, current) = keys;
+        let ring = key_ring(&self.settings.chain, &keys);
+        let mut held = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if **held == ring && *signing == keys.signing_version() {
+            return;
+        }
+        *held = Arc::new(ring);
+        drop(held);
+        let version = keys.signing_version();
+        if signing.is_some() || version.is_none() {
+            let version = version.map(|version| version.to_string()).unwrap_or_default();
+            tracing::info!(version, "another audit key signs, or another is revoked");
+        }
+        *signing = version;
+        self.writer.rotate(Arc::new(current));
+    }
+}
+
+/// Why an event of another process is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PassOnError {
+    /// It never will be.
+    #[error("the event has no record: {0}")]
+    Unfit(Unfit),
+    /// It may be later.
+    #[error(transparent)]
+    Full(QueueFull),
+}
+
+fn key_ring(chain: &ChainName, keys: &SigningKeys) -> KeyRing {
+    let key = |(version, public, revoked): (KeyVersion, [u8; 32], bool)| {
+        let revoked = revoked.then(|| Revocation { after_seq: None, reason: String::new() });
+        (version, Key { public, revoked })
+    };
+    KeyRing {
+        chain: chain.clone(),
+        keys: keys.public().map(key).collect(),
+        checkpoint_keys: Vec::new(),
+    }
+}
+
+async fn follow(trail: std::sync::Weak<Trail>, clock: Arc<dyn Clock>) {
+    let (mut signing, mut failing) = (None, false);
+    loop {
+        clock.sleep(FOLLOW).await;
+        let Some(trail) = trail.upgrade() else { return };
+        trail.follow_keys(&mut signing, &mut failing);
+    }
+}
+
+async fn turn(trail: std::sync::Weak<Trail>, clock: Arc<dyn Clock>) {
+    loop {
+        clock.sleep(TURN).await;
+        let Some(trail) = trail.upgrade() else { return };
+        trail.hand_over(trail.thinner.turned(clock.unix_us() / 1_000));
+    }
+}

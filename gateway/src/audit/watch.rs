@@ -1,0 +1,297 @@
+//! Owns the continuous verification of the chain that this gateway writes to, and the checkpoints of what was
+//! verified. Reads the store as an auditor would read an export. Knows no spool and no queue.
+//!
+//! Two passes: one follows the chain as it grows, the other begins with the first record over and over, so
+//! that a change of an old record is found, too.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tidegate_policy::audit::append::Place;
+use tidegate_policy::audit::keys::KeyRing;
+use tidegate_policy::audit::record::{ChainName, Record};
+use tidegate_policy::audit::verify::Verifier;
+
+pub use self::notes::Notes;
+use super::chain_end::SharedKeys;
+use super::counters::ChainCounters;
+use super::keys::Ed25519;
+use crate::clock::Clock;
+use crate::store::{Store, StoreFailure};
+
+mod notes;
+
+const STEP: Duration = Duration::from_secs(1);
+/// A checkpoint is written after that long, or
+const CHECKPOINT_US: u64 = 10_000_000;
+/// after that many records.
+const CHECKPOINT_RECORDS: u64 = 1_000;
+const CHUNK: u64 = 1_000;
+/// Chunks that the following pass reads in one step: so fast it catches up after a start.
+const CHUNKS_MAX: usize = 50;
+
+/// The verification.
+pub struct Watch {
+    chain: ChainName,
+    store: Arc<dyn Store>,
+    keys: SharedKeys,
+    ring: Arc<KeyRing>,
+    notes: Option<Notes>,
+    clock: Arc<dyn Clock>,
+    counters: ChainCounters,
+    tail: Pass,
+    sweep: Pass,
+    /// How far the sweep goes before it begins anew.
+    sweep_until: u64,
+    told: u64,
+    revoked_told: u64,
+    checkpoint_us: u64,
+}
+
+/// One reading of the chain.
+struct Pass {
+    verifier: Verifier<'static>,
+    segment: u64,
+    /// The next record within the segment, from 0.
+    index: u64,
+}
+
+// === impl Watch ===
+
+impl Watch {
+    /// Begins with the first record; takes the last checkpoint as what the chain has to be.
+    pub fn new(
+        chain: ChainName,
+        store: Arc<dyn Store>,
+        keys: SharedKeys,
+        notes: Option<Notes>,
+        clock: Arc<dyn Clock>,
+        counters: ChainCounters,
+    ) -> Result<Self, String> {
+        let mut notes = notes;
+        if let Some(notes) = &mut notes {
+            notes.open()?;
+        }
+        let ring = with_notes(&keys, notes.as_ref());
+        let (tail, sweep) = (Pass::new(&ring, notes.as_ref()), Pass::new(&ring, notes.as_ref()));
+        let checkpoint_us = clock.elapsed_us();
+        let (sweep_until, told, revoked_told) = (0, 0, 0);
+        let mut watch = Self {
+            chain,
+            store,
+            keys,
+            ring,
+            notes,
+            clock,
+            counters,
+            tail,
+            sweep,
+            sweep_until,
+            told,
+            revoked_told,
+            checkpoint_us,
+        };
+        watch.show(0);
+        Ok(watch)
+    }
+
+    /// Verifies until it is dropped.
+    pub async fn run(mut self) {
+        loop {
+            if let Err(failure) = self.step().await {
+                tracing::debug!(%failure, "the audit chain is not verified now");
+            }
+            self.clock.sleep(STEP).await;
+        }
+    }
+
+    /// One step of both passes, and a checkpoint when it is time.
+    pub async fn step(&mut self) -> Result<(), StoreFailure> {
+        self.follow_keys();
+        let place = self.place().await?;
+        if self.was_set_back(place).await? {
+            self.begin_anew();
+        }
+        for _ in 0..CHUNKS_MAX {
+            let (store, chain) = (Arc::clone(&self.store), self.chain.clone());
+            if !self.tail.read(&store, &chain, place).await? {
+                break;
+            }
+            self.show(place.head.seq);
+            self.checkpoint();
+        }
+        self.show(place.head.seq);
+        self.checkpoint();
+        self.sweep(place).await?;
+        self.show(place.head.seq);
+        Ok(())
+    }
+
+    async fn place(&self) -> Result<Place, StoreFailure> {
+        match self.store.chains() {
+            Some(chains) => chains.place(&self.chain).await,
+            None => Err(StoreFailure::Refused("the store keeps no chains".to_owned())),
+        }
+    }
+
+    /// Whether what was verified is not there any more: the gateways see to that, and then all is read again.
+    async fn was_set_back(&self, place: Place) -> Result<bool, StoreFailure> {
+        let end = self.tail.verifier.end();
+        if end.seq == 0 {
+            return Ok(false);
+        }
+        if place.head.seq <= end.seq {
+            return Ok(place.head != end);
+        }
+        let Some(chains) = self.store.chains() else { return Ok(false) };
+        let (segment, index) = (self.tail.segment, self.tail.index);
+        let Some(before) = index.checked_sub(1) else { return Ok(false) };
+        let records = chains.records(&self.chain, segment, before, 1).await?;
+        let hash = records.first().and_then(|bytes| Record::read(bytes).ok()).map(|r| r.hash);
+        Ok(hash != Some(end.hash))
+    }
+
+    fn begin_anew(&mut self) {
+        tracing::error!(
+            critical = true, chain = %self.chain, verified = self.tail.verifier.end().seq,
+            "verified audit records are not in the store any more; the chain is verified anew"
+        );
+        self.tail = Pass::new(&self.ring, self.notes.as_ref());
+        self.sweep = Pass::new(&self.ring, self.notes.as_ref());
+        self.revoked_told = 0;
+    }
+
+    fn follow_keys(&mut self) {
+        let ring = with_notes(&self.keys, self.notes.as_ref());
+        if ring != self.ring {
+            self.tail.verifier.trust(KeyRing::clone(&ring));
+            self.sweep.verifier.trust(KeyRing::clone(&ring));
+            self.ring = ring;
+        }
+    }
+
+    async fn sweep(&mut self, place: Place) -> Result<(), StoreFailure> {
+        let (store, chain) = (Arc::clone(&self.store), self.chain.clone());
+        let more = self.sweep.read(&store, &chain, place).await?;
+        if self.sweep.verifier.so_far().findings_total > 0 {
+            // It stays as it is: an alarm does not end by itself.
+            return Ok(());
+        }
+        if !more || self.sweep.verifier.end().seq >= self.sweep_until {
+            self.counters.sweeps.inc();
+            self.sweep = Pass::new(&self.ring, self.notes.as_ref());
+            self.sweep_until = self.tail.verifier.end().seq;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) {
+        let Some(notes) = &mut self.notes else { return };
+        let sound = self.tail.verifier.sound();
+        let Some((head, root)) = sound.filter(|_| self.sweep.verifier.so_far().findings_total == 0)
+        else {
+            return;
+        };
+        let now = self.clock.elapsed_us();
+        let due = head.seq >= notes.size().saturating_add(CHECKPOINT_RECORDS)
+            || now.saturating_sub(self.checkpoint_us) >= CHECKPOINT_US;
+        let epoch = self.tail.verifier.so_far().rollbacks.len();
+        let epoch = u64::try_from(epoch).unwrap_or(u64::MAX);
+        if !due || !notes.is_new(head.seq, epoch) {
+            return;
+        }
+        self.checkpoint_us = now;
+        match notes.write(head.seq, root, epoch) {
+            Ok(()) => {
+                let seconds = Duration::from_micros(self.clock.unix_us()).as_secs();
+                self.counters.checkpoint_size.set(i64::try_from(head.seq).unwrap_or(i64::MAX));
+                self.counters.checkpoint_time.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+                // A cheap witness: whoever keeps logs keeps this.
+                tracing::info!(target: "audit", chain = %self.chain, size = head.seq, %root, epoch, "checkpoint");
+            }
+            Err(error) => {
+                self.counters.checkpoint_failures.inc();
+                tracing::error!(critical = true, %error, "an audit checkpoint could not be written");
+            }
+        }
+    }
+
+    fn show(&mut self, there: u64) {
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let (tail, sweep) = (self.tail.verifier.so_far(), self.sweep.verifier.so_far());
+        let found = tail.findings_total.saturating_add(sweep.findings_total);
+        let verified = if tail.findings_total == 0 {
+            self.tail.verifier.end().seq
+        } else {
+            tail.first_bad.unwrap_or(1).saturating_sub(1)
+        };
+        self.counters.verified_seq.set(gauge(verified));
+        self.counters.verify_lag.set(gauge(there.saturating_sub(verified)));
+        self.counters.findings.set(gauge(found));
+        let revoked: u64 = tail.revoked_signatures.values().sum();
+        self.counters.revoked_usage.inc_by(revoked.saturating_sub(self.revoked_told));
+        self.revoked_told = revoked;
+        if found > self.told {
+            let first = tail.findings.iter().chain(&sweep.findings).next();
+            let (seq, detail) = first.map(|f| (f.seq, f.detail.clone())).unwrap_or_default();
+            tracing::error!(
+                critical = true, chain = %self.chain, findings = found, ?seq, detail,
+                "the audit chain was tampered with"
+            );
+        }
+        self.told = found;
+    }
+}
+
+// === impl Pass ===
+
+impl Pass {
+    fn new(ring: &Arc<KeyRing>, notes: Option<&Notes>) -> Self {
+        let mut verifier = Verifier::owning(KeyRing::clone(ring), &Ed25519);
+        verifier.accept_rollbacks();
+        if let Some(last) = notes.and_then(Notes::last) {
+            verifier.expect(last.as_bytes());
+        }
+        Self { verifier, segment: 0, index: 0 }
+    }
+
+    /// Reads one chunk; whether there is more.
+    async fn read(
+        &mut self,
+        store: &Arc<dyn Store>,
+        chain: &ChainName,
+        place: Place,
+    ) -> Result<bool, StoreFailure> {
+        let Some(chains) = store.chains() else { return Ok(false) };
+        // Not behind the place that was asked for: a batch may be under way.
+        let left = place.head.seq.saturating_sub(self.verifier.end().seq).min(CHUNK);
+        if left == 0 {
+            return Ok(false);
+        }
+        let records = chains.records(chain, self.segment, self.index, left).await?;
+        if records.is_empty() {
+            if self.segment >= place.segment {
+                return Ok(false);
+            }
+            self.segment = self.segment.saturating_add(1);
+            self.index = 0;
+            return Ok(true);
+        }
+        self.index = self.index.saturating_add(u64::try_from(records.len()).unwrap_or(u64::MAX));
+        // Tens of thousands of signatures a second; between two chunks others have their turn.
+        records.iter().for_each(|record| self.verifier.push(record));
+        tokio::task::yield_now().await;
+        Ok(true)
+    }
+}
+
+fn with_notes(keys: &SharedKeys, notes: Option<&Notes>) -> Arc<KeyRing> {
+    let ring = Arc::clone(&*keys.read().unwrap_or_else(PoisonError::into_inner));
+    match notes {
+        Some(notes) => Arc::new(KeyRing {
+            checkpoint_keys: vec![notes.key().clone()],
+            ..KeyRing::clone(&ring)
+        }),
+        None => ring,
+    }
+}

@@ -1,0 +1,119 @@
+//! Owns the checkpoints as files: signed notes in a folder outside of the store, one a size, and the newest
+//! under a name of its own. Knows no record.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::pkcs8::DecodePrivateKey;
+use ed25519_dalek::{Signer, SigningKey};
+use tidegate_policy::audit::hash::Hash;
+use tidegate_policy::audit::note::{Checkpoint, NoteKey};
+use tidegate_policy::audit::verify::origin_of;
+
+use crate::audit::keys::Ed25519;
+use crate::secret::Secret;
+
+const NEWEST: &str = "checkpoint";
+
+/// The folder and the key.
+#[derive(Clone)]
+pub struct Notes {
+    dir: PathBuf,
+    key: NoteKey,
+    signing: SigningKey,
+    last: Option<String>,
+    size: u64,
+    origin: String,
+}
+
+// === impl Notes ===
+
+impl Notes {
+    /// Checkpoints of the log `name` in `dir`, signed by a key in PKCS#8 PEM. The error shows nothing of it.
+    pub fn new(dir: &Path, name: &str, pem: &Secret) -> Result<Self, String> {
+        let pem = zeroize::Zeroizing::new(pem.reveal().replace("\\n", "\n"));
+        let signing = SigningKey::from_pkcs8_pem(pem.trim()).map_err(|error| {
+            format!("no Ed25519 key in PKCS#8 PEM ({error}): see tidegate-audit keys generate --checkpoint-name")
+        })?;
+        let key = NoteKey::new(name, signing.verifying_key().to_bytes()).map_err(|bad| {
+            format!("{bad}: write a URL without its scheme, such as log.example/eu")
+        })?;
+        let (last, size, origin) = (None, 0, String::new());
+        Ok(Self { dir: dir.to_owned(), key, signing, last, size, origin })
+    }
+
+    /// The public key, as verifiers have it.
+    pub fn key(&self) -> &NoteKey {
+        &self.key
+    }
+
+    /// Makes the folder, and reads the newest checkpoint of an earlier run. One that cannot be read is no
+    /// beginning: it may be what a thief left.
+    pub fn open(&mut self) -> Result<(), String> {
+        let path = self.dir.join(NEWEST);
+        let named = |what: &dyn fmt::Display| {
+            format!(
+                "--audit-checkpoint-dir (TIDEGATE_AUDIT_CHECKPOINT_DIR): {}: {what}",
+                path.display()
+            )
+        };
+        fs::create_dir_all(&self.dir).map_err(|error| named(&error))?;
+        let note = match fs::read_to_string(&path) {
+            Ok(note) => note,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(named(&error)),
+        };
+        let keys = std::slice::from_ref(&self.key);
+        let opened = Checkpoint::open(note.as_bytes(), keys, &Ed25519).map_err(|bad| {
+            named(&format!(
+                "{bad}; verify the chain with the older checkpoints, then move this one away"
+            ))
+        })?;
+        (self.size, self.origin, self.last) = (opened.size, opened.origin, Some(note));
+        Ok(())
+    }
+
+    /// The newest checkpoint.
+    pub fn last(&self) -> Option<&str> {
+        self.last.as_deref()
+    }
+
+    /// Its size.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether a checkpoint of that size would say anything new. Under one origin they only grow.
+    pub fn is_new(&self, size: u64, epoch: u64) -> bool {
+        size > 0 && (size > self.size || origin_of(self.key.name(), epoch) != self.origin)
+    }
+
+    /// Writes a checkpoint, whole and on the disk, before it counts.
+    pub fn write(&mut self, size: u64, root: Hash, epoch: u64) -> io::Result<()> {
+        let origin = origin_of(self.key.name(), epoch);
+        let checkpoint = Checkpoint { origin: origin.clone(), size, root };
+        let note = checkpoint.note(&self.key, |text| self.signing.sign(text).to_bytes());
+        let name = format!("{NEWEST}-{epoch}-{size:020}");
+        self.replace(&name, &note)?;
+        self.replace(NEWEST, &note)?;
+        File::open(&self.dir)?.sync_all()?;
+        (self.size, self.origin, self.last) = (size, origin, Some(note));
+        Ok(())
+    }
+
+    fn replace(&self, name: &str, note: &str) -> io::Result<()> {
+        let new = self.dir.join(format!(".{name}.{}", std::process::id()));
+        let mut file = File::create(&new)?;
+        file.write_all(note.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, self.dir.join(name))
+    }
+}
+
+impl fmt::Debug for Notes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Notes({} in {})", self.key, self.dir.display())
+    }
+}

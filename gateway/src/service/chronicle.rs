@@ -1,0 +1,117 @@
+//! Owns what of a decision becomes an audit event. Knows no store and no chain.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidegate_policy::audit::{About, Action, Thinning};
+use tidegate_policy::wire::{ClaimState, DecideReply, DecideRequest};
+
+use super::Refused;
+use crate::audit::{Auditor, Happening};
+
+/// The decisions' events.
+pub struct Chronicle {
+    auditor: Arc<Auditor>,
+    /// So long a decision waits for its event, if its class says so.
+    wait_max: Duration,
+    cold: AtomicBool,
+}
+
+// === impl Chronicle ===
+
+impl Chronicle {
+    /// Nothing was decided yet.
+    pub fn new(auditor: Arc<Auditor>, wait_max: Duration) -> Self {
+        Self { auditor, wait_max, cold: AtomicBool::new(false) }
+    }
+
+    /// Takes a decision; `action` is what a denial or refusal is, if it is one for the audit trail.
+    pub async fn decided(
+        &self,
+        message: &DecideRequest,
+        decided: &Result<DecideReply, Refused>,
+        action: Option<Action>,
+        outcome: &'static str,
+    ) {
+        self.event(message, decided, action, outcome).await;
+        if let Ok(reply) = decided {
+            self.cold_start(reply);
+        }
+    }
+
+    async fn event(
+        &self,
+        message: &DecideRequest,
+        decided: &Result<DecideReply, Refused>,
+        action: Option<Action>,
+        outcome: &'static str,
+    ) {
+        let claim = decided.as_ref().ok().and_then(|reply| claimed(reply.claim));
+        let Some((action, outcome)) = action.map(|action| (action, outcome)).or(claim) else {
+            return;
+        };
+        let happening = Happening {
+            id: Some(message.id.to_string()),
+            actor: "filter".to_owned(),
+            tenant: message.scope.tenant.clone(),
+            action,
+            outcome,
+            detail: detail(message, decided),
+            thinning: Thinning::First,
+            about: about(message, decided),
+        };
+        if let Err(lost) = self.auditor.record_durably(happening, self.wait_max).await {
+            // The answer stands: it is a refusal, or what somebody was answered before.
+            tracing::error!(critical = true, id = %message.id, %lost, "a decision went without its event");
+        }
+    }
+
+    /// The region's limits are reduced now, and were not before.
+    fn cold_start(&self, reply: &DecideReply) {
+        let reduced = reply.limits.iter().any(|limit| limit.limit.is_some());
+        if self.cold.swap(reduced, Ordering::Relaxed) || !reduced {
+            return;
+        }
+        let detail = "the region is cold: its limits are reduced".to_owned();
+        let own = Happening::own(Action::ColdStart, detail);
+        self.auditor.record(Happening { thinning: Thinning::First, ..own });
+    }
+}
+
+/// Replays and conflicts are told by the state of the claim.
+fn claimed(claim: Option<ClaimState>) -> Option<(Action, &'static str)> {
+    match claim? {
+        ClaimState::Done(_) => Some((Action::Replay, "ok")),
+        ClaimState::Conflict => Some((Action::Conflict, Action::Conflict.as_str())),
+        _ => None,
+    }
+}
+
+fn detail(message: &DecideRequest, decided: &Result<DecideReply, Refused>) -> String {
+    match decided {
+        Err(refused) => refused.detail.clone(),
+        // The key itself is the client's.
+        Ok(reply) if reply.claim.is_some() => message
+            .claim
+            .as_ref()
+            .map(|claim| String::from(claim.keyed.endpoint.clone()))
+            .unwrap_or_default(),
+        Ok(reply) => {
+            let denying = reply.limits.iter().filter(|limit| !limit.allowed);
+            denying.map(|limit| limit.id.as_str()).collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
+fn about(message: &DecideRequest, decided: &Result<DecideReply, Refused>) -> Vec<About> {
+    let Ok(reply) = decided else { return Vec::new() };
+    if reply.claim.is_some() {
+        return Vec::new();
+    }
+    let both = message.limits.iter().zip(&reply.limits);
+    let denying = both.filter(|(call, said)| !said.allowed && !call.shadow);
+    denying
+        .map(|(call, _)| About { limit: call.id.clone(), subject: call.subject.clone() })
+        .collect()
+}
