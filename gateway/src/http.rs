@@ -14,3 +14,4 @@ pub mod connection;
 pub mod data;
 pub mod handshake;
 pub mod operate;
+pub mod records;

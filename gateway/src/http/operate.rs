@@ -16,7 +16,7 @@ use tidegate_policy::scope::{KeyFormat, Tenant};
 use tidegate_policy::wire;
 
 use super::answer::{self, Answer};
-use super::breakers;
+use super::{breakers, records};
 use crate::access::Role;
 use crate::service::ServiceSettings;
 use crate::service::breakers::Seen;
@@ -42,6 +42,8 @@ pub enum Command {
     Breakers,
     /// What a breaker is to be.
     BreakerOrder,
+    /// What becomes of an idempotency key's record.
+    Record(records::Order),
 }
 
 /// What the audit trail says of a command; holds no subjects.
@@ -81,16 +83,19 @@ impl Command {
             "/v1/limits/hot" => Some(Self::Hot),
             "/v1/breakers" => Some(Self::Breakers),
             "/v1/breakers/order" => Some(Self::BreakerOrder),
-            _ => None,
+            _ => records::Order::at(path).map(Self::Record),
         }
     }
 
     /// The method that it takes.
     pub fn method(self) -> Method {
         match self {
-            Self::Region | Self::Inspect | Self::Reset | Self::Grant | Self::BreakerOrder => {
-                Method::POST
-            }
+            Self::Region
+            | Self::Inspect
+            | Self::Reset
+            | Self::Grant
+            | Self::BreakerOrder
+            | Self::Record(_) => Method::POST,
             Self::Hot | Self::Breakers => Method::GET,
         }
     }
@@ -108,6 +113,7 @@ impl Command {
             // Subjects are personal data.
             Self::Inspect | Self::Reset | Self::Grant | Self::Hot => Role::Operator,
             Self::Breakers | Self::BreakerOrder => Role::Operator,
+            Self::Record(order) => order.role(),
         }
     }
 
@@ -123,6 +129,7 @@ impl Command {
         match self {
             Self::Breakers => breakers::list(settings, stores).await,
             Self::BreakerOrder => breakers::order(body, settings, stores, seen).await,
+            Self::Record(order) => order.run(body, settings, stores).await,
             Self::Region => region(body, settings, stores).await,
             Self::Inspect | Self::Reset | Self::Grant => {
                 self.limit(body, settings, stores, observed).await

@@ -54,4 +54,10 @@ pub trait Claims: Send + Sync {
 
     /// Locks a claim for `lock_us` from now on; the record lives for `ttl_ms`.
     fn extend(&self, name: &RecordName, held: Held, lock_us: u64, ttl_ms: u64) -> Call<Extended>;
+
+    /// Who is at it, if somebody is: for operators.
+    fn holder(&self, name: &RecordName) -> Call<Option<Held>>;
+
+    /// Takes a record away, whatever it says; tells whether there was one. For operators.
+    fn delete(&self, name: &RecordName) -> Call<bool>;
 }

@@ -26,13 +26,20 @@ pub const LOCK_MARGIN_US: u64 = 5_000_000;
 /// The first octet of a record: the format of the rest.
 const FORMAT: u8 = 1;
 /// Format, state, status, fence, moment, owner, hash and the length of the headers.
-const HEAD_LEN: usize = 1 + 1 + 2 + 7 + 7 + 16 + 32 + 4;
+pub const HEAD_LEN: usize = 1 + 1 + 2 + 7 + 7 + 16 + 32 + 4;
 /// A hash that is not known.
 const NO_HASH: [u8; 32] = [0; 32];
 
 /// Who claims: one decision. Its 122 random bits are nobody else's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner(u128);
+
+/// Whose claim it is, if the octets are those of a claim in flight.
+pub fn in_flight(octets: &[u8]) -> Option<Held> {
+    let record = Record::from_bytes(octets)?;
+    let held = Held { owner: record.owner, fence: record.fence };
+    matches!(record.state, State::InFlight { .. }).then_some(held)
+}
 
 /// Which claim of a key: the first is 1, and each later one is higher. Below 2^53.
 pub type Fence = u64;

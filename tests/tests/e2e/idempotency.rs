@@ -333,3 +333,38 @@ async fn who_cannot_ask_is_refused_where_a_key_is_required() {
     assert_eq!(bench.upstream.runs(), 1);
     assert!(!bench.gateway.output().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_look_up_release_and_delete_a_record() {
+    let bench = bench(1).await;
+    let record = r#"{"tenant": "acme", "endpoint": "POST /orders/:int/pay", "key": "of-a-client"}"#;
+    let order = async |order: &str| {
+        let answer = bench.gateway.command(&format!("/v1/idempotency/{order}"), record).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    };
+    assert_eq!(order("look").await["state"], "absent");
+    let lost = bench.post("/orders/7/pay", "of-a-client", "x-run: drop\r\n", "{}").await;
+    assert_eq!(lost.status, 503, "{lost:?}");
+    assert_eq!(order("look").await["state"], "in_flight");
+    let released = order("release").await;
+    assert_eq!((&released["order"], &released["state"]), (&"released".into(), &"absent".into()));
+    let runs = bench.post("/orders/7/pay", "of-a-client", "", "{}").await;
+    assert_eq!((runs.status, bench.upstream.runs()), (201, 2), "{runs:?}");
+    let done = order("release").await;
+    assert_eq!((&done["state"], &done["status"]), (&"done".into(), &201.into()), "an answer stays");
+    assert_eq!(done["body_bytes"], runs.bytes.len());
+    let again = bench.post("/orders/7/pay", "of-a-client", "", "{}").await;
+    assert!(replayed(&again), "{again:?}");
+    assert_eq!(order("delete").await["order"], "deleted");
+    let anew = bench.post("/orders/7/pay", "of-a-client", "", "{}").await;
+    assert_eq!((replayed(&anew), bench.upstream.runs()), (false, 3), "{anew:?}");
+
+    let stranger = client::post(bench.gateway.admin, "/v1/idempotency/delete", "", record).await;
+    assert_eq!(stranger.status, 401, "{stranger:?}");
+    let malformed = bench.gateway.command("/v1/idempotency/look", "{}").await;
+    assert_eq!(malformed.status, 400, "{malformed:?}");
+    let log = bench.gateway.output();
+    assert!(log.contains("delete a record of tenant acme at POST /orders/:int/pay"), "{log}");
+    assert!(!log.contains("of-a-client"), "a key is its client's: {log}");
+}

@@ -134,6 +134,21 @@ impl Claims for MemoryClaims {
     fn extend(&self, name: &RecordName, held: Held, lock_us: u64, ttl_ms: u64) -> Call<Extended> {
         self.step(name, |now_us, record| record::extend(now_us, record, held, lock_us, ttl_ms))
     }
+
+    fn holder(&self, name: &RecordName) -> Call<Option<Held>> {
+        self.step(name, |_, record| {
+            let record = record.filter(|record| matches!(record.state, State::InFlight { .. }));
+            (record.map(|record| Held { owner: record.owner, fence: record.fence }), None)
+        })
+    }
+
+    fn delete(&self, name: &RecordName) -> Call<bool> {
+        let now_us = self.clock.unix_us();
+        let mut kept = self.lock();
+        let was_there = kept.live(name, now_us).is_some();
+        kept.remove(name);
+        Box::pin(std::future::ready(Ok(was_there)))
+    }
 }
 
 // === impl Kept ===

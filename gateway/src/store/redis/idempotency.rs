@@ -5,7 +5,7 @@ use redis::{Cmd, Script, Value};
 use tidegate_policy::idempotency::fingerprint::RequestHash;
 use tidegate_policy::idempotency::name::RecordName;
 use tidegate_policy::idempotency::record::{
-    Abandoned, Begun, Claim, Completed, Extended, Fence, Found, Held,
+    self, Abandoned, Begun, Claim, Completed, Extended, Fence, Found, HEAD_LEN, Held,
 };
 use tidegate_policy::idempotency::stored::{StoredAnswer, StoredHeaders};
 
@@ -154,6 +154,26 @@ impl Claims for RedisStore {
             Value::Int(1) => Some(Extended::Extended),
             Value::Int(0) => Some(Extended::Fenced),
             Value::Int(-1) => Some(Extended::Gone),
+            _ => None,
+        })
+    }
+
+    fn holder(&self, name: &RecordName) -> Call<Option<Held>> {
+        let mut command = redis::cmd("GETRANGE");
+        // A claim in flight is its head and nothing else.
+        command.arg(name.as_str()).arg(0).arg(HEAD_LEN.saturating_sub(1));
+        self.ask(name, command, |reply| match reply {
+            Value::BulkString(head) => Some(record::in_flight(head)),
+            Value::Nil => Some(None),
+            _ => None,
+        })
+    }
+
+    fn delete(&self, name: &RecordName) -> Call<bool> {
+        let mut command = redis::cmd("DEL");
+        command.arg(name.as_str());
+        self.ask(name, command, |reply| match reply {
+            Value::Int(deleted) => Some(*deleted > 0),
             _ => None,
         })
     }

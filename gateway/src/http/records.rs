@@ -1,0 +1,164 @@
+//! Owns what operators see of idempotency keys and do to them: bodies and answers. Knows no tokens. No
+//! key and no answer's body is shown or audited: a key is its client's, an answer may hold anything.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tidegate_policy::idempotency::endpoint::Endpoint;
+use tidegate_policy::idempotency::key::IdempotencyKey;
+use tidegate_policy::idempotency::name::RecordName;
+use tidegate_policy::idempotency::record::{Abandoned, Found, TTL_MS};
+use tidegate_policy::scope::TenantId;
+use tidegate_policy::wire;
+
+use super::operate::{Done, bad, done};
+use crate::access::Role;
+use crate::service::ServiceSettings;
+use crate::store::claims::{Claims, Writer};
+use crate::store::{StoreFailure, StoreRole, Stores};
+
+/// What is asked of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// What it says.
+    Look,
+    /// A claim without an answer is given back: a retry runs.
+    Release,
+    /// It is taken away, whatever it says: a retry runs.
+    Delete,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordBody {
+    tenant: TenantId,
+    /// `POST /orders/{id}/refund`, as it stands in the record's name.
+    endpoint: Endpoint,
+    key: IdempotencyKey,
+}
+
+#[derive(Serialize, Default)]
+struct Shown {
+    state: &'static str,
+    /// In flight: until the claim's lock ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait_ms: Option<u64>,
+    /// Done: the answer's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    /// Done, with its body: how long that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_bytes: Option<usize>,
+    /// What was done to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<&'static str>,
+}
+
+// === impl Order ===
+
+impl Order {
+    /// The order at a path.
+    pub fn at(path: &str) -> Option<Self> {
+        match path {
+            "/v1/idempotency/look" => Some(Self::Look),
+            "/v1/idempotency/release" => Some(Self::Release),
+            "/v1/idempotency/delete" => Some(Self::Delete),
+            _ => None,
+        }
+    }
+
+    /// Who may.
+    pub fn role(self) -> Role {
+        match self {
+            Self::Look => Role::Operator,
+            // A request may then run a second time.
+            Self::Release | Self::Delete => Role::Admin,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Look => "look up a record",
+            Self::Release => "release a record",
+            Self::Delete => "delete a record",
+        }
+    }
+
+    /// Carries it out.
+    pub async fn run(self, body: &[u8], settings: &ServiceSettings, stores: &Stores) -> Done {
+        const SHAPE: &str =
+            r#"send {"tenant": "acme", "endpoint": "POST /orders/:int/refund", "key": "8e03978e"}"#;
+        let RecordBody { tenant, endpoint, key } = match serde_json::from_slice(body) {
+            Ok(asked) => asked,
+            Err(error) => return bad(self.as_str(), &format!("{error}: {SHAPE}")),
+        };
+        let name = RecordName::of(&settings.environment, &tenant, &endpoint, &key);
+        let detail = format!(
+            "{} of tenant {} at {} with the key's SHA-256 {}",
+            self.as_str(),
+            tenant.as_str(),
+            endpoint.as_str(),
+            digest(key.as_str())
+        );
+        let store = stores.of(StoreRole::Idempotency);
+        let outcome = match store.claims() {
+            Some(claims) => self.carry_out(claims, &name).await,
+            None => Err(StoreFailure::Refused("this store keeps no claims".to_owned())),
+        };
+        let text = |shown| String::from_utf8_lossy(&wire::encode(&shown)).into_owned();
+        done(detail, outcome.map(text))
+    }
+
+    async fn carry_out(
+        self,
+        claims: &dyn Claims,
+        name: &RecordName,
+    ) -> Result<Shown, StoreFailure> {
+        let order = match self {
+            Self::Look => None,
+            Self::Release => Some(match claims.holder(name).await? {
+                // By owner and fence: an answer that comes in between is not taken away.
+                Some(held) => match claims.abandon(name, held, TTL_MS).await? {
+                    Abandoned::Freed | Abandoned::Remembered => "released",
+                    Abandoned::Fenced => "nothing: it changed meanwhile",
+                },
+                None => "nothing: no claim is without an answer",
+            }),
+            Self::Delete => Some(match claims.delete(name).await? {
+                true => "deleted",
+                false => "nothing: there was none",
+            }),
+        };
+        let found = claims.lookup(name, None, Writer::Gateway).await?;
+        Ok(Shown { order, ..shown(&found) })
+    }
+}
+
+fn shown(found: &Found) -> Shown {
+    match found {
+        Found::Absent => Shown { state: "absent", ..Shown::default() },
+        Found::InFlight { wait_us } => {
+            Shown { state: "in_flight", wait_ms: Some(wait_us.div_ceil(1_000)), ..Shown::default() }
+        }
+        Found::Done(answer) => Shown {
+            state: "done",
+            status: Some(answer.status),
+            body_bytes: answer.body.as_ref().map(Vec::len),
+            ..Shown::default()
+        },
+        // Without a hash nothing is another request's.
+        Found::Conflict | Found::Unknown => Shown { state: "unknown", ..Shown::default() },
+    }
+}
+
+/// Enough to find a key that one has, and nothing to learn one that one has not.
+fn digest(key: &str) -> String {
+    const SHOWN_BYTES: usize = 8;
+    let mut text = String::new();
+    for byte in Sha256::digest(key.as_bytes()).iter().take(SHOWN_BYTES) {
+        // A String takes everything.
+        if write!(text, "{byte:02x}").is_err() {}
+    }
+    text
+}
