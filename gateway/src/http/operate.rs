@@ -102,7 +102,10 @@ impl Command {
 
     /// Whether it changes anything: then it is on record before it is carried out.
     pub fn changes(self) -> bool {
-        !matches!(self, Self::Inspect | Self::Hot | Self::Breakers)
+        !matches!(
+            self,
+            Self::Inspect | Self::Hot | Self::Breakers | Self::Record(records::Order::Look)
+        )
     }
 
     /// Who may.
