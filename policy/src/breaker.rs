@@ -9,6 +9,9 @@
 //! Source: product rows B1 to B3.
 
 pub mod mesh;
+pub mod outcome;
+pub mod process;
+pub mod worker;
 
 /// The numbers of one breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

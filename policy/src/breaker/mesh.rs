@@ -25,6 +25,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 pub use self::admin::Order;
+pub(super) use self::step::jittered_ms;
 pub use self::step::{life_ms, step};
 pub use self::window::{BUCKETS_MAX, Bucket, Window};
 

@@ -1,0 +1,327 @@
+//! Owns what the workers of one process share of a breaker: what the mesh said last, what this process
+//! found out by itself, what is to be reported. Knows neither where that lies nor a clock; every method
+//! is one step that is written back whole or not at all.
+//!
+//! A worker that sees enough failures in a row shuts its process at once. The mesh hears of it with the
+//! next report, and opens for all if it agrees. Until then the process tests by itself, one request at a
+//! time; once the mesh is open, the mesh alone says who may test. A process whose gateway does not
+//! answer goes on alone.
+
+pub mod codec;
+
+use super::mesh::{Batch, ENTROPY_RANGE, Ended, Settled, State, Terms, jittered_ms};
+use crate::wire::breaker::BreakerState;
+
+/// The wait of an operator's state without an end, in ms, and of a test that another process makes.
+const LATER_MS: u64 = 1_000;
+
+/// What a process does beside what the terms say for the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Own {
+    /// The numbers of the mesh.
+    pub terms: Terms,
+    /// Failures in a row in one worker that shut its process; at least 1.
+    pub consecutive: u32,
+}
+
+/// What is shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Changes whenever it changes who may call; what was begun under another counts no more.
+    pub generation: u32,
+    /// What the mesh said last.
+    pub state: State,
+    /// Of which epoch; 0 = it said nothing yet.
+    pub epoch: u64,
+    /// Whether this process tripped by itself, and the mesh has not taken over.
+    pub tripped: bool,
+    /// Shut: before that nobody tests. In ms by this host's clock.
+    pub until_ms: u64,
+    /// Whether a request was refused since the last report.
+    pub wanted: bool,
+    /// A test that the mesh gave and nobody took yet, or one that is out.
+    pub probe: Option<Probe>,
+    /// Good tests in a row that this process made alone.
+    pub successes: u8,
+    /// The last number of a test that this process made alone.
+    pub own_tests: u32,
+    /// How a test of the mesh's ended, until the gateway has heard of it.
+    pub ended: Option<Settled>,
+    /// Counted since the last report.
+    pub counts: Counts,
+}
+
+/// A test as its process knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Its number.
+    pub id: u64,
+    /// Whether the mesh gave it.
+    pub of_mesh: bool,
+    /// Until when it counts, by this host's clock.
+    pub until_ms: u64,
+    /// Whether a request has it.
+    pub out: bool,
+}
+
+/// Calls that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// All but ignored ones.
+    pub calls: u32,
+    /// Of them failures.
+    pub failures: u32,
+    /// Of them slow ones.
+    pub slow: u32,
+}
+
+/// Whether a request may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// As long as the breaker is closed.
+    Pass,
+    /// As the test of this number.
+    Test(u64),
+    /// Not now; in so many ms it makes sense to come again.
+    Wait(u64),
+}
+
+// === impl Process ===
+
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            state: State::Closed,
+            epoch: 0,
+            tripped: false,
+            until_ms: 0,
+            wanted: false,
+            probe: None,
+            successes: 0,
+            own_tests: 0,
+            ended: None,
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl Process {
+    /// Whether all calls pass.
+    pub fn passes(&self) -> bool {
+        self.state.passes() && !self.tripped
+    }
+
+    /// Whether a call may be made. `alone`: the gateway does not answer.
+    pub fn admit(&mut self, own: &Own, now_ms: u64, alone: bool) -> Leave {
+        if self.passes() {
+            return Leave::Pass;
+        }
+        if self.state == State::ForcedOpen {
+            return Leave::Wait(self.wait_ms(now_ms));
+        }
+        self.bound(own, now_ms);
+        match &mut self.probe {
+            Some(probe) if now_ms < probe.until_ms => {
+                if !probe.out {
+                    probe.out = true;
+                    return Leave::Test(probe.id);
+                }
+            }
+            // Its request never came back: by now it is somebody else's turn.
+            Some(probe) => {
+                let of_mesh = probe.of_mesh;
+                self.probe = None;
+                if !of_mesh {
+                    self.successes = 0;
+                }
+            }
+            None => {}
+        }
+        let by_itself = self.state == State::Closed || alone;
+        if by_itself && self.probe.is_none() && now_ms >= self.until_ms {
+            self.own_tests = self.own_tests.wrapping_add(1);
+            let id = u64::from(self.own_tests);
+            let until_ms = now_ms.saturating_add(u64::from(own.terms.probe_ms));
+            self.probe = Some(Probe { id, of_mesh: false, until_ms, out: true });
+            return Leave::Test(id);
+        }
+        self.wanted = true;
+        Leave::Wait(self.wait_ms(now_ms))
+    }
+
+    /// Takes how a test ended; one that is not out any more changes nothing. Says whether it changed
+    /// who may call.
+    pub fn settle(&mut self, own: &Own, id: u64, ended: Ended, now_ms: u64, entropy: u32) -> bool {
+        let live = self.probe.filter(|probe| {
+            probe.id == id && probe.out && !self.passes() && now_ms < probe.until_ms
+        });
+        let Some(Probe { of_mesh, .. }) = live else { return false };
+        self.probe = None;
+        if of_mesh {
+            self.ended = Some(Settled { id, ended });
+            if ended == Ended::Failed {
+                // The mesh will say the same in a moment.
+                self.until_ms = self.shut_until(own, now_ms, entropy);
+            }
+            return false;
+        }
+        match ended {
+            Ended::GivenBack => false,
+            Ended::Failed => {
+                self.successes = 0;
+                self.until_ms = self.shut_until(own, now_ms, entropy);
+                false
+            }
+            Ended::Ok => {
+                self.successes = self.successes.saturating_add(1);
+                if self.successes < own.terms.successes {
+                    return false;
+                }
+                self.tripped = false;
+                self.state = State::Closed;
+                self.change();
+                true
+            }
+        }
+    }
+
+    /// A worker saw too many failures in a row, all of them under this generation. Says whether it
+    /// changed who may call.
+    pub fn trip(&mut self, own: &Own, generation: u32, now_ms: u64, entropy: u32) -> bool {
+        if generation != self.generation || self.tripped || self.state != State::Closed {
+            return false;
+        }
+        self.tripped = true;
+        let counts = self.counts;
+        self.change();
+        // The mesh has not changed: to it these calls still count.
+        self.counts = counts;
+        self.until_ms = self.shut_until(own, now_ms, entropy);
+        true
+    }
+
+    /// Adds what a worker counted under this generation.
+    pub fn add(&mut self, generation: u32, counts: Counts) {
+        if generation == self.generation {
+            self.counts.add(counts);
+        }
+    }
+
+    /// What the process has to say, if anything; the counts are taken out.
+    pub fn report(&mut self, own: &Own, now_ms: u64) -> Option<Batch> {
+        self.bound(own, now_ms);
+        let unused = self.probe.filter(|probe| probe.of_mesh && !probe.out && !self.wanted);
+        if let Some(Probe { id, .. }) = unused {
+            // Nobody came for it: another process may have requests.
+            self.probe = None;
+            self.ended = Some(Settled { id, ended: Ended::GivenBack });
+        }
+        self.probe.take_if(|probe| now_ms >= probe.until_ms);
+        let due =
+            self.state == State::HalfOpen || (self.state == State::Open && now_ms >= self.until_ms);
+        let ask = due && self.wanted && self.probe.is_none();
+        let Counts { calls, failures, slow } = core::mem::take(&mut self.counts);
+        let says = calls > 0 || self.tripped || self.ended.is_some() || ask;
+        self.wanted = false;
+        says.then_some(Batch {
+            epoch: self.epoch,
+            calls,
+            failures,
+            slow,
+            tripped: self.tripped,
+            probe: self.ended,
+            ask,
+        })
+    }
+
+    /// Takes what the gateway says; `sent_ms` is when it was asked, `heard` the test's end that it was
+    /// told then. Says whether it changed who may call.
+    pub fn told(&mut self, told: &BreakerState, heard: Option<Settled>, sent_ms: u64) -> bool {
+        if heard.is_some() && self.ended == heard {
+            self.ended = None;
+        }
+        if told.epoch < self.epoch {
+            return false;
+        }
+        let (before, newer) = ((self.passes(), self.state), told.epoch > self.epoch);
+        let known = self.epoch > 0;
+        (self.state, self.epoch) = (told.state, told.epoch);
+        if newer && known {
+            // What it found out by itself was about another time.
+            self.tripped = false;
+        }
+        if matches!(
+            told.state,
+            State::Disabled | State::MetricsOnly | State::Open | State::HalfOpen
+        ) {
+            self.tripped = false;
+        }
+        if !told.state.passes() {
+            let wait_ms = match told.state {
+                State::HalfOpen => 0,
+                _ => told.wait_ms.unwrap_or(u64::MAX >> 16),
+            };
+            self.until_ms = sent_ms.saturating_add(wait_ms);
+        }
+        let changed = before != (self.passes(), self.state) || (newer && known);
+        if changed {
+            self.change();
+        }
+        if let Some(permit) = told.permit.filter(|_| self.probe.is_none_or(|probe| !probe.out)) {
+            // Counted from before the gateway heard of it: never longer than the mesh counts it.
+            let until_ms = sent_ms.saturating_add(permit.ms);
+            self.probe = Some(Probe { id: permit.id, of_mesh: true, until_ms, out: false });
+            self.wanted = true;
+        }
+        changed
+    }
+
+    fn change(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        self.counts = Counts::default();
+        self.successes = 0;
+        self.probe = None;
+        self.ended = None;
+        self.wanted = false;
+    }
+
+    /// A clock that stepped back makes no wait longer than it can have been meant.
+    fn bound(&mut self, own: &Own, now_ms: u64) {
+        let longest_ms =
+            u64::from(own.terms.open_ms) << own.terms.backoff.min(super::mesh::BACKOFF_MAX);
+        if self.state != State::ForcedOpen {
+            self.until_ms = self.until_ms.min(now_ms.saturating_add(longest_ms.saturating_mul(2)));
+        }
+        if let Some(probe) = &mut self.probe {
+            let latest_ms = now_ms.saturating_add(u64::from(own.terms.probe_ms));
+            probe.until_ms = probe.until_ms.min(latest_ms);
+        }
+    }
+
+    fn wait_ms(&self, now_ms: u64) -> u64 {
+        match self.until_ms.saturating_sub(now_ms) {
+            0 => LATER_MS,
+            wait_ms => wait_ms,
+        }
+    }
+
+    fn shut_until(&self, own: &Own, now_ms: u64, entropy: u32) -> u64 {
+        let entropy = entropy % ENTROPY_RANGE;
+        now_ms.saturating_add(jittered_ms(u64::from(own.terms.open_ms), entropy))
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    /// Adds others.
+    pub fn add(&mut self, other: Self) {
+        self.calls = self.calls.saturating_add(other.calls);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.slow = self.slow.saturating_add(other.slow);
+    }
+}
+
+#[cfg(test)]
+mod tests;

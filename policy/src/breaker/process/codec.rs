@@ -1,0 +1,102 @@
+//! Owns the octets of what a process shares: numbers little-endian, always of one length. Read only by
+//! the same process, so that they have no format number; what cannot be read begins anew.
+
+use alloc::vec::Vec;
+
+use super::super::mesh::{Ended, Settled, State};
+use super::{Counts, Probe, Process};
+
+const ENDED: [Ended; 3] = [Ended::Ok, Ended::Failed, Ended::GivenBack];
+
+struct Octets<'a>(&'a [u8]);
+
+// === impl Octets ===
+
+impl Octets<'_> {
+    fn octet(&mut self) -> Option<u8> {
+        let (&octet, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(octet)
+    }
+
+    fn short(&mut self) -> Option<u32> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*head))
+    }
+
+    fn long(&mut self) -> Option<u64> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*head))
+    }
+}
+
+// === impl Process ===
+
+impl Process {
+    /// As it lies in shared data.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let place = |at: Option<usize>| at.and_then(|at| u8::try_from(at).ok()).unwrap_or(0);
+        let mut octets = Vec::with_capacity(72);
+        octets.extend(self.generation.to_le_bytes());
+        octets.push(place(State::ALL.iter().position(|state| *state == self.state)));
+        octets.extend([u8::from(self.tripped), u8::from(self.wanted), self.successes]);
+        octets.extend(self.epoch.to_le_bytes());
+        octets.extend(self.until_ms.to_le_bytes());
+        octets.extend(self.own_tests.to_le_bytes());
+        let (id, until_ms, flags) = self.probe.map_or((0, 0, 0), |probe| {
+            (probe.id, probe.until_ms, 1 | u8::from(probe.of_mesh) << 1 | u8::from(probe.out) << 2)
+        });
+        octets.extend(id.to_le_bytes());
+        octets.extend(until_ms.to_le_bytes());
+        octets.push(flags);
+        let (id, how) = self.ended.map_or((0, 0), |settled| {
+            let at = ENDED.iter().position(|ended| *ended == settled.ended);
+            (settled.id, place(at).saturating_add(1))
+        });
+        octets.extend(id.to_le_bytes());
+        octets.push(how);
+        for number in [self.counts.calls, self.counts.failures, self.counts.slow] {
+            octets.extend(number.to_le_bytes());
+        }
+        octets
+    }
+
+    /// Reads what [`Process::to_bytes`] wrote.
+    pub fn from_bytes(octets: &[u8]) -> Option<Self> {
+        let mut octets = Octets(octets);
+        let generation = octets.short()?;
+        let state = *State::ALL.get(usize::from(octets.octet()?))?;
+        let [tripped, wanted] = [octets.octet()? == 1, octets.octet()? == 1];
+        let successes = octets.octet()?;
+        let (epoch, until_ms, own_tests) = (octets.long()?, octets.long()?, octets.short()?);
+        let (id, probe_until_ms, flags) = (octets.long()?, octets.long()?, octets.octet()?);
+        let probe = (flags & 1 == 1).then_some(Probe {
+            id,
+            of_mesh: flags & 2 == 2,
+            until_ms: probe_until_ms,
+            out: flags & 4 == 4,
+        });
+        let (id, how) = (octets.long()?, octets.octet()?);
+        let ended = match usize::from(how).checked_sub(1) {
+            None => None,
+            Some(at) => Some(Settled { id, ended: *ENDED.get(at)? }),
+        };
+        let counts =
+            Counts { calls: octets.short()?, failures: octets.short()?, slow: octets.short()? };
+        octets.0.is_empty().then_some(Self {
+            generation,
+            state,
+            epoch,
+            tripped,
+            until_ms,
+            wanted,
+            probe,
+            successes,
+            own_tests,
+            ended,
+            counts,
+        })
+    }
+}

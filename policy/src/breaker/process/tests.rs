@@ -1,0 +1,190 @@
+//! Tests of what a process shares: alone, with the mesh, and between the two.
+
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::super::mesh::Window;
+use super::*;
+use crate::wire::breaker::{BreakerName, Permit};
+
+const MIDDLE: u32 = ENTROPY_RANGE / 2;
+const OWN: Own = Own {
+    terms: Terms {
+        window: Window::Ms(10_000),
+        min_calls: 20,
+        failure_permille: 500,
+        slow_permille: 0,
+        open_ms: 10_000,
+        backoff: 0,
+        successes: 3,
+        probe_ms: 5_000,
+        trip_reporters: 2,
+    },
+    consecutive: 5,
+};
+
+fn told(state: State, epoch: u64, permit: Option<(u64, u64)>) -> BreakerState {
+    let wait_ms = matches!(state, State::Open).then_some(10_000);
+    let permit = permit.map(|(id, ms)| Permit { id, ms });
+    let name = BreakerName::new("b").expect("a name");
+    BreakerState { name, state, epoch, wait_ms, healed_ms: None, permit }
+}
+
+fn heard(state: State, epoch: u64) -> Process {
+    let mut process = Process::default();
+    process.told(&told(state, epoch, None), None, 0);
+    process
+}
+
+#[test]
+fn a_trip_shuts_the_process_and_three_tests_of_its_own_open_it() {
+    let mut process = heard(State::Closed, 7);
+    assert!(!process.trip(&OWN, process.generation + 1, 0, MIDDLE), "of another time");
+    assert!(process.trip(&OWN, process.generation, 0, MIDDLE));
+    assert!(!process.trip(&OWN, process.generation, 0, MIDDLE), "once");
+    assert_eq!(process.admit(&OWN, 1, false), Leave::Wait(9_999));
+    let said = process.report(&OWN, 2).expect("a trip is told");
+    assert_eq!((said.epoch, said.tripped), (7, true));
+    // The mesh does not agree.
+    assert!(!process.told(&told(State::Closed, 7, None), None, 3));
+    for n in 1..=3 {
+        let Leave::Test(id) = process.admit(&OWN, 10_000, false) else { panic!("{process:?}") };
+        let waits = (0..9).all(|_| matches!(process.admit(&OWN, 10_000, false), Leave::Wait(_)));
+        assert!(waits, "one of ten");
+        assert_eq!(process.settle(&OWN, id, Ended::Ok, 10_001, MIDDLE), n == 3);
+    }
+    assert_eq!(process.admit(&OWN, 10_002, false), Leave::Pass);
+    assert_eq!(process.report(&OWN, 10_003), None);
+}
+
+#[test]
+fn a_failed_test_of_its_own_shuts_it_as_long_again_and_a_lost_one_runs_out() {
+    let mut process = heard(State::Closed, 7);
+    process.trip(&OWN, process.generation, 0, MIDDLE);
+    let Leave::Test(id) = process.admit(&OWN, 10_000, false) else { panic!("{process:?}") };
+    process.settle(&OWN, id, Ended::Failed, 11_000, MIDDLE);
+    assert_eq!(process.admit(&OWN, 11_000, false), Leave::Wait(10_000));
+    let Leave::Test(lost) = process.admit(&OWN, 21_000, false) else { panic!("{process:?}") };
+    assert!(matches!(process.admit(&OWN, 25_999, false), Leave::Wait(_)));
+    let Leave::Test(next) = process.admit(&OWN, 26_000, false) else { panic!("{process:?}") };
+    assert_ne!(lost, next);
+    process.settle(&OWN, lost, Ended::Failed, 26_001, MIDDLE);
+    assert!(process.probe.is_some_and(|probe| probe.id == next), "its late word changes nothing");
+}
+
+#[test]
+fn once_the_mesh_is_open_it_alone_gives_tests() {
+    let mut process = heard(State::Closed, 7);
+    process.trip(&OWN, process.generation, 0, MIDDLE);
+    assert!(process.told(&told(State::Open, 8, None), None, 100));
+    assert!(!process.tripped);
+    assert!(matches!(process.admit(&OWN, 30_000, false), Leave::Wait(_)));
+    let ask = process.report(&OWN, 30_001).expect("somebody wants a test");
+    assert!(ask.ask);
+    process.told(&told(State::HalfOpen, 9, Some((77, 5_000))), None, 30_001);
+    assert_eq!(process.admit(&OWN, 30_010, false), Leave::Test(77));
+    assert!(matches!(process.admit(&OWN, 30_010, false), Leave::Wait(_)));
+    process.settle(&OWN, 77, Ended::Ok, 30_020, MIDDLE);
+    let said = process.report(&OWN, 30_021).expect("the end is told");
+    assert_eq!(said.probe, Some(Settled { id: 77, ended: Ended::Ok }));
+    assert!(said.ask, "and the next one asked for");
+    // Until it is heard of.
+    assert_eq!(process.report(&OWN, 30_022).and_then(|said| said.probe), said.probe);
+    assert!(process.told(&told(State::Closed, 10, None), said.probe, 30_023));
+    assert_eq!(process.admit(&OWN, 30_024, false), Leave::Pass);
+    assert_eq!(process.report(&OWN, 30_025), None);
+}
+
+#[test]
+fn a_test_that_nobody_comes_for_is_given_back_and_one_that_is_too_old_not_made() {
+    let mut process = heard(State::Open, 8);
+    process.told(&told(State::HalfOpen, 9, Some((77, 5_000))), None, 1_000);
+    assert_eq!(process.report(&OWN, 1_250), None, "a tick's time for somebody to come");
+    let back = process.report(&OWN, 1_500).and_then(|said| said.probe);
+    assert_eq!(back, Some(Settled { id: 77, ended: Ended::GivenBack }));
+    let mut process = heard(State::Open, 8);
+    process.told(&told(State::HalfOpen, 9, Some((77, 5_000))), None, 1_000);
+    assert!(matches!(process.admit(&OWN, 6_000, false), Leave::Wait(_)));
+}
+
+#[test]
+fn without_a_gateway_it_goes_on_alone_and_hears_the_mesh_when_that_is_back() {
+    let mut process = heard(State::Open, 8);
+    for _ in 0..3 {
+        assert!(matches!(process.admit(&OWN, 10_000, false), Leave::Wait(_)));
+        let Leave::Test(id) = process.admit(&OWN, 10_000, true) else { panic!("{process:?}") };
+        process.settle(&OWN, id, Ended::Ok, 10_001, MIDDLE);
+    }
+    assert!(process.passes());
+    assert!(process.told(&told(State::Open, 8, None), None, 20_000), "the mesh is still open");
+    assert!(!process.passes());
+}
+
+#[test]
+fn what_operators_say_holds() {
+    let mut process = heard(State::Closed, 7);
+    assert!(process.told(&told(State::ForcedOpen, 8, None), None, 0));
+    assert!(matches!(process.admit(&OWN, 1 << 50, true), Leave::Wait(_)), "no test, also alone");
+    assert!(process.told(&told(State::Disabled, 9, None), None, 0));
+    assert_eq!(process.admit(&OWN, 1, false), Leave::Pass);
+    assert!(!process.trip(&OWN, process.generation, 0, MIDDLE), "nothing comes of failures");
+    process.add(process.generation, Counts { calls: 3, failures: 3, slow: 0 });
+    assert_eq!(process.report(&OWN, 2).map(|said| said.calls), Some(3), "but they are counted");
+    let mut tripped = heard(State::Closed, 7);
+    tripped.trip(&OWN, tripped.generation, 0, MIDDLE);
+    assert!(tripped.told(&told(State::Closed, 8, None), None, 0), "reset");
+    assert!(tripped.passes());
+}
+
+#[test]
+fn what_was_counted_before_a_change_is_gone_with_it() {
+    let mut process = heard(State::Closed, 7);
+    let before = process.generation;
+    process.add(before, Counts { calls: 9, failures: 4, slow: 1 });
+    process.told(&told(State::Closed, 8, None), None, 0);
+    process.add(before, Counts { calls: 9, failures: 9, slow: 9 });
+    assert_eq!(process.report(&OWN, 0), None);
+    assert!(!process.told(&told(State::Open, 7, None), None, 0), "an old word");
+    assert!(process.passes());
+}
+
+#[test]
+fn a_clock_that_stepped_back_makes_no_wait_longer_than_twice_the_longest() {
+    let mut process = heard(State::Open, 8);
+    process.until_ms = 1_000_000;
+    assert!(matches!(process.admit(&OWN, 0, false), Leave::Wait(1..=20_000)));
+}
+
+proptest! {
+    #[test]
+    fn it_is_read_as_it_was_written(words in proptest::collection::vec((0..8u8, 0..6_000u64), 0..40)) {
+        let (mut process, mut now_ms, mut epoch) = (Process::default(), 0, 1);
+        let mut out: Vec<(u64, u64)> = Vec::new();
+        for (word, passed_ms) in words {
+            now_ms += passed_ms;
+            match word {
+                0 => { process.trip(&OWN, process.generation, now_ms, MIDDLE); }
+                1 | 2 => {
+                    let before = process.probe;
+                    if let Leave::Test(id) = process.admit(&OWN, now_ms, word == 2) {
+                        // One at a time in one process.
+                        let live = before.is_some_and(|p| p.out && now_ms < p.until_ms);
+                        prop_assert!(!live, "two tests at once");
+                        out.push((id, now_ms));
+                    }
+                }
+                3 => { out.pop().map(|(id, _)| process.settle(&OWN, id, Ended::Ok, now_ms, 0)); }
+                4 => { out.pop().map(|(id, _)| process.settle(&OWN, id, Ended::Failed, now_ms, 0)); }
+                5 => { process.report(&OWN, now_ms); }
+                6 => { epoch += 1; process.told(&told(State::Open, epoch, None), None, now_ms); }
+                _ => {
+                    let permit = Some((epoch, 5_000));
+                    process.told(&told(State::HalfOpen, epoch, permit), None, now_ms);
+                }
+            }
+            let read = Process::from_bytes(&process.to_bytes());
+            prop_assert_eq!(read.as_ref(), Some(&process));
+        }
+    }
+}
