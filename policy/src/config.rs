@@ -23,6 +23,7 @@ use crate::mode::Rollout;
 use crate::router::Router;
 
 mod answers;
+mod breakers;
 mod cost;
 pub mod diagnostic;
 mod duration;
@@ -45,6 +46,7 @@ mod suggest;
 mod tree;
 mod version;
 
+pub use breakers::CircuitBreaker;
 pub use diagnostic::{Diagnostic, Severity};
 pub use hash::ConfigHash;
 pub use suggest::nearest;
@@ -65,6 +67,8 @@ pub struct Config {
     pub local_share: LocalShare,
     /// The policies, by falling priority, then in the order of the document.
     pub policies: Vec<Policy>,
+    /// The circuit breakers of upstreams.
+    pub circuit_breakers: Vec<CircuitBreaker>,
     /// Whether a route's metadata may take it out of policies.
     pub route_opt_out: bool,
     /// The environment variable of the key that hides subjects, if they are to be hidden.
@@ -111,6 +115,8 @@ pub struct Policy {
     pub rate_limits: Vec<RateLimit>,
     /// What it says of idempotency, if anything.
     pub idempotency: Option<Terms>,
+    /// Its circuit breaker, by its index in the configuration.
+    pub circuit_breaker: Option<usize>,
     /// What to do when no verdict can be had, in order; not empty.
     pub on_unavailable: Vec<Rung>,
     /// What the document says; flags and the kill switch may override it.

@@ -82,7 +82,8 @@ mod tests {
     #[test]
     fn answers_and_what_they_say() {
         use Outcome::{Failure, Ignored, Success};
-        let rows: [(&[u8], Option<Option<&[u8]>>, &[u8], Outcome); 22] = [
+        type Row = (&'static [u8], Option<Option<&'static [u8]>>, &'static [u8], Outcome);
+        let rows: [Row; 22] = [
             (b"200", None, b"", Success),
             (b"301", None, b"", Success),
             (b"404", None, b"", Success),

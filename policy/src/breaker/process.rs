@@ -122,12 +122,11 @@ impl Process {
         }
         self.bound(own, now_ms);
         match &mut self.probe {
-            Some(probe) if now_ms < probe.until_ms => {
-                if !probe.out {
-                    probe.out = true;
-                    return Leave::Test(probe.id);
-                }
+            Some(probe) if now_ms < probe.until_ms && !probe.out => {
+                probe.out = true;
+                return Leave::Test(probe.id);
             }
+            Some(probe) if now_ms < probe.until_ms => {}
             // Its request never came back: by now it is somebody else's turn.
             Some(probe) => {
                 let of_mesh = probe.of_mesh;

@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::answers::{answers, denied};
+use super::breakers::Breakers;
 use super::diagnostic::Severity;
 use super::hash::ConfigHash;
 use super::idempotency::idempotency;
@@ -102,14 +103,17 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     };
     let names = Names::new(&table);
     let limits = Limits::new(&table);
+    let breakers = Breakers::new(&table);
     let local_share = match table.get("local_share") {
         None => Some(LocalShare::default()),
         Some(at) => local_share(&at),
     };
     let policies = table
         .must("policies", "write a list of policies; an empty one decides nothing")
-        .and_then(|at| policies(&at, &names, &limits));
+        .and_then(|at| policies(&at, &names, &limits, &breakers));
     limits.doubt_unused(&names);
+    breakers.doubt_unused();
+    let circuit_breakers = breakers.into_all();
     names.doubt_unused();
     let signing_keys = names.into_keys();
     version?;
@@ -125,6 +129,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         answers,
         local_share,
         policies,
+        circuit_breakers,
         route_opt_out,
         hash_subjects,
         signing_keys,
@@ -189,6 +194,7 @@ fn policies<'r, 'd>(
     at: &At<'r, 'd>,
     identities: &Names<'r, 'd>,
     limits: &Limits<'r, 'd>,
+    breakers: &Breakers<'r, 'd>,
 ) -> Option<Vec<Policy>> {
     let items = at.list("write a list of policies")?;
     if items.len() > POLICIES_MAX {
@@ -198,7 +204,7 @@ fn policies<'r, 'd>(
     let mut names = BTreeSet::new();
     // Every policy is read before any is missed, so that all problems are told at once.
     let read: Vec<Option<(i64, Policy)>> =
-        items.iter().map(|at| policy(at, &mut names, identities, limits)).collect();
+        items.iter().map(|at| policy(at, &mut names, identities, limits, breakers)).collect();
     let mut ranked: Vec<(i64, Policy)> = read.into_iter().collect::<Option<_>>()?;
     // Stable: equals stay in the order of the document.
     ranked.sort_by_key(|(priority, _)| priority.saturating_neg());
@@ -211,6 +217,7 @@ fn policy<'r, 'd>(
     names: &mut BTreeSet<String>,
     identities: &Names<'r, 'd>,
     defined: &Limits<'r, 'd>,
+    breakers: &Breakers<'r, 'd>,
 ) -> Option<(i64, Policy)> {
     let table = at.table(shapes::POLICY.known, "write a table with name, match and rate_limits")?;
     let name = table.must("name", "name the policy").and_then(|at| unique_name(&at, names));
@@ -237,17 +244,21 @@ fn policy<'r, 'd>(
         let missing = missing.as_ref().unwrap_or(&no_missing);
         rate_limits(&at, &label, &By { identities, missing, limits: defined, path })
     };
-    let (limits, once) = match (table.get("rate_limits"), table.get("idempotency")) {
-        (None, Some(once)) => (Some(Vec::new()), idempotency(&once, identities, matcher.as_ref())),
-        (_, once) => (
-            table
-                .must(
-                    "rate_limits",
-                    "write at least one rate limit: a policy without any does nothing",
-                )
-                .and_then(read_limits),
-            once.map_or(Some(None), |at| idempotency(&at, identities, matcher.as_ref())),
-        ),
+    let once = match table.get("idempotency") {
+        None => Some(None),
+        Some(at) => idempotency(&at, identities, matcher.as_ref()),
+    };
+    let circuit_breaker = match table.get("circuit_breaker") {
+        None => Some(None),
+        Some(at) => breakers.of_policy(&at, &label).map(Some),
+    };
+    let does_something =
+        ["idempotency", "circuit_breaker"].iter().any(|name| table.get(name).is_some());
+    let limits = match table.get("rate_limits") {
+        None if does_something => Some(Vec::new()),
+        _ => table
+            .must("rate_limits", "write at least one rate limit: a policy without any does nothing")
+            .and_then(read_limits),
     };
     missing.as_ref()?;
     let rungs = match table.get("on_unavailable") {
@@ -267,6 +278,7 @@ fn policy<'r, 'd>(
         name: name?,
         matcher: matcher?,
         rate_limits,
+        circuit_breaker: circuit_breaker?,
         on_unavailable: rungs?,
         idempotency,
         rollout,

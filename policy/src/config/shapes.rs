@@ -73,6 +73,8 @@ shapes! {
             "How much one Envoy admits by itself where `on_unavailable` says `local_share`.");
         "limits" => may(Map { key: &NAME, value: &Table(&LIMIT), min: 0, max: 256 }, "every limit is written in its policy", r#"{"per-client": {"by": "ip", "limit": 60, "per": "minute"}}"#,
             "Rate limits by name: a policy's `rate_limits` takes the name in place of the table.");
+        "circuit_breakers" => may(Map { key: &NAME, value: &Table(&CIRCUIT_BREAKER), min: 0, max: 10_000 }, "every circuit breaker is written in its policy", r#"{"payments": {"failure_rate": "50%", "open": "10s"}}"#,
+            "Circuit breakers by name: a policy's `circuit_breaker` takes the name in place of the table. Policies that take the same name share it.");
         "policies" => must(List { item: &Table(&POLICY), min: 0, max: 10_000 }, "[]", "The policies. An empty list decides nothing.");
     }
 
@@ -97,7 +99,33 @@ shapes! {
             "When the filter stops asking a gateway that fails, so that no request waits for it: `on_unavailable` then decides at once.");
     }
 
-    /// A circuit breaker: closed, open after failures in a row, half-open to test.
+    /// A circuit breaker of upstreams. A failure is a 5xx of the upstream's, a reset, a refused connection, a timeout or no healthy host, and in gRPC the statuses 2, 4, 13, 14 and 15. 429, gRPC 1 and 8, Envoy's own overflow, answers of filters and clients that leave say nothing; all else is a success.
+    CIRCUIT_BREAKER "circuit_breaker" {
+        "window" => with_default(Either(&[Duration { min_ms: 1_000, max_ms: 3_600_000 }, Table(&CALLS)]), "\"10s\"", "\"1m\"", "What the rates look back on: a time, or as a table a number of calls.");
+        "min_calls" => with_default(Whole { min: 1, max: 1_000_000 }, "20", "100", "Fewer calls than that in the window open nothing by their rate.").unit("calls");
+        "failure_rate" => with_default(Percentage, "\"50%\"", "\"25%\"", "The share of failures in the window that opens it for the whole region. `0%`: no share does.");
+        "slow" => may(Table(&SLOW), "slow calls do not matter", r#"{"after": "2s", "rate": "80%"}"#, "When slow calls open it.");
+        "consecutive" => with_default(Whole { min: 1, max: 1_000_000 }, "5", "10", "Failures in a row in one worker that shut its whole Envoy at once, before the region agrees.").unit("failures");
+        "trip_reporters" => with_default(Whole { min: 1, max: 255 }, "2", "3", "How many Envoys that shut by themselves open it for the region; all, if fewer report. One sick Envoy then does not close an upstream for all.").unit("processes");
+        "open" => with_default(Duration { min_ms: 100, max_ms: 3_600_000 }, "\"10s\"", "\"30s\"", "How long it is open before a test, more or less a fifth.");
+        "backoff" => with_default(Whole { min: 0, max: 5 }, "0", "3", "How often `open` doubles at most while tests fail.").unit("doublings");
+        "successes" => with_default(Whole { min: 1, max: 255 }, "3", "1", "Good tests in a row that close it; one request at a time in the whole region is a test.").unit("tests");
+        "upstream_timeout" => with_default(Duration { min_ms: 1, max_ms: 3_540_000 }, "\"15s\"", "\"5s\"", "How long the upstream may take, retries included: the route's timeout. A test without an answer is given up one second after that.");
+        "depends_on" => with_default(List { item: &NAME, min: 0, max: 8 }, "[]", "[]", "Other `circuit_breakers`, by name. While one of them is not closed this one refuses as well, makes no test, and counts nothing.");
+    }
+
+    /// A window by count.
+    CALLS "calls" {
+        "calls" => must(Whole { min: 1, max: 1_000_000 }, "100", "The last so many calls, and what comes with the report that fills it.").unit("calls");
+    }
+
+    /// When slow calls open a circuit breaker.
+    SLOW "slow" {
+        "after" => must(Duration { min_ms: 1, max_ms: 3_600_000 }, "\"2s\"", "A call is slow whose answer begins later than that.");
+        "rate" => with_default(Percentage, "\"80%\"", "\"50%\"", "The share of slow calls in the window that opens it. `0%`: no share does.");
+    }
+
+    /// The guard of the way to the gateway: closed, open after failures in a row, half-open to test.
     BREAKER "breaker" {
         "failures" => with_default(Whole { min: 1, max: 1_000_000 }, "5", "10", "Failures in a row that open it, in each worker. A failure is a timeout, a refused or reset call, or an answer that is not the gateway's.").unit("failures");
         "open" => with_default(Duration { min_ms: 100, max_ms: 3_600_000 }, "\"10s\"", "\"5s\"", "How long it stays open, more or less a fifth, so that instances do not move in step.");
@@ -130,6 +158,8 @@ shapes! {
             "The limits. Every one has to admit; a request that one of them refuses is charged to none.");
         "idempotency" => any_of(Table(&IDEMPOTENCY), r#"{"key": "required", "tenant": {"jwt": {"provider": "main", "claim": "org_id"}}, "upstream_timeout": "10s"}"#,
             "One run for one `Idempotency-Key`, and the same answer for everyone who asks again. Of several policies that match, the first that has it decides. The listener's filter needs `allow_on_headers_stop_iteration: true`.");
+        "circuit_breaker" => any_of(Either(&[NAME, Table(&CIRCUIT_BREAKER)]), r#"{"failure_rate": "50%", "open": "10s"}"#,
+            "Keeps calls back from an upstream that fails: in this process at once, in all of the region's as soon as enough of them agree, and then lets one request at a time test it. A table is a breaker of the policy's own, under its name. Of several policies the first that matches and has one applies. A request that it refuses gets 503 `circuit-open` and is charged to no limit. In a policy whose `mode` is not `enforce` it counts and refuses nobody.");
         "denied" => may(Table(&DENIED), "the usual answers", r#"{"content_type": "text/plain", "body": "come back in {{retry_after}} s"}"#,
             "Answers in words of your own.");
         "on_unavailable" => with_default(Either(&[RUNG, List { item: &RUNG, min: 1, max: 3 }]),
