@@ -9,6 +9,7 @@ use tidegate_policy::config::{Config, ConfigHash, Rung};
 use tidegate_policy::exchange::{Idempotent, Outcome, Signal};
 use tidegate_policy::reason::Reason;
 
+use crate::circuits::Told;
 use crate::host::{self, Level};
 use crate::property::Property;
 
@@ -29,6 +30,7 @@ enum Counter {
     Settled(Option<Reason>),
     LateAnswer,
     Breaker(StateName),
+    Circuit(usize, Told),
 }
 
 /// The ids of one root's counters.
@@ -85,6 +87,11 @@ impl Counters {
     /// Counts a change of the state of the way to the gateway.
     pub(crate) fn breaker(&mut self, config: &Config, entered: StateName) {
         self.count(config, Counter::Breaker(entered));
+    }
+
+    /// Counts what a circuit breaker does.
+    pub(crate) fn circuit(&mut self, config: &Config, breaker: usize, told: Told) {
+        self.count(config, Counter::Circuit(breaker, told));
     }
 
     fn count(&mut self, config: &Config, counter: Counter) {
@@ -144,6 +151,11 @@ impl Counter {
             }
             Self::Breaker(state) => {
                 format!("tidegate_gateway_breaker_transitions_total.to.{}", state.as_str())
+            }
+            Self::Circuit(breaker, told) => {
+                let breaker = config.circuit_breakers.get(breaker);
+                let name = breaker.map_or("", |breaker| &breaker.name);
+                format!("tidegate_circuit_total.breaker.{name}.event.{}", told.as_str())
             }
             Self::LateAnswer => "tidegate_late_answers_total".to_owned(),
         }

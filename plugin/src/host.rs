@@ -13,10 +13,10 @@ mod imports;
 use imports::{
     proxy_add_header_map_value, proxy_continue_stream, proxy_define_metric, proxy_get_buffer_bytes,
     proxy_get_current_time_nanoseconds, proxy_get_header_map_pairs, proxy_get_header_map_value,
-    proxy_get_property, proxy_get_shared_data, proxy_http_call, proxy_increment_metric, proxy_log,
-    proxy_record_metric, proxy_remove_header_map_value, proxy_replace_header_map_value,
-    proxy_send_local_response, proxy_set_effective_context, proxy_set_property,
-    proxy_set_shared_data, proxy_set_tick_period_milliseconds,
+    proxy_get_metric, proxy_get_property, proxy_get_shared_data, proxy_http_call,
+    proxy_increment_metric, proxy_log, proxy_record_metric, proxy_remove_header_map_value,
+    proxy_replace_header_map_value, proxy_send_local_response, proxy_set_effective_context,
+    proxy_set_property, proxy_set_shared_data, proxy_set_tick_period_milliseconds,
 };
 
 /// The host's word for "no": its status, by the numbers of the ABI.
@@ -331,6 +331,14 @@ pub(crate) fn increment(id: u32, by: u64) -> Result<(), Status> {
     let by = i64::try_from(by).unwrap_or(i64::MAX);
     // SAFETY: no memory is passed.
     checked(unsafe { proxy_increment_metric(id, by) })
+}
+
+/// A metric's value, the whole process's.
+pub(crate) fn metric(id: u32) -> Result<u64, Status> {
+    let mut value = 0;
+    // SAFETY: the target outlives the call.
+    checked(unsafe { proxy_get_metric(id, &mut value) })?;
+    Ok(value)
 }
 
 /// Makes the calls that follow speak of this context.

@@ -21,6 +21,11 @@ impl Ids {
         Ok(Self { prefix: getrandom::u64()?, state: getrandom::u64()?, count: 0 })
     }
 
+    /// The VM's 64 random bits.
+    pub(crate) fn vm(&self) -> u64 {
+        self.prefix
+    }
+
     /// A fresh id: the VM's 64 random bits in front, a count behind.
     pub(crate) fn decision(&mut self) -> DecisionId {
         self.count = self.count.wrapping_add(1);

@@ -15,6 +15,7 @@
 mod abi;
 mod callout;
 mod check;
+mod circuits;
 mod codec;
 mod counters;
 mod facts;

@@ -11,6 +11,7 @@ use tidegate_policy::mode::Overrides;
 use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Tenant};
 use tidegate_policy::wire;
 
+use crate::circuits::{self, Circuits, Told};
 use crate::codec;
 use crate::counters::{self, Counters};
 use crate::host::{self, Buffer, Level};
@@ -43,6 +44,10 @@ pub(crate) struct Root {
     pub call_headers: Vec<u8>,
     /// The headers of a settlement, encoded once.
     pub settle_headers: Vec<u8>,
+    /// The headers of a report on circuit breakers, encoded once.
+    pub report_headers: Vec<u8>,
+    /// The circuit breakers of upstreams.
+    pub circuits: Circuits,
 }
 
 // === impl Root ===
@@ -50,7 +55,7 @@ pub(crate) struct Root {
 impl Root {
     /// Reads the plugin's configuration. Every problem is logged with its field; `None` makes
     /// Envoy refuse the configuration and keep the one in force.
-    pub(crate) fn configure(size: usize) -> Option<Self> {
+    pub(crate) fn configure(size: usize, me: u64) -> Option<Self> {
         let (config, hash) = match document(size) {
             Ok(document) => read(&document)?,
             Err(problem) => return refuse(&problem),
@@ -92,6 +97,15 @@ impl Root {
         );
         counters::configuration(hash);
         let path = Path::new(config.gateway.breaker);
+        let circuits = Circuits::new(&config, me);
+        if !circuits.is_empty()
+            && let Err(status) = host::set_tick_period(circuits::TICK_MS)
+        {
+            return refuse(&format!(
+                "circuit_breakers: the host gives no ticks: status {}",
+                status.0
+            ));
+        }
         Some(Self {
             config,
             secrets,
@@ -103,7 +117,19 @@ impl Root {
             told_strange_route: Cell::default(),
             call_headers: call_headers(wire::DECIDE_PATH),
             settle_headers: call_headers(wire::SETTLE_PATH),
+            report_headers: call_headers(wire::breaker::BREAKERS_PATH),
+            circuits,
         })
+    }
+
+    /// How often it is called without a request that waits; 0 is never.
+    pub(crate) fn idle_tick_ms(&self) -> u32 {
+        if self.circuits.is_empty() { 0 } else { circuits::TICK_MS }
+    }
+
+    /// Counts what circuit breakers do.
+    pub(crate) fn count_circuit(&self, breaker: usize, told: Told) {
+        self.counters.borrow_mut().circuit(&self.config, breaker, told);
     }
 
     /// Whether the gateway may be asked now; if not, in how many ms it makes sense.

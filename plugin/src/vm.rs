@@ -14,6 +14,7 @@ use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::DecisionId;
 
 use crate::abi::Action;
+use crate::circuits::Report;
 use crate::host::{self, Level};
 use crate::ids::Ids;
 use crate::root::Root;
@@ -22,6 +23,7 @@ use crate::{callout, facts, render};
 
 mod answers;
 mod bodies;
+mod circuits;
 mod route;
 
 use bodies::Waits;
@@ -94,6 +96,8 @@ enum Waiter {
     Stored(u32, Settlement),
     /// Nobody: what a decision had reserved or claimed is settled.
     Settlement(Settlement),
+    /// The circuit breakers of the configuration that reports.
+    Circuits(Report),
 }
 
 // === impl Vm ===
@@ -137,7 +141,9 @@ impl Vm {
                 }
             }
         }
-        let root = Root::configure(size).map(Rc::new);
+        // Several roots of one VM report one by one.
+        let me = self.ids.as_ref().map_or(0, Ids::vm).wrapping_add(u64::from(context));
+        let root = Root::configure(size, me).map(Rc::new);
         let taken = root.is_some();
         if taken {
             self.roots.insert(context, root);
@@ -169,8 +175,13 @@ impl Vm {
             Ok(facts) => facts,
             Err(status) => return unreadable(&root, status),
         };
-        let event =
-            Event::Request { matched, facts: &facts, caller: &root.caller, id: ids.decision() };
+        let id = ids.decision();
+        if let Some(circuit) = Circuit::of(&root.config, &root.overrides, &matched)
+            && let Some(refused) = circuits::ask(&root, circuit, stream, is_grpc(&facts), id)
+        {
+            return refused;
+        }
+        let event = Event::Request { matched, facts: &facts, caller: &root.caller, id };
         let mut exchange = Exchange::default();
         let effects = exchange.on(&root.config, &root.overrides, event);
         self.carry_out(stream, &root, exchange, effects, false)
@@ -194,6 +205,7 @@ impl Vm {
             Waiter::Settlement(settlement) => {
                 return self.settled(&root, settlement, &answer, None);
             }
+            Waiter::Circuits(report) => return root.circuits.told(&root.config, &report, &answer),
         };
         let Some(Open { mut exchange, .. }) = self.take_open(stream) else {
             // The client left; the gateway's answer has nobody to go to.
@@ -214,6 +226,7 @@ impl Vm {
 
     /// The upstream answers, or a reply of ours passes by on its way out.
     pub(crate) fn response_headers(&mut self, stream: u32, end: bool) -> Action {
+        self.circuit_answered(stream);
         let action = self.answer_headers(stream, end);
         self.response(stream, Moment::Headers);
         action
@@ -221,6 +234,7 @@ impl Vm {
 
     /// The stream is over, however it ended.
     pub(crate) fn response_end(&mut self, stream: u32) {
+        self.circuit_ended(stream);
         self.answer_over(stream);
         self.response(stream, Moment::End);
     }
@@ -292,6 +306,7 @@ impl Vm {
             effects = match effects.act {
                 Act::Deny(denial) => {
                     taken.give_back();
+                    self.circuit_denied(root, stream);
                     return deny(Some(&root.config), &denial);
                 }
                 Act::Replay(replay) => {

@@ -25,6 +25,7 @@ use crate::scope::CallerScope;
 use crate::wire::{DecisionId, LimitCall};
 
 mod ask;
+mod circuit;
 mod claim;
 mod ends;
 mod held;
@@ -37,10 +38,12 @@ mod settle;
 mod signal;
 
 use ask::ask;
+pub use ask::is_grpc;
+pub use circuit::Circuit;
 use claim::{Claiming, Hashing, Waiting};
 pub use held::{Answering, Envoys, Hold, Part};
 use ladder::Sharing;
-use note::Aside;
+use note::{Aside, worded_by};
 pub use note::{Note, Noted};
 use owed::Terms;
 pub use owed::{Moment, Settlement, settlement_failure};

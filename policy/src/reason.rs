@@ -36,6 +36,8 @@ reasons! {
     TemporaryReducedCapacity => "temporary-reduced-capacity",
     /// The gateway's bound on work in flight is reached (product row A5). A verdict, not a failure.
     ServiceOverloaded => "service-overloaded",
+    /// The upstream's circuit breaker is open, or another request tests it.
+    CircuitOpen => "circuit-open",
     /// No verdict could be had and the policy says `deny`.
     PolicyStoreUnavailable => "policy-store-unavailable",
     /// A limit's identity is missing from the request.

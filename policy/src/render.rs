@@ -117,6 +117,10 @@ pub fn reply(config: Option<&Config>, denial: &Denial) -> Reply {
         // Other Envoys then know that a retry is no use.
         headers.push(("x-envoy-ratelimited", "true".to_string()));
     }
+    if denial.reason == Reason::CircuitOpen {
+        // As Envoy says of its own circuit breakers: other Envoys then do not retry.
+        headers.push(("x-envoy-overloaded", "true".to_string()));
+    }
     headers.extend(denial.fields.iter().cloned());
     Reply {
         status,
@@ -182,6 +186,7 @@ fn look(reason: Reason) -> Look {
             (429, RESOURCE_EXHAUSTED, "Capacity is temporarily reduced")
         }
         Reason::ServiceOverloaded => (429, UNAVAILABLE, "Service temporarily overloaded"),
+        Reason::CircuitOpen => (503, UNAVAILABLE, "The upstream is not asked for a while"),
         Reason::ClientIdentityRequired => (403, PERMISSION_DENIED, "Client identity required"),
         Reason::IdempotencyKeyRequired => (400, INVALID_ARGUMENT, "Idempotency-Key required"),
         Reason::IdempotencyKeyInvalid => (400, INVALID_ARGUMENT, "Idempotency-Key invalid"),

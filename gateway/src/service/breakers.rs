@@ -2,7 +2,9 @@
 //! neither HTTP nor what the breakers guard.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use tidegate_policy::audit::Action;
 use tidegate_policy::breaker::mesh::{Batch, ENTROPY_RANGE, Ended, Event, Said, State};
@@ -12,12 +14,11 @@ use tidegate_policy::wire::breaker::{
     BreakersSaid, CHANGES_MAX, Permit,
 };
 use tidegate_policy::wire::{DecisionId, VERSION};
-use tokio::task::JoinSet;
 
 use super::{Refused, Service};
 use crate::audit::{Auditor, Happening};
 use crate::metrics::{BreakerLabel, ChangeLabel, SharedMetrics, TestLabel};
-use crate::store::{Store, StoreFailure, StoreRole};
+use crate::store::{Call, Store, StoreFailure, StoreRole};
 
 /// Changes are told again for that long, in ms: the list is written after the breaker itself, and by
 /// several gateways.
@@ -74,23 +75,16 @@ async fn sync(
 ) -> Result<BreakersSaid, StoreFailure> {
     let BreakersPart { process, seq, since, reports } = part;
     let breakers = store.breakers().ok_or_else(none)?;
-    // Prepared one after the other, under way all at once.
-    let mut steps = JoinSet::new();
-    for (place, BreakerReport { name, terms, batch }) in reports.iter().enumerate() {
-        let entropy = entropy();
-        let event = Event::Sync { terms, holder: process.0, seq, batch: *batch, entropy };
-        let step = breakers.step(scope, name, &event);
-        steps.spawn(async move { (place, step.await) });
-    }
-    let mut states: Vec<Option<BreakerState>> = vec![None; reports.len()];
-    for (place, said) in steps.join_all().await {
+    let steps = reports.iter().map(|BreakerReport { name, terms, batch }| {
+        let (holder, batch, entropy) = (process.0, *batch, entropy());
+        breakers.step(scope, name, &Event::Sync { terms, holder, seq, batch, entropy })
+    });
+    let mut states: Vec<BreakerState> = Vec::with_capacity(reports.len());
+    for (report, said) in reports.iter().zip(together(steps.collect()).await) {
         let said = said?;
-        if let Some((report, state)) = reports.get(place).zip(states.get_mut(place)) {
-            seen.note(&report.name, Some(&report.batch), &said);
-            *state = Some(told(&report.name, &said));
-        }
+        seen.note(&report.name, Some(&report.batch), &said);
+        states.push(told(&report.name, &said));
     }
-    let mut states: Vec<BreakerState> = states.into_iter().flatten().collect();
     let changed = breakers.changed(scope, since.saturating_sub(TOLD_AGAIN_MS)).await?;
     let unsaid = |name: &BreakerName| reports.iter().all(|report| report.name != *name);
     let (again, new): (Vec<_>, Vec<_>) = changed
@@ -100,20 +94,33 @@ async fn sync(
     // What is new first, by its epochs, so that the next message goes on behind it.
     let told_now: Vec<_> = new.into_iter().chain(again).take(CHANGES_MAX).collect();
     let cursor = told_now.iter().map(|(_, epoch)| *epoch).fold(since, u64::max);
-    let mut looks = JoinSet::new();
-    for (name, _) in told_now {
-        let look = breakers.step(scope, &name, &Event::Look);
-        looks.spawn(async move { (name, look.await) });
-    }
-    for (name, said) in looks.join_all().await {
+    let looks = told_now.iter().map(|(name, _)| breakers.step(scope, name, &Event::Look));
+    for ((name, _), said) in told_now.iter().zip(together(looks.collect()).await) {
         let said = said?;
-        seen.note(&name, None, &said);
+        seen.note(name, None, &said);
         // A record that is gone says nothing; whoever uses the breaker begins it anew.
         if !said.fresh {
-            states.push(told(&name, &said));
+            states.push(told(name, &said));
         }
     }
     Ok(BreakersSaid { cursor, states })
+}
+
+/// All calls at once, their outcomes in order. Needs no runtime.
+async fn together<T>(mut calls: Vec<Call<T>>) -> Vec<Result<T, StoreFailure>> {
+    let mut done: Vec<Option<Result<T, StoreFailure>>> = calls.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        for (call, done) in calls.iter_mut().zip(&mut done) {
+            if done.is_none()
+                && let Poll::Ready(outcome) = call.as_mut().poll(context)
+            {
+                *done = Some(outcome);
+            }
+        }
+        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
 }
 
 fn told(name: &BreakerName, said: &Said) -> BreakerState {

@@ -63,7 +63,7 @@ impl Vm {
         self.carry_out(stream, &root, exchange, effects, false)
     }
 
-    /// Lets a request wait. Only while one does is there a tick.
+    /// Lets a request wait. While one does the tick is a short one.
     pub(super) fn wait(&mut self, stream: u32, exchange: Exchange, root: &Rc<Root>, delay_ms: u32) {
         let now_us = host::now_us().unwrap_or(0);
         let due_us = now_us.saturating_add(u64::from(delay_ms).saturating_mul(1_000));
@@ -78,13 +78,17 @@ impl Vm {
     }
 
     /// Time has gone by for the requests of one root.
-    pub(crate) fn tick(&mut self, root: u32) {
+    pub(super) fn waited(&mut self, root: u32) {
+        if !self.waiting.iter().any(|waits| waits.root == root) {
+            return;
+        }
         let now_us = host::now_us().unwrap_or(u64::MAX);
         let is_due = |waits: &Waits| waits.root == root && waits.due_us <= now_us;
         let (due, later) = self.waiting.drain(..).partition::<Vec<_>, _>(is_due);
         self.waiting = later;
         if !self.waiting.iter().any(|waits| waits.root == root) {
-            or_log(host::set_tick_period(0), "the tick cannot be stopped");
+            let idle_ms = self.roots.get(&root).and_then(Option::as_ref).map_or(0, |r| r.idle_tick_ms());
+            or_log(host::set_tick_period(idle_ms), "the tick cannot be set back");
         }
         for Waits { stream, .. } in due {
             // Who left meanwhile has no exchange.

@@ -174,8 +174,8 @@ fn nothing_to_ask(id: DecisionId, aside: Aside, signals: Vec<Signal>) -> (Phase,
     (Phase::Admitted(Told::default()), effects)
 }
 
-/// As Envoy tells it, which turns replies to such requests into gRPC's.
-fn is_grpc(facts: &Facts<'_>) -> bool {
+/// Whether the request is gRPC as Envoy tells it, which turns replies to such requests into gRPC's.
+pub fn is_grpc(facts: &Facts<'_>) -> bool {
     let content_type = facts.header("content-type");
     let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| rest.first().is_none_or(|byte| matches!(byte, b'+' | b';')))

@@ -1,0 +1,83 @@
+//! Owns the moments of a stream and of a root at which circuit breakers have a word.
+
+use tidegate_policy::exchange::Circuit;
+use tidegate_policy::wire::DecisionId;
+
+use super::{Vm, Waiter, deny, or_log};
+use crate::abi::Action;
+use crate::circuits::Report;
+use crate::render;
+use crate::root::Root;
+
+// === impl Vm ===
+
+impl Vm {
+    /// Time has gone by: for requests that wait, and for circuit breakers, on which this worker reports if
+    /// it is its turn.
+    pub(crate) fn tick(&mut self, root: u32) {
+        self.waited(root);
+        let Some(root) = self.roots.get(&root).cloned().flatten() else { return };
+        let Some(ids) = self.ids.as_mut() else { return };
+        let Some((message, report)) =
+            root.circuits.tick(&root.config, &root.caller, ids.decision())
+        else {
+            return;
+        };
+        // The report that could not be sent is told so at once.
+        let unsent = Report::unsent(&report);
+        let headers = &root.report_headers;
+        if let Err(answer) = self.call(&root, headers, &message, Waiter::Circuits(report)) {
+            root.circuits.told(&root.config, &unsent, &answer);
+        }
+    }
+
+    /// The upstream answers, or Envoy in its place.
+    pub(super) fn circuit_answered(&mut self, stream: u32) {
+        let Some(root) = self.root_of(stream).filter(|root| !root.circuits.is_empty()) else {
+            return;
+        };
+        let entropy = self.entropy_low();
+        let count = &mut |breaker, told| root.count_circuit(breaker, told);
+        root.circuits.answered(&root.config, stream, entropy, count);
+    }
+
+    /// The stream is over.
+    pub(super) fn circuit_ended(&mut self, stream: u32) {
+        let Some(root) = self.root_of(stream).filter(|root| !root.circuits.is_empty()) else {
+            return;
+        };
+        let entropy = self.entropy_low();
+        let count = &mut |breaker, told| root.count_circuit(breaker, told);
+        root.circuits.ended(&root.config, stream, entropy, count);
+    }
+
+    /// The request is answered here: it never goes to the upstream.
+    pub(super) fn circuit_denied(&mut self, root: &Root, stream: u32) {
+        if !root.circuits.is_empty() {
+            let entropy = self.entropy_low();
+            let count = &mut |breaker, told| root.count_circuit(breaker, told);
+            root.circuits.denied(&root.config, stream, entropy, count);
+        }
+    }
+
+    /// Bits to spread waits by.
+    fn entropy_low(&mut self) -> u32 {
+        u32::try_from(self.entropy() >> 32).unwrap_or(0)
+    }
+}
+
+/// Asks a request's circuit breaker; gives the answer to one that is refused.
+pub(super) fn ask(
+    root: &Root,
+    circuit: Circuit,
+    stream: u32,
+    grpc: bool,
+    id: DecisionId,
+) -> Option<Action> {
+    let config = &root.config;
+    let count = &mut |breaker, told| root.count_circuit(breaker, told);
+    let wait_ms = root.circuits.admit(config, circuit, stream, grpc, count).err()?;
+    let (denial, note) = circuit.refusal(config, id, wait_ms, grpc);
+    or_log(render::note(&note), "why a request is denied cannot be noted");
+    Some(deny(Some(config), &denial))
+}
