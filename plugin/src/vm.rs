@@ -176,9 +176,7 @@ impl Vm {
             Err(status) => return unreadable(&root, status),
         };
         let id = ids.decision();
-        if let Some(circuit) = Circuit::of(&root.config, &root.overrides, &matched)
-            && let Some(refused) = circuits::ask(&root, circuit, stream, is_grpc(&facts), id)
-        {
+        if let Some(refused) = circuits::ask(&root, &matched, stream, &facts, id) {
             return refused;
         }
         let event = Event::Request { matched, facts: &facts, caller: &root.caller, id };

@@ -1,6 +1,8 @@
 //! Owns the moments of a stream and of a root at which circuit breakers have a word.
 
-use tidegate_policy::exchange::Circuit;
+use tidegate_policy::exchange::{Circuit, is_grpc};
+use tidegate_policy::identity::Facts;
+use tidegate_policy::router::Matched;
 use tidegate_policy::wire::DecisionId;
 
 use super::{Vm, Waiter, deny, or_log};
@@ -66,16 +68,17 @@ impl Vm {
     }
 }
 
-/// Asks a request's circuit breaker; gives the answer to one that is refused.
+/// Asks a request's circuit breaker, if one applies; gives the answer to one that is refused.
 pub(super) fn ask(
     root: &Root,
-    circuit: Circuit,
+    matched: &Matched,
     stream: u32,
-    grpc: bool,
+    facts: &Facts<'_>,
     id: DecisionId,
 ) -> Option<Action> {
     let config = &root.config;
-    let count = &mut |breaker, told| root.count_circuit(breaker, told);
+    let circuit = Circuit::of(config, &root.overrides, matched)?;
+    let (count, grpc) = (&mut |breaker, told| root.count_circuit(breaker, told), is_grpc(facts));
     let wait_ms = root.circuits.admit(config, circuit, stream, grpc, count).err()?;
     let (denial, note) = circuit.refusal(config, id, wait_ms, grpc);
     or_log(render::note(&note), "why a request is denied cannot be noted");
