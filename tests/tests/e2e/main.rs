@@ -3,6 +3,7 @@
 
 mod answers;
 mod callout_faults;
+mod circuits;
 mod configuration;
 mod crashes;
 mod exactness;

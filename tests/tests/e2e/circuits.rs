@@ -1,0 +1,129 @@
+//! Circuit breakers on three real Envoys, a real gateway and a real Redis: an upstream dies, hangs and
+//! comes back. What reached it meanwhile is counted where it is.
+
+use std::time::Duration;
+
+use tidegate_tests::client::{self, Answer};
+use tidegate_tests::envoy::{Envoy, Options};
+use tidegate_tests::eventually;
+use tidegate_tests::faults::{Fault, Relay, Target};
+use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::redis::Redis;
+use tidegate_tests::upstream::Upstream;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const CONFIG: &str = r#"{
+  "version": 1,
+  "gateway": {"cluster": "tidegate", "timeout": "2s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "policies": [
+    {"name": "p", "match": {"path": "/p"},
+     "circuit_breaker": {"open": "3s", "window": "1m", "min_calls": 10, "upstream_timeout": "30s"}}
+  ]
+}"#;
+
+fn is_refused(answer: &Answer) -> bool {
+    answer.header("x-tidegate-reply") == Some("circuit-open")
+}
+
+async fn event(envoys: &[Envoy], event: &str) -> u64 {
+    let name = format!("tidegate_circuit_total{{breaker=\"p\",event=\"{event}\"}}");
+    let mut sum = 0;
+    for envoy in envoys {
+        sum += envoy.metric(&name).await;
+    }
+    sum
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_dies_is_left_alone_by_three_envoys_tested_by_one_and_found_again() {
+    let redis = Redis::start().await;
+    let flags = ["--deadline", "1s", "--pool-wait", "500ms"];
+    let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&flags)).await;
+    let upstream = Upstream::start().await;
+    let relay = Relay::start(Target::Tcp(upstream.addr)).await;
+    let mut envoys = Vec::new();
+    for _ in 0..3 {
+        let options = Options { concurrency: 2, ..Options::new(gateway.addr, relay.addr) };
+        envoys.push(Envoy::start(&options.config(CONFIG)).await);
+    }
+    for envoy in &envoys {
+        eventually(PATIENCE, "it serves", async || {
+            let answer = client::get(envoy.addr, "/p").await;
+            if answer.status == 200 { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+
+    // It dies: every Envoy refuses by itself, the first on its own failures.
+    relay.set(Fault::Cut);
+    for envoy in &envoys {
+        eventually(PATIENCE, "its circuit is open", async || {
+            let answer = client::get(envoy.addr, "/p").await;
+            assert_eq!(answer.status, 503, "{answer:?}");
+            if is_refused(&answer) { Ok(answer) } else { Err(answer) }
+        })
+        .await;
+    }
+    let answer = client::get(envoys[0].addr, "/p").await;
+    assert!(is_refused(&answer), "{answer:?}");
+    assert_eq!(answer.header("x-envoy-overloaded"), Some("true"));
+    let seconds: u64 = answer.header("retry-after").and_then(|s| s.parse().ok()).expect("seconds");
+    assert!((1..=4).contains(&seconds), "{answer:?}");
+    let listed = gateway.admin("/v1/breakers").await;
+    assert!(listed.body.contains("\"breaker\":\"p\""), "{listed:?}");
+
+    // It comes back: three tests in all of the mesh, one at a time, and all three Envoys go on.
+    let (before, tests_before) = (upstream.seen(), event(&envoys, "test_ok").await);
+    relay.set(Fault::None);
+    for envoy in &envoys {
+        eventually(PATIENCE, "its circuit is closed", async || {
+            let answer = client::get(envoy.addr, "/p").await;
+            if answer.status == 200 && event(&envoys, "test_ok").await >= tests_before + 3 {
+                Ok(())
+            } else {
+                Err(answer)
+            }
+        })
+        .await;
+    }
+    assert!(upstream.seen() >= before + 3);
+    for envoy in &envoys {
+        eventually(PATIENCE, "ten pass in a row", async || {
+            for _ in 0..10 {
+                let answer = client::get(envoy.addr, "/p").await;
+                if answer.status != 200 {
+                    return Err(answer);
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    // An operator shuts it: every Envoy keeps to it with its next tick, and nothing reaches the upstream.
+    let order = r#"{"breaker": "p", "order": "force_open", "for_s": 600}"#;
+    let told = gateway.command("/v1/breakers/order", order).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    for envoy in &envoys {
+        eventually(PATIENCE, "it is forced open", async || {
+            let answer = client::get(envoy.addr, "/p").await;
+            if is_refused(&answer) { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+    let before = upstream.seen();
+    for envoy in envoys.iter().cycle().take(30) {
+        assert!(is_refused(&client::get(envoy.addr, "/p").await));
+    }
+    assert_eq!(upstream.seen(), before);
+    let told = gateway.command("/v1/breakers/order", r#"{"breaker": "p", "order": "reset"}"#).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    for envoy in &envoys {
+        eventually(PATIENCE, "it is let go", async || {
+            let answer = client::get(envoy.addr, "/p").await;
+            if answer.status == 200 { Ok(()) } else { Err(answer) }
+        })
+        .await;
+        assert!(!envoy.output().contains("wasm_fail_stream"), "{}", envoy.output());
+    }
+}
