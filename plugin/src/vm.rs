@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tidegate_policy::breaker::Ticket;
-use tidegate_policy::config::Config;
 use tidegate_policy::exchange::{
     Act, Answer, Denial, Effects, Event, Exchange, Moment, Said, Settlement,
 };
@@ -24,9 +23,11 @@ use crate::{callout, facts, render};
 mod answers;
 mod bodies;
 mod circuits;
+mod replies;
 mod route;
 
 use bodies::Waits;
+use replies::{deny, or_log, resume};
 use route::{routed, unreadable};
 
 thread_local! {
@@ -308,6 +309,7 @@ impl Vm {
                     return deny(Some(&root.config), &denial);
                 }
                 Act::Replay(replay) => {
+                    self.circuit_denied(root, stream);
                     or_log(render::replay(&root.config, &replay), "a first answer cannot be sent");
                     return Action::HoldAll;
                 }
@@ -382,24 +384,5 @@ impl Vm {
 
     fn entropy(&mut self) -> u64 {
         self.ids.as_mut().map_or(0, Ids::entropy)
-    }
-}
-
-fn resume() -> Action {
-    or_log(host::continue_request(), "the request cannot go on");
-    Action::Continue
-}
-
-fn deny(config: Option<&Config>, denial: &Denial) -> Action {
-    // Held in any case: a denial that could not be sent ends by the stream's timeout and is never
-    // let through.
-    or_log(render::deny(config, denial), "a denial cannot be sent");
-    Action::HoldAll
-}
-
-/// What the host refuses is told, and is nothing to fail a request for.
-fn or_log(done: Result<(), host::Status>, what: &str) {
-    if let Err(status) = done {
-        host::log(Level::Error, &format!("tidegate: {what}: host status {}", status.0));
     }
 }

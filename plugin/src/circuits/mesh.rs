@@ -44,15 +44,6 @@ struct Leader {
     process: u64,
 }
 
-// === impl Report ===
-
-impl Report {
-    /// What is told that it could not be sent.
-    pub(crate) fn unsent(&self) -> Self {
-        Self { id: self.id, sent_ms: self.sent_ms, ended: BTreeMap::new() }
-    }
-}
-
 // === impl Leader ===
 
 impl Leader {
@@ -102,7 +93,9 @@ impl Circuits {
         let now_ms = host::now_us().ok()? / 1_000;
         // While requests wait the ticks are shorter than these need; a clock that stepped back counts.
         let passed_ms = now_ms.checked_sub(self.ticked_ms.get());
-        if passed_ms.is_some_and(|passed_ms| passed_ms < u64::from(TICK_MS) - u64::from(TICK_MS) / 10) {
+        if passed_ms
+            .is_some_and(|passed_ms| passed_ms < u64::from(TICK_MS) - u64::from(TICK_MS) / 10)
+        {
             return None;
         }
         self.ticked_ms.set(now_ms);

@@ -87,7 +87,8 @@ impl Vm {
         let (due, later) = self.waiting.drain(..).partition::<Vec<_>, _>(is_due);
         self.waiting = later;
         if !self.waiting.iter().any(|waits| waits.root == root) {
-            let idle_ms = self.roots.get(&root).and_then(Option::as_ref).map_or(0, |r| r.idle_tick_ms());
+            let idle_ms =
+                self.roots.get(&root).and_then(Option::as_ref).map_or(0, |r| r.idle_tick_ms());
             or_log(host::set_tick_period(idle_ms), "the tick cannot be set back");
         }
         for Waits { stream, .. } in due {

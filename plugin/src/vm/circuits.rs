@@ -7,7 +7,6 @@ use tidegate_policy::wire::DecisionId;
 
 use super::{Vm, Waiter, deny, or_log};
 use crate::abi::Action;
-use crate::circuits::Report;
 use crate::render;
 use crate::root::Root;
 
@@ -25,11 +24,9 @@ impl Vm {
         else {
             return;
         };
-        // The report that could not be sent is told so at once.
-        let unsent = Report::unsent(&report);
-        let headers = &root.report_headers;
-        if let Err(answer) = self.call(&root, headers, &message, Waiter::Circuits(report)) {
-            root.circuits.told(&root.config, &unsent, &answer);
+        let sent = self.send(&root, &root.report_headers, &message, Waiter::Circuits(report));
+        if let Err((answer, Waiter::Circuits(report))) = sent {
+            root.circuits.told(&root.config, &report, &answer);
         }
     }
 

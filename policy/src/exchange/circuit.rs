@@ -31,7 +31,8 @@ impl Circuit {
         }
         matched.policies(config).find_map(|(index, policy)| {
             let breaker = policy.circuit_breaker?;
-            let mode = effective(policy.rollout_others, &policy.name, Mechanism::Breaker, None, overrides);
+            let mode =
+                effective(policy.rollout_others, &policy.name, Mechanism::Breaker, None, overrides);
             let enforced = mode == Mode::Enforce;
             (mode != Mode::Off).then_some(Self { policy: index, breaker, enforced })
         })
@@ -57,6 +58,8 @@ impl Circuit {
             fields: Vec::new(),
             grpc,
             worded_by: worded_by(config, [self.policy].into_iter()),
+            detail: None,
+            stored_status: None,
         };
         let note = Note {
             verdict: Noted::Denied,
