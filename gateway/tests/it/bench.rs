@@ -21,7 +21,7 @@ use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Scope, Tenant};
 use tidegate_policy::wire::{
     DECIDE_PATH, DecideReply, DecideRequest, DecisionId, LimitCall, MARK_HEADER, MARK_VALUE,
-    Refusal, VERSION, encode,
+    Refusal, SettleRequest, VERSION, encode,
 };
 use tokio::sync::watch;
 
@@ -110,6 +110,31 @@ pub fn request(
         request.headers_mut().insert("authorization", value);
     }
     request
+}
+
+/// What a decision charged is adjusted by `by`.
+pub fn settlement(asked: &DecideRequest, by: i64) -> SettleRequest {
+    let limit = asked.limits[0].clone();
+    SettleRequest {
+        finish: None,
+        octets: Vec::new(),
+        v: VERSION,
+        id: asked.id,
+        scope: asked.scope.clone(),
+        timeout_ms: 5_000,
+        age_us: 0,
+        traceparent: None,
+        request_id: None,
+        adjustments: vec![tidegate_policy::wire::Adjustment {
+            id: limit.id,
+            subject: limit.subject,
+            limit: limit.limit,
+            period_us: limit.period_us,
+            burst: limit.burst,
+            algorithm: limit.algorithm,
+            by,
+        }],
+    }
 }
 
 pub fn decide(to: SocketAddr, question: &DecideRequest) -> Request<Full<Bytes>> {

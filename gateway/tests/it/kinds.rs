@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::Method;
 use tidegate_gateway::Running;
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
-use tidegate_policy::wire::{DecideReply, DecideRequest, Verdict};
+use tidegate_policy::wire::{
+    DecideReply, DecideRequest, DecisionId, SETTLE_PATH, SettleReply, Verdict, encode,
+};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::cluster::RedisCluster;
 use tidegate_tests::redis::sentinel::Watched;
 use tokio::task::JoinHandle;
 
-use crate::bench::{Caller, Speaks, question, settings, start};
+use crate::bench::{ADMIN, Caller, Speaks, TOKEN, question, request, settings, settlement, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A breaker that opens for long would hide when the store is back.
@@ -24,10 +27,10 @@ async fn gateway(url: &str) -> Running {
     start(settings(&format!("--redis-url {url} {CALM}"))).await
 }
 
-fn hourly(client: &str, limit: u32) -> DecideRequest {
+fn daily(client: &str, limit: u32) -> DecideRequest {
     let mut question = DecideRequest { timeout_ms: 5_000, ..question(client) };
     let one = &mut question.limits[0];
-    (one.limit, one.burst, one.period_us) = (limit, limit, 3_600_000_000);
+    (one.limit, one.burst, one.period_us) = (limit, limit, 86_400_000_000);
     question
 }
 
@@ -101,7 +104,7 @@ async fn a_cluster_keeps_limits_exact_while_a_slot_moves_and_decides_again_after
     let mut cluster = RedisCluster::start().await;
     let gateway = gateway(&cluster.url()).await;
     let key = "ratelimit:{default|a1}:ip:203.0.113.1:p.one";
-    let busy = hourly("203.0.113.1", 200);
+    let busy = daily("203.0.113.1", 200);
     decides(&gateway, &busy).await;
 
     let load = Load::start(&gateway, &busy);
@@ -118,7 +121,7 @@ async fn a_cluster_keeps_limits_exact_while_a_slot_moves_and_decides_again_after
 
     // The master of the slot dies, and its replica takes over: by the limits of others, all served.
     let clients: Vec<DecideRequest> =
-        (0..12).map(|n| hourly(&format!("198.51.100.{n}"), 1_000_000)).collect();
+        (0..12).map(|n| daily(&format!("198.51.100.{n}"), 1_000_000)).collect();
     let load = Load::start(&gateway, &clients[0]);
     load.admits(20).await;
     let dead = cluster.serving(key).await;
@@ -126,10 +129,88 @@ async fn a_cluster_keeps_limits_exact_while_a_slot_moves_and_decides_again_after
     for client in &clients {
         decides(&gateway, client).await;
     }
-    let reply = decides(&gateway, &hourly("203.0.113.1", 200)).await;
+    let reply = decides(&gateway, &daily("203.0.113.1", 200)).await;
     assert_eq!(reply.verdict, Verdict::Deny, "the replica knows what was used");
     let before = load.admitted.load(Ordering::Relaxed);
     load.admits(before + 20).await;
+    load.end().await;
+}
+
+/// What is left of a limit after a settlement.
+async fn settled(gateway: &Running, asked: &DecideRequest, by: i64) -> u64 {
+    let caller = Caller::new(Speaks::Http2);
+    eventually(PATIENCE, "a settlement", async || {
+        let body = encode(&settlement(asked, by));
+        let call = request(gateway.data_addr, Method::POST, SETTLE_PATH, Some(TOKEN), body);
+        let answer = caller.send(call).await;
+        match SettleReply::decode(&answer.body, asked.id) {
+            Ok(reply) => Ok(reply.limits[0].remaining),
+            Err(_) => Err(answer.text()),
+        }
+    })
+    .await
+}
+
+/// A grant and what was settled lie with the limit, wherever its slot goes: each grant is used once,
+/// each settlement counts once.
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_and_settlements_go_with_a_slot_that_moves_and_with_a_replica_that_takes_over() {
+    let mut cluster = RedisCluster::start().await;
+    let gateway = gateway(&cluster.url()).await;
+    let key = "ratelimit:{default|a1}:ip:203.0.113.1:p.one";
+    let mut busy = daily("203.0.113.1", 60);
+    busy.limits[0].id = "p.one".to_owned();
+    // The same subject, so the same slot; a limit of its own, adjusted again and again.
+    let mut adjusted = daily("203.0.113.1", 100);
+    adjusted.limits[0].id = "p.other".to_owned();
+    decides(&gateway, &busy).await;
+    assert_eq!(decides(&gateway, &adjusted).await.limits[0].remaining, 99);
+    let caller = Caller::new(Speaks::Http1);
+    let grant = r#"{"limit": "p.one", "subject": {"kind": "ip", "name": "203.0.113.1"}, "units": 40, "seconds": 3600}"#;
+    let to = gateway.admin_addr;
+    let call = request(to, Method::POST, "/v1/limits/grant", Some(ADMIN), grant);
+    let granted = caller.send(call).await;
+    assert!(granted.status == 200 && granted.text().contains("\"remaining\":99"), "{granted:?}");
+
+    let load = Load::start(&gateway, &busy);
+    load.admits(20).await;
+    let moves = async {
+        for _ in 0..3 {
+            let from = cluster.serving(key).await;
+            cluster.move_slot(key, (from + 1) % 3).await;
+        }
+    };
+    let settles = async {
+        for _ in 0..50 {
+            assert_eq!(settled(&gateway, &adjusted, 9).await, 90, "once");
+        }
+    };
+    tokio::join!(moves, settles);
+    load.admits(99).await;
+    let (admitted, failed) = load.end().await;
+    assert_eq!((admitted, failed), (99, 0), "sixty and forty, of which one was before");
+    assert_eq!(decides(&gateway, &busy).await.verdict, Verdict::Deny);
+
+    let grant = grant.replace("40", "7");
+    let call = request(to, Method::POST, "/v1/limits/grant", Some(ADMIN), grant);
+    assert_eq!(caller.send(call).await.status, 200);
+    let dead = cluster.serving(key).await;
+    eventually(PATIENCE, "the replica has it all", async || {
+        let acknowledged = cluster.nodes[dead].command(&["WAIT", "1", "1000"]).await;
+        if acknowledged.starts_with(":1") { Ok(()) } else { Err(acknowledged) }
+    })
+    .await;
+    let load = Load::start(&gateway, &daily("198.51.100.1", 1_000_000));
+    load.admits(20).await;
+    cluster.nodes[dead].process().kill();
+    assert_eq!(settled(&gateway, &adjusted, 9).await, 90, "the replica knows that it was settled");
+    let other = DecideRequest { id: DecisionId::new(77), ..adjusted };
+    assert_eq!(settled(&gateway, &other, 1).await, 89, "another decision counts");
+    let mut rest = 0;
+    while decides(&gateway, &busy).await.verdict == Verdict::Allow {
+        rest += 1;
+    }
+    assert_eq!(rest, 7, "the replica knows what was granted");
     load.end().await;
 }
 
@@ -138,7 +219,7 @@ async fn several_subjects_on_a_cluster_are_charged_together_or_not_at_all() {
     let cluster = RedisCluster::start().await;
     let gateway = gateway(&cluster.url()).await;
     let both = |one: &str, two: &str| {
-        let mut question = hourly(one, 5);
+        let mut question = daily(one, 5);
         let mut second = question.limits[0].clone();
         second.id = "p.two".to_owned();
         (second.limit, second.burst) = (3, 3);
@@ -184,11 +265,11 @@ async fn several_subjects_on_a_cluster_are_charged_together_or_not_at_all() {
 async fn sentinels_name_the_new_master_after_the_old_one_died_under_load() {
     let mut watched = Watched::start().await;
     let gateway = gateway(&watched.url()).await;
-    let used = hourly("203.0.113.1", 3);
+    let used = daily("203.0.113.1", 3);
     for _ in 0..3 {
         assert_eq!(decides(&gateway, &used).await.verdict, Verdict::Allow);
     }
-    let load = Load::start(&gateway, &hourly("busy", 1_000_000));
+    let load = Load::start(&gateway, &daily("busy", 1_000_000));
     load.admits(20).await;
     eventually(PATIENCE, "the replica has it all", async || {
         let acknowledged = watched.master.command(&["WAIT", "1", "1000"]).await;

@@ -10,16 +10,14 @@ use http::Method;
 use tempfile::TempDir;
 use tidegate_gateway::Running;
 use tidegate_policy::limit::Algorithm;
-use tidegate_policy::wire::{
-    Adjustment, DecideRequest, SETTLE_PATH, SettleRequest, VERSION, encode,
-};
+use tidegate_policy::wire::{DecideRequest, SETTLE_PATH, encode};
 use tidegate_tests::certificates::Authority;
 use tidegate_tests::eventually;
 use tidegate_tests::redis::cluster::RedisCluster;
 use tidegate_tests::redis::sentinel::Watched;
 use tidegate_tests::redis::{Redis, Tls};
 
-use crate::bench::{ADMIN, Caller, Speaks, TOKEN, question, request, settings, start};
+use crate::bench::{ADMIN, Caller, Speaks, TOKEN, question, request, settings, settlement, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s --cold-start 5m --store-breaker-open 200ms";
@@ -74,30 +72,6 @@ fn hourly(client: &str, algorithm: Algorithm) -> DecideRequest {
     question
 }
 
-fn settlement(asked: &DecideRequest) -> SettleRequest {
-    let limit = asked.limits[0].clone();
-    SettleRequest {
-        finish: None,
-        octets: Vec::new(),
-        v: VERSION,
-        id: asked.id,
-        scope: asked.scope.clone(),
-        timeout_ms: 5_000,
-        age_us: 0,
-        traceparent: None,
-        request_id: None,
-        adjustments: vec![Adjustment {
-            id: limit.id,
-            subject: limit.subject,
-            limit: limit.limit,
-            period_us: limit.period_us,
-            burst: limit.burst,
-            algorithm: limit.algorithm,
-            by: 2,
-        }],
-    }
-}
-
 /// Everything that limits ask of a store; the first that fails.
 async fn all(gateway: &Running, client: &str) -> Result<(), String> {
     let caller = Caller::new(Speaks::Http2);
@@ -121,7 +95,7 @@ async fn all(gateway: &Running, client: &str) -> Result<(), String> {
             let answer = match step {
                 "decide" => caller.decide(gateway.data_addr, &asked).await,
                 "settle" => {
-                    let (to, body) = (gateway.data_addr, encode(&settlement(&asked)));
+                    let (to, body) = (gateway.data_addr, encode(&settlement(&asked, 2)));
                     caller.send(request(to, Method::POST, SETTLE_PATH, Some(TOKEN), body)).await
                 }
                 _ => {

@@ -151,6 +151,33 @@ fn a_gateway_that_finds_the_region_cold_forgets_nothing_that_another_admitted() 
     }
 }
 
+/// Another master takes over whose clock differs by half a minute. Where it is behind it admits nothing
+/// more; where it is ahead, what comes back within the difference. Nobody waits longer than it takes to
+/// pay a burst and a debt.
+#[test]
+fn a_master_whose_clock_differs_admits_at_most_what_comes_back_in_the_difference() {
+    const APART_US: u64 = 30_000_000;
+    for (algorithm, [level, behind, ahead]) in
+        [(Algorithm::Gcra, [120, 120, 150]), (Algorithm::Window, [60, 60, 120])]
+    {
+        let clocks = [(APART_US, level), (0, behind), (2 * APART_US, ahead)];
+        for (then_us, most) in clocks {
+            let mut store = Store::new(terms(algorithm, 60, 60, 0));
+            let mut admitted = 0;
+            for turn in 0..600u64 {
+                let clock_us = if turn < 300 { APART_US } else { then_us };
+                let reading = store.take(START_US + turn * 100_000 + clock_us, 1);
+                admitted += u64::from(reading.retry == Retry::Fits);
+                if let Retry::AfterUs(wait_us) = reading.retry {
+                    assert!(wait_us <= 2 * MINUTE_US, "{algorithm:?}: {wait_us}");
+                }
+            }
+            assert!(admitted <= most, "{algorithm:?} {then_us}: {admitted} of {most}");
+            assert!(then_us != APART_US || admitted + 1 >= most, "{algorithm:?}: {admitted}");
+        }
+    }
+}
+
 #[test]
 fn debt_is_paid_before_anything_is_admitted_and_is_bounded() {
     for algorithm in Algorithm::ALL {
