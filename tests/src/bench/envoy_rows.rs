@@ -1,6 +1,6 @@
 //! Owns the comparison inside Envoy: no filter, a no-op filter (twice: the A/A row), Tidegate with
-//! no matching policy, with many policies, deciding by callout in memory and in Redis; without and with
-//! an upstream hop.
+//! no matching policy, with many policies, deciding by callout in memory and in Redis, beside a filter
+//! that only calls out; without and with an upstream hop.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -73,6 +73,7 @@ fn plans() -> Vec<Plan> {
         plan("aa", Some("noop_filter"), String::new(), None),
         plan("no_policy", Some("tidegate"), elsewhere, None),
         plan("no_policy_method", Some("tidegate"), other_method, None),
+        plan("callout_floor", Some("noop_filter"), "tidegate".to_owned(), Some(0)),
         plan("callout_memory", Some("tidegate"), policy("/**", ""), Some(0)),
         plan("callout_redis", Some("tidegate"), policy("/**", ""), Some(1)),
     ]
@@ -105,6 +106,20 @@ fn policy_plans() -> Vec<Plan> {
 pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String> {
     let mut behind = behind().await;
     many_policies(effort, &mut behind, summary).await?;
+    compare(effort, &mut behind, summary).await
+}
+
+/// Only no filter, the no-op filter, and Tidegate with and without a callout.
+pub async fn measure_filters(effort: Effort, summary: &mut Summary) -> Result<(), String> {
+    let mut behind = behind().await;
+    compare(effort, &mut behind, summary).await
+}
+
+async fn compare(
+    effort: Effort,
+    behind: &mut Behind,
+    summary: &mut Summary,
+) -> Result<(), String> {
     let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
     let mut upstream_options = Options::new(nowhere, nowhere);
     upstream_options.upstream = None;
@@ -113,7 +128,7 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
     let upstream = Envoy::start(&upstream_options).await;
     for (suffix, hop) in [("", None), ("_upstream", Some(upstream.addr))] {
         for connections in [16, 64] {
-            let mut rows = start(plans(), hop, &behind).await;
+            let mut rows = start(plans(), hop, behind).await;
             let title = match hop {
                 None => "Envoy answers itself (no upstream hop)",
                 Some(_) => "with an upstream hop",
@@ -122,7 +137,7 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
                 "\n{title}, wrk -t1 -c{connections}, {} rounds of {} s, shuffled",
                 effort.rounds, effort.seconds
             );
-            rounds(effort, connections, &mut rows, &mut behind).await?;
+            rounds(effort, connections, &mut rows, behind).await?;
             let suffix = if connections == 16 {
                 suffix.to_owned()
             } else {

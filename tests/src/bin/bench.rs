@@ -1,5 +1,5 @@
 //! The benchmarks: `bench all` compares and writes the summary, `bench policies` does so for many policies
-//! alone, `bench gateway` for the gateway without Envoy, `bench pool` reports on the bound of calls to
+//! alone, `bench envoy` for the filters alone, `bench gateway` for the gateway without Envoy, `bench pool` reports on the bound of calls to
 //! Redis, `bench load` draws the curve of offered load.
 
 use std::env;
@@ -14,11 +14,12 @@ async fn main() -> ExitCode {
     let done = match env::args().nth(1).as_deref() {
         Some("all") => all().await,
         Some("policies") => policies().await,
+        Some("envoy") => filters().await,
         Some("gateway") => gateway().await,
         Some("pool") => report(pool::measure).await,
         Some("load") => report(load::measure).await,
         other => Err(format!(
-            "{other:?} is no command; write `bench all`, `policies`, `gateway`, `pool` or `load`"
+            "{other:?} is no command; write `bench all`, `policies`, `envoy`, `gateway`, `pool` or `load`"
         )),
     };
     match done {
@@ -46,6 +47,13 @@ async fn policies() -> Result<(), String> {
     let mut summary = Summary::default();
     policy_rows::measure(&mut summary)?;
     envoy_rows::measure_policies(effort, &mut summary).await?;
+    written(&summary)
+}
+
+/// Only the filters inside Envoy, without the rows of many policies.
+async fn filters() -> Result<(), String> {
+    let mut summary = Summary::default();
+    envoy_rows::measure_filters(effort()?, &mut summary).await?;
     written(&summary)
 }
 
