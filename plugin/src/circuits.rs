@@ -44,6 +44,10 @@ pub(crate) struct Circuits {
     places: BTreeMap<String, usize>,
     /// This worker among those of the process.
     me: u64,
+    /// When this configuration came, in ms: the newest reports.
+    rank: u64,
+    /// Whether this worker shut its process, and the mesh should hear of it at once.
+    urgent: Cell<bool>,
     /// Where the next report goes on.
     next: Cell<usize>,
     /// When it was last called by its tick, in ms.
@@ -122,6 +126,7 @@ impl Circuits {
             slots: RefCell::new(vec![Slot::default(); breakers.len()]),
             places: places.collect(),
             me,
+            rank: host::now_us().map_or(0, |now_us| now_us / 1_000),
             ..Self::default()
         }
     }
@@ -301,6 +306,7 @@ impl Circuits {
             });
             if tripped == Some(true) {
                 count(flight.breaker, Told::Tripped);
+                self.urgent.set(true);
                 self.changed();
             }
         }

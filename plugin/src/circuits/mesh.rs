@@ -38,6 +38,7 @@ pub(crate) struct Report {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Leader {
     worker: u64,
+    rank: u64,
     until_ms: u64,
     seq: u64,
     since: u64,
@@ -48,7 +49,7 @@ struct Leader {
 
 impl Leader {
     fn to_bytes(self) -> Vec<u8> {
-        [self.worker, self.until_ms, self.seq, self.since, self.process]
+        [self.worker, self.rank, self.until_ms, self.seq, self.since, self.process]
             .iter()
             .flat_map(|number| number.to_le_bytes())
             .collect()
@@ -60,6 +61,7 @@ impl Leader {
         });
         let leader = Self {
             worker: numbers.next()?,
+            rank: numbers.next()?,
             until_ms: numbers.next()?,
             seq: numbers.next()?,
             since: numbers.next()?,
@@ -100,8 +102,35 @@ impl Circuits {
         }
         self.ticked_ms.set(now_ms);
         self.hand_on(config);
+        self.report(config, caller, id, now_ms, false)
+    }
+
+    /// Whether this worker has something to say that should not wait for a tick; once.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.urgent.take()
+    }
+
+    /// What to send at once, whoever reports otherwise.
+    pub(crate) fn report_now(
+        &self,
+        config: &Config,
+        caller: &CallerScope,
+        id: DecisionId,
+    ) -> Option<(Vec<u8>, Report)> {
+        let now_ms = host::now_us().ok()? / 1_000;
+        self.report(config, caller, id, now_ms, true)
+    }
+
+    fn report(
+        &self,
+        config: &Config,
+        caller: &CallerScope,
+        id: DecisionId,
+        now_ms: u64,
+        urgent: bool,
+    ) -> Option<(Vec<u8>, Report)> {
         // The last report is given up by its timeout, which is shorter than any gateway is waited for.
-        let leader = if self.reporting.get() { None } else { self.lead(now_ms) }?;
+        let leader = if self.reporting.get() { None } else { self.lead(now_ms, urgent) }?;
         let mut reports = Vec::new();
         let mut ended = BTreeMap::new();
         let count = config.circuit_breakers.len();
@@ -166,17 +195,20 @@ impl Circuits {
         }
     }
 
-    /// Whether this worker reports now, and as what.
-    fn lead(&self, now_ms: u64) -> Option<Leader> {
+    /// Whether this worker reports now, and as what. While an old configuration drains its workers tick
+    /// on: the newest leads.
+    fn lead(&self, now_ms: u64, urgent: bool) -> Option<Leader> {
         let (octets, cas) = host::shared(LEADER).ok()?;
         let held = Leader::from_bytes(&octets);
         let mut leader = held.unwrap_or(Leader { process: self.me, ..Leader::default() });
         let live = now_ms < leader.until_ms && leader.until_ms.saturating_sub(now_ms) <= LEAD_MS;
-        if leader.worker != self.me && live {
+        if leader.worker == self.me || !live || leader.rank < self.rank {
+            leader.worker = self.me;
+            leader.rank = self.rank;
+            leader.until_ms = now_ms.saturating_add(LEAD_MS);
+        } else if !urgent {
             return None;
         }
-        leader.worker = self.me;
-        leader.until_ms = now_ms.saturating_add(LEAD_MS);
         leader.seq = leader.seq.saturating_add(1);
         host::set_shared(LEADER, &leader.to_bytes(), cas).ok()?.then_some(leader)
     }

@@ -1,5 +1,7 @@
 //! Owns the moments of a stream and of a root at which circuit breakers have a word.
 
+use std::rc::Rc;
+
 use tidegate_policy::exchange::{Circuit, is_grpc};
 use tidegate_policy::identity::Facts;
 use tidegate_policy::router::Matched;
@@ -7,6 +9,8 @@ use tidegate_policy::wire::DecisionId;
 
 use super::{Vm, Waiter, deny, or_log};
 use crate::abi::Action;
+use crate::circuits::Report;
+use crate::host;
 use crate::render;
 use crate::root::Root;
 
@@ -24,7 +28,26 @@ impl Vm {
         else {
             return;
         };
-        let sent = self.send(&root, &root.report_headers, &message, Waiter::Circuits(report));
+        self.report(&root, &message, report);
+    }
+
+    /// Reports at once what a stream brought about, on behalf of its root.
+    fn report_at_once(&mut self, root: &Rc<Root>, stream: u32) {
+        if !root.circuits.is_urgent() {
+            return;
+        }
+        let context = self.streams.get(&stream).map(|stream| stream.root);
+        let Some((context, ids)) = context.zip(self.ids.as_mut()) else { return };
+        let id = ids.decision();
+        if let Some((message, report)) = root.circuits.report_now(&root.config, &root.caller, id) {
+            or_log(host::set_effective_context(context), "a circuit cannot be reported at once");
+            self.report(root, &message, report);
+            or_log(host::set_effective_context(stream), "no context to go on in");
+        }
+    }
+
+    fn report(&mut self, root: &Rc<Root>, message: &[u8], report: Report) {
+        let sent = self.send(root, &root.report_headers, message, Waiter::Circuits(report));
         if let Err((answer, Waiter::Circuits(report))) = sent {
             root.circuits.told(&root.config, &report, &answer);
         }
@@ -38,6 +61,7 @@ impl Vm {
         let entropy = self.entropy_low();
         let count = &mut |breaker, told| root.count_circuit(breaker, told);
         root.circuits.answered(&root.config, stream, entropy, count);
+        self.report_at_once(&root, stream);
     }
 
     /// The stream is over.
@@ -48,6 +72,7 @@ impl Vm {
         let entropy = self.entropy_low();
         let count = &mut |breaker, told| root.count_circuit(breaker, told);
         root.circuits.ended(&root.config, stream, entropy, count);
+        self.report_at_once(&root, stream);
     }
 
     /// The request is answered here: it never goes to the upstream.
