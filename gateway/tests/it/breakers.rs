@@ -13,6 +13,7 @@ use tidegate_policy::wire::breaker::{
 use tidegate_policy::wire::{DecisionId, VERSION, encode};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
+use tidegate_tests::redis::cluster::RedisCluster;
 
 use crate::bench::{Answer, Caller, Speaks, TOKEN, VIEWER, question, request, settings, start};
 
@@ -173,4 +174,14 @@ async fn one_gateway_alone_keeps_them_in_memory() {
     let gateway = start(settings(CALM)).await;
     across(&gateway, &gateway).await;
     ordered(&gateway, &gateway).await;
+}
+
+/// Each breaker lies in one slot, their list in another.
+#[tokio::test]
+async fn a_cluster_keeps_them_too() {
+    let cluster = RedisCluster::start().await;
+    let flags = format!("--redis-url {} {CALM}", cluster.url());
+    let (one, other) = (start(settings(&flags)).await, start(settings(&flags)).await);
+    across(&one, &other).await;
+    ordered(&one, &other).await;
 }
