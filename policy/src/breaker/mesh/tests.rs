@@ -267,6 +267,9 @@ fn whoever_lost_the_answer_gets_the_same_test_again() {
     let (again, _) = step(NOW + 1_000, Some(&held), &sync(&terms, A, 7, ask));
     let (id, ms) = first.permit.expect("granted");
     assert_eq!(again.permit, Some((id, ms - 1_000)));
+    // Of a test that nobody finished nobody knows: the row of good ones begins anew.
+    let (said, _) = step(NOW, Some(&half_open(NOW, 2, 0)), &sync(&terms, B, 1, ask));
+    assert_eq!((said.permit.is_some(), said.successes), (true, 0));
 }
 
 #[derive(Debug, Clone)]
