@@ -96,6 +96,7 @@ plugin: ## Build the filter: target/wasm32-wasip1/wasm/tidegate.wasm.
 others: ## Build the plugins that the simulator is tested with, beside ours.
 	@$(BRING) wasm clang examples
 	@cargo build $(OTHERS:%=-p %) --target wasm32-wasip1 --profile wasm
+	@cargo build -p tidegate-plugin --features trap-on-header --target wasm32-wasip1 --profile wasm-trap
 	@.tools/bin/wasm-clang -Os -Wall -Wextra -Werror -mexec-model=reactor \
 		-o $(TARGET)/wasm32-wasip1/wasm/redact.wasm tests/c-filter/redact.c
 

@@ -71,6 +71,8 @@ extern "C" fn proxy_on_request_trailers(stream: u32, _trailers: usize) -> u32 {
 /// The upstream's answer is held only where it has to be stored first.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_headers(stream: u32, _headers: usize, end: bool) -> u32 {
+    #[cfg(feature = "trap-on-header")]
+    crate::trap::if_told();
     after_headers(vm::with(|vm| vm.response_headers(stream, end)).unwrap_or(Action::Continue))
 }
 

@@ -27,4 +27,6 @@ mod property;
 mod render;
 mod root;
 mod shares;
+#[cfg(feature = "trap-on-header")]
+mod trap;
 mod vm;

@@ -25,6 +25,8 @@ pub struct Options {
     pub gateway: SocketAddr,
     /// Whether callouts go over HTTP/2, as shipped, or over HTTP/1.
     pub gateway_http2: bool,
+    /// Whether requests go to the upstream over HTTP/2, or over HTTP/1, as shipped.
+    pub upstream_http2: bool,
     /// Where the cluster `upstream` leads; `None` lets Envoy answer itself.
     pub upstream: Option<SocketAddr>,
     /// The listener's address; port 0 is any free one.
@@ -109,6 +111,7 @@ impl Options {
             config: None,
             gateway,
             gateway_http2: true,
+            upstream_http2: false,
             upstream: Some(upstream),
             listen: "127.0.0.1:0".to_owned(),
             admin_port: 0,
@@ -269,6 +272,15 @@ impl Options {
         set(all, connect_timeout, json!(self.gateway_connect_timeout));
         if let Some(tls) = &self.gateway_tls {
             set(all, "/static_resources/clusters/1/transport_socket", tls.transport_socket());
+        }
+        if self.upstream_http2 {
+            let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+            let speaks = json!({ options: {
+                "@type": format!("type.googleapis.com/{options}"),
+                "explicit_http_config": { "http2_protocol_options": {} },
+            } });
+            let place = "/static_resources/clusters/0/typed_extension_protocol_options";
+            set(all, place, speaks);
         }
         if !self.gateway_http2 {
             let protocol = "/static_resources/clusters/1/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/explicit_http_config";

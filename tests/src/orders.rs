@@ -6,6 +6,7 @@
 //! x-run: cut      a part of the answer, and the connection's end
 //! x-run: drop     no answer, and the connection's end
 //! x-run: long     an answer of 100,000 octets
+//! x-run: trap     an answer that makes the filter of a test trap
 //! x-run: STATUS   an answer with this status
 //! ```
 
@@ -112,6 +113,10 @@ async fn run(
         .header("location", format!("/orders/{nth}"))
         .header("x-order", nth.to_string())
         .header("set-cookie", format!("run={nth}"));
+    let response = match how.as_str() {
+        "trap" => response.header("x-tidegate-trap", "now"),
+        _ => response,
+    };
     let body: Body = if how == "cut" {
         let part = Ok(Frame::data(Bytes::from(bytes)));
         let end = Err(std::io::Error::other("cut"));

@@ -40,6 +40,12 @@ pub fn filter(name: &str) -> PathBuf {
     found("the built filter", path, "run `make plugin`")
 }
 
+/// The filter that traps when an answer says `x-tidegate-trap`.
+pub fn trapping_filter() -> PathBuf {
+    let path = target().join("wasm32-wasip1/wasm-trap/tidegate.wasm");
+    found("the filter that traps", path, "run `make others`")
+}
+
 /// The gateway's binary, of the same profile as the program that asks.
 pub fn gateway() -> PathBuf {
     let exe = env::current_exe().expect("a program knows its file");

@@ -98,6 +98,16 @@ fn a_plugin_of_the_sdk_runs_unchanged() {
 
 /// A filter with debug assertions traps where it should degrade.
 #[test]
+fn the_shipped_filter_cannot_be_told_to_trap() {
+    let mark = b"x-tidegate-trap";
+    let says = |wasm: &[u8]| wasm.windows(mark.len()).any(|window| window == mark);
+    let shipped = fs::read(parts::filter("tidegate")).expect("the built filter");
+    assert!(!says(&shipped), "built with the feature trap-on-header: run `make plugin`");
+    let trapping = fs::read(parts::trapping_filter()).expect("the built filter");
+    assert!(says(&trapping), "it is what is looked for");
+}
+
+#[test]
 fn the_shipped_filter_has_no_debug_assertions() {
     let wasm = fs::read(parts::filter("tidegate")).expect("the built filter");
     let mark = b"tidegate_debug_assertions";

@@ -186,6 +186,7 @@ fn joined(facts: &Facts) -> String {
 
 fn routes(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
     let timeout_ms = u64::from(config.gateway.timeout_ms);
+    claims(config, facts, notes);
     let late = facts.routes.iter().find_map(|route| {
         let route_ms = route.timeout_ms.unwrap_or(ROUTE_TIMEOUT_MS);
         (route_ms > 0 && route_ms <= timeout_ms).then_some((route, route_ms))
@@ -199,5 +200,32 @@ fn routes(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
             ),
             "shorten gateway.timeout".to_owned(),
         );
+    }
+}
+
+/// An answer that the route still waits for must not come after its claim has ended.
+fn claims(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
+    let longest_ms = facts.routes.iter().map(|route| match route.timeout_ms {
+        Some(0) => u64::MAX,
+        timeout_ms => timeout_ms.unwrap_or(ROUTE_TIMEOUT_MS),
+    });
+    let Some(route_ms) = longest_ms.max() else { return };
+    for (place, policy) in config.policies.iter().enumerate() {
+        let Some(terms) = &policy.idempotency else { continue };
+        let own_ms = u64::from(terms.upstream_timeout_ms);
+        if own_ms < route_ms {
+            let route = match route_ms {
+                u64::MAX => "that of a route, which has none".to_owned(),
+                _ => format!("a route's timeout ({route_ms} ms)"),
+            };
+            notes.field(
+                "warning",
+                &format!("policies[{place}].idempotency.upstream_timeout"),
+                format!(
+                    "{own_ms} ms is shorter than {route}: a slow answer would come after its claim's time, and a retry would be told that nobody knows"
+                ),
+                "write at least the timeout of the routes that the policy takes in",
+            );
+        }
     }
 }

@@ -223,3 +223,29 @@ fn a_limit_beside_a_tighter_one_over_the_same_never_refuses() {
     );
     assert_eq!(lines(&soft, ""), [""; 0]);
 }
+
+#[test]
+fn idempotency_is_seen_beside_flag_and_routes() {
+    let own = r#""identities": {"tenant": {"jwt": {"provider": "main", "claim": "org"}}}, "policies": [
+      {"name": "pay", "match": {"path": "/pay"}, "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s"}},"#;
+    let document = SOUND.replace("\"policies\": [", own);
+    let facts = FACTS.replace("{\"at\": \"/s\", \"timeout_ms\": 0}, ", "");
+    one(
+        &lines(&document, &facts),
+        "warning policies[0].idempotency.upstream_timeout: 10000 ms is shorter than a route's timeout (15000 ms)",
+    );
+    one(
+        &lines(&document.replace("10s", "1h"), FACTS),
+        "warning policies[0].idempotency.upstream_timeout: 3600000 ms is shorter than that of a route, which has none",
+    );
+    assert_eq!(lines(&document.replace("10s", "15s"), &facts), [""; 0]);
+    let off = facts.replace(
+        "\"allow_on_headers_stop_iteration\": true",
+        "\"allow_on_headers_stop_iteration\": false",
+    );
+    let found = lines(&document.replace("10s", "15s"), &off);
+    assert!(
+        found.iter().any(|line| line.starts_with("error /f: policy pay has idempotency")),
+        "{found:?}"
+    );
+}

@@ -12,6 +12,7 @@ use std::format;
 use std::string::ToString;
 use std::vec;
 
+mod claims;
 mod costs;
 
 const ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;

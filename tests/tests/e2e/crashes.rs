@@ -5,6 +5,7 @@ use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually;
 use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::parts;
 use tokio::task::JoinHandle;
 
 use crate::idempotency::{Bench, CONFIG, ROOMY, WITHIN, bench, lines, replayed, told};
@@ -46,6 +47,21 @@ async fn envoy_is_killed_after_the_upstream_began() {
     assert!(waiting.await.expect("a task").is_none(), "the client's connection ended");
     until(&bench, 1, "/orders", "k", "idempotency-in-flight").await;
     until(&bench, 1, "/orders", "k", "idempotency-unknown-outcome").await;
+    assert_eq!(bench.upstream.runs(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_filter_traps_when_the_answer_is_there() {
+    let mut bench = bench(2).await;
+    let options = Options::new(bench.gateway.addr, bench.upstream.addr).config(CONFIG);
+    let options = Options { filter: Some(parts::trapping_filter()), ..options };
+    bench.envoys[0] = Envoy::start(&options).await;
+    let trapped = bench.post("/orders", "k", "x-run: trap\r\n", "{}").await;
+    assert_eq!((trapped.status, bench.upstream.runs()), (503, 1), "{trapped:?}");
+    until(&bench, 1, "/orders", "k", "idempotency-in-flight").await;
+    until(&bench, 1, "/orders", "k", "idempotency-unknown-outcome").await;
+    // Its own worker has a new VM by then, which knows nothing and asks.
+    until(&bench, 0, "/orders", "k", "idempotency-unknown-outcome").await;
     assert_eq!(bench.upstream.runs(), 1);
 }
 

@@ -23,7 +23,7 @@ pub(crate) const CONFIG: &str = r#"{
     {"name": "waits", "match": {"path": "/waits/**"},
      "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "wait": "30s", "store": {"headers": ["x-order"]}}},
     {"name": "fast", "match": {"path": "/fast/**"},
-     "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "response": "fast"}},
+     "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "response": "fast", "store": {"headers": ["x-order"]}}},
     {"name": "again", "match": {"path": "/again/**"},
      "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "100ms", "takeover": true, "store": {"headers": ["x-order"]}}},
     {"name": "orders", "match": {"path": "/**"},
@@ -215,6 +215,28 @@ async fn a_key_is_for_one_request_of_one_tenant_whatever_http_it_speaks() {
     assert_eq!(told(&back), told(&theirs), "from HTTP/2 to HTTP/1");
     let keyless = client::post(bench.envoys[0].addr, "/orders", "x-tenant: acme\r\n", "{}").await;
     assert_eq!(keyless.status, 400, "{keyless:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_may_speak_http2() {
+    let mut bench = bench(1).await;
+    let options = Options::new(bench.gateway.addr, bench.upstream.addr).config(CONFIG);
+    bench.envoys = vec![Envoy::start(&Options { upstream_http2: true, ..options }).await];
+    for path in ["/orders", "/fast/orders"] {
+        let first = bench.post(path, "k", "", "{}").await;
+        let policy = if path == "/orders" { "orders" } else { "fast" };
+        bench.reaches(policy, "stored", 1).await;
+        let headers = [("x-tenant", "acme"), ("idempotency-key", "k")];
+        let again = http2::post_body(bench.envoys[0].addr, path, &headers, b"{}").await;
+        assert_eq!((first.status, told(&again)), (201, told(&first)), "{again:?}");
+        assert!(replayed(&again));
+        // What never came whole is never given again.
+        let cut = bench.post(path, "drop", "x-run: drop\r\n", "{}").await;
+        assert_eq!(cut.status, 503, "{cut:?}");
+        let kept = bench.post(path, "drop", "", "{}").await;
+        assert_eq!(kept.status, 409, "{kept:?}");
+    }
+    assert_eq!(bench.upstream.runs(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

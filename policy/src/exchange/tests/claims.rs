@@ -1,0 +1,300 @@
+//! Requests with idempotency keys: what is asked, what follows, and how claims end.
+
+use super::*;
+use crate::idempotency::key::FIELD;
+use crate::wire::{AnswerHead, ClaimState, FinishBy, SettleRequest};
+
+fn config(more: &str) -> Config {
+    let document = r#"{"version": 1, "gateway": {"cluster": "tidegate"},
+        "identities": {"tenant": {"header": "x-tenant", "trusted": true}},
+        "policies": [{"name": "pay", "match": {"path": "/**"},
+          "rate_limits": [{"name": "ip", "by": "ip", "limit": 5, "per": "minute"}],
+          "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s"MORE}}]}"#;
+    let reading = Config::read(&document.replace("MORE", more));
+    reading.config.unwrap_or_else(|| panic!("{:?}", reading.diagnostics))
+}
+
+fn facts(fields: &[(&'static str, &'static str)], has_body: bool) -> Facts<'static> {
+    let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    Facts {
+        source_address: Some(b"192.0.2.1:1".to_vec()),
+        headers: [(b":method".as_slice(), b"POST".as_slice())].into_iter().chain(fields).collect(),
+        target: Some(b"/pay"),
+        has_body,
+        ..Facts::default()
+    }
+}
+
+const KEYED: [(&str, &str); 2] = [("x-tenant", "acme"), (FIELD, "k")];
+
+struct Desk {
+    config: Config,
+    overrides: Overrides,
+    exchange: Exchange,
+}
+
+impl Desk {
+    fn new(more: &str) -> Self {
+        let config = config(more);
+        Self { config, overrides: Overrides::default(), exchange: Exchange::default() }
+    }
+
+    fn on(&mut self, event: Event<'_>) -> Effects {
+        self.exchange.on(&self.config, &self.overrides, event)
+    }
+
+    fn request(&mut self, facts: &Facts<'_>) -> Effects {
+        let matched = self.config.on_path(Some(b"/pay")).on_host(&self.config, None);
+        let (caller, id) = (caller(), DecisionId::new(ID));
+        self.on(Event::Request { matched, facts, caller: &caller, id })
+    }
+
+    /// The gateway's word on the question that was asked.
+    fn answer(&mut self, asked: &Effects, state: &str) -> Effects {
+        let Act::Ask(message) = &asked.act else { panic!("asks: {asked:?}") };
+        let asked = DecideRequest::decode(message).expect("a sound message");
+        let limits: Vec<String> = asked
+            .limits
+            .iter()
+            .map(|limit| {
+                format!(
+                    r#"{{"id":"{}","allowed":true,"remaining":4,"next_us":1,"reset_us":1}}"#,
+                    limit.id
+                )
+            })
+            .collect();
+        let body = format!(
+            r#"{{"v":1,"id":"{}","verdict":"allow","limits":[{}],"claim":{state}}}"#,
+            asked.id,
+            limits.join(",")
+        );
+        let answer = Answer::Response { marked: true, status: b"200", body: body.as_bytes() };
+        self.on(Event::Answer { answer, entropy: 0 })
+    }
+
+    fn part(&mut self, part: Part<'_>) -> Answering {
+        self.exchange.on_answer(&self.config, part)
+    }
+}
+
+fn settled(settlement: &Settlement) -> SettleRequest {
+    SettleRequest::decode(&settlement.message).expect("a sound message")
+}
+
+fn headers(status: &'static str) -> crate::identity::Fields<'static> {
+    vec![(b":status", status.as_bytes()), (b"etag", b"e"), (b"set-cookie", b"s=1")]
+}
+
+const OURS: Envoys = Envoys { from_upstream: true, flags: 0, attempts: None };
+
+fn claimed(more: &str) -> Desk {
+    let mut desk = Desk::new(more);
+    let asked = desk.request(&facts(&KEYED, false));
+    let effects = desk.answer(&asked, r#"{"state":"claimed","fence":3}"#);
+    assert_eq!(effects.act, Act::Resume);
+    assert!(desk.exchange.wants_answer());
+    desk
+}
+
+#[test]
+fn what_the_request_itself_says_to_be_wrong_asks_nothing() {
+    let tenant = ("x-tenant", "acme");
+    let rows: [(&[(&str, &str)], Reason); 5] = [
+        (&[tenant], Reason::IdempotencyKeyRequired),
+        (&[tenant, (FIELD, "a b")], Reason::IdempotencyKeyInvalid),
+        (&[tenant, (FIELD, "a"), (FIELD, "a")], Reason::IdempotencyKeyInvalid),
+        (&[(FIELD, "k")], Reason::ClientIdentityRequired),
+        (&[tenant, (FIELD, "k"), ("content-length", "262145")], Reason::IdempotencyBodyTooLong),
+    ];
+    for (fields, reason) in rows {
+        let effects = Desk::new("").request(&facts(fields, true));
+        let Act::Deny(denial) = effects.act else { panic!("denies: {effects:?}") };
+        assert_eq!((denial.reason, denial.violated), (reason, vec!["pay".to_string()]));
+    }
+    let mut desk = Desk::new("");
+    let odd = Facts { target: Some(b"/pay%2F..%2Fx"), ..facts(&KEYED, false) };
+    let effects = desk.request(&odd);
+    let Act::Deny(denial) = effects.act else { panic!("denies: {effects:?}") };
+    assert_eq!(denial.reason, Reason::IdempotencyPathInvalid);
+    assert!(denial.detail.is_some_and(|told| told.contains("0x2f")));
+}
+
+#[test]
+fn a_body_is_asked_for_to_its_end_and_changes_the_hash() {
+    let mut hashes = Vec::new();
+    for pieces in [["{}", ""], ["{", "}"], ["{", "]"]] {
+        let mut desk = Desk::new("");
+        assert_eq!(desk.request(&facts(&KEYED, true)).act, Act::Collect);
+        assert!(desk.exchange.collects() && desk.exchange.holds_request());
+        let effects = desk.on(Event::Body { bytes: pieces[0].as_bytes(), end: false });
+        assert_eq!(effects.act, Act::Collect);
+        let asked = desk.on(Event::Body { bytes: pieces[1].as_bytes(), end: true });
+        let Act::Ask(message) = &asked.act else { panic!("asks: {asked:?}") };
+        let asked = DecideRequest::decode(message).expect("a sound message");
+        let claim = asked.claim.expect("a claim");
+        assert_eq!((claim.lock_ms, claim.life_s, claim.takeover), (15_000, 86_400, false));
+        assert_eq!(asked.scope.tenant, Tenant::Named(crate::scope::TenantId::new("acme").unwrap()));
+        hashes.push(claim.keyed.hash);
+    }
+    assert_eq!(hashes[0], hashes[1]);
+    assert_ne!(hashes[0], hashes[2]);
+    let mut desk = Desk::new(r#", "hash": {"max": "2B"}"#);
+    desk.request(&facts(&KEYED, true));
+    let effects = desk.on(Event::Body { bytes: b"{ }", end: false });
+    assert!(matches!(
+        effects.act,
+        Act::Deny(Denial { reason: Reason::IdempotencyBodyTooLong, .. })
+    ));
+}
+
+#[test]
+fn each_state_of_a_claim_has_its_answer() {
+    let rows = [
+        (r#"{"state":"in_flight","wait_us":1500000}"#, Reason::IdempotencyInFlight, Some(2)),
+        (r#"{"state":"conflict"}"#, Reason::IdempotencyConflict, None),
+        (r#"{"state":"unknown"}"#, Reason::IdempotencyUnknownOutcome, None),
+        (r#"{"state":"forgets"}"#, Reason::PolicyStoreUnavailable, Some(1)),
+        (r#"{"state":"spent"}"#, Reason::PolicyStoreUnavailable, Some(1)),
+    ];
+    for (state, reason, retry_after_s) in rows {
+        let mut desk = Desk::new("");
+        let asked = desk.request(&facts(&KEYED, false));
+        let effects = desk.answer(&asked, state);
+        let Act::Deny(denial) = effects.act else { panic!("denies: {effects:?}") };
+        assert_eq!((denial.reason, denial.retry_after_s), (reason, retry_after_s), "{state}");
+        // That nobody knows is not idempotency's word: the limits get back what they charged.
+        let refunded = effects.settlement.map(|settlement| settled(&settlement).adjustments[0].by);
+        let unknown = reason == Reason::PolicyStoreUnavailable;
+        assert_eq!(refunded, unknown.then_some(-1), "{state}");
+    }
+}
+
+#[test]
+fn who_waits_asks_for_the_claim_alone_and_not_for_ever() {
+    let mut desk = Desk::new(r#", "wait": "50ms""#);
+    let mut asked = desk.request(&facts(&KEYED, false));
+    let mut waited = 0;
+    loop {
+        let effects = desk.answer(&asked, r#"{"state":"in_flight","wait_us":9000000}"#);
+        let Act::Wait(delay_ms) = effects.act else {
+            assert!(matches!(effects.act, Act::Deny(_)), "{effects:?}");
+            break;
+        };
+        waited += delay_ms;
+        asked = desk.on(Event::Waited);
+        let Act::Ask(message) = &asked.act else { panic!("asks: {asked:?}") };
+        assert_eq!(DecideRequest::decode(message).expect("sound").limits, []);
+    }
+    assert_eq!(waited, 50);
+    // Whoever is claimed in the end goes on with what its limits said.
+    let mut desk = Desk::new(r#", "wait": "50ms""#);
+    let asked = desk.request(&facts(&KEYED, false));
+    desk.answer(&asked, r#"{"state":"in_flight","wait_us":9000000}"#);
+    let asked = desk.on(Event::Waited);
+    assert_eq!(desk.answer(&asked, r#"{"state":"claimed","fence":1}"#).act, Act::Resume);
+    let said = Said { moment: Moment::Headers, values: &[], now_us: None };
+    let told = desk.exchange.on_response(&desk.config, &said);
+    assert!(!told.fields.is_empty(), "the limits are told, once");
+}
+
+#[test]
+fn an_answer_is_held_until_it_is_stored_or_streams() {
+    for (more, hold) in [("", Hold::Collect), (r#", "response": "fast""#, Hold::Go)] {
+        let mut desk = claimed(more);
+        let first = desk.part(Part::Headers { headers: &headers("201"), envoys: OURS, end: false });
+        assert_eq!((first.hold, first.settlement), (hold, None));
+        assert_eq!(desk.part(Part::Body { bytes: b"a\0", end: false }).hold, hold);
+        let last = desk.part(Part::Body { bytes: b"b", end: true });
+        let kept = if hold == Hold::Go { Hold::Go } else { Hold::Keep };
+        assert_eq!(last.hold, kept);
+        let mut end = last.settlement.expect("it is stored");
+        let message = settled(&end);
+        let finish = message.finish.expect("the claim ends");
+        let FinishBy::Complete { answer, .. } = finish.by else { panic!("{finish:?}") };
+        let stored = answer.with(&message.octets).expect("an answer");
+        assert_eq!((finish.fence, stored.status), (3, 201));
+        assert_eq!(stored.body.as_deref(), Some(b"a\0b".as_slice()));
+        assert_eq!(
+            stored.headers.iter().collect::<Vec<_>>(),
+            [(b"etag".as_slice(), b"e".as_slice())]
+        );
+        // It is tried three times, and then not any more.
+        let late = Answer::Response { marked: false, status: b"504", body: b"" };
+        assert_eq!((end.ended(&late), end.ended(&late)), (None, None));
+        let given_up = end.ended(&late).expect("the last");
+        let outcome = Idempotent::NotStored;
+        assert_eq!(given_up, [Signal::Idempotency { policy: 0, outcome }]);
+        assert_eq!(desk.exchange.wants_answer(), hold == Hold::Collect, "while it is held");
+        desk.part(Part::Stored);
+        assert!(!desk.exchange.wants_answer());
+    }
+}
+
+#[test]
+fn what_envoy_answers_is_never_stored() {
+    let made = |flags, attempts| Envoys { from_upstream: false, flags, attempts };
+    let rows = [
+        // No connection, tried once; no route, not tried.
+        (made(1 << 5, Some(1)), true),
+        (made(1 << 8, Some(0)), true),
+        // After a retry only the last try is known.
+        (made(1 << 5, Some(2)), false),
+        // A connection that broke, a timeout, both; and what nobody knows.
+        (made(1 << 6, Some(1)), false),
+        (made(1 << 2, Some(1)), false),
+        (made(1 << 5 | 1 << 6, Some(1)), false),
+        (made(1 << 5, None), false),
+        (made(u64::MAX, Some(1)), false),
+    ];
+    for (envoys, released) in rows {
+        for over in [false, true] {
+            let mut desk = claimed("");
+            let answering = match over {
+                true => desk.part(Part::Over(envoys)),
+                false => desk.part(Part::Headers { headers: &headers("503"), envoys, end: false }),
+            };
+            assert_eq!(answering.hold, Hold::Go);
+            let finish = answering.settlement.map(|end| settled(&end).finish.expect("an end"));
+            let by =
+                finish.map(|finish| (finish.fence, matches!(finish.by, FinishBy::Abandon { .. })));
+            assert_eq!(by, released.then_some((3, true)), "{envoys:?}");
+            assert!(!desk.exchange.wants_answer());
+        }
+    }
+}
+
+#[test]
+fn who_leaves_while_it_is_asked_gives_back_what_may_be_claimed() {
+    let mut desk = Desk::new("");
+    desk.request(&facts(&KEYED, false));
+    let end = desk.exchange.left(&desk.config).expect("an end");
+    let finish = settled(&end).finish.expect("an end");
+    assert!(matches!((finish.fence, finish.by), (0, FinishBy::Abandon { .. })));
+    assert_eq!(desk.exchange.left(&desk.config), None, "once");
+}
+
+#[test]
+fn the_first_answer_comes_back_as_it_was() {
+    let answer = crate::idempotency::stored::StoredAnswer {
+        status: 418,
+        body: Some(b"\0\xff".to_vec()),
+        ..Default::default()
+    };
+    let (head, octets) = AnswerHead::of(&answer).expect("short");
+    let mut desk = Desk::new("");
+    let asked = desk.request(&facts(&KEYED, false));
+    let Act::Ask(message) = &asked.act else { panic!("asks") };
+    let asked = DecideRequest::decode(message).expect("sound");
+    let reply = format!(
+        r#"{{"v":1,"id":"{}","verdict":"allow","limits":[{{"id":"pay.ip","allowed":true,"remaining":4,"next_us":1,"reset_us":1}}],"claim":{}}}"#,
+        asked.id,
+        serde_json::to_string(&ClaimState::Done(head)).expect("JSON")
+    );
+    let mut body = reply.into_bytes();
+    body.push(0);
+    body.extend(u32::try_from(octets.len()).expect("short").to_be_bytes());
+    body.extend(octets);
+    let whole = Answer::Response { marked: true, status: b"200", body: &body };
+    let effects = desk.on(Event::Answer { answer: whole, entropy: 0 });
+    assert_eq!(effects.act, Act::Replay(Replay { policy: 0, id: DecisionId::new(ID), answer }));
+}
