@@ -115,11 +115,7 @@ pub async fn measure_filters(effort: Effort, summary: &mut Summary) -> Result<()
     compare(effort, &mut behind, summary).await
 }
 
-async fn compare(
-    effort: Effort,
-    behind: &mut Behind,
-    summary: &mut Summary,
-) -> Result<(), String> {
+async fn compare(effort: Effort, behind: &mut Behind, summary: &mut Summary) -> Result<(), String> {
     let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
     let mut upstream_options = Options::new(nowhere, nowhere);
     upstream_options.upstream = None;
