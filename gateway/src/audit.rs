@@ -26,7 +26,8 @@ use tidegate_policy::audit::{About, Action, AuditEvent, AuditSink, Durability, T
 use tidegate_policy::scope::{Region, Tenant};
 
 pub use self::log_sink::LogSink;
-use self::trail::Trail;
+use self::trail::{PassOnError, Trail};
+use self::writer::Acknowledged;
 use crate::clock::Clock;
 
 /// A sink that threads share.
@@ -136,6 +137,19 @@ impl Auditor {
         };
         self.sink.record(event);
         kept
+    }
+
+    /// Takes an event that another process made; its answer comes when it is on record.
+    pub fn pass_on(&self, event: AuditEvent, urgent: bool) -> Result<Acknowledged, PassOnError> {
+        let handed = match &self.trail {
+            Some(trail) => trail.pass_on(&event, urgent),
+            None => Err(PassOnError::NoChain),
+        };
+        // Without a chain the log is all there is.
+        if !matches!(handed, Err(PassOnError::Full(_))) {
+            self.sink.record(event);
+        }
+        handed
     }
 
     fn event(&self, happening: Happening) -> AuditEvent {

@@ -2,6 +2,7 @@
 //! Knows neither HTTP nor what kind of store it asks, and reads no clock but the one it is given.
 
 pub mod admission;
+mod audit;
 pub mod breakers;
 mod chronicle;
 mod claim;

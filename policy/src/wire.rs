@@ -5,6 +5,7 @@
 //! the two sides' clocks never meet. Octets that are no text (an answer to be stored) travel behind the
 //! document in a frame of their own.
 
+pub mod audit;
 pub mod breaker;
 mod claim;
 mod frame;
@@ -169,6 +170,8 @@ pub enum BadMessage {
     Claim(&'static str),
     /// What is said of a breaker cannot be.
     Breaker(&'static str),
+    /// An audit event that cannot be.
+    Event(&'static str),
     /// No JSON of the expected shape.
     Malformed(String),
     /// Of another version.
@@ -196,6 +199,7 @@ impl BadMessage {
             | Self::Frame
             | Self::Claim(_)
             | Self::Breaker(_)
+            | Self::Event(_)
             | Self::Malformed(_)
             | Self::LimitCount(_)
             | Self::LimitId(_)
@@ -217,6 +221,7 @@ impl fmt::Display for BadMessage {
                 f.write_str("what stands behind the document is not the frame it tells of")
             }
             Self::Claim(remedy) => write!(f, "the claim cannot be: {remedy}"),
+            Self::Event(why) => write!(f, "the audit event cannot be: {why}"),
             Self::Breaker(remedy) => write!(f, "the report on breakers cannot be: {remedy}"),
             Self::Malformed(error) => write!(f, "the message cannot be read: {error}"),
             Self::Version(v) => {
@@ -317,6 +322,10 @@ fn sound_limit(scope: &CallerScope, id: &str, subject: &Subject) -> Result<(), B
     if subject.is_of_tenant() && scope.tenant == Tenant::None {
         return Err(BadMessage::NoTenant(id.to_string()));
     }
+    sound_id(id)
+}
+
+fn sound_id(id: &str) -> Result<(), BadMessage> {
     let sound = !id.is_empty()
         && id.len() <= LIMIT_ID_LEN_MAX
         && id.bytes().all(|b| {

@@ -1,6 +1,7 @@
 //! The messages between filter and gateway, frozen: each golden file must decode, and encode to
 //! the same document. A change here is a change of the protocol and needs a new version.
 
+use tidegate_policy::wire::audit::{AuditReply, AuditRequest};
 use tidegate_policy::wire::{
     BadMessage, DecideReply, DecideRequest, DecisionId, Refusal, SettleReply, SettleRequest, encode,
 };
@@ -53,6 +54,34 @@ fn settle() {
     let reply = SettleReply::decode(text.as_bytes(), message.id).expect("the golden file is read");
     assert_eq!(normal(&encode(&reply)), normal(text.as_bytes()));
     assert!(SettleReply::decode(text.as_bytes(), DecisionId::new(7)).is_err());
+}
+
+#[test]
+fn audit_events() {
+    let text = include_str!("golden/audit-request.json");
+    let message = AuditRequest::decode(text.as_bytes()).expect("the golden file is read");
+    assert_eq!(normal(&encode(&message)), normal(text.as_bytes()));
+    for (from, to, expected) in [
+        ("\"deny\"", "\"admin\"", "its action is none of a filter's"),
+        ("\"deny\"", "\"fly\"", "unknown variant `fly`"),
+        ("\"00112233445566778899aabbccddeeff-1\"", "\"gateway-1\"", "its id is not 32 hex digits"),
+        ("eeff-1\"", "eeff-\"", "its id is not 32 hex digits"),
+        ("eeff-1\"", "eeFF-1\"", "its id is not 32 hex digits"),
+        ("\"quota-exceeded\"", "\"\"", "its outcome is empty"),
+        ("\"api.per-client\"", "\"api per client\"", "is no limit id"),
+        ("\"events\": [", "\"events\": [], \"x\": [", "send 1 to 64 events"),
+    ] {
+        let broken = text.replacen(from, to, 1);
+        assert_ne!(broken, text);
+        let error = AuditRequest::decode(broken.as_bytes()).expect_err(to);
+        assert!(error.to_string().contains(expected), "{to}: {error}");
+    }
+    let text = include_str!("golden/audit-reply.json");
+    let reply =
+        AuditReply::decode(text.as_bytes(), message.id, 2).expect("the golden file is read");
+    assert_eq!(normal(&encode(&reply)), normal(text.as_bytes()));
+    assert!(AuditReply::decode(text.as_bytes(), message.id, 3).is_err());
+    assert!(AuditReply::decode(text.as_bytes(), DecisionId::new(7), 2).is_err());
 }
 
 #[test]

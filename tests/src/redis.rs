@@ -33,6 +33,8 @@ pub struct Redis {
     tcp_port: u16,
     /// What its command line says of ports.
     ports: Vec<String>,
+    /// Whether it keeps a log of what it did, and has it again after a restart.
+    durable: bool,
     process: Process,
 }
 
@@ -68,6 +70,32 @@ impl Redis {
             .await
     }
 
+    /// The same, without a port, with a log on the disk (`appendonly`) that outlives it.
+    pub async fn start_durable() -> Self {
+        let mut redis = Self::start().await;
+        redis.durable = true;
+        redis.restart().await;
+        redis
+    }
+
+    /// How long its log is now. What a command wrote is in it once the command is answered.
+    pub fn log_len(&self) -> u64 {
+        std::fs::metadata(self.log()).expect("a log").len()
+    }
+
+    /// As after a loss of power: killed, its log cut back to that length, started again.
+    pub async fn lose_power(&mut self, log_len: u64) {
+        self.process.kill();
+        let log = std::fs::OpenOptions::new().write(true).open(self.log()).expect("a log");
+        assert!(log.metadata().expect("a file").len() >= log_len, "a log only grows");
+        log.set_len(log_len).expect("cut back");
+        self.restart().await;
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("appendonlydir/appendonly.aof.1.incr.aof")
+    }
+
     /// Everything it wrote.
     pub fn output(&self) -> String {
         self.process.output()
@@ -75,8 +103,8 @@ impl Redis {
 
     async fn start_on(tcp_port: u16, ports: Vec<String>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let process = launch(&dir, &ports);
-        let redis = Self { dir, tcp_port, ports, process };
+        let process = launch(&dir, &ports, false);
+        let redis = Self { dir, tcp_port, ports, durable: false, process };
         redis.ready().await;
         redis
     }
@@ -101,10 +129,10 @@ impl Redis {
         &mut self.process
     }
 
-    /// Starts it again, empty, after it was killed.
+    /// Starts it again, after it was killed: empty, or with what its log holds.
     pub async fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.dir, &self.ports);
+        self.process = launch(&self.dir, &self.ports, self.durable);
         self.ready().await;
     }
 
@@ -157,11 +185,12 @@ fn free_port() -> u16 {
     free.expect("a free port").port()
 }
 
-fn launch(dir: &TempDir, ports: &[String]) -> Process {
+fn launch(dir: &TempDir, ports: &[String], durable: bool) -> Process {
     let mut command = Command::new(parts::redis_server());
     command.current_dir(dir.path()).args(["--unixsocket", "redis.sock"]);
     command.args(ports).args(["--bind", "127.0.0.1"]);
-    command.args(["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]);
+    let durable = if durable { "yes" } else { "no" };
+    command.args(["--save", "", "--appendonly", durable, "--maxmemory-policy", "noeviction"]);
     Process::start(command, &dir.path().join("redis.log")).expect("redis-server starts")
 }
 

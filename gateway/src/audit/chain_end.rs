@@ -122,6 +122,8 @@ pub struct ChainEnd {
     /// Since when a chain that was set back has stood still, and where; and since when it is whole.
     still: Option<(Place, u64)>,
     whole_since: Option<u64>,
+    /// Where no other gateway's rollback was found.
+    searched: Option<Place>,
 }
 
 // === impl ChainEnd ===
@@ -153,6 +155,7 @@ impl ChainEnd {
             in_touch_since: None,
             still: None,
             whole_since: None,
+            searched: None,
         })
     }
 
@@ -290,18 +293,13 @@ impl ChainEnd {
 
     /// The chain has reached `end`. If others were in between, it might be another chain than the one
     /// that this gateway knew: one that was lost, and has grown anew. That is asked afterwards, since a
-    /// race is lost by whoever asks first.
+    /// race is lost by whoever asks first. Where it cannot be asked, the append counts as failed: what is not
+    /// known to be in the chain is not missed when it is lost.
     async fn arrive(&mut self, begun: Place, expected: Place, end: Place) -> Result<(), Refused> {
         if begun != expected && begun.head.seq > 0 {
-            match self.still_holds(begun).await {
-                Ok(()) => {}
-                Err(Refused::Store(failure)) => {
-                    tracing::debug!(%failure, "the audit chain is compared before the next append");
-                    self.unsure = true;
-                    return Ok(());
-                }
-                Err(refused) => return Err(refused),
-            }
+            let held = self.still_holds(begun).await;
+            self.unsure |= held.is_err();
+            held?;
         }
         self.reached(end);
         Ok(())

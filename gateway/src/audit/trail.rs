@@ -153,9 +153,9 @@ impl Trail {
 
     /// Hands over an event that another process made: its subjects become hashes, and nothing is thinned
     /// out, since that was done there.
-    pub fn pass_on(&self, event: &AuditEvent) -> Result<Acknowledged, PassOnError> {
+    pub fn pass_on(&self, event: &AuditEvent, urgent: bool) -> Result<Acknowledged, PassOnError> {
         let event = self.pseudonyms.event(event).map_err(PassOnError::Unfit)?;
-        self.writer.submit(event, true).map_err(PassOnError::Full)
+        self.writer.submit(event, urgent).map_err(PassOnError::Full)
     }
 
     /// Commits what is left, within a few seconds.
@@ -231,6 +231,9 @@ impl Trail {
 /// Why an event of another process is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum PassOnError {
+    /// This gateway keeps none.
+    #[error("there is no chain")]
+    NoChain,
     /// It never will be.
     #[error("the event has no record: {0}")]
     Unfit(Unfit),

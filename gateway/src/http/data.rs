@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Body;
 use tidegate_policy::reason::Reason;
+use tidegate_policy::wire::audit::AUDIT_PATH;
 use tidegate_policy::wire::breaker::BREAKERS_PATH;
 use tidegate_policy::wire::{DECIDE_PATH, FRAMED_BYTES_MAX, MESSAGE_BYTES_MAX, SETTLE_PATH};
 
@@ -61,9 +62,9 @@ impl DataListener {
             );
             return Some(self.refuse(Reason::Unauthorized, detail));
         }
-        if ![DECIDE_PATH, SETTLE_PATH, BREAKERS_PATH].contains(&head.uri.path()) {
+        if ![DECIDE_PATH, SETTLE_PATH, BREAKERS_PATH, AUDIT_PATH].contains(&head.uri.path()) {
             let detail =
-                "the gateway answers POST /v1/decide, POST /v1/settle and POST /v1/breakers";
+                "the gateway answers POST /v1/decide, /v1/settle, /v1/breakers and /v1/audit";
             return Some(self.refuse(Reason::NotFound, detail));
         }
         if head.method != Method::POST {
@@ -87,6 +88,9 @@ impl DataListener {
             SETTLE_PATH => self.service.settle(message).await.map(|reply| answer::reply(&reply)),
             BREAKERS_PATH => {
                 self.service.breakers(message).await.map(|reply| answer::reply(&reply))
+            }
+            AUDIT_PATH => {
+                self.service.take_events(message).await.map(|reply| answer::reply(&reply))
             }
             _ => self.service.decide(message).await.map(|reply| answer::decided(&reply)),
         };

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_policy::audit::{About, Action, Thinning};
+use tidegate_policy::audit::{About, Action, AuditEvent, Thinning};
+use tidegate_policy::wire::audit::Kept;
 use tidegate_policy::wire::{ClaimState, DecideReply, DecideRequest};
 
 use super::Refused;
+use crate::audit::trail::PassOnError;
+use crate::audit::writer::Acknowledged;
 use crate::audit::{Auditor, Happening};
 
 /// The decisions' events.
@@ -65,6 +68,14 @@ impl Chronicle {
             // The answer stands: it is a refusal, or what somebody was answered before.
             tracing::error!(critical = true, id = %message.id, %lost, "a decision went without its event");
         }
+    }
+
+    /// Takes a filter's event: who answers when it is on record, or what is said of it at once.
+    pub fn pass_on(&self, event: AuditEvent, urgent: bool) -> Result<Acknowledged, Kept> {
+        self.auditor.pass_on(event, urgent).map_err(|refused| match refused {
+            PassOnError::Full(_) => Kept::Later,
+            PassOnError::Unfit(_) | PassOnError::NoChain => Kept::Refused,
+        })
     }
 
     /// The region's limits are reduced now, and were not before.

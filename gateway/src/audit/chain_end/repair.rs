@@ -66,13 +66,20 @@ impl ChainEnd {
 
     /// The newest rollback record behind the last place that this gateway and the store still agree on.
     async fn given_up_by_another(
-        &self,
+        &mut self,
         known: Place,
         there: Place,
     ) -> Result<Option<Rollback>, Refused> {
+        if self.searched == Some(there) {
+            return Ok(None);
+        }
         let common = self.common(there).await?;
         let (mut segment, mut left) = (there.segment, LOOK_BACK);
         let mut count = there.segment_len();
+        // Nothing is looked for before what is agreed on.
+        if let Some(agreed) = common.checked_sub(there.segment_first) {
+            left = left.min(count.saturating_sub(agreed));
+        }
         loop {
             let mut from = count.saturating_sub(left);
             left = left.saturating_sub(count);
@@ -86,7 +93,9 @@ impl ChainEnd {
                 let newer = records.iter().rev().find_map(|bytes| self.own_rollback(bytes, common));
                 found = newer.filter(|rollback| rollback.kept < known.head.seq).or(found);
             }
-            if found.is_some() || left == 0 || segment == 0 {
+            let agreed = segment == there.segment && common >= there.segment_first;
+            if found.is_some() || left == 0 || segment == 0 || agreed {
+                self.searched = found.is_none().then_some(there);
                 return Ok(found);
             }
             segment = segment.saturating_sub(1);
@@ -204,7 +213,7 @@ impl ChainEnd {
 
     fn resume(&mut self, there: Place) -> Place {
         self.set_back = false;
-        (self.still, self.whole_since) = (None, None);
+        (self.still, self.whole_since, self.searched) = (None, None, None);
         (self.lost_touch, self.in_touch_since) = (false, None);
         self.unsure = false;
         self.counters.rollback.set(0);

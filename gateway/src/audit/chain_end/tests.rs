@@ -28,6 +28,8 @@ pub enum Mode {
     Gone,
     /// Appends are done, and their replies are lost.
     Mute,
+    /// Appends are done and answered; records cannot be read.
+    Blind,
 }
 
 /// A store in memory behind a bad line. Before each append, somebody else may append first.
@@ -91,6 +93,11 @@ fn now<T>(mut call: Call<T>) -> Result<T, StoreFailure> {
 }
 
 impl Faulty {
+    /// So many appends lose their race.
+    pub fn rivals(&self, count: usize) {
+        self.rivals.store(count, Ordering::SeqCst);
+    }
+
     /// How many appends were done.
     pub fn appends(&self) -> usize {
         self.done.lock().expect("no panic").len()
@@ -143,6 +150,9 @@ impl Chains for Faulty {
         from: u64,
         count: u64,
     ) -> Call<Vec<Vec<u8>>> {
+        if self.mode() == Mode::Blind {
+            return Box::pin(std::future::ready(Err(StoreFailure::Timeout)));
+        }
         self.call(|chains| chains.records(chain, segment, from, count))
     }
 }

@@ -430,6 +430,37 @@ proptest! {
         prop_assert!(report.proven_seq < seq as u64, "{:?}", report);
     }
 
+    /// Whatever is cut, doubled, swapped, overwritten or moved in the file: it is the same file, or it is found.
+    #[test]
+    fn no_mangled_file_is_valid(steps in proptest::collection::vec((0..5_u8, any::<usize>(), any::<usize>(), any::<u8>()), 1..5)) {
+        let case = case();
+        let sound: Vec<u8> = case.lines.iter().flat_map(|l| [l.as_slice(), b"\n"].concat()).collect();
+        let notes: Vec<Vec<u8>> = case.notes.iter().map(|n| n.clone().into_bytes()).collect();
+        let head = HeadClaim { chain: "eu".to_owned(), head: case.head.expect("a head") }.write();
+        let mut mangled = sound.clone();
+        for (step, a, b, byte) in steps {
+            let Some(length) = mangled.len().checked_sub(1).filter(|length| *length > 0) else { break };
+            let (from, to) = (a % length, b % length);
+            let (from, to) = (from.min(to), from.max(to));
+            match step {
+                0 => drop(mangled.drain(from..to)),
+                1 => mangled.extend_from_within(from..to),
+                2 => mangled.swap(from, to),
+                3 => mangled[from] = byte,
+                // A whole line goes elsewhere.
+                _ => {
+                    let mut lines: Vec<Vec<u8>> = mangled.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+                    let line = lines.remove(a % lines.len());
+                    lines.insert(b % (lines.len() + 1), line);
+                    mangled = lines.concat();
+                }
+            }
+        }
+        if let Some(report) = verify_files(&mangled, &notes, &head) {
+            prop_assert_eq!(report.verdict == Verdict::Valid, mangled == sound, "{:?}", report);
+        }
+    }
+
     #[test]
     fn hostile_lines_do_no_harm(lines in proptest::collection::vec(any::<Vec<u8>>(), 0..8)) {
         let case = Case { lines, notes: vec![], head: None, ring: ring() };

@@ -112,6 +112,27 @@ async fn a_chain_that_began_anew_is_noticed_by_who_has_only_the_mark() {
     assert_eq!(sorted(ids), ["a", "b", "c", "x", "y", "z"], "what was lost comes again");
 }
 
+/// The store ends between an append that was a second try and the look whether the chain is still the same.
+#[tokio::test(start_paused = true)]
+async fn an_append_that_is_not_known_to_be_in_the_chain_is_missed_when_it_is_lost() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    commit(&mut end, &["a"]).await;
+    store.rivals(1);
+    store.set(Mode::Blind);
+    assert_eq!(commit(&mut end, &["b"]).await, Accepted::Spooled);
+    assert_eq!(store.appends(), 2);
+    store.set(Mode::Up);
+    store.set_back(1);
+    end.retry().await;
+    patience().await;
+    end.retry().await;
+    end.retry().await;
+    let (report, ids) = verify(&store).await;
+    assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
+    assert_eq!(ids.iter().filter(|id| *id == "b").count(), 1, "{ids:?}");
+}
+
 /// Gateways append, the store is set back, some of them die with it: whoever lives gets all of its events
 /// into the chain once, and what was kept is as it was.
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,80 @@
+//! Owns what becomes of the audit events that a filter hands over. Knows no HTTP and no chain.
+
+use std::time::Duration;
+
+use tidegate_policy::audit::{AuditEvent, Durability, Thinning};
+use tidegate_policy::wire::audit::{AuditNote, AuditReply, AuditRequest, Kept};
+
+use super::{Refused, Service};
+
+/// Of the time that the filter waits, so much is for the way.
+const WAY: u32 = 4;
+
+// === impl Service ===
+
+impl Service {
+    /// Takes events, and says which are in the chain or on the disk by the time that the filter waits.
+    pub async fn take_events(&self, message: &[u8]) -> Result<AuditReply, Refused> {
+        let message = AuditRequest::decode(message).map_err(|error| Refused {
+            reason: error.reason(),
+            detail: error.to_string(),
+            id: None,
+        })?;
+        let checked = self.scope(message.id, &message.scope, message.timeout_ms);
+        checked.inspect_err(|refused| self.log_mismatch(refused))?;
+        let now_ms = self.clock.unix_us() / 1_000;
+        let wait_ms = message.timeout_ms.saturating_sub(message.timeout_ms / WAY);
+        let over = self.clock.sleep(Duration::from_millis(u64::from(wait_ms)));
+        let urgent = message.urgent;
+        let handed: Vec<_> = message
+            .events
+            .into_iter()
+            .map(|note| self.chronicle.pass_on(self.event(note, now_ms), urgent))
+            .collect();
+        let mut over = over;
+        let mut kept = Vec::with_capacity(handed.len());
+        let mut late = false;
+        for acknowledged in handed {
+            kept.push(match acknowledged {
+                Err(kept) => kept,
+                Ok(mut acknowledged) if late => match acknowledged.try_recv() {
+                    Ok(_accepted) => Kept::Kept,
+                    Err(_not_yet) => Kept::Later,
+                },
+                Ok(acknowledged) => tokio::select! {
+                    biased;
+                    // An end without an answer: it is lost, and the filter still has it.
+                    accepted = acknowledged => accepted.map_or(Kept::Later, |_| Kept::Kept),
+                    () = &mut over => {
+                        late = true;
+                        Kept::Later
+                    }
+                },
+            });
+        }
+        Ok(AuditReply::new(message.id, kept))
+    }
+
+    fn event(&self, note: AuditNote, now_ms: u64) -> AuditEvent {
+        let AuditNote { id, age_ms, action, outcome, tenant, more, detail, about } = note;
+        let detail = match (more, detail.is_empty()) {
+            (0, _) => detail,
+            (more, true) => format!("and {more} more"),
+            (more, false) => format!("{detail}; and {more} more"),
+        };
+        AuditEvent {
+            id,
+            ts_ms: now_ms.saturating_sub(u64::from(age_ms)),
+            region: self.settings.region.clone(),
+            actor: "filter".to_owned(),
+            tenant,
+            action,
+            outcome,
+            detail,
+            durability: Durability::Async,
+            // The filter has done that.
+            thinning: Thinning::Each,
+            about,
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! Real gateways with a real Redis under load, and what can end them: kill -9 at any moment, a Redis that is
+//! killed, a Redis that lost power and with it its last seconds, keys that change, a disk that is full. What was
+//! acknowledged is in the chain once, and the chain verifies as an auditor would do it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proptest::prelude::Rng;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use tempfile::TempDir;
+use tidegate_gateway::Environment;
+use tidegate_gateway::audit::keys::{Ed25519, SigningKeys};
+use tidegate_gateway::clock::{Clock, SystemClock};
+use tidegate_gateway::store::chains::Chains;
+use tidegate_gateway::store::keys::KeyStyle;
+use tidegate_gateway::store::redis::place::Place as RedisPlace;
+use tidegate_gateway::store::redis::tls::RedisTls;
+use tidegate_gateway::store::redis::{RedisSettings, RedisStore, Region};
+use tidegate_gateway::store::{Store, StoreCounters};
+use tidegate_policy::audit::keys::{Key, KeyRing};
+use tidegate_policy::audit::note::NoteKey;
+use tidegate_policy::audit::record::{ChainName, Record};
+use tidegate_policy::audit::verify::{HeadClaim, Report, Verdict, Verifier};
+use tidegate_policy::scope;
+use tidegate_policy::wire::DecisionId;
+use tidegate_policy::wire::audit::{AuditReply, Kept};
+use tidegate_tests::gateway::{Gateway, Options, TOKEN};
+use tidegate_tests::redis::Redis;
+use tidegate_tests::{client, eventually};
+
+const WAIT: Duration = Duration::from_secs(120);
+const LOG: &str = "log.example/default";
+
+/// A region of gateways: keys, checkpoints, a folder for each.
+struct Site {
+    redis: Redis,
+    dir: TempDir,
+    gateways: Vec<Option<Gateway>>,
+    lives: Vec<usize>,
+    flags: Vec<String>,
+    to: Arc<Mutex<Vec<std::net::SocketAddr>>>,
+}
+
+impl Site {
+    async fn start(gateways: usize, flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(dir.path().join("keys")).expect("made");
+        make_key(&dir.path().join("keys/v1.pem"), &["--version", "v1"]);
+        let note_key = make_key(&dir.path().join("checkpoint.pem"), &["--checkpoint-name", LOG]);
+        std::fs::write(dir.path().join("checkpoint.pub"), note_key).expect("written");
+        let mut region = Self {
+            redis: Redis::start_durable().await,
+            dir,
+            gateways: (0..gateways).map(|_| None).collect(),
+            lives: vec![0; gateways],
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            to: Arc::default(),
+        };
+        for which in 0..gateways {
+            region.run(which).await;
+        }
+        region
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts a gateway, again in its own folder.
+    async fn run(&mut self, which: usize) {
+        let text = |name: &str| self.path(name).display().to_string();
+        let own = text(&format!("gateway-{which}-{}", self.lives[which]));
+        let mut options = Options::redis(&self.redis.url()).flags(&["--cold-start", "off"]);
+        options.flags.extend(self.flags.clone());
+        options.warm = false;
+        for (name, value) in [
+            ("AUDIT_PRIVATE_KEY_DIR", text("keys")),
+            ("TIDEGATE_AUDIT_DIR", own),
+            ("TIDEGATE_AUDIT_TICK", "5ms".to_owned()),
+            ("TIDEGATE_AUDIT_CHECKPOINT_DIR", text("checkpoints")),
+            ("TIDEGATE_AUDIT_CHECKPOINT_NAME", LOG.to_owned()),
+            ("TIDEGATE_AUDIT_CHECKPOINT_KEY_FILE", text("checkpoint.pem")),
+            ("RUST_LOG", "info,tidegate_gateway::audit=debug".to_owned()),
+        ] {
+            options.variables.push((name.to_owned(), value));
+        }
+        let gateway = Gateway::start(&options).await;
+        let mut to = self.to.lock().expect("no panic");
+        to.resize(self.gateways.len(), gateway.addr);
+        to[which] = gateway.addr;
+        drop(to);
+        self.gateways[which] = Some(gateway);
+    }
+
+    fn kill(&mut self, which: usize) {
+        drop(self.gateways[which].take());
+    }
+
+    /// Its disk is gone, too.
+    fn destroy(&mut self, which: usize) {
+        self.kill(which);
+        self.lives[which] += 1;
+    }
+
+    fn gateway(&self, which: usize) -> &Gateway {
+        self.gateways[which].as_ref().expect("it runs")
+    }
+
+    async fn metric(&self, which: usize, name: &str) -> u64 {
+        let text = self.gateway(which).admin("/metrics").await.body;
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(&format!("tidegate_gateway_{name} ")));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+    }
+
+    /// Until nothing waits on a disk and the chain is whole.
+    async fn settle(&self) {
+        for which in 0..self.gateways.len() {
+            eventually(WAIT, "the spool is empty and the chain whole", async || {
+                let spool = self.metric(which, "audit_spool_bytes").await;
+                let back = self.metric(which, "audit_rollback_detected").await;
+                if (spool, back) == (0, 0) { Ok(()) } else { Err(self.gateway(which).output()) }
+            })
+            .await;
+        }
+    }
+
+    /// Until every gateway has verified all there is, and the last checkpoint is no older.
+    async fn verified(&self) {
+        for which in 0..self.gateways.len() {
+            eventually(WAIT, "the chain is verified and under a checkpoint", async || {
+                let lag = self.metric(which, "audit_verify_lag").await;
+                let seq = self.metric(which, "audit_verified_seq").await;
+                let size = self.metric(which, "audit_checkpoint_size").await;
+                assert_eq!(
+                    self.metric(which, "audit_findings").await,
+                    0,
+                    "{}",
+                    self.gateway(which).output()
+                );
+                if lag == 0 && seq > 0 && size > 0 { Ok(()) } else { Err((lag, seq, size)) }
+            })
+            .await;
+        }
+    }
+
+    fn keys(&self) -> SigningKeys {
+        let dir = self.path("keys").display().to_string();
+        let environment = Environment::from([("AUDIT_PRIVATE_KEY_DIR", dir.as_str())]);
+        SigningKeys::from_environment(&environment).expect("keys")
+    }
+
+    /// The whole chain with head and every checkpoint that any gateway ever wrote.
+    async fn audit(&self, accepted: bool) -> (Report, BTreeMap<String, usize>) {
+        let store = store(&self.redis).await;
+        let chain = ChainName::new("default").expect("a name");
+        let key = |(version, public, _)| (version, Key { public, revoked: None });
+        let note_key = std::fs::read_to_string(self.path("checkpoint.pub")).expect("read");
+        let ring = KeyRing {
+            chain: chain.clone(),
+            keys: self.keys().public().map(key).collect(),
+            checkpoint_keys: vec![NoteKey::read(note_key.trim()).expect("a key")],
+        };
+        let mut verifier = Verifier::new(&ring, &Ed25519);
+        if accepted {
+            verifier.accept_rollbacks();
+        }
+        for entry in std::fs::read_dir(self.path("checkpoints")).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if !name.starts_with('.') {
+                verifier.expect(&std::fs::read(&path).expect("read"));
+            }
+        }
+        let place = store.place(&chain).await.expect("a place");
+        let mut counts = BTreeMap::new();
+        for segment in 0..=place.segment {
+            for record in store.records(&chain, segment, 0, 1_000_000).await.expect("records") {
+                let id = Record::read(&record).expect("a record").id;
+                // Gateways may append meanwhile: that somebody reads their metrics, for one.
+                if verifier.end().seq < place.head.seq {
+                    *counts.entry(id).or_default() += 1;
+                    verifier.push(&record);
+                }
+            }
+        }
+        let claim = HeadClaim { chain: chain.to_string(), head: place.head };
+        (verifier.finish(Some(&claim)), counts)
+    }
+}
+
+fn make_key(path: &Path, words: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-audit"));
+    command.args(["keys", "generate"]).args(words).arg("--out").arg(path);
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+async fn store(redis: &Redis) -> RedisStore {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let settings = RedisSettings {
+        place: RedisPlace::parse(&redis.url()).expect("an address"),
+        tls: RedisTls::default(),
+        connections: 1,
+        response_timeout: WAIT,
+        pipeline_len_max: 100,
+        region: Region {
+            name: scope::Region::fallback(),
+            environment: scope::Environment::default(),
+            style: KeyStyle::default(),
+            cold: None,
+        },
+    };
+    let store = RedisStore::start(&settings, &clock, StoreCounters::default()).expect("an address");
+    eventually(WAIT, "the store is connected", async || {
+        store.probe().await.map_err(|error| error.to_string())
+    })
+    .await;
+    store
+}
+
+/// A filter's worker: sends events until they are acknowledged, the same ones again when they are not.
+struct Load {
+    stop: Arc<AtomicBool>,
+    acked: Arc<Mutex<BTreeMap<usize, BTreeSet<String>>>>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Load {
+    /// One worker for each gateway.
+    fn start(region: &Site) -> Self {
+        static LOADS: AtomicUsize = AtomicUsize::new(0);
+        let run = LOADS.fetch_add(1, Ordering::SeqCst);
+        let stop = Arc::new(AtomicBool::new(false));
+        let acked: Arc<Mutex<BTreeMap<usize, BTreeSet<String>>>> = Arc::default();
+        let mut tasks = tokio::task::JoinSet::new();
+        for which in 0..region.gateways.len() {
+            let (to, stop, acked) = (Arc::clone(&region.to), Arc::clone(&stop), Arc::clone(&acked));
+            tasks.spawn(async move {
+                let mut number = 0_u64;
+                let mut owed: Vec<String> = Vec::new();
+                while !(stop.load(Ordering::SeqCst) && owed.is_empty()) {
+                    while owed.len() < 3 {
+                        owed.push(format!("{run:016x}{which:016x}-{number}"));
+                        number += 1;
+                    }
+                    let to = to.lock().expect("no panic")[which];
+                    let Some(kept) = send(to, &owed).await else {
+                        tokio::task::yield_now().await;
+                        continue;
+                    };
+                    let mut sent = std::mem::take(&mut owed).into_iter().zip(kept);
+                    let mut acked = acked.lock().expect("no panic");
+                    for (id, kept) in sent.by_ref() {
+                        match kept {
+                            Kept::Kept => drop(acked.entry(which).or_default().insert(id)),
+                            Kept::Later => owed.push(id),
+                            Kept::Refused => panic!("{id} was refused"),
+                        }
+                    }
+                }
+            });
+        }
+        Self { stop, acked, tasks }
+    }
+
+    fn count(&self) -> usize {
+        self.acked.lock().expect("no panic").values().map(BTreeSet::len).sum()
+    }
+
+    async fn more(&self, count: usize) {
+        let goal = self.count() + count;
+        eventually(WAIT, "events are acknowledged", async || {
+            if self.count() >= goal { Ok(()) } else { Err(self.count()) }
+        })
+        .await;
+    }
+
+    /// What was acknowledged to each worker.
+    async fn end(self) -> BTreeMap<usize, BTreeSet<String>> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.tasks.join_all().await;
+        std::mem::take(&mut *self.acked.lock().expect("no panic"))
+    }
+}
+
+async fn send(to: std::net::SocketAddr, ids: &[String]) -> Option<Vec<Kept>> {
+    let events: Vec<String> = ids
+        .iter()
+        .map(|id| {
+            format!(r#"{{"id":"{id}","age_ms":1,"action":"deny","outcome":"quota-exceeded","tenant":null}}"#)
+        })
+        .collect();
+    let id = DecisionId::new(7);
+    let body = format!(
+        r#"{{"v":1,"id":"{id}","scope":{{"region":null,"environment":"default","tenant":null,"key_format":1}},"timeout_ms":2000,"events":[{}]}}"#,
+        events.join(",")
+    );
+    let length = body.len();
+    let request = format!(
+        "POST /v1/audit HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
+    let mut stream = client::connect(to, None).await.ok()?;
+    let answer = client::try_raw(&mut stream, request.as_bytes()).await.ok()?;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let reply = AuditReply::decode(answer.body.as_bytes(), id, ids.len()).expect("a reply");
+    Some(reply.events)
+}
+
+fn once(acked: &BTreeSet<String>, counts: &BTreeMap<String, usize>) {
+    let missing: Vec<&String> = acked.iter().filter(|id| !counts.contains_key(*id)).collect();
+    assert!(missing.is_empty(), "acknowledged and lost: {missing:?}");
+    let doubled: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).collect();
+    assert!(doubled.is_empty(), "doubled: {doubled:?}");
+}
+
+fn random(seed: u8) -> impl FnMut(usize) -> usize {
+    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+    move |below| usize::try_from(random.next_u32()).expect("32 bits") % below
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gateways_that_are_killed_at_any_moment_lose_and_double_nothing() {
+    let mut region = Site::start(2, &[]).await;
+    let load = Load::start(&region);
+    let mut below = random(1);
+    for _ in 0..6 {
+        load.more(20 + below(60)).await;
+        let which = below(2);
+        region.kill(which);
+        region.run(which).await;
+    }
+    let acked = load.end().await;
+    region.settle().await;
+    region.verified().await;
+    let (report, counts) = region.audit(false).await;
+    assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
+    assert!(report.checkpoints_matched > 0 && report.rollbacks.is_empty());
+    acked.values().for_each(|acked| once(acked, &counts));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_killed_loses_and_doubles_nothing() {
+    let mut region = Site::start(2, &[]).await;
+    let load = Load::start(&region);
+    for _ in 0..3 {
+        load.more(60).await;
+        region.redis.restart().await;
+    }
+    load.more(60).await;
+    let acked = load.end().await;
+    region.settle().await;
+    let (report, counts) = region.audit(false).await;
+    assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 0), "{report:?}");
+    acked.values().for_each(|acked| once(acked, &counts));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_lost_with_its_power_comes_back_and_checkpoints_still_hold() {
+    let mut region = Site::start(3, &[]).await;
+    let mut below = random(2);
+    let mut acked = BTreeSet::new();
+    for _ in 0..2 {
+        let load = Load::start(&region);
+        load.more(60).await;
+        let kept = region.redis.log_len();
+        // What is acknowledged from here on is lost.
+        load.more(30 + below(60)).await;
+        region.redis.lose_power(kept).await;
+        load.more(30).await;
+        acked.extend(load.end().await.into_values().flatten());
+        region.settle().await;
+    }
+    region.verified().await;
+    let mut put_back = 0;
+    for which in 0..3 {
+        put_back += region.metric(which, "audit_put_back_total").await;
+        assert_eq!(region.metric(which, "audit_origins_total").await, 0);
+    }
+    assert!(put_back > 0, "nothing was lost at all");
+    let (report, counts) = region.audit(false).await;
+    assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 0), "{report:?}");
+    assert!(report.checkpoints_matched > 0);
+    once(&acked, &counts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_gateway_is_lost_with_its_disk_the_chain_says_so_and_goes_on() {
+    let mut region = Site::start(2, &[]).await;
+    let load = Load::start(&region);
+    load.more(60).await;
+    let kept = region.redis.log_len();
+    load.more(60).await;
+    region.destroy(1);
+    region.redis.lose_power(kept).await;
+    region.run(1).await;
+    load.more(30).await;
+    let acked = load.end().await;
+    region.settle().await;
+    let (report, counts) = region.audit(false).await;
+    assert_eq!(report.verdict, Verdict::Invalid, "nobody has said that it is known");
+    assert_eq!(report.findings.len(), 1, "and that is all: {report:?}");
+    let (report, _) = region.audit(true).await;
+    assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 1), "{report:?}");
+    // What was acknowledged by the gateway that lives.
+    once(&acked[&0], &counts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_change_under_load_while_a_gateway_is_killed() {
+    let mut region = Site::start(2, &[]).await;
+    let load = Load::start(&region);
+    load.more(60).await;
+    make_key(&region.path("keys/v2.pem"), &["--version", "v2"]);
+    load.more(20).await;
+    region.kill(0);
+    region.run(0).await;
+    eventually(WAIT, "the new key signs", async || {
+        let (report, _) = region.audit(false).await;
+        if report.signatures.contains_key("v2") { Ok(()) } else { Err(report) }
+    })
+    .await;
+    // From now on the first key must not sign; what it signed still verifies.
+    std::fs::write(region.path("keys/revoked"), "v1\n").expect("written");
+    load.more(60).await;
+    region.kill(1);
+    region.run(1).await;
+    load.more(60).await;
+    let acked = load.end().await;
+    region.settle().await;
+    region.verified().await;
+    assert!(region.metric(1, "audit_revoked_key_usage_total").await > 0);
+    let (report, counts) = region.audit(false).await;
+    assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
+    assert!(report.signatures["v1"] > 0 && report.signatures["v2"] > 0);
+    acked.values().for_each(|acked| once(acked, &counts));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_cannot_be_put_on_record_are_refused_and_losses_are_told() {
+    let mut region = Site::start(1, &["--audit-spool-max", "700"]).await;
+    region.gateway(0).declare("warm").await;
+    region.redis.process().signal(rustix::process::Signal::STOP.as_raw());
+    eventually(WAIT, "the spool is full", async || {
+        let answer = region.gateway(0).command("/v1/region", r#"{"temperature":"cold"}"#).await;
+        if answer.body.contains("not carried out") { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    region.redis.process().signal(rustix::process::Signal::CONT.as_raw());
+    eventually(WAIT, "commands are carried out again", async || {
+        let answer = region.gateway(0).command("/v1/region", r#"{"temperature":"warm"}"#).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    region.settle().await;
+    let (report, counts) = region.audit(false).await;
+    assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
+    assert!(counts.keys().any(|id| id.starts_with("loss-")), "{counts:?}");
+}

@@ -1,0 +1,183 @@
+//! Owns the message by which the filter hands over its audit events, and what becomes of each. Knows no
+//! chain.
+//!
+//! An event that is `kept` is in the chain or on a disk; what is not answered with `kept` or `refused` is sent
+//! again, with the same id: it will not be there twice.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::{BadMessage, DecisionId, Message, VERSION, read, sound_id};
+use crate::audit::{About, Action};
+use crate::scope::{CallerScope, Tenant};
+
+/// Where the filter hands its audit events over.
+pub const AUDIT_PATH: &str = "/v1/audit";
+/// The most events of one message.
+pub const EVENTS_MAX: usize = 64;
+/// The most limits that one event is about.
+pub const ABOUT_MAX: usize = 16;
+/// The longest outcome and detail, in bytes.
+pub const NOTE_TEXT_MAX: usize = 1_024;
+/// Random digits of an event's id; what follows is a number.
+const ID_DIGITS: usize = 32;
+const ID_LEN_MAX: usize = 52;
+
+/// `POST /v1/audit`: what happened in a filter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRequest {
+    /// [`VERSION`].
+    pub v: u16,
+    /// Names the message; echoed.
+    pub id: DecisionId,
+    /// From where; its tenant says nothing.
+    pub scope: CallerScope,
+    /// How long the filter waits.
+    pub timeout_ms: u32,
+    /// Whether a request waits for it: then the gateway gathers no others first.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub urgent: bool,
+    /// 1 to [`EVENTS_MAX`].
+    pub events: Vec<AuditNote>,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditNote {
+    /// 32 random hex digits of the filter's worker, `-`, and a number that it counts up.
+    pub id: String,
+    /// How long ago it was, in ms: the clocks of both sides never meet.
+    pub age_ms: u32,
+    /// What happened: deny, overload, replay, conflict, breaker, rung, allow or loss.
+    pub action: Action,
+    /// A reason's text, or `ok`.
+    pub outcome: String,
+    /// Whose request it was.
+    #[serde(default)]
+    pub tenant: Tenant,
+    /// How many like it came after the first and are told by this event; 0 is this one alone.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: u32,
+    /// What a reader needs beyond that; no personal data.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// The limits that it is about. The gateway hashes their subjects or leaves them out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub about: Vec<About>,
+}
+
+/// The answer to an [`AuditRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditReply {
+    /// [`VERSION`].
+    pub v: u16,
+    /// The message's id.
+    pub id: DecisionId,
+    /// One per event, in the message's order.
+    pub events: Vec<Kept>,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kept {
+    /// In the chain, or on the gateway's disk on its way there.
+    Kept,
+    /// Not yet: send it again.
+    Later,
+    /// Never: this gateway keeps no chain, or the event cannot stand in one.
+    Refused,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Message for AuditRequest {
+    fn version(&self) -> u16 {
+        self.v
+    }
+}
+
+impl Message for AuditReply {
+    fn version(&self) -> u16 {
+        self.v
+    }
+}
+
+// === impl AuditRequest ===
+
+impl AuditRequest {
+    /// Reads and checks a message.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
+        let message: Self = read(bytes)?;
+        let count = message.events.len();
+        if count == 0 || count > EVENTS_MAX {
+            return Err(BadMessage::Event("send 1 to 64 events"));
+        }
+        message.events.iter().try_for_each(AuditNote::check)?;
+        Ok(message)
+    }
+}
+
+// === impl AuditNote ===
+
+impl AuditNote {
+    fn check(&self) -> Result<(), BadMessage> {
+        let own = matches!(
+            self.action,
+            Action::Deny
+                | Action::Overload
+                | Action::Replay
+                | Action::Conflict
+                | Action::Breaker
+                | Action::Rung
+                | Action::Allow
+                | Action::Loss
+        );
+        if !own {
+            return Err(BadMessage::Event("its action is none of a filter's"));
+        }
+        // Apart from the gateways' own ids, which begin with words, and from decisions'.
+        let id = self.id.split_at_checked(ID_DIGITS).and_then(|(random, rest)| {
+            let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+            let number = rest.strip_prefix('-').filter(|number| !number.is_empty())?;
+            let sound = random.bytes().all(hex) && number.bytes().all(|byte| byte.is_ascii_digit());
+            (sound && self.id.len() <= ID_LEN_MAX).then_some(())
+        });
+        if id.is_none() {
+            return Err(BadMessage::Event("its id is not 32 hex digits, -, and a number"));
+        }
+        let text = |text: &str| text.len() <= NOTE_TEXT_MAX;
+        if self.outcome.is_empty() || !text(&self.outcome) || !text(&self.detail) {
+            return Err(BadMessage::Event(
+                "its outcome is empty, or a text is longer than 1024 bytes",
+            ));
+        }
+        if self.about.len() > ABOUT_MAX {
+            return Err(BadMessage::Event("it is about more than 16 limits"));
+        }
+        self.about.iter().try_for_each(|about| sound_id(&about.limit))
+    }
+}
+
+// === impl AuditReply ===
+
+impl AuditReply {
+    /// Reads the gateway's answer to the message `asked`, which had so many events.
+    pub fn decode(bytes: &[u8], asked: DecisionId, events: usize) -> Result<Self, BadMessage> {
+        let reply: Self = read(bytes)?;
+        if reply.id == asked && reply.events.len() == events {
+            Ok(reply)
+        } else {
+            Err(BadMessage::Malformed("the answer is to another message".to_string()))
+        }
+    }
+
+    /// An answer.
+    pub fn new(id: DecisionId, events: Vec<Kept>) -> Self {
+        Self { v: VERSION, id, events }
+    }
+}
