@@ -18,7 +18,8 @@ const ROWS: [&str; 4] = ["incr", "incr_again", "gateway_memory", "gateway_redis"
 pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String> {
     let redis = Redis::start_with_tcp().await;
     // Nobody is to be refused for the load generators' sake.
-    let roomy = ["--dev", "--deadline", "2s", "--pool-wait", "1s"];
+    let roomy =
+        ["--dev", "--deadline", "2s", "--pool-wait", "1s", "--redis-response-timeout", "2s"];
     let url = format!("redis://127.0.0.1:{}", redis.tcp_port());
     let mut memory = Gateway::start(&gateway::Options::memory().flags(&roomy)).await;
     let mut behind = Gateway::start(&gateway::Options::redis(&url).flags(&roomy)).await;
