@@ -20,6 +20,7 @@
 -- gcra holds the theoretical arrival time in µs since 2024-01-01, packed as <d. It and the intervals are whole sixteenths of
 -- a µs: such doubles add up exactly until 2041, so that no rounding ever admits a unit too many. Up to now + y there is
 -- room in the bucket; up to one y above that lies debt, in a cold region also what a warm one had admitted.
+-- With leases it holds what lua/rl_lease.lua says: they are room that is taken, and stay as they are.
 -- window holds what was admitted in each slot, packed as Groups::to_bytes in policy/src/window.rs says: the end of the
 -- latest tick, the units. Each counts for one period.
 local EPOCH_US = 1704067200000000
@@ -54,6 +55,21 @@ for i = n + 1, #KEYS do
   left[i - n] = start + ARGV[2] - now
 end
 
+-- What is leased raises the arrival time, now and at each end of a generation since; until when any of it counts.
+local leases
+local function leased(stored, tat, x)
+  local fin, u0, u1, span = read('<dddI4', stored, 10)
+  if now >= fin then
+    tat = math.max(tat, fin + (u0 + u1) * x)
+    u0, u1 = 0, u0
+    if now >= fin + span then
+      tat = math.max(tat, fin + span + u1 * x)
+      u1 = 0
+    end
+  end
+  return math.max(tat, now + (u0 + u1) * x), fin + span
+end
+
 -- Only where there is a grant: what is left of it, until when, the limit's own state, and what is drawn.
 local grants
 -- How long until `need` units of a window have run out.
@@ -76,9 +92,20 @@ for i = 1, n do
   if algorithm == 103 then
     local horizon, tat = now + y, now
     if stored then
-      if #stored == 8 then tat = read('<d', stored) end
-      if #stored ~= 8 or tat ~= tat then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no arrival time') end
+      local has_leases = #stored >= 45 and (#stored - 45) % 21 == 0 and stored:byte() == 254
+      if #stored == 8 then tat = read('<d', stored) elseif has_leases then tat = read('<d', stored, 2) end
+      if not has_leases and #stored ~= 8 or tat ~= tat then
+        return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no arrival time')
+      end
       if tat < now then tat = now end
+      if has_leases then
+        local over
+        tat, over = leased(stored, tat, x)
+        if now < over then
+          leases = leases or {}
+          leases[i] = { stored:sub(10), over }
+        end
+      end
       local ceiling = math.max(horizon + y, now + warm_y + warm_y)
       if tat > ceiling then tat, torn = ceiling, true end
     end
@@ -149,7 +176,11 @@ for i = 1, n do
   if not used then
     if charged then tat = after end
     reset = ceil(tat - now)
-    if charged or torn then value, left_us = struct.pack('<d', tat), tat - now end
+    if charged or torn then
+      local beside = leases and leases[i]
+      value, left_us = struct.pack('<d', tat), tat - now
+      if beside then value, left_us = '\254' .. value .. beside[1], math.max(left_us, beside[2] - now) end
+    end
     local free = now + y - tat
     if free > 0 then remaining = floor(free / x) end
     if tat > now then next_us = ceil((remaining + 1) * x - free) end
@@ -180,7 +211,10 @@ for i = 1, n do
     if allowed == 0 then drawn = 0 end
     units = units - drawn
     remaining = remaining + units
-    if drawn > 0 and not value then value, left_us = own, reset end
+    if drawn > 0 and not value then
+      value, left_us = own, reset
+      if leases and leases[i] then left_us = math.max(left_us, leases[i][2] - now) end
+    end
     if value and units > 0 then
       value, left_us = struct.pack('<BI4I7', 255, units, till) .. value, math.max(left_us, till - now)
     end

@@ -45,6 +45,7 @@ for i = 1, n do
   end
   local gcra = read('<B', ARGV[i + 3]) == 103
   local sound = not stored or (gcra and #stored == 8) or (not gcra and stored == '')
+  if not sound and gcra then sound = #stored >= 45 and (#stored - 45) % 21 == 0 and stored:byte() == 254 end
   if not sound and not gcra then sound = #stored >= 7 and (#stored - 7) % (2 + read('<B', stored) % 4) == 0 end
   if not sound then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no limit') end
   held[i] = stored
@@ -57,11 +58,27 @@ local function save(key, value, left_us)
   call('SET', key, value, 'PX', ceil(left_us / 1000) + 1)
 end
 
+-- What is leased raises the arrival time, as in rl_check.
+local function leased(stored, tat, x)
+  local fin, u0, u1, span = read('<dddI4', stored, 10)
+  if now >= fin then
+    tat = math.max(tat, fin + (u0 + u1) * x)
+    u0, u1 = 0, u0
+    if now >= fin + span then
+      tat = math.max(tat, fin + span + u1 * x)
+      u1 = 0
+    end
+  end
+  return math.max(tat, now + (u0 + u1) * x)
+end
+
 local function settle_gcra(key, stored, by, age, x, ceiling)
   if not stored and by < 0 then return end
-  local tat = stored and read('<d', stored) or now
+  local has_leases = stored and #stored > 8
+  local tat = has_leases and read('<d', stored, 2) or stored and read('<d', stored) or now
   if by > 0 then
     if tat < now then tat = now end
+    if has_leases then tat = leased(stored, tat, x) end
     tat = tat + by * x
     if tat > ceiling then tat = ceiling end
   else
@@ -70,7 +87,12 @@ local function settle_gcra(key, stored, by, age, x, ceiling)
     tat = tat - back
     if tat < now then tat = now end
   end
-  save(key, struct.pack('<d', tat), tat - now)
+  local value, over = struct.pack('<d', tat), tat
+  if has_leases then
+    local fin, _, _, span = read('<dddI4', stored, 10)
+    if now < fin + span then value, over = '\254' .. value .. stored:sub(10), math.max(tat, fin + span) end
+  end
+  save(key, value, over - now)
 end
 
 local function settle_window(key, stored, by, age, limit, period, exponent, slot)

@@ -2,6 +2,7 @@
 //! counted; texts of reasons come from the policy's own list.
 
 mod breakers;
+mod leases;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use prometheus_client::registry::Registry;
 use tidegate_policy::reason::Reason;
 
 pub use self::breakers::{BreakerLabel, BreakerMetrics, ChangeLabel, TestLabel};
+use self::leases::LeaseCounters;
 use crate::audit::counters::ChainCounters;
 use crate::store::StoreCounters;
 
@@ -140,6 +142,8 @@ pub struct Metrics {
     pub store_connections_up: Family<RoleLabel, Gauge>,
     /// Changes of state of the stores' breakers.
     pub breaker_transitions: Family<StateLabel, Counter>,
+    /// What is seen of leases.
+    pub leases: LeaseCounters,
     /// Upstreams' breakers.
     pub breakers: BreakerMetrics,
     /// What the stores count themselves.
@@ -203,6 +207,7 @@ impl Metrics {
             store_connections: Family::default(),
             store_connections_up: Family::default(),
             breaker_transitions: Family::default(),
+            leases: LeaseCounters::default(),
             breakers: BreakerMetrics::default(),
             store: StoreCounters::default(),
             http_requests,
@@ -238,6 +243,7 @@ impl Metrics {
     }
 
     fn register_decisions(&mut self) {
+        self.leases.register(&mut self.registry);
         let registry = &mut self.registry;
         registry.register("decisions", "Decisions given", self.decisions.clone());
         registry.register(

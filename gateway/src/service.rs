@@ -12,6 +12,7 @@ mod ledger;
 pub mod observed;
 mod settle;
 pub mod statistics;
+mod sync;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -247,6 +248,7 @@ impl Service {
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
         };
+        let leasing = self.leasing(ledger.scope.clone());
         let asked = Arc::clone(message);
         // One deadline for both.
         let work = async move {
@@ -257,14 +259,20 @@ impl Service {
                 }
                 (Some(_) | None, _) => None,
             };
-            Ok((weighed, claim))
+            // After the request itself, which is served first; and nothing that it depends on.
+            let leases = match asked.leases.as_slice() {
+                [] => Vec::new(),
+                leases => leasing.ask(leases).await.0,
+            };
+            Ok((weighed, claim, leases))
         };
-        let (weighed, claim) = self.admitted(message.id, || work).await?;
+        let (weighed, claim, leases) = self.admitted(message.id, || work).await?;
         let mut reply = ledger::reply(message, weighed).ok_or_else(|| Refused {
             reason: Reason::StoreError,
             detail: "the store answered for other limits".to_owned(),
             id: Some(message.id),
         })?;
+        reply.leases = leases;
         if let Some((state, octets)) = claim {
             (reply.claim, reply.octets) = (Some(state), octets);
         }

@@ -8,6 +8,7 @@ pub mod breakers;
 pub mod chains;
 pub mod claims;
 pub mod keys;
+pub mod leases;
 pub mod memory;
 pub mod redis;
 
@@ -28,6 +29,7 @@ use tidegate_policy::wire::DecisionId;
 use self::breakers::Breakers;
 use self::chains::Chains;
 use self::claims::Claims;
+use self::leases::Leases;
 
 /// A call that has been prepared; it starts when it is first polled.
 pub type Call<T> = Pin<Box<dyn Future<Output = Result<T, StoreFailure>> + Send>>;
@@ -176,6 +178,11 @@ pub trait Store: Send + Sync {
 
     /// Where it keeps claims; `None` if it keeps none.
     fn claims(&self) -> Option<&dyn Claims> {
+        None
+    }
+
+    /// Where it leases units of limits; `None` if it leases none.
+    fn leases(&self) -> Option<&dyn Leases> {
         None
     }
 }

@@ -9,14 +9,20 @@ use std::collections::HashMap;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tidegate_policy::gcra::{EPOCH_US, Instant, Quota, Retry};
+use tidegate_policy::lease::bucket::Bucket;
+use tidegate_policy::lease::step::{self as lease, Call, Times};
 use tidegate_policy::limit::grant::grant;
 use tidegate_policy::limit::{Algorithm, Change, Charge, Held, Terms, Write, check, settle};
 use tidegate_policy::window::Grain;
+use tidegate_policy::wire::Want;
 use tidegate_tests::redis::Redis;
 
 const CHECK: &str = include_str!("../../lua/rl_check.lua");
 const SETTLE: &str = include_str!("../../lua/rl_settle.lua");
 const GRANT: &str = include_str!("../../lua/rl_grant.lua");
+const LEASE: &str = include_str!("../../lua/rl_lease.lua");
+/// Some of their bytes stand in other fields, too.
+const HOLDERS: [u64; 7] = [0, 1, u64::MAX, 0x0101_0101_0101_0101, 0x3f, 1 << 56, 0xdead_beef];
 const STEPS: usize = 20_000;
 const KEYS: u64 = 24;
 const MARKS: u64 = 3;
@@ -108,6 +114,8 @@ struct Part {
 struct Step {
     now_us: u64,
     settles: bool,
+    /// What a holder says; then there is one part, of GCRA.
+    lease: Option<Call>,
     parts: Vec<Part>,
 }
 
@@ -182,6 +190,24 @@ impl Part {
     }
 }
 
+/// What a holder might say, honest or not, in any order.
+fn lease_call(random: &mut Random, quota: Quota) -> Call {
+    let mut units = || match random.below(3) {
+        0 => 0,
+        1 => u32::try_from(random.below(8)).expect("small"),
+        _ => u32::try_from(random.below(u64::from(quota.burst()) + 2)).expect("small"),
+    };
+    let (left, back) = (units(), units());
+    Call {
+        holder: random.one_of(&HOLDERS),
+        seq: u32::try_from(random.below(200)).expect("small") + 1,
+        demand: random.one_of(&[0, 1, 5, 6, 7, 40, 100, 1_000, 1 << 20]),
+        left,
+        back,
+        want: random.one_of(&[Want::Nothing, Want::Ahead, Want::Now, Want::Now]),
+    }
+}
+
 impl Step {
     /// The marks that it names, each once.
     fn marks(&self) -> Vec<usize> {
@@ -204,14 +230,21 @@ impl Model {
                 keys.push(key);
             }
         }
-        let parts = keys.into_iter().map(|key| Part::random(random, key)).collect();
-        Step { now_us, settles: random.below(5) == 0, parts }
+        let parts: Vec<Part> = keys.into_iter().map(|key| Part::random(random, key)).collect();
+        if random.below(3) == 0 {
+            let gcra = |part: &&Part| part.algorithm == Algorithm::Gcra;
+            if let Some(part) = parts.iter().find(gcra) {
+                let lease = Some(lease_call(random, part.quota));
+                return Step { now_us, settles: false, lease, parts: vec![part.clone()] };
+            }
+        }
+        Step { now_us, settles: random.below(5) == 0, lease: None, parts }
     }
 
     /// One limit of the last step again, at the instant that its reading promised or 1 µs early:
     /// there the rounding of whole µs decides.
     fn promised(&self, random: &mut Random, last: &Step, reply: &[i64]) -> Option<Step> {
-        if last.settles {
+        if last.settles || last.lease.is_some() {
             return None;
         }
         let index = usize::try_from(random.below(last.parts.len() as u64)).expect("small");
@@ -223,7 +256,7 @@ impl Model {
         if retry_us <= 0 {
             part.cost = u32::try_from(remaining).ok()?.saturating_add(1);
         }
-        Some(Step { now_us: last.now_us + wait_us, settles: false, parts: vec![part] })
+        Some(Step { now_us: last.now_us + wait_us, settles: false, lease: None, parts: vec![part] })
     }
 
     /// How long each part's shard is cold; begins what has no mark, as rl_check does.
@@ -251,6 +284,19 @@ impl Model {
             quota: part.quota,
             cold_left_us,
         };
+        if let (Some(call), [part], [cold_left_us]) = (&step.lease, &*step.parts, &*left) {
+            let terms = lease::Terms { quota: part.quota, cold_left_us: *cold_left_us };
+            let (given, write) = lease::step(now, terms, call, self.held.get(&part.key));
+            let cold = i64::from(*cold_left_us > 0);
+            let whole = |number: u64| i64::try_from(number).expect("below 2^63");
+            let mut reply = vec![0, 0, 0, 0, 0, 0, cold];
+            if !given.stale {
+                let (granted, scarce) = (i64::from(given.granted), i64::from(given.scarce));
+                let (ttl_us, deny_us) = (whole(given.ttl_us), whole(given.deny_us));
+                reply = vec![1, granted, ttl_us, deny_us, whole(given.remaining), scarce, cold];
+            }
+            return (reply, vec![write]);
+        }
         let parts = step.parts.iter().zip(left);
         if step.settles {
             let writes = parts.map(|(part, left)| {
@@ -316,6 +362,9 @@ impl Model {
 
 /// As it is stored.
 fn bytes(held: &Held) -> Vec<u8> {
+    if let Held::Leased(bucket) = held {
+        assert_eq!(Bucket::from_bytes(&bucket.to_bytes()).as_ref(), Some(bucket));
+    }
     held.to_bytes()
 }
 
@@ -340,6 +389,7 @@ struct Server {
     check: String,
     settle: String,
     grant: String,
+    lease: String,
     settled: u64,
 }
 
@@ -348,14 +398,14 @@ impl Server {
         let client = redis::Client::open(redis.url()).expect("a sound URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
         let mut shas = Vec::new();
-        for script in [CHECK, SETTLE, GRANT] {
+        for script in [CHECK, SETTLE, GRANT, LEASE] {
             let mut load = redis::cmd("SCRIPT");
             load.arg("LOAD").arg(script);
             let sha: String = load.query_async(&mut connection).await.expect("loaded");
             shas.push(sha);
         }
-        let [check, settle, grant] = shas.try_into().expect("three");
-        Self { connection, check, settle, grant, settled: 0 }
+        let [check, settle, grant, lease] = shas.try_into().expect("four");
+        Self { connection, check, settle, grant, lease, settled: 0 }
     }
 
     async fn delete(&mut self, key: &str) {
@@ -378,7 +428,11 @@ impl Server {
         let keys: Vec<&String> = step.parts.iter().map(|part| &part.key).collect();
         let marks = step.marks();
         let names: Vec<String> = marks.iter().map(|mark| format!("m{mark}")).collect();
-        if step.settles {
+        if let Some(call) = &step.lease {
+            pipeline.cmd("EVALSHA").arg(&self.lease).arg(1 + names.len());
+            pipeline.arg(&keys).arg(names).arg(step.now_us).arg(COLD_US);
+            pipeline.arg(packed_lease(call, step.parts[0].quota));
+        } else if step.settles {
             self.settled += 1;
             let done: Vec<String> =
                 (0..keys.len()).map(|n| format!("s{}-{n}", self.settled)).collect();
@@ -388,7 +442,7 @@ impl Server {
             pipeline.cmd("EVALSHA").arg(&self.check).arg(keys.len() + names.len());
             pipeline.arg(&keys).arg(names).arg(step.now_us).arg(COLD_US);
         }
-        for part in &step.parts {
+        for part in step.parts.iter().filter(|_| step.lease.is_none()) {
             pipeline.arg(part.packed(&marks, step.settles));
         }
         for key in &keys {
@@ -411,6 +465,23 @@ impl Server {
     }
 }
 
+/// As the header of rl_lease says.
+fn packed_lease(call: &Call, quota: Quota) -> Vec<u8> {
+    let mut packed = call.holder.to_le_bytes().to_vec();
+    for number in [call.seq, call.demand, call.left, call.back] {
+        packed.extend(number.to_le_bytes());
+    }
+    packed.push(call.want as u8);
+    let (warm, cold) = (quota.pace(), quota.cold_pace());
+    let numbers = [warm.interval, warm.span, cold.interval, cold.span];
+    packed.extend(numbers.map(f64::to_le_bytes).as_flattened());
+    let times = Times::of(quota);
+    for us in [times.generation_us, times.short_us, times.hold_us] {
+        packed.extend(us.to_le_bytes());
+    }
+    packed
+}
+
 fn time_ms(time: &Value) -> i64 {
     let (seconds, us): (i64, i64) = redis::from_redis_value_ref(time).expect("a time");
     seconds * 1_000 + us / 1_000
@@ -431,7 +502,7 @@ async fn the_scripts_and_their_twin_agree_bit_for_bit() {
     let mut random = Random(seed);
     let mut model = Model::default();
     let mut now_us = START_US;
-    let (mut allowed, mut checked, mut limits) = (0, 0, 0);
+    let (mut allowed, mut checked, mut limits, mut leased) = (0, 0, 0, 0);
     let mut last: Option<(Step, Vec<i64>)> = None;
     for index in 0..steps {
         let at = format!("seed {seed} step {index}");
@@ -470,13 +541,18 @@ async fn the_scripts_and_their_twin_agree_bit_for_bit() {
         assert_eq!(seen.reply, expected, "{at}: {step:?}");
         model.take_in(&step, &writes, &seen, &at);
         limits += step.parts.len();
-        checked += usize::from(!step.settles);
-        allowed += usize::from(!step.settles && seen.reply[0] == 1);
+        let checks = !step.settles && step.lease.is_none();
+        leased += usize::from(step.lease.is_some() && seen.reply[1] > 0);
+        checked += usize::from(checks);
+        allowed += usize::from(checks && seen.reply[0] == 1);
         last = Some((step, seen.reply));
     }
     let denied = checked - allowed;
-    println!("{steps} steps, {limits} limits, {allowed} allowed, {denied} denied, 0 mismatches");
-    assert!(steps < 1_000 || allowed.min(denied) > steps / 6, "both kinds come up");
+    println!(
+        "{steps} steps, {limits} limits, {allowed} allowed, {denied} denied, {leased} leases, 0 mismatches"
+    );
+    assert!(steps < 1_000 || leased > steps / 50, "leases come up");
+    assert!(steps < 1_000 || allowed.min(denied) > steps / 10, "both kinds come up");
 }
 
 /// At most once per decision and limit, however often it is sent.
@@ -488,7 +564,7 @@ async fn what_was_settled_is_not_settled_again() {
     for key in ["k0", "k1W"] {
         let mut part = Part::random(&mut random, key.to_owned());
         (part.by, part.mark) = (1, None);
-        let step = Step { now_us: START_US, settles: true, parts: vec![part] };
+        let step = Step { now_us: START_US, settles: true, lease: None, parts: vec![part] };
         let first = server.evaluate(&step).await;
         assert_eq!(first.reply, [1]);
         // The number of the settlement is its name.
@@ -522,7 +598,7 @@ async fn no_key_of_either_algorithm_takes_more_than_160_bytes() {
                 let mut part = Part::random(&mut random, key.clone());
                 part = Part { quota, algorithm, mark: None, cost, by, alone: false, ..part };
                 let settles = turn.is_multiple_of(5);
-                server.evaluate(&Step { now_us, settles, parts: vec![part] }).await;
+                server.evaluate(&Step { now_us, settles, lease: None, parts: vec![part] }).await;
                 let mut usage = redis::cmd("MEMORY");
                 usage.arg("USAGE").arg(&key);
                 let usage: Option<u64> =

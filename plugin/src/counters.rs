@@ -11,6 +11,7 @@ use tidegate_policy::reason::Reason;
 
 use crate::circuits::Told;
 use crate::host::{self, Level};
+use crate::leases::{Counted, LeaseEvent};
 use crate::property::Property;
 
 /// Longer names of filters are cut in metrics.
@@ -29,6 +30,7 @@ enum Counter {
     /// `None`: it went well.
     Settled(Option<Reason>),
     LateAnswer,
+    Lease(LeaseEvent),
     Breaker(StateName),
     Circuit(usize, Told),
 }
@@ -72,6 +74,13 @@ impl Counters {
             }
         };
         self.count(config, counter);
+    }
+
+    /// Counts what happened to leased units.
+    pub(crate) fn leases(&mut self, config: &Config, counted: Counted) {
+        for (event, by) in counted {
+            self.add(config, Counter::Lease(event), by);
+        }
     }
 
     /// Counts an answer whose request is gone.
@@ -158,6 +167,14 @@ impl Counter {
                 format!("tidegate_circuit_total.breaker.{name}.event.{}", told.as_str())
             }
             Self::LateAnswer => "tidegate_late_answers_total".to_owned(),
+            Self::Lease(event) => match event {
+                LeaseEvent::Miss => "tidegate_lease_misses_total",
+                LeaseEvent::Ahead => "tidegate_lease_prefetches_total",
+                LeaseEvent::Void => "tidegate_lease_answers_void_total",
+                LeaseEvent::Granted => "tidegate_lease_units_granted_total",
+                LeaseEvent::Expired => "tidegate_lease_units_expired_total",
+            }
+            .to_owned(),
         }
     }
 }

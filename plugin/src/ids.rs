@@ -32,6 +32,11 @@ impl Ids {
         DecisionId::new((u128::from(self.prefix) << 64) | u128::from(self.count))
     }
 
+    /// This VM's name among those of its process.
+    pub(crate) fn worker(&self) -> u64 {
+        self.prefix
+    }
+
     /// 64 bits that differ from call to call (SplitMix64); spreads waits, guards nothing.
     pub(crate) fn entropy(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -21,6 +21,8 @@ mod counters;
 mod facts;
 mod host;
 mod ids;
+mod lease_home;
+mod leases;
 mod notice;
 mod path;
 mod property;

@@ -15,6 +15,8 @@ use crate::circuits::{self, Circuits, Told};
 use crate::codec;
 use crate::counters::{self, Counters};
 use crate::host::{self, Buffer, Level};
+use crate::lease_home::Home;
+use crate::leases::Leases;
 use crate::notice::Notice;
 use crate::path::Path;
 use crate::property::Property;
@@ -36,6 +38,8 @@ pub(crate) struct Root {
     pub counters: RefCell<Counters>,
     /// Tells the log of requests without a verdict.
     pub notice: Notice,
+    /// What is leased, if anything is.
+    pub leases: Option<RefCell<Leases>>,
     /// Guards the way to the gateway.
     path: Path,
     /// Whether the log was told of a route whose metadata mean nothing: once, not per request.
@@ -44,6 +48,8 @@ pub(crate) struct Root {
     pub call_headers: Vec<u8>,
     /// The headers of a settlement, encoded once.
     pub settle_headers: Vec<u8>,
+    /// The headers of a tick's message, encoded once.
+    pub sync_headers: Vec<u8>,
     /// The headers of a report on circuit breakers, encoded once.
     pub report_headers: Vec<u8>,
     /// The circuit breakers of upstreams.
@@ -97,6 +103,7 @@ impl Root {
         );
         counters::configuration(hash);
         let path = Path::new(config.gateway.breaker);
+        let leases = config.has_leases().then(|| leases(&config, &caller));
         let circuits = Circuits::new(&config, me);
         if !circuits.is_empty()
             && let Err(status) = host::set_tick_period(circuits::TICK_MS)
@@ -113,10 +120,12 @@ impl Root {
             overrides: Overrides::default(),
             counters: RefCell::default(),
             notice: Notice::default(),
+            leases,
             path,
             told_strange_route: Cell::default(),
             call_headers: call_headers(wire::DECIDE_PATH),
             settle_headers: call_headers(wire::SETTLE_PATH),
+            sync_headers: call_headers(wire::SYNC_PATH),
             report_headers: call_headers(wire::breaker::BREAKERS_PATH),
             circuits,
         })
@@ -124,7 +133,7 @@ impl Root {
 
     /// How often it is called without a request that waits; 0 is never.
     pub(crate) fn idle_tick_ms(&self) -> u32 {
-        if self.circuits.is_empty() { 0 } else { circuits::TICK_MS }
+        if self.circuits.is_empty() && self.leases.is_none() { 0 } else { circuits::TICK_MS }
     }
 
     /// Counts what circuit breakers do.
@@ -145,6 +154,22 @@ impl Root {
             self.counters.borrow_mut().breaker(&self.config, entered);
         });
     }
+}
+
+/// Where what is leased lies, and a tick to look after it.
+fn leases(config: &Config, caller: &CallerScope) -> RefCell<Leases> {
+    if let Err(status) = host::set_tick_period(circuits::TICK_MS) {
+        host::log(
+            Level::Warn,
+            &format!(
+                "tidegate: leased units are not given back: no tick: host status {}",
+                status.0
+            ),
+        );
+    }
+    let region = caller.region.as_ref().map_or("", Region::as_str);
+    let name = format!("{}\0{region}\0{}", config.gateway.cluster, caller.environment);
+    RefCell::new(Leases::new(Home::new(&name), config.gateway.timeout_ms))
 }
 
 fn refuse<T>(problem: &str) -> Option<T> {

@@ -6,16 +6,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tidegate_policy::breaker::Ticket;
-use tidegate_policy::exchange::{
-    Act, Answer, Denial, Effects, Event, Exchange, Moment, Said, Settlement,
-};
-use tidegate_policy::reason::Reason;
+use tidegate_policy::exchange::{Act, Answer, Effects, Event, Exchange, Moment, Said, Settlement};
 use tidegate_policy::wire::DecisionId;
 
 use crate::abi::Action;
 use crate::circuits::Report;
 use crate::host::{self, Level};
 use crate::ids::Ids;
+use crate::leases::Flight;
 use crate::root::Root;
 use crate::shares::{self, Taken};
 use crate::{callout, facts, render};
@@ -25,10 +23,13 @@ mod bodies;
 mod circuits;
 mod replies;
 mod route;
+mod sync;
 
 use bodies::Waits;
+pub(crate) use replies::refuse_unready;
 use replies::{deny, or_log, resume};
 use route::{routed, unreadable};
+use sync::Leased;
 
 thread_local! {
     static VM: RefCell<Vm> = const { RefCell::new(Vm::new()) };
@@ -38,22 +39,6 @@ thread_local! {
 /// within a host call, and one that does must not trap it.
 pub(crate) fn with<T>(callback: impl FnOnce(&mut Vm) -> T) -> Option<T> {
     VM.with(|vm| vm.try_borrow_mut().ok().map(|mut vm| callback(&mut vm)))
-}
-
-/// Answers a request that cannot be decided because the filter itself is not ready.
-pub(crate) fn refuse_unready() -> Action {
-    let denial = Denial {
-        reason: Reason::HostFailure,
-        id: DecisionId::new(0),
-        violated: Vec::new(),
-        retry_after_s: Some(1),
-        fields: Vec::new(),
-        grpc: false,
-        worded_by: None,
-        detail: None,
-        stored_status: None,
-    };
-    deny(None, &denial)
 }
 
 /// One VM's state.
@@ -66,6 +51,8 @@ pub(crate) struct Vm {
     ids: Option<Ids>,
     /// The requests that wait for the first answer to their key.
     waiting: Vec<Waits>,
+    /// What streams have of leased units, until they are decided.
+    leased: BTreeMap<u32, Leased>,
 }
 
 struct Stream {
@@ -99,6 +86,8 @@ enum Waiter {
     Settlement(Settlement),
     /// The circuit breakers of the configuration that reports.
     Circuits(Report),
+    /// Nobody: it is what pools of leased units have to say.
+    Sync(DecisionId, Vec<Flight>),
 }
 
 // === impl Vm ===
@@ -111,6 +100,7 @@ impl Vm {
             calls: BTreeMap::new(),
             ids: None,
             waiting: Vec::new(),
+            leased: BTreeMap::new(),
         }
     }
 
@@ -123,8 +113,11 @@ impl Vm {
     }
 
     pub(crate) fn delete(&mut self, context: u32) {
-        if self.streams.remove(&context).is_none() {
-            self.roots.remove(&context);
+        self.give_back(context);
+        if self.streams.remove(&context).is_none()
+            && let Some(root) = self.roots.remove(&context).flatten()
+        {
+            Self::leave(&root);
         }
     }
 
@@ -205,7 +198,9 @@ impl Vm {
                 return self.settled(&root, settlement, &answer, None);
             }
             Waiter::Circuits(report) => return root.circuits.told(&root.config, &report, &answer),
+            Waiter::Sync(id, flights) => return self.synced(&root, id, &flights, &answer),
         };
+        self.answered(stream, &answer);
         let Some(Open { mut exchange, .. }) = self.take_open(stream) else {
             // The client left; the gateway's answer has nobody to go to.
             root.counters.borrow_mut().late_answer(&root.config);
@@ -305,10 +300,12 @@ impl Vm {
             effects = match effects.act {
                 Act::Deny(denial) => {
                     taken.give_back();
+                    self.give_back(stream);
                     self.circuit_denied(root, stream);
                     return deny(Some(&root.config), &denial);
                 }
                 Act::Replay(replay) => {
+                    self.give_back(stream);
                     self.circuit_denied(root, stream);
                     or_log(render::replay(&root.config, &replay), "a first answer cannot be sent");
                     return Action::HoldAll;
@@ -321,7 +318,13 @@ impl Vm {
                     self.wait(stream, exchange, root, delay_ms);
                     return Action::HoldAll;
                 }
+                Act::Spend(spends) => {
+                    let answers = self.spend(stream, root, spends);
+                    let event = Event::Spent { answers, entropy: self.entropy() };
+                    exchange.on(&root.config, &root.overrides, event)
+                }
                 Act::Pass | Act::Resume => {
+                    self.commit(stream);
                     if exchange.has_to_tell() {
                         self.keep_open(stream, exchange, root);
                     }
@@ -344,6 +347,7 @@ impl Vm {
                         return Action::HoldAll;
                     }
                     Err(answer) => {
+                        self.answered(stream, &answer);
                         let event = Event::Answer { answer, entropy: self.entropy() };
                         exchange.on(&root.config, &root.overrides, event)
                     }

@@ -79,6 +79,8 @@ pub struct Config {
     pub(crate) router: Router,
     /// Whether any limit is soft.
     pub(crate) soft_limits: bool,
+    /// Whether any limit is leased.
+    pub(crate) leases: bool,
 }
 
 /// Which of the policies that match a request apply.
@@ -148,6 +150,8 @@ pub struct RateLimit {
     pub soft: bool,
     /// How it counts.
     pub algorithm: Algorithm,
+    /// Whether Envoys take units out ahead and decide with them.
+    pub leased: bool,
 }
 
 /// One step of what a policy does without a verdict (product row A4).
@@ -198,6 +202,11 @@ impl Config {
     /// Whether any limit is soft, so that no client may say to an upstream that one is used up.
     pub fn has_soft_limits(&self) -> bool {
         self.soft_limits
+    }
+
+    /// Whether any limit is leased, so that the filter has something to tell the gateway now and then.
+    pub fn has_leases(&self) -> bool {
+        self.leases
     }
 }
 

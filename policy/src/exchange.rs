@@ -31,6 +31,7 @@ mod ends;
 mod held;
 mod judge;
 mod ladder;
+mod lease;
 mod note;
 mod owed;
 mod respond;
@@ -43,6 +44,8 @@ pub use circuit::Circuit;
 use claim::{Claiming, Hashing, Waiting};
 pub use held::{Answering, Envoys, Hold, Part};
 use ladder::Sharing;
+use lease::Held;
+pub use lease::{LeaseName, Spend, Spent};
 use note::{Aside, worded_by};
 pub use note::{Note, Noted};
 use owed::Terms;
@@ -81,6 +84,13 @@ pub enum Event<'a> {
     Answer {
         /// The answer.
         answer: Answer<'a>,
+        /// Any 64 bits: spreads the `Retry-After` of many clients.
+        entropy: u64,
+    },
+    /// What this Envoy's own units say; one answer per spend, in order.
+    Spent {
+        /// The answers.
+        answers: Vec<Spent>,
         /// Any 64 bits: spreads the `Retry-After` of many clients.
         entropy: u64,
     },
@@ -127,6 +137,9 @@ pub enum Act {
     Wait(u32),
     /// Hold the request and send this message to [`crate::wire::DECIDE_PATH`].
     Ask(Vec<u8>),
+    /// Take these units of leased limits, and say what became of them. What was taken is spent if the
+    /// request goes on, and goes back if it is denied.
+    Spend(Vec<Spend>),
     /// Take these local shares, each for itself, and say what became of them. What was taken goes
     /// back if the request is then denied.
     Share(Vec<ShareCall>),
@@ -222,6 +235,8 @@ struct Question {
     terms: Option<Terms>,
     /// The claim that was asked for.
     claim: Option<Box<Claiming>>,
+    /// The leased limits whose units the request has; the gateway is not asked about them.
+    held: Vec<Held>,
 }
 
 // === impl Effects ===
@@ -238,6 +253,7 @@ enum Phase {
     Fresh,
     /// The body is on its way.
     Hashing(Box<Hashing>),
+    Spending(Box<Question>),
     Asking(Question),
     /// Another request has the key.
     Waiting(Box<Waiting>),
@@ -348,6 +364,9 @@ impl Exchange {
         let (next, effects) = match (phase, event) {
             (Phase::Fresh, Event::Request { matched, facts, caller, id }) => {
                 ask(config, overrides, &matched, facts, caller, id)
+            }
+            (Phase::Spending(question), Event::Spent { answers, entropy }) => {
+                lease::spent(config, *question, answers, entropy)
             }
             (Phase::Asking(mut question), Event::Answer { answer, entropy }) => {
                 match settle(config, &mut question, &answer, entropy) {

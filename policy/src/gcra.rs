@@ -318,7 +318,7 @@ fn write(now: f64, tat: f64) -> Write {
 }
 
 /// `math.ceil` for what is never negative; core has no `ceil` of its own.
-fn ceil(value: f64) -> u64 {
+pub(crate) fn ceil(value: f64) -> u64 {
     let whole = value as u64;
     if (whole as f64) < value { whole + 1 } else { whole }
 }

@@ -33,6 +33,7 @@ pub mod fields;
 pub mod gcra;
 pub mod idempotency;
 pub mod identity;
+pub mod lease;
 pub mod limit;
 pub mod local_share;
 pub mod matching;

@@ -10,7 +10,9 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use self::grant::{Draw, Grant};
-use crate::gcra::{self, BadQuota, Instant, Quota, Reading, Retry, Tat};
+use crate::gcra::{self, BadQuota, Instant, Pace, Quota, Reading, Retry, Tat};
+use crate::lease::bucket::{Bucket, Leases};
+use crate::lease::step as lease;
 use crate::window::{self, Grain, Groups};
 
 /// How a limit counts.
@@ -70,6 +72,8 @@ pub struct Change<'h> {
 pub enum Held {
     /// Of a GCRA limit.
     Arrival(Tat),
+    /// Of a GCRA limit some of whose units are leased.
+    Leased(Bucket),
     /// Of a window.
     Groups(Groups),
     /// Either of them, with a grant; never one within another.
@@ -94,8 +98,8 @@ pub struct Answer {
     pub limits: Vec<(Reading, Option<Write>)>,
 }
 
-enum Row {
-    Gcra(gcra::Row),
+enum Row<'h> {
+    Gcra(gcra::Row, Option<&'h Leases>),
     Window(window::Row),
 }
 
@@ -131,6 +135,10 @@ impl Algorithm {
 // === impl Terms ===
 
 impl Terms {
+    fn pace(&self) -> Pace {
+        if self.cold_left_us > 0 { self.quota.cold_pace() } else { self.quota.pace() }
+    }
+
     fn window(&self) -> window::Terms {
         let cold = self.cold_left_us > 0;
         let warm_limit = self.quota.limit();
@@ -159,6 +167,7 @@ impl Held {
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Arrival(tat) => tat.0.to_le_bytes().to_vec(),
+            Self::Leased(bucket) => bucket.to_bytes(),
             Self::Groups(groups) => groups.to_bytes(),
             Self::Granted(grant, held) => {
                 let mut bytes = grant.to_bytes();
@@ -171,6 +180,7 @@ impl Held {
     fn tat(&self) -> Option<Tat> {
         match self {
             Self::Arrival(tat) => Some(*tat),
+            Self::Leased(bucket) => Some(bucket.tat),
             Self::Groups(_) => None,
             Self::Granted(_, held) => held.tat(),
         }
@@ -179,7 +189,7 @@ impl Held {
     fn groups(&self) -> Option<&Groups> {
         match self {
             Self::Groups(groups) => Some(groups),
-            Self::Arrival(_) => None,
+            Self::Arrival(_) | Self::Leased(_) => None,
             Self::Granted(_, held) => held.groups(),
         }
     }
@@ -187,22 +197,40 @@ impl Held {
     fn grant(&self) -> Option<Grant> {
         match self {
             Self::Granted(grant, _) => Some(*grant),
-            Self::Arrival(_) | Self::Groups(_) => None,
+            Self::Arrival(_) | Self::Leased(_) | Self::Groups(_) => None,
         }
     }
 
     /// Without a grant.
-    fn bare(&self) -> &Self {
+    pub(crate) fn bare(&self) -> &Self {
         match self {
             Self::Granted(_, held) => held,
-            Self::Arrival(_) | Self::Groups(_) => self,
+            Self::Arrival(_) | Self::Leased(_) | Self::Groups(_) => self,
+        }
+    }
+
+    /// The leases that are not over.
+    fn leases(&self, now: Instant) -> Option<&Leases> {
+        match self.bare() {
+            Self::Leased(bucket) => Some(&bucket.leases).filter(|leases| !leases.is_over(now)),
+            Self::Arrival(_) | Self::Groups(_) | Self::Granted(..) => None,
+        }
+    }
+
+    /// The arrival time, with room for what is leased.
+    fn floored(&self, now: Instant, pace: Pace) -> Option<Tat> {
+        match self.bare() {
+            Self::Leased(bucket) => Some(bucket.floored(now, pace.interval)),
+            bare => bare.tat(),
         }
     }
 }
 
-impl From<gcra::Write> for Write {
-    fn from(write: gcra::Write) -> Self {
-        Self { held: Held::Arrival(write.tat), ttl_ms: write.ttl_ms }
+/// A new arrival time beside the leases as they were: they change only when a holder reports.
+fn beside(now: Instant, write: gcra::Write, leases: Option<&Leases>) -> Write {
+    match leases {
+        Some(leases) => lease::beside(now, write.tat, leases.clone()),
+        None => Write { held: Held::Arrival(write.tat), ttl_ms: write.ttl_ms },
     }
 }
 
@@ -214,14 +242,15 @@ impl From<window::Write> for Write {
 
 // === impl Row ===
 
-impl Row {
-    fn weigh(now: Instant, charge: &Charge<'_>) -> Self {
+impl<'h> Row<'h> {
+    fn weigh(now: Instant, charge: &Charge<'h>) -> Self {
         let Charge { terms, cost, held, .. } = *charge;
         match terms.algorithm {
             Algorithm::Gcra => {
-                let tat = held.and_then(Held::tat);
+                let tat = held.and_then(|held| held.floored(now, terms.pace()));
                 let charge = gcra::Charge { quota: terms.quota, cost, tat };
-                Self::Gcra(gcra::weigh(now, &charge, terms.cold_left_us))
+                let leases = held.and_then(|held| held.leases(now));
+                Self::Gcra(gcra::weigh(now, &charge, terms.cold_left_us), leases)
             }
             Algorithm::Window => {
                 let groups = held.and_then(Held::groups);
@@ -232,16 +261,16 @@ impl Row {
 
     fn fits(&self) -> bool {
         match self {
-            Self::Gcra(row) => row.retry == Retry::Fits,
+            Self::Gcra(row, _) => row.retry == Retry::Fits,
             Self::Window(row) => row.retry == Retry::Fits,
         }
     }
 
     fn settle(self, now: Instant, allowed: bool) -> (Reading, Option<Write>) {
         match self {
-            Self::Gcra(row) => {
+            Self::Gcra(row, leases) => {
                 let (reading, write) = gcra::settle(now, &row, allowed);
-                (reading, write.map(Write::from))
+                (reading, write.map(|write| beside(now, write, leases)))
             }
             Self::Window(row) => {
                 let (reading, write) = window::settle(now, row, allowed);
@@ -253,16 +282,16 @@ impl Row {
 
 /// One atomic step: either every limit is charged, or none; of those that count for themselves each
 /// that admits, if the others do.
-pub fn check(now: Instant, charges: &[Charge<'_>]) -> Answer {
-    let weigh = |charge: &Charge<'_>| {
+pub fn check<'h>(now: Instant, charges: &[Charge<'h>]) -> Answer {
+    let weigh = |charge: &Charge<'h>| {
         let row = Row::weigh(now, charge);
         let draw = Draw::new(now, charge.held, charge.cost, row.fits());
         (row, draw)
     };
-    let rows: Vec<(Row, Draw)> = charges.iter().map(weigh).collect();
-    let fits = |(row, draw): &(Row, Draw)| row.fits() || draw.fits;
+    let rows: Vec<(Row<'h>, Draw)> = charges.iter().map(weigh).collect();
+    let fits = |(row, draw): &(Row<'_>, Draw)| row.fits() || draw.fits;
     let allowed = rows.iter().zip(charges).all(|(row, charge)| charge.alone || fits(row));
-    let settled = |((row, draw), charge): ((Row, Draw), &Charge<'_>)| {
+    let settled = |((row, draw), charge): ((Row<'_>, Draw), &Charge<'_>)| {
         let charged = allowed && row.fits();
         draw.settle(allowed, charge.held, row.settle(now, charged))
     };
@@ -281,10 +310,13 @@ pub fn settle(now: Instant, change: &Change<'_>) -> Option<Write> {
         _ if by == 0 => None,
         (Algorithm::Gcra, true) => {
             let paces = [pace, terms.quota.pace()];
-            Some(gcra::charge_more(now, paces, held.and_then(Held::tat), units).into())
+            let tat = held.and_then(|held| held.floored(now, pace));
+            let write = gcra::charge_more(now, paces, tat, units);
+            Some(beside(now, write, held.and_then(|held| held.leases(now))))
         }
         (Algorithm::Gcra, false) => {
-            gcra::give_back(now, pace, held.and_then(Held::tat), units, age_us).map(Write::from)
+            let write = gcra::give_back(now, pace, held.and_then(Held::tat), units, age_us);
+            write.map(|write| beside(now, write, held.and_then(|held| held.leases(now))))
         }
         (Algorithm::Window, true) => {
             let groups = held.and_then(Held::groups);

@@ -118,7 +118,7 @@ impl Default for Environment {
 }
 
 /// Whose request it is. Limits and breakers accept `None`; idempotency never does.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Tenant {
     /// A trusted source named the tenant.
@@ -126,6 +126,15 @@ pub enum Tenant {
     /// No tenant takes part in this decision, and that is meant.
     #[default]
     None,
+}
+
+// === impl Tenant ===
+
+impl Tenant {
+    /// Whether none takes part.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// The version of the key format, so that a later format can live beside an earlier one.

@@ -11,6 +11,7 @@ mod claim;
 mod frame;
 mod id;
 mod settle;
+mod sync;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -31,6 +32,9 @@ pub use self::claim::{
 pub use self::frame::{FRAMED_BYTES_MAX, OCTETS_MAX, encode_framed};
 pub use self::id::DecisionId;
 pub use self::settle::{ADJUSTMENT_MAX, Adjustment, SETTLE_PATH, SettleReply, SettleRequest};
+pub use self::sync::{
+    HolderId, LEASES_MAX, LeaseCall, LeaseGrant, SYNC_PATH, SyncReply, SyncRequest, UNITS_MAX, Want,
+};
 
 /// The version that both sides speak.
 pub const VERSION: u16 = 1;
@@ -70,6 +74,10 @@ pub struct DecideRequest {
     /// The claim that is wanted if the limits admit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<ClaimCall>,
+    /// What the holder of leased limits says and wants beside the request; answered whatever the
+    /// verdict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leases: Vec<LeaseCall>,
 }
 
 /// One limit that applies to the request.
@@ -119,6 +127,9 @@ pub struct DecideReply {
     /// What became of the claim: there exactly if one was asked for and the limits admit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<ClaimState>,
+    /// One per lease of the request that was heard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leases: Vec<LeaseGrant>,
     /// What travels behind the document: headers and body of an answer.
     #[serde(skip)]
     pub octets: Vec<u8>,
@@ -184,6 +195,10 @@ pub enum BadMessage {
     Quota(String, BadQuota),
     /// An adjustment of nothing, or of more than [`ADJUSTMENT_MAX`].
     Amount(String, i64),
+    /// More than [`LEASES_MAX`] leases.
+    LeaseCount(usize),
+    /// A lease without a number of its own, or of more units than [`UNITS_MAX`].
+    Lease(String),
     /// A limit counts by the tenant, and the scope names none: its key would be another's.
     NoTenant(String),
 }
@@ -205,6 +220,8 @@ impl BadMessage {
             | Self::LimitId(_)
             | Self::Quota(..)
             | Self::Amount(..)
+            | Self::LeaseCount(_)
+            | Self::Lease(_)
             | Self::NoTenant(_) => Reason::BadMessage,
         }
     }
@@ -233,6 +250,11 @@ impl fmt::Display for BadMessage {
             Self::LimitCount(count) => write!(f, "{count} limits: send 1 to {LIMITS_MAX}"),
             Self::LimitId(id) => write!(f, "{id:?} is no limit id: send policy.limit"),
             Self::Quota(id, error) => write!(f, "limit {id}: {error}"),
+            Self::LeaseCount(count) => write!(f, "{count} leases: send at most {LEASES_MAX}"),
+            Self::Lease(id) => write!(
+                f,
+                "the lease of limit {id} cannot be: send seq from 1 on, and units up to {UNITS_MAX}"
+            ),
             Self::NoTenant(id) => {
                 write!(f, "limit {id} counts by the tenant: send its name in the scope")
             }
@@ -301,6 +323,7 @@ impl DecideRequest {
             return Err(BadMessage::LimitCount(count));
         }
         message.claim.as_ref().map_or(Ok(()), |claim| claim.check(&message.scope))?;
+        sync::sound_leases(&message.leases, &message.scope)?;
         for call in &message.limits {
             sound_limit(&message.scope, &call.id, &call.subject)?;
             call.quota().map_err(|error| BadMessage::Quota(call.id.clone(), error))?;

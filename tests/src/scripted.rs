@@ -158,7 +158,15 @@ pub fn verdict(message: &[u8], verdict: Verdict) -> Vec<u8> {
     };
     let limits = asked.limits.iter().map(|limit| state(&limit.id)).collect();
     let (v, id) = (wire::VERSION, asked.id);
-    wire::encode(&DecideReply { v, id, verdict, limits, claim: None, octets: Vec::new() })
+    wire::encode(&DecideReply {
+        v,
+        id,
+        verdict,
+        limits,
+        claim: None,
+        leases: Vec::new(),
+        octets: Vec::new(),
+    })
 }
 
 /// Settlements are taken, whatever the script.

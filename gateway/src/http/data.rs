@@ -10,7 +10,9 @@ use hyper::body::Body;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::audit::AUDIT_PATH;
 use tidegate_policy::wire::breaker::BREAKERS_PATH;
-use tidegate_policy::wire::{DECIDE_PATH, FRAMED_BYTES_MAX, MESSAGE_BYTES_MAX, SETTLE_PATH};
+use tidegate_policy::wire::{
+    DECIDE_PATH, FRAMED_BYTES_MAX, MESSAGE_BYTES_MAX, SETTLE_PATH, SYNC_PATH,
+};
 
 use super::answer::{self, Answer};
 use super::connection::Handler;
@@ -62,9 +64,9 @@ impl DataListener {
             );
             return Some(self.refuse(Reason::Unauthorized, detail));
         }
-        if ![DECIDE_PATH, SETTLE_PATH, BREAKERS_PATH, AUDIT_PATH].contains(&head.uri.path()) {
-            let detail =
-                "the gateway answers POST /v1/decide, /v1/settle, /v1/breakers and /v1/audit";
+        const PATHS: [&str; 5] = [DECIDE_PATH, SETTLE_PATH, SYNC_PATH, BREAKERS_PATH, AUDIT_PATH];
+        if !PATHS.contains(&head.uri.path()) {
+            let detail = "the gateway answers POST /v1/decide, /v1/settle, /v1/sync, /v1/breakers and /v1/audit";
             return Some(self.refuse(Reason::NotFound, detail));
         }
         if head.method != Method::POST {
@@ -86,6 +88,7 @@ impl DataListener {
     async fn respond(&self, head: &Parts, message: &[u8]) -> Answer {
         let answered = match head.uri.path() {
             SETTLE_PATH => self.service.settle(message).await.map(|reply| answer::reply(&reply)),
+            SYNC_PATH => self.service.sync(message).await.map(|reply| answer::reply(&reply)),
             BREAKERS_PATH => {
                 self.service.breakers(message).await.map(|reply| answer::reply(&reply))
             }

@@ -118,7 +118,15 @@ pub fn reply(message: &DecideRequest, weighed: Weighed) -> Option<DecideReply> {
     let verdict = if weighed.enforced.allowed { Verdict::Allow } else { Verdict::Deny };
     let finished = enforced.next().is_none() && shadow.is_none_or(|mut rest| rest.next().is_none());
     let (v, id) = (VERSION, message.id);
-    finished.then_some(DecideReply { v, id, verdict, limits, claim: None, octets: Vec::new() })
+    finished.then_some(DecideReply {
+        v,
+        id,
+        verdict,
+        limits,
+        claim: None,
+        leases: Vec::new(),
+        octets: Vec::new(),
+    })
 }
 
 /// What an untouched bucket says: stands in for a shadow limit that could not be read.

@@ -243,10 +243,22 @@ mod tests {
             request_id: None,
             limits: vec![call],
             claim: None,
+            leases: Vec::new(),
         };
         let verdict = if allowed { Verdict::Allow } else { Verdict::Deny };
         let limits = vec![state];
-        (request, DecideReply { v: VERSION, id, verdict, limits, claim: None, octets: Vec::new() })
+        (
+            request,
+            DecideReply {
+                v: VERSION,
+                id,
+                verdict,
+                limits,
+                claim: None,
+                leases: Vec::new(),
+                octets: Vec::new(),
+            },
+        )
     }
 
     fn observed() -> (Observed, SharedMetrics) {

@@ -201,6 +201,7 @@ fn question(limits: Vec<LimitCall>) -> DecideRequest {
         request_id: None,
         limits,
         claim: None,
+        leases: Vec::new(),
     }
 }
 

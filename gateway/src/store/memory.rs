@@ -4,6 +4,7 @@
 mod audit;
 mod breakers;
 mod idempotency;
+mod leases;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ use super::breakers::Breakers;
 use super::chains::Chains;
 use super::claims::Claims;
 use super::keys::{self, KeyStyle};
+use super::leases::Leases;
 use super::{
     Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, StoreFailure, Temperature,
 };
@@ -255,6 +257,10 @@ impl Store for MemoryStore {
 
     fn claims(&self) -> Option<&dyn Claims> {
         Some(&self.claims)
+    }
+
+    fn leases(&self) -> Option<&dyn Leases> {
+        Some(self)
     }
 }
 

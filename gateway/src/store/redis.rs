@@ -16,6 +16,7 @@ mod call_keys;
 mod cluster;
 mod grant;
 mod idempotency;
+mod leases;
 mod link;
 mod marks;
 mod nearness;
@@ -47,6 +48,7 @@ use super::breakers::Breakers;
 use super::chains::Chains;
 use super::claims::Claims;
 use super::keys::KeyStyle;
+use super::leases::Leases;
 use super::{
     Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, StoreFailure, Temperature,
     keys,
@@ -265,6 +267,10 @@ impl Store for RedisStore {
     }
 
     fn claims(&self) -> Option<&dyn Claims> {
+        Some(self)
+    }
+
+    fn leases(&self) -> Option<&dyn Leases> {
         Some(self)
     }
 }

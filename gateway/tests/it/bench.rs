@@ -147,6 +147,7 @@ pub fn question(client: &str) -> DecideRequest {
         Subject { kind: SubjectKind::Ip, name: SubjectName::from_bytes(client.as_bytes()) };
     DecideRequest {
         claim: None,
+        leases: Vec::new(),
         v: VERSION,
         id: DecisionId::new(9),
         scope: CallerScope {

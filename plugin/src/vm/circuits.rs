@@ -21,6 +21,7 @@ impl Vm {
     /// it is its turn.
     pub(crate) fn tick(&mut self, root: u32) {
         self.waited(root);
+        self.look_after(root);
         let Some(root) = self.roots.get(&root).cloned().flatten() else { return };
         let Some(ids) = self.ids.as_mut() else { return };
         let Some((message, report)) =

@@ -2,10 +2,28 @@
 
 use tidegate_policy::config::Config;
 use tidegate_policy::exchange::Denial;
+use tidegate_policy::reason::Reason;
+use tidegate_policy::wire::DecisionId;
 
 use crate::abi::Action;
 use crate::host::{self, Level};
 use crate::render;
+
+/// Answers a request that cannot be decided because the filter itself is not ready.
+pub(crate) fn refuse_unready() -> Action {
+    let denial = Denial {
+        reason: Reason::HostFailure,
+        id: DecisionId::new(0),
+        violated: Vec::new(),
+        retry_after_s: Some(1),
+        fields: Vec::new(),
+        grpc: false,
+        worded_by: None,
+        detail: None,
+        stored_status: None,
+    };
+    deny(None, &denial)
+}
 
 /// Lets a held request go on.
 pub(super) fn resume() -> Action {

@@ -156,6 +156,7 @@ struct Terms {
     algorithm: Algorithm,
     cost: Cost,
     soft: bool,
+    leased: bool,
 }
 
 fn rate_limit<'r, 'd>(
@@ -179,9 +180,9 @@ fn rate_limit<'r, 'd>(
         .and_then(|(at, atoms)| reading.missing.bind(at, atoms, reading.path));
     let terms = terms(&table, at);
     let (name, by) = (name?, by?);
-    let Terms { quota, algorithm, cost, soft } = terms?;
+    let Terms { quota, algorithm, cost, soft, leased } = terms?;
     let id = format!("{policy}.{name}");
-    let limit = RateLimit { id, name, by, quota, algorithm, cost, soft };
+    let limit = RateLimit { id, name, by, quota, algorithm, cost, soft, leased };
     Some(Read { limit, at: by_at?, atoms: atoms? })
 }
 
@@ -223,8 +224,12 @@ fn terms(table: &Table<'_, '_>, at: &At<'_, '_>) -> Option<Terms> {
     };
     let (limit, per_ms, burst) = (limit?, per_ms?, burst?);
     let (algorithm, cost, soft) = (algorithm?, cost?, soft?);
+    let leased = match table.get("decide") {
+        None => false,
+        Some(at) => decide(&at, algorithm, &cost, soft)?,
+    };
     match algorithm.quota(limit, per_ms.saturating_mul(1_000), burst) {
-        Ok(quota) => Some(Terms { quota, algorithm, cost, soft }),
+        Ok(quota) => Some(Terms { quota, algorithm, cost, soft, leased }),
         Err(bad) => {
             let at = limit_at.as_ref().unwrap_or(at);
             at.wrong(
@@ -233,6 +238,36 @@ fn terms(table: &Table<'_, '_>, at: &At<'_, '_>) -> Option<Terms> {
             );
             None
         }
+    }
+}
+
+/// Whether the limit is leased; what cannot be is refused with what would have to change.
+fn decide(at: &At<'_, '_>, algorithm: Algorithm, cost: &Cost, soft: bool) -> Option<bool> {
+    const REMEDY: &str = "write \"exact\" (the gateway is asked each time) or \"lease\" (Envoys take units out ahead)";
+    match at.text(REMEDY)? {
+        "exact" => return Some(false),
+        "lease" => {}
+        _ => {
+            at.is_no("way to decide", REMEDY);
+            return None;
+        }
+    }
+    let problem = if algorithm == Algorithm::Window {
+        Some(("a window cannot be leased", "take algorithm: gcra, or decide: exact"))
+    } else if soft {
+        Some(("a soft limit denies nobody, so nothing is gained by a lease", "leave decide out"))
+    } else if cost.after().is_some() {
+        let problem = "a cost that only the response tells cannot be taken out ahead";
+        Some((problem, "take decide: exact, or a cost that the request tells"))
+    } else {
+        None
+    };
+    match problem {
+        Some((problem, remedy)) => {
+            at.wrong(problem, remedy);
+            None
+        }
+        None => Some(true),
     }
 }
 

@@ -123,6 +123,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     let router = Router::new(policies.iter().map(|policy| &policy.matcher));
     let soft_limits =
         policies.iter().flat_map(|policy| &policy.rate_limits).any(|limit| limit.soft);
+    let leases = policies.iter().flat_map(|policy| &policy.rate_limits).any(|limit| limit.leased);
     Some(Config {
         gateway,
         apply,
@@ -135,6 +136,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         signing_keys,
         router,
         soft_limits,
+        leases,
     })
 }
 

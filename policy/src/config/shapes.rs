@@ -164,7 +164,7 @@ shapes! {
             "Answers in words of your own.");
         "on_unavailable" => with_default(Either(&[RUNG, List { item: &RUNG, min: 1, max: 3 }]),
             "[\"lease\", \"local_share\", \"deny\"]", "[\"local_share\", \"allow\"]",
-            "What becomes of a request when no verdict can be had, step by step: `lease` spends what is leased (nothing is, in this version), `local_share` spends this Envoy's part of each limit (see `local_share` of the document), `allow` lets the request go on, `deny` answers 503. Behind the last step stands `deny`. Each is counted.");
+            "What becomes of a request when no verdict can be had, step by step: `lease` spends what is leased for as long as it lives (limits with `decide: lease`), `local_share` spends this Envoy's part of each limit (see `local_share` of the document), `allow` lets the request go on, `deny` answers 503. Behind the last step stands `deny`. Each is counted.");
     }
 
     /// What a policy says of its own denials.
@@ -297,6 +297,7 @@ shapes! {
         "cost" => LIMIT_COST;
         "soft" => LIMIT_SOFT;
         "algorithm" => LIMIT_ALGORITHM;
+        "decide" => LIMIT_DECIDE;
     }
 
     /// A rate limit under a name, for use in policies. Each policy that names it counts for itself.
@@ -308,6 +309,7 @@ shapes! {
         "cost" => LIMIT_COST;
         "soft" => LIMIT_SOFT;
         "algorithm" => LIMIT_ALGORITHM;
+        "decide" => LIMIT_DECIDE;
     }
 
     /// Where a cost is told: by the request, or only by its answer. An admitted request costs at least one unit.

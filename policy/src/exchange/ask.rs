@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use super::claim::{self, Hashing, Wanted};
 use super::ladder::{Fall, fall};
+use super::lease;
 use super::note::{Aside, denied, worded_by};
 use super::owed::{Terms, any_told_later};
 use super::respond::Told;
@@ -18,7 +19,7 @@ use crate::reason::Reason;
 use crate::router::Matched;
 use crate::scope::{CallerScope, Tenant};
 use crate::stages::{Identity, Outcomes, Stage, Verdict};
-use crate::wire::{self, DecideRequest, DecisionId, LimitCall};
+use crate::wire::{self, DecideRequest, DecisionId, LeaseCall, LimitCall};
 
 /// Collects every limit that applies, or finds a reason to answer at once.
 pub(super) fn ask(
@@ -120,7 +121,16 @@ pub(super) fn ask(
         request_id: facts.token("x-request-id"),
         sent_us: None,
     };
-    let question = Question { id, asked, grpc, limits, aside, terms: Some(terms), claim: None };
+    let question = Question {
+        id,
+        asked,
+        grpc,
+        limits,
+        aside,
+        terms: Some(terms),
+        claim: None,
+        held: Vec::new(),
+    };
     match draft {
         Some(draft) if facts.has_body => {
             let hashing = Phase::Hashing(Box::new(Hashing { question, draft }));
@@ -132,9 +142,19 @@ pub(super) fn ask(
 }
 
 /// Puts the question, if there is anything to ask.
-pub(super) fn put(
+pub(super) fn put(config: &Config, question: Question, signals: Vec<Signal>) -> (Phase, Effects) {
+    let spends = lease::spends(config, &question);
+    if spends.is_empty() {
+        return send(config, question, Vec::new(), signals);
+    }
+    (Phase::Spending(Box::new(question)), Effects::of(Act::Spend(spends), signals))
+}
+
+/// Asks the gateway, with what a holder of leased limits has to say beside.
+pub(super) fn send(
     config: &Config,
     mut question: Question,
+    leases: Vec<LeaseCall>,
     signals: Vec<Signal>,
 ) -> (Phase, Effects) {
     let Some(terms) = question.terms.take() else {
@@ -156,6 +176,7 @@ pub(super) fn put(
         request_id: terms.request_id,
         limits: core::mem::take(&mut question.limits),
         claim: question.claim.as_ref().and_then(|claim| claim.call(config)),
+        leases,
     };
     let act = Act::Ask(wire::encode(&message));
     question.limits = message.limits;

@@ -207,6 +207,7 @@ impl Question {
             aside: Aside::default(),
             terms: self.terms.take(),
             claim: Some(claim),
+            held: Vec::new(),
         };
         Phase::Waiting(Box::new(Waiting { question }))
     }

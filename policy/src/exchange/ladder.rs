@@ -92,6 +92,21 @@ pub(super) fn land(
             _ => Rung::Deny,
         });
     }
+    // Policies all of whose limits are leased, and whose units were there, need no verdict.
+    let asked = &sharing.question.asked;
+    let is_asked = |policy| asked.iter().any(|asked| asked.policy == policy && asked.is_enforced());
+    for held in sharing.question.held.chunk_by(|(a, _), (b, _)| a.policy == b.policy) {
+        let Some((Asked { policy, .. }, _)) = held.first().filter(|(a, _)| !is_asked(a.policy))
+        else {
+            continue;
+        };
+        let outcome = match verdict.denying.is_empty() {
+            true => Outcome::LeaseAllowed,
+            false => Outcome::NotCharged,
+        };
+        signals.push(Signal::Decided { policy: *policy, outcome });
+        ends.push(Rung::Lease);
+    }
     let reason = sharing.fall.reason;
     signals.extend(ends.iter().map(|&rung| Signal::Fell { rung, reason }));
     let (phase, effects) = verdict.act(config, sharing, entropy, signals);
@@ -125,7 +140,7 @@ impl Verdict {
         let mut wait_us = 0;
         for rung in &policy.on_unavailable {
             match rung {
-                // Nothing is held: leases come with a version that hands some out.
+                // What is held was spent before anybody was asked: this policy lacks some.
                 Rung::Lease => {}
                 Rung::LocalShare => {
                     for (limit, answer) in sharing.of(index, answers) {

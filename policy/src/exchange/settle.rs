@@ -72,7 +72,7 @@ fn verdict(config: &Config, body: &[u8], question: &Question) -> Option<DecideRe
     sound.then_some(reply)
 }
 
-fn carry_out(
+pub(super) fn carry_out(
     config: &Config,
     question: &mut Question,
     reply: &DecideReply,
@@ -80,7 +80,13 @@ fn carry_out(
 ) -> (Phase, Effects) {
     let Question { id, grpc, .. } = *question;
     let mut aside = question.aside.clone();
-    let pairs: Vec<Pair<'_>> = question.asked.iter().zip(&reply.limits).collect();
+    // Once: where a claim is asked for again, they were told.
+    let held = core::mem::take(&mut question.held);
+    let mut pairs: Vec<Pair<'_>> = question.asked.iter().zip(&reply.limits).collect();
+    if !held.is_empty() {
+        pairs.extend(held.iter().map(|(asked, state)| (asked, state)));
+        pairs.sort_by_key(|(asked, _)| (asked.policy, asked.limit));
+    }
     // The breaker will be asked in the same question and stand here beside it.
     let limits = match reply.verdict {
         Verdict::Allow => Limits::Charged,

@@ -75,6 +75,8 @@ pub enum Outcome {
     OptedOut,
     /// The gateway was at its bound.
     Overloaded,
+    /// No verdict of the others; this policy's limits are leased, and their units were there.
+    LeaseAllowed,
     /// No verdict; this Envoy's share of every limit of the policy admits.
     LocalShareAllowed,
     /// No verdict; this Envoy's share of a limit is spent, and the policy says deny behind it.
@@ -99,6 +101,7 @@ impl Outcome {
             Self::IdentityMissing => "identity_missing",
             Self::OptedOut => "opted_out",
             Self::Overloaded => "overloaded",
+            Self::LeaseAllowed => "lease_allowed",
             Self::LocalShareAllowed => "local_share_allowed",
             Self::LocalShareDenied => "local_share_denied",
             Self::DegradedAllowed => "degraded_allowed",

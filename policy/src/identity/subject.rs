@@ -69,7 +69,7 @@ kinds! {
 }
 
 /// Who is counted by one limit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Subject {
     /// What kind of name it is.
     pub kind: SubjectKind,
@@ -80,7 +80,7 @@ pub struct Subject {
 /// A subject's canonical spelling. One value is `A-Z a-z 0-9 . _ -` and `%XX`, or `~` and a digest.
 /// Several are joined by `+`, each with its kind and `!` in front; what stands in for a missing
 /// identity has its place in the chain behind the kind: `tenant!acme+ip.1!192.0.2.7`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SubjectName(String);
 

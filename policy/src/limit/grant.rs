@@ -15,7 +15,8 @@ use crate::gcra::{Instant, Reading, Retry};
 pub const SECONDS_MAX: u32 = 7 * 86_400;
 /// At most that many times a limit is granted beyond it.
 pub const TIMES_MAX: u32 = 10;
-/// The first byte of a stored grant: no limit's own state that is longer than 8 bytes has it.
+/// The first byte of a stored grant: no limit's own state that is longer than 8 bytes has it; that of
+/// leases begins with 254.
 const MARK: u8 = 255;
 
 /// Units beyond a limit.
@@ -82,6 +83,10 @@ impl Draw {
         let write = match (write, held.map(Held::bare)) {
             (None, Some(held)) if drawn > 0 => {
                 let ttl_ms = reading.reset_us.div_ceil(1_000).saturating_add(1);
+                let ttl_ms = match held {
+                    Held::Leased(bucket) => ttl_ms.max(bucket.leases.ttl_ms(self.now_us)),
+                    _ => ttl_ms,
+                };
                 Some(Write { held: held.clone(), ttl_ms })
             }
             (write, _) => write,
@@ -102,7 +107,7 @@ fn keep(grant: Option<Grant>, now_us: u64, Write { held, ttl_ms }: Write) -> Wri
 }
 
 /// What a change of the limit alone becomes where there is a grant.
-pub(super) fn kept(now: Instant, held: Option<&Held>, write: Write) -> Write {
+pub(crate) fn kept(now: Instant, held: Option<&Held>, write: Write) -> Write {
     keep(held.and_then(Held::grant), now.us(), write)
 }
 

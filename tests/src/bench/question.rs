@@ -12,6 +12,7 @@ pub fn body(caller: u32) -> Vec<u8> {
     let name = SubjectName::from_bytes(format!("caller-{caller}").as_bytes());
     wire::encode(&DecideRequest {
         claim: None,
+        leases: Vec::new(),
         v: wire::VERSION,
         id: DecisionId::new(u128::from(caller)),
         scope: CallerScope {

@@ -8,7 +8,7 @@ use tidegate_policy::window::Grain;
 
 use super::breakers::{self, BreakerScripts};
 use super::idempotency::{self, ClaimScripts};
-use super::{audit, grant};
+use super::{audit, grant, leases};
 use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure};
 
 /// The scripts themselves; their headers list KEYS, ARGV and returns.
@@ -26,6 +26,7 @@ const REPLY_ROW_LEN: usize = 5;
 pub struct Scripts {
     check: String,
     settle: String,
+    lease: String,
     audit_append: String,
     breakers: BreakerScripts,
     claims: ClaimScripts,
@@ -71,6 +72,7 @@ impl Scripts {
         Self {
             check: sha(RL_CHECK),
             settle: sha(RL_SETTLE),
+            lease: leases::sha(),
             audit_append: audit::sha(),
             breakers: BreakerScripts::new(),
             claims: ClaimScripts::new(),
@@ -89,6 +91,16 @@ impl Scripts {
         &self.audit_append
     }
 
+    /// The SHA of rl_lease.
+    pub fn lease(&self) -> &str {
+        &self.lease
+    }
+
+    /// How long a region is cold after its mark, in µs.
+    pub fn cold_us(&self) -> u64 {
+        self.cold_us
+    }
+
     /// Those of breakers.
     pub fn breakers(&self) -> &BreakerScripts {
         &self.breakers
@@ -101,7 +113,7 @@ impl Scripts {
 
     /// `SCRIPT LOAD`, each.
     pub fn load_commands(&self) -> impl Iterator<Item = Cmd> {
-        let own = [RL_CHECK, RL_SETTLE, grant::RL_GRANT, audit::TEXT];
+        let own = [RL_CHECK, RL_SETTLE, grant::RL_GRANT, leases::TEXT, audit::TEXT];
         own.into_iter().chain(idempotency::TEXTS).chain(breakers::TEXTS).map(|text| {
             let mut command = redis::cmd("SCRIPT");
             command.arg("LOAD").arg(text);

@@ -69,6 +69,12 @@ pub(super) const LIMIT_SOFT: Field = with_default(
     "true",
     "Whether it never denies: where it is used up the request goes on, and the upstream is told by the header `x-tidegate-soft-limit`.",
 );
+pub(super) const LIMIT_DECIDE: Field = with_default(
+    Word(&["exact", "lease"]),
+    "\"exact\"",
+    "\"lease\"",
+    "Who decides. `exact`: the gateway, asked by every request. `lease`: this Envoy, with units that it has taken out of the shared limit ahead of its requests, so that most of them ask nobody. The limit is never exceeded either way; what some Envoy holds is not there for the others for a moment. Not for `window`, `soft` or a cost that the response tells; a policy in shadow counts exactly.",
+);
 pub(super) const LIMIT_ALGORITHM: Field = with_default(
     Word(&["gcra", "window"]),
     "\"gcra\"",

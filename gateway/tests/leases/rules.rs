@@ -1,0 +1,323 @@
+//! Each rule that the proof stands on, in a short history that needs it: it holds as it is, and is
+//! exceeded once the rule is taken out.
+
+use super::*;
+
+const TEN: (u32, u64, u32) = (10, 10 * SECOND, 10);
+const A: u64 = 0xa;
+const B: u64 = 0xb;
+
+/// A short history with one script changed; gives the worst overshoot.
+struct Story {
+    server: Server,
+    ideal: Ideal,
+    quota: Quota,
+    now_us: u64,
+}
+
+impl Story {
+    /// `cuts`: what is cut out of the scripts, and what stands there instead.
+    async fn new(redis: &Redis, cuts: &[(&str, &str)]) -> Self {
+        let cut_out = |script: &str| {
+            let cut =
+                |script: String, (text, instead): &(&str, &str)| script.replace(text, instead);
+            cuts.iter().fold(script.to_owned(), cut)
+        };
+        for (text, _) in cuts {
+            assert!(
+                CHECK.contains(text) || LEASE.contains(text),
+                "{text} stands in neither script"
+            );
+        }
+        let (check, lease) = (cut_out(CHECK), cut_out(LEASE));
+        let quota = quota(TEN.0, TEN.1, TEN.2);
+        let server = Server::start(redis, &check, &lease).await;
+        Self { server, ideal: Ideal::new(quota), quota, now_us: START_US }
+    }
+
+    async fn say(&mut self, holder: u64, seq: u32, left: u32, back: u32, want: Want) -> u32 {
+        let said = Message { holder, seq, demand: 40, left, back, want, quota: self.quota };
+        let grant = self.server.lease(self.now_us, &said).await;
+        grant.map_or(0, |grant| grant.granted)
+    }
+
+    fn spend(&mut self, units: u32) {
+        self.ideal.admit(self.now_us, units);
+    }
+
+    async fn exact(&mut self, times: usize) {
+        for _ in 0..times {
+            if self.server.exact(self.now_us, self.quota, 1).await {
+                self.ideal.admit(self.now_us, 1);
+            }
+        }
+    }
+
+    fn pass(&mut self, us: u64) {
+        self.now_us += us;
+    }
+
+    /// A holder keeps what it has alive, second by second, for as long as a bucket takes to fill.
+    async fn renew(&mut self, holder: u64, seq: u32, left: u32) {
+        for turn in 0..10 {
+            self.pass(SECOND);
+            self.say(holder, seq + turn, left, 0, Want::Nothing).await;
+        }
+    }
+
+    fn over(&self) -> bool {
+        self.ideal.worst > DUST
+    }
+}
+
+/// Runs a story as it is and with the rule taken out.
+macro_rules! rule {
+    ($name:ident, $cut:expr, $story:expr) => {
+        #[tokio::test]
+        async fn $name() {
+            let redis = Redis::start().await;
+            let mut whole = Story::new(&redis, &[]).await;
+            ($story)(&mut whole).await;
+            assert!(!whole.over(), "{} too many", whole.ideal.worst);
+            let mut cut = Story::new(&redis, &$cut).await;
+            ($story)(&mut cut).await;
+            assert!(cut.over(), "nobody would notice that the rule is missing");
+        }
+    };
+}
+
+rule!(
+    without_the_floor_in_a_check_exact_callers_get_what_is_leased,
+    [("return math.max(tat, now + (u0 + u1) * x), fin + span", "return tat, fin + span")],
+    async |story: &mut Story| {
+        let has = story.say(A, 1, 0, 0, Want::Ahead).await;
+        story.pass(2_100_000);
+        story.exact(12).await;
+        story.spend(has);
+    }
+);
+
+rule!(
+    without_the_conservation_floor_a_second_holder_gets_what_is_leased,
+    [("  tat = math.max(tat, now + (u0 + u1) * x)\nend", "end")],
+    async |story: &mut Story| {
+        let has = story.say(A, 1, 0, 0, Want::Ahead).await;
+        story.pass(2_100_000);
+        let more = story.say(B, 1, 0, 0, Want::Ahead).await;
+        story.spend(has + more);
+    }
+);
+
+rule!(
+    without_the_floor_at_the_end_of_a_generation_the_bucket_fills_behind_a_lease,
+    [
+        ("tat = math.max(tat, fin + (u0 + u1) * x)", "tat = tat"),
+        ("tat = math.max(tat, fin + span + u1 * x)", "tat = tat"),
+    ],
+    async |story: &mut Story| {
+        let has = story.say(A, 1, 0, 0, Want::Ahead).await;
+        // A spends all at the end of their life and is not heard of again.
+        story.pass(2_100_000);
+        story.spend(has);
+        story.pass(3_100_000);
+        story.exact(12).await;
+    }
+);
+
+rule!(
+    without_the_number_an_old_report_makes_units_forgotten,
+    [("if seq <= known then return", "if false then return")],
+    async |story: &mut Story| {
+        let has = story.say(A, 1, 0, 0, Want::Ahead).await;
+        story.say(A, 2, has, 0, Want::Nothing).await;
+        story.say(A, 1, 0, 0, Want::Nothing).await;
+        story.renew(A, 3, has).await;
+        story.exact(12).await;
+        story.spend(has);
+    }
+);
+
+rule!(
+    without_the_cap_a_return_that_comes_twice_counts_twice,
+    [("back = math.min(back, old - left)", "back = back")],
+    async |story: &mut Story| {
+        let has = story.say(A, 1, 0, 0, Want::Ahead).await;
+        story.say(A, 2, 0, has, Want::Nothing).await;
+        story.exact(12).await;
+        story.say(A, 2, 0, has, Want::Nothing).await;
+        story.say(A, 3, 0, has, Want::Nothing).await;
+        story.exact(12).await;
+    }
+);
+
+rule!(
+    without_the_bound_on_what_is_left_units_come_out_of_nothing,
+    [
+        ("left = math.min(left, old)", "left = left"),
+        ("math.min(back, old - left)", "math.max(math.min(back, old - left), 0)"),
+    ],
+    async |story: &mut Story| {
+        let has = story.say(A, 1, 0, 0, Want::Ahead).await;
+        let quiet = |seq, left, back| Message {
+            holder: A,
+            seq,
+            demand: 0,
+            left,
+            back,
+            want: Want::Nothing,
+            quota: story.quota,
+        };
+        let (late, back) = (quiet(2, has, 0), quiet(3, 0, has));
+        let now_us = story.now_us;
+        story.server.lease(now_us, &back).await;
+        story.exact(12).await;
+        // Both arrive once more, in their order, when nobody knows the holder any more.
+        story.server.lease(now_us, &late).await;
+        story.server.lease(now_us, &back).await;
+        story.exact(12).await;
+    }
+);
+
+/// A filter that lives through a story; with a flaw of its own, or none.
+struct Filter {
+    story: Story,
+    process: Process,
+}
+
+impl Filter {
+    async fn new(redis: &Redis, flaw: Flaw) -> Self {
+        let mut random = Random(7);
+        let story = Story::new(redis, &[]).await;
+        let mut process = Process::new(&mut random, story.quota, 2);
+        (process.flaw, process.timeout_us) = (flaw, 10 * SECOND);
+        Self { story, process }
+    }
+
+    async fn call(&mut self, want: Want) -> Option<LeaseGrant> {
+        let now_us = self.story.now_us;
+        let report = self.process.pool.begin(now_us, want, self.process.timeout_us)?;
+        let said = Message { demand: 40, ..self.process.message(report) };
+        self.story.server.lease(now_us, &said).await
+    }
+
+    fn answer(&mut self, grant: Option<LeaseGrant>, sent_us: u64) {
+        if let Some(grant) = grant {
+            self.process.answer(self.story.now_us, grant, sent_us);
+        }
+    }
+
+    async fn renew(&mut self) {
+        for _ in 0..20 {
+            self.story.pass(SECOND / 2);
+            let (grant, sent_us) = (self.call(Want::Nothing).await, self.story.now_us);
+            self.answer(grant, sent_us);
+        }
+    }
+
+    /// All that it has, in both workers.
+    fn spend_all(&mut self) {
+        for worker in [0, 1] {
+            while self.process.request(self.story.now_us, worker, 1).0 == Some(true) {
+                self.story.spend(1);
+            }
+        }
+    }
+}
+
+async fn late_reply(filter: &mut Filter) {
+    let sent_us = filter.story.now_us;
+    let late = filter.call(Want::Ahead).await;
+    filter.process.pool.give_up(filter.process.seq);
+    let next = filter.call(Want::Nothing).await;
+    filter.answer(next, sent_us);
+    filter.answer(late, sent_us);
+    filter.renew().await;
+    filter.story.exact(12).await;
+    filter.spend_all();
+}
+
+async fn slice_out(filter: &mut Filter) {
+    let sent_us = filter.story.now_us;
+    let grant = filter.call(Want::Ahead).await;
+    filter.answer(grant, sent_us);
+    // The first worker takes a slice and keeps the most of it.
+    if filter.process.request(filter.story.now_us, 0, 3).0 == Some(true) {
+        filter.story.spend(3);
+    }
+    for worker in [0, 1, 0] {
+        if filter.process.request(filter.story.now_us, worker, 1).0 == Some(true) {
+            filter.story.spend(1);
+        }
+    }
+    let now_us = filter.story.now_us;
+    let grant = filter.call(Want::Nothing).await;
+    filter.answer(grant, now_us);
+    filter.story.pass(600_000);
+    let now_us = filter.story.now_us;
+    let others = Message {
+        holder: B,
+        seq: 1,
+        demand: 40,
+        left: 0,
+        back: 0,
+        want: Want::Ahead,
+        quota: filter.story.quota,
+    };
+    filter.story.server.lease(now_us, &others).await;
+    filter.story.exact(12).await;
+    filter.spend_all();
+}
+
+async fn slow_answer(filter: &mut Filter) {
+    let sent_us = filter.story.now_us;
+    let grant = filter.call(Want::Ahead).await;
+    // When the bucket has forgotten the lease and filled again by some.
+    filter.story.pass(9_000_000);
+    filter.answer(grant, sent_us);
+    filter.story.pass(600_000);
+    filter.story.exact(12).await;
+    filter.spend_all();
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_waited_for_is_void() {
+    let redis = Redis::start().await;
+    for (flaw, exceeds) in [(Flaw::None, false), (Flaw::LateReplyTaken, true)] {
+        let mut filter = Filter::new(&redis, flaw).await;
+        late_reply(&mut filter).await;
+        assert_eq!(filter.story.over(), exceeds, "{flaw:?} {}", filter.story.ideal.worst);
+    }
+}
+
+#[tokio::test]
+async fn what_lies_in_slices_is_left() {
+    let redis = Redis::start().await;
+    for flaw in [Flaw::None, Flaw::SliceLeftOut] {
+        let mut filter = Filter::new(&redis, flaw).await;
+        let sent_us = filter.story.now_us;
+        let grant = filter.call(Want::Ahead).await;
+        filter.answer(grant, sent_us);
+        // One worker has all of it in its slice.
+        assert_eq!(filter.process.request(filter.story.now_us, 0, 1).0, Some(true));
+        filter.story.spend(1);
+        let now_us = filter.story.now_us;
+        let report = filter.process.pool.begin(now_us, Want::Nothing, TIMEOUT_US).expect("one");
+        let left = filter.process.message(report).left;
+        // The pool's units, and the slice's with the one that is not reported yet.
+        let really = filter.process.held();
+        assert_eq!(left >= really, flaw == Flaw::None, "{flaw:?}: {left} of {really}");
+    }
+    let mut filter = Filter::new(&redis, Flaw::None).await;
+    slice_out(&mut filter).await;
+    assert!(!filter.story.over(), "{}", filter.story.ideal.worst);
+}
+
+#[tokio::test]
+async fn units_live_from_the_sending_of_their_message() {
+    let redis = Redis::start().await;
+    for (flaw, exceeds) in [(Flaw::None, false), (Flaw::TtlFromReceipt, true)] {
+        let mut filter = Filter::new(&redis, flaw).await;
+        slow_answer(&mut filter).await;
+        assert_eq!(filter.story.over(), exceeds, "{flaw:?} {}", filter.story.ideal.worst);
+    }
+}

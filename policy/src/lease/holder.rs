@@ -1,0 +1,339 @@
+//! Owns what a holder of leased units does: the pool that all workers of one Envoy process share. Knows neither where a pool lies nor
+//! how messages travel; time comes in as µs of the filter's wall clock, which may step.
+//!
+//! What the pool reports as left is never less than what is really left: its own units and every
+//! slice that was handed out and not yet reported spent. An answer counts only while its message is
+//! the last one and is waited for. Units live from the moment their message was sent.
+
+use super::slice::{Offer, Reserved, Slice};
+use super::step::{AHEAD_MIN, HORIZON_US};
+use crate::wire::{LeaseGrant, Want};
+
+/// The most units of a slice, unless a single request costs more.
+const SLICE_MAX: u32 = 8;
+/// From one tick of the filter to the next, in µs.
+pub const TICK_US: u64 = 250_000;
+/// Two workers may read the clock in another order than they write what they saw.
+const CLOCK_SLACK_US: u64 = 10_000;
+/// Holders' units end that much earlier than the bucket thinks: a clock that steps back is seen at
+/// the next tick. A thousandth of their life comes on top, for clocks that run at another pace.
+const MARGIN_US: u64 = TICK_US + 50_000;
+/// Demand is counted over that long.
+const DEMAND_WINDOW_US: u64 = 250_000;
+/// More is fetched when what is left would last shorter than that.
+const LOW_WATER_US: u64 = 8_000;
+/// How long an answer is waited for beyond its call's timeout, in µs.
+const PATIENCE_US: u64 = 100_000;
+/// As many asked at once are a rush; fewer are what a client sends for one page.
+const RUSH: u32 = 8;
+
+/// The units of one key in one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    pub(super) holder: u64,
+    /// Counted up whenever all units are dropped: slices of an earlier epoch are void.
+    pub(super) epoch: u32,
+    pub(super) seq: u32,
+    /// When message `seq` was sent; 0 if none is waited for.
+    pub(super) flying_us: u64,
+    /// Until then it is waited for.
+    pub(super) patience_us: u64,
+    pub(super) units: u32,
+    /// In slices, as far as they have not reported.
+    pub(super) out: u32,
+    /// Of `units`.
+    pub(super) expires_us: u64,
+    /// Of `out`: later than of any slice.
+    pub(super) out_until_us: u64,
+    pub(super) deny_until_us: u64,
+    pub(super) seen_us: u64,
+    pub(super) since_us: u64,
+    pub(super) asked: u32,
+    /// Units a second.
+    pub(super) rate: u32,
+    pub(super) remaining: u32,
+    pub(super) rtt_us: u32,
+    pub(super) scarce: bool,
+    /// Units that ran out unspent since it was read; not stored.
+    pub expired: u32,
+}
+
+/// What a pool tells the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// The message's number.
+    pub seq: u32,
+    /// Units a second.
+    pub demand: u32,
+    /// Units that it keeps, slices included.
+    pub left: u32,
+    /// Units that go back.
+    pub back: u32,
+    /// What it wants.
+    pub want: Want,
+}
+
+// === impl Pool ===
+
+impl Pool {
+    /// A pool without units, of a holder that nobody has heard of: 64 random bits.
+    pub fn new(holder: u64, now_us: u64) -> Self {
+        Self {
+            holder,
+            epoch: 0,
+            seq: 0,
+            flying_us: 0,
+            patience_us: 0,
+            units: 0,
+            out: 0,
+            expires_us: 0,
+            out_until_us: 0,
+            deny_until_us: 0,
+            seen_us: now_us,
+            since_us: now_us,
+            asked: 0,
+            rate: 0,
+            remaining: 0,
+            rtt_us: 0,
+            scarce: false,
+            expired: 0,
+        }
+    }
+
+    /// Who it is.
+    pub fn holder(&self) -> u64 {
+        self.holder
+    }
+
+    /// When it was last looked at, in µs.
+    pub fn seen_us(&self) -> u64 {
+        self.seen_us
+    }
+
+    /// Whether nothing of it is out, and nothing is waited for.
+    pub fn is_empty(&self, now_us: u64) -> bool {
+        let units = self.units > 0 && now_us < self.expires_us;
+        let out = self.out > 0 && now_us < self.out_until_us;
+        !units && !out && !self.is_waiting(now_us)
+    }
+
+    /// Hears a slice, and fills it for a request that found too little in it.
+    pub fn meet(&mut self, now_us: u64, slice: &mut Slice, cost: u32) -> Offer {
+        self.hear(now_us, slice);
+        slice.remaining = self.remaining;
+        let lacking = cost.saturating_sub(slice.units);
+        if self.units >= lacking && lacking > 0 {
+            let handed = (self.units / 4).min(SLICE_MAX).max(lacking);
+            self.units -= handed;
+            self.out = self.out.saturating_add(handed);
+            slice.units = slice.units.saturating_add(handed);
+            slice.expires_us = self.expires_us;
+        }
+        // While the pool has some, a slice that is used up comes here.
+        slice.deny_until_us = if self.units > 0 { 0 } else { self.deny_until_us };
+        if slice.units >= cost {
+            slice.units -= cost;
+            slice.reserved = slice.reserved.saturating_add(cost);
+            return Offer::Taken(Reserved { holder: self.holder, epoch: self.epoch, units: cost });
+        }
+        // Who asks while all want more than there is gets nothing sooner by a call of his own.
+        let answer_us = if self.scarce && self.is_waiting(now_us) { 1 } else { 0 };
+        match self.deny_until_us.saturating_sub(now_us).max(answer_us) {
+            0 => Offer::Empty,
+            wait_us => Offer::Denied { wait_us },
+        }
+    }
+
+    /// Takes a slice's report; all of the slice with `whole`.
+    pub fn settle(&mut self, now_us: u64, slice: &mut Slice, whole: bool) {
+        self.hear(now_us, slice);
+        if whole {
+            let back = core::mem::take(&mut slice.units).min(self.out);
+            self.out -= back;
+            self.units = self.units.saturating_add(back);
+        }
+    }
+
+    fn hear(&mut self, now_us: u64, slice: &mut Slice) {
+        self.freshen(now_us);
+        slice.freshen(now_us);
+        self.asked = self.asked.saturating_add(core::mem::take(&mut slice.asked));
+        if (slice.holder, slice.epoch) == (self.holder, self.epoch) {
+            self.out = self.out.saturating_sub(core::mem::take(&mut slice.spent));
+        } else {
+            // Of another life of this pool: the bucket knows what of it is left, the pool does not.
+            *slice = Slice {
+                holder: self.holder,
+                epoch: self.epoch,
+                used: slice.used,
+                ..Slice::default()
+            };
+        }
+        self.count(now_us);
+    }
+
+    /// Begins a message, if none is under way that may still be answered. `timeout_us`: the call's.
+    pub fn begin(&mut self, now_us: u64, want: Want, timeout_us: u64) -> Option<Report> {
+        self.begin_with(now_us, want, 0, timeout_us)
+    }
+
+    /// Whether more should be fetched before there is none.
+    pub fn runs_low(&self, now_us: u64) -> bool {
+        let ahead_us = LOW_WATER_US.max(u64::from(self.rtt_us).saturating_mul(4));
+        let low = u64::from(self.rate).saturating_mul(ahead_us) / 1_000_000;
+        self.is_busy()
+            && now_us >= self.deny_until_us
+            && u64::from(self.units) < low.saturating_add(u64::from(SLICE_MAX))
+    }
+
+    /// What is to be said at a tick: units that nobody needs go back, and all that would run out
+    /// before the next tick is renewed or goes back.
+    pub fn tick(&mut self, now_us: u64, timeout_us: u64) -> Option<Report> {
+        self.freshen(now_us);
+        self.count(now_us);
+        if self.units == 0 && self.out == 0 {
+            return None;
+        }
+        let ends = self.expires_us <= now_us.saturating_add(2 * TICK_US);
+        let needed = self.ahead();
+        match self.is_busy() {
+            true if self.scarce && u64::from(self.units) > needed => {
+                let needed = u32::try_from(needed).unwrap_or(u32::MAX);
+                self.begin_with(
+                    now_us,
+                    Want::Nothing,
+                    self.units.saturating_sub(needed),
+                    timeout_us,
+                )
+            }
+            true if ends => self.begin_with(now_us, Want::Ahead, 0, timeout_us),
+            false if ends && self.units > 0 => self.return_all(now_us, timeout_us),
+            true | false => None,
+        }
+    }
+
+    /// Gives back whatever is not in slices.
+    pub fn return_all(&mut self, now_us: u64, timeout_us: u64) -> Option<Report> {
+        self.freshen(now_us);
+        self.begin_with(now_us, Want::Nothing, self.units, timeout_us)
+    }
+
+    fn begin_with(
+        &mut self,
+        now_us: u64,
+        want: Want,
+        back: u32,
+        timeout_us: u64,
+    ) -> Option<Report> {
+        if self.is_waiting(now_us) {
+            return None;
+        }
+        self.freshen(now_us);
+        let back = back.min(self.units);
+        self.units -= back;
+        self.seq = self.seq.checked_add(1)?;
+        self.flying_us = now_us;
+        self.patience_us = now_us.saturating_add(timeout_us).saturating_add(PATIENCE_US);
+        let left = self.units.saturating_add(self.out);
+        Some(Report { seq: self.seq, demand: self.demand(now_us), left, back, want })
+    }
+
+    /// Takes an answer. `false`: nobody waits for it any more, and what it grants is void. `entropy`
+    /// spreads those who wait.
+    pub fn finish(&mut self, now_us: u64, grant: &LeaseGrant, entropy: u64) -> bool {
+        // First, so that units whose time was up meanwhile are not counted with the new ones.
+        self.freshen(now_us);
+        if !self.is_waiting_for(grant.seq) || grant.holder.0 != self.holder {
+            return false;
+        }
+        let lives_us = (grant.ttl_us - grant.ttl_us / 1_000).saturating_sub(MARGIN_US);
+        // Never earlier than it was: what is in slices by then has to be over with the rest.
+        self.expires_us = self.expires_us.max(self.flying_us.saturating_add(lives_us));
+        self.out_until_us = self.out_until_us.max(self.expires_us);
+        self.rtt_us = u32::try_from(now_us.saturating_sub(self.flying_us)).unwrap_or(u32::MAX);
+        self.flying_us = 0;
+        self.units = self.units.saturating_add(grant.granted);
+        self.remaining = u32::try_from(grant.remaining).unwrap_or(u32::MAX);
+        self.scarce = grant.scarce;
+        let jitter = (u128::from(grant.deny_us / 4) * u128::from(entropy)) >> 64;
+        let jitter = u64::try_from(jitter).unwrap_or(0);
+        self.deny_until_us = match grant.deny_us {
+            0 => 0,
+            deny_us => now_us.saturating_add(deny_us).saturating_add(jitter),
+        };
+        self.freshen(now_us);
+        true
+    }
+
+    /// No answer comes to message `seq`, or it is not waited for.
+    pub fn give_up(&mut self, seq: u32) {
+        if self.seq == seq {
+            self.flying_us = 0;
+        }
+    }
+
+    /// Units that are not in slices.
+    pub fn units(&self) -> u32 {
+        self.units
+    }
+
+    /// Whether an answer to message `seq` would be taken.
+    pub fn is_waiting_for(&self, seq: u32) -> bool {
+        self.flying_us > 0 && self.seq == seq
+    }
+
+    fn is_waiting(&self, now_us: u64) -> bool {
+        self.flying_us > 0 && now_us < self.patience_us
+    }
+
+    /// Drops what is over, and all units if the clock stepped back: nobody knows how long they live.
+    /// What is out stays counted, since its workers may not have seen the step.
+    fn freshen(&mut self, now_us: u64) {
+        if now_us.saturating_add(CLOCK_SLACK_US) < self.seen_us {
+            (self.flying_us, self.deny_until_us, self.expires_us) = (0, 0, 0);
+            (self.seen_us, self.since_us) = (now_us, now_us);
+        }
+        self.seen_us = self.seen_us.max(now_us);
+        if now_us >= self.expires_us {
+            self.expired = self.expired.saturating_add(core::mem::take(&mut self.units));
+        }
+        if now_us >= self.out_until_us && self.out > 0 {
+            self.out = 0;
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+    }
+
+    fn count(&mut self, now_us: u64) {
+        let passed_us = now_us.saturating_sub(self.since_us);
+        if passed_us >= DEMAND_WINDOW_US {
+            self.rate = self.demand(now_us).midpoint(rate(self.asked, passed_us));
+            (self.asked, self.since_us) = (0, now_us);
+        }
+    }
+
+    /// Units a second: the higher of what was and what is, so that a rush is seen at once.
+    fn demand(&self, now_us: u64) -> u32 {
+        let passed_us = now_us.saturating_sub(self.since_us);
+        // What was is worth less the longer nothing came.
+        let was = rate(self.rate, passed_us.saturating_mul(4).max(1_000_000));
+        was.max(rate(self.asked, passed_us.max(self.window_us())))
+    }
+
+    fn window_us(&self) -> u64 {
+        if self.asked >= RUSH { DEMAND_WINDOW_US } else { 4 * DEMAND_WINDOW_US }
+    }
+
+    fn ahead(&self) -> u64 {
+        let rate = u64::from(self.rate.max(rate(self.asked, self.window_us())));
+        rate.saturating_mul(HORIZON_US) / 1_000_000
+    }
+
+    fn is_busy(&self) -> bool {
+        self.ahead() >= AHEAD_MIN
+    }
+}
+
+fn rate(units: u32, per_us: u64) -> u32 {
+    let rate = u64::from(units).saturating_mul(1_000_000) / per_us.max(1);
+    u32::try_from(rate).unwrap_or(u32::MAX)
+}
