@@ -74,8 +74,7 @@ pub struct DecideRequest {
     /// The claim that is wanted if the limits admit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<ClaimCall>,
-    /// What the holder of leased limits says and wants beside the request; answered whatever the
-    /// verdict.
+    /// What the holder of leased limits says and wants; answered whatever the verdict.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leases: Vec<LeaseCall>,
 }
