@@ -12,6 +12,8 @@ use serde::Deserialize;
 pub struct Facts {
     /// The filter itself.
     pub filter: Option<Filter>,
+    /// The listener that it stands behind.
+    pub listener: Option<Listener>,
     /// The HTTP connection manager that it is part of.
     pub connection_manager: Option<ConnectionManager>,
     /// The routes behind it, those with an action of their own.
@@ -36,6 +38,16 @@ pub struct Filter {
     pub env: Vec<String>,
     /// `StringValue` or `Struct`, as the configuration is written.
     pub configuration_type: Option<String>,
+}
+
+/// The listener's settings.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Listener {
+    /// Where.
+    pub at: String,
+    /// `per_connection_buffer_limit_bytes`, in bytes; absent is Envoy's default of 1 MiB.
+    pub per_connection_buffer_limit_bytes: Option<u64>,
 }
 
 /// The HTTP connection manager's settings.

@@ -6,13 +6,14 @@ use alloc::format;
 use alloc::string::String;
 
 use super::Notes;
-use super::facts::{ConnectionManager, Facts, Filter};
+use super::facts::{ConnectionManager, Facts, Filter, Listener};
 use crate::config::{Config, Policy};
 use crate::identity::Place;
 
 /// Envoy's defaults.
 const CONNECT_TIMEOUT_MS: u64 = 5_000;
 const ROUTE_TIMEOUT_MS: u64 = 15_000;
+const BUFFER_LIMIT_BYTES: u64 = 1024 * 1024;
 
 /// What holds whatever the document says.
 pub(super) fn look_around(facts: &Facts, notes: &mut Notes<'_>) {
@@ -33,6 +34,9 @@ pub(super) fn look(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
     }
     if let Some(filter) = &facts.filter {
         holding(config, filter, notes);
+    }
+    if let Some(listener) = &facts.listener {
+        buffers(config, listener, notes);
     }
     cluster(config, facts, notes);
     routes(config, facts, notes);
@@ -87,6 +91,39 @@ fn holding(config: &Config, filter: &Filter, notes: &mut Notes<'_>) {
                 policy.name
             ),
             "write allow_on_headers_stop_iteration: true".to_owned(),
+        );
+    }
+}
+
+/// What is held is Envoy's to keep: beyond its limit Envoy answers itself, 413 to a request and 500 in
+/// place of a response.
+fn buffers(config: &Config, listener: &Listener, notes: &mut Notes<'_>) {
+    let written = listener.per_connection_buffer_limit_bytes;
+    let limit = written.unwrap_or(BUFFER_LIMIT_BYTES);
+    let default = if written.is_some() { "" } else { ", Envoy's default" };
+    for policy in &config.policies {
+        let Some(terms) = &policy.idempotency else { continue };
+        let stored = if terms.durable { terms.stored.body_len_max } else { 0 };
+        let held = [
+            ("hash.max", u64::from(terms.hash_len_max), "a longer request 413"),
+            (
+                "store.body",
+                u64::try_from(stored).unwrap_or(u64::MAX),
+                "500 in place of a longer answer",
+            ),
+        ];
+        let Some((field, most, answer)) = held.into_iter().find(|(_, most, _)| *most > limit)
+        else {
+            continue;
+        };
+        notes.envoy(
+            "warning",
+            &listener.at,
+            format!(
+                "per_connection_buffer_limit_bytes ({limit} bytes{default}) is below idempotency.{field} of policy {} ({most} bytes): Envoy itself answers {answer}",
+                policy.name
+            ),
+            format!("write at least {most}"),
         );
     }
 }

@@ -249,3 +249,38 @@ fn idempotency_is_seen_beside_flag_and_routes() {
         "{found:?}"
     );
 }
+
+#[test]
+fn what_is_held_has_to_fit_into_the_listener_s_buffer() {
+    let own = r#""identities": {"tenant": {"jwt": {"provider": "main", "claim": "org"}}}, "policies": [
+      {"name": "pay", "match": {"path": "/pay"}, "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "15s"}},"#;
+    let document = SOUND.replace("\"policies\": [", own);
+    let smaller = document.replace("\"15s\"", "\"15s\", \"hash\": {\"max\": \"16KiB\"}");
+    let larger = document.replace("\"15s\"", "\"15s\", \"hash\": {\"max\": \"2MiB\"}");
+    let fast = smaller.replace("\"15s\"", "\"15s\", \"response\": \"fast\"");
+    let facts = |limit: &str| {
+        let listener = format!("{{\"listener\": {{\"at\": \"/l\"{limit}}}, ");
+        FACTS.replace("{\"at\": \"/s\", \"timeout_ms\": 0}, ", "").replacen('{', &listener, 1)
+    };
+    let of = |bytes: u32| facts(&format!(", \"per_connection_buffer_limit_bytes\": {bytes}"));
+    one(
+        &lines(&document, &of(262_143)),
+        "warning /l: per_connection_buffer_limit_bytes (262143 bytes) is below idempotency.hash.max of policy pay (262144 bytes): Envoy itself answers a longer request 413; write at least 262144",
+    );
+    one(
+        &lines(&larger, &facts("")),
+        "warning /l: per_connection_buffer_limit_bytes (1048576 bytes, Envoy's default) is below idempotency.hash.max",
+    );
+    one(
+        &lines(&smaller, &of(32_768)),
+        "warning /l: per_connection_buffer_limit_bytes (32768 bytes) is below idempotency.store.body of policy pay (65536 bytes): Envoy itself answers 500 in place of a longer answer",
+    );
+    for (document, facts) in [
+        (&document, of(262_144)),
+        (&document, facts("")),
+        (&fast, of(32_768)),
+        (&SOUND.to_owned(), of(1)),
+    ] {
+        assert_eq!(lines(document, &facts), [""; 0]);
+    }
+}
