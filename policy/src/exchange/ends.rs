@@ -74,18 +74,7 @@ fn message(
     octets: Vec<u8>,
     ending: Ending,
 ) -> Settlement {
-    let message = SettleRequest {
-        v: wire::VERSION,
-        id,
-        scope: settling.scope.clone(),
-        timeout_ms: config.gateway.timeout_ms,
-        age_us: 0,
-        traceparent: settling.traceparent.clone(),
-        request_id: settling.request_id.clone(),
-        adjustments: Vec::new(),
-        finish: Some(finish),
-        octets: Vec::new(),
-    };
+    let message = SettleRequest { finish: Some(finish), ..settling.settling(config, id, 0) };
     let message = wire::encode_framed(&message, &octets);
     Settlement { id, message, ends: Some(ending) }
 }

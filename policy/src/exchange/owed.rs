@@ -67,6 +67,26 @@ pub struct Settlement {
     pub(super) ends: Option<Ending>,
 }
 
+// === impl Terms ===
+
+impl Terms {
+    /// A settling message that says nothing yet of a decision that was asked for `age_us` ago.
+    pub(super) fn settling(&self, config: &Config, id: DecisionId, age_us: u64) -> SettleRequest {
+        SettleRequest {
+            v: wire::VERSION,
+            id,
+            scope: self.scope.clone(),
+            timeout_ms: config.gateway.timeout_ms,
+            age_us,
+            traceparent: self.traceparent.clone(),
+            request_id: self.request_id.clone(),
+            adjustments: Vec::new(),
+            finish: None,
+            octets: Vec::new(),
+        }
+    }
+}
+
 // === impl Owed ===
 
 impl Owed {
@@ -137,18 +157,7 @@ impl Owed {
             (Some(sent_us), Some(now_us)) => now_us.saturating_sub(sent_us),
             _ => AGE_UNKNOWN_US,
         };
-        let message = SettleRequest {
-            v: wire::VERSION,
-            id: self.id,
-            scope: self.terms.scope.clone(),
-            timeout_ms: config.gateway.timeout_ms,
-            age_us,
-            traceparent: self.terms.traceparent.clone(),
-            request_id: self.terms.request_id.clone(),
-            adjustments,
-            finish: None,
-            octets: Vec::new(),
-        };
+        let message = SettleRequest { adjustments, ..self.terms.settling(config, self.id, age_us) };
         Some(Settlement { id: self.id, message: wire::encode(&message), ends: None })
     }
 
@@ -168,19 +177,9 @@ impl Question {
         let adjustments: Vec<Adjustment> = charged
             .map(|(_, call)| adjustment(call.clone(), i64::from(call.cost).saturating_neg()))
             .collect();
-        let message = SettleRequest {
-            v: wire::VERSION,
-            id: self.id,
-            scope: terms.scope.clone(),
-            timeout_ms: config.gateway.timeout_ms,
-            // It was charged within the callout that has just been answered.
-            age_us: u64::from(config.gateway.timeout_ms).saturating_mul(1_000),
-            traceparent: terms.traceparent.clone(),
-            request_id: terms.request_id.clone(),
-            adjustments,
-            finish: None,
-            octets: Vec::new(),
-        };
+        // It was charged within the callout that has just been answered.
+        let age_us = u64::from(config.gateway.timeout_ms).saturating_mul(1_000);
+        let message = SettleRequest { adjustments, ..terms.settling(config, self.id, age_us) };
         let is_any = !message.adjustments.is_empty();
         let message = is_any.then(|| wire::encode(&message))?;
         Some(Settlement { id: self.id, message, ends: None })

@@ -87,7 +87,6 @@ pub(super) fn carry_out(
         pairs.extend(held.iter().map(|(asked, state)| (asked, state)));
         pairs.sort_by_key(|(asked, _)| (asked.policy, asked.limit));
     }
-    // The breaker will be asked in the same question and stand here beside it.
     let limits = match reply.verdict {
         Verdict::Allow => Limits::Charged,
         Verdict::Deny => Limits::Denied,
