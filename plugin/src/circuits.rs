@@ -6,6 +6,7 @@
 //! a call failed, shared data is read.
 
 mod mesh;
+mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -22,11 +23,10 @@ use crate::host::{self, Map};
 use crate::property::Property;
 
 pub(crate) use mesh::{Report, TICK_MS};
+use shared::{read, step};
 
 /// Counts the changes of who may call, over all workers and breakers of the process.
 const CHANGES: &str = "tidegate_circuit_changes";
-/// Workers that write one breaker at once get their turn within that many tries.
-const TRIES_MAX: usize = 16;
 /// What a request waits that found no turn, or whose breaker waits for another, in ms.
 const SOON_MS: u64 = 1_000;
 const DETAILS: &str = "response\0code_details";
@@ -134,6 +134,14 @@ impl Circuits {
     /// Whether there is anything to do at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    /// Those that this worker last knew to let nothing pass, without looking again.
+    pub(crate) fn shut(&self) -> Vec<usize> {
+        let slots = self.slots.borrow();
+        let is_shut = |slot: &Slot| slot.seen.is_some() && !slot.worker.passes;
+        let shut = slots.iter().enumerate().filter(|(_, slot)| is_shut(slot));
+        shut.map(|(place, _)| place).collect()
     }
 
     /// Leave for a request, or how long it should wait, in ms.
@@ -369,30 +377,4 @@ fn judged(seen: Seen<'_>) -> Outcome {
             outcome(seen, Some(&details.unwrap_or_default())).unwrap_or(Outcome::Ignored)
         }
     }
-}
-
-fn key(name: &str) -> String {
-    format!("tidegate.circuit.{name}")
-}
-
-/// The process's part; `None` if the host does not play along.
-fn read(name: &str) -> Option<Process> {
-    let (octets, _) = host::shared(&key(name)).ok()?;
-    Some(Process::from_bytes(&octets).unwrap_or_default())
-}
-
-/// Takes one step on the process's part. `None` if the host does not play along, or others were faster
-/// each time.
-fn step<T>(name: &str, mut step: impl FnMut(&mut Process) -> T) -> Option<T> {
-    let key = key(name);
-    for _ in 0..TRIES_MAX {
-        let (octets, cas) = host::shared(&key).ok()?;
-        let before = Process::from_bytes(&octets).unwrap_or_default();
-        let mut process = before.clone();
-        let said = step(&mut process);
-        if process == before || host::set_shared(&key, &process.to_bytes(), cas).ok()? {
-            return Some(said);
-        }
-    }
-    None
 }

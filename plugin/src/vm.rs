@@ -170,10 +170,9 @@ impl Vm {
             Err(status) => return unreadable(&root, status),
         };
         let id = ids.decision();
-        if let Some(refused) = circuits::ask(&root, &matched, stream, &facts, id) {
-            return refused;
-        }
-        let event = Event::Request { matched, facts: &facts, caller: &root.caller, id };
+        let shut = root.circuits.shut();
+        let event =
+            Event::Request { matched, facts: &facts, caller: &root.caller, id, shut: &shut };
         let mut exchange = Exchange::default();
         let effects = exchange.on(&root.config, &root.overrides, event);
         self.carry_out(stream, &root, exchange, effects, false)
@@ -321,6 +320,12 @@ impl Vm {
                 Act::Spend(spends) => {
                     let answers = self.spend(stream, root, spends);
                     let event = Event::Spent { answers, entropy: self.entropy() };
+                    exchange.on(&root.config, &root.overrides, event)
+                }
+                Act::Permit { circuit, grpc } => {
+                    let wait_ms = circuits::ask(root, circuit, stream, grpc).err();
+                    let now_us = wait_ms.and_then(|_| host::now_us().ok());
+                    let event = Event::Permit { wait_ms, now_us };
                     exchange.on(&root.config, &root.overrides, event)
                 }
                 Act::Pass | Act::Resume => {

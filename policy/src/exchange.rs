@@ -7,41 +7,40 @@
 //!     └─► collect ─► Body ─┘   ▲     ├─► share ─► Shares ─► resume │ deny
 //!                              └─────┴─► wait ─► Waited
 //! ```
+//!
+//! Where a circuit breaker applies, `pass` and `resume` are reached over `permit ─► Permit`: it is the
+//! last to be asked, and what the others took is given back if it refuses.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::config::Config;
 use crate::cost::ResponseSource;
-use crate::fields::Field;
-use crate::idempotency::stored::StoredAnswer;
-use crate::identity::Facts;
-use crate::local_share::{ShareAnswer, ShareCall};
 use crate::mode::Overrides;
-use crate::reason::Reason;
-use crate::router::Matched;
-use crate::scope::CallerScope;
 use crate::wire::{DecisionId, LimitCall};
 
+mod act;
 mod ask;
 mod circuit;
 mod claim;
 mod ends;
+mod event;
 mod held;
 mod judge;
 mod ladder;
 mod lease;
 mod note;
 mod owed;
+mod permit;
 mod respond;
 mod settle;
 mod signal;
 
-use ask::ask;
-pub use ask::is_grpc;
+pub use act::{Act, Denial, Effects, Replay, SOFT_HEADER};
+use ask::{ask, is_grpc};
 pub use circuit::Circuit;
 use claim::{Claiming, Hashing, Waiting};
+pub use event::{Answer, Event};
 pub use held::{Answering, Envoys, Hold, Part};
 use ladder::Sharing;
 use lease::Held;
@@ -50,6 +49,7 @@ use note::{Aside, worded_by};
 pub use note::{Note, Noted};
 use owed::Terms;
 pub use owed::{Moment, Settlement, settlement_failure};
+use permit::{Gate, Permitting};
 use respond::Told;
 pub use respond::{Response, Said};
 use settle::settle;
@@ -57,152 +57,6 @@ pub use signal::{Idempotent, Outcome, Signal};
 
 /// `Retry-After` of an overload answer, exactly (product row A5).
 pub const OVERLOAD_RETRY_AFTER_S: u64 = 5;
-/// What happened.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// The request's headers arrived, and some policy took it in.
-    Request {
-        /// The policies, by path and method.
-        matched: Matched,
-        /// What the request says of its sender.
-        facts: &'a Facts<'a>,
-        /// Where the filter runs.
-        caller: &'a CallerScope,
-        /// A fresh id.
-        id: DecisionId,
-    },
-    /// The next piece of the request's body arrived.
-    Body {
-        /// The piece.
-        bytes: &'a [u8],
-        /// Whether it was the last.
-        end: bool,
-    },
-    /// The time of an [`Act::Wait`] is over.
-    Waited,
-    /// What became of the question.
-    Answer {
-        /// The answer.
-        answer: Answer<'a>,
-        /// Any 64 bits: spreads the `Retry-After` of many clients.
-        entropy: u64,
-    },
-    /// What this Envoy's own units say; one answer per spend, in order.
-    Spent {
-        /// The answers.
-        answers: Vec<Spent>,
-        /// Any 64 bits: spreads the `Retry-After` of many clients.
-        entropy: u64,
-    },
-    /// What the local shares say; one answer per call, in order.
-    Shares {
-        /// The answers.
-        answers: &'a [ShareAnswer],
-        /// Any 64 bits: spreads the `Retry-After` of many clients.
-        entropy: u64,
-    },
-}
-
-/// What became of a question.
-#[derive(Debug)]
-pub enum Answer<'a> {
-    /// It was not even tried: so many failed before.
-    CircuitOpen {
-        /// When it makes sense to try again, in ms.
-        retry_ms: u64,
-    },
-    /// The host would not send it.
-    NotSent,
-    /// It was reset before a whole answer came.
-    Reset,
-    /// An answer, from the gateway or from a proxy in between.
-    Response {
-        /// Whether it carries the gateway's mark.
-        marked: bool,
-        /// The HTTP status, as bytes of `:status`.
-        status: &'a [u8],
-        /// The body.
-        body: &'a [u8],
-    },
-}
-
-/// What to do, with nothing left to choose.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Nothing to decide: let the request through at once.
-    Pass,
-    /// Hold the request and hand over its body as it comes.
-    Collect,
-    /// Hold the request for so many ms.
-    Wait(u32),
-    /// Hold the request and send this message to [`crate::wire::DECIDE_PATH`].
-    Ask(Vec<u8>),
-    /// Take these units of leased limits, and say what became of them. What was taken is spent if the
-    /// request goes on, and goes back if it is denied.
-    Spend(Vec<Spend>),
-    /// Take these local shares, each for itself, and say what became of them. What was taken goes
-    /// back if the request is then denied.
-    Share(Vec<ShareCall>),
-    /// Let the request go on, which may be held.
-    Resume,
-    /// Answer in the upstream's place.
-    Deny(Denial),
-    /// Give the first answer again.
-    Replay(Replay),
-}
-
-/// The first answer to a request that is repeated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Replay {
-    /// The policy's index in the configuration.
-    pub policy: usize,
-    /// The decision.
-    pub id: DecisionId,
-    /// The answer.
-    pub answer: StoredAnswer,
-}
-
-/// A denial: a value, not an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    /// Why.
-    pub reason: Reason,
-    /// The decision.
-    pub id: DecisionId,
-    /// The limits that deny (`policy.limit`), or the policy that refuses.
-    pub violated: Vec<String>,
-    /// When it makes sense to come again, in s; `None` if never.
-    pub retry_after_s: Option<u64>,
-    /// The RateLimit fields of the limits that were looked at.
-    pub fields: Vec<Field>,
-    /// Whether the request is gRPC, whose clients read no HTTP status and no body.
-    pub grpc: bool,
-    /// The policy whose own words it is told in, by its index; `None` for the usual ones.
-    pub worded_by: Option<usize>,
-    /// What the caller did wrong, where more can be said than the reason does.
-    pub detail: Option<String>,
-    /// The status of a first answer whose body is not there.
-    pub stored_status: Option<u16>,
-}
-
-/// What follows from an event: one act, what to count, what to write.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Effects {
-    /// What to do.
-    pub act: Act,
-    /// What to count.
-    pub signals: Vec<Signal>,
-    /// What the access log should show, if anything.
-    pub note: Option<Note>,
-    /// The value of [`SOFT_HEADER`] for the upstream, if a soft limit is used up.
-    pub soft: Option<String>,
-    /// What is to be given back, and nobody waits for.
-    pub settlement: Option<Settlement>,
-}
-
-/// Tells an upstream which soft limits (`policy.limit`) are used up. No client's own gets through.
-pub const SOFT_HEADER: &str = "x-tidegate-soft-limit";
-
 /// A limit that was asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Asked {
@@ -231,21 +85,15 @@ struct Question {
     limits: Vec<LimitCall>,
     /// What was found before anything was asked.
     aside: Aside,
-    /// Of a question with something to settle: a cost that only the response tells, or a claim.
+    /// Of a question with something to settle: a cost that only the response tells, a claim, or what a
+    /// circuit breaker may yet refuse.
     terms: Option<Terms>,
+    /// Whether a circuit breaker is asked in the end.
+    gated: bool,
     /// The claim that was asked for.
     claim: Option<Box<Claiming>>,
     /// The leased limits whose units the request has; the gateway is not asked about them.
     held: Vec<Held>,
-}
-
-// === impl Effects ===
-
-impl Effects {
-    /// An act with nothing to write beside it.
-    fn of(act: Act, signals: Vec<Signal>) -> Self {
-        Self { act, signals, note: None, soft: None, settlement: None }
-    }
 }
 
 #[derive(Debug)]
@@ -257,7 +105,11 @@ enum Phase {
     Asking(Question),
     /// Another request has the key.
     Waiting(Box<Waiting>),
+    /// Nobody has the key, and it is claimed once the circuit breaker lets the request go.
+    Looked(Box<Waiting>),
     Sharing(Sharing),
+    /// The circuit breaker is asked.
+    Permitting(Box<Permitting>),
     /// On its way to the upstream; what its response has to tell of it.
     Admitted(Told),
     /// Answered by us: what the response callbacks now show is our own reply, not the upstream's.
@@ -268,13 +120,15 @@ enum Phase {
 #[derive(Debug)]
 pub struct Exchange {
     phase: Phase,
+    /// The last stage, until it is passed.
+    gate: Option<Gate>,
 }
 
 // === impl Exchange ===
 
 impl Default for Exchange {
     fn default() -> Self {
-        Self { phase: Phase::Fresh }
+        Self { phase: Phase::Fresh, gate: None }
     }
 }
 
@@ -362,15 +216,22 @@ impl Exchange {
     pub fn on(&mut self, config: &Config, overrides: &Overrides, event: Event<'_>) -> Effects {
         let phase = core::mem::replace(&mut self.phase, Phase::Admitted(Told::default()));
         let (next, effects) = match (phase, event) {
-            (Phase::Fresh, Event::Request { matched, facts, caller, id }) => {
-                ask(config, overrides, &matched, facts, caller, id)
+            (Phase::Fresh, Event::Request { matched, facts, caller, id, shut }) => {
+                self.gate = Gate::of(config, overrides, &matched, facts, id);
+                let gated = self.gate.as_ref().map(|gate| gate.is_shut(shut));
+                ask(config, overrides, &matched, facts, caller, (id, gated))
             }
             (Phase::Spending(question), Event::Spent { answers, entropy }) => {
                 lease::spent(config, *question, answers, entropy)
             }
             (Phase::Asking(mut question), Event::Answer { answer, entropy }) => {
                 match settle(config, &mut question, &answer, entropy) {
-                    Ok(settled) => settled,
+                    Ok(settled) => {
+                        if let Some(gate) = &mut self.gate {
+                            gate.charged(question);
+                        }
+                        settled
+                    }
                     Err(why) => ladder::fall(config, question, why, Vec::new()),
                 }
             }
@@ -381,8 +242,15 @@ impl Exchange {
             (Phase::Sharing(sharing), Event::Shares { answers, entropy }) => {
                 ladder::land(config, sharing, answers, entropy, Vec::new())
             }
+            (Phase::Permitting(permitting), Event::Permit { wait_ms: None, .. }) => {
+                permitting.granted(config, &mut self.gate)
+            }
+            (Phase::Permitting(permitting), Event::Permit { wait_ms: Some(wait_ms), now_us }) => {
+                permitting.refused(config, wait_ms, now_us)
+            }
             (phase, _) => (phase, Effects::of(Act::Pass, Vec::new())),
         };
+        let (next, effects) = permit::ask(config, &mut self.gate, next, effects);
         self.phase = next;
         effects
     }

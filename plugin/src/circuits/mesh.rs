@@ -13,7 +13,8 @@ use tidegate_policy::wire::breaker::{
 };
 use tidegate_policy::wire::{DecisionId, VERSION, encode};
 
-use super::{Circuits, TRIES_MAX, step};
+use super::Circuits;
+use super::shared::{TRIES_MAX, step};
 use crate::host;
 
 /// How often each worker hands on what it counted, and one of them reports.

@@ -2,16 +2,11 @@
 
 use std::rc::Rc;
 
-use tidegate_policy::exchange::{Circuit, is_grpc};
-use tidegate_policy::identity::Facts;
-use tidegate_policy::router::Matched;
-use tidegate_policy::wire::DecisionId;
+use tidegate_policy::exchange::Circuit;
 
-use super::{Vm, Waiter, deny, or_log};
-use crate::abi::Action;
+use super::{Vm, Waiter, or_log};
 use crate::circuits::Report;
 use crate::host;
-use crate::render;
 use crate::root::Root;
 
 // === impl Vm ===
@@ -91,19 +86,8 @@ impl Vm {
     }
 }
 
-/// Asks a request's circuit breaker, if one applies; gives the answer to one that is refused.
-pub(super) fn ask(
-    root: &Root,
-    matched: &Matched,
-    stream: u32,
-    facts: &Facts<'_>,
-    id: DecisionId,
-) -> Option<Action> {
-    let config = &root.config;
-    let circuit = Circuit::of(config, &root.overrides, matched)?;
-    let (count, grpc) = (&mut |breaker, told| root.count_circuit(breaker, told), is_grpc(facts));
-    let wait_ms = root.circuits.admit(config, circuit, stream, grpc, count).err()?;
-    let (denial, note) = circuit.refusal(config, id, wait_ms, grpc);
-    or_log(render::note(&note), "why a request is denied cannot be noted");
-    Some(deny(Some(config), &denial))
+/// Asks a request's circuit breaker: leave, or how long the request should wait, in ms.
+pub(super) fn ask(root: &Root, circuit: Circuit, stream: u32, grpc: bool) -> Result<(), u64> {
+    let count = &mut |breaker, told| root.count_circuit(breaker, told);
+    root.circuits.admit(&root.config, circuit, stream, grpc, count)
 }

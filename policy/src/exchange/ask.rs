@@ -21,14 +21,15 @@ use crate::scope::{CallerScope, Tenant};
 use crate::stages::{Identity, Outcomes, Stage, Verdict};
 use crate::wire::{self, DecideRequest, DecisionId, LeaseCall, LimitCall};
 
-/// Collects every limit that applies, or finds a reason to answer at once.
+/// Collects every limit that applies, or finds a reason to answer at once. `gated`: whether the circuit
+/// breaker that is asked in the end is known to refuse, if one is asked.
 pub(super) fn ask(
     config: &Config,
     overrides: &Overrides,
     matched: &Matched,
     facts: &Facts<'_>,
     caller: &CallerScope,
-    id: DecisionId,
+    (id, gated): (DecisionId, Option<bool>),
 ) -> (Phase, Effects) {
     let mut signals = Vec::new();
     let grpc = is_grpc(facts);
@@ -106,7 +107,7 @@ pub(super) fn ask(
         Wanted::Nothing => None,
         Wanted::Claim(draft, named) => {
             tenant = named;
-            Some(*draft)
+            Some(draft.only_looks(gated == Some(true)))
         }
         Wanted::Refused(denial) => {
             return denied(Denial { grpc, ..*denial }, None, aside, signals);
@@ -128,6 +129,7 @@ pub(super) fn ask(
         limits,
         aside,
         terms: Some(terms),
+        gated: gated.is_some(),
         claim: None,
         held: Vec::new(),
     };
@@ -180,7 +182,8 @@ pub(super) fn send(
     };
     let act = Act::Ask(wire::encode(&message));
     question.limits = message.limits;
-    let is_settled = question.claim.is_some() || any_told_later(config, &question.asked);
+    let is_settled =
+        question.gated || question.claim.is_some() || any_told_later(config, &question.asked);
     question.terms = is_settled.then_some(Terms {
         scope: message.scope,
         traceparent: message.traceparent,
@@ -196,7 +199,7 @@ fn nothing_to_ask(id: DecisionId, aside: Aside, signals: Vec<Signal>) -> (Phase,
 }
 
 /// Whether the request is gRPC as Envoy tells it, which turns replies to such requests into gRPC's.
-pub fn is_grpc(facts: &Facts<'_>) -> bool {
+pub(super) fn is_grpc(facts: &Facts<'_>) -> bool {
     let content_type = facts.header("content-type");
     let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| rest.first().is_none_or(|byte| matches!(byte, b'+' | b';')))

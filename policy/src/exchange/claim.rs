@@ -33,6 +33,8 @@ pub(super) struct Claiming {
     pub(super) shadow: bool,
     pub(super) keyed: Keyed,
     takeover: bool,
+    /// Whether it only looks for an answer: what is not there is claimed later.
+    pub(super) looks: bool,
     /// How long the first answer was waited for.
     pub(super) waited_ms: u32,
     /// What the limits said, where the claim is asked for again.
@@ -47,6 +49,7 @@ pub(super) struct Draft {
     key: IdempotencyKey,
     endpoint: Endpoint,
     takeover: bool,
+    looks: bool,
     hasher: RequestHasher,
 }
 
@@ -159,7 +162,8 @@ fn draft(
         .expect_len(announced.unwrap_or(0))
         .map_err(|long| Refusal::told(Reason::IdempotencyBodyTooLong, long))?;
     let takeover = terms.takes_over(method);
-    Ok(Some((Draft { policy: 0, shadow: false, key, endpoint, takeover, hasher }, tenant)))
+    let (policy, shadow, looks) = (0, false, false);
+    Ok(Some((Draft { policy, shadow, key, endpoint, takeover, looks, hasher }, tenant)))
 }
 
 // === impl Refusal ===
@@ -179,11 +183,16 @@ impl From<Reason> for Refusal {
 // === impl Draft ===
 
 impl Draft {
+    /// Whether it only looks for an answer.
+    pub(super) fn only_looks(self, looks: bool) -> Self {
+        Self { looks, ..self }
+    }
+
     /// The claim of a request that is whole.
     pub(super) fn finish(self) -> Box<Claiming> {
-        let Self { policy, shadow, key, endpoint, takeover, hasher } = self;
+        let Self { policy, shadow, key, endpoint, takeover, looks, hasher } = self;
         let keyed = Keyed { key, endpoint, hash: hasher.finish() };
-        Box::new(Claiming { policy, shadow, keyed, takeover, waited_ms: 0, over: None })
+        Box::new(Claiming { policy, shadow, keyed, takeover, looks, waited_ms: 0, over: None })
     }
 }
 
@@ -224,6 +233,14 @@ impl Hashing {
 // === impl Waiting ===
 
 impl Waiting {
+    /// Claims what was only looked for.
+    pub(super) fn claims(mut self, config: &Config) -> (Phase, Effects) {
+        if let Some(claim) = &mut self.question.claim {
+            claim.looks = false;
+        }
+        self.again(config)
+    }
+
     /// Asks again, and for the claim alone: the limits were charged.
     pub(super) fn again(self, config: &Config) -> (Phase, Effects) {
         put(config, self.question, Vec::new())
@@ -241,7 +258,7 @@ impl Claiming {
             lock_ms: terms.lock_ms(),
             life_s: terms.life_s,
             takeover: self.takeover,
-            look: false,
+            look: self.looks,
             older_keys: terms.older_keys,
             ephemeral: terms.ephemeral,
         })
@@ -267,8 +284,8 @@ impl Claiming {
 impl Question {
     /// What gives back a claim that may have been made, since nobody waits for it any more.
     pub(super) fn abandoned(self, config: &Config) -> Option<Settlement> {
-        let claim = self.claim?;
-        abandon(config, self.id, &self.terms?, claim.policy, claim.keyed, 0)
+        let claim = self.claim.filter(|claim| !claim.looks)?;
+        abandon(config, self.terms?.settling(config, self.id, 0), claim.policy, claim.keyed, 0)
     }
 }
 

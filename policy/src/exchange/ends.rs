@@ -4,13 +4,12 @@
 use alloc::vec::Vec;
 
 use super::claim::terms;
-use super::owed::Terms;
 use super::{Answer, Idempotent, Settlement, Signal};
 use crate::config::Config;
 use crate::idempotency::record::Fence;
 use crate::idempotency::stored::StoredAnswer;
 use crate::wire::{
-    self, AnswerHead, DecisionId, Finish, FinishBy, Finished, Keyed, SettleReply, SettleRequest,
+    self, AnswerHead, Finish, FinishBy, Finished, Keyed, SettleReply, SettleRequest,
 };
 
 /// How often a message that ends a claim is sent at most: it may be repeated, and others wait for it.
@@ -32,8 +31,7 @@ pub struct Ending {
 /// The message that stores an answer.
 pub(super) fn complete(
     config: &Config,
-    id: DecisionId,
-    settling: &Terms,
+    settling: SettleRequest,
     policy: usize,
     (keyed, fence): (Keyed, Fence),
     answer: &StoredAnswer,
@@ -48,14 +46,14 @@ pub(super) fn complete(
         bare: answer.body.is_none(),
         tries: TRIES,
     };
-    Some(message(config, id, settling, finish, octets, ending))
+    Some(message(settling, finish, &octets, ending))
 }
 
-/// The message that gives a claim back. Fence 0: its own answer never arrived.
+/// The message that gives a claim back, beside what else it settles. Fence 0: its own answer never
+/// arrived.
 pub(super) fn abandon(
     config: &Config,
-    id: DecisionId,
-    settling: &Terms,
+    settling: SettleRequest,
     policy: usize,
     keyed: Keyed,
     fence: Fence,
@@ -63,25 +61,24 @@ pub(super) fn abandon(
     let life_s = terms(config, policy)?.life_s;
     let finish = Finish { keyed, fence, by: FinishBy::Abandon { life_s } };
     let ending = Ending { policy, bytes: None, bare: false, tries: TRIES };
-    Some(message(config, id, settling, finish, Vec::new(), ending))
+    Some(message(settling, finish, &[], ending))
 }
 
-fn message(
-    config: &Config,
-    id: DecisionId,
-    settling: &Terms,
-    finish: Finish,
-    octets: Vec<u8>,
-    ending: Ending,
-) -> Settlement {
-    let message = SettleRequest { finish: Some(finish), ..settling.settling(config, id, 0) };
-    let message = wire::encode_framed(&message, &octets);
+fn message(settling: SettleRequest, finish: Finish, octets: &[u8], ending: Ending) -> Settlement {
+    let id = settling.id;
+    let message = SettleRequest { finish: Some(finish), ..settling };
+    let message = wire::encode_framed(&message, octets);
     Settlement { id, message, ends: Some(ending) }
 }
 
 // === impl Settlement ===
 
 impl Settlement {
+    /// What adjusts limits and ends no claim.
+    pub(super) fn of(message: SettleRequest) -> Self {
+        Self { id: message.id, message: wire::encode(&message), ends: None }
+    }
+
     /// What became of a claim's end, to be counted; `None` if it is to be sent once more.
     pub fn ended(&mut self, answer: &Answer<'_>) -> Option<Vec<Signal>> {
         let Some(ending) = &mut self.ends else {

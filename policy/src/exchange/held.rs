@@ -15,7 +15,7 @@ use crate::idempotency::record::Fence;
 use crate::idempotency::stored::{StoredAnswer, StoredHeaders};
 use crate::idempotency::terms::Terms as Policy;
 use crate::identity::Fields;
-use crate::wire::{DecisionId, Keyed};
+use crate::wire::{DecisionId, Keyed, SettleRequest};
 
 /// A claim of a request that is with the upstream.
 #[derive(Debug)]
@@ -145,25 +145,28 @@ impl HeldClaim {
         self.durable
     }
 
+    /// Gives the claim back before the request went anywhere, with what else is given back.
+    pub(super) fn given_back(
+        self,
+        config: &Config,
+        beside: Option<SettleRequest>,
+    ) -> Option<Settlement> {
+        let Self { id, settling, policy, keyed, fence, .. } = self;
+        let settling = beside.unwrap_or_else(|| settling.settling(config, id, 0));
+        abandon(config, settling, policy, keyed, fence)
+    }
+
     /// Ends the claim; nothing is left of it unless the answer is held.
     fn ends(&mut self, config: &Config, how: Finalise, kept: Option<StoredAnswer>) -> Answering {
+        let settling = self.settling.settling(config, self.id, 0);
         let settlement = match (how, kept) {
-            (Finalise::Release, _) => abandon(
-                config,
-                self.id,
-                &self.settling,
-                self.policy,
-                self.keyed.clone(),
-                self.fence,
-            ),
-            (Finalise::Store | Finalise::StoreWithoutBody, Some(answer)) => complete(
-                config,
-                self.id,
-                &self.settling,
-                self.policy,
-                (self.keyed.clone(), self.fence),
-                &answer,
-            ),
+            (Finalise::Release, _) => {
+                abandon(config, settling, self.policy, self.keyed.clone(), self.fence)
+            }
+            (Finalise::Store | Finalise::StoreWithoutBody, Some(answer)) => {
+                let keyed = (self.keyed.clone(), self.fence);
+                complete(config, settling, self.policy, keyed, &answer)
+            }
             (Finalise::Store | Finalise::StoreWithoutBody | Finalise::KeepClaimed, _) => None,
         };
         let is_stored = matches!(how, Finalise::Store | Finalise::StoreWithoutBody);

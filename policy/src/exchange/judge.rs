@@ -11,7 +11,7 @@ use super::held::HeldClaim;
 use super::note::{Aside, Note, denied};
 use super::respond::Told;
 use super::settle::retry_after_s;
-use super::{Act, Denial, Effects, Idempotent, Phase, Question, Replay, Signal};
+use super::{Act, Denial, Effects, Idempotent, Phase, Question, Replay, Settlement, Signal};
 use crate::config::Config;
 use crate::idempotency::stored::StoredAnswer;
 use crate::reason::Reason;
@@ -56,6 +56,11 @@ pub(super) fn judge(
         answer.body.is_some() || (terms.stored.status_only && !question.grpc)
     };
     let (stage, outcome, wait_us) = match (state, &answer) {
+        (ClaimState::Absent, _) if claim.looks => {
+            claim.over = Some(Box::new(over));
+            let phase = Phase::Looked(question.waits(claim));
+            return (phase, Effects::of(Act::Resume, signals));
+        }
         (ClaimState::Claimed { taken_over: false, .. }, _) => {
             (Idempotency::Claimed, Idempotent::Fresh, None)
         }
@@ -82,7 +87,9 @@ pub(super) fn judge(
                 _ => Reason::CalloutMalformed,
             };
             signals.push(Signal::Unavailable(cause));
-            let refund = question.refund(config);
+            // It was charged within the callout that has just been answered.
+            let age_us = u64::from(config.gateway.timeout_ms).saturating_mul(1_000);
+            let refund = question.refund(config, age_us).map(Settlement::of);
             question.claim = Some(claim);
             let (phase, effects) = unasked(config, question, over, cause, signals);
             let denied = matches!(effects.act, Act::Deny(_));
@@ -95,7 +102,8 @@ pub(super) fn judge(
         }
         claim.waited_ms = claim.waited_ms.saturating_add(delay_ms);
         claim.over = Some(Box::new(over));
-        return (question.waits(claim), Effects::of(Act::Wait(delay_ms), signals));
+        let phase = Phase::Waiting(question.waits(claim));
+        return (phase, Effects::of(Act::Wait(delay_ms), signals));
     }
     signals.push(Signal::Idempotency { policy, outcome });
     let outcomes = Outcomes { limits: Limits::Charged, idempotency: stage, ..Outcomes::NONE };
@@ -156,7 +164,9 @@ pub(super) fn unasked(
     signals.push(Signal::Idempotency { policy, outcome });
     let given_back = may_have_claimed(cause).then_some(question.terms.as_ref()).flatten();
     let settlement = given_back
-        .and_then(|settling| abandon(config, question.id, settling, policy, claim.keyed, 0));
+        .filter(|_| !claim.looks)
+        .map(|settling| settling.settling(config, question.id, 0))
+        .and_then(|settling| abandon(config, settling, policy, claim.keyed, 0));
     let (phase, effects) = match outcomes.verdict() {
         Verdict::Deny(_) => {
             let denial = Denial {
@@ -198,18 +208,19 @@ impl Over {
 
 impl Question {
     /// The same question without its limits, to be asked later.
-    fn waits(&mut self, claim: Box<Claiming>) -> Phase {
+    fn waits(&self, claim: Box<Claiming>) -> Box<Waiting> {
         let question = Question {
             id: self.id,
             asked: Vec::new(),
             grpc: self.grpc,
             limits: Vec::new(),
             aside: Aside::default(),
-            terms: self.terms.take(),
+            terms: self.terms.clone(),
+            gated: self.gated,
             claim: Some(claim),
             held: Vec::new(),
         };
-        Phase::Waiting(Box::new(Waiting { question }))
+        Box::new(Waiting { question })
     }
 }
 

@@ -70,6 +70,14 @@ pub struct Settlement {
 // === impl Terms ===
 
 impl Terms {
+    /// How long ago the question was sent, or longer.
+    pub(super) fn age_us(&self, now_us: Option<u64>) -> u64 {
+        match (self.sent_us, now_us) {
+            (Some(sent_us), Some(now_us)) => now_us.saturating_sub(sent_us),
+            _ => AGE_UNKNOWN_US,
+        }
+    }
+
     /// A settling message that says nothing yet of a decision that was asked for `age_us` ago.
     pub(super) fn settling(&self, config: &Config, id: DecisionId, age_us: u64) -> SettleRequest {
         SettleRequest {
@@ -153,12 +161,9 @@ impl Owed {
         if adjustments.is_empty() {
             return None;
         }
-        let age_us = match (self.terms.sent_us, now_us) {
-            (Some(sent_us), Some(now_us)) => now_us.saturating_sub(sent_us),
-            _ => AGE_UNKNOWN_US,
-        };
+        let age_us = self.terms.age_us(now_us);
         let message = SettleRequest { adjustments, ..self.terms.settling(config, self.id, age_us) };
-        Some(Settlement { id: self.id, message: wire::encode(&message), ends: None })
+        Some(Settlement::of(message))
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -169,20 +174,17 @@ impl Owed {
 // === impl Question ===
 
 impl Question {
-    /// Gives back what the enforced limits were charged.
-    pub(super) fn refund(&self, config: &Config) -> Option<Settlement> {
+    /// Gives back what the enforced limits were charged, at most `age_us` ago.
+    pub(super) fn refund(&self, config: &Config, age_us: u64) -> Option<SettleRequest> {
         let terms = self.terms.as_ref()?;
         let charged = self.asked.iter().zip(&self.limits);
         let charged = charged.filter(|(asked, call)| asked.is_enforced() && call.cost > 0);
         let adjustments: Vec<Adjustment> = charged
             .map(|(_, call)| adjustment(call.clone(), i64::from(call.cost).saturating_neg()))
             .collect();
-        // It was charged within the callout that has just been answered.
-        let age_us = u64::from(config.gateway.timeout_ms).saturating_mul(1_000);
-        let message = SettleRequest { adjustments, ..terms.settling(config, self.id, age_us) };
-        let is_any = !message.adjustments.is_empty();
-        let message = is_any.then(|| wire::encode(&message))?;
-        Some(Settlement { id: self.id, message, ends: None })
+        let is_any = !adjustments.is_empty();
+        let message = || SettleRequest { adjustments, ..terms.settling(config, self.id, age_us) };
+        is_any.then(message)
     }
 }
 

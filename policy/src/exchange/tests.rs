@@ -4,16 +4,20 @@ use super::settle::retry_after_s;
 use super::*;
 use crate::config::Rung;
 use crate::fields::Dialect;
+use crate::identity::Facts;
+use crate::local_share::ShareAnswer;
 use crate::mode::Mode;
 use crate::mode::{Flag, Kill};
-use crate::scope::{Environment, KeyFormat, Tenant};
+use crate::reason::Reason;
+use crate::scope::{CallerScope, Environment, KeyFormat, Tenant};
 use crate::wire::DecideRequest;
 use std::format;
-use std::string::ToString;
+use std::string::{String, ToString};
 use std::vec;
 
 mod claims;
 mod costs;
+mod permits;
 
 const ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
 
@@ -72,6 +76,7 @@ impl Bench {
             facts,
             caller: &caller(),
             id: DecisionId::new(ID),
+            shut: &[],
         };
         self.exchange.on(&self.config, &self.overrides, event)
     }

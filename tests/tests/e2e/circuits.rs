@@ -11,6 +11,8 @@ use tidegate_tests::gateway::{self, Gateway};
 use tidegate_tests::redis::Redis;
 use tidegate_tests::upstream::Upstream;
 
+use crate::idempotency::{bench_of, lines, replayed};
+
 const PATIENCE: Duration = Duration::from_secs(60);
 const CONFIG: &str = r#"{
   "version": 1,
@@ -18,6 +20,18 @@ const CONFIG: &str = r#"{
   "policies": [
     {"name": "p", "match": {"path": "/p"},
      "circuit_breaker": {"open": "3s", "window": "1m", "min_calls": 10, "upstream_timeout": "30s"}}
+  ]
+}"#;
+
+const STAGES: &str = r#"{
+  "version": 1,
+  "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "identities": {"tenant": {"header": "x-tenant", "trusted": true}},
+  "policies": [
+    {"name": "pay", "match": {"path": "/pay"},
+     "rate_limits": [{"name": "client", "by": {"header": "x-client"}, "limit": 10, "per": "day"}],
+     "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s"},
+     "circuit_breaker": {}}
   ]
 }"#;
 
@@ -126,4 +140,55 @@ async fn an_upstream_that_dies_is_left_alone_by_three_envoys_tested_by_one_and_f
         .await;
         assert!(!envoy.output().contains("wasm_fail_stream"), "{}", envoy.output());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_is_neither_charged_nor_holds_a_key_and_what_is_done_is_answered() {
+    let bench = bench_of(1, STAGES).await;
+    let addr = bench.envoys[0].addr;
+    let pay = async |client: &str, key: &str| {
+        let headers = lines(key, &format!("x-client: {client}\r\n"));
+        client::post(addr, "/pay", &headers, "{}").await
+    };
+    let order = async |order: &str| {
+        let order = format!(r#"{{"breaker": "pay", {order}}}"#);
+        let told = bench.gateway.command("/v1/breakers/order", &order).await;
+        assert_eq!(told.status, 200, "{told:?}");
+    };
+    let first = pay("c", "k1").await;
+    assert_eq!(first.status, 201, "{first:?}");
+    for key in 0..10 {
+        assert_eq!(pay("s", &format!("s{key}")).await.status, 201);
+    }
+    order(r#""order": "force_open", "for_s": 600"#).await;
+    let mut others = 0;
+    eventually(PATIENCE, "it is open", async || {
+        others += 1;
+        let answer = pay(&format!("other{others}"), &format!("o{others}")).await;
+        if is_refused(&answer) { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    let between = bench.upstream.runs();
+
+    let over = pay("s", "s10").await;
+    assert_eq!((over.status, over.header("x-tidegate-reply")), (429, Some("quota-exceeded")));
+    let again = pay("c", "k1").await;
+    assert!(again.status == 201 && replayed(&again), "{again:?}");
+    for _ in 0..12 {
+        let answer = pay("c", "k2").await;
+        assert!(is_refused(&answer), "{answer:?}");
+    }
+    assert_eq!(bench.upstream.runs(), between);
+
+    order(r#""order": "reset""#).await;
+    // Two of ten were used, the first one and its repetition.
+    eventually(PATIENCE, "the refused key runs", async || {
+        let answer = pay("c", "k2").await;
+        if answer.status == 201 && !replayed(&answer) { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    for key in ["k3", "k4", "k5"] {
+        assert_eq!(pay("c", key).await.status, 201);
+    }
+    assert_eq!(bench.upstream.runs(), between + 4);
 }

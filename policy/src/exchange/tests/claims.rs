@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::idempotency::key::FIELD;
+use crate::idempotency::stored::StoredAnswer;
 use crate::wire::{AnswerHead, ClaimState, FinishBy, SettleRequest};
 
 fn config(more: &str) -> Config {
@@ -14,7 +15,7 @@ fn config(more: &str) -> Config {
     reading.config.unwrap_or_else(|| panic!("{:?}", reading.diagnostics))
 }
 
-fn facts(fields: &[(&'static str, &'static str)], has_body: bool) -> Facts<'static> {
+pub(super) fn facts(fields: &[(&'static str, &'static str)], has_body: bool) -> Facts<'static> {
     let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     Facts {
         source_address: Some(b"192.0.2.1:1".to_vec()),
@@ -25,32 +26,56 @@ fn facts(fields: &[(&'static str, &'static str)], has_body: bool) -> Facts<'stat
     }
 }
 
-const KEYED: [(&str, &str); 2] = [("x-tenant", "acme"), (FIELD, "k")];
+pub(super) const KEYED: [(&str, &str); 2] = [("x-tenant", "acme"), (FIELD, "k")];
 
-struct Desk {
+pub(super) struct Desk {
     config: Config,
     overrides: Overrides,
-    exchange: Exchange,
+    pub(super) exchange: Exchange,
+    /// The circuit breakers that are known to refuse.
+    pub(super) shut: Vec<usize>,
 }
 
 impl Desk {
     fn new(more: &str) -> Self {
-        let config = config(more);
-        Self { config, overrides: Overrides::default(), exchange: Exchange::default() }
+        Self::of(config(more))
     }
 
-    fn on(&mut self, event: Event<'_>) -> Effects {
+    pub(super) fn of(config: Config) -> Self {
+        let (overrides, exchange) = (Overrides::default(), Exchange::default());
+        Self { config, overrides, exchange, shut: Vec::new() }
+    }
+
+    pub(super) fn on(&mut self, event: Event<'_>) -> Effects {
         self.exchange.on(&self.config, &self.overrides, event)
     }
 
-    fn request(&mut self, facts: &Facts<'_>) -> Effects {
+    pub(super) fn request(&mut self, facts: &Facts<'_>) -> Effects {
         let matched = self.config.on_path(Some(b"/pay")).on_host(&self.config, None);
-        let (caller, id) = (caller(), DecisionId::new(ID));
-        self.on(Event::Request { matched, facts, caller: &caller, id })
+        let (caller, id, shut) = (caller(), DecisionId::new(ID), self.shut.clone());
+        self.on(Event::Request { matched, facts, caller: &caller, id, shut: &shut })
     }
 
     /// The gateway's word on the question that was asked.
-    fn answer(&mut self, asked: &Effects, state: &str) -> Effects {
+    pub(super) fn answer(&mut self, asked: &Effects, state: &str) -> Effects {
+        self.told(asked, true, &format!(r#","claim":{state}"#), &[])
+    }
+
+    /// The gateway's word: that of the first answer.
+    pub(super) fn done(&mut self, asked: &Effects, answer: &StoredAnswer) -> Effects {
+        let (head, octets) = AnswerHead::of(answer).expect("short");
+        let state = serde_json::to_string(&ClaimState::Done(head)).expect("JSON");
+        self.told(asked, true, &format!(r#","claim":{state}"#), &octets)
+    }
+
+    /// The gateway's word: the limits' verdict, what else it says, and octets behind it.
+    pub(super) fn told(
+        &mut self,
+        asked: &Effects,
+        allowed: bool,
+        more: &str,
+        octets: &[u8],
+    ) -> Effects {
         let Act::Ask(message) = &asked.act else { panic!("asks: {asked:?}") };
         let asked = DecideRequest::decode(message).expect("a sound message");
         let limits: Vec<String> = asked
@@ -58,17 +83,24 @@ impl Desk {
             .iter()
             .map(|limit| {
                 format!(
-                    r#"{{"id":"{}","allowed":true,"remaining":4,"next_us":1,"reset_us":1}}"#,
+                    r#"{{"id":"{}","allowed":{allowed},"remaining":4,"next_us":1,"reset_us":1}}"#,
                     limit.id
                 )
             })
             .collect();
         let body = format!(
-            r#"{{"v":1,"id":"{}","verdict":"allow","limits":[{}],"claim":{state}}}"#,
+            r#"{{"v":1,"id":"{}","verdict":"{}","limits":[{}]{more}}}"#,
             asked.id,
+            if allowed { "allow" } else { "deny" },
             limits.join(",")
         );
-        let answer = Answer::Response { marked: true, status: b"200", body: body.as_bytes() };
+        let mut body = body.into_bytes();
+        if !octets.is_empty() {
+            body.push(0);
+            body.extend(u32::try_from(octets.len()).expect("short").to_be_bytes());
+            body.extend(octets);
+        }
+        let answer = Answer::Response { marked: true, status: b"200", body: &body };
         self.on(Event::Answer { answer, entropy: 0 })
     }
 
@@ -77,7 +109,7 @@ impl Desk {
     }
 }
 
-fn settled(settlement: &Settlement) -> SettleRequest {
+pub(super) fn settled(settlement: &Settlement) -> SettleRequest {
     SettleRequest::decode(&settlement.message).expect("a sound message")
 }
 
@@ -275,26 +307,9 @@ fn who_leaves_while_it_is_asked_gives_back_what_may_be_claimed() {
 
 #[test]
 fn the_first_answer_comes_back_as_it_was() {
-    let answer = crate::idempotency::stored::StoredAnswer {
-        status: 418,
-        body: Some(b"\0\xff".to_vec()),
-        ..Default::default()
-    };
-    let (head, octets) = AnswerHead::of(&answer).expect("short");
+    let answer = StoredAnswer { status: 418, body: Some(b"\0\xff".to_vec()), ..Default::default() };
     let mut desk = Desk::new("");
     let asked = desk.request(&facts(&KEYED, false));
-    let Act::Ask(message) = &asked.act else { panic!("asks") };
-    let asked = DecideRequest::decode(message).expect("sound");
-    let reply = format!(
-        r#"{{"v":1,"id":"{}","verdict":"allow","limits":[{{"id":"pay.ip","allowed":true,"remaining":4,"next_us":1,"reset_us":1}}],"claim":{}}}"#,
-        asked.id,
-        serde_json::to_string(&ClaimState::Done(head)).expect("JSON")
-    );
-    let mut body = reply.into_bytes();
-    body.push(0);
-    body.extend(u32::try_from(octets.len()).expect("short").to_be_bytes());
-    body.extend(octets);
-    let whole = Answer::Response { marked: true, status: b"200", body: &body };
-    let effects = desk.on(Event::Answer { answer: whole, entropy: 0 });
+    let effects = desk.done(&asked, &answer);
     assert_eq!(effects.act, Act::Replay(Replay { policy: 0, id: DecisionId::new(ID), answer }));
 }

@@ -1,0 +1,89 @@
+//! Owns what can happen to a request, as the exchange is told of it.
+
+use alloc::vec::Vec;
+
+use super::Spent;
+use crate::identity::Facts;
+use crate::local_share::ShareAnswer;
+use crate::router::Matched;
+use crate::scope::CallerScope;
+use crate::wire::DecisionId;
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The request's headers arrived, and some policy took it in.
+    Request {
+        /// The policies, by path and method.
+        matched: Matched,
+        /// What the request says of its sender.
+        facts: &'a Facts<'a>,
+        /// Where the filter runs.
+        caller: &'a CallerScope,
+        /// A fresh id.
+        id: DecisionId,
+        /// The circuit breakers that this worker last knew to refuse, by index in the configuration. A
+        /// hint: what is asked meanwhile claims nothing that would have to be given back.
+        shut: &'a [usize],
+    },
+    /// The next piece of the request's body arrived.
+    Body {
+        /// The piece.
+        bytes: &'a [u8],
+        /// Whether it was the last.
+        end: bool,
+    },
+    /// The time of an [`Act::Wait`] is over.
+    Waited,
+    /// What became of the question.
+    Answer {
+        /// The answer.
+        answer: Answer<'a>,
+        /// Any 64 bits: spreads the `Retry-After` of many clients.
+        entropy: u64,
+    },
+    /// What this Envoy's own units say; one answer per spend, in order.
+    Spent {
+        /// The answers.
+        answers: Vec<Spent>,
+        /// Any 64 bits: spreads the `Retry-After` of many clients.
+        entropy: u64,
+    },
+    /// What the circuit breaker says.
+    Permit {
+        /// How long the request should wait, in ms, if it is refused.
+        wait_ms: Option<u64>,
+        /// Now, in µs by the filter's clock; looked at only if it is refused.
+        now_us: Option<u64>,
+    },
+    /// What the local shares say; one answer per call, in order.
+    Shares {
+        /// The answers.
+        answers: &'a [ShareAnswer],
+        /// Any 64 bits: spreads the `Retry-After` of many clients.
+        entropy: u64,
+    },
+}
+
+/// What became of a question.
+#[derive(Debug)]
+pub enum Answer<'a> {
+    /// It was not even tried: so many failed before.
+    CircuitOpen {
+        /// When it makes sense to try again, in ms.
+        retry_ms: u64,
+    },
+    /// The host would not send it.
+    NotSent,
+    /// It was reset before a whole answer came.
+    Reset,
+    /// An answer, from the gateway or from a proxy in between.
+    Response {
+        /// Whether it carries the gateway's mark.
+        marked: bool,
+        /// The HTTP status, as bytes of `:status`.
+        status: &'a [u8],
+        /// The body.
+        body: &'a [u8],
+    },
+}

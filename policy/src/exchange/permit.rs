@@ -1,0 +1,189 @@
+//! Owns the last stage before the upstream: the circuit breaker is asked where the request would go on,
+//! and what the stages before it took is given back, in one message, if it refuses.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::claim::Waiting;
+use super::note::{Note, Noted};
+use super::respond::Told;
+use super::{
+    Act, Circuit, Effects, Idempotent, Outcome, Phase, Question, Settlement, Signal, is_grpc,
+};
+use crate::config::Config;
+use crate::identity::Facts;
+use crate::mode::Overrides;
+use crate::router::Matched;
+use crate::stages::{Idempotency, Limits, Outcomes, Permit};
+use crate::wire::DecisionId;
+
+/// The last stage, until it is passed.
+#[derive(Debug)]
+pub(super) struct Gate {
+    circuit: Circuit,
+    id: DecisionId,
+    grpc: bool,
+    /// The question whose limits were charged.
+    charged: Option<Box<Question>>,
+    /// Whether the circuit breaker gave leave before all was asked.
+    is_open: bool,
+}
+
+/// What waits for the circuit breaker.
+#[derive(Debug)]
+pub(super) struct Permitting {
+    gate: Gate,
+    goes_on: GoesOn,
+    /// What follows if it gives leave.
+    effects: Effects,
+}
+
+#[derive(Debug)]
+enum GoesOn {
+    Admitted(Told),
+    /// Nobody has the key.
+    Looked(Box<Waiting>),
+}
+
+// === impl Gate ===
+
+impl Gate {
+    /// That of a request to which a circuit breaker applies.
+    pub(super) fn of(
+        config: &Config,
+        overrides: &Overrides,
+        matched: &Matched,
+        facts: &Facts<'_>,
+        id: DecisionId,
+    ) -> Option<Self> {
+        let circuit = Circuit::of(config, overrides, matched)?;
+        Some(Self { circuit, id, grpc: is_grpc(facts), charged: None, is_open: false })
+    }
+
+    /// Whether it is known to refuse.
+    pub(super) fn is_shut(&self, shut: &[usize]) -> bool {
+        self.circuit.enforced && shut.contains(&self.circuit.breaker)
+    }
+
+    /// A question was answered. Where it is asked again it is for the claim alone.
+    pub(super) fn charged(&mut self, question: Question) {
+        if !question.limits.is_empty() {
+            self.charged = Some(Box::new(question));
+        }
+    }
+}
+
+/// Puts the circuit breaker before what would let the request go on.
+pub(super) fn ask(
+    config: &Config,
+    gate: &mut Option<Gate>,
+    next: Phase,
+    effects: Effects,
+) -> (Phase, Effects) {
+    if !matches!(effects.act, Act::Pass | Act::Resume) {
+        return (next, effects);
+    }
+    let goes_on = match next {
+        Phase::Admitted(told) => GoesOn::Admitted(told),
+        Phase::Looked(waiting) => GoesOn::Looked(waiting),
+        next => return (next, effects),
+    };
+    match (gate.take(), goes_on) {
+        (Some(gate), goes_on) if !gate.is_open => {
+            let act = Act::Permit { circuit: gate.circuit, grpc: gate.grpc };
+            let permitting = Permitting { gate, goes_on, effects };
+            (Phase::Permitting(Box::new(permitting)), Effects::of(act, Vec::new()))
+        }
+        (_, GoesOn::Admitted(told)) => (Phase::Admitted(told), effects),
+        (_, GoesOn::Looked(waiting)) => waiting.claims(config),
+    }
+}
+
+// === impl Permitting ===
+
+impl Permitting {
+    /// It may go; what was only looked for is claimed first.
+    pub(super) fn granted(
+        self: Box<Self>,
+        config: &Config,
+        gate: &mut Option<Gate>,
+    ) -> (Phase, Effects) {
+        let Self { gate: open, goes_on, effects } = *self;
+        match goes_on {
+            GoesOn::Admitted(told) => (Phase::Admitted(told), effects),
+            GoesOn::Looked(waiting) => {
+                *gate = Some(Gate { is_open: true, ..open });
+                let (phase, mut asked) = waiting.claims(config);
+                let mut signals = effects.signals;
+                signals.append(&mut asked.signals);
+                (phase, Effects { signals, ..asked })
+            }
+        }
+    }
+
+    /// It may not; nothing stays charged or claimed.
+    pub(super) fn refused(
+        self: Box<Self>,
+        config: &Config,
+        wait_ms: u64,
+        now_us: Option<u64>,
+    ) -> (Phase, Effects) {
+        let Self { gate, goes_on, effects } = *self;
+        let claim = match goes_on {
+            GoesOn::Admitted(told) => told.claim,
+            GoesOn::Looked(_) => None,
+        };
+        let mut outcomes = Outcomes { permit: Permit::Refused, ..Outcomes::NONE };
+        if gate.charged.is_some() {
+            outcomes.limits = Limits::Charged;
+        }
+        if claim.is_some() {
+            outcomes.idempotency = Idempotency::Claimed;
+        }
+        let give_back = outcomes.give_back();
+        let charged = gate.charged.filter(|_| give_back.refund);
+        let refund = charged.and_then(|question| {
+            let age_us = question.terms.as_ref()?.age_us(now_us);
+            question.refund(config, age_us)
+        });
+        let settlement = match claim.filter(|_| give_back.abandon) {
+            Some(claim) => claim.given_back(config, refund),
+            None => refund.map(Settlement::of),
+        };
+        let (denial, note) = gate.circuit.refusal(config, gate.id, wait_ms, gate.grpc);
+        let note = Some(beside(note, effects.note));
+        let signals = effects.signals.into_iter().filter_map(not_gone).collect();
+        let effects = Effects { note, settlement, ..Effects::of(Act::Deny(denial), signals) };
+        (Phase::Replied, effects)
+    }
+}
+
+/// The line of a refusal, with what was found beside it.
+fn beside(note: Note, found: Option<Note>) -> Note {
+    match found {
+        None => note,
+        Some(found) => match found.verdict {
+            Noted::WouldDeny => Note { would_deny: found.limits, soft: found.soft, ..note },
+            Noted::SoftLimit => Note { soft: found.limits, ..note },
+            Noted::Degraded | Noted::Denied => Note {
+                cause: Some(found.reason),
+                rungs: found.rungs,
+                would_deny: found.would_deny,
+                soft: found.soft,
+                ..note
+            },
+        },
+    }
+}
+
+/// What is to be counted of a request that would have gone on and does not.
+fn not_gone(signal: Signal) -> Option<Signal> {
+    match signal {
+        Signal::Decided {
+            policy,
+            outcome: Outcome::Allowed | Outcome::LeaseAllowed | Outcome::LocalShareAllowed,
+        } => Some(Signal::Decided { policy, outcome: Outcome::NotCharged }),
+        Signal::Idempotency { outcome: Idempotent::Unprotected, .. } => None,
+        signal => Some(signal),
+    }
+}

@@ -1,0 +1,226 @@
+//! Circuit breakers, the last stage: when they are asked, and what is given back where they refuse.
+
+use super::claims::{Desk, KEYED, facts, settled};
+use super::*;
+use crate::idempotency::stored::StoredAnswer;
+use crate::stages::{Idempotency, Limits, Outcomes, Permit, Verdict as Staged};
+use crate::wire::{Adjustment, FinishBy};
+
+const LIMITS: &str =
+    r#", "rate_limits": [{"name": "ip", "by": "ip", "limit": 5, "per": "minute"}]"#;
+const IDEMPOTENCY: &str =
+    r#", "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s""#;
+
+fn desk(policy: &str) -> Desk {
+    let document = format!(
+        r#"{{"version": 1, "gateway": {{"cluster": "tidegate"}},
+        "identities": {{"tenant": {{"header": "x-tenant", "trusted": true}}}},
+        "policies": [{{"name": "pay", "match": {{"path": "/**"}}{policy}}}]}}"#
+    );
+    let reading = Config::read(&document);
+    Desk::of(reading.config.unwrap_or_else(|| panic!("{:?}", reading.diagnostics)))
+}
+
+impl Desk {
+    fn permit(&mut self, wait_ms: Option<u64>) -> Effects {
+        // 2 s after the question was sent.
+        self.on(Event::Permit { wait_ms, now_us: Some(7_000_000) })
+    }
+}
+
+fn done() -> StoredAnswer {
+    StoredAnswer { status: 201, body: Some(b"first".to_vec()), ..Default::default() }
+}
+
+fn asks_leave(effects: &Effects) -> bool {
+    let breaker = Circuit { policy: 0, breaker: 0, enforced: true };
+    effects.act == Act::Permit { circuit: breaker, grpc: false }
+}
+
+/// What a settlement gives back: how many units, whether the claim, and the age it tells.
+fn given_back(settlement: Option<&Settlement>) -> (i64, bool, u64) {
+    let Some(message) = settlement.map(settled) else { return (0, false, 0) };
+    let by = |one: &Adjustment| one.by;
+    let abandons = message.finish.map(|finish| {
+        assert_eq!(finish.fence, 3);
+        matches!(finish.by, FinishBy::Abandon { .. })
+    });
+    (message.adjustments.iter().map(by).sum(), abandons == Some(true), message.age_us)
+}
+
+#[test]
+fn every_combination_of_stages_ends_as_the_table_of_stages_says() {
+    let limits = [Limits::NotAsked, Limits::Charged, Limits::Denied];
+    let claims = [
+        (Idempotency::NotAsked, ""),
+        (Idempotency::Claimed, r#"{"state":"claimed","fence":3}"#),
+        (Idempotency::Refused, r#"{"state":"conflict"}"#),
+        (Idempotency::Replay, "done"),
+        (Idempotency::Unavailable, r#"{"state":"forgets"}"#),
+    ];
+    let mut seen = 0;
+    for limits in limits {
+        for (idempotency, state) in claims {
+            for permit in [Permit::NotAsked, Permit::Granted, Permit::Refused] {
+                // Where a limit denies nothing is claimed.
+                if limits == Limits::Denied && idempotency != Idempotency::NotAsked {
+                    continue;
+                }
+                seen += 1;
+                let outcomes = Outcomes { limits, idempotency, permit, ..Outcomes::NONE };
+                let mut policy = String::new();
+                if limits != Limits::NotAsked {
+                    policy.push_str(LIMITS);
+                }
+                if idempotency != Idempotency::NotAsked {
+                    policy.push_str(IDEMPOTENCY);
+                    policy.push('}');
+                }
+                if permit != Permit::NotAsked {
+                    policy.push_str(r#", "circuit_breaker": {}"#);
+                }
+                if policy.is_empty() {
+                    policy.push_str(r#", "mode": "off""#);
+                    policy.push_str(LIMITS);
+                }
+                let mut desk = desk(&policy);
+                let mut effects = desk.request(&facts(&KEYED, false));
+                if matches!(effects.act, Act::Ask(_)) {
+                    desk.exchange.sent(5_000_000);
+                    effects = match state {
+                        "" => desk.told(&effects, limits != Limits::Denied, "", &[]),
+                        "done" => desk.done(&effects, &done()),
+                        state => desk.answer(&effects, state),
+                    };
+                }
+                let reaches = Outcomes { permit: Permit::NotAsked, ..outcomes }.verdict();
+                let is_asked = permit != Permit::NotAsked && reaches == Staged::Admit;
+                assert_eq!(asks_leave(&effects), is_asked, "{outcomes:?}: {effects:?}");
+                if is_asked {
+                    assert!(desk.exchange.holds_request());
+                    assert_eq!((effects.signals.len(), &effects.note), (0, &None));
+                    let wait_ms = (permit == Permit::Refused).then_some(1_500);
+                    effects = desk.permit(wait_ms);
+                }
+                let give_back = outcomes.give_back();
+                let back = given_back(effects.settlement.as_ref());
+                let units = if give_back.refund { -1 } else { 0 };
+                assert_eq!((back.0, back.1), (units, give_back.abandon), "{outcomes:?}");
+                match (outcomes.verdict(), effects.act) {
+                    (Staged::Admit, Act::Pass | Act::Resume) => {
+                        assert_eq!(
+                            desk.exchange.wants_answer(),
+                            idempotency == Idempotency::Claimed
+                        );
+                    }
+                    (Staged::Replay, Act::Replay(replay)) => {
+                        assert_eq!(replay.answer.status, 201);
+                    }
+                    (Staged::Deny(_), Act::Deny(denial)) => {
+                        let open = denial.reason == Reason::CircuitOpen;
+                        assert_eq!(open, is_asked, "{outcomes:?}: {denial:?}");
+                        assert!(desk.exchange.replied());
+                    }
+                    (verdict, act) => panic!("{outcomes:?}: {verdict:?} and {act:?}"),
+                }
+            }
+        }
+    }
+    assert_eq!(seen, 33);
+}
+
+#[test]
+fn a_refusal_says_which_and_when_and_counts_nobody_as_admitted() {
+    let mut desk = desk(&format!(r#"{LIMITS}, "circuit_breaker": {{}}"#));
+    let asked = desk.request(&facts(&[], false));
+    assert!(desk.exchange.is_timed());
+    desk.exchange.sent(5_000_000);
+    desk.told(&asked, true, "", &[]);
+    let effects = desk.permit(Some(1_500));
+    assert_eq!(given_back(effects.settlement.as_ref()), (-1, false, 2_000_000));
+    assert_eq!(effects.signals, [decided(0, Outcome::NotCharged)]);
+    let note = effects.note.expect("a line").to_string();
+    assert!(note.starts_with("verdict=denied reason=circuit-open limits=pay "), "{note}");
+    let Act::Deny(denial) = effects.act else { panic!("denies") };
+    assert_eq!((denial.retry_after_s, denial.violated), (Some(2), vec!["pay".to_string()]));
+}
+
+#[test]
+fn without_a_clock_a_refusal_gives_back_nothing_that_came_back_by_itself() {
+    let mut desk = desk(&format!(r#"{LIMITS}, "circuit_breaker": {{}}"#));
+    let asked = desk.request(&facts(&[], false));
+    desk.told(&asked, true, "", &[]);
+    let effects = desk.on(Event::Permit { wait_ms: Some(1), now_us: None });
+    let (by, _, age_us) = given_back(effects.settlement.as_ref());
+    assert!(by == -1 && age_us > 86_400_000_000_000, "{by} {age_us}");
+}
+
+#[test]
+fn beside_a_breaker_that_refuses_a_first_answer_is_looked_for_and_nothing_is_claimed() {
+    let policy = format!(r#"{LIMITS}{IDEMPOTENCY}}}, "circuit_breaker": {{}}"#);
+    let look = |desk: &mut Desk| {
+        desk.shut = vec![0];
+        let asked = desk.request(&facts(&KEYED, false));
+        desk.exchange.sent(5_000_000);
+        assert_eq!(claim_of(&asked).map(|claim| claim.look), Some(true));
+        asked
+    };
+    let mut replays = desk(&policy);
+    let asked = look(&mut replays);
+    assert!(matches!(replays.done(&asked, &done()).act, Act::Replay(_)));
+
+    let mut refused = desk(&policy);
+    let asked = look(&mut refused);
+    assert!(asks_leave(&refused.answer(&asked, r#"{"state":"absent"}"#)));
+    let effects = refused.permit(Some(1_500));
+    assert_eq!(given_back(effects.settlement.as_ref()), (-1, false, 2_000_000));
+    assert!(matches!(effects.act, Act::Deny(Denial { reason: Reason::CircuitOpen, .. })));
+
+    // It closed meanwhile: now the key is claimed, and leave was given.
+    let mut granted = desk(&policy);
+    let asked = look(&mut granted);
+    granted.answer(&asked, r#"{"state":"absent"}"#);
+    let asked = granted.permit(None);
+    assert_eq!(claim_of(&asked).map(|claim| claim.look), Some(false));
+    let Act::Ask(message) = &asked.act else { panic!("asks: {asked:?}") };
+    let limits = DecideRequest::decode(message).expect("a sound message").limits;
+    assert!(limits.is_empty(), "the limits were charged");
+    let effects = granted.answer(&asked, r#"{"state":"claimed","fence":3}"#);
+    assert_eq!(effects.act, Act::Resume);
+    assert!(granted.exchange.wants_answer());
+}
+
+#[test]
+fn who_waited_for_a_first_answer_gets_back_what_was_charged_before() {
+    let policy = format!(r#"{LIMITS}{IDEMPOTENCY}, "wait": "50ms"}}, "circuit_breaker": {{}}"#);
+    let mut desk = desk(&policy);
+    let asked = desk.request(&facts(&KEYED, false));
+    desk.exchange.sent(5_000_000);
+    let waits = desk.answer(&asked, r#"{"state":"in_flight","wait_us":40000}"#);
+    assert!(matches!(waits.act, Act::Wait(_)), "{waits:?}");
+    let again = desk.on(Event::Waited);
+    desk.exchange.sent(6_000_000);
+    assert!(asks_leave(&desk.answer(&again, r#"{"state":"claimed","fence":3}"#)));
+    let effects = desk.permit(Some(1_500));
+    // As old as the first question.
+    assert_eq!(given_back(effects.settlement.as_ref()), (-1, true, 2_000_000));
+}
+
+#[test]
+fn a_breaker_in_shadow_is_asked_and_hides_no_claim() {
+    let policy = format!(r#"{IDEMPOTENCY}}}, "circuit_breaker": {{}}, "mode": "shadow""#);
+    let mut desk = desk(&policy);
+    desk.shut = vec![0];
+    let asked = desk.request(&facts(&KEYED, false));
+    assert_eq!(claim_of(&asked).map(|claim| claim.look), Some(false));
+    let effects = desk.answer(&asked, r#"{"state":"claimed","fence":3}"#);
+    assert!(
+        matches!(effects.act, Act::Permit { circuit: Circuit { enforced: false, .. }, .. }),
+        "{effects:?}"
+    );
+}
+
+fn claim_of(asked: &Effects) -> Option<crate::wire::ClaimCall> {
+    let Act::Ask(message) = &asked.act else { panic!("asks: {asked:?}") };
+    DecideRequest::decode(message).expect("a sound message").claim
+}
