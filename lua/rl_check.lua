@@ -17,7 +17,9 @@
 -- Writes only if every limit admits that does not count for itself, so a denied request costs nothing; besides, what lies too far ahead of a clock that
 -- stepped back. Each write sets its own expiry. A mark that is missing is set: the region begins now, and is cold.
 --
--- gcra holds the theoretical arrival time in µs since 2024-01-01, packed as <d. It and the intervals are whole sixteenths of
+-- gcra holds the theoretical arrival time in µs since 2024-01-01 and its reach, packed as <dB: the span of the largest numbers
+-- that charged it is below 2^reach µs (without it, nothing is known of them). Further ahead than that it is only after a clock
+-- stepped back; what another filter's larger numbers charged is not forgotten. The time and the intervals are whole sixteenths of
 -- a µs: such doubles add up exactly until 2041, so that no rounding ever admits a unit too many. Up to now + y there is
 -- room in the bucket; up to one y above that lies debt, in a cold region also what a warm one had admitted.
 -- With leases it holds what lua/rl_lease.lua says: they are room that is taken, and stay as they are.
@@ -25,7 +27,7 @@
 -- latest tick, the units. Each counts for one period.
 local EPOCH_US = 1704067200000000
 local GROUP = { '<BI1', '<BI2', '<BI3', '<BI4' }
-local call, floor, ceil, read = redis.call, math.floor, math.ceil, struct.unpack
+local call, floor, ceil, frexp, read = redis.call, math.floor, math.ceil, math.frexp, struct.unpack
 
 local now = ARGV[1]
 if now == '0' then
@@ -91,10 +93,15 @@ for i = 1, n do
   end
   if algorithm == 103 then
     local horizon, tat = now + y, now
+    local _, own = frexp(math.max(y, warm_y))
+    local reach = own
     if stored then
-      local has_leases = #stored >= 45 and (#stored - 45) % 21 == 0 and stored:byte() == 254
-      if #stored == 8 then tat = read('<d', stored) elseif has_leases then tat = read('<d', stored, 2) end
-      if not has_leases and #stored ~= 8 or tat ~= tat then
+      local size = #stored
+      local has_leases = size >= 45 and (size - 45) % 21 == 0 and stored:byte() == 254
+      local known = 0
+      if size == 9 then tat, known = read('<dB', stored) elseif size == 8 then tat = read('<d', stored)
+      elseif has_leases then tat = read('<d', stored, 2) end
+      if not has_leases and size ~= 9 and size ~= 8 or tat ~= tat then
         return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no arrival time')
       end
       if tat < now then tat = now end
@@ -106,8 +113,13 @@ for i = 1, n do
           leases[i] = { stored:sub(10), over }
         end
       end
-      local ceiling = math.max(horizon + y, now + warm_y + warm_y)
-      if tat > ceiling then tat, torn = ceiling, true end
+      -- Where nothing is known no clock is blamed.
+      if tat > now and (known == 0 or known > own) then reach = known end
+      if reach > 0 then
+        local ceiling = reach > own and now + 2 ^ (reach + 1) or math.max(horizon + y, now + warm_y + warm_y)
+        if tat > ceiling then tat, torn = ceiling, true end
+      end
+      if reach < own then reach = own end
     end
     local after = tat + cost * x
     if after > horizon then
@@ -115,7 +127,7 @@ for i = 1, n do
       elseif cost * x > y then retry = cold
       else retry = ceil(after - horizon) end
     end
-    rows[i] = { x, y, tat, after, torn, retry, cold, cost }
+    rows[i] = { x, y, tat, after, torn, retry, cold, cost, false, reach }
   else
     wait = wait or function(lasts, units, period, need)
       for s = 1, #lasts do
@@ -178,8 +190,13 @@ for i = 1, n do
     reset = ceil(tat - now)
     if charged or torn then
       local beside = leases and leases[i]
-      value, left_us = struct.pack('<d', tat), tat - now
-      if beside then value, left_us = '\254' .. value .. beside[1], math.max(left_us, beside[2] - now) end
+      left_us = tat - now
+      if beside then
+        value, left_us = struct.pack('<Bd', 254, tat) .. beside[1], math.max(left_us, beside[2] - now)
+      else
+        -- Where an exponent stands for a window.
+        value = struct.pack('<dB', tat, exponent)
+      end
     end
     local free = now + y - tat
     if free > 0 then remaining = floor(free / x) end

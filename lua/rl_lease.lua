@@ -56,7 +56,7 @@ if stored and #stored > 11 and stored:byte() == 255 then
   stored = stored:sub(13)
 end
 local tat, fin, u0, u1, span, d0, d1, holders = now, now + generation, 0, 0, generation, 0, 0, ''
-if stored and #stored == 8 then
+if stored and (#stored == 9 or #stored == 8) then
   tat = read('<d', stored)
 elseif stored then
   if #stored < HEAD_LEN or (#stored - HEAD_LEN) % HOLDER_LEN ~= 0 or stored:byte() ~= 254 then
@@ -67,7 +67,7 @@ elseif stored then
 end
 if tat ~= tat then return redis.error_reply('TGSTATE ' .. KEYS[1] .. ' holds no arrival time') end
 if tat < now then tat = now end
-local was_leased = stored and #stored > 8
+local was_leased = stored and #stored > 9
 
 local function shift()
   local kept = {}

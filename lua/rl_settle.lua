@@ -44,7 +44,7 @@ for i = 1, n do
     stored = stored:sub(13)
   end
   local gcra = read('<B', ARGV[i + 3]) == 103
-  local sound = not stored or (gcra and #stored == 8) or (not gcra and stored == '')
+  local sound = not stored or (gcra and (#stored == 9 or #stored == 8)) or (not gcra and stored == '')
   if not sound and gcra then sound = #stored >= 45 and (#stored - 45) % 21 == 0 and stored:byte() == 254 end
   if not sound and not gcra then sound = #stored >= 7 and (#stored - 7) % (2 + read('<B', stored) % 4) == 0 end
   if not sound then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no limit') end
@@ -72,15 +72,23 @@ local function leased(stored, tat, x)
   return math.max(tat, now + (u0 + u1) * x)
 end
 
-local function settle_gcra(key, stored, by, age, x, ceiling)
+-- The reach as in rl_check.
+local function settle_gcra(key, stored, by, age, x, y, warm_y)
   if not stored and by < 0 then return end
-  local has_leases = stored and #stored > 8
-  local tat = has_leases and read('<d', stored, 2) or stored and read('<d', stored) or now
+  local has_leases = stored and #stored > 9
+  local tat, reach = now, 0
+  if has_leases then tat = read('<d', stored, 2)
+  elseif stored and #stored == 9 then tat, reach = read('<dB', stored)
+  elseif stored then tat = read('<d', stored) end
   if by > 0 then
     if tat < now then tat = now end
     if has_leases then tat = leased(stored, tat, x) end
-    tat = tat + by * x
-    if tat > ceiling then tat = ceiling end
+    local _, own = math.frexp(math.max(y, warm_y))
+    if tat <= now then reach = own end
+    local ceiling = math.max(now + y + y, now + warm_y + warm_y)
+    local honest = reach == 0 and math.huge or reach > own and now + 2 ^ (reach + 1) or ceiling
+    local most = math.max(math.min(tat, honest), ceiling)
+    tat, reach = math.min(tat + by * x, most), math.max(reach, own)
   else
     local back = -by * x - age
     if back <= 0 or tat <= now then return end
@@ -88,9 +96,12 @@ local function settle_gcra(key, stored, by, age, x, ceiling)
     if tat < now then tat = now end
   end
   local value, over = struct.pack('<d', tat), tat
+  if reach > 0 then value = value .. string.char(reach) end
   if has_leases then
     local fin, _, _, span = read('<dddI4', stored, 10)
-    if now < fin + span then value, over = '\254' .. value .. stored:sub(10), math.max(tat, fin + span) end
+    if now < fin + span then
+      value, over = struct.pack('<Bd', 254, tat) .. stored:sub(10), math.max(tat, fin + span)
+    end
   end
   save(key, value, over - now)
 end
@@ -161,7 +172,7 @@ for i = 1, n do
   if cold then x, y = cold_x, cold_y end
   local first = call('SET', KEYS[n + i], '1', 'PX', ARGV[3], 'NX')
   if first and algorithm == 103 then
-    settle_gcra(KEYS[i], held[i], by, age, x, math.max(now + y + y, now + warm_y + warm_y))
+    settle_gcra(KEYS[i], held[i], by, age, x, y, warm_y)
   elseif first then
     settle_window(KEYS[i], held[i], by, age, x, y, exponent, slot)
   end

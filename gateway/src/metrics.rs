@@ -112,6 +112,8 @@ pub struct Metrics {
     pub denied: Counter,
     /// What each limit said.
     pub limits: Family<LimitLabel, Counter>,
+    /// Decisions that asked a limit with other numbers than the one before it.
+    pub limit_changes: Counter,
     /// Calls refused without a verdict, by reason.
     pub refusals: Family<ReasonLabel, Counter>,
     /// Store calls under way.
@@ -215,6 +217,7 @@ impl Metrics {
             gone: Counter::default(),
             connections_refused: Counter::default(),
             handshake_failures: Family::default(),
+            limit_changes: Counter::default(),
             panics: Counter::default(),
             audit: ChainCounters::default(),
             audit_events: Family::default(),
@@ -251,6 +254,8 @@ impl Metrics {
             "What each limit said: allowed, near, denied or shadow-denied",
             self.limits.clone(),
         );
+        let changes = "Decisions that asked a limit with other numbers than the one before";
+        registry.register("limit_changes", changes, self.limit_changes.clone());
         registry.register("refusals", "Calls refused without a verdict", self.refusals.clone());
         registry.register(
             "shadow_failures",

@@ -10,8 +10,12 @@
     reason = "doubles mirror Lua's numbers; every cast is of a value below 2^53 or saturates"
 )]
 
+mod reach;
+
 use alloc::vec::Vec;
 use core::fmt;
+
+pub use self::reach::Reach;
 
 /// 2024-01-01T00:00:00Z in µs since 1970: the zero of [`Instant`].
 pub const EPOCH_US: u64 = 1_704_067_200_000_000;
@@ -165,6 +169,8 @@ pub struct Charge {
     pub cost: u32,
     /// The theoretical arrival time that the store holds, if any.
     pub tat: Option<Tat>,
+    /// How far ahead whoever charged it may have led it.
+    pub reach: Reach,
 }
 
 /// A theoretical arrival time as stored: when the bucket will be full, in µs since [`EPOCH_US`].
@@ -176,6 +182,8 @@ pub struct Tat(pub f64);
 pub struct Write {
     /// The new arrival time.
     pub tat: Tat,
+    /// How far ahead whoever charged it may have led it.
+    pub reach: Reach,
     /// After that many ms the bucket is full and the entry says nothing.
     pub ttl_ms: u64,
 }
@@ -218,6 +226,7 @@ pub(crate) struct Row {
     pace: Pace,
     horizon: f64,
     tat: f64,
+    reach: Reach,
     torn: bool,
     after: f64,
     pub(crate) retry: Retry,
@@ -237,13 +246,11 @@ pub(crate) fn weigh(Instant(now): Instant, charge: &Charge, cold_left_us: u64) -
     let warm = charge.quota.pace();
     let pace = if cold_left_us > 0 { charge.quota.cold_pace() } else { warm };
     let horizon = now + pace.span;
-    let ceiling = ceiling(now, pace, warm);
-    let mut tat = charge.tat.map_or(now, |Tat(tat)| tat);
-    if tat < now {
-        tat = now;
-    }
-    // Above the horizon is debt, of one burst at most. Above that only after the clock stepped back
-    // or the limit shrank; then it is written down again, or the wait would be as long as the step.
+    let (mut tat, reach, own) = held(now, [pace, warm], charge.tat, charge.reach);
+    // Above the horizon is debt, of one burst at most, or what larger numbers charged. Above that only
+    // after the clock stepped back; then it is written down again, or the wait would be as long as the
+    // step.
+    let ceiling = reach.ceiling(own, now, ceiling(now, pace, warm));
     let torn = tat > ceiling;
     if torn {
         tat = ceiling;
@@ -259,12 +266,22 @@ pub(crate) fn weigh(Instant(now): Instant, charge: &Charge, cold_left_us: u64) -
     } else {
         Retry::AfterUs(ceil(after - horizon))
     };
-    Row { pace, horizon, tat, torn, after, retry, cost: charge.cost }
+    Row { pace, horizon, tat, reach: reach.max(own), torn, after, retry, cost: charge.cost }
+}
+
+/// What is held, how far ahead it may honestly be, and how far these numbers may lead it. A bucket that
+/// is full says nothing of who charged it.
+fn held(now: f64, [pace, warm]: [Pace; 2], tat: Option<Tat>, reach: Reach) -> (f64, Reach, Reach) {
+    let own = Reach::of(pace, warm);
+    match tat {
+        Some(Tat(tat)) if tat > now => (tat, reach, own),
+        Some(_) | None => (now, own, own),
+    }
 }
 
 pub(crate) fn settle(Instant(now): Instant, row: &Row, allowed: bool) -> (Reading, Option<Write>) {
     let tat = if allowed { row.after } else { row.tat };
-    let write = ((allowed && row.cost > 0) || row.torn).then(|| write(now, tat));
+    let write = ((allowed && row.cost > 0) || row.torn).then(|| write(now, tat, row.reach));
     let free = row.horizon - tat;
     let remaining = if free > 0.0 { (free / row.pace.interval) as u64 } else { 0 };
     let next_us =
@@ -282,17 +299,21 @@ fn ceiling(now: f64, pace: Pace, warm: Pace) -> f64 {
     if whole > own { whole } else { own }
 }
 
-/// Charges more, at most into a debt of one burst.
+/// Charges more, at most into a debt of one burst; what others charged beyond that stays.
 pub(crate) fn charge_more(
     Instant(now): Instant,
-    [pace, warm]: [Pace; 2],
-    held: Option<Tat>,
+    paces: [Pace; 2],
+    before: (Option<Tat>, Reach),
     units: u32,
 ) -> Write {
+    let [pace, warm] = paces;
+    let (tat, reach, own) = held(now, paces, before.0, before.1);
     let ceiling = ceiling(now, pace, warm);
-    let tat = held.map_or(now, |Tat(tat)| tat);
-    let tat = if tat < now { now } else { tat } + f64::from(units) * pace.interval;
-    write(now, if tat > ceiling { ceiling } else { tat })
+    let honest = reach.ceiling(own, now, ceiling);
+    let kept = if tat > honest { honest } else { tat };
+    let most = if kept > ceiling { kept } else { ceiling };
+    let tat = tat + f64::from(units) * pace.interval;
+    write(now, if tat > most { most } else { tat }, reach.max(own))
 }
 
 /// Gives back what was charged at `pace` at most `age_us` ago. What may have come back by itself
@@ -300,7 +321,7 @@ pub(crate) fn charge_more(
 pub(crate) fn give_back(
     Instant(now): Instant,
     pace: Pace,
-    held: Option<Tat>,
+    (held, reach): (Option<Tat>, Reach),
     units: u32,
     age_us: u64,
 ) -> Option<Write> {
@@ -310,11 +331,11 @@ pub(crate) fn give_back(
         return None;
     }
     let tat = tat - back;
-    Some(write(now, if tat < now { now } else { tat }))
+    Some(write(now, if tat < now { now } else { tat }, reach))
 }
 
-fn write(now: f64, tat: f64) -> Write {
-    Write { tat: Tat(tat), ttl_ms: ceil((tat - now) / 1000.0) + 1 }
+fn write(now: f64, tat: f64, reach: Reach) -> Write {
+    Write { tat: Tat(tat), reach, ttl_ms: ceil((tat - now) / 1000.0) + 1 }
 }
 
 /// `math.ceil` for what is never negative; core has no `ceil` of its own.

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use self::grant::{Draw, Grant};
-use crate::gcra::{self, BadQuota, Instant, Pace, Quota, Reading, Retry, Tat};
+use crate::gcra::{self, BadQuota, Instant, Pace, Quota, Reach, Reading, Retry, Tat};
 use crate::lease::bucket::{Bucket, Leases};
 use crate::lease::step as lease;
 use crate::window::{self, Grain, Groups};
@@ -70,8 +70,8 @@ pub struct Change<'h> {
 /// What a store holds of one limit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Held {
-    /// Of a GCRA limit.
-    Arrival(Tat),
+    /// Of a GCRA limit, and how far ahead whoever charged it may have led it.
+    Arrival(Tat, Reach),
     /// Of a GCRA limit some of whose units are leased.
     Leased(Bucket),
     /// Of a window.
@@ -158,7 +158,7 @@ impl Held {
     /// What a limit holds that counted nothing.
     pub fn empty(algorithm: Algorithm, now: Instant) -> Self {
         match algorithm {
-            Algorithm::Gcra => Self::Arrival(Tat(now.since_epoch_us())),
+            Algorithm::Gcra => Self::Arrival(Tat(now.since_epoch_us()), Reach::UNKNOWN),
             Algorithm::Window => Self::Groups(Groups::default()),
         }
     }
@@ -166,7 +166,11 @@ impl Held {
     /// As it is stored.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Arrival(tat) => tat.0.to_le_bytes().to_vec(),
+            Self::Arrival(tat, reach) => {
+                let mut bytes = tat.0.to_le_bytes().to_vec();
+                bytes.extend(reach.byte());
+                bytes
+            }
             Self::Leased(bucket) => bucket.to_bytes(),
             Self::Groups(groups) => groups.to_bytes(),
             Self::Granted(grant, held) => {
@@ -179,17 +183,24 @@ impl Held {
 
     fn tat(&self) -> Option<Tat> {
         match self {
-            Self::Arrival(tat) => Some(*tat),
+            Self::Arrival(tat, _) => Some(*tat),
             Self::Leased(bucket) => Some(bucket.tat),
             Self::Groups(_) => None,
             Self::Granted(_, held) => held.tat(),
         }
     }
 
+    fn reach(&self) -> Reach {
+        match self.bare() {
+            Self::Arrival(_, reach) => *reach,
+            Self::Leased(_) | Self::Groups(_) | Self::Granted(..) => Reach::UNKNOWN,
+        }
+    }
+
     fn groups(&self) -> Option<&Groups> {
         match self {
             Self::Groups(groups) => Some(groups),
-            Self::Arrival(_) | Self::Leased(_) => None,
+            Self::Arrival(..) | Self::Leased(_) => None,
             Self::Granted(_, held) => held.groups(),
         }
     }
@@ -197,7 +208,7 @@ impl Held {
     fn grant(&self) -> Option<Grant> {
         match self {
             Self::Granted(grant, _) => Some(*grant),
-            Self::Arrival(_) | Self::Leased(_) | Self::Groups(_) => None,
+            Self::Arrival(..) | Self::Leased(_) | Self::Groups(_) => None,
         }
     }
 
@@ -205,7 +216,7 @@ impl Held {
     pub(crate) fn bare(&self) -> &Self {
         match self {
             Self::Granted(_, held) => held,
-            Self::Arrival(_) | Self::Leased(_) | Self::Groups(_) => self,
+            Self::Arrival(..) | Self::Leased(_) | Self::Groups(_) => self,
         }
     }
 
@@ -213,7 +224,7 @@ impl Held {
     fn leases(&self, now: Instant) -> Option<&Leases> {
         match self.bare() {
             Self::Leased(bucket) => Some(&bucket.leases).filter(|leases| !leases.is_over(now)),
-            Self::Arrival(_) | Self::Groups(_) | Self::Granted(..) => None,
+            Self::Arrival(..) | Self::Groups(_) | Self::Granted(..) => None,
         }
     }
 
@@ -230,7 +241,7 @@ impl Held {
 fn beside(now: Instant, write: gcra::Write, leases: Option<&Leases>) -> Write {
     match leases {
         Some(leases) => lease::beside(now, write.tat, leases.clone()),
-        None => Write { held: Held::Arrival(write.tat), ttl_ms: write.ttl_ms },
+        None => Write { held: Held::Arrival(write.tat, write.reach), ttl_ms: write.ttl_ms },
     }
 }
 
@@ -248,7 +259,8 @@ impl<'h> Row<'h> {
         match terms.algorithm {
             Algorithm::Gcra => {
                 let tat = held.and_then(|held| held.floored(now, terms.pace()));
-                let charge = gcra::Charge { quota: terms.quota, cost, tat };
+                let reach = held.map_or(Reach::UNKNOWN, Held::reach);
+                let charge = gcra::Charge { quota: terms.quota, cost, tat, reach };
                 let leases = held.and_then(|held| held.leases(now));
                 Self::Gcra(gcra::weigh(now, &charge, terms.cold_left_us), leases)
             }
@@ -306,16 +318,18 @@ pub fn settle(now: Instant, change: &Change<'_>) -> Option<Write> {
     let units = u32::try_from(by.unsigned_abs()).unwrap_or(u32::MAX);
     let cold = if by > 0 { terms.cold_left_us > 0 } else { charged_cold };
     let pace = if cold { terms.quota.cold_pace() } else { terms.quota.pace() };
+    let reach = held.map_or(Reach::UNKNOWN, Held::reach);
     let write: Option<Write> = match (terms.algorithm, by > 0) {
         _ if by == 0 => None,
         (Algorithm::Gcra, true) => {
             let paces = [pace, terms.quota.pace()];
             let tat = held.and_then(|held| held.floored(now, pace));
-            let write = gcra::charge_more(now, paces, tat, units);
+            let write = gcra::charge_more(now, paces, (tat, reach), units);
             Some(beside(now, write, held.and_then(|held| held.leases(now))))
         }
         (Algorithm::Gcra, false) => {
-            let write = gcra::give_back(now, pace, held.and_then(Held::tat), units, age_us);
+            let before = (held.and_then(Held::tat), reach);
+            let write = gcra::give_back(now, pace, before, units, age_us);
             write.map(|write| beside(now, write, held.and_then(|held| held.leases(now))))
         }
         (Algorithm::Window, true) => {

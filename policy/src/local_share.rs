@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use sha2::{Digest, Sha256};
 
-use crate::gcra::{self, Instant, Quota, Retry, Tat};
+use crate::gcra::{self, Instant, Quota, Reach, Retry, Tat};
 use crate::identity::Subject;
 
 /// Slots per process, each its own entry of the host's shared data.
@@ -122,7 +122,9 @@ impl ShareCall {
         let mut entries = live(slot, now);
         let held = entries.iter().find(|entry| entry.tag == self.tag);
         let before = held.map(|entry| Tat(entry.tat));
-        let charge = gcra::Charge { quota, cost: self.cost, tat: before };
+        // Nobody else's numbers charge it: another part is another entry.
+        let reach = Reach::of(quota.pace(), quota.pace());
+        let charge = gcra::Charge { quota, cost: self.cost, tat: before, reach };
         let answer = gcra::check(now, &[charge]);
         let Some((reading, write)) = answer.limits.first() else {
             return spent(None);

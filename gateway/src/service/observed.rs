@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
@@ -15,6 +16,7 @@ use tidegate_policy::wire::{DecideReply, DecideRequest, LimitCall, LimitState};
 use super::hot::{Heat, Hottest, Key};
 use crate::clock::Clock;
 use crate::metrics::{LimitLabel, SharedMetrics};
+use crate::throttle::Throttle;
 
 /// Limits beyond that many are counted together, as [`OTHERS`], and not remembered.
 const LIMITS_MAX: usize = 1_024;
@@ -26,6 +28,8 @@ const HOT_SHOWN: usize = 32;
 const MINUTE_US: u64 = 60_000_000;
 /// At most that share of a limit is left, of a request that was admitted: a tenth.
 const NEAR: u64 = 10;
+/// Once per change of a configuration is seldom; filters that disagree say so with every decision.
+const CHANGES_LOG_INTERVAL_US: u64 = 10_000_000;
 /// What a limit says of a request.
 const OUTCOMES: [&str; 4] = ["allowed", "near", "denied", "shadow-denied"];
 
@@ -35,6 +39,7 @@ pub struct Observed {
     metrics: SharedMetrics,
     hasher: RandomState,
     state: Mutex<State>,
+    changes: Throttle,
 }
 
 #[derive(Default)]
@@ -76,7 +81,8 @@ pub struct Hot {
 impl Observed {
     /// Nothing was seen yet.
     pub fn new(clock: Arc<dyn Clock>, metrics: SharedMetrics) -> Self {
-        Self { clock, metrics, hasher: RandomState::new(), state: Mutex::default() }
+        let changes = Throttle::new(1, CHANGES_LOG_INTERVAL_US);
+        Self { clock, metrics, hasher: RandomState::new(), state: Mutex::default(), changes }
     }
 
     /// Takes a decision in.
@@ -99,8 +105,28 @@ impl Observed {
         let mut state = self.lock();
         state.turn(minute);
         for (call, said) in message.limits.iter().zip(&reply.limits) {
-            state.count(call, outcome(call, said), &self.metrics);
+            if let Some(before) = state.count(call, outcome(call, said), &self.metrics) {
+                self.changed(call, before);
+            }
             state.now.count(digest(call), !said.allowed, || key(call));
+        }
+    }
+
+    /// A new configuration on its way to all filters, or filters that disagree for good.
+    fn changed(&self, now: &LimitCall, (quota, algorithm): (Quota, Algorithm)) {
+        self.metrics.limit_changes.inc();
+        if let Some(more) = self.changes.admit(self.clock.elapsed_us()) {
+            let numbers = |limit, period_us, burst, algorithm: Algorithm| {
+                let period = Duration::from_micros(period_us);
+                format!("{limit} per {period:?}, burst {burst}, {}", algorithm.as_str())
+            };
+            tracing::warn!(
+                limit = now.id,
+                before = numbers(quota.limit(), quota.period_us(), quota.burst(), algorithm),
+                now = numbers(now.limit, now.period_us, now.burst, now.algorithm),
+                more,
+                "a limit is asked about with other numbers: if that does not end soon, filters have different configurations; each keeps to its own numbers"
+            );
         }
     }
 
@@ -165,9 +191,15 @@ impl State {
         self.minute = minute;
     }
 
-    /// Remembers a limit's numbers, if it is among those that are remembered, and counts.
-    fn count(&mut self, call: &LimitCall, outcome: usize, metrics: &SharedMetrics) {
-        let Ok(quota) = call.quota() else { return };
+    /// Remembers a limit's numbers, if it is among those that are remembered, and counts. Gives the
+    /// numbers of before if they were others.
+    fn count(
+        &mut self,
+        call: &LimitCall,
+        outcome: usize,
+        metrics: &SharedMetrics,
+    ) -> Option<(Quota, Algorithm)> {
+        let quota = call.quota().ok()?;
         let algorithm = call.algorithm;
         let name = OUTCOMES.get(outcome).copied().unwrap_or_default();
         let counter = |limit: &str| {
@@ -177,17 +209,18 @@ impl State {
         if !self.limits.contains_key(&call.id) {
             if self.limits.len() >= LIMITS_MAX {
                 counter(OTHERS).inc();
-                return;
+                return None;
             }
             let known = Known { quota, algorithm, counters: Default::default() };
             self.limits.insert(call.id.clone(), known);
         }
-        if let Some(known) = self.limits.get_mut(&call.id) {
-            (known.quota, known.algorithm) = (quota, algorithm);
-            if let Some(place) = known.counters.get_mut(outcome) {
-                place.get_or_insert_with(|| counter(&call.id)).inc();
-            }
+        let known = self.limits.get_mut(&call.id)?;
+        let before = (known.quota, known.algorithm);
+        (known.quota, known.algorithm) = (quota, algorithm);
+        if let Some(place) = known.counters.get_mut(outcome) {
+            place.get_or_insert_with(|| counter(&call.id)).inc();
         }
+        (before != (quota, algorithm)).then_some(before)
     }
 }
 
@@ -292,6 +325,13 @@ mod tests {
             let (request, reply) = one("a", "p.l", remaining, allowed);
             observed.note(&request, &reply);
         }
+        assert_eq!(metrics.limit_changes.get(), 0);
+        for burst in [100, 200, 200, 100] {
+            let (mut request, reply) = one("a", "p.disagreed", 50, true);
+            request.limits.iter_mut().for_each(|limit| limit.burst = burst);
+            observed.note(&request, &reply);
+        }
+        assert_eq!(metrics.limit_changes.get(), 2, "to and fro");
         for n in 0..2_000 {
             let (request, reply) = one("a", &format!("p.l{n}"), 50, true);
             observed.note(&request, &reply);
@@ -303,7 +343,7 @@ mod tests {
         for outcome in ["allowed", "near", "denied"] {
             assert_eq!(count("p.l", outcome), 1, "{outcome}");
         }
-        assert_eq!(count(OTHERS, "allowed"), 2_001 - 1_024);
+        assert_eq!(count(OTHERS, "allowed"), 2_002 - 1_024);
         assert!(observed.limit("p.l").is_some() && observed.limit("p.l1999").is_none());
     }
 }

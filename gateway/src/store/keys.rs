@@ -6,7 +6,7 @@
 //! ratelimit:{R|s}:<kind>:<subject>:<limit_id>                 no tenant, environment `default`
 //! ratelimit:{R/E|s}:<kind>:<subject>:<limit_id>               another environment E
 //! ratelimit:{R|s}:t=<tenant>:<kind>:<subject>:<limit_id>      a subject that names a tenant
-//! ratelimit:{R|s}:<kind>:<subject>:<limit_id>:W               a window: what it holds is another
+//! ratelimit:{R|s}:<kind>:<subject>:<limit_id>:W<period>       a window: what it holds is another
 //! settled:{R|s}:…:<decision>                                  a decision was settled there
 //! ratelimit:{R|s}:start                                       the shard's mark: when it began
 //! ```
@@ -18,6 +18,9 @@
 //! subjects or limits share a key. A limit that does not count by the tenant counts for all tenants
 //! together, whatever tenant the request is of: its key holds none.
 //!
+//! A window's period is in its key, in whole s or as `<µs>u`: what counted for a shorter period would be
+//! missing from a longer one. The other numbers of a limit are not: whoever has other ones counts on.
+//!
 //! Besides there is one key that counts nothing, [`PROBE`].
 
 use sha2::{Digest, Sha256};
@@ -25,6 +28,8 @@ use tidegate_policy::identity::Subject;
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::scope::{Environment, KeyFormat, Region, Scope, Tenant};
 use tidegate_policy::wire::DecisionId;
+
+use super::Charge;
 
 /// What the health probe writes, to learn whether decisions can write: the writer's time in ms since
 /// 1970, for [`PROBE_TTL_MS`]. Shared by all gateways and read by none.
@@ -48,15 +53,9 @@ pub enum KeyStyle {
 }
 
 /// The key under which one limit is counted.
-pub fn rate_limit(
-    style: KeyStyle,
-    scope: &Scope,
-    subject: &Subject,
-    limit_id: &str,
-    algorithm: Algorithm,
-) -> String {
+pub fn rate_limit(style: KeyStyle, scope: &Scope, limit: &Charge<'_>) -> String {
     match scope.key_format {
-        KeyFormat::V1 => rate_limit_v1(style, scope, subject, limit_id, algorithm),
+        KeyFormat::V1 => rate_limit_v1(style, scope, limit),
     }
 }
 
@@ -83,13 +82,8 @@ pub fn marks(style: KeyStyle, region: &Region, environment: &Environment) -> Vec
         .collect()
 }
 
-fn rate_limit_v1(
-    style: KeyStyle,
-    scope: &Scope,
-    subject: &Subject,
-    limit_id: &str,
-    algorithm: Algorithm,
-) -> String {
+fn rate_limit_v1(style: KeyStyle, scope: &Scope, limit: &Charge<'_>) -> String {
+    let Charge { subject, limit_id, algorithm, quota, .. } = *limit;
     let name = subject.name.as_str();
     let mut key = String::with_capacity(56 + name.len() + limit_id.len());
     key.push_str(LIMIT);
@@ -106,7 +100,11 @@ fn rate_limit_v1(
         key.push_str(part);
     }
     if algorithm == Algorithm::Window {
-        key.push_str(":W");
+        let period_us = quota.period_us();
+        match (period_us / 1_000_000, period_us % 1_000_000) {
+            (seconds, 0) => key.push_str(&format!(":W{seconds}")),
+            _ => key.push_str(&format!(":W{period_us}u")),
+        }
     }
     key
 }
@@ -132,6 +130,7 @@ fn shard(subject: &Subject) -> u8 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tidegate_policy::gcra::Quota;
     use tidegate_policy::identity::{SubjectKind, SubjectName};
     use tidegate_policy::scope::TenantId;
 
@@ -147,6 +146,18 @@ mod tests {
 
     fn subject(kind: SubjectKind, bytes: &[u8]) -> Subject {
         Subject { kind, name: SubjectName::from_bytes(bytes) }
+    }
+
+    fn rate_limit(
+        style: KeyStyle,
+        scope: &Scope,
+        subject: &Subject,
+        limit_id: &str,
+        algorithm: Algorithm,
+    ) -> String {
+        let quota = Quota::new(5, 90_000_000, 5).expect("a quota");
+        let limit = Charge { subject, limit_id, quota, algorithm, cost: 1, alone: false };
+        super::rate_limit(style, scope, &limit)
     }
 
     #[test]
@@ -170,12 +181,30 @@ mod tests {
             let key =
                 |style, algorithm| rate_limit(style, &scope, &client, "api.per-client", algorithm);
             assert_eq!(key(KeyStyle::Sharded, Algorithm::Gcra), expected);
-            assert_eq!(key(KeyStyle::Sharded, Algorithm::Window), format!("{expected}:W"));
+            assert_eq!(key(KeyStyle::Sharded, Algorithm::Window), format!("{expected}:W90"));
             let plain = expected.replace(['{', '}'], "").replace("|a1", "");
             assert_eq!(key(KeyStyle::Plain, Algorithm::Gcra), plain);
             let id = DecisionId::new(1);
             let place = expected.strip_prefix("ratelimit:").expect("a limit's key");
             assert_eq!(settled(expected, id), format!("settled:{place}:{id}"));
+        }
+    }
+
+    #[test]
+    fn a_window_has_a_key_for_each_period() {
+        let (scope, client) = (scope("eu", "default", None), subject(SubjectKind::Ip, b"a"));
+        for (limit, period_us, expected) in [
+            (5, 60_000_000, ":W60"),
+            (9, 60_000_000, ":W60"),
+            (5, 1_500_000, ":W1500000u"),
+            (5, 1_500_000_000_000, ":W1500000"),
+        ] {
+            let quota = Quota::new(limit, period_us, limit).expect("a quota");
+            let algorithm = Algorithm::Window;
+            let (cost, alone) = (1, false);
+            let limit = Charge { subject: &client, limit_id: "p.l", quota, algorithm, cost, alone };
+            let key = super::rate_limit(KeyStyle::Sharded, &scope, &limit);
+            assert_eq!(key, format!("ratelimit:{{eu|ca}}:ip:a:p.l{expected}"));
         }
     }
 

@@ -189,8 +189,7 @@ impl MemoryStore {
 }
 
 fn key(scope: &Scope, charge: &Charge<'_>) -> String {
-    let Charge { subject, limit_id, algorithm, .. } = *charge;
-    keys::rate_limit(KeyStyle::Sharded, scope, subject, limit_id, algorithm)
+    keys::rate_limit(KeyStyle::Sharded, scope, charge)
 }
 
 impl Store for MemoryStore {

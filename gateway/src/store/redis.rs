@@ -241,9 +241,8 @@ impl Store for RedisStore {
     }
 
     fn grant(&self, scope: &Scope, limit: &Charge<'_>, units: u32, lasts: Duration) -> Call<()> {
-        let Charge { subject, limit_id, algorithm, .. } = *limit;
-        let key = keys::rate_limit(self.region.style, scope, subject, limit_id, algorithm);
-        let command = grant::command(&self.scripts, &key, algorithm, units, lasts);
+        let key = keys::rate_limit(self.region.style, scope, limit);
+        let command = grant::command(&self.scripts, &key, limit.algorithm, units, lasts);
         let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         Box::pin(async move { servers.evaluate(&key, &command, &scripts).await.map(drop) })
     }

@@ -269,6 +269,12 @@ async fn sentinels_name_the_new_master_after_the_old_one_died_under_load() {
     for _ in 0..3 {
         assert_eq!(decides(&gateway, &used).await.verdict, Verdict::Allow);
     }
+    let other = daily("203.0.113.2", 3);
+    assert_eq!(decides(&gateway, &other).await.limits[0].remaining, 2);
+    let grant = r#"{"limit": "p.one", "subject": {"kind": "ip", "name": "203.0.113.2"}, "units": 4, "seconds": 3600}"#;
+    let call = request(gateway.admin_addr, Method::POST, "/v1/limits/grant", Some(ADMIN), grant);
+    let granted = Caller::new(Speaks::Http1).send(call).await;
+    assert!(granted.status == 200 && granted.text().contains("\"remaining\":6"), "{granted:?}");
     let load = Load::start(&gateway, &daily("busy", 1_000_000));
     load.admits(20).await;
     eventually(PATIENCE, "the replica has it all", async || {
@@ -279,6 +285,11 @@ async fn sentinels_name_the_new_master_after_the_old_one_died_under_load() {
     watched.master.process().kill();
     let reply = decides(&gateway, &used).await;
     assert_eq!(reply.verdict, Verdict::Deny, "the replica knows what was used");
+    let mut rest = 0;
+    while decides(&gateway, &other).await.verdict == Verdict::Allow {
+        rest += 1;
+    }
+    assert_eq!(rest, 6, "the replica knows what was granted");
     let before = load.admitted.load(Ordering::Relaxed);
     load.admits(before + 20).await;
     load.end().await;

@@ -14,15 +14,20 @@ fn quota(limit: u32, period_us: u64, burst: u32) -> Quota {
 struct Bucket {
     quota: Quota,
     tat: Option<Tat>,
+    reach: Reach,
 }
 
 impl Bucket {
+    fn new(quota: Quota) -> Self {
+        Self { quota, tat: None, reach: Reach::UNKNOWN }
+    }
+
     fn take(&mut self, unix_us: u64, cost: u32) -> Reading {
-        let charge = Charge { quota: self.quota, cost, tat: self.tat };
+        let charge = Charge { quota: self.quota, cost, tat: self.tat, reach: self.reach };
         let answer = check(Instant::from_unix_us(unix_us), &[charge]);
         let (reading, write) = answer.limits[0];
         if let Some(write) = write {
-            self.tat = Some(write.tat);
+            (self.tat, self.reach) = (Some(write.tat), write.reach);
         }
         reading
     }
@@ -30,7 +35,7 @@ impl Bucket {
 
 #[test]
 fn five_a_minute_admits_five_at_once_and_then_one_every_twelve_seconds() {
-    let mut bucket = Bucket { quota: quota(5, 60_000_000, 5), tat: None };
+    let mut bucket = Bucket::new(quota(5, 60_000_000, 5));
     for left in (0..5).rev() {
         let reading = bucket.take(START_US, 1);
         let expected = Reading {
@@ -51,7 +56,7 @@ fn five_a_minute_admits_five_at_once_and_then_one_every_twelve_seconds() {
 
 #[test]
 fn costs_peeks_and_what_never_fits() {
-    let mut bucket = Bucket { quota: quota(10, 1_000_000, 4), tat: None };
+    let mut bucket = Bucket::new(quota(10, 1_000_000, 4));
     assert_eq!(bucket.take(START_US, 0).remaining, 4);
     assert_eq!(bucket.take(START_US, 3).remaining, 1);
     assert_eq!(bucket.take(START_US, 2).retry, Retry::AfterUs(100_000));
@@ -65,13 +70,17 @@ fn costs_peeks_and_what_never_fits() {
 
 #[test]
 fn all_or_nothing_over_several_limits() {
-    let wide = Charge { quota: quota(100, 1_000_000, 100), cost: 1, tat: None };
+    let wide =
+        Charge { quota: quota(100, 1_000_000, 100), cost: 1, tat: None, reach: Reach::UNKNOWN };
     let now = Instant::from_unix_us(START_US);
-    let used = check(now, &[Charge { quota: quota(1, 1_000_000, 1), cost: 1, tat: None }]).limits
-        [0]
-    .1
-    .map(|w| w.tat);
-    let tight = Charge { quota: quota(1, 1_000_000, 1), cost: 1, tat: used };
+    let used = check(
+        now,
+        &[Charge { quota: quota(1, 1_000_000, 1), cost: 1, tat: None, reach: Reach::UNKNOWN }],
+    )
+    .limits[0]
+        .1
+        .map(|w| w.tat);
+    let tight = Charge { quota: quota(1, 1_000_000, 1), cost: 1, tat: used, reach: Reach::UNKNOWN };
     let answer = check(now, &[wide, tight]);
     assert!(!answer.allowed);
     assert_eq!(answer.limits[0].0.remaining, 100, "the wide limit is untouched");
@@ -80,7 +89,7 @@ fn all_or_nothing_over_several_limits() {
 
 #[test]
 fn a_clock_that_steps_back_and_a_limit_that_shrinks_are_clamped() {
-    let mut bucket = Bucket { quota: quota(10, 1_000_000, 10), tat: None };
+    let mut bucket = Bucket::new(quota(10, 1_000_000, 10));
     bucket.take(START_US, 10);
     let early_us = START_US - 3_600_000_000;
     // As if in debt, since a stored time does not say why it lies so far ahead.
@@ -136,7 +145,7 @@ proptest! {
     /// Doubles and whole numbers agree to the bit, over any number of steps.
     #[test]
     fn agrees_with_the_exact_model((limit, period_us, burst, moves) in steps()) {
-        let mut bucket = Bucket { quota: quota(limit, period_us, burst), tat: None };
+        let mut bucket = Bucket::new(quota(limit, period_us, burst));
         let interval = (u128::from(period_us) * 16).div_ceil(limit.into());
         let mut exact = Exact { interval, burst: burst.into(), tat: None };
         let mut now_us = START_US;
@@ -159,7 +168,7 @@ proptest! {
     /// that waits as told gets in.
     #[test]
     fn keeps_the_envelope_and_its_word((limit, period_us, burst, moves) in steps()) {
-        let mut bucket = Bucket { quota: quota(limit, period_us, burst), tat: None };
+        let mut bucket = Bucket::new(quota(limit, period_us, burst));
         let mut admitted: Vec<(u64, u64)> = vec![];
         let mut now_us = START_US;
         for (wait_us, cost) in moves {

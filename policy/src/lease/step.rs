@@ -6,7 +6,7 @@
 )]
 
 use super::bucket::{Bucket, DEMAND_MAX, HOLDERS_MAX, Holder, Leases};
-use crate::gcra::{Instant, Quota, Tat, ceil};
+use crate::gcra::{Instant, Quota, Reach, Tat, ceil};
 use crate::limit::grant;
 use crate::limit::{Held, Write};
 use crate::wire::Want;
@@ -119,7 +119,7 @@ fn bare_step(
     let horizon = at + pace.span;
     let (mut tat, leases) = match held {
         Some(Held::Leased(bucket)) => (bucket.floored(now, pace.interval).0, Some(&bucket.leases)),
-        Some(Held::Arrival(Tat(tat))) if *tat > at => (*tat, None),
+        Some(Held::Arrival(Tat(tat), _)) if *tat > at => (*tat, None),
         Some(_) | None => (at, None),
     };
     let is_new = leases.is_none();
@@ -211,7 +211,7 @@ fn share(demand: f64, others: f64) -> f64 {
 fn write(now: Instant, tat: Tat, leases: Leases) -> Write {
     if leases.holders.is_empty() {
         let ttl_ms = ceil((tat.0 - now.since_epoch_us()) / 1000.0) + 1;
-        return Write { held: Held::Arrival(tat), ttl_ms };
+        return Write { held: Held::Arrival(tat, Reach::UNKNOWN), ttl_ms };
     }
     beside(now, tat, leases)
 }

@@ -15,7 +15,7 @@ use crate::gcra::{Instant, Reading, Retry};
 pub const SECONDS_MAX: u32 = 7 * 86_400;
 /// At most that many times a limit is granted beyond it.
 pub const TIMES_MAX: u32 = 10;
-/// The first byte of a stored grant: no limit's own state that is longer than 8 bytes has it; that of
+/// The first byte of a stored grant: no limit's own state that is longer than 9 bytes has it; that of
 /// leases begins with 254.
 const MARK: u8 = 255;
 

@@ -285,3 +285,4 @@ proptest! {
         prop_assert!(with.take(now_us, 0).remaining <= without.take(now_us, 0).remaining);
     }
 }
+mod disagreeing;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::ManualClock;
 use proptest::prelude::*;
-use tidegate_policy::gcra::{self, EPOCH_US, Quota};
+use tidegate_policy::gcra::{self, EPOCH_US, Quota, Reach};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::scope::{Environment, KeyFormat, Region, Tenant};
@@ -117,7 +117,9 @@ proptest! {
             clock.set(now_us);
             let charge = charge(&clients[who], "p.one", cost);
             let stored = check(&store, &[charge]).expect("checked");
-            let bare = gcra::Charge { quota: charge.quota, cost, tat: tats[who] };
+            let pace = charge.quota.pace();
+            let reach = Reach::of(pace, pace);
+            let bare = gcra::Charge { quota: charge.quota, cost, tat: tats[who], reach };
             let answer = gcra::check(Instant::from_unix_us(now_us), &[bare]);
             let (reading, write) = answer.limits[0];
             let limits = vec![Standing { reading, reduced: None }];

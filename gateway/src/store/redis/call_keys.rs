@@ -20,8 +20,8 @@ impl Keys {
     ) -> Self {
         let mut names = Self::default();
         for charge in charges {
-            let Charge { subject, limit_id, algorithm, .. } = *charge;
-            let key = keys::rate_limit(region.style, scope, subject, limit_id, algorithm);
+            let subject = charge.subject;
+            let key = keys::rate_limit(region.style, scope, charge);
             names.settled.extend(settling.map(|id| keys::settled(&key, id)));
             names.limits.push(key);
             let number = if region.guarded() {
