@@ -241,6 +241,7 @@ impl Service {
             scope: scope.clone(),
             id: message.id,
         });
+        let spreading = claiming.clone();
         let ledger = Ledger {
             store,
             scope,
@@ -273,7 +274,11 @@ impl Service {
             id: Some(message.id),
         })?;
         reply.leases = leases;
-        if let Some((state, octets)) = claim {
+        if let (Some((state, octets)), Some(spreading), Some(call)) =
+            (claim, spreading, &message.claim)
+        {
+            // With neither a place nor the deadline of those that wait for no replica.
+            let state = spreading.replicated(call, state, self.clock.as_ref()).await;
             (reply.claim, reply.octets) = (Some(state), octets);
         }
         Ok(reply)

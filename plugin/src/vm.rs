@@ -20,6 +20,7 @@ use crate::{callout, facts, render};
 
 mod answers;
 mod bodies;
+mod calls;
 mod circuits;
 mod replies;
 mod route;
@@ -341,53 +342,25 @@ impl Vm {
                     let event = Event::Shares { answers: &answers, entropy: self.entropy() };
                     exchange.on(&root.config, &root.overrides, event)
                 }
-                Act::Ask(message) => match self.ask(stream, root, &message) {
-                    Ok(()) => {
-                        if exchange.is_timed()
-                            && let Ok(now_us) = host::now_us()
-                        {
-                            exchange.sent(now_us);
+                Act::Ask(message) => {
+                    match self.ask(stream, root, &message, exchange.timeout_ms(&root.config)) {
+                        Ok(()) => {
+                            if exchange.is_timed()
+                                && let Ok(now_us) = host::now_us()
+                            {
+                                exchange.sent(now_us);
+                            }
+                            self.keep_open(stream, exchange, root);
+                            return Action::HoldAll;
                         }
-                        self.keep_open(stream, exchange, root);
-                        return Action::HoldAll;
+                        Err(answer) => {
+                            self.answered(stream, &answer);
+                            let event = Event::Answer { answer, entropy: self.entropy() };
+                            exchange.on(&root.config, &root.overrides, event)
+                        }
                     }
-                    Err(answer) => {
-                        self.answered(stream, &answer);
-                        let event = Event::Answer { answer, entropy: self.entropy() };
-                        exchange.on(&root.config, &root.overrides, event)
-                    }
-                },
+                }
             };
-        }
-    }
-
-    fn ask(&mut self, stream: u32, root: &Rc<Root>, message: &[u8]) -> Result<(), Answer<'static>> {
-        let sent = self.send(root, &root.call_headers, message, Waiter::Stream(stream));
-        sent.map_err(|(answer, _)| answer)
-    }
-
-    /// Sends a message, or says what became of it at once.
-    fn send(
-        &mut self,
-        root: &Rc<Root>,
-        headers: &[u8],
-        message: &[u8],
-        waiter: Waiter,
-    ) -> Result<(), (Answer<'static>, Waiter)> {
-        let ticket = match root.admit(self.entropy()) {
-            Ok(ticket) => ticket,
-            Err(retry_ms) => return Err((Answer::CircuitOpen { retry_ms }, waiter)),
-        };
-        let gateway = &root.config.gateway;
-        match host::http_call(&gateway.cluster, headers, message, gateway.timeout_ms) {
-            Ok(token) => {
-                self.calls.insert(token, Call { waiter, root: Rc::clone(root), ticket });
-                Ok(())
-            }
-            Err(_refused) => {
-                root.settle(ticket, &Answer::NotSent, self.entropy());
-                Err((Answer::NotSent, waiter))
-            }
         }
     }
 

@@ -148,6 +148,14 @@ impl Exchange {
         matches!(&self.phase, Phase::Asking(Question { terms: Some(_), .. }))
     }
 
+    /// How long the answer to the question is waited for, in ms.
+    pub fn timeout_ms(&self, config: &Config) -> u32 {
+        match &self.phase {
+            Phase::Asking(question) => question.timeout_ms(config),
+            _ => config.gateway.timeout_ms,
+        }
+    }
+
     /// The question was sent, at this time in µs by the filter's clock.
     pub fn sent(&mut self, now_us: u64) {
         if let Phase::Asking(Question { terms: Some(terms), .. }) = &mut self.phase {

@@ -85,6 +85,8 @@ reasons! {
     StoreError => "store-error",
     /// The store forgets at its exit, and the policy does not say that this will do.
     StoreForgets => "store-forgets",
+    /// A claim is not on as many replicas as its policy asks for.
+    StoreTooFewReplicas => "store-too-few-replicas",
     /// The caller did not authenticate to the gateway.
     Unauthorized => "unauthorized",
     /// The filter's region is not the gateway's.

@@ -28,6 +28,7 @@ use crate::scope::{CallerScope, Tenant};
 
 pub use self::claim::{
     AnswerHead, ClaimCall, ClaimState, Finish, FinishBy, Finished, Keyed, RECORD_LIFE_MAX_S,
+    REPLICAS_WITHIN_MS_MAX, ReplicaCall,
 };
 pub use self::frame::{FRAMED_BYTES_MAX, OCTETS_MAX, encode_framed};
 pub use self::id::DecisionId;
@@ -68,8 +69,7 @@ pub struct DecideRequest {
     /// Envoy's `x-request-id`, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// Up to [`LIMITS_MAX`] limits, at least 1 if nothing is claimed. The enforced ones are charged
-    /// all together or not at all.
+    /// Up to [`LIMITS_MAX`], at least 1 without a claim. The enforced ones are charged all or none.
     pub limits: Vec<LimitCall>,
     /// The claim that is wanted if the limits admit.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -31,6 +31,7 @@ fn a_claim_beside_a_decision() {
     let plain = message.claim.clone().map(|mut claim| {
         (claim.takeover, claim.look, claim.older_keys, claim.ephemeral) =
             (false, false, false, false);
+        claim.replicas = None;
         normal(&encode(&claim)).as_object().map(serde_json::Map::len)
     });
     assert_eq!(plain, Some(Some(5)), "what is not wanted is not written");
@@ -42,6 +43,8 @@ fn a_claim_beside_a_decision() {
         ("\"8e03978e-40d5-43e8-bc93-6894a57f9324\"", "\"\"", "is empty"),
         ("POST /v1", "POST v1", "an endpoint is a method"),
         ("07d585c4", "07D585C4", "64 lower-case"),
+        ("\"count\": 1", "\"count\": 0", "count is at least 1"),
+        ("\"within_ms\": 100", "\"within_ms\": 2001", "within_ms 1 to 2000"),
         ("\"claim\"", "\"later\"", "0 limits: send 1 to 64"),
     ] {
         let broken = ASKED.replacen(from, to, 1);
@@ -77,10 +80,17 @@ fn an_answer_in_a_frame() {
 #[test]
 fn every_state_is_written_as_it_is_read() {
     let states = [
-        (r#"{"state":"claimed","fence":3}"#, ClaimState::Claimed { fence: 3, taken_over: false }),
+        (
+            r#"{"state":"claimed","fence":3}"#,
+            ClaimState::Claimed { fence: 3, taken_over: false, replicas: None },
+        ),
         (
             r#"{"state":"claimed","fence":4,"taken_over":true}"#,
-            ClaimState::Claimed { fence: 4, taken_over: true },
+            ClaimState::Claimed { fence: 4, taken_over: true, replicas: None },
+        ),
+        (
+            r#"{"state":"claimed","fence":4,"replicas":2}"#,
+            ClaimState::Claimed { fence: 4, taken_over: false, replicas: Some(2) },
         ),
         (r#"{"state":"in_flight","wait_us":7}"#, ClaimState::InFlight { wait_us: 7 }),
         (r#"{"state":"conflict"}"#, ClaimState::Conflict),

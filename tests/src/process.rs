@@ -60,6 +60,16 @@ impl Process {
         assert_eq!(sent, 0, "signal {signal}: {}", io::Error::last_os_error());
     }
 
+    /// Stops it: it says nothing any more, and its connections stay open.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
     /// Kills it with all it started, and waits for its end.
     pub fn kill(&mut self) {
         if self.ended().is_none() {

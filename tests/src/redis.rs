@@ -70,6 +70,24 @@ impl Redis {
             .await
     }
 
+    /// A replica of another one, which has a port, once it has all of it.
+    pub async fn replica_of(master: &Self) -> Self {
+        let port = master.tcp_port().to_string();
+        let replica = Self::start_with_words(None, &["--replicaof", "127.0.0.1", &port]).await;
+        eventually(Duration::from_secs(60), "the replica follows", async || {
+            let reply = replica.command(&["INFO", "replication"]).await;
+            if reply.contains("master_link_status:up") { Ok(()) } else { Err(reply) }
+        })
+        .await;
+        // Its master counts it only once it has said how far it is.
+        eventually(Duration::from_secs(60), "the master counts it", async || {
+            let reply = master.command(&["INFO", "replication"]).await;
+            if reply.contains("state=online") { Ok(()) } else { Err(reply) }
+        })
+        .await;
+        replica
+    }
+
     /// The same, without a port, with a log on the disk (`appendonly`) that outlives it.
     pub async fn start_durable() -> Self {
         let mut redis = Self::start().await;

@@ -2,6 +2,7 @@
 //! the decision is settled. Knows no HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_policy::idempotency::name::RecordName;
 use tidegate_policy::idempotency::record::{Begun, Claim, Found, Held, Owner};
@@ -10,7 +11,8 @@ use tidegate_policy::wire::{
     ClaimCall, ClaimState, DecisionId, Finish, FinishBy, Finished, Keyed, SettleRequest,
 };
 
-use crate::store::claims::{Claims, Completion, Writer};
+use crate::clock::Clock;
+use crate::store::claims::{Claims, Completion, Spread, Writer};
 use crate::store::{Store, StoreFailure};
 
 /// What one claim needs of its store; owns it all, so that it can outlive its caller.
@@ -48,14 +50,46 @@ impl Claiming {
             let found = claims.lookup(&name, Some(&call.keyed.hash), Writer::Gateway).await?;
             return Ok(Begun::Found(found));
         }
-        let claim = Claim {
+        claims.begin(&name, &self.claim(call)).await
+    }
+
+    /// What a claim's state is once its replicas were waited for, beyond the decision's deadline. That
+    /// nobody could be asked, or not in time, is the same as that there are none.
+    pub async fn replicated(
+        self,
+        call: &ClaimCall,
+        state: ClaimState,
+        clock: &dyn Clock,
+    ) -> ClaimState {
+        let (Some(asked), ClaimState::Claimed { fence, taken_over, .. }) = (call.replicas, state)
+        else {
+            return state;
+        };
+        let within = Duration::from_millis(asked.within_ms.into());
+        let spread = Spread { replicas: asked.count, within };
+        let counted = async {
+            let name = self.name(&call.keyed)?;
+            self.claims()?.replicated(&name, &self.claim(call), fence, spread).await
+        };
+        let counted = tokio::select! {
+            counted = counted => counted,
+            () = clock.sleep(within) => Err(StoreFailure::Timeout),
+        };
+        let replicas = counted.unwrap_or_else(|error| {
+            tracing::debug!(id = %self.id, %error, "the replicas of a claim are not known");
+            0
+        });
+        ClaimState::Claimed { fence, taken_over, replicas: Some(replicas) }
+    }
+
+    fn claim(&self, call: &ClaimCall) -> Claim {
+        Claim {
             owner: Owner::from(self.id),
             hash: call.keyed.hash,
             lock_us: u64::from(call.lock_ms) * 1_000,
             ttl_ms: ms(call.life_s),
             takeover: call.takeover,
-        };
-        claims.begin(&name, &claim).await
+        }
     }
 
     /// What an older system recorded, where the message asks for it. It writes there no more, so the

@@ -4,10 +4,12 @@
 //! A record's name is made of an environment and a tenant, so that no call can do without them. Every
 //! step may be repeated by its owner.
 
+use std::time::Duration;
+
 use tidegate_policy::idempotency::fingerprint::RequestHash;
 use tidegate_policy::idempotency::name::RecordName;
 use tidegate_policy::idempotency::record::{
-    Abandoned, Begun, Claim, Completed, Extended, Found, Held,
+    Abandoned, Begun, Claim, Completed, Extended, Fence, Found, Held,
 };
 use tidegate_policy::idempotency::stored::StoredAnswer;
 
@@ -26,6 +28,15 @@ pub struct Completion<'a> {
     pub ttl_ms: u64,
 }
 
+/// Which replicas are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spread {
+    /// How many, at least 1.
+    pub replicas: u8,
+    /// How long at most.
+    pub within: Duration,
+}
+
 /// Who wrote what a lookup may find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
@@ -42,6 +53,10 @@ pub trait Claims: Send + Sync {
 
     /// Claims a key, or says what is recorded, in one atomic step by the store's own clock.
     fn begin(&self, name: &RecordName, claim: &Claim) -> Call<Begun>;
+
+    /// Makes a claim again that was just made, and says on how many replicas it then surely is, at
+    /// most after that time. A store without replicas says 0.
+    fn replicated(&self, name: &RecordName, claim: &Claim, fence: Fence, by: Spread) -> Call<u8>;
 
     /// Says what is recorded and changes nothing. Without a hash, for whoever may look at any record.
     fn lookup(&self, name: &RecordName, hash: Option<&RequestHash>, by: Writer) -> Call<Found>;

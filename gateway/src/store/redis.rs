@@ -22,6 +22,7 @@ mod marks;
 mod nearness;
 pub mod place;
 mod pool;
+mod replicas;
 mod reserve;
 mod script;
 mod sentinel;

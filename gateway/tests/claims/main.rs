@@ -2,5 +2,6 @@
 
 mod differential;
 mod races;
+mod replicas;
 mod store;
 mod support;

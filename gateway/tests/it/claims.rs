@@ -47,6 +47,7 @@ fn asked(id: u128, tenant: &str, order: u32, key: &str) -> DecideRequest {
         look: false,
         older_keys: false,
         ephemeral: false,
+        replicas: None,
     });
     asked
 }
@@ -105,7 +106,11 @@ fn complete(answer: &StoredAnswer) -> (FinishBy, Vec<u8>) {
     (FinishBy::Complete { answer, life_s: 86_400 }, octets)
 }
 
-const CLAIMED: Option<ClaimState> = Some(ClaimState::Claimed { fence: 1, taken_over: false });
+const CLAIMED: Option<ClaimState> = claimed(1);
+
+const fn claimed(fence: u64) -> Option<ClaimState> {
+    Some(ClaimState::Claimed { fence, taken_over: false, replicas: None })
+}
 
 #[tokio::test]
 async fn a_retry_through_another_gateway_gets_the_first_answer() {
@@ -150,7 +155,7 @@ async fn what_is_given_back_runs_again_and_a_look_claims_nothing() {
     assert_eq!(finish(&gateway, &first, 0, abandon, Vec::new()).await, Some(Finished::Freed));
     assert_eq!(state(&gateway, &first).await, Some(ClaimState::Spent));
     let retry = state(&gateway, &asked(3, "acme", 1, "k")).await;
-    assert_eq!(retry, Some(ClaimState::Claimed { fence: 2, taken_over: false }));
+    assert_eq!(retry, claimed(2));
 }
 
 /// Nothing is claimed by a request that its limits deny.

@@ -18,9 +18,10 @@ use crate::idempotency::finalise::Rule;
 use crate::idempotency::fingerprint::LongBody;
 use crate::idempotency::key::KeySyntax;
 use crate::idempotency::stored::{BODY_LEN_MAX, HeaderRule};
-use crate::idempotency::terms::{Stored, Terms};
+use crate::idempotency::terms::{Replicas, Stored, Terms};
 use crate::identity::Identity;
 use crate::matching::{Matcher, PathPattern, Segment};
+use crate::wire::{REPLICAS_WITHIN_MS_MAX, ReplicaCall};
 
 const REMEDY: &str =
     "write {\"key\": \"required\", \"tenant\": \"tenant\", \"upstream_timeout\": \"10s\"}";
@@ -30,6 +31,7 @@ const HASH_LEN_DEFAULT: u32 = 256 * 1024;
 const HASH_LEN_MAX: u32 = 16 * 1024 * 1024;
 const LIFE_S_DEFAULT: u32 = 86_400;
 const HEADERS_MAX: usize = 32;
+const REPLICAS_WITHIN_MS: u32 = 100;
 
 /// What the field says; `None` within if it is off.
 pub(super) fn idempotency(
@@ -69,6 +71,7 @@ pub(super) fn idempotency(
     let stored = with(&table, "store", Stored::default, stored);
     let unavailable =
         with(&table, "on_unavailable", || "deny", |at| word(at, "way out", &["deny", "allow"]));
+    let replicas = replicas(&table);
     let ephemeral = with(&table, "ephemeral", || false, truth);
     let older =
         with(&table, "legacy_keys", || "off", |at| word(at, "use of older keys", &["off", "read"]));
@@ -91,6 +94,7 @@ pub(super) fn idempotency(
         durable: response.map_or(required, |word| word == "durable"),
         stored: stored?,
         allows_unasked: unavailable? == "allow",
+        replicas: replicas?,
         ephemeral: ephemeral?,
         older_keys: older? == "read",
     };
@@ -161,6 +165,29 @@ fn word(at: &At<'_, '_>, what: &str, words: &[&'static str]) -> Option<&'static 
 fn ms(at: &At<'_, '_>, min_ms: u64, max_ms: u64) -> Option<u32> {
     let ms = duration_ms(at, min_ms, max_ms, "write a duration such as \"10s\"")?;
     u32::try_from(ms).ok()
+}
+
+fn replicas(table: &Table<'_, '_>) -> Option<Option<Replicas>> {
+    let count = with(table, "wait_replicas", || 0, |at| at.whole(0, 8));
+    let within_ms = with(
+        table,
+        "replicas_within",
+        || REPLICAS_WITHIN_MS,
+        |at| ms(at, 1, REPLICAS_WITHIN_MS_MAX.into()),
+    );
+    let otherwise =
+        with(table, "on_too_few_replicas", || "deny", |at| word(at, "way out", &["deny", "allow"]));
+    let (count, within_ms, allows) = (count?, within_ms?, otherwise? == "allow");
+    let count = u8::try_from(count).ok()?;
+    let replicas = Replicas { asked: ReplicaCall { count, within_ms }, allows_fewer: allows };
+    for name in ["replicas_within", "on_too_few_replicas"] {
+        if count == 0
+            && let Some(at) = table.get(name)
+        {
+            at.doubt("no replica is waited for", "write \"wait_replicas\": 1, or leave it out");
+        }
+    }
+    Some((count > 0).then_some(replicas))
 }
 
 fn life_s(at: &At<'_, '_>) -> Option<u32> {

@@ -263,6 +263,12 @@ shapes! {
             "What of an answer is stored.");
         "on_unavailable" => with_default(Word(&["deny", "allow"]), "\"deny\"", "\"allow\"",
             "What becomes of a request with a key when nobody can be asked: 503, or it runs unprotected. `allow` does not go with `required`.");
+        "wait_replicas" => with_default(Whole { min: 0, max: 8 }, "0", "1",
+            "On how many replicas of its Redis a claim has to be before the request runs, whether or not the answer is `durable`. The gateway waits with WAIT.").unit("replicas");
+        "replicas_within" => with_default(Duration { min_ms: 1, max_ms: 2_000 }, "\"100ms\"", "\"50ms\"",
+            "How long is waited for them. The filter waits that much longer than `gateway.timeout`.");
+        "on_too_few_replicas" => with_default(Word(&["deny", "allow"]), "\"deny\"", "\"allow\"",
+            "What becomes of a request whose claim is on fewer by then: 503 and the claim is given back, or it runs, counted as `too_few_replicas`.");
         "ephemeral" => with_default(Bool, "false", "true",
             "Whether a store that forgets everything when the gateway ends will do. For tests.");
         "legacy_keys" => with_default(Word(&["off", "read"]), "\"off\"", "\"read\"",

@@ -173,7 +173,7 @@ pub(super) fn send(
         v: wire::VERSION,
         id: question.id,
         scope: terms.scope,
-        timeout_ms: config.gateway.timeout_ms,
+        timeout_ms: question.timeout_ms(config),
         traceparent: terms.traceparent,
         request_id: terms.request_id,
         limits: core::mem::take(&mut question.limits),
@@ -191,6 +191,16 @@ pub(super) fn send(
         sent_us: None,
     });
     (Phase::Asking(question), Effects::of(act, signals))
+}
+
+// === impl Question ===
+
+impl Question {
+    /// How long its answer is waited for, in ms.
+    pub(super) fn timeout_ms(&self, config: &Config) -> u32 {
+        let more_ms = self.claim.as_ref().map_or(0, |claim| claim.patience_ms(config));
+        config.gateway.timeout_ms.saturating_add(more_ms)
+    }
 }
 
 fn nothing_to_ask(id: DecisionId, aside: Aside, signals: Vec<Signal>) -> (Phase, Effects) {

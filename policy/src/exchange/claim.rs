@@ -261,12 +261,19 @@ impl Claiming {
             look: self.looks,
             older_keys: terms.older_keys,
             ephemeral: terms.ephemeral,
+            replicas: terms.replicas.map(|replicas| replicas.asked),
         })
     }
 
     /// Whether it may refuse a request.
     pub(super) fn is_enforced(&self) -> bool {
         !self.shadow
+    }
+
+    /// How much longer than the gateway's own timeout its question may take, in ms.
+    pub(super) fn patience_ms(&self, config: &Config) -> u32 {
+        let replicas = terms(config, self.policy).and_then(|terms| terms.replicas);
+        replicas.map_or(0, |replicas| replicas.asked.within_ms)
     }
 
     /// How long to wait before asking again; `None` if it was waited for long enough.

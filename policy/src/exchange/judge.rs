@@ -13,6 +13,7 @@ use super::respond::Told;
 use super::settle::retry_after_s;
 use super::{Act, Denial, Effects, Idempotent, Phase, Question, Replay, Settlement, Signal};
 use crate::config::Config;
+use crate::idempotency::record::Fence;
 use crate::idempotency::stored::StoredAnswer;
 use crate::reason::Reason;
 use crate::stages::{Idempotency, Limits, Outcomes, Verdict};
@@ -96,6 +97,14 @@ pub(super) fn judge(
             return (phase, Effects { settlement: refund.filter(|_| denied), ..effects });
         }
     };
+    if let (ClaimState::Claimed { fence, replicas, .. }, Some(wanted)) = (state, terms.replicas)
+        && replicas.unwrap_or(0) < wanted.asked.count
+    {
+        if !shadow && !wanted.allows_fewer {
+            return too_few_replicas(config, question, *claim, fence, over.aside, signals);
+        }
+        signals.push(Signal::Idempotency { policy, outcome: Idempotent::TooFewReplicas });
+    }
     if let Some(delay_ms) = wait_us.and_then(|wait_us| claim.delay_ms(terms, wait_us)) {
         if claim.waited_ms == 0 {
             signals.push(Signal::Idempotency { policy, outcome: Idempotent::Waited });
@@ -135,6 +144,36 @@ pub(super) fn judge(
             (phase.with_claim(held), effects)
         }
     }
+}
+
+/// Gives back what was claimed and charged: a Redis that fails now may lose the claim.
+fn too_few_replicas(
+    config: &Config,
+    question: &Question,
+    claim: Claiming,
+    fence: Fence,
+    aside: Aside,
+    mut signals: Vec<Signal>,
+) -> (Phase, Effects) {
+    let (policy, reason) = (claim.policy, Reason::PolicyStoreUnavailable);
+    let cause = Reason::StoreTooFewReplicas;
+    signals.push(Signal::Unavailable(cause));
+    let outcome = Idempotent::Refused { reason, shadow: false };
+    signals.push(Signal::Idempotency { policy, outcome });
+    // It was charged within the callout that has just been answered.
+    let age_us = u64::from(question.timeout_ms(config)).saturating_mul(1_000);
+    let charged = question.refund(config, age_us);
+    let none = || Some(question.terms.as_ref()?.settling(config, question.id, 0));
+    let settlement = charged
+        .or_else(none)
+        .and_then(|settling| abandon(config, settling, policy, claim.keyed, fence));
+    let denial = Denial {
+        grpc: question.grpc,
+        retry_after_s: Some(RETRY_AFTER_S),
+        ..denial(config, policy, reason, question.id)
+    };
+    let (phase, effects) = denied(denial, Some(cause), aside, signals);
+    (phase, Effects { settlement, ..effects })
 }
 
 /// What becomes of a request with a key that nobody could be asked about.

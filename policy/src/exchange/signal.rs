@@ -130,6 +130,8 @@ pub enum Idempotent {
     },
     /// It runs unprotected: nobody could be asked, and the policy says that it may.
     Unprotected,
+    /// It runs although its claim is on fewer replicas than the policy asks for.
+    TooFewReplicas,
     /// It waits for the first answer.
     Waited,
     /// Its answer is stored.
@@ -177,6 +179,7 @@ impl Idempotent {
                 _ => "shadow_invalid",
             },
             Self::Unprotected => "unprotected",
+            Self::TooFewReplicas => "too_few_replicas",
             Self::Waited => "waited",
             Self::Stored => "stored",
             Self::StoredWithoutBody => "stored_without_body",

@@ -10,6 +10,7 @@ use super::record::LOCK_MARGIN_US;
 use super::stored::{BODY_LEN_MAX, HeaderRule};
 use crate::identity::Identity;
 use crate::mode::Mode;
+use crate::wire::ReplicaCall;
 
 /// One policy's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +45,21 @@ pub struct Terms {
     pub stored: Stored,
     /// Whether a request runs unprotected when nobody can be asked. Never where a key is required.
     pub allows_unasked: bool,
+    /// The replicas that a claim has to be on before its request runs.
+    pub replicas: Option<Replicas>,
     /// Whether a store that forgets will do.
     pub ephemeral: bool,
     /// Whether keys of the older format are looked up first.
     pub older_keys: bool,
+}
+
+/// On how many replicas a claim has to be, and what fewer mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replicas {
+    /// How many, and how long they are waited for.
+    pub asked: ReplicaCall,
+    /// Whether the request runs with fewer.
+    pub allows_fewer: bool,
 }
 
 /// What of an answer is stored.

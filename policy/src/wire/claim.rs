@@ -19,6 +19,8 @@ use crate::scope::{CallerScope, Tenant};
 
 /// The longest life of a record, in s: 30 days.
 pub const RECORD_LIFE_MAX_S: u32 = 2_592_000;
+/// The longest that replicas are waited for, in ms.
+pub const REPLICAS_WITHIN_MS_MAX: u32 = 2_000;
 
 /// Which record: with the tenant and the environment of the scope, its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +55,18 @@ pub struct ClaimCall {
     /// A store that forgets at its exit will do.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub ephemeral: bool,
+    /// The replicas that a claim is waited for to be on, beyond the deadline of the decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<ReplicaCall>,
+}
+
+/// Which replicas are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaCall {
+    /// How many, at least 1.
+    pub count: u8,
+    /// How long, in ms, 1 to [`REPLICAS_WITHIN_MS_MAX`].
+    pub within_ms: u32,
 }
 
 /// An answer as a document tells it; headers and body are in the frame.
@@ -77,6 +91,9 @@ pub enum ClaimState {
         /// Whether it was taken over from an owner that did not come back.
         #[serde(default, skip_serializing_if = "core::ops::Not::not")]
         taken_over: bool,
+        /// On how many replicas it surely is, if they were waited for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replicas: Option<u8>,
     },
     /// Another one is at it.
     InFlight {
@@ -187,7 +204,7 @@ impl ClaimState {
     pub fn of(begun: &Begun) -> Option<(Self, Vec<u8>)> {
         let state = match begun {
             Begun::Claimed { fence, taken_over } => {
-                Self::Claimed { fence: *fence, taken_over: *taken_over }
+                Self::Claimed { fence: *fence, taken_over: *taken_over, replicas: None }
             }
             Begun::Spent => Self::Spent,
             Begun::Found(Found::Absent) => Self::Absent,
@@ -241,6 +258,12 @@ impl From<Extended> for Finished {
 impl ClaimCall {
     pub(super) fn check(&self, scope: &CallerScope) -> Result<(), BadMessage> {
         sound_tenant(scope)?;
+        let sound = |asked: &ReplicaCall| {
+            asked.count > 0 && (1..=REPLICAS_WITHIN_MS_MAX).contains(&asked.within_ms)
+        };
+        if !self.replicas.as_ref().is_none_or(sound) {
+            return Err(BadMessage::Claim("replicas: count is at least 1, within_ms 1 to 2000"));
+        }
         sound_life(self.life_s, self.lock_ms)
     }
 }

@@ -11,5 +11,6 @@ mod hostile_input;
 mod idempotency;
 mod identities;
 mod ladder;
+mod replicas;
 mod stack;
 mod tls;

@@ -9,12 +9,12 @@ use prometheus_client::metrics::counter::Counter;
 use tidegate_policy::idempotency::fingerprint::RequestHash;
 use tidegate_policy::idempotency::name::RecordName;
 use tidegate_policy::idempotency::record::{
-    self, Abandoned, Begun, Claim, Completed, Extended, Found, Held, Record, State, Write,
+    self, Abandoned, Begun, Claim, Completed, Extended, Fence, Found, Held, Record, State, Write,
 };
 
 use super::SWEEP_INTERVAL_US;
 use crate::clock::Clock;
-use crate::store::claims::{Claims, Completion, Writer};
+use crate::store::claims::{Claims, Completion, Spread, Writer};
 use crate::store::{Call, StoreFailure};
 
 /// The most octets of all records together.
@@ -114,6 +114,10 @@ impl Claims for MemoryClaims {
 
     fn begin(&self, name: &RecordName, claim: &Claim) -> Call<Begun> {
         self.step(name, |now_us, record| record::begin(now_us, record, claim))
+    }
+
+    fn replicated(&self, _: &RecordName, _: &Claim, _: Fence, _: Spread) -> Call<u8> {
+        Box::pin(std::future::ready(Ok(0)))
     }
 
     fn lookup(&self, name: &RecordName, hash: Option<&RequestHash>, _by: Writer) -> Call<Found> {

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::address::RedisAddress;
 use super::failure;
-use super::link::{LinkSettings, Target};
+use super::link::{LinkSettings, Live, Target};
 use super::marks::{self, Marking};
 use super::pool::{Pool, evaluate};
 use super::script::Scripts;
@@ -200,6 +200,11 @@ impl Cluster {
             self.stale.notify_one();
             StoreFailure::Unreachable(format!("no known node of the Cluster serves slot {slot}"))
         })
+    }
+
+    /// The connection that is apart, to the node that serves a key.
+    pub async fn pick_apart(&self, key: &str) -> Result<Live, StoreFailure> {
+        self.serving(slot(key))?.pick_apart().await
     }
 
     fn serving(&self, slot: u16) -> Result<Arc<Pool>, StoreFailure> {

@@ -1,6 +1,8 @@
 //! Owns the scripts of claims as the gateway calls them: their arguments and what their replies mean.
 //! Knows neither names' spelling nor connections.
 
+use std::sync::Arc;
+
 use redis::{Cmd, Script, Value};
 use tidegate_policy::idempotency::fingerprint::RequestHash;
 use tidegate_policy::idempotency::name::RecordName;
@@ -9,8 +11,9 @@ use tidegate_policy::idempotency::record::{
 };
 use tidegate_policy::idempotency::stored::{StoredAnswer, StoredHeaders};
 
-use super::RedisStore;
-use crate::store::claims::{Claims, Completion, Writer};
+use super::pool::evaluate;
+use super::{RedisStore, failure};
+use crate::store::claims::{Claims, Completion, Spread, Writer};
 use crate::store::{Call, StoreFailure};
 
 /// The scripts themselves; their headers list KEYS, ARGV and returns.
@@ -120,6 +123,30 @@ impl Claims for RedisStore {
 
     fn begin(&self, name: &RecordName, claim: &Claim) -> Call<Begun> {
         self.ask(name, self.scripts.claims().begin(name, claim), begun)
+    }
+
+    fn replicated(
+        &self,
+        name: &RecordName,
+        claim: &Claim,
+        fence: Fence,
+        Spread { replicas, within }: Spread,
+    ) -> Call<u8> {
+        let command = self.scripts.claims().begin(name, claim);
+        let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
+        let name = name.clone();
+        Box::pin(async move {
+            let mut live = servers.pick_apart(name.as_str()).await?;
+            let reply = evaluate(&mut live, &scripts, &command).await;
+            // The same owner's claim is written once more, over this connection. If it is another one by
+            // now, the first was lost.
+            let same = Begun::Claimed { fence, taken_over: false };
+            if begun(&reply.map_err(|error| failure(&error))?) != Some(same) {
+                return Ok(0);
+            }
+            let acknowledged = live.acknowledged(replicas, within).await;
+            acknowledged.map_err(|error| failure(&error))
+        })
     }
 
     fn lookup(&self, name: &RecordName, hash: Option<&RequestHash>, by: Writer) -> Call<Found> {

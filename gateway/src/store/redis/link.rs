@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use super::address::RedisAddress;
 use super::marks::{self, Marking};
 use super::place::Sentinels;
+use super::replicas::Replicas;
 use super::script::Scripts;
 use super::tls::RedisTls;
 use crate::clock::Clock;
@@ -80,6 +81,7 @@ pub struct Link {
 pub struct Live {
     connection: MultiplexedConnection,
     watch: Arc<Watch>,
+    replicas: Arc<Replicas>,
     settings: Arc<LinkSettings>,
 }
 
@@ -204,6 +206,12 @@ impl Live {
     /// Whether the server answers.
     pub async fn ping(&mut self) -> RedisResult<()> {
         self.send(&redis::cmd("PING")).await.map(drop)
+    }
+
+    /// On how many replicas everything is that this connection was answered for, at most after `within`.
+    pub async fn acknowledged(&mut self, replicas: u8, within: Duration) -> RedisResult<u8> {
+        let waits = Arc::clone(&self.replicas);
+        waits.acknowledged(self, replicas, within).await
     }
 
     /// Loads the scripts.
@@ -336,7 +344,8 @@ impl Supervisor {
         let client = address.client(tls)?;
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let watch = Arc::new(Watch::default());
-        let mut live = Live { connection, watch, settings: Arc::clone(&self.settings) };
+        let replicas = Arc::default();
+        let mut live = Live { connection, watch, replicas, settings: Arc::clone(&self.settings) };
         live.load(&self.settings.scripts).await?;
         // A replica and a full server refuse to write: their calls say so, and there is another
         // round over the marks soon.

@@ -1,18 +1,29 @@
 //! Owns the connections to one server: which of them a call takes. Knows no keys.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use redis::{Cmd, RedisError, RedisResult, Value};
 
 use super::link::{Link, LinkSettings, Live};
+use super::replicas::REPLICAS_WITHIN_MAX;
 use super::{failure, script::Scripts};
 use crate::store::StoreFailure;
+
+/// How often, and how far apart, it is looked whether a connection is up that is just being opened:
+/// no longer than anybody waits.
+const CONNECTING_LOOK: Duration = Duration::from_millis(2);
+const CONNECTING_LOOKS: u32 = 1_000;
 
 /// Connections that share the calls to one server.
 pub struct Pool {
     name: String,
     links: Vec<Link>,
+    /// For commands that keep a connection waiting, and so what stands behind them; opened once there is
+    /// one.
+    apart: OnceLock<Link>,
+    settings: Arc<LinkSettings>,
     next: AtomicUsize,
 }
 
@@ -26,7 +37,9 @@ impl Pool {
         settings: &Arc<LinkSettings>,
     ) -> RedisResult<Self> {
         let links = (0..connections.max(1)).map(|slot| Link::start(slot, settings));
-        Ok(Self { name, links: links.collect::<Result<_, _>>()?, next: AtomicUsize::new(0) })
+        let links = links.collect::<Result<_, _>>()?;
+        let (apart, settings) = (OnceLock::new(), Arc::clone(settings));
+        Ok(Self { name, links, apart, settings, next: AtomicUsize::new(0) })
     }
 
     /// The next connection that is up, in turn.
@@ -35,7 +48,35 @@ impl Pool {
         let count = self.links.len();
         (0..count)
             .find_map(|step| self.links.get((start.wrapping_add(step)) % count)?.live())
-            .ok_or_else(|| StoreFailure::Unreachable(format!("{}: no connection", self.name)))
+            .ok_or_else(|| self.unconnected())
+    }
+
+    /// The connection that is apart, once it is up. Nobody else's call stands behind what waits there.
+    pub async fn pick_apart(&self) -> Result<Live, StoreFailure> {
+        let link = match self.apart.get() {
+            Some(link) => link,
+            None => {
+                let settings = LinkSettings {
+                    response_timeout: self.settings.response_timeout + REPLICAS_WITHIN_MAX,
+                    ..LinkSettings::clone(&self.settings)
+                };
+                let link = Link::start(self.links.len(), &Arc::new(settings));
+                let link = link.map_err(|error| failure(&error))?;
+                // Whoever comes second throws its own away.
+                self.apart.get_or_init(|| link)
+            }
+        };
+        for _ in 0..CONNECTING_LOOKS {
+            if let Some(live) = link.live() {
+                return Ok(live);
+            }
+            self.settings.clock.sleep(CONNECTING_LOOK).await;
+        }
+        Err(self.unconnected())
+    }
+
+    fn unconnected(&self) -> StoreFailure {
+        StoreFailure::Unreachable(format!("{}: no connection", self.name))
     }
 
     /// How many connections are up, and how many there are.
@@ -47,7 +88,7 @@ impl Pool {
     /// Asks over each connection until one answers.
     pub fn probe(&self) -> impl Future<Output = Result<(), StoreFailure>> + Send + 'static {
         let lives: Vec<Live> = self.links.iter().filter_map(Link::live).collect();
-        let nothing = StoreFailure::Unreachable(format!("{}: no connection", self.name));
+        let nothing = self.unconnected();
         async move {
             let mut last = Err(nothing);
             for mut live in lives {

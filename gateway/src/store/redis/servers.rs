@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redis::{Cmd, RedisError, Value};
 
 use super::cluster::{Cluster, Follower};
-use super::link::{LinkSettings, Target};
+use super::link::{LinkSettings, Live, Target};
 use super::marks::{self, Marking};
 use super::place::Place;
 use super::pool::{Pool, evaluate};
@@ -92,6 +92,14 @@ impl Servers {
                 answer.map_err(|error| failure(&error))
             }
             Self::Many(cluster) => cluster.evaluate(key, command, scripts).await,
+        }
+    }
+
+    /// The connection that is apart, where `key` lies.
+    pub async fn pick_apart(&self, key: &str) -> Result<Live, StoreFailure> {
+        match self {
+            Self::One { pool, .. } => pool.pick_apart().await,
+            Self::Many(cluster) => cluster.pick_apart(key).await,
         }
     }
 

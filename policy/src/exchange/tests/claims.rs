@@ -313,3 +313,47 @@ fn the_first_answer_comes_back_as_it_was() {
     let effects = desk.done(&asked, &answer);
     assert_eq!(effects.act, Act::Replay(Replay { policy: 0, id: DecisionId::new(ID), answer }));
 }
+
+#[test]
+fn a_claim_on_too_few_replicas_is_given_back_or_counted() {
+    const ASKED: &str = r#", "wait_replicas": 2, "replicas_within": "70ms""#;
+    let on = |more: &str, state: &str| {
+        let mut desk = Desk::new(&format!("{ASKED}{more}"));
+        let asked = desk.request(&facts(&KEYED, false));
+        assert_eq!(desk.exchange.timeout_ms(&desk.config), desk.config.gateway.timeout_ms + 70);
+        let Act::Ask(message) = &asked.act else { panic!("asks: {asked:?}") };
+        let message = DecideRequest::decode(message).expect("a sound message");
+        assert_eq!(message.timeout_ms, desk.config.gateway.timeout_ms + 70);
+        let replicas = message.claim.expect("a claim").replicas.expect("replicas");
+        assert_eq!((replicas.count, replicas.within_ms), (2, 70));
+        let effects = desk.answer(&asked, state);
+        (effects, desk)
+    };
+    let counted = Signal::Idempotency { policy: 0, outcome: Idempotent::TooFewReplicas };
+    let enough = r#"{"state":"claimed","fence":3,"replicas":2}"#;
+    let (effects, desk) = on("", enough);
+    assert_eq!((effects.act, effects.settlement), (Act::Resume, None));
+    assert!(!effects.signals.contains(&counted) && desk.exchange.wants_answer());
+    // A gateway that says nothing of replicas waited for none.
+    let few = r#"{"state":"claimed","fence":3,"replicas":1}"#;
+    for state in [few, r#"{"state":"claimed","fence":3}"#] {
+        let (effects, desk) = on("", state);
+        let Act::Deny(denial) = effects.act else { panic!("denies: {state}") };
+        assert_eq!(denial.reason, Reason::PolicyStoreUnavailable);
+        assert_eq!(denial.retry_after_s, Some(1));
+        assert!(effects.signals.contains(&Signal::Unavailable(Reason::StoreTooFewReplicas)));
+        let message = settled(&effects.settlement.expect("it is given back"));
+        let finish = message.finish.expect("the claim ends");
+        assert!(matches!((finish.fence, finish.by), (3, FinishBy::Abandon { .. })));
+        assert_eq!(message.adjustments[0].by, -1, "and its limits with it");
+        assert!(!desk.exchange.wants_answer());
+        for more in [r#", "on_too_few_replicas": "allow""#, r#", "mode": "shadow""#] {
+            let (effects, desk) = on(more, state);
+            assert_eq!((effects.act, effects.settlement), (Act::Resume, None), "{more}");
+            assert!(effects.signals.contains(&counted) && desk.exchange.wants_answer());
+        }
+    }
+    // What is there already is on as many replicas as it is.
+    let (effects, _) = on("", r#"{"state":"conflict"}"#);
+    assert!(matches!(effects.act, Act::Deny(Denial { reason: Reason::IdempotencyConflict, .. })));
+}
