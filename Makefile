@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-rate-limit-multi-region test-idempotency-race-condition quick conformance check bench bench-redis-pool load chaos plugin others gateway envoy redis clean
+.PHONY: help demo run test test-rate-limit-multi-region test-idempotency-race-condition quick conformance check bench bench-redis-pool load chaos fuzz plugin others gateway envoy redis clean
 
 # Ports of `make run`; `make demo` takes free ones.
 export PORT ?= 10000
@@ -88,6 +88,15 @@ chaos: ## What clients see while the gateway or Redis fails, fault by fault; two
 	@$(BRING) wasm envoy redis
 	@$(MAKE) --no-print-directory plugin gateway
 	@$(TARGET)/debug/chaos
+
+fuzz: ## Fuzz the configuration's reader and what clients send, each for FUZZ_S (60) seconds.
+	@$(BRING) fuzz
+	@for target in document facts; do \
+		mkdir -p $(TARGET)/fuzz/corpus/$$target; \
+		PATH="$(CURDIR)/.tools/bin:$$PATH" cargo fuzz run --fuzz-dir policy/fuzz --sanitizer none \
+			--target-dir $(TARGET)/fuzz $$target $(TARGET)/fuzz/corpus/$$target policy/fuzz/seeds/$$target -- \
+			-max_total_time=$${FUZZ_S:-60} -max_len=8192 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 || exit 1; \
+	done
 
 plugin: ## Build the filter: target/wasm32-wasip1/wasm/tidegate.wasm.
 	@echo "  building   the filter (first time: a minute)"

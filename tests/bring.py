@@ -22,6 +22,7 @@ TOOLS = ROOT / ".tools"
 BIN = TOOLS / "bin"
 ENVOY_VERSION = os.environ.get("ENVOY_VERSION", "1.40.0")
 CARGO_DENY_VERSION = "0.20.2"
+CARGO_FUZZ_VERSION = "0.13.2"
 # Releases of the Rust SDK whose packages hold its authors' example plugins, and the target that each
 # was written for. 0.1.3 speaks ABI 0.1.0.
 EXAMPLES = {"0.1.3": "wasm32-unknown-unknown", "0.2.0": "wasm32-wasip1"}
@@ -253,12 +254,22 @@ def works(program):
 
 def deny():
     """cargo-deny, built into .tools: minutes the first time."""
-    if not (BIN / "cargo-deny").exists():
+    return installed("cargo-deny", CARGO_DENY_VERSION)
+
+
+def fuzz():
+    """cargo-fuzz, built into .tools."""
+    return installed("cargo-fuzz", CARGO_FUZZ_VERSION)
+
+
+def installed(program, version):
+    """A program of crates.io, built into .tools."""
+    if not (BIN / program).exists():
         print("(built the first time: minutes) … ", end="", flush=True)
-        words = ["cargo", "install", "--quiet", "--locked", f"cargo-deny@{CARGO_DENY_VERSION}"]
+        words = ["cargo", "install", "--quiet", "--locked", f"{program}@{version}"]
         environment = dict(os.environ, CARGO_PROFILE_RELEASE_OPT_LEVEL="1", CARGO_PROFILE_RELEASE_LTO="off")
         run(*words, "--root", TOOLS, env=environment)
-    return f"cargo-deny {CARGO_DENY_VERSION}"
+    return f"{program} {version}"
 
 
 PARTS = {
@@ -267,6 +278,7 @@ PARTS = {
     "redis": redis,
     "wrk": wrk,
     "deny": deny,
+    "fuzz": fuzz,
     "clang": clang,
     "examples": examples,
 }
