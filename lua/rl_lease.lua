@@ -138,6 +138,7 @@ local granted = room and math.min(wanted, floor(available * share)) or 0
 tat = tat + granted * x
 
 local units = left + granted
+local others = u0 + u1
 if room and (units > 0 or busy) then
   holders = holders .. pack('<c8I4I4I4B', holder, seq, units, demand, 0)
   u0, d0 = u0 + units, d0 + demand
@@ -147,9 +148,13 @@ local deny = 0
 if want > 0 and (not busy or granted < wanted) then
   local one, pause = tat + x - horizon, 0
   if busy then
-    pause = math.min(math.max(8 * x / share, hold), (tat - (now + (u0 + u1) * x)) / 2)
+    -- What is there already need not be waited for.
+    pause = math.min(math.max((8 / share - free_units()) * x, hold), (tat - (now + (u0 + u1) * x)) / 2)
   end
-  deny = math.max(ceil(math.max(pause, one)), 0)
+  pause = math.max(pause, one)
+  -- What others hold may come back.
+  if others > 0 then pause = math.min(pause, short) end
+  deny = math.max(ceil(pause), 0)
 end
 
 local function save(value, over)

@@ -149,7 +149,8 @@ fn bare_step(
     let available = if free > 0.0 { (free / pace.interval) as u64 } else { 0 };
     let ahead = (f64::from(demand) * (HORIZON_US as f64) / 1_000_000.0) as u64;
     let busy = ahead >= AHEAD_MIN;
-    let unspent = leases.unspent() + f64::from(left);
+    let others = leases.unspent();
+    let unspent = others + f64::from(left);
     let burst = pace.span / pace.interval;
     let has_room = leases.holders.len() < HOLDERS_MAX;
     let wanted = match call.want {
@@ -171,6 +172,7 @@ fn bare_step(
         leases.put(Holder { id: call.holder, seq: call.seq, units, demand, age: 0 });
     }
     let free = horizon - tat;
+    let remaining = if free > 0.0 { (free / pace.interval) as u64 } else { 0 };
     let scarce = u64::from(granted) < wanted;
     let deny_us = if call.want == Want::Nothing || (busy && !scarce) {
         0
@@ -179,21 +181,25 @@ fn bare_step(
         let pause = if busy {
             // Half of the time until the bucket would overflow, so that waiting loses nothing.
             let room = tat - (at + leases.unspent() * pace.interval);
-            let worth = WORTH_A_CALL * pace.interval / share;
+            // What is there already need not be waited for.
+            let worth = (WORTH_A_CALL / share - remaining as f64) * pace.interval;
             let hold = f64::from(times.hold_us);
             let pause = if worth > hold { worth } else { hold };
             if pause > room / 2.0 { room / 2.0 } else { pause }
         } else {
             0.0
         };
-        ceil(if pause > one { pause } else { one })
+        let pause = if pause > one { pause } else { one };
+        // What others hold may come back.
+        let short = f64::from(times.short_us);
+        ceil(if others > 0.0 && pause > short { short } else { pause })
     };
     let given = Given {
         stale: false,
         granted,
         ttl_us: u64::from(if busy { times.short_us } else { times.generation_us }),
         deny_us,
-        remaining: if free > 0.0 { (free / pace.interval) as u64 } else { 0 },
+        remaining,
         scarce,
     };
     if is_new && leases.holders.is_empty() {

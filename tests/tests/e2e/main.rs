@@ -11,6 +11,7 @@ mod hostile_input;
 mod idempotency;
 mod identities;
 mod ladder;
+mod leases;
 mod replicas;
 mod stack;
 mod tls;
