@@ -106,6 +106,7 @@ fn settings() -> PluginSettings {
         fuel_per_callback: FUEL,
         memory_bytes_max: MEMORY_BYTES_MAX,
         seed: 1,
+        clock_steps: Vec::new(),
         properties: BTreeMap::new(),
     }
 }

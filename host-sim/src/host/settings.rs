@@ -42,6 +42,8 @@ pub(crate) struct PluginSettings {
     pub(crate) fuel_per_callback: u64,
     pub(crate) memory_bytes_max: usize,
     pub(crate) seed: u64,
+    /// When the plugin's clock is set, and by how many ns.
+    pub(crate) clock_steps: Vec<(u64, i64)>,
     /// Dotted path to the value's bytes, for every stream and root.
     pub(crate) properties: Properties,
 }

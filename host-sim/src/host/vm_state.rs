@@ -231,7 +231,9 @@ impl VmState {
     // === time, log, trace, accounts ===
 
     pub(crate) fn now_unix_ns(&self) -> u64 {
-        self.shared.borrow().now_unix_ns()
+        let shared = self.shared.borrow();
+        let steps = self.base.clock_steps.iter().filter(|(at_ns, _)| *at_ns <= shared.now_ns);
+        steps.fold(shared.now_unix_ns(), |now_ns, (_, by_ns)| now_ns.saturating_add_signed(*by_ns))
     }
 
     pub(crate) fn log(&mut self, level: LogLevel, message: String) {

@@ -26,6 +26,8 @@ pub(crate) struct RawHost {
     pub(crate) canary: bool,
     pub(crate) seed: u64,
     pub(crate) start_unix_s: u64,
+    /// Moments at which the plugin's clock is set, and by how many milliseconds. Timers and services do not see it.
+    pub(crate) clock_steps: Vec<(Span, i64)>,
     /// Timers run until here.
     pub(crate) until: Option<Span>,
     pub(crate) allow_on_headers_stop_iteration: bool,
@@ -60,6 +62,7 @@ impl Default for RawHost {
             seed: 1,
             // 2026-01-01: round, and later than any certificate or token a test would carry.
             start_unix_s: 1_767_225_600,
+            clock_steps: Vec::new(),
             until: None,
             allow_on_headers_stop_iteration: false,
             fail_policy: FailPolicy::Closed,
@@ -132,6 +135,11 @@ impl RawHost {
             fuel_per_callback: self.fuel,
             memory_bytes_max: usize::try_from(self.memory_max.bytes).unwrap_or(usize::MAX),
             seed: self.seed,
+            clock_steps: self
+                .clock_steps
+                .iter()
+                .map(|(at, by_ms)| (at.ns, by_ms.saturating_mul(1_000_000)))
+                .collect(),
             properties: properties.clone(),
         }
     }

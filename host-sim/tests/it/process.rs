@@ -343,3 +343,26 @@ expect: [{ client: a, status: 200 }, { no_log_at: error }]",
         report.trace.iter().filter(|line| line.vm == "w0").map(|line| line.name.as_str()).collect();
     assert_eq!(names, ["proxy_on_request_headers", "proxy_get_current_time_nanoseconds"]);
 }
+
+#[test]
+fn a_clock_that_is_set_shows_another_time_and_moves_no_timer() {
+    let plugin = Plugin::new().import("proxy_get_current_time_nanoseconds", 1).on_request_headers(
+        "(drop (call $proxy_get_current_time_nanoseconds (i32.const 0)))
+         (if (i64.lt_u (i64.load (i32.const 0)) (i64.const 1767225603500000000)) (then unreachable))
+         (i32.const 0)",
+    );
+    passes(
+        "name: clock steps
+plugin: {}
+host: { workers: 2, clock_steps: [[5s, -2000], [6s, 10000]] }
+timeline:
+  - { at: 4s, client: before, send: {} }
+  - { at: 5s, client: back, worker: 1, send: {} }
+  - { at: 6s, client: forth, send: {} }
+expect:
+  - { client: before, status: 200, at: 4s }
+  - { client: back, status: 503 }
+  - { client: forth, status: 200, at: 6s }",
+        &plugin.build(),
+    );
+}
