@@ -22,3 +22,5 @@ pub mod slice;
 pub mod slot;
 pub mod step;
 mod stored;
+#[cfg(test)]
+mod tests;

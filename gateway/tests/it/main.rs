@@ -11,6 +11,7 @@ mod faults;
 mod http;
 mod in_process;
 mod kinds;
+mod leases;
 mod numbers;
 mod process;
 mod proxy;
