@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-rate-limit-multi-region test-idempotency-race-condition quick conformance check bench bench-redis-pool load chaos fuzz plugin others gateway envoy redis clean
+.PHONY: help demo run test test-rate-limit-multi-region test-idempotency-race-condition quick conformance check bench bench-redis-pool load lease-report chaos fuzz plugin others gateway envoy redis clean
 
 # Ports of `make run`; `make demo` takes free ones.
 export PORT ?= 10000
@@ -83,6 +83,12 @@ load: ## Offered load against admitted, shed and p99, to twice the maximum; writ
 	@$(BRING) wasm envoy redis wrk
 	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
 	$(TARGET)/release/bench load
+
+lease-report: ## What leases admit and cost, load by load, and that they never exceed a limit; writes docs/leases.md.
+	@$(BRING) wasm
+	@$(MAKE) --no-print-directory plugin
+	cargo build --release -p tidegate-tests --bin lease-report
+	$(TARGET)/release/lease-report
 
 chaos: ## What clients see while the gateway or Redis fails, fault by fault; two minutes.
 	@$(BRING) wasm envoy redis

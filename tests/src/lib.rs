@@ -15,6 +15,8 @@ pub mod faults;
 pub mod gateway;
 pub mod http1;
 pub mod http2;
+pub mod lab;
+pub mod lease_report;
 pub mod orders;
 pub mod parts;
 pub mod process;

@@ -1,0 +1,374 @@
+//! Owns several Envoy processes in the simulator, each with its own workers, clock and lives, in front of
+//! one gateway and in one virtual time. Decides nothing and judges nothing.
+//!
+//! Every process runs by itself up to its next callout; the earliest of all callouts is heard next. So
+//! the gateway sees them in the order of their moments, and a run is the same each time.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::{fs, thread};
+
+use tidegate_host_sim::{Reply, Report, Runner, Scenario, Service, ServiceRequest, Services};
+
+use crate::parts;
+
+pub mod ideal;
+pub mod weather;
+
+use weather::Weather;
+
+/// What the gateway's clock shows at the beginning: a whole second, and later than 2024.
+pub const START_UNIX_S: u64 = 1_767_225_600;
+/// A nanosecond's fellows.
+pub const SECOND: u64 = 1_000_000_000;
+/// More than one scenario may have.
+const REQUESTS_MAX: usize = 190_000;
+
+/// Requests at equal distances.
+#[derive(Debug, Clone)]
+pub struct Requests {
+    /// The first, since the beginning.
+    pub at_ns: u64,
+    /// How many.
+    pub times: u64,
+    /// From one to the next.
+    pub every_ns: u64,
+    /// To which worker.
+    pub worker: usize,
+    /// The value of their header `x-key`.
+    pub key: String,
+    /// Their path.
+    pub path: &'static str,
+}
+
+/// One life of one process, from its start until it dies: it neither drains nor says goodbye.
+#[derive(Debug, Clone)]
+pub struct Life {
+    /// When it starts.
+    pub from_ns: u64,
+    /// When it dies.
+    pub to_ns: u64,
+    /// Its workers.
+    pub workers: usize,
+    /// Whether its workers share data.
+    pub shares: bool,
+    /// Of its randomness.
+    pub seed: u64,
+    /// How far its clock is ahead of the gateway's, in whole seconds.
+    pub ahead_s: i64,
+    /// When its clock is set, and by how many ms.
+    pub clock_steps: Vec<(u64, i64)>,
+    /// Its configurations, JSON: the first one, and from when on others.
+    pub configs: Vec<(u64, String)>,
+    /// What it is asked, by time.
+    pub requests: Vec<Requests>,
+}
+
+/// A request, and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sent {
+    /// When it came; a decision within Envoy is made then, and one of the gateway's in the same moment.
+    pub at_ns: u64,
+    /// The process.
+    pub process: usize,
+    /// The status that its client got; 0 if none.
+    pub status: u16,
+    /// Whether it waited for a callout.
+    pub waited: bool,
+    /// The hash of its key.
+    pub key: u64,
+}
+
+/// A run.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Every request, by time.
+    pub sent: Vec<Sent>,
+    /// Callouts that requests waited for.
+    pub decides: u64,
+    /// Callouts that nobody waited for.
+    pub syncs: u64,
+    /// The filter's counters, of all processes.
+    pub metrics: std::collections::BTreeMap<String, u64>,
+    /// What a filter must not log.
+    pub complaints: Vec<String>,
+}
+
+/// Where callouts wait for their turn.
+struct Desk {
+    state: Mutex<State>,
+    turn: Condvar,
+}
+
+struct State {
+    seats: Vec<Seat>,
+    weather: Weather,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seat {
+    /// On its way to its next callout, whenever that is.
+    Runs,
+    /// Since when its callout waits.
+    Waits(u64),
+    Over,
+}
+
+/// The way from one process to the gateway.
+struct Way {
+    desk: Arc<Desk>,
+    process: usize,
+    /// What its clock shows when the lab's stands at 0.
+    zero_unix_ns: u64,
+}
+
+/// Ends a process however its thread ends, so that others do not wait for it.
+struct Leaves<'d>(&'d Desk, usize);
+
+/// Runs processes, each life by life, until all have ended.
+pub fn run(runner: &Runner, processes: &[Vec<Life>], weather: Weather) -> Outcome {
+    let wasm = fs::read(parts::filter("tidegate")).expect("the built filter: `make plugin`");
+    let seats = vec![Seat::Runs; processes.len()];
+    let desk = Arc::new(Desk { state: Mutex::new(State { seats, weather }), turn: Condvar::new() });
+    let mut outcome = Outcome::default();
+    thread::scope(|scope| {
+        let running: Vec<_> = processes
+            .iter()
+            .enumerate()
+            .map(|(process, lives)| {
+                let (desk, wasm) = (&desk, &wasm);
+                scope.spawn(move || {
+                    let _leaves = Leaves(desk, process);
+                    let mut outcome = Outcome::default();
+                    for life in lives {
+                        live(runner, wasm, desk, process, life, &mut outcome);
+                    }
+                    outcome
+                })
+            })
+            .collect();
+        for process in running {
+            outcome.take(process.join().expect("a process that ends"));
+        }
+    });
+    outcome.sent.sort_unstable();
+    outcome
+}
+
+fn live(
+    runner: &Runner,
+    wasm: &[u8],
+    desk: &Arc<Desk>,
+    process: usize,
+    life: &Life,
+    outcome: &mut Outcome,
+) {
+    let unix_s = START_UNIX_S.saturating_add_signed(life.ahead_s);
+    let zero_unix_ns = (unix_s * SECOND).wrapping_sub(life.from_ns);
+    let text = scenario(life, unix_s);
+    let scenario = Scenario::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    let way = Way { desk: Arc::clone(desk), process, zero_unix_ns };
+    let services = Services::default().bind_any(way);
+    let report = runner.run_bytes(&scenario, wasm, services).expect("it can run");
+    outcome.take(seen(life, process, report));
+}
+
+/// A life as a scenario.
+fn scenario(life: &Life, unix_s: u64) -> String {
+    let Life { workers, seed, .. } = life;
+    let until_ns = life.to_ns - life.from_ns;
+    let steps: Vec<String> = life
+        .clock_steps
+        .iter()
+        .map(|(at_ns, by_ms)| format!("[{}ns, {by_ms}]", at_ns - life.from_ns))
+        .collect();
+    let config = life.configs.first().map_or("{}", |(_, config)| config);
+    let capabilities = if life.shares { String::new() } else { alone() };
+    let mut yaml = format!(
+        "name: a life\nplugin: {{ config: {config}{capabilities} }}\n\
+         host: {{ workers: {workers}, main: {main}, canary: false, seed: {seed}, start_unix_s: {unix_s}, until: {until_ns}ns, \
+         drain: 3s, clock_steps: [{steps}], lints: \"off\" }}\n\
+         gateway: in-process\ntimeline:\n",
+        main = life.shares,
+        steps = steps.join(", "),
+    );
+    let mut count = 0;
+    for requests in &life.requests {
+        let Requests { at_ns, times, every_ns, worker, key, path } = requests;
+        count += usize::try_from(*times).expect("a number of requests");
+        let at_ns = at_ns - life.from_ns;
+        writeln!(
+            yaml,
+            "  - {{ at: {at_ns}ns, client: c, worker: {worker}, address: \"192.0.2.1:1\", times: {times}, every: {every_ns}ns, send: {{ path: {path}, headers: {{ x-key: {key} }} }} }}"
+        )
+        .expect("a String takes everything");
+    }
+    for (at_ns, config) in life.configs.iter().skip(1) {
+        let at_ns = at_ns - life.from_ns;
+        writeln!(yaml, "  - {{ at: {at_ns}ns, update: {{ config: {config} }} }}")
+            .expect("a String takes everything");
+    }
+    assert!(count <= REQUESTS_MAX, "{count} requests are too many for one life");
+    yaml
+}
+
+/// All that the filter calls but shared data, as a host that has none.
+fn alone() -> String {
+    let callbacks = [
+        "on_context_create",
+        "on_vm_start",
+        "on_configure",
+        "on_tick",
+        "on_request_headers",
+        "on_request_body",
+        "on_request_trailers",
+        "on_response_headers",
+        "on_response_body",
+        "on_response_trailers",
+        "on_http_call_response",
+        "on_done",
+        "on_log",
+        "on_delete",
+    ];
+    let calls = [
+        "log",
+        "get_buffer_bytes",
+        "get_header_map_pairs",
+        "get_header_map_value",
+        "add_header_map_value",
+        "replace_header_map_value",
+        "remove_header_map_value",
+        "set_property",
+        "get_property",
+        "set_tick_period_milliseconds",
+        "continue_stream",
+        "send_local_response",
+        "http_call",
+        "define_metric",
+        "increment_metric",
+        "record_metric",
+        "get_metric",
+        "set_effective_context",
+        "get_current_time_nanoseconds",
+    ];
+    let wasi = [
+        "fd_write",
+        "random_get",
+        "environ_get",
+        "environ_sizes_get",
+        "clock_time_get",
+        "proc_exit",
+    ];
+    let names: Vec<String> = callbacks
+        .iter()
+        .chain(&calls)
+        .map(|name| format!("proxy_{name}"))
+        .chain(wasi.map(str::to_owned))
+        .collect();
+    format!(", capabilities: [{}]", names.join(", "))
+}
+
+fn seen(life: &Life, process: usize, report: Report) -> Outcome {
+    if let Some(error) = &report.start_error {
+        panic!("the filter does not start: {error}");
+    }
+    let bad = |line: &&tidegate_host_sim::LogLine| line.level >= tidegate_host_sim::LogLevel::Error;
+    let complaints = report.logs.iter().filter(bad).map(|line| line.message.clone()).collect();
+    // Exchanges stand in the order in which they were announced, as the requests of the life.
+    let keys = life.requests.iter().flat_map(|requests| {
+        let key = ideal::hash(&requests.key);
+        (0..requests.times).map(move |_| key)
+    });
+    let sent = report.exchanges.iter().zip(keys).map(|(exchange, key)| Sent {
+        at_ns: life.from_ns + exchange.sent_at_ns,
+        process,
+        status: exchange.status.unwrap_or(0),
+        waited: exchange.usage.callouts > 0,
+        key,
+    });
+    let to = |path: &str| {
+        let is_to = |call: &&tidegate_host_sim::ServiceCall| {
+            !call.is_upstream && call.request.path() == path
+        };
+        report.calls.iter().filter(is_to).count() as u64
+    };
+    Outcome {
+        sent: sent.collect(),
+        decides: to("/v1/decide"),
+        syncs: to("/v1/sync"),
+        metrics: report.metrics,
+        complaints,
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    fn take(&mut self, other: Self) {
+        self.sent.extend(other.sent);
+        self.decides += other.decides;
+        self.syncs += other.syncs;
+        self.complaints.extend(other.complaints);
+        for (name, value) in other.metrics {
+            *self.metrics.entry(name).or_default() += value;
+        }
+    }
+
+    /// Those that reached the upstream.
+    pub fn admitted(&self) -> impl Iterator<Item = &Sent> {
+        self.sent.iter().filter(|sent| sent.status == 200)
+    }
+}
+
+// === impl Desk ===
+
+impl Desk {
+    fn sits(&self, process: usize, seat: Seat) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = state.seats.get_mut(process) {
+            *own = seat;
+        }
+        self.turn.notify_all();
+    }
+
+    /// Hears a callout once no other process can have an earlier one.
+    fn hears(&self, process: usize, now_ns: u64, request: &ServiceRequest) -> Reply {
+        self.sits(process, Seat::Waits(now_ns));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while !state.is_turn_of(process, now_ns) {
+            state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let reply = state.weather.hears(now_ns, request);
+        if let Some(own) = state.seats.get_mut(process) {
+            *own = Seat::Runs;
+        }
+        self.turn.notify_all();
+        reply
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn is_turn_of(&self, process: usize, now_ns: u64) -> bool {
+        self.seats.iter().enumerate().all(|(other, seat)| match seat {
+            Seat::Runs => false,
+            Seat::Waits(at_ns) => (*at_ns, other) >= (now_ns, process),
+            Seat::Over => true,
+        })
+    }
+}
+
+// === impl Way ===
+
+impl Service for Way {
+    fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+        self.desk.hears(self.process, now_unix_ns.wrapping_sub(self.zero_unix_ns), request)
+    }
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.0.sits(self.1, Seat::Over);
+    }
+}

@@ -1,0 +1,159 @@
+//! Owns what happens between processes and the gateway: messages that are lost, late or doubled, a store that
+//! forgets, a clock that is set. The gateway is the real one, with its store in memory.
+
+use std::collections::BTreeMap;
+
+use host_sim::in_process::InProcess;
+use tidegate_host_sim::{Fault, Outcome, Reply, Service as _, ServiceRequest};
+
+use super::{SECOND, START_UNIX_S};
+
+/// Splitmix64.
+#[derive(Debug, Clone)]
+pub struct Random(pub u64);
+
+/// How bad it is, in thousandths of all messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Odds {
+    /// Never arrives.
+    pub lost: u64,
+    /// Arrives when nobody waits for its answer any more.
+    pub late: u64,
+    /// Arrives once more, later.
+    pub doubled: u64,
+    /// Arrives, and its answer does not.
+    pub unanswered: u64,
+    /// Its answer takes about as long as it is waited for.
+    pub slow: u64,
+}
+
+/// What happens to the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Its store forgets all; the region is cold from then on.
+    Forgets,
+    /// Its clock is set by that many ns.
+    ClockSet(i64),
+    /// It is away, or back.
+    Away(bool),
+}
+
+/// The way to the gateway, and the gateway.
+pub struct Weather {
+    gateway: InProcess,
+    odds: Odds,
+    random: Random,
+    /// By time.
+    turns: Vec<(u64, Turn)>,
+    clock_ns: i64,
+    is_away: bool,
+    late: BTreeMap<(u64, u64), ServiceRequest>,
+    count: u64,
+}
+
+// === impl Random ===
+
+impl Random {
+    /// The next number.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// One below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.draw() % bound.max(1)
+    }
+
+    /// Whether something happens that does so `of` times in a thousand.
+    pub fn happens(&mut self, of: u64) -> bool {
+        self.below(1_000) < of
+    }
+}
+
+// === impl Weather ===
+
+impl Weather {
+    /// A gateway that is warm.
+    pub fn new(odds: Odds, seed: u64, mut turns: Vec<(u64, Turn)>) -> Self {
+        turns.sort_by_key(|(at_ns, _)| *at_ns);
+        Self {
+            gateway: gateway(&[]),
+            odds,
+            random: Random(seed),
+            turns,
+            clock_ns: 0,
+            is_away: false,
+            late: BTreeMap::new(),
+            count: 0,
+        }
+    }
+
+    pub(super) fn hears(&mut self, now_ns: u64, request: &ServiceRequest) -> Reply {
+        while let Some(((at_ns, _), late)) =
+            self.late.first_key_value().map(|(k, r)| (*k, r.clone()))
+            && at_ns <= now_ns
+        {
+            self.late.pop_first();
+            self.turn(at_ns);
+            if !self.is_away {
+                self.deliver(at_ns, &late);
+            }
+        }
+        self.turn(now_ns);
+        let Odds { lost, late, doubled, unanswered, slow } = self.odds;
+        let nothing = Reply { after_ns: 0, outcome: Outcome::Fault(Fault::Timeout) };
+        if self.is_away || self.random.happens(lost) {
+            return nothing;
+        }
+        if self.random.happens(doubled) {
+            self.keep(now_ns, request);
+        }
+        if self.random.happens(late) {
+            self.keep(now_ns, request);
+            return nothing;
+        }
+        let mut reply = self.deliver(now_ns, request);
+        if self.random.happens(unanswered) {
+            return nothing;
+        }
+        reply.after_ns = match self.random.happens(slow) {
+            true => self.random.below(60_000_000),
+            false => 800_000 + self.random.below(1_600_000),
+        };
+        reply
+    }
+
+    fn keep(&mut self, now_ns: u64, request: &ServiceRequest) {
+        let span_ns = [50_000_000, SECOND, 10 * SECOND][usize::from(self.random.below(3) as u8)];
+        let at_ns = now_ns + 1 + self.random.below(span_ns);
+        self.count += 1;
+        self.late.insert((at_ns, self.count), request.clone());
+    }
+
+    fn deliver(&mut self, now_ns: u64, request: &ServiceRequest) -> Reply {
+        let unix_ns = (START_UNIX_S * SECOND + now_ns).saturating_add_signed(self.clock_ns);
+        self.gateway.call(unix_ns, request)
+    }
+
+    fn turn(&mut self, now_ns: u64) {
+        while let Some((at_ns, turn)) = self.turns.first().copied()
+            && at_ns <= now_ns
+        {
+            self.turns.remove(0);
+            match turn {
+                Turn::Forgets => self.gateway = gateway(&["--cold-start", "5m"]),
+                Turn::ClockSet(by_ns) => self.clock_ns += by_ns,
+                Turn::Away(is_away) => self.is_away = is_away,
+            }
+        }
+    }
+}
+
+fn gateway(flags: &[&str]) -> InProcess {
+    let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    InProcess::new(&flags).expect("sound flags")
+}

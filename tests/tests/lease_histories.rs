@@ -1,0 +1,199 @@
+//! What is leased never adds up to more than the limit: the shipped filter in many processes with many
+//! workers, the real gateway, one virtual time, and random histories of what a network, a clock and an
+//! operator do to them.
+//!
+//! `LEASES_SEED` repeats a run, `LEASES_HISTORIES` makes it longer.
+
+use tidegate_host_sim::Runner;
+use tidegate_tests::lab::ideal::{Ideal, Numbers};
+use tidegate_tests::lab::weather::{Odds, Random, Turn, Weather};
+use tidegate_tests::lab::{self, Life, Outcome, Requests, SECOND};
+use tidegate_tests::parts;
+
+const HISTORIES: u64 = 12;
+const LENGTH_NS: u64 = 40 * SECOND;
+/// The longest life of a lease, two generations.
+const LEASE_NS: u64 = 61 * SECOND;
+/// The gateway's clock shows whole µs; a rounding is no overshoot.
+const DUST: f64 = 0.01;
+
+const NUMBERS: [Numbers; 5] = [
+    Numbers { limit: 10, period_ns: 10 * SECOND, burst: 10 },
+    Numbers { limit: 100, period_ns: 60 * SECOND, burst: 100 },
+    Numbers { limit: 300, period_ns: SECOND, burst: 300 },
+    Numbers { limit: 50, period_ns: SECOND, burst: 20 },
+    Numbers { limit: 5, period_ns: 60 * SECOND, burst: 5 },
+];
+
+fn runner() -> Runner {
+    Runner::with_cache(Some(parts::root().join("target/host-sim-cache"))).expect("a simulator")
+}
+
+/// `turn`: something else about it that changes no limit.
+fn config(numbers: Numbers, turn: u64) -> String {
+    let Numbers { limit, period_ns, burst } = numbers;
+    let per_s = period_ns / SECOND;
+    format!(
+        r#"{{"version": 1, "gateway": {{"cluster": "tidegate", "timeout": "45ms", "breaker": {{"open": "{}ms"}}}}, "identities": {{"key": {{"header": "x-key", "trusted": true}}}}, "policies": [{{"name": "p", "match": {{"path": "/p"}}, "on_unavailable": ["lease", "deny"], "rate_limits": [{{"name": "key", "by": "key", "limit": {limit}, "per": "{per_s}s", "burst": {burst}, "decide": "lease"}}]}}]}}"#,
+        200 + turn
+    )
+}
+
+/// What happens in one history.
+struct History {
+    numbers: Numbers,
+    processes: Vec<Vec<Life>>,
+    turns: Vec<(u64, Turn)>,
+    odds: Odds,
+    seed: u64,
+}
+
+/// One request after the other, around the limit, so that the bucket is sometimes empty and sometimes full.
+fn requests(
+    random: &mut Random,
+    numbers: Numbers,
+    from_ns: u64,
+    to_ns: u64,
+    share: u64,
+    workers: usize,
+) -> Vec<Requests> {
+    let mean_ns = share * numbers.period_ns / numbers.limit / (1 + random.below(6));
+    let (mut at_ns, mut all) = (from_ns, Vec::new());
+    let mut worker = 0;
+    loop {
+        at_ns += match random.below(200) {
+            0 => random.below(10 * SECOND),
+            _ => random.below(2 * mean_ns.max(2)),
+        };
+        if at_ns >= to_ns || all.len() > 1_500 {
+            return all;
+        }
+        // Now spread over workers, now all on one.
+        if random.below(8) > 0 {
+            worker = random.below(workers as u64) as usize;
+        }
+        let times = if random.below(40) == 0 { 1 + random.below(20) } else { 1 };
+        all.push(Requests {
+            at_ns,
+            times,
+            every_ns: 1_000,
+            worker,
+            key: "k".to_owned(),
+            path: "/p",
+        });
+    }
+}
+
+fn history(seed: u64) -> History {
+    let mut random = Random(seed);
+    let numbers = NUMBERS[random.below(5) as usize];
+    let count = 2 + random.below(3);
+    let mut processes = Vec::new();
+    for process in 0..count {
+        let (mut lives, mut from_ns) = (Vec::new(), random.below(SECOND));
+        while from_ns < LENGTH_NS {
+            let to_ns = match random.below(2) {
+                0 => LENGTH_NS,
+                _ => (from_ns + SECOND + random.below(20 * SECOND)).min(LENGTH_NS),
+            };
+            let workers = 1 + random.below(3) as usize;
+            let within = |random: &mut Random| from_ns + random.below(to_ns - from_ns);
+            let clock_steps = (0..random.below(3))
+                .map(|_| (within(&mut random), random.below(20_000) as i64 - 10_000))
+                .collect();
+            let mut configs = vec![(from_ns, config(numbers, 0))];
+            let mut updates: Vec<_> = (0..random.below(3)).map(|_| within(&mut random)).collect();
+            updates.sort_unstable();
+            configs.extend(
+                updates.iter().zip(1..).map(|(at_ns, turn)| (*at_ns, config(numbers, turn))),
+            );
+            lives.push(Life {
+                from_ns,
+                to_ns,
+                workers,
+                shares: random.below(4) > 0,
+                seed: seed.wrapping_mul(1_000) + process * 100 + lives.len() as u64,
+                ahead_s: random.below(2_000) as i64 - 1_000,
+                clock_steps,
+                configs,
+                requests: requests(&mut random, numbers, from_ns, to_ns, count, workers),
+            });
+            from_ns = to_ns + random.below(2 * SECOND);
+        }
+        processes.push(lives);
+    }
+    let mut turns = Vec::new();
+    if random.below(3) == 0 {
+        turns.push((random.below(LENGTH_NS), Turn::Forgets));
+    }
+    if random.below(3) == 0 {
+        let by_ns = random.below(10 * SECOND) as i64 - 5 * SECOND as i64;
+        turns.push((random.below(LENGTH_NS), Turn::ClockSet(by_ns)));
+    }
+    if random.below(3) == 0 {
+        let from_ns = random.below(LENGTH_NS);
+        turns.push((from_ns, Turn::Away(true)));
+        turns.push((from_ns + random.below(5 * SECOND), Turn::Away(false)));
+    }
+    turns.sort_by_key(|(at_ns, _)| *at_ns);
+    let bad = random.below(4) * 20;
+    let odds = Odds { lost: bad, late: bad, doubled: 2 * bad, unanswered: bad, slow: bad };
+    History { numbers, processes, turns, odds, seed }
+}
+
+fn worst(history: &History, outcome: &Outcome) -> f64 {
+    let mut ideal = Ideal::new(history.numbers);
+    let mut turns = history.turns.iter().peekable();
+    for sent in outcome.admitted() {
+        while let Some((at_ns, turn)) = turns.next_if(|(at_ns, _)| *at_ns <= sent.at_ns) {
+            match turn {
+                Turn::Forgets => ideal.forgets(*at_ns, LEASE_NS),
+                Turn::ClockSet(by_ns) if *by_ns > 0 => ideal.leaps(*at_ns, *by_ns as u64, LEASE_NS),
+                Turn::ClockSet(_) | Turn::Away(_) => {}
+            }
+        }
+        ideal.admit(sent.at_ns);
+    }
+    ideal.worst
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn many_processes_never_exceed_the_limit() {
+    let seed = number("LEASES_SEED").unwrap_or(1);
+    let histories = number("LEASES_HISTORIES").unwrap_or(HISTORIES);
+    println!("LEASES_SEED={seed} LEASES_HISTORIES={histories}");
+    let runner = runner();
+    let (mut admitted, mut asked, mut decides) = (0, 0, 0);
+    for seed in seed..seed + histories {
+        let history = history(seed);
+        let weather = Weather::new(history.odds, seed, history.turns.clone());
+        let outcome = lab::run(&runner, &history.processes, weather);
+        let over = worst(&history, &outcome);
+        let History { numbers, processes, turns, odds, seed } = &history;
+        println!(
+            "history {seed}: {numbers:?}, {} processes, {} lives, {odds:?}, {turns:?}: {} of {} admitted, {} + {} callouts, worst {over:.6}",
+            processes.len(),
+            processes.iter().map(Vec::len).sum::<usize>(),
+            outcome.admitted().count(),
+            outcome.sent.len(),
+            outcome.decides,
+            outcome.syncs,
+        );
+        assert!(over < DUST, "LEASES_SEED={seed}: {over} units too many");
+        let strange =
+            outcome.complaints.iter().find(|line| !line.contains("is not asked for a while"));
+        assert_eq!(strange, None, "LEASES_SEED={seed}");
+        admitted += outcome.admitted().count() as u64;
+        asked += outcome.sent.len() as u64;
+        decides += outcome.decides;
+    }
+    println!(
+        "{histories} histories: {admitted} of {asked} admitted, {decides} decided by the gateway"
+    );
+    assert!(admitted > histories * 20, "units are admitted at all");
+    assert!(decides < asked, "some are decided within Envoy");
+}
