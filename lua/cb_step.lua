@@ -211,6 +211,8 @@ end
 
 if arg[2] == 1 then
   if r.probe > 0 then r.probe_until = min(r.probe_until, now + arg[12]) end
+  -- Who reports outlived a record that was lost under a clock that went back: it takes no word of an earlier epoch.
+  if arg[16] > r.epoch and arg[16] <= now + 86400000 then r.epoch = arg[16] + 1 end
   settle()
   count()
   if arg[23] == 1 then ask() end

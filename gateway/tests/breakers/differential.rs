@@ -80,7 +80,12 @@ impl Random {
         let ended = [Ended::Ok, Ended::Ok, Ended::Ok, Ended::Failed, Ended::GivenBack];
         let ended = ended[usize::try_from(self.below(5)).expect("small")];
         Batch {
-            epoch: if self.below(8) == 0 { epoch.saturating_sub(1) } else { epoch },
+            epoch: match self.below(16) {
+                0 | 1 => epoch.saturating_sub(1),
+                2 => epoch + self.below(10),
+                3 => epoch + 86_400_000 * self.below(3),
+                _ => epoch,
+            },
             calls,
             failures: part(self),
             slow: part(self),

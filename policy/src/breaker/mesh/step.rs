@@ -8,6 +8,9 @@ use super::{
     REPORTER_LIFE_MS, REPORTERS_MAX, Record, Reporter, Said, Settled, State, Terms, Transition,
 };
 
+/// How far a reporter's epoch may be ahead of the clock to be believed, in ms: a day.
+const AHEAD_MS_MAX: u64 = 86_400_000;
+
 /// One step. The record is to be written if the second says so, for the time that [`life_ms`] says.
 pub fn step(now_ms: u64, held: Option<&Record>, event: &Event<'_>) -> (Said, Option<Record>) {
     let mut taken = Step {
@@ -25,6 +28,7 @@ pub fn step(now_ms: u64, held: Option<&Record>, event: &Event<'_>) -> (Said, Opt
         Event::Look => {}
         Event::Sync { terms, holder, seq, batch, entropy } => {
             taken.bound(terms);
+            taken.outlive(batch.epoch);
             taken.settle(terms, batch.probe, entropy);
             taken.count(terms, holder, seq, &batch, entropy);
             if batch.ask {
@@ -88,6 +92,15 @@ impl Step {
                 self.enter(State::Closed, Cause::Expired);
             }
             _ => {}
+        }
+    }
+
+    /// A reporter that knows a later epoch outlived a record that was lost under a clock that went back. It
+    /// would take no word of an earlier one.
+    fn outlive(&mut self, known: u64) {
+        let latest = self.now_ms.saturating_add(AHEAD_MS_MAX);
+        if known > self.record.epoch && known <= latest {
+            self.record.epoch = known.saturating_add(1);
         }
     }
 
