@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use tidegate_policy::breaker::Outcome;
 use tidegate_policy::breaker::mesh::Ended;
-use tidegate_policy::breaker::outcome::{Seen, outcome};
+use tidegate_policy::breaker::outcome::Seen;
 use tidegate_policy::breaker::process::{Leave, Process};
 use tidegate_policy::breaker::worker::Worker;
 use tidegate_policy::config::{CircuitBreaker, Config};
@@ -222,7 +222,7 @@ impl Circuits {
         entropy: u32,
         count: &mut impl FnMut(usize, Told),
     ) {
-        let Some(flight) = self.take(stream) else { return };
+        let Some((flight, breaker)) = self.take_known(config, stream) else { return };
         let status = host::header(Map::Response, ":status").ok().flatten().unwrap_or_default();
         let code = match flight.grpc {
             true => host::header(Map::Response, GRPC_STATUS).ok().flatten(),
@@ -234,7 +234,7 @@ impl Circuits {
             return;
         }
         let seen = Seen::Answered { status: &status, grpc: flight.grpc.then_some(code.as_deref()) };
-        self.land(config, flight, judged(seen), entropy, count);
+        self.land(config, flight, judged(breaker, seen), entropy, count);
     }
 
     /// The stream is over.
@@ -245,18 +245,29 @@ impl Circuits {
         entropy: u32,
         count: &mut impl FnMut(usize, Told),
     ) {
-        let Some(flight) = self.take(stream) else { return };
+        let Some((flight, breaker)) = self.take_known(config, stream) else { return };
         let outcome = if flight.answered {
             let code = host::header(Map::ResponseTrailer, GRPC_STATUS).ok().flatten();
             match code {
-                Some(code) => judged(Seen::Answered { status: b"200", grpc: Some(Some(&code)) }),
+                Some(code) => {
+                    judged(breaker, Seen::Answered { status: b"200", grpc: Some(Some(&code)) })
+                }
                 // An answer that was cut off: whose fault that was Envoy's details tell.
-                None => judged(Seen::Answered { status: b"502", grpc: None }),
+                None => judged(breaker, Seen::CutOff),
             }
         } else {
-            judged(Seen::Ended)
+            judged(breaker, Seen::Ended)
         };
         self.land(config, flight, outcome, entropy, count);
+    }
+
+    fn take_known<'c>(
+        &self,
+        config: &'c Config,
+        stream: u32,
+    ) -> Option<(Flight, &'c CircuitBreaker)> {
+        let flight = self.take(stream)?;
+        Some((flight, config.circuit_breakers.get(flight.breaker)?))
     }
 
     fn take(&self, stream: u32) -> Option<Flight> {
@@ -369,12 +380,15 @@ impl Circuits {
     }
 }
 
-fn judged(seen: Seen<'_>) -> Outcome {
-    match outcome(seen, None) {
+fn judged(breaker: &CircuitBreaker, seen: Seen<'_>) -> Outcome {
+    match breaker.rules.outcome(seen, None) {
         Ok(outcome) => outcome,
         Err(_) => {
             let details = host::property(DETAILS).map(Property::bytes).ok().flatten();
-            outcome(seen, Some(&details.unwrap_or_default())).unwrap_or(Outcome::Ignored)
+            breaker
+                .rules
+                .outcome(seen, Some(&details.unwrap_or_default()))
+                .unwrap_or(Outcome::Ignored)
         }
     }
 }

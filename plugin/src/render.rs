@@ -1,6 +1,6 @@
 //! Owns how what the policy rendered is handed to the host: nothing is left to choose here.
 
-use tidegate_policy::config::Config;
+use tidegate_policy::config::{Config, Fallback};
 use tidegate_policy::exchange::{Denial, Note, Replay, Response, SOFT_HEADER};
 use tidegate_policy::render;
 
@@ -40,12 +40,25 @@ pub(crate) fn annotate(soft: &str) -> Result<(), Status> {
     host::replace_header(Map::Request, SOFT_HEADER, soft)
 }
 
+/// Leads a request to another cluster: the host looks for its route anew when a header changes.
+pub(crate) fn reroute(config: &Config, breaker: usize) -> Result<(), Status> {
+    match config.circuit_breakers.get(breaker).and_then(|breaker| breaker.fallback.as_ref()) {
+        Some(Fallback::Header { name, value }) => host::replace_header(Map::Request, name, value),
+        Some(Fallback::Answer { .. }) | None => Ok(()),
+    }
+}
+
 /// Takes out what only the filter may say.
 pub(crate) fn strip(config: &Config) -> Result<(), Status> {
-    match config.has_soft_limits() {
-        true => host::remove_header(Map::Request, SOFT_HEADER),
-        false => Ok(()),
+    if config.has_soft_limits() {
+        host::remove_header(Map::Request, SOFT_HEADER)?;
     }
+    for breaker in &config.circuit_breakers {
+        if let Some(Fallback::Header { name, .. }) = &breaker.fallback {
+            host::remove_header(Map::Request, name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes into an upstream's response what its client is told.

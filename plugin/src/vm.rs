@@ -293,6 +293,9 @@ impl Vm {
             if let Some(soft) = &effects.soft {
                 or_log(render::annotate(soft), "the upstream cannot be told of a soft limit");
             }
+            if let Some(breaker) = effects.reroute {
+                or_log(render::reroute(&root.config, breaker), "no way to another cluster");
+            }
             if let Some(settlement) = effects.settlement {
                 self.settle(root, settlement);
             }

@@ -254,7 +254,7 @@ impl Exchange {
                 permitting.granted(config, &mut self.gate)
             }
             (Phase::Permitting(permitting), Event::Permit { wait_ms: Some(wait_ms), now_us }) => {
-                permitting.refused(config, wait_ms, now_us)
+                permitting.refused(config, &mut self.gate, wait_ms, now_us)
             }
             (phase, _) => (phase, Effects::of(Act::Pass, Vec::new())),
         };

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use serde::Serialize;
 
 use crate::answers::Problems;
-use crate::config::Config;
+use crate::config::{Config, Fallback};
 use crate::exchange::{Denial, Replay};
 use crate::fields::Field;
 use crate::reason::Reason;
@@ -83,6 +83,9 @@ pub fn reply(config: Option<&Config>, denial: &Denial) -> Reply {
     let worded_by = config.zip(denial.worded_by);
     let policy = worded_by.and_then(|(config, index)| config.policies.get(index));
     let own = policy.and_then(|policy| policy.denied.as_ref());
+    if let Some(reply) = config.and_then(|config| fallback(config, denial)) {
+        return reply;
+    }
     let usual = look(denial.reason);
     let status = own.and_then(|own| own.status(denial.reason)).unwrap_or(usual.status);
     let look = Look { status, grpc_status: grpc_status(status, usual.grpc_status), ..usual };
@@ -122,13 +125,32 @@ pub fn reply(config: Option<&Config>, denial: &Denial) -> Reply {
         headers.push(("x-envoy-overloaded", "true".to_string()));
     }
     headers.extend(denial.fields.iter().cloned());
-    Reply {
-        status,
-        grpc_status: look.grpc_status,
-        details: format!("tidegate:{}:{}", denial.reason, denial.violated.join(",")),
+    Reply { status, grpc_status: look.grpc_status, details: details(denial), headers, body }
+}
+
+/// What a circuit breaker has its refused requests answered with.
+fn fallback(config: &Config, denial: &Denial) -> Option<Reply> {
+    let breaker = config.circuit_breakers.get(denial.fallback?)?;
+    let Some(Fallback::Answer { status, content_type, body }) = &breaker.fallback else {
+        return None;
+    };
+    let headers = Vec::from([
+        ("content-type", content_type.clone()),
+        ("cache-control", "no-store".to_string()),
+        (REPLY_HEADER, denial.reason.to_string()),
+        (DECISION_HEADER, denial.id.to_string()),
+    ]);
+    Some(Reply {
+        status: *status,
+        grpc_status: grpc_status(*status, look(denial.reason).grpc_status),
+        details: details(denial),
         headers,
-        body,
-    }
+        body: body.clone().into_bytes(),
+    })
+}
+
+fn details(denial: &Denial) -> String {
+    format!("tidegate:{}:{}", denial.reason, denial.violated.join(","))
 }
 
 fn problem(config: Option<&Config>, denial: &Denial, look: &Look) -> Vec<u8> {

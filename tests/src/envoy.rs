@@ -243,6 +243,11 @@ impl Options {
                 "listener_filters" => {
                     set(all, &format!("{listener}/listener_filters"), value.clone());
                 }
+                "clusters" => {
+                    let clusters = all.pointer_mut("/static_resources/clusters");
+                    let more = value.as_array().expect("a list").iter().cloned();
+                    clusters.and_then(Value::as_array_mut).expect("clusters").extend(more);
+                }
                 "configuration" => {}
                 other => panic!("{other} of an example has no place in the bootstrap"),
             }

@@ -21,6 +21,7 @@ pub(crate) fn refuse_unready() -> Action {
         worded_by: None,
         detail: None,
         stored_status: None,
+        fallback: None,
     };
     deny(None, &denial)
 }

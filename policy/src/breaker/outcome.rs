@@ -1,8 +1,11 @@
 //! Owns what an answer says of its upstream: works, fails, or nothing.
 //!
-//! A failure is a 5xx of the upstream's, or what Envoy answers because the upstream did not: reset,
-//! refused, timed out, no healthy host. 429 says that the upstream works and has enough: it is ignored.
+//! A failure is what the rules name, a 5xx of the upstream's if nothing else, or what Envoy answers because
+//! the upstream did not: reset, refused, timed out, no healthy host. 429 says that the upstream works and
+//! has enough: it is ignored.
 //! What the filter, another filter or Envoy itself answered is ignored, and so is a client that left.
+
+use core::ops::RangeInclusive;
 
 use super::Outcome;
 
@@ -16,24 +19,114 @@ pub enum Seen<'a> {
         /// Whether gRPC was asked for; then its status, if it stands in headers or trailers.
         grpc: Option<Option<&'a [u8]>>,
     },
+    /// The stream ended within an answer.
+    CutOff,
     /// The stream ended without an answer.
     Ended,
 }
 
-/// What follows, or that Envoy's details have to be known first: only of answers that look like
-/// failures.
-pub fn outcome(seen: Seen<'_>, details: Option<&[u8]>) -> Result<Outcome, NeedsDetails> {
-    let Seen::Answered { status, grpc } = seen else {
-        return Ok(Outcome::Ignored);
-    };
-    let looks = match (status, grpc) {
-        (b"200", Some(Some(code))) => of_grpc(code),
-        _ => of_http(status),
-    };
-    match (looks, details) {
-        (Outcome::Failure, None) => Err(NeedsDetails),
-        (Outcome::Failure, Some(details)) if !is_of_upstream(details) => Ok(Outcome::Ignored),
-        (looks, _) => Ok(looks),
+/// HTTP statuses and gRPC statuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Statuses {
+    /// One bit for each from 100 to 599.
+    http: [u64; 8],
+    /// One bit for each from 0 to 16.
+    grpc: u32,
+}
+
+/// Which answers are failures, and which say nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Failures.
+    pub failures: Statuses,
+    /// What says nothing, also where it stands among the failures.
+    pub ignored: Statuses,
+}
+
+// === impl Statuses ===
+
+impl Statuses {
+    /// The least HTTP status.
+    const FIRST: u16 = 100;
+
+    /// With these HTTP statuses, in place of others.
+    pub fn with_http(self, ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> Self {
+        let mut http = [0; 8];
+        for status in ranges.into_iter().flatten() {
+            let bit = status.saturating_sub(Self::FIRST);
+            if let Some(word) = http.get_mut(usize::from(bit / 64)) {
+                *word |= 1_u64 << (bit % 64);
+            }
+        }
+        Self { http, ..self }
+    }
+
+    /// With these gRPC statuses, in place of others.
+    pub fn with_grpc(self, statuses: impl IntoIterator<Item = u8>) -> Self {
+        let bits = statuses.into_iter().fold(0, |bits, status| bits | 1_u32 << (status % 32));
+        Self { grpc: bits, ..self }
+    }
+
+    fn has_http(&self, status: &[u8]) -> bool {
+        let number = core::str::from_utf8(status).ok().and_then(|text| text.parse::<u16>().ok());
+        let bit = number.and_then(|number| number.checked_sub(Self::FIRST));
+        bit.is_some_and(|bit| {
+            let word = self.http.get(usize::from(bit / 64)).copied().unwrap_or(0);
+            word >> (bit % 64) & 1 == 1
+        })
+    }
+
+    fn has_grpc(&self, code: &[u8]) -> bool {
+        let number = core::str::from_utf8(code).ok().and_then(|text| text.parse::<u32>().ok());
+        number.is_some_and(|number| self.grpc.checked_shr(number).unwrap_or(0) & 1 == 1)
+    }
+}
+
+// === impl Rules ===
+
+impl Default for Rules {
+    /// 5xx, unknown, deadline exceeded, internal, unavailable and data loss are failures; 429, cancelled
+    /// and resource exhausted say nothing.
+    fn default() -> Self {
+        let none = Statuses::default();
+        Self {
+            failures: none.with_http([500..=599]).with_grpc([2, 4, 13, 14, 15]),
+            ignored: none.with_http([429..=429]).with_grpc([1, 8]),
+        }
+    }
+}
+
+impl Rules {
+    /// What follows, or that Envoy's details have to be known first: only of answers that look like
+    /// failures. What the upstream did not answer fails whatever the rules name.
+    pub fn outcome(&self, seen: Seen<'_>, details: Option<&[u8]>) -> Result<Outcome, NeedsDetails> {
+        let (named, looks_failed) = match seen {
+            Seen::Ended => return Ok(Outcome::Ignored),
+            Seen::CutOff => (Outcome::Failure, true),
+            Seen::Answered { status: b"200", grpc: Some(Some(code)) } => {
+                let named = self.named(|of| of.has_grpc(code));
+                (named, named == Outcome::Failure || Self::default().failures.has_grpc(code))
+            }
+            Seen::Answered { status, .. } => {
+                let named = self.named(|of| of.has_http(status));
+                (named, named == Outcome::Failure || matches!(status, [b'5', _, _]))
+            }
+        };
+        match details {
+            _ if !looks_failed => Ok(named),
+            None => Err(NeedsDetails),
+            Some(details) if details.starts_with(b"via_upstream") => Ok(named),
+            Some(details) if is_of_upstream(details) => Ok(Outcome::Failure),
+            Some(_) => Ok(Outcome::Ignored),
+        }
+    }
+
+    fn named(&self, has: impl Fn(&Statuses) -> bool) -> Outcome {
+        match (has(&self.ignored), has(&self.failures)) {
+            (true, _) => Outcome::Ignored,
+            (false, true) => Outcome::Failure,
+            (false, false) => Outcome::Success,
+        }
     }
 }
 
@@ -41,29 +134,10 @@ pub fn outcome(seen: Seen<'_>, details: Option<&[u8]>) -> Result<Outcome, NeedsD
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NeedsDetails;
 
-fn of_http(status: &[u8]) -> Outcome {
-    match status {
-        b"429" => Outcome::Ignored,
-        [b'5', _, _] => Outcome::Failure,
-        _ => Outcome::Success,
-    }
-}
-
-/// Unknown, deadline exceeded, internal, unavailable and data loss are failures; cancelled and
-/// resource exhausted say nothing.
-fn of_grpc(code: &[u8]) -> Outcome {
-    match code {
-        b"2" | b"4" | b"13" | b"14" | b"15" => Outcome::Failure,
-        b"1" | b"8" => Outcome::Ignored,
-        _ => Outcome::Success,
-    }
-}
-
-/// Whether the upstream, or its not answering, is behind it. Overflow is Envoy's own bound on what it
+/// Whether it is because the upstream did not answer. Overflow is Envoy's own bound on what it
 /// lets through.
 fn is_of_upstream(details: &[u8]) -> bool {
-    const WORDS: [&[u8]; 7] = [
-        b"via_upstream",
+    const WORDS: [&[u8]; 6] = [
         b"upstream_reset",
         b"upstream_response_timeout",
         b"upstream_per_try",
@@ -109,11 +183,66 @@ mod tests {
         ];
         for (status, grpc, details, expected) in rows {
             let seen = Seen::Answered { status, grpc };
+            let outcome = |seen, details| Rules::default().outcome(seen, details);
             assert_eq!(outcome(seen, Some(details)), Ok(expected), "{seen:?} {details:?}");
             // Nothing more is read of an answer that looks well.
             let looks_failed = outcome(seen, None) == Err(NeedsDetails);
             assert_eq!(looks_failed, !details.is_empty(), "{seen:?}");
         }
-        assert_eq!(outcome(Seen::Ended, None), Ok(Ignored));
+        assert_eq!(Rules::default().outcome(Seen::Ended, None), Ok(Ignored));
+    }
+    #[test]
+    fn the_author_says_which_statuses_fail_and_which_say_nothing() {
+        use Outcome::{Failure, Ignored, Success};
+        let none = Statuses::default();
+        let rules = Rules {
+            failures: none.with_http([404..=404, 500..=599]).with_grpc([5, 16]),
+            ignored: none.with_http([501..=502, 599..=599]).with_grpc([16]),
+        };
+        let http: [(&[u8], Outcome); 12] = [
+            (b"100", Success),
+            (b"403", Success),
+            (b"404", Failure),
+            (b"405", Success),
+            (b"429", Success),
+            (b"500", Failure),
+            (b"501", Ignored),
+            (b"502", Ignored),
+            (b"503", Failure),
+            (b"599", Ignored),
+            (b"", Success),
+            (b"70000", Success),
+        ];
+        let of =
+            |status, grpc| rules.outcome(Seen::Answered { status, grpc }, Some(b"via_upstream"));
+        for (status, expected) in http {
+            assert_eq!(of(status, None), Ok(expected), "{status:?}");
+        }
+        let grpc: [(&[u8], Outcome); 6] = [
+            (b"0", Success),
+            (b"5", Failure),
+            (b"14", Success),
+            (b"16", Ignored),
+            (b"37", Success),
+            (b"x", Success),
+        ];
+        for (code, expected) in grpc {
+            assert_eq!(of(b"200", Some(Some(code))), Ok(expected), "{code:?}");
+        }
+        // Envoy's own answers are judged by their details all the same.
+        let of = |status, details: &[u8]| {
+            rules.outcome(Seen::Answered { status, grpc: None }, Some(details))
+        };
+        assert_eq!(of(b"404", b"route_not_found"), Ok(Ignored));
+        assert_eq!(of(b"501", b"upstream_reset_before_response_started{reset}"), Ok(Failure));
+        let lax = Rules { failures: none, ignored: none };
+        let reset = Seen::Answered { status: b"503", grpc: None };
+        assert_eq!(
+            lax.outcome(reset, Some(b"upstream_reset_before_response_started{x}")),
+            Ok(Failure)
+        );
+        assert_eq!(lax.outcome(reset, Some(b"via_upstream")), Ok(Success));
+        assert_eq!(lax.outcome(Seen::CutOff, Some(b"via_upstream")), Ok(Failure));
+        assert_eq!(lax.outcome(Seen::CutOff, Some(b"downstream_remote_disconnect")), Ok(Ignored));
     }
 }

@@ -116,7 +116,7 @@ pub(super) fn denied(at: &At<'_, '_>) -> Option<Denied> {
     Some(Denied { wording: wording?, statuses: statuses? })
 }
 
-fn content_type(at: &At<'_, '_>) -> Option<String> {
+pub(super) fn content_type(at: &At<'_, '_>) -> Option<String> {
     const REMEDY: &str =
         "write a media type such as \"application/json\" or \"text/html; charset=utf-8\"";
     const LEN_MAX: usize = 128;

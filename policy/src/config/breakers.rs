@@ -1,6 +1,8 @@
 //! Owns the fields of circuit breakers: those that the document names, those that a policy writes out,
 //! and which of them depend on which.
 
+mod answers;
+
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -14,6 +16,7 @@ use super::rollout::share_bp;
 use super::shapes;
 use super::suggest::nearest;
 use crate::breaker::mesh::{Terms, Window};
+use crate::breaker::outcome::Rules;
 use crate::breaker::process::Own;
 
 /// Breakers per document: each has its place in Envoy's shared data.
@@ -32,8 +35,33 @@ pub struct CircuitBreaker {
     pub own: Own,
     /// A call that takes longer is slow, in ms; `None` if that does not matter.
     pub slow_ms: Option<u32>,
+    /// What its upstream's answers say.
+    pub rules: Rules,
+    /// What a request gets that it refuses, if not the usual refusal.
+    pub fallback: Option<Fallback>,
     /// Those that have to let calls pass for this one to do so, by their index.
     pub depends_on: Vec<usize>,
+}
+
+/// What a request gets in place of a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fallback {
+    /// An answer that is always the same.
+    Answer {
+        /// The HTTP status.
+        status: u16,
+        /// The body's type.
+        content_type: String,
+        /// The body.
+        body: String,
+    },
+    /// It goes on with this header, which leads it to another cluster.
+    Header {
+        /// Its name, in lower case.
+        name: String,
+        /// Its value.
+        value: String,
+    },
 }
 
 /// The breakers of a document as far as they are read.
@@ -123,10 +151,13 @@ impl<'r, 'd> Breakers<'r, 'd> {
         wanted: &mut Vec<(usize, At<'r, 'd>)>,
     ) -> Option<usize> {
         let table = at.table(shapes::CIRCUIT_BREAKER.known, REMEDY)?;
-        let (own, slow_ms) = numbers(&table)?;
+        let (numbers, rules, fallback) =
+            (numbers(&table), answers::rules(&table), answers::fallback(&table));
+        let ((own, slow_ms), rules, fallback) = (numbers?, rules?, fallback?);
         let mut read = self.read.borrow_mut();
         let place = read.len();
-        read.push(CircuitBreaker { name: name.to_owned(), own, slow_ms, depends_on: Vec::new() });
+        let (name, depends_on) = (name.to_owned(), Vec::new());
+        read.push(CircuitBreaker { name, own, slow_ms, rules, fallback, depends_on });
         self.used.borrow_mut().push(false);
         if let Some(at) = table.get("depends_on") {
             wanted.push((place, at));

@@ -161,7 +161,7 @@ pub(super) fn size(at: &At<'_, '_>) -> Option<u32> {
     u32::try_from(bytes?).ok()
 }
 
-fn header_name(at: &At<'_, '_>) -> Option<String> {
+pub(super) fn header_name(at: &At<'_, '_>) -> Option<String> {
     const REMEDY: &str = "write a header's name such as \"x-cost\"";
     let text = at.text(REMEDY)?;
     let sound = !text.is_empty()

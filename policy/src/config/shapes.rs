@@ -22,15 +22,13 @@
 //!
 //! The doc strings cost the shipped filter nothing: it uses `known` only, and these are constants.
 
-mod kinds;
-
 use super::shape::Kind::{
     Bool, Duration, Either, List, Map, Percentage, Table, Text, True, Whole, Word,
 };
 use super::shape::{Field, Known, Shape, any_of, may, must, one_of, some, with_default};
 use kinds::*;
 
-/// Makes a constant of each shape, and `ALL`.
+/// Makes a constant of each shape, and `HERE` of all of them.
 macro_rules! shapes {
     ($( $(#[doc = $doc:literal])+ $ID:ident $shape:literal { $( $name:literal => $field:expr; )* } )*) => {
         $(
@@ -43,9 +41,20 @@ macro_rules! shapes {
             };
         )*
 
-        /// Every shape, the document's first, each before those it is made of.
-        pub const ALL: &[Shape] = &[$($ID),*];
+        pub(super) const HERE: &[Shape] = &[$($ID),*];
     };
+}
+
+mod breakers;
+mod kinds;
+
+pub use breakers::{
+    BREAKER, CALLS, CIRCUIT_BREAKER, FALLBACK, HEADER_FIELD, SAYS, SLOW, STATIC_ANSWER,
+};
+
+/// Every shape, the document's first.
+pub fn all() -> impl Iterator<Item = &'static Shape> {
+    HERE.iter().chain(breakers::HERE)
 }
 
 shapes! {
@@ -97,39 +106,6 @@ shapes! {
             "The bearer token that the gateway asks for.");
         "breaker" => with_default(Table(&BREAKER), r#"{"failures": 5, "open": "10s", "successes": 3}"#, r#"{"open": "5s"}"#,
             "When the filter stops asking a gateway that fails, so that no request waits for it: `on_unavailable` then decides at once.");
-    }
-
-    /// A circuit breaker of upstreams. A failure is a 5xx of the upstream's, a reset, a refused connection, a timeout or no healthy host, and in gRPC the statuses 2, 4, 13, 14 and 15. 429, gRPC 1 and 8, Envoy's own overflow, answers of filters and clients that leave say nothing; all else is a success.
-    CIRCUIT_BREAKER "circuit_breaker" {
-        "window" => with_default(Either(&[Duration { min_ms: 1_000, max_ms: 3_600_000 }, Table(&CALLS)]), "\"10s\"", "\"1m\"", "What the rates look back on: a time, or as a table a number of calls.");
-        "min_calls" => with_default(Whole { min: 1, max: 1_000_000 }, "20", "100", "Fewer calls than that in the window open nothing by their rate.").unit("calls");
-        "failure_rate" => with_default(Percentage, "\"50%\"", "\"25%\"", "The share of failures in the window that opens it for the whole region. `0%`: no share does.");
-        "slow" => may(Table(&SLOW), "slow calls do not matter", r#"{"after": "2s", "rate": "80%"}"#, "When slow calls open it.");
-        "consecutive" => with_default(Whole { min: 1, max: 1_000_000 }, "5", "10", "Failures in a row in one worker that shut its whole Envoy at once, before the region agrees.").unit("failures");
-        "trip_reporters" => with_default(Whole { min: 1, max: 255 }, "2", "3", "How many Envoys that shut by themselves open it for the region; all, if fewer report. One sick Envoy then does not close an upstream for all.").unit("processes");
-        "open" => with_default(Duration { min_ms: 100, max_ms: 3_600_000 }, "\"10s\"", "\"30s\"", "How long it is open before a test, more or less a fifth.");
-        "backoff" => with_default(Whole { min: 0, max: 5 }, "0", "3", "How often `open` doubles at most while tests fail.").unit("doublings");
-        "successes" => with_default(Whole { min: 1, max: 255 }, "3", "1", "Good tests in a row that close it; one request at a time in the whole region is a test.").unit("tests");
-        "upstream_timeout" => with_default(Duration { min_ms: 1, max_ms: 3_540_000 }, "\"15s\"", "\"5s\"", "How long the upstream may take, retries included: the route's timeout. A test without an answer is given up one second after that.");
-        "depends_on" => with_default(List { item: &NAME, min: 0, max: 8 }, "[]", "[]", "Other `circuit_breakers`, by name. While one of them is not closed this one refuses as well, makes no test, and counts nothing.");
-    }
-
-    /// A window by count.
-    CALLS "calls" {
-        "calls" => must(Whole { min: 1, max: 1_000_000 }, "100", "The last so many calls, and what comes with the report that fills it.").unit("calls");
-    }
-
-    /// When slow calls open a circuit breaker.
-    SLOW "slow" {
-        "after" => must(Duration { min_ms: 1, max_ms: 3_600_000 }, "\"2s\"", "A call is slow whose answer begins later than that.");
-        "rate" => with_default(Percentage, "\"80%\"", "\"50%\"", "The share of slow calls in the window that opens it. `0%`: no share does.");
-    }
-
-    /// The guard of the way to the gateway: closed, open after failures in a row, half-open to test.
-    BREAKER "breaker" {
-        "failures" => with_default(Whole { min: 1, max: 1_000_000 }, "5", "10", "Failures in a row that open it, in each worker. A failure is a timeout, a refused or reset call, or an answer that is not the gateway's.").unit("failures");
-        "open" => with_default(Duration { min_ms: 100, max_ms: 3_600_000 }, "\"10s\"", "\"5s\"", "How long it stays open, more or less a fifth, so that instances do not move in step.");
-        "successes" => with_default(Whole { min: 1, max: 1_000 }, "3", "1", "Successful tests in a row that close it; one request at a time is a test.").unit("tests");
     }
 
     /// One Envoy's part of every limit while the gateway cannot be asked.

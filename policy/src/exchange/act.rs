@@ -74,6 +74,8 @@ pub struct Denial {
     pub detail: Option<String>,
     /// The status of a first answer whose body is not there.
     pub stored_status: Option<u16>,
+    /// The circuit breaker whose fallback is the answer, by its index.
+    pub fallback: Option<usize>,
 }
 
 /// What follows from an event: one act, what to count, what to write.
@@ -87,6 +89,8 @@ pub struct Effects {
     pub note: Option<Note>,
     /// The value of [`SOFT_HEADER`] for the upstream, if a soft limit is used up.
     pub soft: Option<String>,
+    /// The circuit breaker whose fallback leads the request to another cluster, by its index.
+    pub reroute: Option<usize>,
     /// What is to be given back, and nobody waits for.
     pub settlement: Option<Settlement>,
 }
@@ -99,6 +103,6 @@ pub const SOFT_HEADER: &str = "x-tidegate-soft-limit";
 impl Effects {
     /// An act with nothing to write beside it.
     pub(super) fn of(act: Act, signals: Vec<Signal>) -> Self {
-        Self { act, signals, note: None, soft: None, settlement: None }
+        Self { act, signals, note: None, soft: None, reroute: None, settlement: None }
     }
 }

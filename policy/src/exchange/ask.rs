@@ -100,6 +100,7 @@ pub(super) fn ask(
             grpc,
             detail: None,
             stored_status: None,
+            fallback: None,
         };
         return denied(denial, None, aside, signals);
     }

@@ -60,6 +60,7 @@ impl Circuit {
             worded_by: worded_by(config, [self.policy].into_iter()),
             detail: None,
             stored_status: None,
+            fallback: None,
         };
         let note = Note {
             verdict: Noted::Denied,

@@ -308,6 +308,7 @@ pub(super) fn denial(config: &Config, policy: usize, reason: Reason, id: Decisio
         worded_by: worded_by(config, [policy].into_iter()),
         detail: None,
         stored_status: None,
+        fallback: None,
     }
 }
 

@@ -214,6 +214,7 @@ impl Verdict {
             worded_by: worded_by(config, self.denying.into_iter()),
             detail: None,
             stored_status: None,
+            fallback: None,
         };
         let aside = question.aside.clone();
         let settlement = match may_have_claimed(why) {

@@ -10,7 +10,7 @@ use super::respond::Told;
 use super::{
     Act, Circuit, Effects, Idempotent, Outcome, Phase, Question, Settlement, Signal, is_grpc,
 };
-use crate::config::Config;
+use crate::config::{Config, Fallback};
 use crate::identity::Facts;
 use crate::mode::Overrides;
 use crate::router::Matched;
@@ -25,8 +25,10 @@ pub(super) struct Gate {
     grpc: bool,
     /// The question whose limits were charged.
     charged: Option<Box<Question>>,
-    /// Whether the circuit breaker gave leave before all was asked.
+    /// Whether the circuit breaker gave leave before all was asked, or another cluster is asked.
     is_open: bool,
+    /// Whether another cluster is asked.
+    reroutes: bool,
 }
 
 /// What waits for the circuit breaker.
@@ -57,7 +59,14 @@ impl Gate {
         id: DecisionId,
     ) -> Option<Self> {
         let circuit = Circuit::of(config, overrides, matched)?;
-        Some(Self { circuit, id, grpc: is_grpc(facts), charged: None, is_open: false })
+        Some(Self {
+            circuit,
+            id,
+            grpc: is_grpc(facts),
+            charged: None,
+            is_open: false,
+            reroutes: false,
+        })
     }
 
     /// Whether it is known to refuse.
@@ -94,7 +103,10 @@ pub(super) fn ask(
             let permitting = Permitting { gate, goes_on, effects };
             (Phase::Permitting(Box::new(permitting)), Effects::of(act, Vec::new()))
         }
-        (_, GoesOn::Admitted(told)) => (Phase::Admitted(told), effects),
+        (gate, GoesOn::Admitted(told)) => {
+            let reroute = gate.filter(|gate| gate.reroutes).map(|gate| gate.circuit.breaker);
+            (Phase::Admitted(told), Effects { reroute, ..effects })
+        }
         (_, GoesOn::Looked(waiting)) => waiting.claims(config),
     }
 }
@@ -108,11 +120,15 @@ impl Permitting {
         config: &Config,
         gate: &mut Option<Gate>,
     ) -> (Phase, Effects) {
-        let Self { gate: open, goes_on, effects } = *self;
+        let Self { gate: mut passed, goes_on, effects } = *self;
+        passed.is_open = true;
         match goes_on {
-            GoesOn::Admitted(told) => (Phase::Admitted(told), effects),
+            GoesOn::Admitted(told) => {
+                *gate = Some(passed);
+                (Phase::Admitted(told), effects)
+            }
             GoesOn::Looked(waiting) => {
-                *gate = Some(Gate { is_open: true, ..open });
+                *gate = Some(passed);
                 let (phase, mut asked) = waiting.claims(config);
                 let mut signals = effects.signals;
                 signals.append(&mut asked.signals);
@@ -121,13 +137,22 @@ impl Permitting {
         }
     }
 
-    /// It may not; nothing stays charged or claimed.
+    /// It may not: it goes to another cluster if the circuit breaker names one, else nothing stays charged
+    /// or claimed.
     pub(super) fn refused(
-        self: Box<Self>,
+        mut self: Box<Self>,
         config: &Config,
+        gate: &mut Option<Gate>,
         wait_ms: u64,
         now_us: Option<u64>,
     ) -> (Phase, Effects) {
+        let circuit = self.gate.circuit;
+        let breaker = config.circuit_breakers.get(circuit.breaker);
+        let fallback = breaker.and_then(|breaker| breaker.fallback.as_ref());
+        if let Some(Fallback::Header { .. }) = fallback {
+            self.gate.reroutes = true;
+            return self.granted(config, gate);
+        }
         let Self { gate, goes_on, effects } = *self;
         let claim = match goes_on {
             GoesOn::Admitted(told) => told.claim,
@@ -150,7 +175,9 @@ impl Permitting {
             Some(claim) => claim.given_back(config, refund),
             None => refund.map(Settlement::of),
         };
-        let (denial, note) = gate.circuit.refusal(config, gate.id, wait_ms, gate.grpc);
+        let (mut denial, note) = circuit.refusal(config, gate.id, wait_ms, gate.grpc);
+        // gRPC clients read no body.
+        denial.fallback = fallback.filter(|_| !gate.grpc).map(|_| circuit.breaker);
         let note = Some(beside(note, effects.note));
         let signals = effects.signals.into_iter().filter_map(not_gone).collect();
         let effects = Effects { note, settlement, ..Effects::of(Act::Deny(denial), signals) };

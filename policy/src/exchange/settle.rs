@@ -134,6 +134,7 @@ pub(super) fn carry_out(
         worded_by: worded_by(config, violated().map(|(asked, _)| asked.policy)),
         detail: None,
         stored_status: None,
+        fallback: None,
     };
     denied(denial, None, aside, signals)
 }
@@ -209,6 +210,7 @@ fn overloaded(config: &Config, question: &Question) -> (Phase, Effects) {
         worded_by: worded_by(config, enforcing(config, &question.asked).map(|(index, _)| index)),
         detail: None,
         stored_status: None,
+        fallback: None,
     };
     denied(denial, None, aside, signals)
 }

@@ -182,6 +182,7 @@ fn deny_names_the_limits_and_the_longest_wait() {
         worded_by: None,
         detail: None,
         stored_status: None,
+        fallback: None,
     };
     let signals = vec![
         decided(0, Outcome::Denied),

@@ -27,6 +27,7 @@ fn denial(reason: Reason) -> Denial {
         worded_by: None,
         detail: None,
         stored_status: None,
+        fallback: None,
     }
 }
 
@@ -141,5 +142,22 @@ fn a_policy_chooses_among_the_statuses_of_a_reason() {
             assert_eq!(reply.grpc_status == 3, status == 400);
         }
         assert_eq!(look(reason).status, usual, "the usual one comes first");
+    }
+}
+
+#[test]
+fn a_fallback_is_the_answer_and_still_says_whose_it_is() {
+    let breaker = r#""circuit_breaker": {"fallback": {"answer":
+        {"status": 203, "content_type": "application/json", "body": "[]"}}},"#;
+    let config = config("", breaker);
+    let refused = Denial { fallback: Some(0), ..denial(Reason::CircuitOpen) };
+    let reply = reply(Some(&config), &refused);
+    assert_eq!((reply.status, reply.body.as_slice()), (203, b"[]".as_slice()));
+    assert_eq!(header(&reply, "content-type"), Some("application/json"));
+    assert_eq!(header(&reply, REPLY_HEADER), Some("circuit-open"));
+    assert_eq!(header(&reply, "cache-control"), Some("no-store"));
+    assert_eq!(reply.details, "tidegate:circuit-open:api.l");
+    for told_otherwise in ["retry-after", "x-envoy-overloaded", "ratelimit"] {
+        assert_eq!(header(&reply, told_otherwise), None, "{told_otherwise}");
     }
 }

@@ -172,8 +172,7 @@ fn regressions() -> Box<dyn proptest::test_runner::FailurePersistence> {
 /// JSON of any shape, made of the words that the reader knows and of others.
 fn documents() -> impl Strategy<Value = serde_json::Value> {
     use serde_json::Value;
-    let known: Vec<&str> = tidegate_policy::config::shapes::ALL
-        .iter()
+    let known: Vec<&str> = tidegate_policy::config::shapes::all()
         .flat_map(|shape| shape.fields.iter().map(|field| field.name))
         .collect();
     let key = prop_oneof![4 => proptest::sample::select(known), 1 => Just("other")];

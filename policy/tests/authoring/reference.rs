@@ -44,7 +44,7 @@ pub fn reference() -> String {
     let mut page = HEAD.to_owned();
     let mib = DOCUMENT_BYTES_MAX / (1024 * 1024);
     line(&mut page, &format!("- A document has at most {mib} MiB, and nests at most 32 deep.\n"));
-    for shape in shapes::ALL {
+    for shape in shapes::all() {
         section(&mut page, shape);
     }
     page.truncate(page.trim_end().len());

@@ -40,7 +40,7 @@ fn wrapped(shape: &Shape, value: Value) -> Value {
 
 /// The first field of which a table of this shape may be the value, or a part of it.
 fn parent(shape: &Shape) -> (&'static Shape, &'static Field) {
-    let found = shapes::ALL.iter().find_map(|parent| {
+    let found = shapes::all().find_map(|parent| {
         let holds = |field: &&Field| holding(&field.kind, shape, &Value::Null).is_some();
         parent.fields.iter().find(holds).map(|field| (parent, field))
     });

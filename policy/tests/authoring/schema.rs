@@ -8,8 +8,7 @@ const ID: &str = "https://tidegate.dev/schemas/policy/config.schema.json";
 
 /// The schema, as policy/config.schema.json holds it.
 pub fn schema() -> Value {
-    let defs: Map<String, Value> = shapes::ALL
-        .iter()
+    let defs: Map<String, Value> = shapes::all()
         .filter(|shape| shape.name != shapes::DOCUMENT.name)
         .map(|shape| (shape.name.to_owned(), table(shape)))
         .collect();

@@ -192,3 +192,40 @@ async fn who_is_refused_is_neither_charged_nor_holds_a_key_and_what_is_done_is_a
     }
     assert_eq!(bench.upstream.runs(), between + 4);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_gets_an_answer_or_another_cluster_of_the_example() {
+    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let (upstream, standby) = (Upstream::start().await, Upstream::start().await);
+    let mut options = Options::new(gateway.addr, upstream.addr).example("fallback");
+    let port = "/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/port_value";
+    *options.part(port) = standby.addr.port().into();
+    let envoy = Envoy::start(&options).await;
+    for breaker in ["search", "suggest"] {
+        let order = format!(r#"{{"breaker": "{breaker}", "order": "force_open", "for_s": 600}}"#);
+        let path = format!("/{breaker}/x");
+        // An order needs a breaker that the gateway has heard of.
+        eventually(PATIENCE, "it is forced open", async || {
+            let told = gateway.command("/v1/breakers/order", &order).await;
+            let answer = client::get(envoy.addr, &path).await;
+            let is_open = is_refused(&answer) || standby.seen() > 0;
+            if told.status == 200 && is_open { Ok(()) } else { Err((told, answer)) }
+        })
+        .await;
+    }
+    let before = (upstream.seen(), standby.seen());
+    for _ in 0..10 {
+        let answer = client::get(envoy.addr, "/search/x").await;
+        assert_eq!((answer.status, answer.header("x-tidegate-reply")), (200, None), "{answer:?}");
+        let answer = client::get(envoy.addr, "/suggest/x").await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "[]"), "{answer:?}");
+        assert!(is_refused(&answer), "{answer:?}");
+    }
+    assert_eq!((upstream.seen(), standby.seen()), (before.0, before.1 + 10));
+    // Envoy's route took the header away again; a client's own leads nowhere.
+    assert!(standby.saw("x-upstream").is_empty());
+    let headers = "x-upstream: standby\r\n";
+    let answer = client::get_from(envoy.addr, None, "/suggest/x", headers).await;
+    assert!(is_refused(&answer), "{answer:?}");
+    assert_eq!(standby.seen(), before.1 + 10);
+}

@@ -224,3 +224,44 @@ fn claim_of(asked: &Effects) -> Option<crate::wire::ClaimCall> {
     let Act::Ask(message) = &asked.act else { panic!("asks: {asked:?}") };
     DecideRequest::decode(message).expect("a sound message").claim
 }
+
+#[test]
+fn a_fallback_answers_or_leads_the_request_elsewhere() {
+    let answer = r#", "circuit_breaker": {"fallback": {"answer": {"body": "[]"}}}"#;
+    let rows = [(facts(&[], false), Some(0)), (grpc(), None)];
+    for (facts, fallback) in rows {
+        let mut answers = desk(answer);
+        answers.request(&facts);
+        let effects = answers.permit(Some(1_500));
+        let Act::Deny(denial) = effects.act else { panic!("denies: {effects:?}") };
+        assert_eq!((denial.reason, denial.fallback), (Reason::CircuitOpen, fallback));
+    }
+
+    let elsewhere =
+        r#", "circuit_breaker": {"fallback": {"header": {"name": "x-u", "value": "b"}}}"#;
+    let mut leads = desk(&format!("{LIMITS}{IDEMPOTENCY}}}{elsewhere}"));
+    let asked = leads.request(&facts(&KEYED, false));
+    leads.answer(&asked, r#"{"state":"claimed","fence":3}"#);
+    let effects = leads.permit(Some(1_500));
+    assert_eq!((effects.act, effects.reroute, effects.settlement), (Act::Resume, Some(0), None));
+    assert!(leads.exchange.wants_answer(), "the answer of the other cluster is stored");
+
+    // What was only looked for is claimed first.
+    let mut looks = desk(&format!("{LIMITS}{IDEMPOTENCY}}}{elsewhere}"));
+    looks.shut = vec![0];
+    let asked = looks.request(&facts(&KEYED, false));
+    looks.answer(&asked, r#"{"state":"absent"}"#);
+    let asked = looks.permit(Some(1_500));
+    assert_eq!(claim_of(&asked).map(|claim| claim.look), Some(false));
+    let effects = looks.answer(&asked, r#"{"state":"claimed","fence":3}"#);
+    assert_eq!((effects.act, effects.reroute), (Act::Resume, Some(0)));
+
+    let mut passes = desk(elsewhere);
+    passes.request(&facts(&[], false));
+    let effects = passes.permit(None);
+    assert_eq!((effects.act, effects.reroute), (Act::Pass, None));
+}
+
+fn grpc() -> Facts<'static> {
+    facts(&[("content-type", "application/grpc")], false)
+}
