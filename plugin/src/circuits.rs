@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use tidegate_policy::breaker::Outcome;
 use tidegate_policy::breaker::mesh::Ended;
 use tidegate_policy::breaker::outcome::Seen;
-use tidegate_policy::breaker::process::{Leave, Process};
+use tidegate_policy::breaker::process::{Leave, Process, WAIT_UNKNOWN_MS};
 use tidegate_policy::breaker::worker::Worker;
 use tidegate_policy::config::{CircuitBreaker, Config};
 use tidegate_policy::exchange::Circuit;
@@ -27,8 +27,6 @@ use shared::{read, step};
 
 /// Counts the changes of who may call, over all workers and breakers of the process.
 const CHANGES: &str = "tidegate_circuit_changes";
-/// What a request waits that found no turn, or whose breaker waits for another, in ms.
-const SOON_MS: u64 = 1_000;
 const DETAILS: &str = "response\0code_details";
 const GRPC_STATUS: &str = "grpc-status";
 
@@ -81,6 +79,8 @@ struct Flight {
 pub(crate) enum Told {
     /// A request was refused.
     Refused,
+    /// A request is held before it is refused.
+    Held,
     /// A request would have been refused, were its policy enforced.
     WouldRefuse,
     /// The process was shut by its own failures.
@@ -101,6 +101,7 @@ impl Told {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
+            Self::Held => "held",
             Self::WouldRefuse => "would_refuse",
             Self::Tripped => "tripped",
             Self::Test => "test",
@@ -157,14 +158,13 @@ impl Circuits {
         let changes = self.changes();
         let refuse = |wait_ms: u64, count: &mut dyn FnMut(usize, Told)| {
             if circuit.enforced {
-                count(circuit.breaker, Told::Refused);
                 return Err(wait_ms);
             }
             count(circuit.breaker, Told::WouldRefuse);
             Ok(())
         };
         if !self.needed_pass(config, breaker, changes) {
-            return refuse(SOON_MS, count);
+            return refuse(WAIT_UNKNOWN_MS, count);
         }
         let Some(worker) = self.look(circuit.breaker, breaker, changes) else { return Ok(()) };
         let mut flight = Flight {
@@ -191,7 +191,7 @@ impl Circuits {
                     flight.test = Some(id);
                 }
                 Some(Leave::Wait(wait_ms)) => refuse(wait_ms, count)?,
-                None => refuse(SOON_MS, count)?,
+                None => refuse(WAIT_UNKNOWN_MS, count)?,
             }
         }
         if breaker.slow_ms.is_some() {

@@ -318,7 +318,11 @@ impl Vm {
                     return Action::HoldBody;
                 }
                 Act::Wait(delay_ms) => {
-                    self.wait(stream, exchange, root, delay_ms);
+                    self.wait(stream, exchange, root, delay_ms, None);
+                    return Action::HoldAll;
+                }
+                Act::Hold { breaker, delay_ms } => {
+                    self.wait(stream, exchange, root, delay_ms, Some(breaker));
                     return Action::HoldAll;
                 }
                 Act::Spend(spends) => {
@@ -327,10 +331,14 @@ impl Vm {
                     exchange.on(&root.config, &root.overrides, event)
                 }
                 Act::Permit { circuit, grpc } => {
-                    let wait_ms = circuits::ask(root, circuit, stream, grpc).err();
-                    let now_us = wait_ms.and_then(|_| host::now_us().ok());
-                    let event = Event::Permit { wait_ms, now_us };
-                    exchange.on(&root.config, &root.overrides, event)
+                    let said = self.ask_circuit(root, circuit, stream, grpc);
+                    let is_refused = said.is_err();
+                    let event = Event::Permit(said);
+                    let effects = exchange.on(&root.config, &root.overrides, event);
+                    if is_refused {
+                        circuits::refused(root, circuit, &effects.act);
+                    }
+                    effects
                 }
                 Act::Pass | Act::Resume => {
                     self.commit(stream);

@@ -46,7 +46,7 @@ mod suggest;
 mod tree;
 mod version;
 
-pub use breakers::{CircuitBreaker, Fallback};
+pub use breakers::{CircuitBreaker, Fallback, Hold};
 pub use diagnostic::{Diagnostic, Severity};
 pub use hash::ConfigHash;
 pub use suggest::nearest;

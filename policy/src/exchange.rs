@@ -40,7 +40,7 @@ pub use act::{Act, Denial, Effects, Replay, SOFT_HEADER};
 use ask::{ask, is_grpc};
 pub use circuit::Circuit;
 use claim::{Claiming, Hashing, Waiting};
-pub use event::{Answer, Event};
+pub use event::{Answer, Event, NoLeave};
 pub use held::{Answering, Envoys, Hold, Part};
 use ladder::Sharing;
 use lease::Held;
@@ -204,6 +204,7 @@ impl Exchange {
     pub fn left(&mut self, config: &Config) -> Option<Settlement> {
         match core::mem::replace(&mut self.phase, Phase::Replied) {
             Phase::Asking(question) => question.abandoned(config),
+            Phase::Permitting(permitting) => permitting.given_back(config, None),
             phase => {
                 self.phase = phase;
                 None
@@ -250,12 +251,13 @@ impl Exchange {
             (Phase::Sharing(sharing), Event::Shares { answers, entropy }) => {
                 ladder::land(config, sharing, answers, entropy, Vec::new())
             }
-            (Phase::Permitting(permitting), Event::Permit { wait_ms: None, .. }) => {
+            (Phase::Permitting(permitting), Event::Permit(Ok(()))) => {
                 permitting.granted(config, &mut self.gate)
             }
-            (Phase::Permitting(permitting), Event::Permit { wait_ms: Some(wait_ms), now_us }) => {
-                permitting.refused(config, &mut self.gate, wait_ms, now_us)
+            (Phase::Permitting(permitting), Event::Permit(Err(no_leave))) => {
+                permitting.refused(config, &mut self.gate, no_leave)
             }
+            (Phase::Permitting(permitting), Event::Waited) => permitting.again(),
             (phase, _) => (phase, Effects::of(Act::Pass, Vec::new())),
         };
         let (next, effects) = permit::ask(config, &mut self.gate, next, effects);

@@ -18,6 +18,8 @@ pub(super) struct Waits {
     stream: u32,
     root: u32,
     due_us: u64,
+    /// The circuit breaker that it is held for, if one.
+    breaker: Option<usize>,
 }
 
 // === impl Vm ===
@@ -64,7 +66,14 @@ impl Vm {
     }
 
     /// Lets a request wait. While one does the tick is a short one.
-    pub(super) fn wait(&mut self, stream: u32, exchange: Exchange, root: &Rc<Root>, delay_ms: u32) {
+    pub(super) fn wait(
+        &mut self,
+        stream: u32,
+        exchange: Exchange,
+        root: &Rc<Root>,
+        delay_ms: u32,
+        breaker: Option<usize>,
+    ) {
         let now_us = host::now_us().unwrap_or(0);
         let due_us = now_us.saturating_add(u64::from(delay_ms).saturating_mul(1_000));
         let Some(context) = self.streams.get(&stream).map(|stream| stream.root) else {
@@ -74,7 +83,13 @@ impl Vm {
         if !self.waiting.iter().any(|waits| waits.root == context) {
             or_log(host::set_tick_period(TICK_MS), "a request cannot be waited for");
         }
-        self.waiting.push(Waits { stream, root: context, due_us });
+        self.waiting.push(Waits { stream, root: context, due_us, breaker });
+    }
+
+    /// How many requests are held for a circuit breaker, beside this one.
+    pub(super) fn held_for(&self, stream: u32, breaker: usize) -> usize {
+        let held = self.waiting.iter().filter(|waits| waits.breaker == Some(breaker));
+        held.filter(|waits| waits.stream != stream).count()
     }
 
     /// Time has gone by for the requests of one root.

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use tidegate_policy::exchange::Circuit;
+use tidegate_policy::exchange::{Act, Circuit, NoLeave};
 
 use super::{Vm, Waiter, or_log};
-use crate::circuits::Report;
+use crate::circuits::{Report, Told};
 use crate::host;
 use crate::root::Root;
 
@@ -80,14 +80,30 @@ impl Vm {
         }
     }
 
+    /// Asks a request's circuit breaker for leave.
+    pub(super) fn ask_circuit(
+        &self,
+        root: &Root,
+        circuit: Circuit,
+        stream: u32,
+        grpc: bool,
+    ) -> Result<(), NoLeave> {
+        let count = &mut |breaker, told| root.count_circuit(breaker, told);
+        let said = root.circuits.admit(&root.config, circuit, stream, grpc, count);
+        said.map_err(|wait_ms| {
+            let now_us = host::now_us().ok();
+            NoLeave { wait_ms, now_us, held: self.held_for(stream, circuit.breaker) }
+        })
+    }
+
     /// Bits to spread waits by.
     fn entropy_low(&mut self) -> u32 {
         u32::try_from(self.entropy() >> 32).unwrap_or(0)
     }
 }
 
-/// Asks a request's circuit breaker: leave, or how long the request should wait, in ms.
-pub(super) fn ask(root: &Root, circuit: Circuit, stream: u32, grpc: bool) -> Result<(), u64> {
-    let count = &mut |breaker, told| root.count_circuit(breaker, told);
-    root.circuits.admit(&root.config, circuit, stream, grpc, count)
+/// Counts what became of a request that had no leave.
+pub(super) fn refused(root: &Root, circuit: Circuit, act: &Act) {
+    let told = if matches!(act, Act::Hold { .. }) { Told::Held } else { Told::Refused };
+    root.count_circuit(circuit.breaker, told);
 }

@@ -12,8 +12,8 @@ pub mod codec;
 use super::mesh::{Batch, ENTROPY_RANGE, Ended, Settled, State, Terms, jittered_ms};
 use crate::wire::breaker::BreakerState;
 
-/// The wait of an operator's state without an end, in ms, and of a test that another process makes.
-const LATER_MS: u64 = 1_000;
+/// The wait that is told where nobody knows how long it is, in ms: a test is out, or another's turn.
+pub const WAIT_UNKNOWN_MS: u64 = 1_000;
 
 /// What a process does beside what the terms say for the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,7 +300,7 @@ impl Process {
 
     fn wait_ms(&self, now_ms: u64) -> u64 {
         match self.until_ms.saturating_sub(now_ms) {
-            0 => LATER_MS,
+            0 => WAIT_UNKNOWN_MS,
             wait_ms => wait_ms,
         }
     }

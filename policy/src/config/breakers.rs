@@ -39,8 +39,19 @@ pub struct CircuitBreaker {
     pub rules: Rules,
     /// What a request gets that it refuses, if not the usual refusal.
     pub fallback: Option<Fallback>,
+    /// How long a request is held that it refuses, if at all.
+    pub hold: Option<Hold>,
     /// Those that have to let calls pass for this one to do so, by their index.
     pub depends_on: Vec<usize>,
+}
+
+/// How requests are held that a circuit breaker would refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// For how long at most, in ms.
+    pub for_ms: u32,
+    /// How many at once in one worker; the next is refused at once.
+    pub held_max: u32,
 }
 
 /// What a request gets in place of a refusal.
@@ -151,13 +162,13 @@ impl<'r, 'd> Breakers<'r, 'd> {
         wanted: &mut Vec<(usize, At<'r, 'd>)>,
     ) -> Option<usize> {
         let table = at.table(shapes::CIRCUIT_BREAKER.known, REMEDY)?;
-        let (numbers, rules, fallback) =
-            (numbers(&table), answers::rules(&table), answers::fallback(&table));
-        let ((own, slow_ms), rules, fallback) = (numbers?, rules?, fallback?);
+        let (numbers, rules, fallback, hold) =
+            (numbers(&table), answers::rules(&table), answers::fallback(&table), hold(&table));
+        let ((own, slow_ms), rules, fallback, hold) = (numbers?, rules?, fallback?, hold?);
         let mut read = self.read.borrow_mut();
         let place = read.len();
         let (name, depends_on) = (name.to_owned(), Vec::new());
-        read.push(CircuitBreaker { name, own, slow_ms, rules, fallback, depends_on });
+        read.push(CircuitBreaker { name, own, slow_ms, rules, fallback, hold, depends_on });
         self.used.borrow_mut().push(false);
         if let Some(at) = table.get("depends_on") {
             wanted.push((place, at));
@@ -300,6 +311,19 @@ fn window(at: &At<'_, '_>) -> Option<Window> {
     }
     let table = at.table(shapes::CALLS.known, REMEDY)?;
     table.must("calls", REMEDY)?.whole(1, 1_000_000).map(Window::Calls)
+}
+
+/// `None` inside if none is held.
+fn hold(table: &Table<'_, '_>) -> Option<Option<Hold>> {
+    const REMEDY: &str = "write {\"for\": \"500ms\"}";
+    let Some(at) = table.get("hold") else { return Some(None) };
+    let table = at.table(shapes::HOLD.known, REMEDY)?;
+    let for_ms = table.must("for", REMEDY).and_then(|at| duration_ms(&at, 1, 60_000, REMEDY));
+    let held_max = match table.get("max") {
+        None => Some(64),
+        Some(at) => at.whole(1, 10_000),
+    };
+    Some(Some(Hold { for_ms: u32::try_from(for_ms?).ok()?, held_max: held_max? }))
 }
 
 fn slow(at: &At<'_, '_>) -> Option<(u16, Option<u32>)> {

@@ -49,7 +49,7 @@ mod breakers;
 mod kinds;
 
 pub use breakers::{
-    BREAKER, CALLS, CIRCUIT_BREAKER, FALLBACK, HEADER_FIELD, SAYS, SLOW, STATIC_ANSWER,
+    BREAKER, CALLS, CIRCUIT_BREAKER, FALLBACK, HEADER_FIELD, HOLD, SAYS, SLOW, STATIC_ANSWER,
 };
 
 /// Every shape, the document's first.

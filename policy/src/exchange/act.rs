@@ -34,6 +34,13 @@ pub enum Act {
         /// Whether the request is gRPC, whose outcome its trailers tell.
         grpc: bool,
     },
+    /// Hold the request for so many ms, for its circuit breaker may let it go then.
+    Hold {
+        /// The breaker's index in the configuration.
+        breaker: usize,
+        /// How long, in ms.
+        delay_ms: u32,
+    },
     /// Let the request go on, which may be held.
     Resume,
     /// Answer in the upstream's place.

@@ -50,12 +50,7 @@ pub enum Event<'a> {
         entropy: u64,
     },
     /// What the circuit breaker says.
-    Permit {
-        /// How long the request should wait, in ms, if it is refused.
-        wait_ms: Option<u64>,
-        /// Now, in µs by the filter's clock; looked at only if it is refused.
-        now_us: Option<u64>,
-    },
+    Permit(Result<(), NoLeave>),
     /// What the local shares say; one answer per call, in order.
     Shares {
         /// The answers.
@@ -63,6 +58,17 @@ pub enum Event<'a> {
         /// Any 64 bits: spreads the `Retry-After` of many clients.
         entropy: u64,
     },
+}
+
+/// What a circuit breaker says that gives no leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoLeave {
+    /// How long the request should wait, in ms.
+    pub wait_ms: u64,
+    /// Now, in µs by the filter's clock, if it has one.
+    pub now_us: Option<u64>,
+    /// How many requests this worker holds for the breaker.
+    pub held: usize,
 }
 
 /// What became of a question.

@@ -8,14 +8,19 @@ use super::claim::Waiting;
 use super::note::{Note, Noted};
 use super::respond::Told;
 use super::{
-    Act, Circuit, Effects, Idempotent, Outcome, Phase, Question, Settlement, Signal, is_grpc,
+    Act, Circuit, Effects, Idempotent, NoLeave, Outcome, Phase, Question, Settlement, Signal,
+    is_grpc,
 };
-use crate::config::{Config, Fallback};
+use crate::breaker::process::WAIT_UNKNOWN_MS;
+use crate::config::{Config, Fallback, Hold};
 use crate::identity::Facts;
 use crate::mode::Overrides;
 use crate::router::Matched;
 use crate::stages::{Idempotency, Limits, Outcomes, Permit};
 use crate::wire::DecisionId;
+
+/// How often the circuit breaker is asked for a request that is held, in ms.
+const STEP_MS: u32 = 50;
 
 /// The last stage, until it is passed.
 #[derive(Debug)]
@@ -38,6 +43,8 @@ pub(super) struct Permitting {
     goes_on: GoesOn,
     /// What follows if it gives leave.
     effects: Effects,
+    /// For how long the request was held, in ms.
+    held_ms: u32,
 }
 
 #[derive(Debug)]
@@ -99,9 +106,7 @@ pub(super) fn ask(
     };
     match (gate.take(), goes_on) {
         (Some(gate), goes_on) if !gate.is_open => {
-            let act = Act::Permit { circuit: gate.circuit, grpc: gate.grpc };
-            let permitting = Permitting { gate, goes_on, effects };
-            (Phase::Permitting(Box::new(permitting)), Effects::of(act, Vec::new()))
+            Box::new(Permitting { gate, goes_on, effects, held_ms: 0 }).again()
         }
         (gate, GoesOn::Admitted(told)) => {
             let reroute = gate.filter(|gate| gate.reroutes).map(|gate| gate.circuit.breaker);
@@ -114,13 +119,29 @@ pub(super) fn ask(
 // === impl Permitting ===
 
 impl Permitting {
+    /// Asks the circuit breaker.
+    pub(super) fn again(self: Box<Self>) -> (Phase, Effects) {
+        let act = Act::Permit { circuit: self.gate.circuit, grpc: self.gate.grpc };
+        (Phase::Permitting(self), Effects::of(act, Vec::new()))
+    }
+
+    /// How long to hold the request before the circuit breaker is asked again, in ms; `None` if it has been
+    /// held for long enough, others are, or no leave is to be expected soon.
+    fn delay_ms(&self, hold: Option<Hold>, no_leave: NoLeave) -> Option<u32> {
+        let Hold { for_ms, held_max } = hold?;
+        let left_ms = for_ms.checked_sub(self.held_ms).filter(|left_ms| *left_ms > 0)?;
+        let is_near = no_leave.wait_ms <= u64::from(left_ms) || no_leave.wait_ms == WAIT_UNKNOWN_MS;
+        let has_room = self.held_ms > 0 || no_leave.held < usize::try_from(held_max).ok()?;
+        (is_near && has_room).then_some(left_ms.min(STEP_MS))
+    }
+
     /// It may go; what was only looked for is claimed first.
     pub(super) fn granted(
         self: Box<Self>,
         config: &Config,
         gate: &mut Option<Gate>,
     ) -> (Phase, Effects) {
-        let Self { gate: mut passed, goes_on, effects } = *self;
+        let Self { gate: mut passed, goes_on, effects, .. } = *self;
         passed.is_open = true;
         match goes_on {
             GoesOn::Admitted(told) => {
@@ -143,17 +164,39 @@ impl Permitting {
         mut self: Box<Self>,
         config: &Config,
         gate: &mut Option<Gate>,
-        wait_ms: u64,
-        now_us: Option<u64>,
+        no_leave: NoLeave,
     ) -> (Phase, Effects) {
         let circuit = self.gate.circuit;
         let breaker = config.circuit_breakers.get(circuit.breaker);
+        if let Some(delay_ms) = self.delay_ms(breaker.and_then(|breaker| breaker.hold), no_leave) {
+            self.held_ms = self.held_ms.saturating_add(delay_ms);
+            let act = Act::Hold { breaker: circuit.breaker, delay_ms };
+            return (Phase::Permitting(self), Effects::of(act, Vec::new()));
+        }
         let fallback = breaker.and_then(|breaker| breaker.fallback.as_ref());
         if let Some(Fallback::Header { .. }) = fallback {
             self.gate.reroutes = true;
             return self.granted(config, gate);
         }
-        let Self { gate, goes_on, effects } = *self;
+        let Gate { id, grpc, .. } = self.gate;
+        let (mut denial, note) = circuit.refusal(config, id, no_leave.wait_ms, grpc);
+        // gRPC clients read no body.
+        denial.fallback = fallback.filter(|_| !grpc).map(|_| circuit.breaker);
+        let note = Some(beside(note, self.effects.note.take()));
+        let signals = core::mem::take(&mut self.effects.signals);
+        let signals = signals.into_iter().filter_map(not_gone).collect();
+        let settlement = self.given_back(config, no_leave.now_us);
+        let effects = Effects { note, settlement, ..Effects::of(Act::Deny(denial), signals) };
+        (Phase::Replied, effects)
+    }
+
+    /// What gives back what was taken for nothing.
+    pub(super) fn given_back(
+        self: Box<Self>,
+        config: &Config,
+        now_us: Option<u64>,
+    ) -> Option<Settlement> {
+        let Self { gate, goes_on, .. } = *self;
         let claim = match goes_on {
             GoesOn::Admitted(told) => told.claim,
             GoesOn::Looked(_) => None,
@@ -171,17 +214,10 @@ impl Permitting {
             let age_us = question.terms.as_ref()?.age_us(now_us);
             question.refund(config, age_us)
         });
-        let settlement = match claim.filter(|_| give_back.abandon) {
+        match claim.filter(|_| give_back.abandon) {
             Some(claim) => claim.given_back(config, refund),
             None => refund.map(Settlement::of),
-        };
-        let (mut denial, note) = circuit.refusal(config, gate.id, wait_ms, gate.grpc);
-        // gRPC clients read no body.
-        denial.fallback = fallback.filter(|_| !gate.grpc).map(|_| circuit.breaker);
-        let note = Some(beside(note, effects.note));
-        let signals = effects.signals.into_iter().filter_map(not_gone).collect();
-        let effects = Effects { note, settlement, ..Effects::of(Act::Deny(denial), signals) };
-        (Phase::Replied, effects)
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! Makes docs/cookbook.md from the recipes under tests/cookbook/: each is a scenario, whose head is the text and
-//! whose configuration is the snippet. `tests/tests/scenarios.rs` runs them.
+//! whose configuration is the snippet. `tests/tests/scenarios/main.rs` runs them.
 
 use std::fs;
 use std::path::PathBuf;

@@ -23,6 +23,7 @@ shapes! {
         "failures" => with_default(Table(&SAYS), r#"{"statuses": ["5xx"], "grpc": [2, 4, 13, 14, 15]}"#, r#"{"statuses": ["5xx", "404"]}"#, "The answers of the upstream that are failures.");
         "ignored" => with_default(Table(&SAYS), r#"{"statuses": ["429"], "grpc": [1, 8]}"#, r#"{"statuses": ["429", "501-505"]}"#, "The answers that say nothing of the upstream, also where `failures` names them.");
         "fallback" => may(Table(&FALLBACK), "503 `circuit-open`", r#"{"answer": {"body": "[]", "content_type": "application/json"}}"#, "What a request gets that it refuses.");
+        "hold" => may(Table(&HOLD), "it is refused at once", r#"{"for": "500ms", "max": 64}"#, "How long a request is held before it is refused, while leave may come any moment: while a test is out, or the wait is nearly over.");
         "depends_on" => with_default(List { item: &NAME, min: 0, max: 8 }, "[]", "[]", "Other `circuit_breakers`, by name. While one of them is not closed this one refuses as well, makes no test, and counts nothing.");
     }
 
@@ -41,6 +42,12 @@ shapes! {
     SAYS "says" {
         "statuses" => may(List { item: &STATUSES, min: 0, max: 32 }, "those of the default", "[\"5xx\"]", "HTTP statuses: `503`, `500-504`, or `5xx` for all of a hundred.");
         "grpc" => may(List { item: &Whole { min: 1, max: 16 }, min: 0, max: 16 }, "those of the default", "[14]", "gRPC statuses, of answers with the HTTP status 200.");
+    }
+
+    /// How requests are held that a circuit breaker would refuse.
+    HOLD "hold" {
+        "for" => must(Duration { min_ms: 1, max_ms: 60_000 }, "\"500ms\"", "How long at most. Keep it below the client's timeout and the route's.");
+        "max" => with_default(Whole { min: 1, max: 10_000 }, "64", "16", "How many at once in one worker. Beyond that a request is refused at once.").unit("requests");
     }
 
     /// What a request gets that a circuit breaker refuses.

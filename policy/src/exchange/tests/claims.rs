@@ -29,7 +29,7 @@ pub(super) fn facts(fields: &[(&'static str, &'static str)], has_body: bool) -> 
 pub(super) const KEYED: [(&str, &str); 2] = [("x-tenant", "acme"), (FIELD, "k")];
 
 pub(super) struct Desk {
-    config: Config,
+    pub(super) config: Config,
     overrides: Overrides,
     pub(super) exchange: Exchange,
     /// The circuit breakers that are known to refuse.
