@@ -249,24 +249,25 @@ impl Service {
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
         };
-        let leasing = self.leasing(ledger.scope.clone());
+        let leasing = (!message.leases.is_empty()).then(|| self.leasing(ledger.scope.clone()));
         let asked = Arc::clone(message);
-        // One deadline for both.
-        let work = async move {
+        // One deadline for both. What not every request asks is in boxes of its own, and all of it in
+        // one: a future is moved several times before it runs.
+        let work = Box::pin(async move {
             let weighed = ledger.weigh().await?;
             let claim = match (claiming, &asked.claim) {
                 (Some(claiming), Some(call)) if weighed.allowed() => {
-                    Some(claiming.begin(call).await?)
+                    Some(Box::pin(claiming.begin(call)).await?)
                 }
                 (Some(_) | None, _) => None,
             };
             // After the request itself, which is served first; and nothing that it depends on.
-            let leases = match asked.leases.as_slice() {
-                [] => Vec::new(),
-                leases => leasing.ask(leases).await.0,
+            let leases = match leasing {
+                Some(leasing) => Box::pin(leasing.ask(&asked.leases)).await.0,
+                None => Vec::new(),
             };
             Ok((weighed, claim, leases))
-        };
+        });
         let (weighed, claim, leases) = self.admitted(message.id, || work).await?;
         let mut reply = ledger::reply(message, weighed).ok_or_else(|| Refused {
             reason: Reason::StoreError,

@@ -11,63 +11,21 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use tidegate_gateway::clock::{Clock, SystemClock};
 use tidegate_gateway::store::chains::{Chains, head_key, ids_key, segment_key};
-use tidegate_gateway::store::keys::KeyStyle;
 use tidegate_gateway::store::memory::MemoryStore;
-use tidegate_gateway::store::redis::place::Place as RedisPlace;
-use tidegate_gateway::store::redis::tls::RedisTls;
-use tidegate_gateway::store::redis::{RedisSettings, RedisStore, Region};
 use tidegate_gateway::store::{Store, StoreCounters, StoreFailure};
 use tidegate_policy::audit::append::{Append, Outcome, Place, Shelf};
 use tidegate_policy::audit::hash::Hash;
 use tidegate_policy::audit::record::{ChainName, Line};
-use tidegate_policy::scope;
-use tidegate_tests::eventually;
+use tidegate_tests::random::Random;
 use tidegate_tests::redis::Redis;
 
+mod redis_store;
+
 const STEPS: u64 = 3_000;
-
-/// Splitmix64: enough for choosing test steps, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
+const WAIT: Duration = Duration::from_secs(20);
 
 fn chain() -> ChainName {
     ChainName::new("eu/staging").expect("a name")
-}
-
-async fn store(redis: &Redis) -> RedisStore {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let settings = RedisSettings {
-        place: RedisPlace::parse(&redis.url()).expect("an address"),
-        tls: RedisTls::default(),
-        connections: 1,
-        response_timeout: Duration::from_secs(20),
-        pipeline_len_max: 100,
-        region: Region {
-            name: scope::Region::fallback(),
-            environment: scope::Environment::default(),
-            style: KeyStyle::default(),
-            cold: None,
-        },
-    };
-    let store = RedisStore::start(&settings, &clock, StoreCounters::default()).expect("an address");
-    eventually(Duration::from_secs(20), "the store is connected", async || {
-        store.probe().await.map_err(|error| error.to_string())
-    })
-    .await;
-    store
 }
 
 async fn connect(redis: &Redis) -> MultiplexedConnection {
@@ -125,9 +83,9 @@ async fn the_script_and_its_twin_agree() {
     let steps = number("AUDIT_STEPS").unwrap_or(STEPS);
     println!("AUDIT_SEED={seed} AUDIT_STEPS={steps}");
     let redis = Redis::start().await;
-    let store = store(&redis).await;
+    let store = redis_store::start(&redis, WAIT).await;
     let mut connection = connect(&redis).await;
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut shelf = Shelf::default();
     let mut seen = [0_u32; 3];
     for step in 0..steps {
@@ -163,7 +121,7 @@ async fn the_script_and_its_twin_agree() {
 #[tokio::test]
 async fn records_are_read_back_in_pieces() {
     let redis = Redis::start().await;
-    let there = store(&redis).await;
+    let there = redis_store::start(&redis, WAIT).await;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let here = MemoryStore::new(clock, 10, StoreCounters::default());
     for chains in [there.chains(), here.chains()] {
@@ -217,7 +175,7 @@ async fn a_store_in_memory_is_bounded() {
 #[tokio::test]
 async fn a_head_without_all_its_parts_is_refused() {
     let redis = Redis::start().await;
-    let store = store(&redis).await;
+    let store = redis_store::start(&redis, WAIT).await;
     let mut connection = connect(&redis).await;
     let line = [Line { id: "e-1".to_owned(), bytes: b"x".to_vec() }];
     let append = Append {

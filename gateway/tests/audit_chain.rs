@@ -15,20 +15,18 @@ use tidegate_gateway::audit::ring::Ring;
 use tidegate_gateway::audit::spool::Spool;
 use tidegate_gateway::audit::writer::{Writer, shared};
 use tidegate_gateway::clock::{Clock, SystemClock};
+use tidegate_gateway::store::Store;
 use tidegate_gateway::store::chains::Chains;
-use tidegate_gateway::store::keys::KeyStyle;
-use tidegate_gateway::store::redis::place::Place as RedisPlace;
-use tidegate_gateway::store::redis::tls::RedisTls;
-use tidegate_gateway::store::redis::{RedisSettings, RedisStore, Region};
-use tidegate_gateway::store::{Store, StoreCounters};
+use tidegate_gateway::store::redis::RedisStore;
 use tidegate_policy::audit::keys::{Key, KeyRing};
 use tidegate_policy::audit::record::{ChainName, Event, Record};
 use tidegate_policy::audit::verify::{HeadClaim, Report, Verdict, Verifier};
-use tidegate_policy::scope;
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
 /// RFC 8410 §10.3: everybody knows it.
+mod redis_store;
+
 const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -51,26 +49,7 @@ fn clock() -> Arc<dyn Clock> {
 }
 
 async fn store(redis: &Redis, response_timeout: Duration) -> Arc<RedisStore> {
-    let settings = RedisSettings {
-        place: RedisPlace::parse(&redis.url()).expect("an address"),
-        tls: RedisTls::default(),
-        connections: 1,
-        response_timeout,
-        pipeline_len_max: 100,
-        region: Region {
-            name: scope::Region::fallback(),
-            environment: scope::Environment::default(),
-            style: KeyStyle::default(),
-            cold: None,
-        },
-    };
-    let store =
-        RedisStore::start(&settings, &clock(), StoreCounters::default()).expect("an address");
-    eventually(WAIT, "the store is connected", async || {
-        store.probe().await.map_err(|error| error.to_string())
-    })
-    .await;
-    Arc::new(store)
+    Arc::new(redis_store::start(redis, response_timeout).await)
 }
 
 fn end(store: Arc<dyn Store>, dir: &Path, counters: &ChainCounters) -> ChainEnd {

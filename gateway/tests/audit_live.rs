@@ -14,23 +14,18 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use tempfile::TempDir;
 use tidegate_gateway::Environment;
 use tidegate_gateway::audit::keys::{Ed25519, SigningKeys};
-use tidegate_gateway::clock::{Clock, SystemClock};
 use tidegate_gateway::store::chains::Chains;
-use tidegate_gateway::store::keys::KeyStyle;
-use tidegate_gateway::store::redis::place::Place as RedisPlace;
-use tidegate_gateway::store::redis::tls::RedisTls;
-use tidegate_gateway::store::redis::{RedisSettings, RedisStore, Region};
-use tidegate_gateway::store::{Store, StoreCounters};
 use tidegate_policy::audit::keys::{Key, KeyRing};
 use tidegate_policy::audit::note::NoteKey;
 use tidegate_policy::audit::record::{ChainName, Record};
 use tidegate_policy::audit::verify::{HeadClaim, Report, Verdict, Verifier};
-use tidegate_policy::scope;
 use tidegate_policy::wire::DecisionId;
 use tidegate_policy::wire::audit::{AuditReply, Kept};
 use tidegate_tests::gateway::{Gateway, Options, TOKEN};
 use tidegate_tests::redis::Redis;
 use tidegate_tests::{client, eventually};
+
+mod redis_store;
 
 const WAIT: Duration = Duration::from_secs(120);
 const LOG: &str = "log.example/default";
@@ -156,7 +151,7 @@ impl Site {
 
     /// The whole chain with head and every checkpoint that any gateway ever wrote.
     async fn audit(&self, accepted: bool) -> (Report, BTreeMap<String, usize>) {
-        let store = store(&self.redis).await;
+        let store = redis_store::start(&self.redis, WAIT).await;
         let chain = ChainName::new("default").expect("a name");
         let key = |(version, public, _)| (version, Key { public, revoked: None });
         let note_key = std::fs::read_to_string(self.path("checkpoint.pub")).expect("read");
@@ -199,29 +194,6 @@ fn make_key(path: &Path, words: &[&str]) -> String {
     let output = command.output().expect("it runs");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
-}
-
-async fn store(redis: &Redis) -> RedisStore {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let settings = RedisSettings {
-        place: RedisPlace::parse(&redis.url()).expect("an address"),
-        tls: RedisTls::default(),
-        connections: 1,
-        response_timeout: WAIT,
-        pipeline_len_max: 100,
-        region: Region {
-            name: scope::Region::fallback(),
-            environment: scope::Environment::default(),
-            style: KeyStyle::default(),
-            cold: None,
-        },
-    };
-    let store = RedisStore::start(&settings, &clock, StoreCounters::default()).expect("an address");
-    eventually(WAIT, "the store is connected", async || {
-        store.probe().await.map_err(|error| error.to_string())
-    })
-    .await;
-    store
 }
 
 /// A filter's worker: sends events until they are acknowledged, the same ones again when they are not.

@@ -15,6 +15,7 @@ use tidegate_policy::limit::grant::grant;
 use tidegate_policy::limit::{Algorithm, Change, Charge, Held, Terms, Write, check, settle};
 use tidegate_policy::window::Grain;
 use tidegate_policy::wire::Want;
+use tidegate_tests::random::Random;
 use tidegate_tests::redis::Redis;
 
 const CHECK: &str = include_str!("../../lua/rl_check.lua");
@@ -30,28 +31,6 @@ const COLD_US: u64 = 300_000_000;
 /// Beyond it the clock goes back to the start: no real clock is further from the script's zero.
 const END_US: u64 = START_US + 631_152_000_000_000;
 const START_US: u64 = EPOCH_US + 63_072_000_000_000;
-
-/// Splitmix64: enough for choosing test steps, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        let index = usize::try_from(self.below(choices.len() as u64)).expect("small");
-        choices[index]
-    }
-}
 
 /// Few enough that a key meets limits that grow and shrink, odd enough that intervals do not
 /// divide evenly.
@@ -499,7 +478,7 @@ async fn the_scripts_and_their_twin_agree_bit_for_bit() {
     println!("RL_CHECK_SEED={seed} RL_CHECK_STEPS={steps}");
     let redis = Redis::start().await;
     let mut server = Server::connect(&redis).await;
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut model = Model::default();
     let mut now_us = START_US;
     let (mut allowed, mut checked, mut limits, mut leased) = (0, 0, 0, 0);
@@ -560,7 +539,7 @@ async fn the_scripts_and_their_twin_agree_bit_for_bit() {
 async fn what_was_settled_is_not_settled_again() {
     let redis = Redis::start().await;
     let mut server = Server::connect(&redis).await;
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     for key in ["k0", "k1W"] {
         let mut part = Part::random(&mut random, key.to_owned());
         (part.by, part.mark) = (1, None);
@@ -582,7 +561,7 @@ async fn no_key_of_either_algorithm_takes_more_than_160_bytes() {
     const BYTES_MAX: u64 = 160;
     let redis = Redis::start().await;
     let mut server = Server::connect(&redis).await;
-    let mut random = Random(2);
+    let mut random = Random::new(2);
     let name = "ratelimit:{us-central1|a1}:ip:203.0.113.100:api.per-client";
     let keys = [(name.to_owned(), Algorithm::Gcra), (format!("{name}:W"), Algorithm::Window)];
     for (key, algorithm) in keys {

@@ -10,6 +10,8 @@ use core::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+const DEFAULT_ENVIRONMENT: &str = "default";
+
 /// The most bytes that a region, an environment or a tenant may have.
 pub const PART_LEN_MAX: usize = 64;
 
@@ -113,12 +115,19 @@ impl Region {
 
 impl Default for Environment {
     fn default() -> Self {
-        Self("default".to_owned())
+        Self(DEFAULT_ENVIRONMENT.to_owned())
+    }
+}
+
+impl Environment {
+    /// Whether it is the one where none is named.
+    pub fn is_default(&self) -> bool {
+        self.0 == DEFAULT_ENVIRONMENT
     }
 }
 
 /// Whose request it is. Limits and breakers accept `None`; idempotency never does.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 #[serde(untagged)]
 pub enum Tenant {
     /// A trusted source named the tenant.
@@ -129,6 +138,32 @@ pub enum Tenant {
 }
 
 // === impl Tenant ===
+
+impl<'de> Deserialize<'de> for Tenant {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // Not as an option, which takes a field that is missing for none.
+        from.deserialize_any(TenantOrNull)
+    }
+}
+
+/// Tries no variant after the other: each message has a tenant.
+struct TenantOrNull;
+
+impl serde::de::Visitor<'_> for TenantOrNull {
+    type Value = Tenant;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tenant or null")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Tenant, E> {
+        TenantId::new(text).map(Tenant::Named).map_err(E::custom)
+    }
+
+    fn visit_unit<E>(self) -> Result<Tenant, E> {
+        Ok(Tenant::None)
+    }
+}
 
 impl Tenant {
     /// Whether none takes part.

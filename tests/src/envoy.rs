@@ -352,9 +352,14 @@ impl Envoy {
         self.process.process()
     }
 
+    /// Everything in Prometheus's form.
+    pub async fn stats(&self) -> String {
+        client::get(self.admin, "/stats/prometheus").await.body
+    }
+
     /// The filter's counters and gauges, in Prometheus' format.
     pub async fn metrics(&self) -> String {
-        let all = client::get(self.admin, "/stats/prometheus").await.body;
+        let all = self.stats().await;
         all.lines()
             .filter(|line| line.starts_with("tidegate_") || line.contains("_vm_reload"))
             .map(|line| format!("{line}\n"))

@@ -20,6 +20,7 @@ pub mod lease_report;
 pub mod orders;
 pub mod parts;
 pub mod process;
+pub mod random;
 pub mod redis;
 pub mod scripted;
 pub mod upstream;

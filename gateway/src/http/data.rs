@@ -86,16 +86,15 @@ impl DataListener {
     }
 
     async fn respond(&self, head: &Parts, message: &[u8]) -> Answer {
+        let service = &self.service;
+        // On the heap what is asked less often: a request's future holds the largest of these, and is
+        // moved and allocated as a whole.
         let answered = match head.uri.path() {
-            SETTLE_PATH => self.service.settle(message).await.map(|reply| answer::reply(&reply)),
-            SYNC_PATH => self.service.sync(message).await.map(|reply| answer::reply(&reply)),
-            BREAKERS_PATH => {
-                self.service.breakers(message).await.map(|reply| answer::reply(&reply))
-            }
-            AUDIT_PATH => {
-                self.service.take_events(message).await.map(|reply| answer::reply(&reply))
-            }
-            _ => self.service.decide(message).await.map(|reply| answer::decided(&reply)),
+            SETTLE_PATH => Box::pin(service.settle(message)).await.map(|r| answer::reply(&r)),
+            SYNC_PATH => Box::pin(service.sync(message)).await.map(|r| answer::reply(&r)),
+            BREAKERS_PATH => Box::pin(service.breakers(message)).await.map(|r| answer::reply(&r)),
+            AUDIT_PATH => Box::pin(service.take_events(message)).await.map(|r| answer::reply(&r)),
+            _ => service.decide(message).await.map(|reply| answer::decided(&reply)),
         };
         match answered {
             Ok(answer) => answer,

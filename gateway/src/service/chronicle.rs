@@ -64,7 +64,7 @@ impl Chronicle {
             thinning: Thinning::First,
             about: about(message, decided),
         };
-        if let Err(lost) = self.auditor.record_durably(happening, self.wait_max).await {
+        if let Err(lost) = Box::pin(self.auditor.record_durably(happening, self.wait_max)).await {
             // The answer stands: it is a refusal, or what somebody was answered before.
             tracing::error!(critical = true, id = %message.id, %lost, "a decision went without its event");
         }

@@ -206,21 +206,25 @@ impl State {
             let label = LimitLabel { limit: limit.to_owned(), outcome: name };
             metrics.limits.get_or_create(&label).clone()
         };
-        if !self.limits.contains_key(&call.id) {
-            if self.limits.len() >= LIMITS_MAX {
-                counter(OTHERS).inc();
-                return None;
+        let count = |known: &mut Known| {
+            if let Some(place) = known.counters.get_mut(outcome) {
+                place.get_or_insert_with(|| counter(&call.id)).inc();
             }
-            let known = Known { quota, algorithm, counters: Default::default() };
-            self.limits.insert(call.id.clone(), known);
+        };
+        if let Some(known) = self.limits.get_mut(&call.id) {
+            count(known);
+            let before = (known.quota, known.algorithm);
+            (known.quota, known.algorithm) = (quota, algorithm);
+            return (before != (quota, algorithm)).then_some(before);
         }
-        let known = self.limits.get_mut(&call.id)?;
-        let before = (known.quota, known.algorithm);
-        (known.quota, known.algorithm) = (quota, algorithm);
-        if let Some(place) = known.counters.get_mut(outcome) {
-            place.get_or_insert_with(|| counter(&call.id)).inc();
+        if self.limits.len() >= LIMITS_MAX {
+            counter(OTHERS).inc();
+            return None;
         }
-        (before != (quota, algorithm)).then_some(before)
+        let mut known = Known { quota, algorithm, counters: Default::default() };
+        count(&mut known);
+        self.limits.insert(call.id.clone(), known);
+        None
     }
 }
 

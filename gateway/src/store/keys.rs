@@ -52,23 +52,13 @@ pub enum KeyStyle {
     Plain,
 }
 
-/// The key under which one limit is counted.
-pub fn rate_limit(style: KeyStyle, scope: &Scope, limit: &Charge<'_>) -> String {
-    match scope.key_format {
-        KeyFormat::V1 => rate_limit_v1(style, scope, limit),
-    }
-}
+/// Where the keys of one subject lie: all in one shard, and so in one slot.
+pub struct Place(String);
 
 /// Where it is remembered that a decision was settled on the limit with this key.
 pub fn settled(limit_key: &str, id: DecisionId) -> String {
     let rest = limit_key.strip_prefix(LIMIT).unwrap_or(limit_key);
     format!("{SETTLED}{rest}:{id}")
-}
-
-/// The mark of the shard in which the subject's limits lie.
-pub fn mark(style: KeyStyle, scope: &Scope, subject: &Subject) -> String {
-    let place = place(style, &scope.region, &scope.environment, shard(subject));
-    format!("{LIMIT}{place}:start")
 }
 
 /// Every mark of a region.
@@ -77,47 +67,80 @@ pub fn marks(style: KeyStyle, region: &Region, environment: &Environment) -> Vec
         KeyStyle::Sharded => 0..=SHARDS,
         KeyStyle::Plain => 0..=0,
     };
-    shards
-        .map(|shard| format!("{LIMIT}{}:start", place(style, region, environment, shard)))
-        .collect()
+    shards.map(|shard| Place::new(style, region, environment, shard).mark()).collect()
 }
 
-fn rate_limit_v1(style: KeyStyle, scope: &Scope, limit: &Charge<'_>) -> String {
-    let Charge { subject, limit_id, algorithm, quota, .. } = *limit;
-    let name = subject.name.as_str();
-    let mut key = String::with_capacity(56 + name.len() + limit_id.len());
-    key.push_str(LIMIT);
-    key.push_str(&place(style, &scope.region, &scope.environment, shard(subject)));
-    key.push(':');
-    if let Tenant::Named(tenant) = &scope.tenant
-        && subject.is_of_tenant()
-    {
-        key.push_str("t=");
-        key.push_str(tenant.as_str());
-        key.push(':');
+// === impl Place ===
+
+impl Place {
+    /// The subject's.
+    pub fn of(style: KeyStyle, scope: &Scope, subject: &Subject) -> Self {
+        let shard = match style {
+            KeyStyle::Sharded => shard(subject),
+            KeyStyle::Plain => 0,
+        };
+        Self::new(style, &scope.region, &scope.environment, shard)
     }
-    for part in [subject.kind.as_str(), ":", name, ":", limit_id] {
-        key.push_str(part);
+
+    fn new(style: KeyStyle, region: &Region, environment: &Environment, shard: u8) -> Self {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let sharded = style == KeyStyle::Sharded;
+        let mut place = String::with_capacity(32);
+        if sharded {
+            place.push('{');
+        }
+        place.push_str(region.as_str());
+        if !environment.is_default() {
+            place.push('/');
+            place.push_str(environment.as_str());
+        }
+        if sharded {
+            place.push('|');
+            for digit in [shard >> 4, shard & 15] {
+                place.extend(HEX.get(usize::from(digit)).copied().map(char::from));
+            }
+            place.push('}');
+        }
+        Self(place)
     }
-    if algorithm == Algorithm::Window {
-        let period_us = quota.period_us();
-        match (period_us / 1_000_000, period_us % 1_000_000) {
-            (seconds, 0) => key.push_str(&format!(":W{seconds}")),
-            _ => key.push_str(&format!(":W{period_us}u")),
+
+    /// The key under which one limit of the subject is counted.
+    pub fn rate_limit(&self, scope: &Scope, limit: &Charge<'_>) -> String {
+        match scope.key_format {
+            KeyFormat::V1 => self.rate_limit_v1(scope, limit),
         }
     }
-    key
-}
 
-fn place(style: KeyStyle, region: &Region, environment: &Environment, shard: u8) -> String {
-    let mut place = region.as_str().to_owned();
-    if *environment != Environment::default() {
-        place.push('/');
-        place.push_str(environment.as_str());
+    /// The mark of the shard.
+    pub fn mark(&self) -> String {
+        [LIMIT, &self.0, ":start"].concat()
     }
-    match style {
-        KeyStyle::Sharded => format!("{{{place}|{shard:02x}}}"),
-        KeyStyle::Plain => place,
+
+    fn rate_limit_v1(&self, scope: &Scope, limit: &Charge<'_>) -> String {
+        let Charge { subject, limit_id, algorithm, quota, .. } = *limit;
+        let name = subject.name.as_str();
+        let mut key = String::with_capacity(56 + name.len() + limit_id.len());
+        key.push_str(LIMIT);
+        key.push_str(&self.0);
+        key.push(':');
+        if let Tenant::Named(tenant) = &scope.tenant
+            && subject.is_of_tenant()
+        {
+            key.push_str("t=");
+            key.push_str(tenant.as_str());
+            key.push(':');
+        }
+        for part in [subject.kind.as_str(), ":", name, ":", limit_id] {
+            key.push_str(part);
+        }
+        if algorithm == Algorithm::Window {
+            let period_us = quota.period_us();
+            match (period_us / 1_000_000, period_us % 1_000_000) {
+                (seconds, 0) => key.push_str(&format!(":W{seconds}")),
+                _ => key.push_str(&format!(":W{period_us}u")),
+            }
+        }
+        key
     }
 }
 
@@ -157,7 +180,7 @@ mod tests {
     ) -> String {
         let quota = Quota::new(5, 90_000_000, 5).expect("a quota");
         let limit = Charge { subject, limit_id, quota, algorithm, cost: 1, alone: false };
-        super::rate_limit(style, scope, &limit)
+        Place::of(style, scope, subject).rate_limit(scope, &limit)
     }
 
     #[test]
@@ -203,7 +226,7 @@ mod tests {
             let algorithm = Algorithm::Window;
             let (cost, alone) = (1, false);
             let limit = Charge { subject: &client, limit_id: "p.l", quota, algorithm, cost, alone };
-            let key = super::rate_limit(KeyStyle::Sharded, &scope, &limit);
+            let key = Place::of(KeyStyle::Sharded, &scope, &client).rate_limit(&scope, &limit);
             assert_eq!(key, format!("ratelimit:{{eu|ca}}:ip:a:p.l{expected}"));
         }
     }
@@ -239,7 +262,7 @@ mod tests {
             assert_eq!(all.len(), if style == KeyStyle::Sharded { 256 } else { 1 });
             for name in ["a", "b", "203.0.113.1"] {
                 let subject = subject(SubjectKind::Ip, name.as_bytes());
-                let mark = mark(style, &scope, &subject);
+                let mark = Place::of(style, &scope, &subject).mark();
                 assert!(all.contains(&mark), "{mark}");
                 let limit = rate_limit(style, &scope, &subject, "p.l", Algorithm::Gcra);
                 let tag = |key: &str| key.split_once('}').map(|(tag, _)| tag.to_owned());

@@ -21,7 +21,7 @@ use self::idempotency::MemoryClaims;
 use super::breakers::Breakers;
 use super::chains::Chains;
 use super::claims::Claims;
-use super::keys::{self, KeyStyle};
+use super::keys::{self, KeyStyle, Place};
 use super::leases::Leases;
 use super::{
     Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, StoreFailure, Temperature,
@@ -189,7 +189,7 @@ impl MemoryStore {
 }
 
 fn key(scope: &Scope, charge: &Charge<'_>) -> String {
-    keys::rate_limit(KeyStyle::Sharded, scope, charge)
+    Place::of(KeyStyle::Sharded, scope, charge.subject).rate_limit(scope, charge)
 }
 
 impl Store for MemoryStore {

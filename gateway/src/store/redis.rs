@@ -48,7 +48,7 @@ use self::tls::RedisTls;
 use super::breakers::Breakers;
 use super::chains::Chains;
 use super::claims::Claims;
-use super::keys::KeyStyle;
+use super::keys::{KeyStyle, Place as KeyPlace};
 use super::leases::Leases;
 use super::{
     Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, StoreFailure, Temperature,
@@ -242,7 +242,7 @@ impl Store for RedisStore {
     }
 
     fn grant(&self, scope: &Scope, limit: &Charge<'_>, units: u32, lasts: Duration) -> Call<()> {
-        let key = keys::rate_limit(self.region.style, scope, limit);
+        let key = KeyPlace::of(self.region.style, scope, limit.subject).rate_limit(scope, limit);
         let command = grant::command(&self.scripts, &key, limit.algorithm, units, lasts);
         let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         Box::pin(async move { servers.evaluate(&key, &command, &scripts).await.map(drop) })

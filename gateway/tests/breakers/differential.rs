@@ -10,6 +10,7 @@ use tidegate_gateway::store::redis::breakers::{TEXTS, arguments, said};
 use tidegate_policy::breaker::mesh::{
     Batch, ENTROPY_RANGE, Ended, Event, Order, Record, Settled, Terms, Window, life_ms, step,
 };
+use tidegate_tests::random::Random;
 use tidegate_tests::redis::Redis;
 
 const STEPS: usize = 20_000;
@@ -17,82 +18,57 @@ const KEYS: u64 = 5;
 const HOLDERS: u64 = 4;
 const START_MS: u64 = 1_800_000_000_000;
 
-/// Splitmix64: enough for choosing test steps, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+fn some_terms(random: &mut Random) -> Terms {
+    let window = match random.below(3) {
+        0 => Window::Calls(1 + random.small(300)),
+        _ => Window::Ms(100 + random.small(30_000)),
+    };
+    let permille = |random: &mut Random| u16::try_from(random.below(1_001)).expect("small");
+    Terms {
+        window,
+        min_calls: random.small(60),
+        failure_permille: permille(random),
+        slow_permille: if random.below(3) == 0 { permille(random) } else { 0 },
+        open_ms: 5 + random.small(20_000),
+        backoff: random.octet(6),
+        successes: 1 + random.octet(3),
+        probe_ms: 1 + random.small(8_000),
+        trip_reporters: 1 + random.octet(3),
     }
+}
 
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn small(&mut self, bound: u32) -> u32 {
-        u32::try_from(self.below(bound.into())).expect("small")
-    }
-
-    fn octet(&mut self, bound: u64) -> u8 {
-        u8::try_from(self.below(bound)).expect("small")
-    }
-
-    fn terms(&mut self) -> Terms {
-        let window = match self.below(3) {
-            0 => Window::Calls(1 + self.small(300)),
-            _ => Window::Ms(100 + self.small(30_000)),
-        };
-        let permille = |random: &mut Self| u16::try_from(random.below(1_001)).expect("small");
-        Terms {
-            window,
-            min_calls: self.small(60),
-            failure_permille: permille(self),
-            slow_permille: if self.below(3) == 0 { permille(self) } else { 0 },
-            open_ms: 5 + self.small(20_000),
-            backoff: self.octet(6),
-            successes: 1 + self.octet(3),
-            probe_ms: 1 + self.small(8_000),
-            trip_reporters: 1 + self.octet(3),
-        }
-    }
-
-    fn batch(&mut self, record: Option<&Record>) -> Batch {
-        let epoch = record.map_or(0, |record| record.epoch);
-        let calls = match self.below(30) {
-            0 => u32::MAX,
-            1..=8 => 0,
-            _ => self.small(40),
-        };
-        let part = |random: &mut Self| match random.below(4) {
-            0 => calls,
-            1 => 0,
-            _ => u32::try_from(random.below(u64::from(calls) + 1)).expect("small"),
-        };
-        let probe = match (self.below(3), record.and_then(|record| record.probe)) {
-            (0, Some(probe)) => Some(probe.id - u64::from(self.below(8) == 0)),
-            (1, None) if self.below(8) == 0 => Some(START_MS),
-            _ => None,
-        };
-        let ended = [Ended::Ok, Ended::Ok, Ended::Ok, Ended::Failed, Ended::GivenBack];
-        let ended = ended[usize::try_from(self.below(5)).expect("small")];
-        Batch {
-            epoch: match self.below(16) {
-                0 | 1 => epoch.saturating_sub(1),
-                2 => epoch + self.below(10),
-                3 => epoch + 86_400_000 * self.below(3),
-                _ => epoch,
-            },
-            calls,
-            failures: part(self),
-            slow: part(self),
-            tripped: self.below(8) == 0,
-            probe: probe.map(|id| Settled { id, ended }),
-            ask: self.below(2) == 0,
-        }
+fn batch(random: &mut Random, record: Option<&Record>) -> Batch {
+    let epoch = record.map_or(0, |record| record.epoch);
+    let calls = match random.below(30) {
+        0 => u32::MAX,
+        1..=8 => 0,
+        _ => random.small(40),
+    };
+    let part = |random: &mut Random| match random.below(4) {
+        0 => calls,
+        1 => 0,
+        _ => u32::try_from(random.below(u64::from(calls) + 1)).expect("small"),
+    };
+    let probe = match (random.below(3), record.and_then(|record| record.probe)) {
+        (0, Some(probe)) => Some(probe.id - u64::from(random.below(8) == 0)),
+        (1, None) if random.below(8) == 0 => Some(START_MS),
+        _ => None,
+    };
+    let ended = [Ended::Ok, Ended::Ok, Ended::Ok, Ended::Failed, Ended::GivenBack];
+    let ended = ended[usize::try_from(random.below(5)).expect("small")];
+    Batch {
+        epoch: match random.below(16) {
+            0 | 1 => epoch.saturating_sub(1),
+            2 => epoch + random.below(10),
+            3 => epoch + 86_400_000 * random.below(3),
+            _ => epoch,
+        },
+        calls,
+        failures: part(random),
+        slow: part(random),
+        tripped: random.below(8) == 0,
+        probe: probe.map(|id| Settled { id, ended }),
+        ask: random.below(2) == 0,
     }
 }
 
@@ -117,10 +93,10 @@ async fn the_script_and_its_twin_agree_octet_for_octet() {
     let mut load = redis::cmd("SCRIPT");
     load.arg("LOAD").arg(TEXTS[0]);
     let sha: String = load.query_async(&mut connection).await.expect("loaded");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut records: BTreeMap<u64, Record> = BTreeMap::new();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    let terms: Vec<Terms> = (0..KEYS).map(|_| random.terms()).collect();
+    let terms: Vec<Terms> = (0..KEYS).map(|_| some_terms(&mut random)).collect();
     let (mut now_ms, mut seq) = (START_MS, 0);
     for index in 0..steps {
         let at = format!("seed {seed} step {index}");
@@ -140,7 +116,7 @@ async fn the_script_and_its_twin_agree_octet_for_octet() {
         let held = records.get(&place);
         let entropy = random.small(ENTROPY_RANGE);
         // Sometimes an author changes the numbers.
-        let changed = random.terms();
+        let changed = some_terms(&mut random);
         let usual = terms[usize::try_from(place).expect("small")];
         let terms = if random.below(10) == 0 { changed } else { usual };
         let event = match random.below(40) {
@@ -161,7 +137,7 @@ async fn the_script_and_its_twin_agree_octet_for_octet() {
                 // Rarely from one of many, so that the list of processes is full, too.
                 let holders = if random.below(3) == 0 { 200 } else { HOLDERS };
                 let holder = [random.octet(holders); 8];
-                let batch = random.batch(held);
+                let batch = batch(&mut random, held);
                 Event::Sync { terms: &terms, holder, seq, batch, entropy }
             }
         };

@@ -2,3 +2,5 @@
 
 mod differential;
 mod races;
+#[path = "../redis_store/mod.rs"]
+mod redis_store;

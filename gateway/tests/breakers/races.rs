@@ -5,18 +5,15 @@ use std::time::Duration;
 
 use tidegate_gateway::clock::{Clock, SystemClock};
 use tidegate_gateway::store::breakers::Breakers;
-use tidegate_gateway::store::keys::KeyStyle;
 use tidegate_gateway::store::memory::MemoryStore;
-use tidegate_gateway::store::redis::address::RedisAddress;
-use tidegate_gateway::store::redis::place::Place;
-use tidegate_gateway::store::redis::tls::RedisTls;
-use tidegate_gateway::store::redis::{RedisSettings, RedisStore, Region};
 use tidegate_gateway::store::{Store, StoreCounters};
 use tidegate_policy::breaker::mesh::{Batch, Ended, Event, Said, Settled, State, Terms, Window};
 use tidegate_policy::scope::{self, Environment, KeyFormat, Scope, Tenant};
 use tidegate_policy::wire::breaker::BreakerName;
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
+
+use crate::redis_store::start;
 use tokio::task::JoinSet;
 
 /// Open no longer than a test waits for it gladly, and a test's life longer than any test takes.
@@ -105,36 +102,14 @@ async fn one_of_many(stores: &[Arc<dyn Store>]) {
     assert_eq!(later, []);
 }
 
-async fn store(redis: &Redis) -> RedisStore {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let settings = RedisSettings {
-        place: Place::Single(RedisAddress::parse(&redis.url()).expect("an address")),
-        tls: RedisTls::default(),
-        connections: 2,
-        response_timeout: Duration::from_secs(60),
-        pipeline_len_max: 2_000,
-        region: Region {
-            name: scope::Region::fallback(),
-            environment: Environment::default(),
-            style: KeyStyle::Sharded,
-            cold: None,
-        },
-    };
-    let store = RedisStore::start(&settings, &clock, StoreCounters::default()).expect("started");
-    eventually(Duration::from_secs(20), "the store is connected", async || {
-        let listed = breakers(&store).changed(&scope(), 0).await;
-        listed.map(drop).map_err(|error| error.to_string())
-    })
-    .await;
-    store
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn on_redis_it_opens_once_and_one_of_many_tests() {
     let redis = Redis::start().await;
     // Two gateways.
-    let stores: [Arc<dyn Store>; 2] =
-        [Arc::new(store(&redis).await), Arc::new(store(&redis).await)];
+    let stores: [Arc<dyn Store>; 2] = [
+        Arc::new(start(&redis, Duration::from_secs(60)).await),
+        Arc::new(start(&redis, Duration::from_secs(60)).await),
+    ];
     one_of_many(&stores).await;
 }
 

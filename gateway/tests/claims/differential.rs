@@ -11,6 +11,7 @@ use tidegate_policy::idempotency::record::{
     self, Abandoned, Begun, Claim, Completed, Extended, Fence, Found, Held, Record, Write,
 };
 use tidegate_policy::idempotency::stored::{StoredAnswer, StoredHeaders};
+use tidegate_tests::random::Random;
 use tidegate_tests::redis::Redis;
 
 use crate::support::{hash, owner};
@@ -27,41 +28,20 @@ const KEYS: u64 = 6;
 const OWNERS: u64 = 4;
 const START_US: u64 = 1_800_000_000_000_000;
 
-/// Splitmix64: enough for choosing test steps, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+fn answer(random: &mut Random) -> StoredAnswer {
+    let status = u16::try_from(200 + random.below(400)).expect("small");
+    let mut headers = Vec::new();
+    for _ in 0..random.below(3) {
+        let (name_len, value_len) = (random.below(20), random.below(60));
+        headers.push((random.octets(name_len), random.octets(value_len)));
     }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn octets(&mut self, len: u64) -> Vec<u8> {
-        (0..len).map(|_| self.next().to_le_bytes()[0]).collect()
-    }
-
-    fn answer(&mut self) -> StoredAnswer {
-        let status = u16::try_from(200 + self.below(400)).expect("small");
-        let mut headers = Vec::new();
-        for _ in 0..self.below(3) {
-            let (name_len, value_len) = (self.below(20), self.below(60));
-            headers.push((self.octets(name_len), self.octets(value_len)));
-        }
-        let len = match self.below(20) {
-            0 => 70_000,
-            1 => 0,
-            _ => self.below(300),
-        };
-        let body = (self.below(4) > 0).then(|| self.octets(len));
-        StoredAnswer { status, headers: StoredHeaders::new(headers).expect("few"), body }
-    }
+    let len = match random.below(20) {
+        0 => 70_000,
+        1 => 0,
+        _ => random.below(300),
+    };
+    let body = (random.below(4) > 0).then(|| random.octets(len));
+    StoredAnswer { status, headers: StoredHeaders::new(headers).expect("few"), body }
 }
 
 /// One step as both sides take it.
@@ -96,7 +76,7 @@ impl Step {
             5 => Self::Lookup(
                 [None, Some(7), Some(8)][usize::try_from(random.below(3)).expect("small")],
             ),
-            6 => Self::Complete(held, random.answer(), ttl_ms),
+            6 => Self::Complete(held, answer(random), ttl_ms),
             7 | 8 => Self::Abandon(held, ttl_ms),
             _ => Self::Extend(held, random.below(30_000_000), ttl_ms),
         }
@@ -233,7 +213,7 @@ async fn the_scripts_and_their_twin_agree_octet_for_octet() {
     let client = redis::Client::open(redis.url()).expect("a sound URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
     let shas = loaded(&mut connection).await;
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut records: BTreeMap<u64, Record> = BTreeMap::new();
     let mut fences: BTreeMap<(u64, u64), Fence> = BTreeMap::new();
     let mut replies: BTreeMap<String, usize> = BTreeMap::new();

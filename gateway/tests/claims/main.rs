@@ -2,6 +2,8 @@
 
 mod differential;
 mod races;
+#[path = "../redis_store/mod.rs"]
+mod redis_store;
 mod replicas;
 mod store;
 mod support;

@@ -1,24 +1,17 @@
 //! Owns what these tests have in common: names, claims, and a store on a real Redis.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_gateway::clock::{Clock, SystemClock};
-use tidegate_gateway::store::claims::{Claims, Writer};
-use tidegate_gateway::store::keys::KeyStyle;
-use tidegate_gateway::store::redis::address::RedisAddress;
-use tidegate_gateway::store::redis::place::Place;
-use tidegate_gateway::store::redis::tls::RedisTls;
-use tidegate_gateway::store::redis::{RedisSettings, RedisStore, Region};
-use tidegate_gateway::store::{Store, StoreCounters};
+use tidegate_gateway::store::Store;
+use tidegate_gateway::store::claims::Claims;
+use tidegate_gateway::store::redis::RedisStore;
 use tidegate_policy::idempotency::endpoint::Endpoint;
 use tidegate_policy::idempotency::fingerprint::RequestHash;
 use tidegate_policy::idempotency::key::IdempotencyKey;
 use tidegate_policy::idempotency::name::RecordName;
 use tidegate_policy::idempotency::record::{Claim, Owner};
-use tidegate_policy::scope::{self, Environment, TenantId};
+use tidegate_policy::scope::{Environment, TenantId};
 use tidegate_policy::wire::DecisionId;
-use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
 /// Longer than any test takes.
@@ -48,27 +41,7 @@ pub fn claim(number: u128) -> Claim {
 
 /// The gateway's own store on this Redis, connected.
 pub async fn store(redis: &Redis) -> RedisStore {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let settings = RedisSettings {
-        place: Place::Single(RedisAddress::parse(&redis.url()).expect("an address")),
-        tls: RedisTls::default(),
-        connections: 2,
-        response_timeout: Duration::from_secs(60),
-        pipeline_len_max: 2_000,
-        region: Region {
-            name: scope::Region::fallback(),
-            environment: Environment::default(),
-            style: KeyStyle::Sharded,
-            cold: None,
-        },
-    };
-    let store = RedisStore::start(&settings, &clock, StoreCounters::default()).expect("started");
-    eventually(Duration::from_secs(20), "the store is connected", async || {
-        let found = claims(&store).lookup(&name("nobody", "k"), None, Writer::Gateway).await;
-        found.map(drop).map_err(|error| error.to_string())
-    })
-    .await;
-    store
+    crate::redis_store::start(redis, Duration::from_secs(60)).await
 }
 
 pub fn claims(store: &dyn Store) -> &dyn Claims {

@@ -1,11 +1,15 @@
 //! The guard against cold regions on a real Redis: a new region, a flushed Redis, an empty replica,
 //! and what an operator says. Other tests have no guard, or declare their region warm.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use redis::aio::MultiplexedConnection;
 use tidegate_gateway::Running;
+use tidegate_gateway::clock::Clock;
+use tidegate_gateway::store::StoreCounters;
+use tidegate_gateway::store::redis::{RedisSettings, RedisStore, Region};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::wire::{
@@ -17,6 +21,8 @@ use tidegate_tests::redis::Redis;
 
 use crate::bench::{ADMIN, Answer, Caller, Speaks, TOKEN, question, request, settings, start};
 use crate::proxy::Proxy;
+use crate::redis_store;
+use crate::redis_store::swift::Swift;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s";
@@ -157,6 +163,25 @@ async fn every_shard_is_marked_at_connect_so_that_a_quiet_one_is_not_new() {
     }
     let quiet = decides(&gateway, &ten("a-shard-that-nobody-touched", Algorithm::Gcra)).await;
     assert_eq!((quiet.limits[0].limit, quiet.limits[0].remaining), (None, 9));
+}
+
+/// Every 30 s, without a decision and without a new connection.
+#[tokio::test]
+async fn a_mark_that_is_lost_is_set_again_before_anybody_touches_its_shard() {
+    let redis = Redis::start().await;
+    let before = redis_store::settings(&redis);
+    let region = Region { cold: Some(Duration::from_secs(300)), ..before.region };
+    let settings = RedisSettings { region, ..before };
+    let clock: Arc<dyn Clock> = Arc::new(Swift::default());
+    let _store = RedisStore::start(&settings, &clock, StoreCounters::default()).expect("started");
+    for round in ["at connect", "after a flush", "and another"] {
+        eventually(PATIENCE, round, async || {
+            let size = redis.command(&["DBSIZE"]).await;
+            if size.trim() == ":256" { Ok(()) } else { Err(size) }
+        })
+        .await;
+        redis.command(&["FLUSHALL"]).await;
+    }
 }
 
 #[tokio::test]

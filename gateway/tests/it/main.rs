@@ -15,6 +15,8 @@ mod leases;
 mod numbers;
 mod process;
 mod proxy;
+#[path = "../redis_store/mod.rs"]
+mod redis_store;
 mod redis_tls;
 mod redis_user;
 mod regions;

@@ -11,6 +11,7 @@ use tidegate_policy::lease::holder::{Pool, Report};
 use tidegate_policy::lease::slice::{Offer, Slice};
 use tidegate_policy::lease::step::Times;
 use tidegate_policy::wire::{HolderId, LeaseGrant, Want};
+use tidegate_tests::random::Random;
 use tidegate_tests::redis::Redis;
 
 const CHECK: &str = include_str!("../../../lua/rl_check.lua");
@@ -22,27 +23,6 @@ const TIMEOUT_US: u64 = 45_000;
 const SECOND: u64 = 1_000_000;
 /// A rounding of doubles is no overshoot.
 const DUST: f64 = 1e-6;
-
-/// Splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn index(&mut self, bound: usize) -> usize {
-        usize::try_from(self.below(bound as u64)).expect("small")
-    }
-}
 
 /// What the limit would admit at most, at one place.
 struct Ideal {
@@ -470,7 +450,7 @@ async fn random_histories_never_exceed_the_limit() {
     let redis = Redis::start().await;
     let (mut worst, mut admitted) = (0.0f64, 0);
     for history in 0..histories {
-        let mut random = Random(seed.wrapping_add(history));
+        let mut random = Random::new(seed.wrapping_add(history));
         let quota = [
             quota(10, 10 * SECOND, 10),
             quota(100, 60 * SECOND, 100),
@@ -505,7 +485,7 @@ async fn random_histories_never_exceed_the_limit() {
 async fn after_a_flush_only_what_was_held_comes_on_top() {
     let redis = Redis::start().await;
     for seed in 0..10 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let quota = quota(100, 10 * SECOND, 100);
         let mut world = World::new(&redis, &mut random, quota, 3).await;
         for step in 0..1_000 {
@@ -533,7 +513,7 @@ async fn after_a_flush_only_what_was_held_comes_on_top() {
 async fn a_changed_limit_admits_no_more_than_the_larger_one() {
     let redis = Redis::start().await;
     for seed in 0..10 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let (small, large) = (quota(100, 10 * SECOND, 50), quota(200, 10 * SECOND, 100));
         let mut world = World::new(&redis, &mut random, large, 4).await;
         for process in &mut world.processes[..2] {

@@ -186,7 +186,7 @@ struct Filter {
 
 impl Filter {
     async fn new(redis: &Redis, flaw: Flaw) -> Self {
-        let mut random = Random(7);
+        let mut random = Random::new(7);
         let story = Story::new(redis, &[]).await;
         let mut process = Process::new(&mut random, story.quota, 2);
         (process.flaw, process.timeout_us) = (flaw, 10 * SECOND);

@@ -175,6 +175,14 @@ async fn log_and_metrics_say_why() {
             bench.envoy.metrics().await
         );
     }
+    // How long callouts take is Envoy's to say: the histogram of the gateway's cluster.
+    let count = "envoy_cluster_internal_upstream_rq_time_count{envoy_cluster_name=\"tidegate\"} ";
+    eventually(Duration::from_secs(30), "the latency of callouts", async || {
+        let stats = bench.envoy.stats().await;
+        let told = stats.lines().find_map(|line| line.strip_prefix(count)?.parse::<u32>().ok());
+        if told.is_some_and(|told| told >= 6) { Ok(()) } else { Err(stats) }
+    })
+    .await;
 }
 
 /// A response header and, once the response is over, dynamic metadata tell what a request did cost.

@@ -187,6 +187,37 @@ async fn redis_stopped_or_slow_or_cut_is_told_in_time_and_named() {
     assert!(!output.contains("panicked"), "{output}");
 }
 
+/// Redis answers, but takes no writes: each policy falls to its rung, with the reason, and is back by
+/// itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_read_only_or_out_of_memory_leads_to_the_rung_with_its_reason() {
+    let flags = [&ROOMY[..], &["--store-breaker-open", "200ms"]].concat();
+    let stack = stack(FIVE, &flags).await;
+    stack.comes_back(1).await;
+    for (client, reason, begin, end) in [
+        (
+            2,
+            "store-unavailable",
+            &["REPLICAOF", "127.0.0.1", "1"][..],
+            &["REPLICAOF", "NO", "ONE"][..],
+        ),
+        (
+            4,
+            "store-error",
+            &["CONFIG", "SET", "maxmemory", "1"],
+            &["CONFIG", "SET", "maxmemory", "0"],
+        ),
+    ] {
+        let rung = format!("tidegate_without_verdict_total{{rung=\"deny\",reason=\"{reason}\"}}");
+        stack.redis.command(begin).await;
+        assert_eq!(stack.get(client, reason).await.status, 503, "{reason}");
+        assert_eq!(stack.envoy.metric(&rung).await, 1, "{}", stack.envoy.metrics().await);
+        assert_eq!(stack.unavailable(reason).await, 1);
+        stack.redis.command(end).await;
+        stack.comes_back(client + 1).await;
+    }
+}
+
 /// Istio's clusters have names that no HTTP authority may have.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_may_have_a_name_that_is_no_authority() {

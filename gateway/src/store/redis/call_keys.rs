@@ -6,7 +6,8 @@ use tidegate_policy::wire::DecisionId;
 
 use super::Region;
 use super::script::Keys;
-use crate::store::{Charge, keys};
+use crate::store::Charge;
+use crate::store::keys::{self, Place};
 
 // === impl Keys ===
 
@@ -20,15 +21,11 @@ impl Keys {
     ) -> Self {
         let mut names = Self::default();
         for charge in charges {
-            let subject = charge.subject;
-            let key = keys::rate_limit(region.style, scope, charge);
+            let place = Place::of(region.style, scope, charge.subject);
+            let key = place.rate_limit(scope, charge);
             names.settled.extend(settling.map(|id| keys::settled(&key, id)));
             names.limits.push(key);
-            let number = if region.guarded() {
-                names.mark_number(keys::mark(region.style, scope, subject))
-            } else {
-                0
-            };
+            let number = if region.guarded() { names.mark_number(place.mark()) } else { 0 };
             names.mark_of.push(number);
         }
         names

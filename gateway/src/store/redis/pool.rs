@@ -106,8 +106,8 @@ impl Pool {
 pub async fn evaluate(live: &mut Live, scripts: &Scripts, command: &Cmd) -> RedisResult<Value> {
     match live.send(command).await {
         Err(error) if is_no_script(&error) => {
-            live.load(scripts).await?;
-            live.send(command).await
+            Box::pin(live.load(scripts)).await?;
+            Box::pin(live.send(command)).await
         }
         answered => answered,
     }

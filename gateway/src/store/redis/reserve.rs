@@ -18,7 +18,8 @@ use super::nearness::Nearness;
 use super::script::{Asked, Keys, Scripts};
 use super::servers::Servers;
 use crate::clock::Clock;
-use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure, keys};
+use crate::store::keys::Place;
+use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure};
 
 /// How often a refund is sent: it is done at most once, however often it arrives.
 const REFUNDS_MAX: u32 = 3;
@@ -61,7 +62,7 @@ impl Shard {
     pub fn of(region: &Region, scope: &Scope, charges: &[Charge<'_>]) -> Vec<Self> {
         let mut shards: Vec<Self> = Vec::new();
         for (index, charge) in charges.iter().enumerate() {
-            let tag = keys::mark(region.style, scope, charge.subject);
+            let tag = Place::of(region.style, scope, charge.subject).mark();
             let item = Item {
                 index,
                 subject: charge.subject.clone(),

@@ -91,7 +91,7 @@ impl Servers {
                 let answer = evaluate(&mut pool.pick()?, scripts, command).await;
                 answer.map_err(|error| failure(&error))
             }
-            Self::Many(cluster) => cluster.evaluate(key, command, scripts).await,
+            Self::Many(cluster) => Box::pin(cluster.evaluate(key, command, scripts)).await,
         }
     }
 
