@@ -7,6 +7,7 @@
 
 mod mesh;
 mod shared;
+mod told;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::property::Property;
 
 pub(crate) use mesh::{Report, TICK_MS};
 use shared::{read, step};
+pub(crate) use told::Told;
 
 /// Counts the changes of who may call, over all workers and breakers of the process.
 const CHANGES: &str = "tidegate_circuit_changes";
@@ -74,44 +76,6 @@ struct Flight {
     answered: bool,
 }
 
-/// What is worth counting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Told {
-    /// A request was refused.
-    Refused,
-    /// A request is held before it is refused.
-    Held,
-    /// A request would have been refused, were its policy enforced.
-    WouldRefuse,
-    /// The process was shut by its own failures.
-    Tripped,
-    /// A test began.
-    Test,
-    /// A test went well.
-    TestOk,
-    /// A test failed.
-    TestFailed,
-    /// A test told nothing.
-    TestGivenBack,
-}
-
-// === impl Told ===
-
-impl Told {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Held => "held",
-            Self::WouldRefuse => "would_refuse",
-            Self::Tripped => "tripped",
-            Self::Test => "test",
-            Self::TestOk => "test_ok",
-            Self::TestFailed => "test_failed",
-            Self::TestGivenBack => "test_given_back",
-        }
-    }
-}
-
 // === impl Circuits ===
 
 impl Circuits {
@@ -151,7 +115,7 @@ impl Circuits {
         config: &Config,
         circuit: Circuit,
         stream: u32,
-        grpc: bool,
+        (grpc, entropy): (bool, u32),
         count: &mut impl FnMut(usize, Told),
     ) -> Result<(), u64> {
         let Some(breaker) = config.circuit_breakers.get(circuit.breaker) else { return Ok(()) };
@@ -194,11 +158,35 @@ impl Circuits {
                 None => refuse(WAIT_UNKNOWN_MS, count)?,
             }
         }
+        if worker.passes && !self.ramps_past(circuit.breaker, breaker, worker, entropy) {
+            refuse(WAIT_UNKNOWN_MS, count)?;
+        }
         if breaker.slow_ms.is_some() {
             flight.since_us = host::now_us().ok();
         }
         self.flights.borrow_mut().insert(stream, flight);
         Ok(())
+    }
+
+    /// Whether a request is of the share that passes while a breaker that tests closed is let go slowly.
+    fn ramps_past(
+        &self,
+        place: usize,
+        breaker: &CircuitBreaker,
+        worker: Worker,
+        entropy: u32,
+    ) -> bool {
+        if breaker.own.ramp_ms == 0 || worker.healed_at_ms == 0 {
+            return true;
+        }
+        let Ok(now_us) = host::now_us() else { return true };
+        let passed_ms = (now_us / 1_000).saturating_sub(worker.healed_at_ms);
+        if passed_ms >= u64::from(breaker.own.ramp_ms)
+            && let Some(slot) = self.slots.borrow_mut().get_mut(place)
+        {
+            slot.worker.healed_at_ms = 0;
+        }
+        breaker.own.passes_after(passed_ms, entropy)
     }
 
     /// The request never went to the upstream: a test is given back.

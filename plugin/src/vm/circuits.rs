@@ -82,14 +82,15 @@ impl Vm {
 
     /// Asks a request's circuit breaker for leave.
     pub(super) fn ask_circuit(
-        &self,
+        &mut self,
         root: &Root,
         circuit: Circuit,
         stream: u32,
         grpc: bool,
     ) -> Result<(), NoLeave> {
         let count = &mut |breaker, told| root.count_circuit(breaker, told);
-        let said = root.circuits.admit(&root.config, circuit, stream, grpc, count);
+        let drawn = (grpc, self.entropy_low());
+        let said = root.circuits.admit(&root.config, circuit, stream, drawn, count);
         said.map_err(|wait_ms| {
             let now_us = host::now_us().ok();
             NoLeave { wait_ms, now_us, held: self.held_for(stream, circuit.breaker) }

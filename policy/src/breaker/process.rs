@@ -22,6 +22,8 @@ pub struct Own {
     pub terms: Terms,
     /// Failures in a row in one worker that shut its process; at least 1.
     pub consecutive: u32,
+    /// For how long after tests closed it only a growing share of calls passes, in ms; 0: all at once.
+    pub ramp_ms: u32,
 }
 
 /// What is shared.
@@ -37,6 +39,8 @@ pub struct Process {
     pub tripped: bool,
     /// Shut: before that nobody tests. In ms by this host's clock.
     pub until_ms: u64,
+    /// Closed by tests: since then, in ms by this host's clock; 0: not, or long ago.
+    pub healed_at_ms: u64,
     /// Whether a request was refused since the last report.
     pub wanted: bool,
     /// A test that the mesh gave and nobody took yet, or one that is out.
@@ -96,6 +100,7 @@ impl Default for Process {
             epoch: 0,
             tripped: false,
             until_ms: 0,
+            healed_at_ms: 0,
             wanted: false,
             probe: None,
             successes: 0,
@@ -179,6 +184,7 @@ impl Process {
                 }
                 self.tripped = false;
                 self.state = State::Closed;
+                self.healed_at_ms = now_ms;
                 self.change();
                 true
             }
@@ -192,6 +198,7 @@ impl Process {
             return false;
         }
         self.tripped = true;
+        self.healed_at_ms = 0;
         let counts = self.counts;
         self.change();
         // The mesh has not changed: to it these calls still count.
@@ -263,6 +270,12 @@ impl Process {
             };
             self.until_ms = sent_ms.saturating_add(wait_ms);
         }
+        self.healed_at_ms = match (told.state, told.healed_ms) {
+            (State::Closed, Some(passed_ms)) => sent_ms.saturating_sub(passed_ms).max(1),
+            // It found out by itself, and the mesh had never opened.
+            (State::Closed, None) if !newer => self.healed_at_ms,
+            _ => 0,
+        };
         let changed = before != (self.passes(), self.state) || (newer && known);
         if changed {
             self.change();
@@ -308,6 +321,21 @@ impl Process {
     fn shut_until(&self, own: &Own, now_ms: u64, entropy: u32) -> u64 {
         let entropy = entropy % ENTROPY_RANGE;
         now_ms.saturating_add(jittered_ms(u64::from(own.terms.open_ms), entropy))
+    }
+}
+
+// === impl Own ===
+
+impl Own {
+    /// Whether a call passes `passed_ms` after tests closed it: at first one of ten, in the end all.
+    pub fn passes_after(&self, passed_ms: u64, entropy: u32) -> bool {
+        let ramp_ms = u64::from(self.ramp_ms);
+        if passed_ms >= ramp_ms {
+            return true;
+        }
+        let share = passed_ms.saturating_mul(9).saturating_add(ramp_ms);
+        let drawn = (u64::from(entropy).saturating_mul(ramp_ms.saturating_mul(10))) >> 32;
+        drawn < share
     }
 }
 

@@ -11,6 +11,8 @@ pub struct Worker {
     pub generation: u32,
     /// Whether all calls pass, as far as it knows.
     pub passes: bool,
+    /// Closed by tests: since then, in ms; 0: not, or so long ago that all calls pass.
+    pub healed_at_ms: u64,
     /// Failures in a row.
     in_row: u32,
     /// Counted since the last time that it was handed on.
@@ -26,6 +28,7 @@ impl Worker {
             *self = Self { generation: process.generation, ..Self::default() };
         }
         self.passes = process.passes();
+        self.healed_at_ms = process.healed_at_ms;
     }
 
     /// Counts a call that began under `generation`. Says whether its process should be shut.

@@ -284,6 +284,7 @@ fn numbers(table: &Table<'_, '_>) -> Option<(Own, Option<u32>)> {
     let consecutive = whole("consecutive", 5, 1, 1_000_000);
     let open_ms = ms("open", 10_000, 100, 3_600_000, "write 10s, or another duration up to 1h");
     let backoff = octet("backoff", 0, 0, 5);
+    let ramp_ms = ms("ramp", 0, 1_000, 3_600_000, "write 30s, or another duration from 1s to 1h");
     let successes = octet("successes", 3, 1, 255);
     let upstream_timeout =
         ms("upstream_timeout", 15_000, 1, 3_540_000, "write the timeout of the route, such as 15s");
@@ -300,7 +301,7 @@ fn numbers(table: &Table<'_, '_>) -> Option<(Own, Option<u32>)> {
         probe_ms: upstream_timeout?.saturating_add(PROBE_MARGIN_MS),
         trip_reporters: trip_reporters?,
     };
-    Some((Own { terms, consecutive: consecutive? }, slow_ms))
+    Some((Own { terms, consecutive: consecutive?, ramp_ms: ramp_ms? }, slow_ms))
 }
 
 fn window(at: &At<'_, '_>) -> Option<Window> {

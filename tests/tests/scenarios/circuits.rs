@@ -132,3 +132,30 @@ fn of_ten_at_once_one_is_the_test() {
     let at_once = report.exchanges.iter().filter(|one| one.client != "dies");
     assert_eq!(at_once.filter(|one| one.status == Some(200)).count(), 1);
 }
+
+/// A tenth at first, all in the end, in every worker.
+#[test]
+fn what_tests_closed_is_let_go_slowly() {
+    let yaml = format!(
+        "{}host: {{ workers: 2 }}\ngateway: in-process\nupstream:\n  - {{ answer: {{ status: 500 }}, times: 5 }}\n  - {{ answer: {{ status: 200 }} }}\ntimeline:\n  - {{ at: 0ms, client: dies, worker: 0, times: 5, every: 1ms, send: {{ path: /p }} }}\n{}",
+        plugin("{ open: 1s, successes: 1, ramp: 10s }"),
+        clients(2, 100, 500, 15_000),
+    );
+    let report = run(&yaml, 1);
+    let after = |one: &&tidegate_host_sim::Exchange| one.client != "dies";
+    let healed_ns = report.exchanges.iter().filter(after).find(|one| one.status == Some(200));
+    let healed_ns = healed_ns.expect("a test").sent_at_ns;
+    let share = |from_s: u64, to_s: u64| {
+        let within =
+            report.exchanges.iter().filter(after).filter(|one| {
+                (healed_ns + from_s * S..healed_ns + to_s * S).contains(&one.sent_at_ns)
+            });
+        let passed = within.clone().filter(|one| one.status == Some(200)).count();
+        passed * 100 / within.count()
+    };
+    let shares = [share(1, 2), share(4, 6), share(8, 10), share(11, 13)];
+    assert!((10..=40).contains(&shares[0]), "{shares:?}");
+    assert!((40..=75).contains(&shares[1]), "{shares:?}");
+    assert!((75..=99).contains(&shares[2]), "{shares:?}");
+    assert_eq!(shares[3], 100, "{shares:?}");
+}

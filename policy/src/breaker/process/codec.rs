@@ -38,12 +38,13 @@ impl Process {
     /// As it lies in shared data.
     pub fn to_bytes(&self) -> Vec<u8> {
         let place = |at: Option<usize>| at.and_then(|at| u8::try_from(at).ok()).unwrap_or(0);
-        let mut octets = Vec::with_capacity(72);
+        let mut octets = Vec::with_capacity(80);
         octets.extend(self.generation.to_le_bytes());
         octets.push(place(State::ALL.iter().position(|state| *state == self.state)));
         octets.extend([u8::from(self.tripped), u8::from(self.wanted), self.successes]);
         octets.extend(self.epoch.to_le_bytes());
         octets.extend(self.until_ms.to_le_bytes());
+        octets.extend(self.healed_at_ms.to_le_bytes());
         octets.extend(self.own_tests.to_le_bytes());
         let (id, until_ms, flags) = self.probe.map_or((0, 0, 0), |probe| {
             (probe.id, probe.until_ms, 1 | u8::from(probe.of_mesh) << 1 | u8::from(probe.out) << 2)
@@ -70,7 +71,8 @@ impl Process {
         let state = *State::ALL.get(usize::from(octets.octet()?))?;
         let [tripped, wanted] = [octets.octet()? == 1, octets.octet()? == 1];
         let successes = octets.octet()?;
-        let (epoch, until_ms, own_tests) = (octets.long()?, octets.long()?, octets.short()?);
+        let (epoch, until_ms, healed_at_ms) = (octets.long()?, octets.long()?, octets.long()?);
+        let own_tests = octets.short()?;
         let (id, probe_until_ms, flags) = (octets.long()?, octets.long()?, octets.octet()?);
         let probe = (flags & 1 == 1).then_some(Probe {
             id,
@@ -91,6 +93,7 @@ impl Process {
             epoch,
             tripped,
             until_ms,
+            healed_at_ms,
             wanted,
             probe,
             successes,

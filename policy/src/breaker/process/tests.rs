@@ -22,6 +22,7 @@ const OWN: Own = Own {
         trip_reporters: 2,
     },
     consecutive: 5,
+    ramp_ms: 10_000,
 };
 
 fn told(state: State, epoch: u64, permit: Option<(u64, u64)>) -> BreakerState {
@@ -55,7 +56,34 @@ fn a_trip_shuts_the_process_and_three_tests_of_its_own_open_it() {
         assert_eq!(process.settle(&OWN, id, Ended::Ok, 10_001, MIDDLE), n == 3);
     }
     assert_eq!(process.admit(&OWN, 10_002, false), Leave::Pass);
+    assert_eq!(process.healed_at_ms, 10_001);
+    process.told(&told(State::Closed, 7, None), None, 10_002);
+    assert_eq!(process.healed_at_ms, 10_001, "the mesh never opened");
     assert_eq!(process.report(&OWN, 10_003), None);
+}
+
+#[test]
+fn what_tests_closed_is_let_go_in_a_growing_share() {
+    let mut process = heard(State::HalfOpen, 7);
+    let healed = BreakerState { healed_ms: Some(2_000), ..told(State::Closed, 8, None) };
+    assert!(process.told(&healed, None, 50_000));
+    assert_eq!(process.healed_at_ms, 48_000);
+    process.told(&told(State::Open, 9, None), None, 60_000);
+    assert_eq!(process.healed_at_ms, 0, "it opened again");
+    let operators = told(State::Closed, 10, None);
+    process.told(&operators, None, 70_000);
+    assert_eq!(process.healed_at_ms, 0, "an operator's reset is no slow start");
+
+    // Of a thousand draws over the whole range.
+    let share = |passed_ms| {
+        let draws = (0..1_000_u32).map(|nth| nth * (u32::MAX / 1_000));
+        draws.filter(|entropy| OWN.passes_after(passed_ms, *entropy)).count()
+    };
+    let rows = [(0, 100), (1_000, 190), (5_000, 550), (9_999, 1_000), (10_000, 1_000)];
+    for (passed_ms, expected) in rows {
+        assert!(share(passed_ms).abs_diff(expected) <= 1, "{passed_ms}: {}", share(passed_ms));
+    }
+    assert!(Own { ramp_ms: 0, ..OWN }.passes_after(0, u32::MAX));
 }
 
 #[test]

@@ -19,6 +19,7 @@ shapes! {
         "open" => with_default(Duration { min_ms: 100, max_ms: 3_600_000 }, "\"10s\"", "\"30s\"", "How long it is open before a test, more or less a fifth.");
         "backoff" => with_default(Whole { min: 0, max: 5 }, "0", "3", "How often `open` doubles at most while tests fail.").unit("doublings");
         "successes" => with_default(Whole { min: 1, max: 255 }, "3", "1", "Good tests in a row that close it; one request at a time in the whole region is a test.").unit("tests");
+        "ramp" => may(Duration { min_ms: 1_000, max_ms: 3_600_000 }, "all pass at once", "\"30s\"", "For how long after tests closed it only a share of the requests passes, growing from a tenth to all; the others get what a refused one gets.");
         "upstream_timeout" => with_default(Duration { min_ms: 1, max_ms: 3_540_000 }, "\"15s\"", "\"5s\"", "How long the upstream may take, retries included: the route's timeout. A test without an answer is given up one second after that.");
         "failures" => with_default(Table(&SAYS), r#"{"statuses": ["5xx"], "grpc": [2, 4, 13, 14, 15]}"#, r#"{"statuses": ["5xx", "404"]}"#, "The answers of the upstream that are failures.");
         "ignored" => with_default(Table(&SAYS), r#"{"statuses": ["429"], "grpc": [1, 8]}"#, r#"{"statuses": ["429", "501-505"]}"#, "The answers that say nothing of the upstream, also where `failures` names them.");

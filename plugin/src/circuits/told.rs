@@ -1,0 +1,39 @@
+//! Owns what a worker counts of its circuit breakers, and the labels.
+
+/// What is worth counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Told {
+    /// A request was refused.
+    Refused,
+    /// A request is held before it is refused.
+    Held,
+    /// A request would have been refused, were its policy enforced.
+    WouldRefuse,
+    /// The process was shut by its own failures.
+    Tripped,
+    /// A test began.
+    Test,
+    /// A test went well.
+    TestOk,
+    /// A test failed.
+    TestFailed,
+    /// A test told nothing.
+    TestGivenBack,
+}
+
+// === impl Told ===
+
+impl Told {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Held => "held",
+            Self::WouldRefuse => "would_refuse",
+            Self::Tripped => "tripped",
+            Self::Test => "test",
+            Self::TestOk => "test_ok",
+            Self::TestFailed => "test_failed",
+            Self::TestGivenBack => "test_given_back",
+        }
+    }
+}
