@@ -327,6 +327,11 @@ impl Metrics {
             self.store.script_loads.clone(),
         );
         registry.register(
+            "store_unreadable",
+            "Stored answers that could not be opened",
+            self.store.unreadable.clone(),
+        );
+        registry.register(
             "store_full",
             "Calls refused because the memory store was full",
             self.store.full.clone(),

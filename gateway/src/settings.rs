@@ -9,6 +9,7 @@ pub mod audit;
 mod cli;
 mod knob;
 mod notes;
+pub mod seal;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub admin_tls: Option<TlsFiles>,
     /// Redis; `None` keeps state in memory.
     pub redis: Option<RedisSettings>,
+    /// What seals stored answers in Redis; `None` stores them as they are.
+    pub seal: seal::Sealing,
     /// The most keys of the memory store.
     pub memory_keys_max: usize,
     /// How long the memory store is cold after its start; `None` exempts it.
@@ -306,6 +309,7 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         tls,
         admin_tls,
         redis,
+        seal: seal::seal(resolver),
         memory_keys_max: memory_keys_max?,
         memory_cold: cold.flatten(),
         service,

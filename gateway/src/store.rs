@@ -117,6 +117,8 @@ pub struct StoreCounters {
     pub script_loads: Counter,
     /// Calls refused because the memory store was full.
     pub full: Counter,
+    /// Stored answers that could not be opened.
+    pub unreadable: Counter,
 }
 
 /// What a region is told to be.

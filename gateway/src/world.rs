@@ -94,7 +94,9 @@ impl World {
             Some(redis) => {
                 // Here rather than among the address's errors, since the file is at fault.
                 redis.tls.certificates()?;
-                Arc::new(RedisStore::start(redis, &clock, counters).map_err(StartError::Redis)?)
+                let store =
+                    RedisStore::start(redis, &clock, counters).map_err(StartError::Redis)?;
+                Arc::new(store.sealed_by(settings.seal.clone()))
             }
             None => {
                 let store =

@@ -3,7 +3,8 @@
 //!
 //! Only what the filter needs is exported, because the host skips a callback that is not there: a
 //! request that matches nothing enters the VM for headers, bodies and trailers, for its end and for the
-//! coming and going of its context, and for nothing else; bodies cost it no call of the host. That, bytes for headers, and actions beyond "pause" are why these
+//! coming and going of its context, and for nothing else; bodies cost it no call of the host, and without
+//! idempotency in any policy not even a look. That, bytes for headers, and actions beyond "pause" are why these
 //! are not the SDK's (docs/decisions/0003).
 
 use crate::{check, host, vm};
@@ -57,6 +58,9 @@ extern "C" fn proxy_on_request_headers(stream: u32, _headers: usize, end: bool) 
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_body(stream: u32, size: usize, end: bool) -> u32 {
+    if !vm::looks_at_bodies() {
+        return after_body(Action::Continue);
+    }
     let action =
         vm::with(|vm| vm.request_body(stream, size, end)).unwrap_or_else(vm::refuse_unready);
     after_body(action)
@@ -78,6 +82,9 @@ extern "C" fn proxy_on_response_headers(stream: u32, _headers: usize, end: bool)
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_body(stream: u32, size: usize, end: bool) -> u32 {
+    if !vm::looks_at_bodies() {
+        return after_body(Action::Continue);
+    }
     after_body(vm::with(|vm| vm.answer_body(stream, size, end)).unwrap_or(Action::Continue))
 }
 

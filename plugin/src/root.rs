@@ -24,6 +24,10 @@ use crate::property::Property;
 /// Names the environment that the filter was deployed for.
 const ENVIRONMENT_VARIABLE: &str = "TIDEGATE_ENVIRONMENT";
 
+/// How often claims are looked after, where nothing else needs a tick: a third of the shortest lock is
+/// longer than a second.
+const BEAT_MS: u32 = 1_000;
+
 /// The callout's authority. Not the cluster's name: Istio's hold `|`, which no authority may.
 const AUTHORITY: &str = "tidegate-gateway";
 
@@ -40,6 +44,8 @@ pub(crate) struct Root {
     pub notice: Notice,
     /// What is leased, if anything is.
     pub leases: Option<RefCell<Leases>>,
+    /// Whether any policy has idempotency: its claims are looked after while their requests take long.
+    pub is_idempotent: bool,
     /// Guards the way to the gateway.
     path: Path,
     /// Whether the log was told of a route whose metadata mean nothing: once, not per request.
@@ -113,6 +119,14 @@ impl Root {
                 status.0
             ));
         }
+        let is_idempotent = config.policies.iter().any(|policy| policy.idempotency.is_some());
+        if is_idempotent
+            && circuits.is_empty()
+            && leases.is_none()
+            && let Err(status) = host::set_tick_period(BEAT_MS)
+        {
+            return refuse(&format!("idempotency: the host gives no ticks: status {}", status.0));
+        }
         Some(Self {
             config,
             secrets,
@@ -121,6 +135,7 @@ impl Root {
             counters: RefCell::default(),
             notice: Notice::default(),
             leases,
+            is_idempotent,
             path,
             told_strange_route: Cell::default(),
             call_headers: call_headers(wire::DECIDE_PATH),
@@ -133,7 +148,11 @@ impl Root {
 
     /// How often it is called without a request that waits; 0 is never.
     pub(crate) fn idle_tick_ms(&self) -> u32 {
-        if self.circuits.is_empty() && self.leases.is_none() { 0 } else { circuits::TICK_MS }
+        match (self.circuits.is_empty() && self.leases.is_none(), self.is_idempotent) {
+            (false, _) => circuits::TICK_MS,
+            (true, true) => BEAT_MS,
+            (true, false) => 0,
+        }
     }
 
     /// Counts what circuit breakers do.

@@ -1,7 +1,7 @@
 //! Owns the state of one VM: its roots, the streams that are alive, the callouts that are out.
 //! A callback here reads facts, asks the exchange and carries out what it says.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -34,6 +34,14 @@ use sync::Leased;
 
 thread_local! {
     static VM: RefCell<Vm> = const { RefCell::new(Vm::new()) };
+    /// Set by the first configuration with idempotency, for as long as the VM lives.
+    static BODIES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether anything here ever looks at a body. Bodies enter the VM since the filter exports their
+/// callbacks; where no policy has idempotency they leave it again after this.
+pub(crate) fn looks_at_bodies() -> bool {
+    BODIES.get()
 }
 
 /// Runs one callback. `None` if the state is already in use: no known host calls the VM from
@@ -140,6 +148,9 @@ impl Vm {
         let me = self.ids.as_ref().map_or(0, Ids::vm).wrapping_add(u64::from(context));
         let root = Root::configure(size, me).map(Rc::new);
         let taken = root.is_some();
+        if root.as_ref().is_some_and(|root| root.is_idempotent) {
+            BODIES.set(true);
+        }
         if taken {
             self.roots.insert(context, root);
         }

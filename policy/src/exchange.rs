@@ -186,6 +186,14 @@ impl Exchange {
         matches!(&self.phase, Phase::Admitted(told) if told.claim.as_ref().is_some_and(|c| c.holds()))
     }
 
+    /// What a request that takes long says of its claim, if it is time for it.
+    pub fn beats(&mut self, config: &Config, now_us: u64) -> Option<Settlement> {
+        match &mut self.phase {
+            Phase::Admitted(told) => told.claim.as_mut()?.beats(config, now_us),
+            _ => None,
+        }
+    }
+
     /// Whether the answer is wanted for a claim; then [`Exchange::on_answer`] is told of it.
     pub fn wants_answer(&self) -> bool {
         matches!(&self.phase, Phase::Admitted(Told { claim: Some(_), .. }))

@@ -93,6 +93,7 @@ fn every_state_is_written_as_it_is_read() {
             ClaimState::Claimed { fence: 4, taken_over: false, replicas: Some(2) },
         ),
         (r#"{"state":"in_flight","wait_us":7}"#, ClaimState::InFlight { wait_us: 7 }),
+        (r#"{"state":"unreadable","status":201}"#, ClaimState::Unreadable { status: 201 }),
         (r#"{"state":"conflict"}"#, ClaimState::Conflict),
         (r#"{"state":"unknown"}"#, ClaimState::Unknown),
         (r#"{"state":"absent"}"#, ClaimState::Absent),

@@ -6,6 +6,7 @@
 //! x-run: cut      a part of the answer, and the connection's end
 //! x-run: drop     no answer, and the connection's end
 //! x-run: long     an answer of 100,000 octets
+//! x-run: gzip     an answer that says it is compressed
 //! x-run: trap     an answer that makes the filter of a test trap
 //! x-run: STATUS   an answer with this status
 //! ```
@@ -114,6 +115,8 @@ async fn run(
         .header("x-order", nth.to_string())
         .header("set-cookie", format!("run={nth}"));
     let response = match how.as_str() {
+        // Octets that are no gzip: nobody on the way may look.
+        "gzip" => response.header("content-encoding", "gzip"),
         "trap" => response.header("x-tidegate-trap", "now"),
         _ => response,
     };

@@ -147,6 +147,9 @@ fn shown(found: &Found) -> Shown {
             body_bytes: answer.body.as_ref().map(Vec::len),
             ..Shown::default()
         },
+        Found::Unreadable { status } => {
+            Shown { state: "unreadable", status: Some(*status), ..Shown::default() }
+        }
         // Without a hash nothing is another request's.
         Found::Conflict | Found::Unknown => Shown { state: "unknown", ..Shown::default() },
     }

@@ -7,6 +7,7 @@ use tidegate_policy::config::nearest;
 use super::Environment;
 use super::audit::AuditSettings;
 use super::knob::{self, Chosen};
+use super::seal;
 
 /// What the names of the gateway's variables begin with, and those of a Redis pool's.
 const PREFIXES: [&str; 2] = ["TIDEGATE_", "REDIS_"];
@@ -123,7 +124,7 @@ fn unknown(name: &str, value: &str) -> bool {
     let of_a_service = value.starts_with("tcp://")
         || value.starts_with("udp://")
         || ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"].iter().any(|n| name.contains(n));
-    ours(name) && !of_a_service && !known().contains(&name)
+    ours(name) && !of_a_service && !seal::known(name) && !known().contains(&name)
 }
 
 fn no_setting(name: &str) -> String {

@@ -25,6 +25,7 @@ mod pool;
 mod replicas;
 mod reserve;
 mod script;
+pub mod seal;
 mod sentinel;
 mod servers;
 pub mod tls;
@@ -38,11 +39,13 @@ use tidegate_policy::wire::DecisionId;
 use tokio::task::JoinHandle;
 
 use self::cluster::Follower;
+use self::idempotency::Seal;
 use self::marks::Marking;
 use self::nearness::Nearness;
 use self::place::Place;
 use self::reserve::{Reservation, Shard};
 use self::script::{Asked, Keys, Scripts, integers};
+use self::seal::SealKeys;
 use self::servers::Servers;
 use self::tls::RedisTls;
 use super::breakers::Breakers;
@@ -93,6 +96,7 @@ pub struct RedisStore {
     region: Region,
     clock: Arc<dyn Clock>,
     nearness: Arc<Nearness>,
+    seal: Seal,
     marker: Option<JoinHandle<()>>,
     _follower: Option<Follower>,
 }
@@ -126,6 +130,7 @@ impl RedisStore {
     ) -> Result<Self, RedisError> {
         let region = settings.region.clone();
         let scripts = Arc::new(Scripts::new(region.cold.map_or(0, whole_us)));
+        let seal = Seal::new(clock, counters.unreadable.clone());
         let (servers, follower) = Servers::start(settings, &scripts, clock, counters)?;
         let keep = servers.clone().keep_marked(Arc::clone(clock));
         let marker = region.guarded().then(|| tokio::spawn(keep));
@@ -135,9 +140,16 @@ impl RedisStore {
             region,
             clock: Arc::clone(clock),
             nearness: Arc::new(Nearness::new()),
+            seal,
             marker,
             _follower: follower,
         })
+    }
+
+    /// The same, with keys that seal the answers that it stores.
+    pub fn sealed_by(mut self, keys: Option<Arc<SealKeys>>) -> Self {
+        self.seal = self.seal.clone().with(keys);
+        self
     }
 
     /// Several subjects on a Cluster: one shard after the other.

@@ -179,6 +179,7 @@ fn found_parts(found: &Found) -> Vec<Value> {
         Found::InFlight { wait_us } => vec![int(2), int(*wait_us)],
         Found::Conflict => vec![int(4)],
         Found::Unknown => vec![int(5)],
+        Found::Unreadable { .. } => panic!("neither twin seals"),
         Found::Done(answer) => {
             let code = if answer.body.is_some() { 3 } else { 6 };
             let mut parts = vec![int(code), int(answer.status.into())];

@@ -5,5 +5,6 @@ mod races;
 #[path = "../redis_store/mod.rs"]
 mod redis_store;
 mod replicas;
+mod sealing;
 mod store;
 mod support;

@@ -171,3 +171,41 @@ async fn what_is_no_record_is_an_error_and_stays() {
         assert!(claims.extend(&name, held, LOCK_US, TTL_MS).await.is_err_and(|f| refused(&f)));
     }
 }
+
+/// Payload and 300 bytes, as Redis itself counts it with the name and all its own, but for what its allocator
+/// rounds a string up to.
+#[tokio::test]
+async fn a_record_takes_little_more_than_its_payload() {
+    let redis = Redis::start().await;
+    let store = store(&redis).await;
+    let claims = claims(&store);
+    let headers: [(&[u8], &[u8]); 2] =
+        [(b"content-type", b"application/json"), (b"location", b"/v1/orders/17/refunds/4711")];
+    let headers = HeaderRule::default().kept(headers).expect("few");
+    for body in [None, Some(0), Some(200), Some(1_024), Some(8_192), Some(65_536)] {
+        let name = name("acme", &format!("8e03978e-40d5-43e8-bc93-{:012}", body.unwrap_or(1)));
+        assert_eq!(claims.begin(&name, &claim(1)).await, Ok(CLAIMED));
+        let (headers, bytes) = match body {
+            Some(len) => (headers.clone(), vec![b'x'; len]),
+            None => Default::default(),
+        };
+        let payload = headers.to_bytes().len() + bytes.len();
+        if body.is_some() {
+            let answer = StoredAnswer { status: 201, headers, body: Some(bytes) };
+            let held = Held { owner: owner(1), fence: 1 };
+            let completion = Completion { held, hash: hash(7), answer: &answer, ttl_ms: TTL_MS };
+            assert_eq!(claims.complete(&name, &completion).await, Ok(Completed::Stored));
+        }
+        let number = async |words: &[&str]| {
+            let reply = redis.command(words).await;
+            reply.trim().trim_start_matches(':').parse::<usize>().expect("a number")
+        };
+        let used = number(&["MEMORY", "USAGE", name.as_str()]).await;
+        let string = number(&["STRLEN", name.as_str()]).await;
+        // jemalloc has four sizes to each doubling.
+        let spacing = string.next_power_of_two() / 8;
+        let rounding = string.next_multiple_of(spacing.max(16)) + spacing - string;
+        assert!(used <= payload + 300 + rounding, "{used} of {payload}, {rounding} rounded");
+        assert!(string <= payload + 70, "{string} of {payload}");
+    }
+}

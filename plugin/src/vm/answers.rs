@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tidegate_policy::exchange::{Answer, Answering, Hold, Part, Settlement};
 
-use super::{Open, Vm, Waiter, or_log};
+use super::{Open, Stream, Vm, Waiter, or_log};
 use crate::abi::Action;
 use crate::host::{self, Buffer, Map};
 use crate::root::Root;
@@ -73,6 +73,29 @@ impl Vm {
         match self.answer_part(stream, open, Part::Trailers) {
             Hold::Go => Action::Continue,
             Hold::Collect | Hold::Keep => Action::HoldBody,
+        }
+    }
+
+    /// Time has gone by: claims of requests that take long are locked for longer.
+    pub(super) fn beat(&mut self, context: u32) {
+        let is_idempotent = |root: &Rc<Root>| root.is_idempotent;
+        if !self.roots.get(&context).and_then(Option::as_ref).is_some_and(is_idempotent) {
+            return;
+        }
+        let of_root = |stream: &&mut Stream| stream.root == context;
+        let opens = self.streams.values_mut().filter(of_root).filter_map(|s| s.exchange.as_mut());
+        let mut wanting = opens.filter(|open| open.exchange.wants_answer()).peekable();
+        if wanting.peek().is_none() {
+            return;
+        }
+        let Ok(now_us) = host::now_us() else { return };
+        let beat = |open: &mut Open| {
+            let settlement = open.exchange.beats(&open.root.config, now_us)?;
+            Some((Rc::clone(&open.root), settlement))
+        };
+        let beats: Vec<_> = wanting.filter_map(beat).collect();
+        for (root, settlement) in beats {
+            self.settle(&root, settlement);
         }
     }
 

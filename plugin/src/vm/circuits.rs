@@ -17,6 +17,7 @@ impl Vm {
     pub(crate) fn tick(&mut self, root: u32) {
         self.waited(root);
         self.look_after(root);
+        self.beat(root);
         let Some(root) = self.roots.get(&root).cloned().flatten() else { return };
         let Some(ids) = self.ids.as_mut() else { return };
         let Some((message, report)) =

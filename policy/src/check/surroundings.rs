@@ -247,7 +247,7 @@ fn claims(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
         timeout_ms => timeout_ms.unwrap_or(ROUTE_TIMEOUT_MS),
     });
     let Some(route_ms) = longest_ms.max() else { return };
-    for (place, policy) in config.policies.iter().enumerate() {
+    for policy in &config.policies {
         let Some(terms) = &policy.idempotency else { continue };
         let own_ms = u64::from(terms.upstream_timeout_ms);
         if own_ms < route_ms {
@@ -257,7 +257,7 @@ fn claims(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
             };
             notes.field(
                 "warning",
-                &format!("policies[{place}].idempotency.upstream_timeout"),
+                &format!("{}.idempotency.upstream_timeout", notes.places.policy(&policy.name)),
                 format!(
                     "{own_ms} ms is shorter than {route}: a slow answer would come after its claim's time, and a retry would be told that nobody knows"
                 ),

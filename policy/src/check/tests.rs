@@ -238,6 +238,12 @@ fn idempotency_is_seen_beside_flag_and_routes() {
         &lines(&document.replace("10s", "1h"), FACTS),
         "warning policies[0].idempotency.upstream_timeout: 3600000 ms is shorter than that of a route, which has none",
     );
+    // A configuration ranks its policies; what is said of one points at where it stands.
+    let last = document.replacen("{\"name\": \"pay\"", "{\"name\": \"first\", \"priority\": 9, \"match\": {\"path\": \"/other\"}, \"idempotency\": {\"key\": \"required\", \"tenant\": \"tenant\", \"upstream_timeout\": \"20s\"}}, {\"name\": \"pay\", \"priority\": 10", 1);
+    one(
+        &lines(&last, &facts),
+        "warning policies[1].idempotency.upstream_timeout: 10000 ms is shorter than a route's timeout (15000 ms)",
+    );
     assert_eq!(lines(&document.replace("10s", "15s"), &facts), [""; 0]);
     let off = facts.replace(
         "\"allow_on_headers_stop_iteration\": true",

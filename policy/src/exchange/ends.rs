@@ -24,6 +24,8 @@ pub struct Ending {
     bytes: Option<u64>,
     /// Whether an answer is stored without its body.
     bare: bool,
+    /// Whether it ends nothing: the claim is only locked for longer.
+    beats: bool,
     /// How often it may still be sent.
     tries: u8,
 }
@@ -44,6 +46,7 @@ pub(super) fn complete(
         policy,
         bytes: Some(u64::try_from(bytes).unwrap_or(u64::MAX)),
         bare: answer.body.is_none(),
+        beats: false,
         tries: TRIES,
     };
     Some(message(settling, finish, &octets, ending))
@@ -60,8 +63,22 @@ pub(super) fn abandon(
 ) -> Option<Settlement> {
     let life_s = terms(config, policy)?.life_s;
     let finish = Finish { keyed, fence, by: FinishBy::Abandon { life_s } };
-    let ending = Ending { policy, bytes: None, bare: false, tries: TRIES };
+    let ending = Ending { policy, bytes: None, bare: false, beats: false, tries: TRIES };
     Some(message(settling, finish, &[], ending))
+}
+
+/// The message that locks a claim for longer. The next one is its repetition.
+pub(super) fn extend(
+    config: &Config,
+    settling: SettleRequest,
+    policy: usize,
+    keyed: Keyed,
+    fence: Fence,
+) -> Option<Settlement> {
+    let terms = terms(config, policy)?;
+    let by = FinishBy::Extend { lock_ms: terms.lock_ms(), life_s: terms.life_s };
+    let ending = Ending { policy, bytes: None, bare: false, beats: true, tries: 1 };
+    Some(message(settling, Finish { keyed, fence, by }, &[], ending))
 }
 
 fn message(settling: SettleRequest, finish: Finish, octets: &[u8], ending: Ending) -> Settlement {
@@ -95,7 +112,18 @@ impl Settlement {
                 return None;
             }
         }
-        let Ending { policy, bytes, bare, .. } = *ending;
+        let Ending { policy, bytes, bare, beats, .. } = *ending;
+        if beats {
+            // What else became of the claim, its end will tell.
+            let extended = Signal::Idempotency { policy, outcome: Idempotent::Extended };
+            return Some(
+                finished
+                    .filter(|f| *f == Finished::Extended)
+                    .map(|_| extended)
+                    .into_iter()
+                    .collect(),
+            );
+        }
         let outcome = match (finished, bytes) {
             (Some(Finished::Stored | Finished::AlreadyDone), Some(_)) if bare => {
                 Idempotent::StoredWithoutBody

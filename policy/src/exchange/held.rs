@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::claim::{Claiming, terms};
-use super::ends::{abandon, complete};
+use super::ends::{abandon, complete, extend};
 use super::owed::Terms;
 use super::{Idempotent, Settlement, Signal};
 use crate::config::Config;
@@ -138,6 +138,21 @@ impl HeldClaim {
         // In shadow nothing is held.
         let durable = is_durable && !shadow;
         Self { id, settling, policy, durable, keyed, fence, grpc, state: State::Running }
+    }
+
+    /// Locks the claim for longer, if a third of its lock has gone by. As long as the request is alive its
+    /// key is in flight, however long the upstream takes.
+    pub(super) fn beats(&mut self, config: &Config, now_us: u64) -> Option<Settlement> {
+        let lock_us = u64::from(terms(config, self.policy)?.lock_ms()).saturating_mul(1_000);
+        // The clock may have stepped back.
+        let since_us = self.settling.sent_us.filter(|since_us| *since_us <= now_us);
+        let is_due = since_us.is_none_or(|since_us| now_us - since_us >= lock_us / 3);
+        if !is_due || matches!(self.state, State::Storing) {
+            return None;
+        }
+        self.settling.sent_us = Some(now_us);
+        let settling = self.settling.settling(config, self.id, 0);
+        extend(config, settling, self.policy, self.keyed.clone(), self.fence)
     }
 
     /// Whether the answer is held back.

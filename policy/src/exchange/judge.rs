@@ -70,7 +70,7 @@ pub(super) fn judge(
             true => (Idempotency::Refused, Idempotent::ShadowReplayed, None),
             false => (Idempotency::Replay, Idempotent::Replayed, None),
         },
-        (ClaimState::Done(_), _) => {
+        (ClaimState::Done(_) | ClaimState::Unreadable { .. }, _) => {
             (Idempotency::Refused, refused(Reason::IdempotencyResultNotStored), None)
         }
         (ClaimState::InFlight { wait_us }, _) => {
@@ -129,7 +129,10 @@ pub(super) fn judge(
             let denial = Denial {
                 grpc: question.grpc,
                 retry_after_s: wait_us.map(|wait_us| retry_after_s(wait_us, entropy)),
-                stored_status: answer.map(|answer| answer.status),
+                stored_status: match state {
+                    ClaimState::Unreadable { status } => Some(status),
+                    _ => answer.map(|answer| answer.status),
+                },
                 ..denial(config, policy, reason, id)
             };
             denied(denial, None, over.aside, signals)

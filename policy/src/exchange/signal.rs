@@ -134,6 +134,8 @@ pub enum Idempotent {
     TooFewReplicas,
     /// It waits for the first answer.
     Waited,
+    /// It takes long: its claim is locked for longer.
+    Extended,
     /// Its answer is stored.
     Stored,
     /// That it was done is stored, without the body.
@@ -181,6 +183,7 @@ impl Idempotent {
             Self::Unprotected => "unprotected",
             Self::TooFewReplicas => "too_few_replicas",
             Self::Waited => "waited",
+            Self::Extended => "extended",
             Self::Stored => "stored",
             Self::StoredWithoutBody => "stored_without_body",
             Self::Released => "released",

@@ -113,6 +113,12 @@ pub enum Found {
     },
     /// The answer.
     Done(StoredAnswer),
+    /// It is done, and its answer cannot be read: sealed by a key that is not there. Only a store that
+    /// seals says so.
+    Unreadable {
+        /// The answer's status.
+        status: u16,
+    },
     /// The key was used for another request.
     Conflict,
     /// The owner did not come back in time. Whether the upstream did the work is not known.

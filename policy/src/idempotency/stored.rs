@@ -18,6 +18,8 @@ pub const HEADERS_KEPT: [&str; 8] = [
 ];
 /// The most bytes of all kept headers together, names included.
 pub const HEADERS_LEN_MAX: usize = 8 * 1024;
+/// The same as they are recorded: sealed they are a little longer.
+const RECORDED_LEN_MAX: usize = HEADERS_LEN_MAX + 128;
 /// The most bytes of a body that is kept, unless the policy says otherwise.
 pub const BODY_LEN_MAX: usize = 64 * 1024;
 
@@ -151,6 +153,11 @@ impl StoredHeaders {
         bytes
     }
 
+    /// Those of an answer that is sealed: one, of any octets.
+    pub fn sealed(name: &[u8], value: Vec<u8>) -> Self {
+        Self(Vec::from([(name.to_owned(), value)]))
+    }
+
     /// Exactly what [`Self::to_bytes`] writes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes;
@@ -164,7 +171,7 @@ impl StoredHeaders {
             headers.push((name.to_owned(), value.to_owned()));
             rest = after;
         }
-        Self::new(headers)
+        (bytes.len() <= RECORDED_LEN_MAX).then_some(Self(headers))
     }
 }
 

@@ -102,6 +102,11 @@ pub enum ClaimState {
     },
     /// The answer is there, in the frame.
     Done(AnswerHead),
+    /// The answer is there, and the store cannot read it.
+    Unreadable {
+        /// The answer's status.
+        status: u16,
+    },
     /// The key was used for another request.
     Conflict,
     /// Whether the upstream did the work is not known.
@@ -209,6 +214,7 @@ impl ClaimState {
             Begun::Spent => Self::Spent,
             Begun::Found(Found::Absent) => Self::Absent,
             Begun::Found(Found::InFlight { wait_us }) => Self::InFlight { wait_us: *wait_us },
+            Begun::Found(Found::Unreadable { status }) => Self::Unreadable { status: *status },
             Begun::Found(Found::Conflict) => Self::Conflict,
             Begun::Found(Found::Unknown) => Self::Unknown,
             Begun::Found(Found::Done(answer)) => {

@@ -78,6 +78,8 @@ pub async fn once(redis: &Redis, words: &[Vec<u8>], pipeline: u32) -> Result<f64
     let mut command = Command::new(redis_benchmark());
     command.args(["-p", &redis.tcp_port().to_string()]);
     command.args(["-c", "50", "-n", REQUESTS, "-P", &pipeline.to_string(), "-q"]);
+    // Where a word holds `__rand_int__`, another number stands there each time.
+    command.args(["-r", "1000000000"]);
     command.args(words.iter().map(|word| OsStr::from_bytes(word)));
     let done = command.output().await.map_err(|error| format!("redis-benchmark: {error}"))?;
     let text = String::from_utf8_lossy(&done.stdout).into_owned();

@@ -74,7 +74,53 @@ pub async fn decide(
     run_words(&words, connections, seconds).await
 }
 
+/// POSTs of so many octets, each with a key of its own that begins with `prefix`; beside the load the
+/// median and the 99th percentile of what an answer takes, in ms.
+pub async fn keyed(
+    to: SocketAddr,
+    path: &str,
+    prefix: &str,
+    octets: usize,
+    connections: u32,
+    seconds: u32,
+) -> Result<(Load, [f64; 2]), String> {
+    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let file = dir.path().join("keyed.lua");
+    let text = format!(
+        "local body, nth = string.rep('x', {octets}), 0\nfunction request()\n  nth = nth + 1\n  return wrk.format('POST', '{path}', {{ ['x-tenant'] = 'bench', ['idempotency-key'] = '{prefix}-' .. nth, ['content-type'] = 'text/plain' }}, body)\nend\n"
+    );
+    std::fs::write(&file, text).map_err(|error| error.to_string())?;
+    let words = [
+        "--latency".to_owned(),
+        "-s".to_owned(),
+        file.display().to_string(),
+        format!("http://{to}"),
+    ];
+    let text = spoken(&words, connections, seconds).await?;
+    let share = |percent: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(percent))?;
+        ms(line.trim())
+    };
+    let read = read(&text).zip(share("50%").zip(share("99%")));
+    let (load, (p50, p99)) = read.ok_or_else(|| format!("wrk said: {text}"))?;
+    Ok((load, [p50, p99]))
+}
+
+/// A time as wrk writes it: `812.00us`, `1.53ms`, `2.01s`.
+fn ms(text: &str) -> Option<f64> {
+    let units = [("us", 0.001), ("ms", 1.0), ("s", 1_000.0)];
+    let (number, factor) =
+        units.into_iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+    number.parse::<f64>().ok().map(|number| number * factor)
+}
+
 async fn run_words(words: &[String], connections: u32, seconds: u32) -> Result<Load, String> {
+    let text = spoken(words, connections, seconds).await?;
+    read(&text).ok_or_else(|| format!("wrk said: {text}"))
+}
+
+/// All that it wrote.
+async fn spoken(words: &[String], connections: u32, seconds: u32) -> Result<String, String> {
     let mut command = Command::new(wrk());
     command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
     command.args(words);
@@ -82,8 +128,8 @@ async fn run_words(words: &[String], connections: u32, seconds: u32) -> Result<L
         .output()
         .await
         .map_err(|error| format!("wrk cannot be run: {error}; run `make bench`"))?;
-    let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    read(&text).ok_or_else(|| format!("wrk said: {text}{}", String::from_utf8_lossy(&done.stderr)))
+    let said = [done.stdout, done.stderr].concat();
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
 fn read(text: &str) -> Option<Load> {
@@ -111,6 +157,14 @@ mod tests {
         assert_eq!((load.rps, load.requests), (50_133.2, 50_210.0));
         assert_eq!((load.refused, load.broken), (12.0, 4.0));
         assert!(read("unable to connect").is_none());
+    }
+
+    #[test]
+    fn times_are_read_in_their_units() {
+        for (text, expected) in [("812.50us", 0.8125), ("1.53ms", 1.53), ("2.01s", 2010.0)] {
+            assert!(ms(text).is_some_and(|ms| (ms - expected).abs() < 1e-9), "{text}");
+        }
+        assert_eq!(ms("1.53m"), None);
     }
 
     #[test]

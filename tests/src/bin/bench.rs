@@ -1,5 +1,5 @@
 //! The benchmarks: `bench all` compares and writes the summary, `bench policies` does so for many policies
-//! alone, `bench envoy` for the filters alone, `bench gateway` for the gateway without Envoy, `bench pool` reports on the bound of calls to
+//! alone, `bench envoy` for the filters alone, `bench gateway` for the gateway without Envoy, `bench idempotency` for keys alone, `bench pool` reports on the bound of calls to
 //! Redis, `bench load` draws the curve of offered load.
 
 use std::env;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use tidegate_tests::bench::envoy_rows::{self, Effort};
 use tidegate_tests::bench::summary::Summary;
-use tidegate_tests::bench::{gateway_rows, load, policy_rows, pool, redis_rows};
+use tidegate_tests::bench::{gateway_rows, idem_rows, load, policy_rows, pool, redis_rows};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -16,10 +16,11 @@ async fn main() -> ExitCode {
         Some("policies") => policies().await,
         Some("envoy") => filters().await,
         Some("gateway") => gateway().await,
+        Some("idempotency") => idempotency().await,
         Some("pool") => report(pool::measure).await,
         Some("load") => report(load::measure).await,
         other => Err(format!(
-            "{other:?} is no command; write `bench all`, `policies`, `envoy`, `gateway`, `pool` or `load`"
+            "{other:?} is no command; write `bench all`, `policies`, `envoy`, `gateway`, `idempotency`, `pool` or `load`"
         )),
     };
     match done {
@@ -37,6 +38,7 @@ async fn all() -> Result<(), String> {
     policy_rows::measure(&mut summary)?;
     redis_rows::measure(&mut summary).await?;
     gateway_rows::measure(effort, &mut summary).await?;
+    idem_rows::measure(effort, &mut summary).await?;
     envoy_rows::measure(effort, &mut summary).await?;
     written(&summary)
 }
@@ -62,6 +64,13 @@ async fn gateway() -> Result<(), String> {
     let mut summary = Summary::default();
     redis_rows::measure(&mut summary).await?;
     gateway_rows::measure(effort()?, &mut summary).await?;
+    written(&summary)
+}
+
+/// Only what idempotency costs.
+async fn idempotency() -> Result<(), String> {
+    let mut summary = Summary::default();
+    idem_rows::measure(effort()?, &mut summary).await?;
     written(&summary)
 }
 

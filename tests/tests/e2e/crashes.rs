@@ -111,10 +111,12 @@ async fn a_retry_between_the_loss_and_the_answer_runs_again() {
     assert_eq!(bench.upstream.runs(), 2);
 }
 
+/// Slow is who stands still: as long as an owner is alive it locks its claim for longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_owner_ends_after_another_took_over() {
-    let bench = bench(2).await;
+    let mut bench = bench(2).await;
     let waiting = running(&bench, "/again/pay", "k").await;
+    bench.envoys[0].process().pause();
     // The claim's lock ends, and the policy lets a retry run.
     let second = eventually(WITHIN, "the lock's end", async || {
         let answer = client::post(bench.envoys[1].addr, "/again/pay", &lines("k", ""), "{}").await;
@@ -123,12 +125,39 @@ async fn a_slow_owner_ends_after_another_took_over() {
     .await;
     assert_eq!((replayed(&second), bench.upstream.runs()), (false, 2));
     bench.upstream.open();
+    bench.envoys[0].process().resume();
     let first = waiting.await.expect("a task").expect("an answer");
     assert_ne!(first.bytes, second.bytes, "each has what its own run made");
     bench.reaches("again", "fenced", 1).await;
     let again = bench.post("/again/pay", "k", "", "{}").await;
     assert_eq!((told(&again), replayed(&again)), (told(&second), true));
     assert_eq!(bench.upstream.runs(), 2);
+}
+
+/// The upstream takes longer than its policy says. Its key stays in flight, and nobody takes it over.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_takes_long_keeps_its_claim() {
+    let bench = bench(2).await;
+    let waiting = running(&bench, "/again/pay", "k").await;
+    let other =
+        async || client::post(bench.envoys[1].addr, "/again/pay", &lines("k", ""), "{}").await;
+    // A lock of 5.1 s, longer by a third of it each time.
+    for extended in 1..=4 {
+        eventually(WITHIN, "it is locked for longer", async || {
+            let counted = bench.counted("again", "extended").await;
+            if counted >= extended { Ok(()) } else { Err(counted) }
+        })
+        .await;
+        let answer = other().await;
+        let reply = answer.header("x-tidegate-reply");
+        assert_eq!((answer.status, reply), (409, Some("idempotency-in-flight")), "{answer:?}");
+    }
+    assert_eq!(bench.upstream.runs(), 1);
+    bench.upstream.open();
+    let first = waiting.await.expect("a task").expect("an answer");
+    let again = other().await;
+    assert_eq!((told(&again), replayed(&again)), (told(&first), true));
+    assert_eq!((bench.upstream.runs(), bench.counted("again", "fenced").await), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,10 @@
 //! Owns the scripts of claims as the gateway calls them: their arguments and what their replies mean.
 //! Knows neither names' spelling nor connections.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use prometheus_client::metrics::counter::Counter;
 use redis::{Cmd, Script, Value};
 use tidegate_policy::idempotency::fingerprint::RequestHash;
 use tidegate_policy::idempotency::name::RecordName;
@@ -12,9 +14,12 @@ use tidegate_policy::idempotency::record::{
 use tidegate_policy::idempotency::stored::{StoredAnswer, StoredHeaders};
 
 use super::pool::evaluate;
+use super::seal::{self, SealKeys};
 use super::{RedisStore, failure};
+use crate::clock::Clock;
 use crate::store::claims::{Claims, Completion, Spread, Writer};
 use crate::store::{Call, StoreFailure};
+use crate::throttle::Throttle;
 
 /// The scripts themselves; their headers list KEYS, ARGV and returns.
 pub const TEXTS: [&str; 5] = [
@@ -26,6 +31,7 @@ pub const TEXTS: [&str; 5] = [
 ];
 /// A script then takes the server's own TIME. Only tests of the scripts give another.
 const SERVER_TIME: &str = "0";
+const LOG_INTERVAL_US: u64 = 10_000_000;
 
 /// The scripts by their SHAs.
 #[derive(Debug, Clone)]
@@ -35,6 +41,15 @@ pub struct ClaimScripts {
     complete: String,
     abandon: String,
     extend: String,
+}
+
+/// What seals answers on their way in and opens them on their way out.
+#[derive(Clone)]
+pub struct Seal {
+    keys: Option<Arc<SealKeys>>,
+    clock: Arc<dyn Clock>,
+    failures: Arc<Throttle>,
+    unreadable: Counter,
 }
 
 // === impl ClaimScripts ===
@@ -92,6 +107,47 @@ fn on_record(sha: &str, name: &RecordName) -> Cmd {
     command
 }
 
+// === impl Seal ===
+
+impl Seal {
+    /// Without keys.
+    pub fn new(clock: &Arc<dyn Clock>, unreadable: Counter) -> Self {
+        let failures = Arc::new(Throttle::new(1, LOG_INTERVAL_US));
+        Self { keys: None, clock: Arc::clone(clock), failures, unreadable }
+    }
+
+    /// With these.
+    pub fn with(self, keys: Option<Arc<SealKeys>>) -> Self {
+        Self { keys, ..self }
+    }
+
+    fn sealed<'a>(
+        &self,
+        name: &RecordName,
+        answer: &'a StoredAnswer,
+    ) -> Option<Cow<'a, StoredAnswer>> {
+        match &self.keys {
+            Some(keys) => keys.seal(name, answer).map(Cow::Owned),
+            None => Some(Cow::Borrowed(answer)),
+        }
+    }
+
+    fn opened(&self, name: &RecordName, found: Found) -> Found {
+        let Found::Done(answer) = found else { return found };
+        let status = answer.status;
+        seal::opened(self.keys.as_deref(), name, answer).map_or_else(
+            |why| {
+                self.unreadable.inc();
+                if let Some(more) = self.failures.admit(self.clock.elapsed_us()) {
+                    tracing::error!(%why, more, "a stored answer cannot be read");
+                }
+                Found::Unreadable { status }
+            },
+            Found::Done,
+        )
+    }
+}
+
 // === impl RedisStore ===
 
 impl RedisStore {
@@ -122,7 +178,14 @@ impl Claims for RedisStore {
     }
 
     fn begin(&self, name: &RecordName, claim: &Claim) -> Call<Begun> {
-        self.ask(name, self.scripts.claims().begin(name, claim), begun)
+        let call = self.ask(name, self.scripts.claims().begin(name, claim), begun);
+        let (seal, name) = (self.seal.clone(), name.clone());
+        Box::pin(async move {
+            Ok(match call.await? {
+                Begun::Found(found) => Begun::Found(seal.opened(&name, found)),
+                begun => begun,
+            })
+        })
     }
 
     fn replicated(
@@ -150,14 +213,22 @@ impl Claims for RedisStore {
     }
 
     fn lookup(&self, name: &RecordName, hash: Option<&RequestHash>, by: Writer) -> Call<Found> {
-        self.ask(name, self.scripts.claims().lookup(name, hash, by), |reply| match reply {
+        let command = self.scripts.claims().lookup(name, hash, by);
+        let call = self.ask(name, command, |reply| match reply {
             Value::Array(parts) => found(parts),
             _ => None,
-        })
+        });
+        let (seal, name) = (self.seal.clone(), name.clone());
+        Box::pin(async move { Ok(seal.opened(&name, call.await?)) })
     }
 
     fn complete(&self, name: &RecordName, completion: &Completion<'_>) -> Call<Completed> {
-        self.ask(name, self.scripts.claims().complete(name, completion), |reply| match reply {
+        let Some(answer) = self.seal.sealed(name, completion.answer) else {
+            let why = "an answer cannot be sealed: the system gives no randomness".to_owned();
+            return Box::pin(std::future::ready(Err(StoreFailure::Refused(why))));
+        };
+        let completion = Completion { answer: &answer, ..*completion };
+        self.ask(name, self.scripts.claims().complete(name, &completion), |reply| match reply {
             Value::Int(1) => Some(Completed::Stored),
             Value::Int(2) => Some(Completed::AlreadyDone),
             Value::Int(0) => Some(Completed::Fenced),

@@ -357,3 +357,31 @@ fn a_claim_on_too_few_replicas_is_given_back_or_counted() {
     let (effects, _) = on("", r#"{"state":"conflict"}"#);
     assert!(matches!(effects.act, Act::Deny(Denial { reason: Reason::IdempotencyConflict, .. })));
 }
+
+#[test]
+fn a_request_that_takes_long_keeps_its_key_locked() {
+    // The lock is of 15 s.
+    let mut desk = Desk::new("");
+    let asked = desk.request(&facts(&KEYED, false));
+    assert!(desk.exchange.is_timed());
+    desk.exchange.sent(1_000_000);
+    desk.answer(&asked, r#"{"state":"claimed","fence":3}"#);
+    let beats = |desk: &mut Desk, now_us| desk.exchange.beats(&desk.config, now_us);
+    assert_eq!(beats(&mut desk, 5_999_999), None);
+    for now_us in [6_000_000, 11_000_000] {
+        let mut beat = beats(&mut desk, now_us).expect("it is time");
+        let finish = settled(&beat).finish.expect("a claim");
+        let by = FinishBy::Extend { lock_ms: 15_000, life_s: 86_400 };
+        assert_eq!((finish.fence, finish.by), (3, by));
+        assert_eq!(beats(&mut desk, now_us), None, "once");
+        // A beat that is lost is not repeated: the next one comes.
+        let late = Answer::Response { marked: false, status: b"504", body: b"" };
+        assert_eq!(beat.ended(&late), Some(Vec::new()));
+    }
+    // A clock that stepped back must not keep it from beating.
+    assert!(beats(&mut desk, 10).is_some());
+    desk.part(Part::Headers { headers: &headers("201"), envoys: OURS, end: false });
+    assert!(beats(&mut desk, 60_000_000).is_some(), "while the answer is on its way");
+    desk.part(Part::Body { bytes: b"", end: true });
+    assert_eq!(beats(&mut desk, 120_000_000), None, "what is to be stored needs none");
+}

@@ -1,0 +1,341 @@
+//! Owns what idempotency costs: a begin inside Redis against SET of the same size, begin and complete at the
+//! gateway (closed loop beside a decision with one limit, open loop by a timetable), and a POST of 1 KiB
+//! through Envoy with a key against the same without.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
+use tidegate_policy::idempotency::endpoint::Endpoint;
+use tidegate_policy::idempotency::fingerprint::{Head, LongBody, RequestHasher};
+use tidegate_policy::idempotency::key::IdempotencyKey;
+use tidegate_policy::idempotency::stored::{HeaderRule, StoredAnswer};
+use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Tenant, TenantId};
+use tidegate_policy::wire::{
+    self, AnswerHead, ClaimCall, DECIDE_PATH, DecideRequest, DecisionId, Finish, FinishBy, Keyed,
+    SETTLE_PATH, SettleRequest,
+};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::envoy_rows::Effort;
+use super::stats::{Figures, at_share, shuffle};
+use super::summary::Summary;
+use super::{question, redis_rows, wrk};
+use crate::envoy::{Envoy, Options};
+use crate::gateway::{self, Gateway, TOKEN};
+use crate::orders::Orders;
+use crate::parts;
+use crate::redis::Redis;
+
+const CONNECTIONS: u64 = 4;
+/// Callers that wait for their answers.
+const CALLERS: u32 = 50;
+/// Pairs of begin and complete, by the timetable.
+const OFFERED_PER_S: u64 = 5_000;
+const BODY: usize = 1024;
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAIRS: usize = 8;
+const LIFE_S: u32 = 86_400;
+const ROOMY: [&str; 5] = ["--dev", "--deadline", "2s", "--pool-wait", "1s"];
+
+/// Measures, prints, adds to the summary.
+pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String> {
+    inside_redis(summary).await?;
+    at_the_gateway(effort, summary).await?;
+    through_envoy(effort, summary).await
+}
+
+async fn inside_redis(summary: &mut Summary) -> Result<(), String> {
+    let redis = Redis::start_with_tcp().await;
+    let text = std::fs::read_to_string(parts::root().join("lua/idem_begin.lua"));
+    let reply = redis.command(&["SCRIPT", "LOAD", &text.map_err(|e| e.to_string())?]).await;
+    let sha = reply.lines().nth(1).ok_or(format!("SCRIPT LOAD said {reply}"))?.to_owned();
+    let words = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect();
+    // A key and an owner of its own each time; a record in flight has 70 octets.
+    let key = "idempotency:tenant:bench:ep:POST%20%2Fv1%2Forders:__rand_int__";
+    let (hash, record) = ("h".repeat(32), "r".repeat(70));
+    let life = "86400000";
+    let begin: Vec<Vec<u8>> =
+        words(&["EVALSHA", &sha, "1", key, "0", "own-__rand_int__", &hash, "15000000", life, "0"]);
+    let set: Vec<Vec<u8>> = words(&["SET", key, &record, "PX", life]);
+    println!(
+        "\nRedis, redis-benchmark -c 50 over TCP, {PAIRS} interleaved pairs, ratio to SET of 70 octets"
+    );
+    for (name, words) in [("idem_begin_vs_set", &begin), ("set_aa", &set)] {
+        let mut ratio = Figures::default();
+        for _ in 0..PAIRS {
+            // Each on an empty store; what SET wrote is no record.
+            redis.command(&["FLUSHALL"]).await;
+            let base = redis_rows::once(&redis, &set, 1).await?;
+            redis.command(&["FLUSHALL"]).await;
+            ratio.push(redis_rows::once(&redis, words, 1).await? / base);
+        }
+        println!("  {name:<32} {ratio}");
+        summary.set(name, ratio.median());
+    }
+    Ok(())
+}
+
+/// Connections to one gateway, and claims that nobody else makes.
+struct Callers {
+    connections: Vec<SendRequest<Bytes>>,
+    to: SocketAddr,
+    next: AtomicU64,
+}
+
+// === impl Callers ===
+
+impl Callers {
+    async fn connect(to: SocketAddr) -> Result<Arc<Self>, String> {
+        let mut connections = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
+            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            let opened = h2::client::handshake(stream).await;
+            let (connection, driver) = opened.map_err(|error| error.to_string())?;
+            tokio::spawn(driver);
+            connections.push(connection);
+        }
+        Ok(Arc::new(Self { connections, to, next: AtomicU64::new(1) }))
+    }
+
+    async fn post(&self, nth: u64, path: &str, sent: Vec<u8>) -> Result<bool, h2::Error> {
+        let place = usize::try_from(nth % CONNECTIONS).expect("small");
+        let mut send = self.connections[place].clone().ready().await?;
+        let request = Request::post(format!("http://{}{path}", self.to))
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .body(())
+            .expect("a sound head");
+        let (answer, mut body) = send.send_request(request, false)?;
+        body.send_data(sent.into(), true)?;
+        let (head, mut body) = answer.await?.into_parts();
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.data().await {
+            let piece = piece?;
+            body.flow_control().release_capacity(piece.len())?;
+            bytes.extend_from_slice(&piece);
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let done = path == DECIDE_PATH || text.contains("\"stored\"");
+        let claimed = path == SETTLE_PATH || !text.contains("\"in_flight\"");
+        Ok(head.status == 200 && done && claimed)
+    }
+
+    /// Whether it was answered well, and how long it took from `due` on.
+    async fn timed(&self, nth: u64, path: &str, sent: Vec<u8>, due: Instant) -> Option<Duration> {
+        let answered = timeout(PATIENCE, self.post(nth, path, sent)).await;
+        matches!(answered, Ok(Ok(true))).then(|| due.elapsed())
+    }
+
+    /// Pairs by the timetable: how long the begins took, the completes, and how many failed.
+    async fn offer(self: &Arc<Self>, lasts: Duration) -> (Vec<Duration>, Vec<Duration>, usize) {
+        let begin = Instant::now();
+        let mut calls = JoinSet::new();
+        let mut sent = 0;
+        let mut tick = tokio::time::interval(Duration::from_millis(1));
+        while begin.elapsed() < lasts {
+            tick.tick().await;
+            let passed_us = u64::try_from(begin.elapsed().as_micros()).expect("seconds");
+            while sent < passed_us * OFFERED_PER_S / 1_000_000 {
+                let due = begin + Duration::from_micros(sent * 1_000_000 / OFFERED_PER_S);
+                let (all, nth) = (Arc::clone(self), self.next.fetch_add(1, Ordering::Relaxed));
+                calls.spawn(async move {
+                    let begun = all.timed(nth, DECIDE_PATH, claim(nth), due).await?;
+                    let ended = all.timed(nth, SETTLE_PATH, complete(nth), Instant::now()).await?;
+                    Some((begun, ended))
+                });
+                sent += 1;
+            }
+        }
+        let all = calls.join_all().await;
+        let failed = all.iter().filter(|pair| pair.is_none()).count();
+        let (mut begun, mut ended): (Vec<_>, Vec<_>) = all.into_iter().flatten().unzip();
+        begun.sort_unstable();
+        ended.sort_unstable();
+        (begun, ended, failed)
+    }
+
+    /// Answers per second to callers that wait for theirs and ask again.
+    async fn eager(self: &Arc<Self>, lasts: Duration, claims: bool) -> f64 {
+        let begin = Instant::now();
+        let mut callers = JoinSet::new();
+        for caller in 0..CALLERS {
+            let all = Arc::clone(self);
+            callers.spawn(async move {
+                let mut served = 0_u32;
+                while begin.elapsed() < lasts {
+                    let nth = all.next.fetch_add(1, Ordering::Relaxed);
+                    let sent = if claims { claim(nth) } else { question::body(caller) };
+                    let took = all.timed(nth, DECIDE_PATH, sent, Instant::now()).await;
+                    served += u32::from(took.is_some());
+                }
+                served
+            });
+        }
+        f64::from(callers.join_all().await.into_iter().sum::<u32>()) / lasts.as_secs_f64()
+    }
+}
+
+async fn at_the_gateway(effort: Effort, summary: &mut Summary) -> Result<(), String> {
+    let redis = Redis::start_with_tcp().await;
+    let url = format!("redis://127.0.0.1:{}", redis.tcp_port());
+    let gateway = Gateway::start(&gateway::Options::redis(&url).flags(&ROOMY)).await;
+    let callers = Callers::connect(gateway.addr).await?;
+    let lasts = Duration::from_secs(effort.seconds.into());
+    println!(
+        "\nclaims at the gateway over HTTP/2, {} rounds of {} s, shuffled: {CALLERS} callers that wait ÷ decisions with one limit; {OFFERED_PER_S}/s by a timetable, answers of {BODY} octets",
+        effort.rounds, effort.seconds
+    );
+    let mut rates: [Figures; 3] = Default::default();
+    let mut p99: [Figures; 2] = Default::default();
+    let mut failures = 0;
+    let mut order: Vec<usize> = (0..4).collect();
+    let mut seed = effort.seed;
+    for round in 0..=effort.rounds {
+        shuffle(&mut order, &mut seed);
+        for &row in &order {
+            if row == 3 {
+                let (begun, ended, failed) = callers.offer(lasts).await;
+                if round > 0 {
+                    failures += failed;
+                    p99[0].push(at_share(&begun, 99));
+                    p99[1].push(at_share(&ended, 99));
+                }
+                // Records live for a day.
+                redis.command(&["FLUSHALL"]).await;
+            } else {
+                let rate = callers.eager(lasts, row == 2).await;
+                if round > 0 {
+                    rates[row].push(rate);
+                }
+            }
+        }
+        eprint!("\r  round {round} of {}", effort.rounds);
+    }
+    eprintln!("\r");
+    for (row, name) in [(1, "decide_aa"), (2, "idem_begin_vs_decide")] {
+        let ratio = rates[row].over(&rates[0]);
+        println!("  {name:<32} {ratio}");
+        summary.set(name, ratio.median());
+    }
+    for (figures, name) in p99.iter().zip(["idem_begin_p99_ms", "idem_complete_p99_ms"]) {
+        println!("  {name:<32} {figures}");
+        summary.set(name, figures.median());
+    }
+    println!("  pairs that failed: {failures}");
+    Ok(())
+}
+
+async fn through_envoy(effort: Effort, summary: &mut Summary) -> Result<(), String> {
+    const CONFIG: &str = r#"{"version": 1, "gateway": {"cluster": "tidegate", "timeout": "5s", "token": {"env": "TIDEGATE_TOKEN"}},
+        "identities": {"tenant": {"header": "x-tenant", "trusted": true}},
+        "policies": [{"name": "keyed", "match": {"path": "/keyed"},
+          "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s"}}]}"#;
+    const WAITING: u32 = 16;
+    let redis = Redis::start_with_tcp().await;
+    let url = format!("redis://127.0.0.1:{}", redis.tcp_port());
+    let gateway = Gateway::start(&gateway::Options::redis(&url).flags(&ROOMY)).await;
+    let upstream = Orders::start().await;
+    let mut options = Options::new(gateway.addr, upstream.addr).config(CONFIG);
+    options.access_log = false;
+    let envoy = Envoy::start(&options).await;
+    println!(
+        "\na POST of {BODY} octets through Envoy to an upstream, wrk -t1 -c{WAITING}, {} rounds of {} s, shuffled: with a key of its own each time, and of no policy",
+        effort.rounds, effort.seconds
+    );
+    let rows = ["/plain", "/plain_again", "/keyed"];
+    let mut times: [[Figures; 2]; 3] = Default::default();
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    let mut seed = effort.seed;
+    for round in 0..=effort.rounds {
+        shuffle(&mut order, &mut seed);
+        for &row in &order {
+            let prefix = format!("{row}-{round}");
+            let (load, taken) =
+                wrk::keyed(envoy.addr, rows[row], &prefix, BODY, WAITING, effort.seconds).await?;
+            load.served(rows[row])?;
+            if round > 0 {
+                times[row].iter_mut().zip(taken).for_each(|(figures, ms)| figures.push(ms));
+            }
+        }
+        eprint!("\r  round {round} of {}", effort.rounds);
+    }
+    eprintln!("\r");
+    for (share, name) in ["p50", "p99"].into_iter().enumerate() {
+        for (row, key) in [(1, "post_aa"), (2, "idempotent_post")] {
+            let ratio = times[row][share].over(&times[0][share]);
+            println!("  {key:<18} {name} {ratio} of the plain one, {} ms", times[row][share]);
+            summary.set(format!("{key}_{name}_vs_plain"), ratio.median());
+            summary.set(format!("{key}_{name}_ms"), times[row][share].median());
+        }
+    }
+    Ok(())
+}
+
+fn scope() -> CallerScope {
+    CallerScope {
+        region: None,
+        environment: Environment::default(),
+        tenant: Tenant::Named(TenantId::new("bench").expect("a tenant")),
+        key_format: KeyFormat::default(),
+    }
+}
+
+fn keyed(nth: u64) -> Keyed {
+    let head = Head { method: b"POST", target: b"/v1/orders", content_type: None };
+    Keyed {
+        key: IdempotencyKey::new(&format!("8e03978e-40d5-43e8-bc93-{nth:012}")).expect("a key"),
+        endpoint: Endpoint::of(b"POST", b"/v1/orders", None).expect("an endpoint"),
+        hash: RequestHasher::new(&head, 0, LongBody::Refuse).finish(),
+    }
+}
+
+fn claim(nth: u64) -> Vec<u8> {
+    wire::encode(&DecideRequest {
+        claim: Some(ClaimCall {
+            keyed: keyed(nth),
+            lock_ms: 15_000,
+            life_s: LIFE_S,
+            takeover: false,
+            look: false,
+            older_keys: false,
+            ephemeral: false,
+            replicas: None,
+        }),
+        leases: Vec::new(),
+        v: wire::VERSION,
+        id: DecisionId::new(nth.into()),
+        scope: scope(),
+        timeout_ms: 5_000,
+        traceparent: None,
+        request_id: None,
+        limits: Vec::new(),
+    })
+}
+
+fn complete(nth: u64) -> Vec<u8> {
+    let headers: [(&[u8], &[u8]); 1] = [(b"content-type", b"application/json")];
+    let headers = HeaderRule::default().kept(headers).expect("few");
+    let answer = StoredAnswer { status: 201, headers, body: Some(vec![b'x'; BODY]) };
+    let (answer, octets) = AnswerHead::of(&answer).expect("short");
+    let by = FinishBy::Complete { answer, life_s: LIFE_S };
+    let message = SettleRequest {
+        v: wire::VERSION,
+        id: DecisionId::new(nth.into()),
+        scope: scope(),
+        timeout_ms: 5_000,
+        age_us: 0,
+        traceparent: None,
+        request_id: None,
+        adjustments: Vec::new(),
+        finish: Some(Finish { keyed: keyed(nth), fence: 1, by }),
+        octets: Vec::new(),
+    };
+    wire::encode_framed(&message, &octets)
+}
