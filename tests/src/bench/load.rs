@@ -27,7 +27,8 @@ const CONNECTIONS: u32 = 4;
 const STEPS: [u64; 7] = [25, 50, 75, 100, 125, 150, 200];
 /// Callers that ask without a pause find out what that is; fewer than the bound, so nobody waits.
 const EAGER: u32 = 90;
-/// An answer that comes later is none.
+/// An answer that comes later is none. The store's breaker is off: after five answers that came too late it
+/// would refuse everything for longer than a round lasts, and so for the steps that come next.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A column of the table, as it is called in the file.
@@ -137,15 +138,16 @@ pub async fn measure(effort: Effort) -> Result<(), String> {
     let far = Far::start(redis.socket(), ROUND_TRIP).await.map_err(|error| error.to_string())?;
     let mut told = Vec::new();
     for (name, url) in [("near", redis.url()), ("20 ms away", far.url())] {
-        let gateway = Gateway::start(&gateway::Options::redis(&url).flags(&["--dev"])).await;
+        let flags = ["--dev", "--store-breaker-failures", "1000000000"];
+        let gateway = Gateway::start(&gateway::Options::redis(&url).flags(&flags)).await;
         let callers = Callers::connect(gateway.addr).await?;
         let lasts = Duration::from_secs(effort.seconds.into());
         let most = callers.eager(lasts).await;
         println!(
-            "\nRedis {name}; {EAGER} callers that wait for their answers get {most}/s; default bound and deadlines (100 in flight, pool wait 15 ms, deadline 30 ms); {} rounds of {} s, shuffled, medians",
+            "\nRedis {name}; {EAGER} callers that wait for their answers get {most}/s; default bound and deadlines (100 in flight, pool wait 15 ms, deadline 30 ms), no breaker; {} rounds of {} s, shuffled, medians",
             effort.rounds, effort.seconds
         );
-        for (step, figures) in curve(effort, &callers, most).await {
+        for (step, figures) in curve(effort, gateway.addr, most).await? {
             let mut row: serde_json::Map<_, _> =
                 FIGURES.iter().zip(&figures).map(|(k, f)| ((*k).to_owned(), f.json())).collect();
             row.insert("redis".to_owned(), name.into());
@@ -160,9 +162,9 @@ pub async fn measure(effort: Effort) -> Result<(), String> {
 
 async fn curve(
     effort: Effort,
-    callers: &Arc<Callers>,
+    to: SocketAddr,
     most: u64,
-) -> Vec<(u64, [Figures; FIGURES.len()])> {
+) -> Result<Vec<(u64, [Figures; FIGURES.len()])>, String> {
     let mut rows: Vec<(u64, [Figures; FIGURES.len()])> =
         STEPS.into_iter().map(|step| (step, Default::default())).collect();
     let lasts = Duration::from_secs(effort.seconds.into());
@@ -170,6 +172,8 @@ async fn curve(
     for round in 1..=effort.rounds {
         shuffle(&mut rows, &mut seed);
         for (step, figures) in &mut rows {
+            // New ones each time: a server ends a connection whose client gave up too many requests.
+            let callers = Callers::connect(to).await?;
             let answers = callers.offer((most * *step / 100).max(1), lasts).await;
             for (figure, seen) in figures.iter_mut().zip(seen(answers, lasts)) {
                 figure.push(seen);
@@ -205,7 +209,7 @@ async fn curve(
             p99.to_string(),
         );
     }
-    rows
+    Ok(rows)
 }
 
 /// In the order of [`FIGURES`].
