@@ -60,6 +60,8 @@ pub(crate) struct Vm {
     ids: Option<Ids>,
     /// The requests that wait for the first answer to their key.
     waiting: Vec<Waits>,
+    /// How often it was called by the clock.
+    ticks: u32,
     /// What streams have of leased units, until they are decided.
     leased: BTreeMap<u32, Leased>,
 }
@@ -109,6 +111,7 @@ impl Vm {
             calls: BTreeMap::new(),
             ids: None,
             waiting: Vec::new(),
+            ticks: 0,
             leased: BTreeMap::new(),
         }
     }

@@ -11,6 +11,9 @@ use crate::host::{self, Buffer, Map};
 use crate::root::Root;
 use crate::{callout, codec, facts};
 
+/// Of so many short ticks one looks after claims: each 0.61 s. A prime, since several roots may tick in turn.
+const SHORT_TICKS: u32 = 61;
+
 // === impl Vm ===
 
 impl Vm {
@@ -78,6 +81,11 @@ impl Vm {
 
     /// Time has gone by: claims of requests that take long are locked for longer.
     pub(super) fn beat(&mut self, context: u32) {
+        // While a request waits the tick is a short one, and a claim has more time than that.
+        self.ticks = self.ticks.wrapping_add(1);
+        if !self.waiting.is_empty() && !self.ticks.is_multiple_of(SHORT_TICKS) {
+            return;
+        }
         let is_idempotent = |root: &Rc<Root>| root.is_idempotent;
         if !self.roots.get(&context).and_then(Option::as_ref).is_some_and(is_idempotent) {
             return;
