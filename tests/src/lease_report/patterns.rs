@@ -25,8 +25,8 @@ const fn limit(name: &'static str, limit: u64, period_s: u64, length_s: u64) -> 
 
 /// The four limits.
 pub const LIMITS: [Limit; 4] = [
-    limit("1000/s", 1_000, 1, 15),
-    limit("6000/min", 6_000, 60, 150),
+    limit("1000/s", 1_000, 1, 9),
+    limit("6000/min", 6_000, 60, 90),
     limit("100/min", 100, 60, 600),
     limit("5/min", 5, 60, 1_800),
 ];

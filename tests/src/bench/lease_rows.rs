@@ -1,0 +1,161 @@
+//! Owns what leases cost: decisions inside Envoy, admitted and denied, beside the no-op filter and the same
+//! limit decided by callout; callouts per request; `rl_lease` beside INCR, by Redis's own CPU time.
+
+use std::fs;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::envoy_rows::{self, Effort, Plan};
+use super::stats::Figures;
+use super::summary::Summary;
+use crate::redis::Redis;
+use crate::{client, parts};
+
+/// Interleaved pairs.
+const PAIRS: usize = 8;
+/// Connections to Redis, each a holder, and what each sends.
+const HOLDERS: u32 = 16;
+const CALLS: u32 = 4_000;
+
+fn config(limit: &str, decide: &str) -> String {
+    format!(
+        r#"{{"version": 1, "gateway": {{"cluster": "tidegate", "timeout": "5s", "token": {{"env": "TIDEGATE_TOKEN"}}}},
+            "policies": [{{"name": "bench", "match": {{"path": "/**"}},
+            "rate_limits": [{{"name": "ip", "by": "ip", {limit}, "decide": "{decide}"}}]}}]}}"#
+    )
+}
+
+fn plans() -> Vec<Plan> {
+    let plan = |name, filter: &str, config: String, gateway, denies| Plan {
+        name,
+        filter: Some(parts::filter(filter)),
+        config,
+        gateway,
+        denies,
+    };
+    let (roomy, tight) =
+        (r#""limit": 1000000, "per": "second""#, r#""limit": 1000, "per": "1000s""#);
+    vec![
+        plan("noop", "noop_filter", String::new(), None, false),
+        plan("aa_leases", "noop_filter", String::new(), None, false),
+        plan("in_filter", "tidegate", config(roomy, "lease"), Some(1), false),
+        plan("denied_local", "tidegate", config(tight, "lease"), Some(1), true),
+        plan("exact_beside", "tidegate", config(roomy, "exact"), Some(1), false),
+        plan("denied_exact", "tidegate", config(tight, "exact"), Some(1), true),
+    ]
+}
+
+/// Measures, prints, adds to the summary.
+pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String> {
+    for connections in [16, 64] {
+        let title = "leases, Envoy answers itself (no upstream hop)";
+        let suffix = if connections == 16 { "" } else { "_c64" };
+        let admins =
+            envoy_rows::measure_plans(plans(), effort, connections, title, suffix, summary).await?;
+        // The third of the plans.
+        let stats = client::get(admins[2].admin, "/stats").await.body;
+        let number = |name: &str| {
+            let of = |line: &str| line.strip_prefix(name)?.strip_prefix(": ")?.parse::<f64>().ok();
+            stats.lines().find_map(of).unwrap_or(0.0)
+        };
+        let callouts = number("cluster.tidegate.upstream_rq_total");
+        let requests = number("wasmcustom.tidegate_decisions_total.policy.bench.outcome.allowed");
+        let each = callouts / requests.max(1.0);
+        println!("  {callouts} callouts for {requests} requests: {each:.5} each");
+        summary.set(format!("lease_callouts_per_request{suffix}"), each);
+    }
+    redis(summary).await
+}
+
+/// A command as Redis reads it.
+fn command(words: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend(format!("${}\r\n", word.len()).into_bytes());
+        bytes.extend(*word);
+        bytes.extend(b"\r\n");
+    }
+    bytes
+}
+
+/// A holder's call, as `lua/rl_lease.lua` takes it: a busy key, a limit that is never used up.
+fn call(holder: u32, seq: u32) -> Vec<u8> {
+    let mut packed = u64::from(holder).to_le_bytes().to_vec();
+    for number in [seq, 1_000, 400, 50] {
+        packed.extend(number.to_le_bytes());
+    }
+    packed.push(1);
+    packed.extend([1.0f64, 1_000_000.0, 2.0, 500_000.0].map(f64::to_le_bytes).as_flattened());
+    for us in [1_000_000u32, 1_000_000, 50_000] {
+        packed.extend(us.to_le_bytes());
+    }
+    packed
+}
+
+async fn redis(summary: &mut Summary) -> Result<(), String> {
+    let mut redis = Redis::start_with_tcp().await;
+    let script =
+        fs::read_to_string(parts::root().join("lua/rl_lease.lua")).map_err(|e| e.to_string())?;
+    let reply = redis.command(&["SCRIPT", "LOAD", &script]).await;
+    let sha = reply.lines().nth(1).ok_or(format!("SCRIPT LOAD said {reply}"))?.to_owned();
+    redis.command(&["SET", "{s}:start", "0"]).await;
+    println!(
+        "\nrl_lease, {HOLDERS} connections unpipelined, {PAIRS} interleaved pairs, Redis's CPU: INCR's ÷ its own"
+    );
+    for (name, is_shared) in [("rl_lease_vs_incr", false), ("rl_lease_16_holders_vs_incr", true)] {
+        let (mut ratio, mut seq) = (Figures::default(), 0);
+        for _ in 0..PAIRS {
+            let incr = each(&mut redis, |_, _| command(&[b"INCR", b"counter"])).await?;
+            let lease = each(&mut redis, |holder, nth| {
+                let key = if is_shared { "{s}:l".to_owned() } else { format!("{{s}}:l{holder}") };
+                let packed = call(holder, seq + nth + 1);
+                let words: [&[u8]; 8] = [
+                    b"EVALSHA",
+                    sha.as_bytes(),
+                    b"2",
+                    key.as_bytes(),
+                    b"{s}:start",
+                    b"0",
+                    b"300000000",
+                    &packed,
+                ];
+                command(&words)
+            });
+            ratio.push(incr / lease.await?);
+            seq += CALLS;
+        }
+        println!("  {name:<32} {ratio}");
+        summary.set(name, ratio.median());
+    }
+    Ok(())
+}
+
+/// Redis's CPU time of one call, in µs; every connection waits for its answers.
+async fn each(redis: &mut Redis, bytes: impl Fn(u32, u32) -> Vec<u8>) -> Result<f64, String> {
+    let before = redis.process().cpu_us();
+    let port = redis.tcp_port();
+    let mut callers = Vec::new();
+    for holder in 0..HOLDERS {
+        let calls: Vec<Vec<u8>> = (0..CALLS).map(|nth| bytes(holder, nth)).collect();
+        callers.push(tokio::spawn(async move {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+            let mut reply = [0; 4_096];
+            for call in calls {
+                stream.write_all(&call).await?;
+                let read = stream.read(&mut reply).await?;
+                if reply[..read].first() == Some(&b'-') {
+                    let said = String::from_utf8_lossy(&reply[..read]).into_owned();
+                    return Err(std::io::Error::other(said));
+                }
+            }
+            Ok::<_, std::io::Error>(())
+        }));
+    }
+    for caller in callers {
+        let ended = caller.await.map_err(|error| error.to_string())?;
+        ended.map_err(|error| error.to_string())?;
+    }
+    let calls = f64::from(HOLDERS * CALLS);
+    Ok((redis.process().cpu_us() - before) as f64 / calls)
+}
