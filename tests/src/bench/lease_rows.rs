@@ -18,11 +18,12 @@ const PAIRS: usize = 8;
 const HOLDERS: u32 = 16;
 const CALLS: u32 = 4_000;
 
-fn config(limit: &str, decide: &str) -> String {
+/// Each row with a bucket of its own.
+fn config(name: &str, limit: &str, decide: &str) -> String {
     format!(
         r#"{{"version": 1, "gateway": {{"cluster": "tidegate", "timeout": "5s", "token": {{"env": "TIDEGATE_TOKEN"}}}},
             "policies": [{{"name": "bench", "match": {{"path": "/**"}},
-            "rate_limits": [{{"name": "ip", "by": "ip", {limit}, "decide": "{decide}"}}]}}]}}"#
+            "rate_limits": [{{"name": "{name}", "by": "ip", {limit}, "decide": "{decide}"}}]}}]}}"#
     )
 }
 
@@ -39,10 +40,10 @@ fn plans() -> Vec<Plan> {
     vec![
         plan("noop", "noop_filter", String::new(), None, false),
         plan("aa_leases", "noop_filter", String::new(), None, false),
-        plan("in_filter", "tidegate", config(roomy, "lease"), Some(1), false),
-        plan("denied_local", "tidegate", config(tight, "lease"), Some(1), true),
-        plan("exact_beside", "tidegate", config(roomy, "exact"), Some(1), false),
-        plan("denied_exact", "tidegate", config(tight, "exact"), Some(1), true),
+        plan("in_filter", "tidegate", config("in-filter", roomy, "lease"), Some(1), false),
+        plan("denied_local", "tidegate", config("denied-local", tight, "lease"), Some(1), true),
+        plan("exact_beside", "tidegate", config("exact", roomy, "exact"), Some(1), false),
+        plan("denied_exact", "tidegate", config("denied-exact", tight, "exact"), Some(1), true),
     ]
 }
 
