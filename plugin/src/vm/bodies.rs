@@ -10,14 +10,16 @@ use crate::abi::Action;
 use crate::host::{self, Buffer};
 use crate::root::Root;
 
-/// How often requests that wait are looked after.
-const TICK_MS: u32 = 10;
+/// How often requests that wait are looked after at most, and at least.
+const TICK_MS_MIN: u32 = 10;
+const TICK_MS_MAX: u32 = 25;
 
 /// A request that waits, and until when.
 pub(super) struct Waits {
     stream: u32,
     root: u32,
     due_us: u64,
+    tick_ms: u32,
     /// The circuit breaker that it is held for, if one.
     breaker: Option<usize>,
 }
@@ -80,10 +82,13 @@ impl Vm {
             return;
         };
         self.keep_open(stream, exchange, root);
-        if !self.waiting.iter().any(|waits| waits.root == context) {
-            or_log(host::set_tick_period(TICK_MS), "a request cannot be waited for");
+        // The longer it waits the less it matters when exactly it goes on.
+        let tick_ms = (delay_ms / 2).clamp(TICK_MS_MIN, TICK_MS_MAX);
+        let others = self.waiting.iter().filter(|waits| waits.root == context);
+        if others.map(|waits| waits.tick_ms).min().is_none_or(|others_ms| tick_ms < others_ms) {
+            or_log(host::set_tick_period(tick_ms), "a request cannot be waited for");
         }
-        self.waiting.push(Waits { stream, root: context, due_us, breaker });
+        self.waiting.push(Waits { stream, root: context, due_us, tick_ms, breaker });
     }
 
     /// How many requests are held for a circuit breaker, beside this one.

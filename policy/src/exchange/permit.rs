@@ -20,7 +20,7 @@ use crate::stages::{Idempotency, Limits, Outcomes, Permit};
 use crate::wire::DecisionId;
 
 /// How often the circuit breaker is asked for a request that is held, in ms.
-const STEP_MS: u32 = 50;
+const STEP_MS: u32 = 100;
 
 /// The last stage, until it is passed.
 #[derive(Debug)]

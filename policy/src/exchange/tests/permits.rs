@@ -274,13 +274,13 @@ fn grpc() -> Facts<'static> {
 
 #[test]
 fn who_is_held_is_asked_for_again_until_the_time_or_the_room_is_over() {
-    let breaker = r#", "circuit_breaker": {"hold": {"for": "120ms", "max": 2}}"#;
+    let breaker = r#", "circuit_breaker": {"hold": {"for": "220ms", "max": 2}}"#;
     let refused = |wait_ms, held| Event::Permit(Err(NoLeave { wait_ms, now_us: None, held }));
     let holds = |delay_ms| Act::Hold { breaker: 0, delay_ms };
 
     let mut desk = desk(breaker);
     desk.request(&facts(&[], false));
-    for (held, delay_ms) in [(1, 50), (2, 50), (9, 20)] {
+    for (held, delay_ms) in [(1, 100), (2, 100), (9, 20)] {
         assert_eq!(desk.on(refused(1_000, held)).act, holds(delay_ms));
         assert!(desk.exchange.holds_request());
         assert!(matches!(desk.on(Event::Waited).act, Act::Permit { .. }));
