@@ -162,7 +162,7 @@ async fn what_was_heard_is_not_heard_again() {
         start(settings(&format!("--redis-url {} {CALM} --cold-start off", redis.url()))).await;
     let mut holder = Holder::new(7);
     let grant = holder.says(&gateway, 0, Want::Ahead).await.expect("a grant");
-    assert_eq!(grant.granted, 50, "half a second of its demand");
+    assert_eq!(grant.granted, 150, "three halves of a second of its demand, while there is plenty");
     holder.seq = 0;
     assert_eq!(holder.says(&gateway, 0, Want::Ahead).await, None, "heard before");
     assert!(holder.says(&gateway, 0, Want::Nothing).await.is_some());
