@@ -22,9 +22,14 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Below `bound`, which is above 0.
+    /// Below `bound`; 0 if that is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.next() % bound.max(1)
+    }
+
+    /// Whether something happens that does so `of` times in a thousand.
+    pub fn happens(&mut self, of: u64) -> bool {
+        self.below(1_000) < of
     }
 
     /// The same for 32 bits.

@@ -6,9 +6,10 @@
 
 use tidegate_host_sim::Runner;
 use tidegate_tests::lab::ideal::{Ideal, Numbers};
-use tidegate_tests::lab::weather::{Odds, Random, Turn, Weather};
+use tidegate_tests::lab::weather::{Odds, Turn, Weather};
 use tidegate_tests::lab::{self, Life, Outcome, Requests, SECOND};
 use tidegate_tests::parts;
+use tidegate_tests::random::Random;
 
 const HISTORIES: u64 = 12;
 const LENGTH_NS: u64 = 40 * SECOND;
@@ -85,7 +86,7 @@ fn requests(
 }
 
 fn history(seed: u64) -> History {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let numbers = NUMBERS[random.below(5) as usize];
     let count = 2 + random.below(3);
     let mut processes = Vec::new();

@@ -23,11 +23,18 @@ use tidegate_policy::wire::{
     DECIDE_PATH, DecideReply, DecideRequest, DecisionId, LimitCall, MARK_HEADER, MARK_VALUE,
     Refusal, SettleRequest, VERSION, encode,
 };
+use tidegate_tests::eventually;
 use tokio::sync::watch;
 
 pub const TOKEN: &str = "the-filters-token";
 pub const ADMIN: &str = "the-admins-token";
 pub const VIEWER: &str = "the-viewers-token";
+
+/// Deadlines that a busy machine keeps.
+pub const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s";
+/// The same; a breaker that opens for long would hide when the store is back.
+pub const CALM_SOON_BACK: &str =
+    "--deadline 2s --pool-wait 1s --redis-response-timeout 2s --store-breaker-open 200ms";
 
 /// Which protocol a caller speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,4 +273,14 @@ impl Store for GatedStore {
     fn probe(&self) -> Call<()> {
         Box::pin(std::future::ready(Ok(())))
     }
+}
+
+/// A verdict, once there is one.
+pub async fn decides(gateway: &Running, question: &DecideRequest) -> DecideReply {
+    let caller = Caller::new(Speaks::Http2);
+    eventually(Duration::from_secs(60), "a verdict", async || {
+        let answer = caller.decide(gateway.data_addr, question).await;
+        if answer.status == 200 { Ok(answer.verdict()) } else { Err(answer.text()) }
+    })
+    .await
 }

@@ -13,19 +13,19 @@ use tidegate_gateway::store::redis::{RedisSettings, RedisStore, Region};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::wire::{
-    Adjustment, DecideReply, DecideRequest, SETTLE_PATH, SettleReply, SettleRequest, VERSION,
-    Verdict, encode,
+    Adjustment, DecideRequest, SETTLE_PATH, SettleReply, SettleRequest, VERSION, Verdict, encode,
 };
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
-use crate::bench::{ADMIN, Answer, Caller, Speaks, TOKEN, question, request, settings, start};
+use crate::bench::{
+    ADMIN, Answer, CALM, Caller, Speaks, TOKEN, decides, question, request, settings, start,
+};
 use crate::proxy::Proxy;
 use crate::redis_store;
 use crate::redis_store::swift::Swift;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s";
 
 async fn gateway(url: &str, flags: &str) -> Running {
     start(settings(&format!("--redis-url {url} {CALM} {flags}"))).await
@@ -49,15 +49,6 @@ fn look(client: &str, algorithm: Algorithm) -> DecideRequest {
     let mut question = ten(client, algorithm);
     question.limits[0].cost = 0;
     question
-}
-
-async fn decides(gateway: &Running, question: &DecideRequest) -> DecideReply {
-    let caller = Caller::new(Speaks::Http2);
-    eventually(PATIENCE, "a verdict", async || {
-        let answer = caller.decide(gateway.data_addr, question).await;
-        if answer.status == 200 { Ok(answer.verdict()) } else { Err(answer.text()) }
-    })
-    .await
 }
 
 /// How many of that many requests at once are admitted, and what is told of the limit.

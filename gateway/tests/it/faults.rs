@@ -7,15 +7,13 @@ use rustix::process::Signal;
 use tidegate_gateway::Running;
 use tidegate_policy::wire::{DecideRequest, Verdict};
 
-use crate::bench::{Answer, Caller, Speaks, VIEWER, question, settings, start};
+use crate::bench::{Answer, CALM, Caller, Speaks, VIEWER, question, settings, start};
 use crate::proxy::{Mode, Proxy};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
 /// Generous for a machine that is busy elsewhere; the deadlines proper are the service's tests.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Long enough that a slow machine does not turn a verdict into a timeout.
-const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s";
 
 fn patient(client: &str) -> DecideRequest {
     DecideRequest { timeout_ms: 5_000, ..question(client) }

@@ -8,23 +8,21 @@ use std::time::Duration;
 use http::Method;
 use tidegate_gateway::Running;
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
-use tidegate_policy::wire::{
-    DecideReply, DecideRequest, DecisionId, SETTLE_PATH, SettleReply, Verdict, encode,
-};
+use tidegate_policy::wire::{DecideRequest, DecisionId, SETTLE_PATH, SettleReply, Verdict, encode};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::cluster::RedisCluster;
 use tidegate_tests::redis::sentinel::Watched;
 use tokio::task::JoinHandle;
 
-use crate::bench::{ADMIN, Caller, Speaks, TOKEN, question, request, settings, settlement, start};
+use crate::bench::{
+    ADMIN, CALM_SOON_BACK, Caller, Speaks, TOKEN, decides, question, request, settings, settlement,
+    start,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A breaker that opens for long would hide when the store is back.
-const CALM: &str =
-    "--deadline 2s --pool-wait 1s --redis-response-timeout 2s --store-breaker-open 200ms";
 
 async fn gateway(url: &str) -> Running {
-    start(settings(&format!("--redis-url {url} {CALM}"))).await
+    start(settings(&format!("--redis-url {url} {CALM_SOON_BACK}"))).await
 }
 
 fn daily(client: &str, limit: u32) -> DecideRequest {
@@ -32,15 +30,6 @@ fn daily(client: &str, limit: u32) -> DecideRequest {
     let one = &mut question.limits[0];
     (one.limit, one.burst, one.period_us) = (limit, limit, 86_400_000_000);
     question
-}
-
-async fn decides(gateway: &Running, question: &DecideRequest) -> DecideReply {
-    let caller = Caller::new(Speaks::Http2);
-    eventually(PATIENCE, "a verdict", async || {
-        let answer = caller.decide(gateway.data_addr, question).await;
-        if answer.status == 200 { Ok(answer.verdict()) } else { Err(answer.text()) }
-    })
-    .await
 }
 
 /// Callers that ask without a pause until they are told to stop.

@@ -13,11 +13,9 @@ use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 use tidegate_tests::redis::cluster::RedisCluster;
 
-use crate::bench::{Caller, Speaks, TOKEN, question, request, settings, start};
+use crate::bench::{CALM_SOON_BACK, Caller, Speaks, TOKEN, question, request, settings, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const CALM: &str =
-    "--deadline 2s --pool-wait 1s --redis-response-timeout 2s --store-breaker-open 200ms";
 const LIMIT: u32 = 1_000;
 const KEY: &str = "ratelimit:{default|a1}:ip:203.0.113.1:p.one";
 
@@ -118,7 +116,8 @@ async fn spent(gateway: &Running, mut between: impl AsyncFnMut(u32)) -> u32 {
 async fn one_redis_gives_out_the_limit_and_a_leased_key_is_small() {
     let redis = Redis::start().await;
     let gateway =
-        start(settings(&format!("--redis-url {} {CALM} --cold-start off", redis.url()))).await;
+        start(settings(&format!("--redis-url {} {CALM_SOON_BACK} --cold-start off", redis.url())))
+            .await;
     let mut sizes = Vec::new();
     let admitted = spent(&gateway, async |_| {
         let reply = redis.command(&["MEMORY", "USAGE", KEY]).await;
@@ -140,8 +139,11 @@ async fn one_redis_gives_out_the_limit_and_a_leased_key_is_small() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_gives_out_the_limit_while_its_slot_moves() {
     let cluster = RedisCluster::start().await;
-    let gateway =
-        start(settings(&format!("--redis-url {} {CALM} --cold-start off", cluster.url()))).await;
+    let gateway = start(settings(&format!(
+        "--redis-url {} {CALM_SOON_BACK} --cold-start off",
+        cluster.url()
+    )))
+    .await;
     let mut moves = 0;
     let admitted = spent(&gateway, async |turn| {
         if turn % 4 == 1 && moves < 3 {
@@ -159,7 +161,8 @@ async fn a_cluster_gives_out_the_limit_while_its_slot_moves() {
 async fn what_was_heard_is_not_heard_again() {
     let redis = Redis::start().await;
     let gateway =
-        start(settings(&format!("--redis-url {} {CALM} --cold-start off", redis.url()))).await;
+        start(settings(&format!("--redis-url {} {CALM_SOON_BACK} --cold-start off", redis.url())))
+            .await;
     let mut holder = Holder::new(7);
     let grant = holder.says(&gateway, 0, Want::Ahead).await.expect("a grant");
     assert_eq!(grant.granted, 150, "three halves of a second of its demand, while there is plenty");

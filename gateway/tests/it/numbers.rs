@@ -1,23 +1,17 @@
 //! Two filters with other numbers for one limit, through a real Redis and in memory; and what was
 //! granted while Redis cannot write.
 
-use std::time::Duration;
-
 use http::Method;
 use tidegate_gateway::Running;
 use tidegate_policy::limit::Algorithm;
-use tidegate_policy::wire::{DecideReply, DecideRequest, SETTLE_PATH, Verdict, encode};
-use tidegate_tests::eventually;
+use tidegate_policy::wire::{DecideRequest, SETTLE_PATH, Verdict, encode};
 use tidegate_tests::redis::Redis;
 
 use crate::bench::{
-    ADMIN, Answer, Caller, Speaks, TOKEN, question, request, settings, settlement, start,
+    ADMIN, Answer, CALM_SOON_BACK, Caller, Speaks, TOKEN, decides, question, request, settings,
+    settlement, start,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
-/// A breaker that opens for long would hide when the store is back.
-const CALM: &str =
-    "--deadline 2s --pool-wait 1s --redis-response-timeout 2s --store-breaker-open 200ms";
 const HOUR_US: u64 = 3_600_000_000;
 
 fn asks(client: &str, limit: u32, period_us: u64, algorithm: Algorithm) -> DecideRequest {
@@ -25,15 +19,6 @@ fn asks(client: &str, limit: u32, period_us: u64, algorithm: Algorithm) -> Decid
     let one = &mut question.limits[0];
     (one.limit, one.burst, one.period_us, one.algorithm) = (limit, limit, period_us, algorithm);
     question
-}
-
-async fn decides(gateway: &Running, question: &DecideRequest) -> DecideReply {
-    let caller = Caller::new(Speaks::Http2);
-    eventually(PATIENCE, "a verdict", async || {
-        let answer = caller.decide(gateway.data_addr, question).await;
-        if answer.status == 200 { Ok(answer.verdict()) } else { Err(answer.text()) }
-    })
-    .await
 }
 
 /// How many requests in a row are admitted.
@@ -48,7 +33,9 @@ async fn admitted(gateway: &Running, question: &DecideRequest) -> usize {
 #[tokio::test]
 async fn filters_that_disagree_keep_each_to_its_own_numbers() {
     let redis = Redis::start().await;
-    for flags in [format!("--redis-url {} {CALM}", redis.url()), CALM.to_owned()] {
+    for flags in
+        [format!("--redis-url {} {CALM_SOON_BACK}", redis.url()), CALM_SOON_BACK.to_owned()]
+    {
         let gateway = start(settings(&flags)).await;
         for algorithm in Algorithm::ALL {
             let client = format!("{algorithm:?}").to_lowercase();
@@ -90,7 +77,8 @@ async fn a_grant_is_neither_lost_nor_used_while_redis_cannot_write() {
         let words = |words: [&'static str; 4]| -> Vec<&'static str> {
             words.into_iter().filter(|word| !word.is_empty()).collect()
         };
-        let gateway = start(settings(&format!("--redis-url {} {CALM}", redis.url()))).await;
+        let gateway =
+            start(settings(&format!("--redis-url {} {CALM_SOON_BACK}", redis.url()))).await;
         let asked = asks("a", 3, 24 * HOUR_US, Algorithm::Gcra);
         assert_eq!(admitted(&gateway, &asked).await, 3);
         assert_eq!(admin(&gateway, "/v1/limits/grant", GRANT).await.status, 200);

@@ -10,12 +10,10 @@ use tidegate_tests::certificates::{Authority, Files};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
-use crate::bench::{Caller, Speaks, VIEWER, question, settings, start};
+use crate::bench::{CALM, Caller, Speaks, VIEWER, question, settings, start};
 
 /// Generous for a machine that is busy elsewhere.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Long enough that a slow machine does not turn a verdict into a timeout.
-const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s";
 
 /// A CA and the files of a server and of the gateway that it signed.
 struct Signed {

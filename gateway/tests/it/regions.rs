@@ -8,10 +8,9 @@ use tidegate_policy::wire::{DecideRequest, Verdict};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
-use crate::bench::{Caller, Speaks, question, settings, start};
+use crate::bench::{CALM, Caller, Speaks, question, settings, start};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s";
 
 async fn gateway(redis: &Redis, flags: &str) -> Running {
     start(settings(&format!("--redis-url {} {CALM} {flags}", redis.url()))).await

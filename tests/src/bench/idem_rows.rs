@@ -7,9 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use h2::client::SendRequest;
-use http::Request;
 use tidegate_policy::idempotency::endpoint::Endpoint;
 use tidegate_policy::idempotency::fingerprint::{Head, LongBody, RequestHasher};
 use tidegate_policy::idempotency::key::IdempotencyKey;
@@ -19,27 +16,23 @@ use tidegate_policy::wire::{
     self, AnswerHead, ClaimCall, DECIDE_PATH, DecideRequest, DecisionId, Finish, FinishBy, Keyed,
     SETTLE_PATH, SettleRequest,
 };
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 
+use super::callers::{Connections, by_timetable, without_a_pause};
 use super::envoy_rows::Effort;
 use super::stats::{Figures, at_share, shuffle};
 use super::summary::Summary;
 use super::{question, redis_rows, wrk};
 use crate::envoy::{Envoy, Options};
-use crate::gateway::{self, Gateway, TOKEN};
+use crate::gateway::{self, Gateway};
 use crate::orders::Orders;
 use crate::parts;
 use crate::redis::Redis;
 
-const CONNECTIONS: u64 = 4;
 /// Callers that wait for their answers.
 const CALLERS: u32 = 50;
 /// Pairs of begin and complete, by the timetable.
 const OFFERED_PER_S: u64 = 5_000;
 const BODY: usize = 1024;
-const PATIENCE: Duration = Duration::from_secs(5);
 const PAIRS: usize = 8;
 const LIFE_S: u32 = 86_400;
 const ROOMY: [&str; 5] = ["--dev", "--deadline", "2s", "--pool-wait", "1s"];
@@ -84,8 +77,7 @@ async fn inside_redis(summary: &mut Summary) -> Result<(), String> {
 
 /// Connections to one gateway, and claims that nobody else makes.
 struct Callers {
-    connections: Vec<SendRequest<Bytes>>,
-    to: SocketAddr,
+    connections: Arc<Connections>,
     next: AtomicU64,
 }
 
@@ -93,67 +85,36 @@ struct Callers {
 
 impl Callers {
     async fn connect(to: SocketAddr) -> Result<Arc<Self>, String> {
-        let mut connections = Vec::new();
-        for _ in 0..CONNECTIONS {
-            let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            let opened = h2::client::handshake(stream).await;
-            let (connection, driver) = opened.map_err(|error| error.to_string())?;
-            tokio::spawn(driver);
-            connections.push(connection);
-        }
-        Ok(Arc::new(Self { connections, to, next: AtomicU64::new(1) }))
+        let connections = Connections::open(to).await?;
+        Ok(Arc::new(Self { connections, next: AtomicU64::new(1) }))
     }
 
-    async fn post(&self, nth: u64, path: &str, sent: Vec<u8>) -> Result<bool, h2::Error> {
-        let place = usize::try_from(nth % CONNECTIONS).expect("small");
-        let mut send = self.connections[place].clone().ready().await?;
-        let request = Request::post(format!("http://{}{path}", self.to))
-            .header("authorization", format!("Bearer {TOKEN}"))
-            .body(())
-            .expect("a sound head");
-        let (answer, mut body) = send.send_request(request, false)?;
-        body.send_data(sent.into(), true)?;
-        let (head, mut body) = answer.await?.into_parts();
-        let mut bytes = Vec::new();
-        while let Some(piece) = body.data().await {
-            let piece = piece?;
-            body.flow_control().release_capacity(piece.len())?;
-            bytes.extend_from_slice(&piece);
-        }
-        let text = String::from_utf8_lossy(&bytes);
+    fn next(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// If it was answered well, how long that took from `due` on.
+    async fn timed(&self, nth: u64, path: &str, sent: Vec<u8>, due: Instant) -> Option<Duration> {
+        let (status, body) = self.connections.post(nth, path, sent.into()).await?;
+        let took = due.elapsed();
+        let text = String::from_utf8_lossy(&body);
         let done = path == DECIDE_PATH || text.contains("\"stored\"");
         let claimed = path == SETTLE_PATH || !text.contains("\"in_flight\"");
-        Ok(head.status == 200 && done && claimed)
-    }
-
-    /// Whether it was answered well, and how long it took from `due` on.
-    async fn timed(&self, nth: u64, path: &str, sent: Vec<u8>, due: Instant) -> Option<Duration> {
-        let answered = timeout(PATIENCE, self.post(nth, path, sent)).await;
-        matches!(answered, Ok(Ok(true))).then(|| due.elapsed())
+        (status == 200 && done && claimed).then_some(took)
     }
 
     /// Pairs by the timetable: how long the begins took, the completes, and how many failed.
     async fn offer(self: &Arc<Self>, lasts: Duration) -> (Vec<Duration>, Vec<Duration>, usize) {
-        let begin = Instant::now();
-        let mut calls = JoinSet::new();
-        let mut sent = 0;
-        let mut tick = tokio::time::interval(Duration::from_millis(1));
-        while begin.elapsed() < lasts {
-            tick.tick().await;
-            let passed_us = u64::try_from(begin.elapsed().as_micros()).expect("seconds");
-            while sent < passed_us * OFFERED_PER_S / 1_000_000 {
-                let due = begin + Duration::from_micros(sent * 1_000_000 / OFFERED_PER_S);
-                let (all, nth) = (Arc::clone(self), self.next.fetch_add(1, Ordering::Relaxed));
-                calls.spawn(async move {
-                    let begun = all.timed(nth, DECIDE_PATH, claim(nth), due).await?;
-                    let ended = all.timed(nth, SETTLE_PATH, complete(nth), Instant::now()).await?;
-                    Some((begun, ended))
-                });
-                sent += 1;
+        let pairs = by_timetable(OFFERED_PER_S, lasts, |_, due| {
+            let all = Arc::clone(self);
+            async move {
+                let nth = all.next();
+                let begun = all.timed(nth, DECIDE_PATH, claim(nth), due).await?;
+                let ended = all.timed(nth, SETTLE_PATH, complete(nth), Instant::now()).await?;
+                Some((begun, ended))
             }
-        }
-        let all = calls.join_all().await;
+        });
+        let all = pairs.await;
         let failed = all.iter().filter(|pair| pair.is_none()).count();
         let (mut begun, mut ended): (Vec<_>, Vec<_>) = all.into_iter().flatten().unzip();
         begun.sort_unstable();
@@ -163,22 +124,16 @@ impl Callers {
 
     /// Answers per second to callers that wait for theirs and ask again.
     async fn eager(self: &Arc<Self>, lasts: Duration, claims: bool) -> f64 {
-        let begin = Instant::now();
-        let mut callers = JoinSet::new();
-        for caller in 0..CALLERS {
-            let all = Arc::clone(self);
-            callers.spawn(async move {
-                let mut served = 0_u32;
-                while begin.elapsed() < lasts {
-                    let nth = all.next.fetch_add(1, Ordering::Relaxed);
-                    let sent = if claims { claim(nth) } else { question::body(caller) };
-                    let took = all.timed(nth, DECIDE_PATH, sent, Instant::now()).await;
-                    served += u32::from(took.is_some());
-                }
-                served
-            });
-        }
-        f64::from(callers.join_all().await.into_iter().sum::<u32>()) / lasts.as_secs_f64()
+        let all = Arc::clone(self);
+        without_a_pause(CALLERS, lasts, move |caller| {
+            let all = Arc::clone(&all);
+            async move {
+                let nth = all.next();
+                let sent = if claims { claim(nth) } else { question::body(caller) };
+                all.timed(nth, DECIDE_PATH, sent, Instant::now()).await.is_some()
+            }
+        })
+        .await
     }
 }
 

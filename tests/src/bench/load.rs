@@ -6,30 +6,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use h2::client::SendRequest;
-use http::Request;
 use tidegate_policy::wire::DECIDE_PATH;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 
+use super::callers::{Connections, by_timetable, without_a_pause};
 use super::envoy_rows::Effort;
 use super::far::Far;
 use super::pool::ROUND_TRIP;
 use super::stats::{Figures, at_share, shuffle};
 use super::{question, summary};
-use crate::gateway::{self, Gateway, TOKEN};
+use crate::gateway::{self, Gateway};
 use crate::redis::Redis;
 
-const CONNECTIONS: u32 = 4;
 /// Of what the gateway can do at most, in percent.
 const STEPS: [u64; 7] = [25, 50, 75, 100, 125, 150, 200];
 /// Callers that ask without a pause find out what that is; fewer than the bound, so nobody waits.
 const EAGER: u32 = 90;
-/// An answer that comes later is none. The store's breaker is off: after five answers that came too late it
-/// would refuse everything for longer than a round lasts, and so for the steps that come next.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The store's breaker is off: after five answers that came too late it would refuse everything for longer than
+/// a round lasts, and so for the steps that come next.
+const NO_BREAKER: [&str; 3] = ["--dev", "--store-breaker-failures", "1000000000"];
 
 /// A column of the table, as it is called in the file.
 const FIGURES: [&str; 7] = [
@@ -42,94 +36,22 @@ const FIGURES: [&str; 7] = [
     "shed_p99_ms",
 ];
 
-/// Connections to one gateway.
-struct Callers {
-    connections: Vec<SendRequest<Bytes>>,
-    to: SocketAddr,
-    body: Bytes,
-}
-
 type Answers = Vec<(u16, Duration)>;
 
-// === impl Callers ===
+/// Answers per second to callers that wait for theirs and ask again.
+async fn eager(to: &Arc<Connections>, lasts: Duration) -> u64 {
+    let to = Arc::clone(to);
+    let admitted = without_a_pause(EAGER, lasts, move |caller| {
+        let to = Arc::clone(&to);
+        async move { ask(to, caller.into(), Instant::now()).await.0 == 200 }
+    });
+    admitted.await as u64
+}
 
-impl Callers {
-    async fn connect(to: SocketAddr) -> Result<Arc<Self>, String> {
-        let mut connections = Vec::new();
-        for _ in 0..CONNECTIONS {
-            let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            let opened = h2::client::handshake(stream).await;
-            let (connection, driver) = opened.map_err(|error| error.to_string())?;
-            tokio::spawn(driver);
-            connections.push(connection);
-        }
-        Ok(Arc::new(Self { connections, to, body: question::body(1).into() }))
-    }
-
-    async fn ask(&self, nth: u64) -> Result<u16, h2::Error> {
-        let place = nth % u64::from(CONNECTIONS);
-        let connection = &self.connections[usize::try_from(place).expect("small")];
-        let mut send = connection.clone().ready().await?;
-        let request = Request::post(format!("http://{}{DECIDE_PATH}", self.to))
-            .header("authorization", format!("Bearer {TOKEN}"))
-            .body(())
-            .expect("a sound head");
-        let (answer, mut body) = send.send_request(request, false)?;
-        body.send_data(self.body.clone(), true)?;
-        let (head, mut body) = answer.await?.into_parts();
-        while let Some(piece) = body.data().await {
-            let len = piece?.len();
-            body.flow_control().release_capacity(len)?;
-        }
-        Ok(head.status.as_u16())
-    }
-
-    /// The status, 0 without an answer, and how long it took from `due` on.
-    async fn answer(self: Arc<Self>, nth: u64, due: Instant) -> (u16, Duration) {
-        let status = match timeout(PATIENCE, self.ask(nth)).await {
-            Ok(Ok(status)) => status,
-            Ok(Err(_)) | Err(_) => 0,
-        };
-        (status, due.elapsed())
-    }
-
-    /// Answers per second to callers that wait for theirs and ask again.
-    async fn eager(self: &Arc<Self>, lasts: Duration) -> u64 {
-        let begin = Instant::now();
-        let mut callers = JoinSet::new();
-        for caller in 0..EAGER {
-            let all = Arc::clone(self);
-            callers.spawn(async move {
-                let mut admitted = 0;
-                while begin.elapsed() < lasts {
-                    let answer = Arc::clone(&all).answer(caller.into(), Instant::now()).await;
-                    admitted += u64::from(answer.0 == 200);
-                }
-                admitted
-            });
-        }
-        let admitted: u64 = callers.join_all().await.into_iter().sum();
-        admitted / lasts.as_secs().max(1)
-    }
-
-    /// So many requests per second by the timetable.
-    async fn offer(self: &Arc<Self>, per_s: u64, lasts: Duration) -> Answers {
-        let begin = Instant::now();
-        let mut calls = JoinSet::new();
-        let mut sent = 0;
-        let mut tick = tokio::time::interval(Duration::from_millis(1));
-        while begin.elapsed() < lasts {
-            tick.tick().await;
-            let passed_us = u64::try_from(begin.elapsed().as_micros()).expect("seconds");
-            while sent < passed_us * per_s / 1_000_000 {
-                let due = begin + Duration::from_micros(sent * 1_000_000 / per_s);
-                calls.spawn(Arc::clone(self).answer(sent, due));
-                sent += 1;
-            }
-        }
-        calls.join_all().await
-    }
+/// The status, 0 without an answer, and how long it took from `due` on.
+async fn ask(to: Arc<Connections>, nth: u64, due: Instant) -> (u16, Duration) {
+    let answer = to.post(nth, DECIDE_PATH, question::body(1).into()).await;
+    (answer.map_or(0, |(status, _)| status), due.elapsed())
 }
 
 /// Measures, prints the tables, writes `target/bench/load.json`.
@@ -138,11 +60,10 @@ pub async fn measure(effort: Effort) -> Result<(), String> {
     let far = Far::start(redis.socket(), ROUND_TRIP).await.map_err(|error| error.to_string())?;
     let mut told = Vec::new();
     for (name, url) in [("near", redis.url()), ("20 ms away", far.url())] {
-        let flags = ["--dev", "--store-breaker-failures", "1000000000"];
-        let gateway = Gateway::start(&gateway::Options::redis(&url).flags(&flags)).await;
-        let callers = Callers::connect(gateway.addr).await?;
+        let gateway = Gateway::start(&gateway::Options::redis(&url).flags(&NO_BREAKER)).await;
+        let connections = Connections::open(gateway.addr).await?;
         let lasts = Duration::from_secs(effort.seconds.into());
-        let most = callers.eager(lasts).await;
+        let most = eager(&connections, lasts).await;
         println!(
             "\nRedis {name}; {EAGER} callers that wait for their answers get {most}/s; default bound and deadlines (100 in flight, pool wait 15 ms, deadline 30 ms), no breaker; {} rounds of {} s, shuffled, medians",
             effort.rounds, effort.seconds
@@ -173,8 +94,9 @@ async fn curve(
         shuffle(&mut rows, &mut seed);
         for (step, figures) in &mut rows {
             // New ones each time: a server ends a connection whose client gave up too many requests.
-            let callers = Callers::connect(to).await?;
-            let answers = callers.offer((most * *step / 100).max(1), lasts).await;
+            let connections = Connections::open(to).await?;
+            let call = |nth, due| ask(Arc::clone(&connections), nth, due);
+            let answers = by_timetable((most * *step / 100).max(1), lasts, call).await;
             for (figure, seen) in figures.iter_mut().zip(seen(answers, lasts)) {
                 figure.push(seen);
             }

@@ -7,10 +7,7 @@ use host_sim::in_process::InProcess;
 use tidegate_host_sim::{Fault, Outcome, Reply, Service as _, ServiceRequest};
 
 use super::{SECOND, START_UNIX_S};
-
-/// Splitmix64.
-#[derive(Debug, Clone)]
-pub struct Random(pub u64);
+use crate::random::Random;
 
 /// How bad it is, in thousandths of all messages.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,29 +48,6 @@ pub struct Weather {
     count: u64,
 }
 
-// === impl Random ===
-
-impl Random {
-    /// The next number.
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// One below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.draw() % bound.max(1)
-    }
-
-    /// Whether something happens that does so `of` times in a thousand.
-    pub fn happens(&mut self, of: u64) -> bool {
-        self.below(1_000) < of
-    }
-}
-
 // === impl Weather ===
 
 impl Weather {
@@ -83,7 +57,7 @@ impl Weather {
         Self {
             gateway: gateway(&[]),
             odds,
-            random: Random(seed),
+            random: Random::new(seed),
             turns,
             clock_ns: 0,
             is_away: false,

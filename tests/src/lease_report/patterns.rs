@@ -1,8 +1,8 @@
 //! Owns the loads that leases are measured under: how many requests a second each worker sees, and when.
 
 use crate::lab::ideal::Numbers;
-use crate::lab::weather::Random;
 use crate::lab::{Requests, SECOND};
+use crate::random::Random;
 
 /// Workers of all processes together.
 pub const WORKERS: usize = 16;
@@ -121,7 +121,7 @@ impl Pattern {
         workers: std::ops::Range<usize>,
         seed: u64,
     ) -> Vec<Requests> {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let per_s = limit.numbers.limit as f64 * SECOND as f64 / limit.numbers.period_ns as f64;
         let mut all = Vec::new();
         for second in 0..limit.length_s {
@@ -159,7 +159,7 @@ pub fn sticky(
 ) -> Vec<Requests> {
     let mut all = Vec::new();
     for client in 0..clients {
-        let mut random = Random(seed.wrapping_mul(7_919).wrapping_add(client));
+        let mut random = Random::new(seed.wrapping_mul(7_919).wrapping_add(client));
         for stay in 0..length_s / 30 {
             let worker = random.below(WORKERS as u64) as usize;
             let every_ns = 60 * SECOND / per_min;

@@ -1,0 +1,111 @@
+//! Owns callers of one gateway over HTTP/2, as Envoy asks: by a timetable, whatever became of the calls before
+//! (an open loop), or without a pause, each waiting for its answer (a closed one).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::gateway::TOKEN;
+
+const CONNECTIONS: usize = 4;
+/// An answer that comes later is none.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Connections to one gateway.
+pub struct Connections {
+    open: Vec<SendRequest<Bytes>>,
+    to: SocketAddr,
+}
+
+// === impl Connections ===
+
+impl Connections {
+    /// Opens them.
+    pub async fn open(to: SocketAddr) -> Result<Arc<Self>, String> {
+        let mut open = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
+            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            let opened = h2::client::handshake(stream).await;
+            let (connection, driver) = opened.map_err(|error| error.to_string())?;
+            tokio::spawn(driver);
+            open.push(connection);
+        }
+        Ok(Arc::new(Self { open, to }))
+    }
+
+    /// The status and the body; `None` without an answer in time.
+    pub async fn post(&self, nth: u64, path: &str, sent: Bytes) -> Option<(u16, Vec<u8>)> {
+        timeout(PATIENCE, self.ask(nth, path, sent)).await.ok()?.ok()
+    }
+
+    async fn ask(&self, nth: u64, path: &str, sent: Bytes) -> Result<(u16, Vec<u8>), h2::Error> {
+        let place = usize::try_from(nth).expect("64 bits") % CONNECTIONS;
+        let mut send = self.open[place].clone().ready().await?;
+        let request = Request::post(format!("http://{}{path}", self.to))
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .body(())
+            .expect("a sound head");
+        let (answer, mut body) = send.send_request(request, false)?;
+        body.send_data(sent, true)?;
+        let (head, mut body) = answer.await?.into_parts();
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.data().await {
+            let piece = piece?;
+            body.flow_control().release_capacity(piece.len())?;
+            bytes.extend_from_slice(&piece);
+        }
+        Ok((head.status.as_u16(), bytes))
+    }
+}
+
+/// What became of so many calls per second; each is told its number and when it is due.
+pub async fn by_timetable<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    per_s: u64,
+    lasts: Duration,
+    call: impl Fn(u64, Instant) -> F,
+) -> Vec<T> {
+    let begin = Instant::now();
+    let mut calls = JoinSet::new();
+    let mut sent = 0;
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    while begin.elapsed() < lasts {
+        tick.tick().await;
+        let passed_us = u64::try_from(begin.elapsed().as_micros()).expect("seconds");
+        while sent < passed_us * per_s / 1_000_000 {
+            let due = begin + Duration::from_micros(sent * 1_000_000 / per_s);
+            calls.spawn(call(sent, due));
+            sent += 1;
+        }
+    }
+    calls.join_all().await
+}
+
+/// How many calls went well per second, of so many callers that ask again once they are answered; each call
+/// is told whose it is.
+pub async fn without_a_pause<C, F>(callers: u32, lasts: Duration, call: C) -> f64
+where
+    C: Fn(u32) -> F + Clone + Send + 'static,
+    F: Future<Output = bool> + Send + 'static,
+{
+    let begin = Instant::now();
+    let mut tasks = JoinSet::new();
+    for caller in 0..callers {
+        let call = call.clone();
+        tasks.spawn(async move {
+            let mut well = 0_u32;
+            while begin.elapsed() < lasts {
+                well += u32::from(call(caller).await);
+            }
+            well
+        });
+    }
+    f64::from(tasks.join_all().await.into_iter().sum::<u32>()) / lasts.as_secs_f64()
+}
