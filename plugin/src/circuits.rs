@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use tidegate_policy::breaker::Outcome;
 use tidegate_policy::breaker::mesh::Ended;
 use tidegate_policy::breaker::outcome::Seen;
-use tidegate_policy::breaker::process::{Leave, Process, WAIT_UNKNOWN_MS};
+use tidegate_policy::breaker::process::{Leave, Process};
 use tidegate_policy::breaker::worker::Worker;
 use tidegate_policy::config::{CircuitBreaker, Config};
 use tidegate_policy::exchange::Circuit;
@@ -109,7 +109,7 @@ impl Circuits {
         shut.map(|(place, _)| place).collect()
     }
 
-    /// Leave for a request, or how long it should wait, in ms.
+    /// Leave for a request, or how long it should wait, in ms, if that is known.
     pub(crate) fn admit(
         &self,
         config: &Config,
@@ -117,10 +117,10 @@ impl Circuits {
         stream: u32,
         (grpc, entropy): (bool, u32),
         count: &mut impl FnMut(usize, Told),
-    ) -> Result<(), u64> {
+    ) -> Result<(), Option<u64>> {
         let Some(breaker) = config.circuit_breakers.get(circuit.breaker) else { return Ok(()) };
         let changes = self.changes();
-        let refuse = |wait_ms: u64, count: &mut dyn FnMut(usize, Told)| {
+        let refuse = |wait_ms: Option<u64>, count: &mut dyn FnMut(usize, Told)| {
             if circuit.enforced {
                 return Err(wait_ms);
             }
@@ -128,7 +128,7 @@ impl Circuits {
             Ok(())
         };
         if !self.needed_pass(config, breaker, changes) {
-            return refuse(WAIT_UNKNOWN_MS, count);
+            return refuse(None, count);
         }
         let Some(worker) = self.look(circuit.breaker, breaker, changes) else { return Ok(()) };
         let mut flight = Flight {
@@ -155,11 +155,11 @@ impl Circuits {
                     flight.test = Some(id);
                 }
                 Some(Leave::Wait(wait_ms)) => refuse(wait_ms, count)?,
-                None => refuse(WAIT_UNKNOWN_MS, count)?,
+                None => refuse(None, count)?,
             }
         }
-        if worker.passes && !self.ramps_past(circuit.breaker, breaker, worker, entropy) {
-            refuse(WAIT_UNKNOWN_MS, count)?;
+        if !self.is_let_go(circuit.breaker, breaker, entropy) {
+            refuse(None, count)?;
         }
         if breaker.slow_ms.is_some() {
             flight.since_us = host::now_us().ok();
@@ -169,24 +169,14 @@ impl Circuits {
     }
 
     /// Whether a request is of the share that passes while a breaker that tests closed is let go slowly.
-    fn ramps_past(
-        &self,
-        place: usize,
-        breaker: &CircuitBreaker,
-        worker: Worker,
-        entropy: u32,
-    ) -> bool {
-        if breaker.own.ramp_ms == 0 || worker.healed_at_ms == 0 {
+    fn is_let_go(&self, place: usize, breaker: &CircuitBreaker, entropy: u32) -> bool {
+        let mut slots = self.slots.borrow_mut();
+        let worker = slots.get_mut(place).map(|slot| &mut slot.worker);
+        let Some(worker) = worker.filter(|worker| worker.is_ramping(&breaker.own)) else {
             return true;
-        }
+        };
         let Ok(now_us) = host::now_us() else { return true };
-        let passed_ms = (now_us / 1_000).saturating_sub(worker.healed_at_ms);
-        if passed_ms >= u64::from(breaker.own.ramp_ms)
-            && let Some(slot) = self.slots.borrow_mut().get_mut(place)
-        {
-            slot.worker.healed_at_ms = 0;
-        }
-        breaker.own.passes_after(passed_ms, entropy)
+        worker.passes_at(&breaker.own, now_us / 1_000, entropy)
     }
 
     /// The request never went to the upstream: a test is given back.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tidegate_policy::breaker::Ticket;
-use tidegate_policy::exchange::{Act, Answer, Effects, Event, Exchange, Moment, Said, Settlement};
+use tidegate_policy::exchange::{Act, Effects, Event, Exchange, Moment, Said, Settlement};
 use tidegate_policy::wire::DecisionId;
 
 use crate::abi::Action;
@@ -16,7 +16,7 @@ use crate::ids::Ids;
 use crate::leases::Flight;
 use crate::root::Root;
 use crate::shares::{self, Taken};
-use crate::{callout, facts, render};
+use crate::{facts, render};
 
 mod answers;
 mod bodies;
@@ -26,7 +26,7 @@ mod replies;
 mod route;
 mod sync;
 
-use bodies::Waits;
+use bodies::{Held, Waits};
 pub(crate) use replies::refuse_unready;
 use replies::{deny, or_log, resume};
 use route::{routed, unreadable};
@@ -193,45 +193,6 @@ impl Vm {
         self.carry_out(stream, &root, exchange, effects, false)
     }
 
-    pub(crate) fn call_response(&mut self, token: u32, headers: usize, body_size: usize) {
-        let Some(Call { waiter, root, ticket }) = self.calls.remove(&token) else {
-            return;
-        };
-        let response = (headers > 0).then(|| callout::response(body_size)).flatten();
-        let answer = match &response {
-            None => Answer::Reset,
-            Some(r) => Answer::Response { marked: r.marked, status: &r.status, body: &r.body },
-        };
-        root.settle(ticket, &answer, self.entropy());
-        let stream = match waiter {
-            Waiter::Stream(stream) => stream,
-            Waiter::Stored(stream, end) => {
-                return self.settled(&root, end, &answer, Some(stream));
-            }
-            Waiter::Settlement(settlement) => {
-                return self.settled(&root, settlement, &answer, None);
-            }
-            Waiter::Circuits(report) => return root.circuits.told(&root.config, &report, &answer),
-            Waiter::Sync(id, flights) => return self.synced(&root, id, &flights, &answer),
-        };
-        self.answered(stream, &answer);
-        let Some(Open { mut exchange, .. }) = self.take_open(stream) else {
-            // The client left; the gateway's answer has nobody to go to.
-            root.counters.borrow_mut().late_answer(&root.config);
-            return;
-        };
-        let event = Event::Answer { answer, entropy: self.entropy() };
-        let effects = exchange.on(&root.config, &root.overrides, event);
-        if let Err(status) = host::set_effective_context(stream) {
-            host::log(
-                Level::Error,
-                &format!("tidegate: no context {stream} to answer: host status {}", status.0),
-            );
-            return;
-        }
-        self.carry_out(stream, &root, exchange, effects, true);
-    }
-
     /// The upstream answers, or a reply of ours passes by on its way out.
     pub(crate) fn response_headers(&mut self, stream: u32, end: bool) -> Action {
         self.circuit_answered(stream);
@@ -291,11 +252,22 @@ impl Vm {
         &mut self,
         stream: u32,
         root: &Rc<Root>,
-        mut exchange: Exchange,
-        mut effects: Effects,
+        exchange: Exchange,
+        effects: Effects,
         held: bool,
     ) -> Action {
-        let mut taken = Taken::default();
+        self.carry_on(stream, root, exchange, effects, (held, Taken::default()))
+    }
+
+    /// The same for a request that has taken local shares before.
+    fn carry_on(
+        &mut self,
+        stream: u32,
+        root: &Rc<Root>,
+        mut exchange: Exchange,
+        mut effects: Effects,
+        (held, mut taken): (bool, Taken),
+    ) -> Action {
         loop {
             for signal in effects.signals {
                 root.counters.borrow_mut().signal(&root.config, signal);
@@ -336,7 +308,8 @@ impl Vm {
                     return Action::HoldAll;
                 }
                 Act::Hold { breaker, delay_ms } => {
-                    self.wait(stream, exchange, root, delay_ms, Some(breaker));
+                    let held = Held { breaker, taken };
+                    self.wait(stream, exchange, root, delay_ms, Some(held));
                     return Action::HoldAll;
                 }
                 Act::Spend(spends) => {

@@ -207,12 +207,12 @@ impl Exchange {
         }
     }
 
-    /// The request is over, however far it came. What was claimed and nobody waits for any more is
-    /// given back.
-    pub fn left(&mut self, config: &Config) -> Option<Settlement> {
+    /// The request is over, however far it came, now, in µs by the filter's clock. What was taken and
+    /// nobody waits for any more is given back.
+    pub fn left(&mut self, config: &Config, now_us: Option<u64>) -> Option<Settlement> {
         match core::mem::replace(&mut self.phase, Phase::Replied) {
             Phase::Asking(question) => question.abandoned(config),
-            Phase::Permitting(permitting) => permitting.given_back(config, None),
+            Phase::Permitting(permitting) => permitting.given_back(config, now_us),
             phase => {
                 self.phase = phase;
                 None

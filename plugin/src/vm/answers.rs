@@ -119,7 +119,7 @@ impl Vm {
             return;
         };
         let Open { mut exchange, root } = open;
-        match exchange.left(&root.config) {
+        match exchange.left(&root.config, host::now_us().ok()) {
             Some(settlement) => self.settle(&root, settlement),
             None => self.keep_open(stream, exchange, &root),
         }

@@ -9,6 +9,7 @@ use super::{Open, Vm, or_log, unreadable};
 use crate::abi::Action;
 use crate::host::{self, Buffer};
 use crate::root::Root;
+use crate::shares::Taken;
 
 /// How often requests that wait are looked after at most, and at least.
 const TICK_MS_MIN: u32 = 10;
@@ -20,8 +21,16 @@ pub(super) struct Waits {
     root: u32,
     due_us: u64,
     tick_ms: u32,
-    /// The circuit breaker that it is held for, if one.
-    breaker: Option<usize>,
+    /// What it is held for, if a circuit breaker.
+    held: Option<Held>,
+}
+
+/// What a request has that a circuit breaker may yet let go.
+pub(super) struct Held {
+    /// The breaker's index in the configuration.
+    pub(super) breaker: usize,
+    /// The local shares that it took.
+    pub(super) taken: Taken,
 }
 
 // === impl Vm ===
@@ -74,7 +83,7 @@ impl Vm {
         exchange: Exchange,
         root: &Rc<Root>,
         delay_ms: u32,
-        breaker: Option<usize>,
+        held: Option<Held>,
     ) {
         let now_us = host::now_us().unwrap_or(0);
         let due_us = now_us.saturating_add(u64::from(delay_ms).saturating_mul(1_000));
@@ -88,13 +97,16 @@ impl Vm {
         if others.map(|waits| waits.tick_ms).min().is_none_or(|others_ms| tick_ms < others_ms) {
             or_log(host::set_tick_period(tick_ms), "a request cannot be waited for");
         }
-        self.waiting.push(Waits { stream, root: context, due_us, tick_ms, breaker });
+        self.waiting.push(Waits { stream, root: context, due_us, tick_ms, held });
     }
 
     /// How many requests are held for a circuit breaker, beside this one.
     pub(super) fn held_for(&self, stream: u32, breaker: usize) -> usize {
-        let held = self.waiting.iter().filter(|waits| waits.breaker == Some(breaker));
-        held.filter(|waits| waits.stream != stream).count()
+        let others = self.waiting.iter().filter(|waits| waits.stream != stream);
+        others
+            .filter_map(|waits| waits.held.as_ref())
+            .filter(|held| held.breaker == breaker)
+            .count()
     }
 
     /// Time has gone by for the requests of one root.
@@ -111,17 +123,20 @@ impl Vm {
                 self.roots.get(&root).and_then(Option::as_ref).map_or(0, |r| r.idle_tick_ms());
             or_log(host::set_tick_period(idle_ms), "the tick cannot be set back");
         }
-        for Waits { stream, .. } in due {
+        for Waits { stream, held, .. } in due {
+            let taken = held.map(|held| held.taken).unwrap_or_default();
             // Who left meanwhile has no exchange.
             let Some(Open { mut exchange, root }) = self.take_open(stream) else {
+                taken.give_back();
                 continue;
             };
             if let Err(status) = host::set_effective_context(stream) {
                 or_log(Err(status), "no context to ask again for");
+                taken.give_back();
                 continue;
             }
             let effects = exchange.on(&root.config, &root.overrides, Event::Waited);
-            self.carry_out(stream, &root, exchange, effects, true);
+            self.carry_on(stream, &root, exchange, effects, (true, taken));
         }
     }
 }

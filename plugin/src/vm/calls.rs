@@ -1,16 +1,58 @@
-//! Owns how a VM sends a message to the gateway, behind the breaker that guards the way.
+//! Owns the calls of a VM to the gateway, behind the breaker that guards the way: how they are sent, and whose
+//! their answers are.
 
 use std::rc::Rc;
 
-use tidegate_policy::exchange::Answer;
+use tidegate_policy::exchange::{Answer, Event};
 
-use super::{Call, Vm, Waiter};
-use crate::host;
+use super::{Call, Open, Vm, Waiter};
+use crate::callout;
+use crate::host::{self, Level};
 use crate::root::Root;
 
 // === impl Vm ===
 
 impl Vm {
+    /// An answer, or that there is none.
+    pub(crate) fn call_response(&mut self, token: u32, headers: usize, body_size: usize) {
+        let Some(Call { waiter, root, ticket }) = self.calls.remove(&token) else {
+            return;
+        };
+        let response = (headers > 0).then(|| callout::response(body_size)).flatten();
+        let answer = match &response {
+            None => Answer::Reset,
+            Some(r) => Answer::Response { marked: r.marked, status: &r.status, body: &r.body },
+        };
+        root.settle(ticket, &answer, self.entropy());
+        let stream = match waiter {
+            Waiter::Stream(stream) => stream,
+            Waiter::Stored(stream, end) => {
+                return self.settled(&root, end, &answer, Some(stream));
+            }
+            Waiter::Settlement(settlement) => {
+                return self.settled(&root, settlement, &answer, None);
+            }
+            Waiter::Circuits(report) => return root.circuits.told(&root.config, &report, &answer),
+            Waiter::Sync(id, flights) => return self.synced(&root, id, &flights, &answer),
+        };
+        self.answered(stream, &answer);
+        let Some(Open { mut exchange, .. }) = self.take_open(stream) else {
+            // The client left; the gateway's answer has nobody to go to.
+            root.counters.borrow_mut().late_answer(&root.config);
+            return;
+        };
+        let event = Event::Answer { answer, entropy: self.entropy() };
+        let effects = exchange.on(&root.config, &root.overrides, event);
+        if let Err(status) = host::set_effective_context(stream) {
+            host::log(
+                Level::Error,
+                &format!("tidegate: no context {stream} to answer: host status {}", status.0),
+            );
+            return;
+        }
+        self.carry_out(stream, &root, exchange, effects, true);
+    }
+
     /// Asks for a request, which is held.
     pub(super) fn ask(
         &mut self,

@@ -12,9 +12,6 @@ pub mod codec;
 use super::mesh::{Batch, ENTROPY_RANGE, Ended, Settled, State, Terms, jittered_ms};
 use crate::wire::breaker::BreakerState;
 
-/// The wait that is told where nobody knows how long it is, in ms: a test is out, or another's turn.
-pub const WAIT_UNKNOWN_MS: u64 = 1_000;
-
 /// What a process does beside what the terms say for the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Own {
@@ -86,8 +83,9 @@ pub enum Leave {
     Pass,
     /// As the test of this number.
     Test(u64),
-    /// Not now; in so many ms it makes sense to come again.
-    Wait(u64),
+    /// Not now; in so many ms it makes sense to come again. `None` if nobody knows: a test is out, or its
+    /// turn comes with the next tick.
+    Wait(Option<u64>),
 }
 
 // === impl Process ===
@@ -311,11 +309,8 @@ impl Process {
         }
     }
 
-    fn wait_ms(&self, now_ms: u64) -> u64 {
-        match self.until_ms.saturating_sub(now_ms) {
-            0 => WAIT_UNKNOWN_MS,
-            wait_ms => wait_ms,
-        }
+    fn wait_ms(&self, now_ms: u64) -> Option<u64> {
+        self.until_ms.checked_sub(now_ms).filter(|wait_ms| *wait_ms > 0)
     }
 
     fn shut_until(&self, own: &Own, now_ms: u64, entropy: u32) -> u64 {

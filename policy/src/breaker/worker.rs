@@ -2,7 +2,7 @@
 //! A call of a closed breaker that ends well costs an addition.
 
 use super::Outcome;
-use super::process::{Counts, Process};
+use super::process::{Counts, Own, Process};
 
 /// One worker's part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +29,20 @@ impl Worker {
         }
         self.passes = process.passes();
         self.healed_at_ms = process.healed_at_ms;
+    }
+
+    /// Whether only a share of calls passes, as far as it knows; then [`Worker::passes_at`] says which.
+    pub fn is_ramping(&self, own: &Own) -> bool {
+        self.passes && own.ramp_ms > 0 && self.healed_at_ms > 0
+    }
+
+    /// Whether a call that draws `entropy` is of the share that passes now.
+    pub fn passes_at(&mut self, own: &Own, now_ms: u64, entropy: u32) -> bool {
+        let passed_ms = now_ms.saturating_sub(self.healed_at_ms);
+        if passed_ms >= u64::from(own.ramp_ms) {
+            self.healed_at_ms = 0;
+        }
+        own.passes_after(passed_ms, entropy)
     }
 
     /// Counts a call that began under `generation`. Says whether its process should be shut.

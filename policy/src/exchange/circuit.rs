@@ -39,12 +39,12 @@ impl Circuit {
     }
 
     /// The answer to a request that it refuses, and the line that says why. It makes sense to come
-    /// again in `wait_ms`.
+    /// again in `wait_ms`, if that is known.
     pub fn refusal(
         self,
         config: &Config,
         id: DecisionId,
-        wait_ms: u64,
+        wait_ms: Option<u64>,
         grpc: bool,
     ) -> (Denial, Note) {
         let name = config.circuit_breakers.get(self.breaker).map(|breaker| breaker.name.clone());
@@ -54,7 +54,7 @@ impl Circuit {
             reason,
             id,
             violated: names.clone(),
-            retry_after_s: Some(wait_ms.div_ceil(1_000).max(1)),
+            retry_after_s: Some(wait_ms.map_or(1, |wait_ms| wait_ms.div_ceil(1_000)).max(1)),
             fields: Vec::new(),
             grpc,
             worded_by: worded_by(config, [self.policy].into_iter()),

@@ -63,8 +63,8 @@ pub enum Event<'a> {
 /// What a circuit breaker says that gives no leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoLeave {
-    /// How long the request should wait, in ms.
-    pub wait_ms: u64,
+    /// How long the request should wait, in ms; `None` if nobody knows, and leave may come any moment.
+    pub wait_ms: Option<u64>,
     /// Now, in µs by the filter's clock, if it has one.
     pub now_us: Option<u64>,
     /// How many requests this worker holds for the breaker.

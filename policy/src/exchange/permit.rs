@@ -11,7 +11,6 @@ use super::{
     Act, Circuit, Effects, Idempotent, NoLeave, Outcome, Phase, Question, Settlement, Signal,
     is_grpc,
 };
-use crate::breaker::process::WAIT_UNKNOWN_MS;
 use crate::config::{Config, Fallback, Hold};
 use crate::identity::Facts;
 use crate::mode::Overrides;
@@ -130,7 +129,7 @@ impl Permitting {
     fn delay_ms(&self, hold: Option<Hold>, no_leave: NoLeave) -> Option<u32> {
         let Hold { for_ms, held_max } = hold?;
         let left_ms = for_ms.checked_sub(self.held_ms).filter(|left_ms| *left_ms > 0)?;
-        let is_near = no_leave.wait_ms <= u64::from(left_ms) || no_leave.wait_ms == WAIT_UNKNOWN_MS;
+        let is_near = no_leave.wait_ms.is_none_or(|wait_ms| wait_ms <= u64::from(left_ms));
         let has_room = self.held_ms > 0 || no_leave.held < usize::try_from(held_max).ok()?;
         (is_near && has_room).then_some(left_ms.min(STEP_MS))
     }

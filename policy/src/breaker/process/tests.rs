@@ -44,7 +44,7 @@ fn a_trip_shuts_the_process_and_three_tests_of_its_own_open_it() {
     assert!(!process.trip(&OWN, process.generation + 1, 0, MIDDLE), "of another time");
     assert!(process.trip(&OWN, process.generation, 0, MIDDLE));
     assert!(!process.trip(&OWN, process.generation, 0, MIDDLE), "once");
-    assert_eq!(process.admit(&OWN, 1, false), Leave::Wait(9_999));
+    assert_eq!(process.admit(&OWN, 1, false), Leave::Wait(Some(9_999)));
     let said = process.report(&OWN, 2).expect("a trip is told");
     assert_eq!((said.epoch, said.tripped), (7, true));
     // The mesh does not agree.
@@ -92,7 +92,7 @@ fn a_failed_test_of_its_own_shuts_it_as_long_again_and_a_lost_one_runs_out() {
     process.trip(&OWN, process.generation, 0, MIDDLE);
     let Leave::Test(id) = process.admit(&OWN, 10_000, false) else { panic!("{process:?}") };
     process.settle(&OWN, id, Ended::Failed, 11_000, MIDDLE);
-    assert_eq!(process.admit(&OWN, 11_000, false), Leave::Wait(10_000));
+    assert_eq!(process.admit(&OWN, 11_000, false), Leave::Wait(Some(10_000)));
     let Leave::Test(lost) = process.admit(&OWN, 21_000, false) else { panic!("{process:?}") };
     assert!(matches!(process.admit(&OWN, 25_999, false), Leave::Wait(_)));
     let Leave::Test(next) = process.admit(&OWN, 26_000, false) else { panic!("{process:?}") };
@@ -181,7 +181,7 @@ fn what_was_counted_before_a_change_is_gone_with_it() {
 fn a_clock_that_stepped_back_makes_no_wait_longer_than_twice_the_longest() {
     let mut process = heard(State::Open, 8);
     process.until_ms = 1_000_000;
-    assert!(matches!(process.admit(&OWN, 0, false), Leave::Wait(1..=20_000)));
+    assert!(matches!(process.admit(&OWN, 0, false), Leave::Wait(Some(1..=20_000))));
 }
 
 proptest! {

@@ -299,10 +299,10 @@ fn what_envoy_answers_is_never_stored() {
 fn who_leaves_while_it_is_asked_gives_back_what_may_be_claimed() {
     let mut desk = Desk::new("");
     desk.request(&facts(&KEYED, false));
-    let end = desk.exchange.left(&desk.config).expect("an end");
+    let end = desk.exchange.left(&desk.config, None).expect("an end");
     let finish = settled(&end).finish.expect("an end");
     assert!(matches!((finish.fence, finish.by), (0, FinishBy::Abandon { .. })));
-    assert_eq!(desk.exchange.left(&desk.config), None, "once");
+    assert_eq!(desk.exchange.left(&desk.config, None), None, "once");
 }
 
 #[test]

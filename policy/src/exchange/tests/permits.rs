@@ -23,13 +23,16 @@ fn desk(policy: &str) -> Desk {
 
 impl Desk {
     fn left(&mut self) -> Option<Settlement> {
-        self.exchange.left(&self.config)
+        self.exchange.left(&self.config, Some(7_000_000))
     }
 
     fn permit(&mut self, wait_ms: Option<u64>) -> Effects {
         // 2 s after the question was sent.
         let now_us = Some(7_000_000);
-        let said = wait_ms.map_or(Ok(()), |wait_ms| Err(NoLeave { wait_ms, now_us, held: 0 }));
+        let said = match wait_ms {
+            None => Ok(()),
+            wait_ms => Err(NoLeave { wait_ms, now_us, held: 0 }),
+        };
         self.on(Event::Permit(said))
     }
 }
@@ -156,7 +159,7 @@ fn without_a_clock_a_refusal_gives_back_nothing_that_came_back_by_itself() {
     let mut desk = desk(&format!(r#"{LIMITS}, "circuit_breaker": {{}}"#));
     let asked = desk.request(&facts(&[], false));
     desk.told(&asked, true, "", &[]);
-    let effects = desk.on(Event::Permit(Err(NoLeave { wait_ms: 1, now_us: None, held: 0 })));
+    let effects = desk.on(Event::Permit(Err(NoLeave { wait_ms: Some(1), now_us: None, held: 0 })));
     let (by, _, age_us) = given_back(effects.settlement.as_ref());
     assert!(by == -1 && age_us > 86_400_000_000_000, "{by} {age_us}");
 }
@@ -281,36 +284,37 @@ fn who_is_held_is_asked_for_again_until_the_time_or_the_room_is_over() {
     let mut desk = desk(breaker);
     desk.request(&facts(&[], false));
     for (held, delay_ms) in [(1, 100), (2, 100), (9, 20)] {
-        assert_eq!(desk.on(refused(1_000, held)).act, holds(delay_ms));
+        assert_eq!(desk.on(refused(None, held)).act, holds(delay_ms));
         assert!(desk.exchange.holds_request());
         assert!(matches!(desk.on(Event::Waited).act, Act::Permit { .. }));
     }
-    let effects = desk.on(refused(1_000, 0));
+    let effects = desk.on(refused(None, 0));
     assert!(matches!(effects.act, Act::Deny(Denial { reason: Reason::CircuitOpen, .. })));
 
     // Leave comes while it is held.
     let mut desk = self::desk(breaker);
     desk.request(&facts(&[], false));
-    desk.on(refused(1_000, 0));
+    desk.on(refused(None, 0));
     desk.on(Event::Waited);
     assert_eq!(desk.permit(None).act, Act::Pass);
 
     // No room, or nothing to hope for.
-    for (wait_ms, held) in [(1_000, 2), (8_000, 0)] {
+    for (wait_ms, held) in [(None, 2), (Some(8_000), 0)] {
         let mut desk = self::desk(breaker);
         desk.request(&facts(&[], false));
-        assert!(matches!(desk.on(refused(wait_ms, held)).act, Act::Deny(_)), "{wait_ms} {held}");
+        assert!(matches!(desk.on(refused(wait_ms, held)).act, Act::Deny(_)), "{wait_ms:?} {held}");
     }
 }
 
 #[test]
-fn who_leaves_while_held_gives_back_the_claim() {
+fn who_leaves_while_held_gives_back_claim_and_charge() {
     let breaker = r#", "circuit_breaker": {"hold": {"for": "1s"}}"#;
-    let mut desk = desk(&format!("{IDEMPOTENCY}}}{breaker}"));
+    let mut desk = desk(&format!("{LIMITS}{IDEMPOTENCY}}}{breaker}"));
     let asked = desk.request(&facts(&KEYED, false));
+    desk.exchange.sent(5_000_000);
     desk.answer(&asked, r#"{"state":"claimed","fence":3}"#);
     assert!(matches!(desk.permit(Some(1)).act, Act::Hold { .. }));
     let settlement = desk.left();
-    assert!(given_back(settlement.as_ref()).1);
+    assert_eq!(given_back(settlement.as_ref()), (-1, true, 2_000_000));
     assert_eq!(desk.left(), None, "once");
 }
