@@ -5,6 +5,7 @@
 pub mod callers;
 pub mod envoy_rows;
 pub mod far;
+pub mod floor;
 pub mod gateway_rows;
 pub mod idem_rows;
 pub mod lease_rows;

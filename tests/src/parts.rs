@@ -48,10 +48,20 @@ pub fn trapping_filter() -> PathBuf {
 
 /// The gateway's binary, of the same profile as the program that asks.
 pub fn gateway() -> PathBuf {
+    found("the built gateway", beside("tidegate-gateway"), "run `make gateway`")
+}
+
+/// The server that benchmarks measure the gateway beside, of the same profile as the program that asks.
+pub fn http_floor() -> PathBuf {
+    found("the server without decisions", beside("http-floor"), "run `make bench`")
+}
+
+/// A program that was built together with the one that asks.
+fn beside(name: &str) -> PathBuf {
     let exe = env::current_exe().expect("a program knows its file");
     let dir = exe.parent().expect("a file lies in a folder");
     // Tests lie one folder below the programs.
     let dir =
         if dir.ends_with("deps") { dir.parent().expect("deps lies in a folder") } else { dir };
-    found("the built gateway", dir.join("tidegate-gateway"), "run `make gateway`")
+    dir.join(name)
 }

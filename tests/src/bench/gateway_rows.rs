@@ -1,18 +1,26 @@
-//! Owns the comparison of the gateway alone with a bare INCR: `POST /v1/decide` under wrk, in memory
-//! and in Redis, against `redis-benchmark INCR`, all with 50 connections and unpipelined.
+//! Owns the comparison of the gateway alone with a bare INCR and with a server that decides nothing:
+//! `POST /v1/decide` under wrk, in memory and in Redis, against `redis-benchmark INCR`, all with 50
+//! connections and unpipelined.
+
+use std::net::SocketAddr;
 
 use super::envoy_rows::Effort;
+use super::floor::Floor;
 use super::stats::{Figures, shuffle};
 use super::summary::Summary;
 use super::{question, redis_rows, wrk};
 use crate::gateway::{self, Gateway};
+use crate::process::Process;
 use crate::redis::Redis;
 
 /// As many as redis-benchmark opens unless told.
 const CONNECTIONS: u32 = 50;
 
 /// What is compared, in the order of the table.
-const ROWS: [&str; 4] = ["incr", "incr_again", "gateway_memory", "gateway_redis"];
+const ROWS: [&str; 5] = ["incr", "incr_again", "http_floor", "gateway_memory", "gateway_redis"];
+
+/// Where those begin whose CPU is counted.
+const SERVERS: usize = 2;
 
 /// Measures, prints the table, adds to the summary.
 pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String> {
@@ -27,6 +35,7 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
         "\nthe gateway alone, POST /v1/decide under wrk -t1 -c{CONNECTIONS}, ÷ redis-benchmark INCR -c {CONNECTIONS} (region declared warm), {} rounds of {} s, shuffled",
         effort.rounds, effort.seconds
     );
+    let floor = Floor::start().await?;
     let mut rates: [Figures; ROWS.len()] = Default::default();
     let mut cpu_us: [Figures; ROWS.len()] = Default::default();
     let body = question::body(1);
@@ -38,8 +47,13 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
         shuffle(&mut order, &mut seed);
         for &row in &order {
             let (rate, cpu) = match ROWS[row] {
-                "gateway_memory" => decided(&mut memory, &body, effort.seconds).await?,
-                "gateway_redis" => decided(&mut behind, &body, effort.seconds).await?,
+                "http_floor" => decided(floor.addr, &floor.process, &body, effort.seconds).await?,
+                "gateway_memory" => {
+                    decided(memory.addr, memory.process(), &body, effort.seconds).await?
+                }
+                "gateway_redis" => {
+                    decided(behind.addr, behind.process(), &body, effort.seconds).await?
+                }
                 _ => (redis_rows::once(&redis, &incr, 1).await?, f64::NAN),
             };
             if round > 0 {
@@ -53,7 +67,8 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
     println!("  {:<16} {:>10} {:>22} {:>20}", "", "req/s", "÷ INCR", "µs CPU/decision");
     for (row, name) in ROWS.into_iter().enumerate() {
         let ratio = rates[row].over(&rates[0]);
-        let cpu = if name.starts_with("gateway") { cpu_us[row].to_string() } else { String::new() };
+        let serves = row >= SERVERS;
+        let cpu = if serves { cpu_us[row].to_string() } else { String::new() };
         println!(
             "  {name:<16} {:>10.0} {:>22} {:>20}",
             rates[row].median(),
@@ -67,18 +82,23 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
             summary.set(format!("{key}_most"), most);
             summary.set(key, ratio.median());
         }
-        if name.starts_with("gateway") {
+        if serves {
             summary.set(format!("{name}_alone_cpu_us"), cpu_us[row].median());
         }
     }
     Ok(())
 }
 
-/// Decisions per second, and the gateway's µs of CPU for each.
-async fn decided(gateway: &mut Gateway, body: &[u8], seconds: u32) -> Result<(f64, f64), String> {
-    let before = gateway.process().cpu_us();
-    let load = wrk::decide(gateway.addr, body, CONNECTIONS, seconds).await?;
-    let used = gateway.process().cpu_us() - before;
+/// Answers per second, and the server's µs of CPU for each.
+async fn decided(
+    to: SocketAddr,
+    process: &Process,
+    body: &[u8],
+    seconds: u32,
+) -> Result<(f64, f64), String> {
+    let before = process.cpu_us();
+    let load = wrk::decide(to, body, CONNECTIONS, seconds).await?;
+    let used = process.cpu_us() - before;
     load.served("the gateway alone")?;
     Ok((load.rps, f64::from(u32::try_from(used).unwrap_or(u32::MAX)) / load.requests))
 }
