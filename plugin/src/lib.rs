@@ -23,6 +23,7 @@ mod host;
 mod ids;
 mod lease_home;
 mod leases;
+mod memory;
 mod notice;
 mod path;
 mod property;

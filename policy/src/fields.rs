@@ -4,10 +4,11 @@
 //! Drafts change, so each is a variant of [`Dialect`]: the next one is one more. Sources:
 //! draft-ietf-httpapi-ratelimit-headers-10 over RFC 9651, draft-polli-ratelimit-headers-03.
 
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
+
+use crate::digits::push_number;
 
 /// The field of draft-03 that says how many units are left; read to compare with an upstream's.
 pub const X_REMAINING: &str = "x-ratelimit-remaining";
@@ -17,6 +18,8 @@ pub const SHOWN_MAX: usize = 16;
 /// The largest Integer of RFC 9651.
 const INTEGER_MAX: u64 = 999_999_999_999_999;
 const SECOND_US: u64 = 1_000_000;
+/// About what one limit takes, in bytes.
+const LIMIT_LEN: usize = 64;
 
 /// How limits are told to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,17 +103,19 @@ fn rank(a: &Shown<'_>, b: &Shown<'_>) -> core::cmp::Ordering {
 
 /// At most [`SHOWN_MAX`], in their order.
 fn capped<'s, 'c>(shown: &'s [Shown<'c>]) -> Vec<&'s Shown<'c>> {
-    let mut places: Vec<(usize, &Shown<'c>)> = shown.iter().enumerate().collect();
-    if places.len() > SHOWN_MAX {
-        places.sort_by(|(_, a), (_, b)| rank(a, b));
-        places.truncate(SHOWN_MAX);
-        places.sort_by_key(|(place, _)| *place);
+    if shown.len() <= SHOWN_MAX {
+        return shown.iter().collect();
     }
+    let mut places: Vec<(usize, &Shown<'c>)> = shown.iter().enumerate().collect();
+    places.sort_by(|(_, a), (_, b)| rank(a, b));
+    places.truncate(SHOWN_MAX);
+    places.sort_by_key(|(place, _)| *place);
     places.into_iter().map(|(_, shown)| shown).collect()
 }
 
 fn draft_10(shown: &[&Shown<'_>], retry_after_s: Option<u64>) -> Vec<Field> {
-    let (mut policy, mut state) = (String::new(), String::new());
+    let room = || String::with_capacity(shown.len().saturating_mul(LIMIT_LEN));
+    let (mut policy, mut state) = (room(), room());
     for limit in shown {
         for list in [&mut policy, &mut state] {
             if !list.is_empty() {
@@ -168,6 +173,11 @@ pub fn is_stricter(ours: &[Field], upstream_remaining: &[u8]) -> bool {
 /// A String of RFC 9651. Names are `a-z 0-9 . _ -`; what no String may hold is left out all the same.
 fn push_string(list: &mut String, text: &str) {
     list.push('"');
+    if text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        list.push_str(text);
+        list.push('"');
+        return;
+    }
     for c in text.chars().filter(|c| matches!(c, ' '..='~')) {
         if matches!(c, '"' | '\\') {
             list.push('\\');
@@ -178,7 +188,10 @@ fn push_string(list: &mut String, text: &str) {
 }
 
 fn push_parameter(list: &mut String, key: &str, value: u64) {
-    list.push_str(&format!(";{key}={}", value.min(INTEGER_MAX)));
+    list.push(';');
+    list.push_str(key);
+    list.push('=');
+    push_number(list, value.min(INTEGER_MAX));
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub mod canonical;
 pub mod check;
 pub mod config;
 pub mod cost;
+mod digits;
 pub mod exchange;
 pub mod fields;
 pub mod gcra;

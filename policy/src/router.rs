@@ -174,6 +174,11 @@ impl Leaf {
         }
     }
 
+    /// Whether it matters which host a request is for.
+    fn has_hosts(&self) -> bool {
+        !self.hosts.is_empty() || !self.domains.is_empty()
+    }
+
     fn policies(&self, host: Option<&[u8]>, policies: &mut Vec<usize>) {
         policies.extend(&self.everywhere);
         let Some(host) = host else {
@@ -208,9 +213,10 @@ impl Candidates {
 
     /// The policies that are left once the host (`:authority`) is known, in their order.
     pub fn on_host(&self, config: &Config, authority: Option<&[u8]>) -> Matched {
-        let host = authority.map(canonical_host);
         let mut policies = Vec::new();
-        for leaf in self.leaves.iter().filter_map(|&leaf| config.router.leaves.get(leaf)) {
+        let leaves = || self.leaves.iter().filter_map(|&leaf| config.router.leaves.get(leaf));
+        let host = authority.filter(|_| leaves().any(Leaf::has_hosts)).map(canonical_host);
+        for leaf in leaves() {
             leaf.policies(host.as_deref(), &mut policies);
         }
         policies.sort_unstable();

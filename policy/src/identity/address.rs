@@ -4,6 +4,8 @@ use alloc::string::String;
 use core::fmt::Write as _;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::digits::push_number;
+
 /// `192.0.2.1:80`, `[2001:db8::1]:80`, or either without its port.
 pub(super) fn client_ip(address: &[u8]) -> Option<IpAddr> {
     let text = core::str::from_utf8(address).ok()?;
@@ -16,9 +18,17 @@ pub(super) fn client_ip(address: &[u8]) -> Option<IpAddr> {
 
 /// The address; of IPv6 its leading bits, since one client owns a whole network there.
 pub(super) fn spell_ip(address: IpAddr, v6_prefix: u8) -> String {
-    let mut text = String::new();
+    let mut text = String::with_capacity(16);
     let written = match address {
-        IpAddr::V4(v4) => write!(text, "{v4}"),
+        IpAddr::V4(v4) => {
+            for (place, octet) in v4.octets().into_iter().enumerate() {
+                if place > 0 {
+                    text.push('.');
+                }
+                push_number(&mut text, octet.into());
+            }
+            Ok(())
+        }
         // An IPv4 client on a dual-stack listener is the IPv4 client.
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => write!(text, "{v4}"),

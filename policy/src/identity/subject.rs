@@ -2,6 +2,7 @@
 //!
 //! The spelling is injective: no two lists of values share one, whatever bytes they hold.
 
+use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
@@ -206,6 +207,10 @@ fn sound_value(text: &str) -> bool {
 
 /// `None` if it gets too long.
 fn percent(bytes: &[u8]) -> Option<String> {
+    // Nearly every value is spelled as it is.
+    if bytes.len() <= VALUE_LEN_MAX && bytes.iter().copied().all(plain) {
+        return core::str::from_utf8(bytes).ok().map(ToOwned::to_owned);
+    }
     let mut spelled = String::with_capacity(bytes.len().min(VALUE_LEN_MAX));
     for &byte in bytes {
         if plain(byte) {
