@@ -130,6 +130,10 @@ pub struct Metrics {
     pub acquire_timeouts: Counter,
     /// Store calls that outlived their deadline and kept their place until they ended.
     pub outlived: Counter,
+    /// How long work waits for the processor.
+    pub processor_wait_seconds: Gauge<f64, AtomicU64>,
+    /// Decisions that were refused because it waits too long.
+    pub shed: Counter,
     /// How long store calls took.
     pub store_calls: Seconds<OutcomeLabel>,
     /// Those that were answered.
@@ -202,6 +206,8 @@ impl Metrics {
             waits: Counter::default(),
             acquire_timeouts: Counter::default(),
             outlived: Counter::default(),
+            processor_wait_seconds: Gauge::default(),
+            shed: Counter::default(),
             store_calls,
             store_calls_ok,
             shadow_failures: Counter::default(),
@@ -294,6 +300,16 @@ impl Metrics {
             "outlived_calls",
             "Store calls that outlived their deadline or caller and kept their place to the end",
             self.outlived.clone(),
+        );
+        registry.register(
+            "processor_wait_seconds",
+            "How long work waits for the processor",
+            self.processor_wait_seconds.clone(),
+        );
+        registry.register(
+            "shed",
+            "Decisions refused because work waits too long for the processor",
+            self.shed.clone(),
         );
     }
 

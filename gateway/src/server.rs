@@ -183,6 +183,7 @@ impl Gateway {
             Arc::clone(&clock),
             Arc::clone(&metrics),
         ));
+        tasks.spawn(Arc::clone(&self.service).watch_pressure());
         tasks.spawn(statistics::log(Arc::clone(&self.service), self.settings.pool_log_interval));
         if let Some(tokens) = self.tokens.clone() {
             tasks.spawn(self.follow(tokens));

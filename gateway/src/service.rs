@@ -10,6 +10,8 @@ pub mod guard;
 mod hot;
 mod ledger;
 pub mod observed;
+mod pressure;
+mod refused;
 mod settle;
 pub mod statistics;
 mod sync;
@@ -31,6 +33,9 @@ use self::claim::Claiming;
 use self::guard::Guard;
 use self::ledger::Ledger;
 use self::observed::Observed;
+use self::pressure::Pressure;
+pub use self::refused::{OVERLOADED, Refused};
+use self::refused::{action_of, outward};
 use crate::audit::Auditor;
 use crate::clock::Clock;
 use crate::metrics::SharedMetrics;
@@ -54,23 +59,13 @@ pub struct ServiceSettings {
     pub breaker: breaker::Settings,
 }
 
-/// No verdict. The detail is for the filter's operator and names nothing behind the gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// Why.
-    pub reason: Reason,
-    /// What to do about it.
-    pub detail: String,
-    /// The decision, if the message could be read.
-    pub id: Option<DecisionId>,
-}
-
 /// The decisions.
 pub struct Service {
     settings: ServiceSettings,
     stores: Stores,
     clock: Arc<dyn Clock>,
     admission: Admission,
+    pressure: Pressure,
     guard: Guard,
     metrics: SharedMetrics,
     chronicle: Chronicle,
@@ -103,6 +98,8 @@ impl Service {
     ) -> Self {
         let admission =
             Admission::new(settings.admission, Arc::clone(&clock), Arc::clone(&metrics));
+        let patience = settings.admission.pool_wait;
+        let pressure = Pressure::new(patience, Arc::clone(&clock), Arc::clone(&metrics));
         let guard = Guard::new(
             StoreRole::Regional,
             settings.breaker,
@@ -118,6 +115,7 @@ impl Service {
             stores,
             clock,
             admission,
+            pressure,
             guard,
             metrics,
             chronicle,
@@ -130,6 +128,15 @@ impl Service {
 
     /// Decides on one message. Ends within the deadline, whatever the store does.
     pub async fn decide(&self, message: &[u8]) -> Result<DecideReply, Refused> {
+        // Before it costs anything: nothing else makes up for time.
+        if self.pressure.sheds() {
+            self.chronicle.shed();
+            return Err(Refused {
+                reason: Reason::ServiceOverloaded,
+                detail: OVERLOADED.to_owned(),
+                id: None,
+            });
+        }
         let message = match DecideRequest::decode(message) {
             Ok(message) => Arc::new(message),
             Err(error) => {
@@ -146,6 +153,11 @@ impl Service {
         };
         self.note(&message, &decided).await;
         decided
+    }
+
+    /// Watches how long work waits for the processor, for as long as the gateway lives.
+    pub async fn watch_pressure(self: Arc<Self>) {
+        self.pressure.watch().await;
     }
 
     /// The guard of the store, for the status.
@@ -305,9 +317,9 @@ impl Service {
             Ok(Ok(_) | Err(StoreFailure::Refused(_) | StoreFailure::Garbled(_))) => {
                 Outcome::Success
             }
-            Ok(Err(StoreFailure::Unreachable(_) | StoreFailure::Timeout)) | Err(NotDone::Late) => {
-                Outcome::Failure
-            }
+            Err(NotDone::Late { by_us }) if self.pressure.explains(*by_us) => Outcome::Ignored,
+            Ok(Err(StoreFailure::Unreachable(_) | StoreFailure::Timeout))
+            | Err(NotDone::Late { .. }) => Outcome::Failure,
             Ok(Err(StoreFailure::Full(_))) | Err(NotDone::Overloaded) => Outcome::Ignored,
         });
         let (reason, detail) = match done {
@@ -316,10 +328,12 @@ impl Service {
                 self.log_failure(&failure);
                 (failure.reason(), outward(&failure))
             }
-            Err(NotDone::Overloaded) => {
-                (Reason::ServiceOverloaded, "Service temporarily overloaded, please retry")
+            Err(NotDone::Overloaded) => (Reason::ServiceOverloaded, OVERLOADED),
+            Err(NotDone::Late { by_us }) if self.pressure.explains(by_us) => {
+                self.pressure.shed();
+                (Reason::ServiceOverloaded, OVERLOADED)
             }
-            Err(NotDone::Late) => {
+            Err(NotDone::Late { .. }) => {
                 self.log_failure(&StoreFailure::Timeout);
                 (Reason::StoreTimeout, outward(&StoreFailure::Timeout))
             }
@@ -333,7 +347,7 @@ impl Service {
             Ok(DecideReply { verdict: Verdict::Deny, .. }) => {
                 (Reason::QuotaExceeded.as_str(), Some(Action::Deny))
             }
-            Err(refused) => (refused.reason.as_str(), refusal_action(refused.reason)),
+            Err(refused) => (refused.reason.as_str(), action_of(refused.reason)),
         };
         tracing::debug!(
             id = %message.id,
@@ -369,27 +383,6 @@ impl Service {
         if let Some(more) = self.failures.admit(self.clock.elapsed_us()) {
             tracing::error!(store = "regional", %failure, more, "a store call failed");
         }
-    }
-}
-
-fn refusal_action(reason: Reason) -> Option<Action> {
-    match reason {
-        Reason::ServiceOverloaded => Some(Action::Overload),
-        Reason::RegionMismatch
-        | Reason::EnvironmentMismatch
-        | Reason::DeadlineOrder
-        | Reason::UnsupportedVersion => Some(Action::RefuseCaller),
-        _ => None,
-    }
-}
-
-/// What a caller may know of a store's failure.
-fn outward(failure: &StoreFailure) -> &'static str {
-    match failure {
-        StoreFailure::Unreachable(_) => "the gateway cannot reach its store",
-        StoreFailure::Timeout => "the store did not answer within the gateway's deadline",
-        StoreFailure::Refused(_) | StoreFailure::Garbled(_) => "the store answered with an error",
-        StoreFailure::Full(_) => "the store holds as much as it may",
     }
 }
 

@@ -11,14 +11,13 @@ use serde::Serialize;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::{self, DecideReply, DecisionId, MARK_HEADER, MARK_VALUE};
 
-use crate::service::Refused;
+use crate::service::{OVERLOADED, Refused};
 
 /// What the type of every problem begins with.
 pub const PROBLEM_BASE: &str = "https://tidegate.dev/problems/";
 /// Exactly this, without jitter (product row A5).
 const OVERLOAD_RETRY_AFTER: &str = "5";
 const OVERLOAD_ERROR: &str = "service_overloaded";
-const OVERLOAD_MESSAGE: &str = "Service temporarily overloaded, please retry";
 const MARK: HeaderName = HeaderName::from_static(MARK_HEADER);
 
 /// An answer with its whole body.
@@ -86,7 +85,7 @@ pub fn problem(
         v: wire::VERSION,
         reason: reason.as_str(),
         error: overloaded.then_some(OVERLOAD_ERROR),
-        message: overloaded.then_some(OVERLOAD_MESSAGE),
+        message: overloaded.then_some(OVERLOADED),
     };
     let mut answer = plain(status, "application/problem+json", wire::encode(&document));
     let headers = answer.headers_mut();

@@ -38,6 +38,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than one Envoy opens at once; each stream holds a body of at most 64 KiB, or
 /// 136 KiB where an answer is stored.
 const STREAMS_MAX: u32 = 1_024;
+/// Calls that were given up before they were looked at: after a pause of this process these are all that an
+/// Envoy had out, and its connection must not end for it.
+const RESETS_MAX: usize = STREAMS_MAX as usize;
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1_024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -121,6 +124,7 @@ fn builder() -> Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESETS_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);

@@ -39,7 +39,10 @@ pub enum NotDone {
     /// There was no place within the pool wait; nothing was called.
     Overloaded,
     /// The deadline passed while the call was out; it goes on and keeps its place.
-    Late,
+    Late {
+        /// So many µs ago, when it was seen.
+        by_us: u64,
+    },
 }
 
 /// The bound.
@@ -100,7 +103,10 @@ impl Admission {
         tokio::select! {
             biased;
             outcome = &mut work => Ok(outcome),
-            () = deadline => Err(NotDone::Late),
+            () = deadline => {
+                let spent_us = self.clock.elapsed_us().saturating_sub(begun_us);
+                Err(NotDone::Late { by_us: spent_us.saturating_sub(whole_us(self.settings.deadline)) })
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate_policy::audit::{About, Action, AuditEvent, Thinning};
+use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::audit::Kept;
 use tidegate_policy::wire::{ClaimState, DecideReply, DecideRequest};
 
@@ -76,6 +77,14 @@ impl Chronicle {
             PassOnError::Full(_) => Kept::Later,
             PassOnError::Unfit(_) | PassOnError::NoChain => Kept::Refused,
         })
+    }
+
+    /// Decisions are shed unread. One event for each of them would be the last straw.
+    pub fn shed(&self) {
+        let detail = "work waits too long for the processor".to_owned();
+        let outcome = Reason::ServiceOverloaded.as_str();
+        let own = Happening::own(Action::Overload, detail);
+        self.auditor.record(Happening { outcome, thinning: Thinning::First, ..own });
     }
 
     /// The region's limits are reduced now, and were not before.

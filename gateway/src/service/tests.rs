@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::store::{Adjustment, Call, Charge, Checked, Standing, Store, Temperature};
-use tidegate_policy::audit::{AuditEvent, AuditSink};
+use tidegate_policy::audit::{AuditEvent, AuditSink, Thinning};
 use tidegate_policy::breaker;
 use tidegate_policy::gcra::{EPOCH_US, Reading, Retry};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
@@ -439,6 +439,37 @@ async fn the_wait_for_a_place_counts_towards_the_deadline() {
     assert_eq!(reason(&second), Some(Reason::StoreTimeout));
     assert_eq!(start.elapsed().as_millis(), DEADLINE.as_millis(), "10 ms of waiting included");
     assert!(first.await.expect("no panic").is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_without_time_says_so_and_blames_no_store() {
+    let bench = bench(Script::After(Duration::from_secs(9)));
+    let calls: Vec<_> = (0..6).map(|_| tokio::spawn(ask(&bench, &one()))).collect();
+    tokio::task::yield_now().await;
+    // The whole process stood still: nobody saw the store's answers, nor the deadline.
+    tokio::time::advance(Duration::from_millis(100)).await;
+    for call in calls {
+        assert_eq!(reason(&call.await.expect("no panic")), Some(Reason::ServiceOverloaded));
+    }
+    assert_eq!(bench.metrics.shed.get(), 6);
+    let state = bench.service.guard().state();
+    assert_eq!(state, breaker::StateName::Closed, "six in a row would have opened it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_waits_for_the_processor_is_shed_unread() {
+    let bench = bench(Script::AdmitUpTo(9));
+    for _ in 0..2 {
+        bench.service.pressure.note(15_000);
+    }
+    let Refused { reason, id, .. } = ask(&bench, &one()).await.expect_err("shed");
+    assert_eq!((reason, id), (Reason::ServiceOverloaded, None));
+    assert!(bench.store.seen().is_empty());
+    let events = bench.audit.0.lock().expect("unpoisoned").clone();
+    let [event] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!((event.action, event.thinning), (Action::Overload, Thinning::First));
+    bench.service.pressure.note(0);
+    assert!(ask(&bench, &one()).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

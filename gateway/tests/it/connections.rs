@@ -142,3 +142,49 @@ async fn more_connections_than_the_bound_are_closed_at_once_and_counted() {
     })
     .await;
 }
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+#[tokio::test]
+async fn calls_given_up_before_they_were_read_do_not_end_their_connection() {
+    const END_STREAM_AND_HEADERS: u8 = 5;
+    // GET http://g/ by the static table, and CANCEL.
+    let get = b"\x82\x84\x86\x41\x01g";
+    let cancel = 8_u32.to_be_bytes();
+    let (address, _metrics, _stop) = listen(1).await;
+    let mut says = PREFACE.to_vec();
+    says.extend(frame(SETTINGS, 0, 0, b""));
+    // What an Envoy had out while this process stood still, all of it too late.
+    for call in 0..100 {
+        says.extend(frame(HEADERS, END_STREAM_AND_HEADERS, 2 * call + 1, get));
+        says.extend(frame(RST_STREAM, 0, 2 * call + 1, &cancel));
+    }
+    says.extend(frame(HEADERS, END_STREAM_AND_HEADERS, 201, get));
+    let mut stream = connect(address, &says).await;
+    loop {
+        let mut head = [0; 9];
+        let read = timeout(PATIENCE, stream.read_exact(&mut head)).await;
+        read.expect("in time").expect("the connection stays open");
+        let [a, b, c, kind, _, id @ ..] = head;
+        assert_ne!(kind, GOAWAY, "the connection ends");
+        let mut payload =
+            vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).expect("short")];
+        stream.read_exact(&mut payload).await.expect("the rest");
+        if (kind, u32::from_be_bytes(id)) == (HEADERS, 201) {
+            return;
+        }
+    }
+}

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::gateway::TOKEN;
 
 const CONNECTIONS: usize = 4;
+const WINDOW_BYTES: u32 = 16 * 1_024 * 1_024;
 /// An answer that comes later is none.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -22,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Connections {
     open: Vec<SendRequest<Bytes>>,
     to: SocketAddr,
+    patience: Duration,
 }
 
 // === impl Connections ===
@@ -29,21 +31,29 @@ pub struct Connections {
 impl Connections {
     /// Opens them.
     pub async fn open(to: SocketAddr) -> Result<Arc<Self>, String> {
+        Self::open_with(to, PATIENCE).await
+    }
+
+    /// Opens them for callers that give a call up after `patience`, as a filter does.
+    pub async fn open_with(to: SocketAddr, patience: Duration) -> Result<Arc<Self>, String> {
         let mut open = Vec::new();
         for _ in 0..CONNECTIONS {
             let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
             stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            let opened = h2::client::handshake(stream).await;
+            // Answers that a busy caller has not read yet are no attack.
+            let mut builder = h2::client::Builder::new();
+            builder.initial_connection_window_size(WINDOW_BYTES);
+            let opened = builder.handshake(stream).await;
             let (connection, driver) = opened.map_err(|error| error.to_string())?;
             tokio::spawn(driver);
             open.push(connection);
         }
-        Ok(Arc::new(Self { open, to }))
+        Ok(Arc::new(Self { open, to, patience }))
     }
 
     /// The status and the body; `None` without an answer in time.
     pub async fn post(&self, nth: u64, path: &str, sent: Bytes) -> Option<(u16, Vec<u8>)> {
-        timeout(PATIENCE, self.ask(nth, path, sent)).await.ok()?.ok()
+        timeout(self.patience, self.ask(nth, path, sent)).await.ok()?.ok()
     }
 
     async fn ask(&self, nth: u64, path: &str, sent: Bytes) -> Result<(u16, Vec<u8>), h2::Error> {

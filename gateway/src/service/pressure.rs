@@ -1,0 +1,218 @@
+//! Owns how long work waits for the processor, and which share of the decisions is shed for it. Knows nothing
+//! of what is decided.
+//!
+//! The bound on store calls does not see what waits before it is read. A gateway that is asked more than its
+//! cores can answer would answer everything late, and blame its store for it. Source: product row A5.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Clock, whole_us};
+use crate::metrics::SharedMetrics;
+use crate::throttle::Throttle;
+
+/// How often it is looked at. A wait is one that two looks in a row have seen.
+const INTERVAL: Duration = Duration::from_millis(5);
+/// A decision waits so often: to be read, to send its question, for the answer to be read and to go on.
+const WAITS: u64 = 4;
+/// So many looks back a wait still explains what is late: about a deadline.
+const LOOKS: usize = 6;
+/// What shares are counted in.
+const WHOLE: u64 = 16;
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What waits for the processor.
+pub struct Pressure {
+    /// How long all waits of a decision together may be: as long as it may wait for a place.
+    patience: Duration,
+    /// What the last looks saw, in µs.
+    seen_us: Mutex<[u64; LOOKS]>,
+    worst_us: AtomicU64,
+    /// Out of [`WHOLE`].
+    share: AtomicU32,
+    turn: AtomicU32,
+    clock: Arc<dyn Clock>,
+    metrics: SharedMetrics,
+    said: Throttle,
+}
+
+// === impl Pressure ===
+
+impl Pressure {
+    /// Nothing waits.
+    pub fn new(patience: Duration, clock: Arc<dyn Clock>, metrics: SharedMetrics) -> Self {
+        Self {
+            patience,
+            seen_us: Mutex::new([0; LOOKS]),
+            worst_us: AtomicU64::new(0),
+            share: AtomicU32::new(0),
+            turn: AtomicU32::new(0),
+            clock,
+            metrics,
+            said: Throttle::new(1, whole_us(LOG_INTERVAL)),
+        }
+    }
+
+    /// Looks, for as long as the gateway lives: a timer that ends late has waited as everything else does.
+    pub async fn watch(&self) {
+        loop {
+            let begun_us = self.clock.elapsed_us();
+            self.clock.sleep(INTERVAL).await;
+            let took_us = self.clock.elapsed_us().saturating_sub(begun_us);
+            self.note(took_us.saturating_sub(whole_us(INTERVAL)));
+        }
+    }
+
+    /// A look saw a wait of `late_us`. One alone is a hiccup: it may concern nobody.
+    pub fn note(&self, late_us: u64) {
+        let (before_us, worst_us) = self.push(late_us);
+        let wait_us = late_us.min(before_us);
+        self.worst_us.store(worst_us, Ordering::Relaxed);
+        self.metrics.processor_wait_seconds.set(Duration::from_micros(wait_us).as_secs_f64());
+        // From the patience on some, from twice of it on all.
+        let most_us = whole_us(self.patience).max(1);
+        let beyond_us = wait_us.saturating_mul(WAITS).saturating_sub(most_us).min(most_us);
+        let share = beyond_us.saturating_mul(WHOLE).div_ceil(most_us);
+        self.share.store(u32::try_from(share).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// The look before this one, and the worst of the last few.
+    fn push(&self, late_us: u64) -> (u64, u64) {
+        let mut seen_us = self.seen_us.lock().unwrap_or_else(PoisonError::into_inner);
+        seen_us.rotate_right(1);
+        let [latest_us, before_us, ..] = &mut *seen_us;
+        *latest_us = late_us;
+        (*before_us, seen_us.iter().copied().max().unwrap_or(late_us))
+    }
+
+    /// Whether the decision that was just read is shed. A share of them is spread evenly.
+    pub fn sheds(&self) -> bool {
+        let share = u64::from(self.share.load(Ordering::Relaxed));
+        if share == 0 {
+            return false;
+        }
+        let turn = u64::from(self.turn.fetch_add(1, Ordering::Relaxed));
+        // The turns at which the share so far comes to a further whole.
+        let shed = (turn % WHOLE + 1).saturating_mul(share) / WHOLE
+            > (turn % WHOLE).saturating_mul(share) / WHOLE;
+        if shed {
+            self.shed();
+        }
+        shed
+    }
+
+    /// Whether a deadline that was seen to have passed `late_us` ago says more of this gateway than of what
+    /// the decision waited for.
+    pub fn explains(&self, late_us: u64) -> bool {
+        let wait_us = late_us.max(self.worst_us.load(Ordering::Relaxed));
+        wait_us.saturating_mul(WAITS) >= whole_us(self.patience)
+    }
+
+    /// Counts a decision that this gateway had no time for.
+    pub fn shed(&self) {
+        self.metrics.shed.inc();
+        if let Some(more) = self.said.admit(self.clock.elapsed_us()) {
+            tracing::error!(
+                critical = true,
+                patience = ?self.patience,
+                more,
+                "work waits too long for the processor: callers get service-overloaded"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::metrics::Metrics;
+
+    const PATIENCE: Duration = Duration::from_millis(15);
+
+    fn pressure() -> Pressure {
+        Pressure::new(PATIENCE, Arc::new(ManualClock::at(0)), Arc::new(Metrics::new()))
+    }
+
+    /// How many of 160 are shed after two looks.
+    fn shed_after(first_us: u64, second_us: u64) -> usize {
+        let pressure = pressure();
+        pressure.note(first_us);
+        pressure.note(second_us);
+        let shed = (0..160).filter(|_| pressure.sheds()).count();
+        assert_eq!(pressure.metrics.shed.get(), shed as u64);
+        shed
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_share_grows_as_the_waits_of_a_decision_exceed_the_patience() {
+        assert_eq!(shed_after(3_750, 3_750), 0);
+        assert_eq!(shed_after(3_751, 3_751), 10, "some, from the first µs on");
+        assert_eq!(shed_after(5_625, 5_625), 80);
+        assert_eq!(shed_after(7_500, 7_500), 160);
+        assert_eq!(shed_after(u64::MAX, u64::MAX), 160);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_hiccup_sheds_nothing() {
+        assert_eq!(shed_after(0, 40_000), 0);
+        assert_eq!(shed_after(40_000, 0), 0, "and it is over as soon as a look is in time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_late_is_explained_by_its_own_timer_or_by_a_wait_of_late() {
+        let pressure = pressure();
+        assert!(!pressure.explains(3_749));
+        assert!(pressure.explains(3_750));
+        pressure.note(3_750);
+        for _ in 1..LOOKS {
+            assert!(pressure.explains(0));
+            pressure.note(0);
+        }
+        assert!(pressure.explains(0));
+        pressure.note(0);
+        assert!(!pressure.explains(0), "that is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_share_is_spread_evenly() {
+        let pressure = pressure();
+        pressure.note(4_687);
+        pressure.note(4_687);
+        let shed: Vec<bool> = (0..8).map(|_| pressure.sheds()).collect();
+        assert_eq!(shed, [false, false, false, true, false, false, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_patience_of_nothing_sheds_and_does_not_divide_by_zero() {
+        let pressure =
+            Pressure::new(Duration::ZERO, Arc::new(ManualClock::at(0)), Arc::new(Metrics::new()));
+        pressure.note(0);
+        assert!(!pressure.sheds());
+        pressure.note(9);
+        pressure.note(9);
+        assert!(pressure.sheds());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_sees_the_time_that_it_was_not_woken_for() {
+        let pressure = Arc::new(pressure());
+        let watching = tokio::spawn({
+            let pressure = Arc::clone(&pressure);
+            async move { pressure.watch().await }
+        });
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+            tokio::time::advance(Duration::from_millis(30)).await;
+        }
+        tokio::task::yield_now().await;
+        assert!(pressure.sheds(), "two looks in a row came 25 ms late");
+        for _ in 0..8 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(!pressure.sheds());
+        watching.abort();
+    }
+}
