@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_policy::config::Config;
 use tidegate_policy::cost::ResponseSource;
 use tidegate_policy::exchange::Envoys;
-use tidegate_policy::identity::{Facts, Fields, SOURCE_ADDRESS, Secrets};
+use tidegate_policy::identity::{Facts, Fields, Peek, SOURCE_ADDRESS, Secrets};
 use tidegate_policy::opt_out::{self, OptOut};
 use tidegate_policy::router::{Candidates, Matched};
 
@@ -17,38 +17,67 @@ use crate::property::Property;
 /// The answer to headers that the host gave in no known encoding.
 const UNREADABLE: Status = Status(u32::MAX);
 
+const AUTHORITY: &str = ":authority";
+const METHOD: &str = ":method";
+
 /// A request as far as it had to be read.
 pub(crate) struct Request {
     /// The policies that its path leads to.
     candidates: Candidates,
     /// `:path`.
     target: Option<Vec<u8>>,
-    /// All request headers in the host's encoding; empty if nothing matched.
-    headers: Vec<u8>,
+    read: Read,
 }
 
-/// Reads what decides: the path, and only if that leads anywhere, all headers at once, which is
-/// cheaper than two single ones.
+/// What was read of a request beside its path.
+enum Read {
+    /// What decides which policies apply: none of them looks at any other header.
+    Few { authority: Option<Vec<u8>>, method: Option<Vec<u8>> },
+    /// All headers, in the host's encoding.
+    All(Vec<u8>),
+}
+
+/// Reads what decides: the path, and only if that leads anywhere, what the policies there look at.
+/// All headers at once are cheaper than two single ones.
 pub(crate) fn request(config: &Config) -> Result<Request, Status> {
     let target = host::header(Map::Request, ":path")?;
     let candidates = config.on_path(target.as_deref());
-    let headers = match candidates.is_empty() {
-        true => Vec::new(),
-        false => host::header_pairs(Map::Request)?,
+    let needs = candidates.needs(config);
+    let read = if needs.headers || (needs.host && needs.method) {
+        Read::All(host::header_pairs(Map::Request)?)
+    } else {
+        let single = |is_needed, name| match is_needed {
+            true => host::header(Map::Request, name),
+            false => Ok(None),
+        };
+        let (authority, method) = (AUTHORITY, METHOD);
+        Read::Few {
+            authority: single(needs.host, authority)?,
+            method: single(needs.method, method)?,
+        }
     };
-    Ok(Request { candidates, target, headers })
+    Ok(Request { candidates, target, read })
 }
 
 impl Request {
     /// The policies that take it in by what it says itself, with its headers, borrowed: a request has
     /// dozens.
     pub(crate) fn matched(&self, config: &Config) -> Result<(Matched, Fields<'_>), Status> {
-        let headers = codec::decode(&self.headers).ok_or(UNREADABLE)?;
-        let first = |name: &[u8]| headers.iter().find(|(key, _)| *key == name).map(|(_, v)| *v);
+        let headers = match &self.read {
+            Read::Few { .. } => Fields::new(),
+            Read::All(pairs) => codec::decode(pairs).ok_or(UNREADABLE)?,
+        };
+        let first = |name: &str| {
+            headers.iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| *value)
+        };
+        let (authority, method) = match &self.read {
+            Read::Few { authority, method } => (authority.as_deref(), method.as_deref()),
+            Read::All(_) => (first(AUTHORITY), first(METHOD)),
+        };
         let matched = self
             .candidates
-            .on_host(config, first(b":authority"))
-            .on_method(config, first(b":method"))
+            .on_host(config, authority)
+            .on_method(config, method)
             .on_fields(config, self.target.as_deref(), &headers);
         Ok((matched, headers))
     }
@@ -75,8 +104,17 @@ impl Request {
             has_body,
             properties: read,
             secrets: secrets.clone(),
+            peek: match &self.read {
+                Read::Few { .. } => Peek(Some(&peek)),
+                Read::All(_) => Peek::default(),
+            },
         })
     }
+}
+
+/// A header that only messages and denials show. One that cannot be read is not shown.
+fn peek(name: &str) -> Option<Vec<u8>> {
+    host::header(Map::Request, name).ok().flatten()
 }
 
 /// The policies that are left once Envoy's route is known, if any of them asks for it.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use tidegate_policy::breaker::Ticket;
 use tidegate_policy::exchange::{Act, Effects, Event, Exchange, Moment, Said, Settlement};
+use tidegate_policy::identity::Facts;
 use tidegate_policy::wire::DecisionId;
 
 use crate::abi::Action;
@@ -190,7 +191,7 @@ impl Vm {
             Event::Request { matched, facts: &facts, caller: &root.caller, id, shut: &shut };
         let mut exchange = Exchange::default();
         let effects = exchange.on(&root.config, &root.overrides, event);
-        self.carry_out(stream, &root, exchange, effects, false)
+        self.carry_on(stream, &root, exchange, effects, (false, Taken::default()), Some(&facts))
     }
 
     /// The upstream answers, or a reply of ours passes by on its way out.
@@ -256,10 +257,10 @@ impl Vm {
         effects: Effects,
         held: bool,
     ) -> Action {
-        self.carry_on(stream, root, exchange, effects, (held, Taken::default()))
+        self.carry_on(stream, root, exchange, effects, (held, Taken::default()), None)
     }
 
-    /// The same for a request that has taken local shares before.
+    /// The same for a request that has taken local shares before, or has just come.
     fn carry_on(
         &mut self,
         stream: u32,
@@ -267,6 +268,7 @@ impl Vm {
         mut exchange: Exchange,
         mut effects: Effects,
         (held, mut taken): (bool, Taken),
+        facts: Option<&Facts<'_>>,
     ) -> Action {
         loop {
             for signal in effects.signals {
@@ -314,7 +316,7 @@ impl Vm {
                 }
                 Act::Spend(spends) => {
                     let answers = self.spend(stream, root, spends);
-                    let event = Event::Spent { answers, entropy: self.entropy() };
+                    let event = Event::Spent { answers, entropy: self.entropy(), facts };
                     exchange.on(&root.config, &root.overrides, event)
                 }
                 Act::Permit { circuit, grpc } => {

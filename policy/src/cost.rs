@@ -109,6 +109,15 @@ impl Cost {
         }
     }
 
+    /// Whether a header field of the request says it.
+    pub(crate) fn reads_headers(&self) -> bool {
+        match self {
+            Self::Fixed(_) | Self::Response(_) => false,
+            Self::Request(cost) => matches!(cost.source, RequestSource::Header(_)),
+            Self::Body(_) => true,
+        }
+    }
+
     /// Where the answer says what is left to settle, if it does.
     pub fn after(&self) -> Option<&ResponseCost> {
         match self {

@@ -81,6 +81,8 @@ struct Question {
     id: DecisionId,
     asked: Vec<Asked>,
     grpc: bool,
+    /// Whether what is told of the request's headers has yet to be read.
+    unread: bool,
     /// One per asked limit.
     limits: Vec<LimitCall>,
     /// What was found before anything was asked.
@@ -238,8 +240,8 @@ impl Exchange {
                 let gated = self.gate.as_ref().map(|gate| gate.is_shut(shut));
                 ask(config, overrides, &matched, facts, caller, (id, gated))
             }
-            (Phase::Spending(question), Event::Spent { answers, entropy }) => {
-                lease::spent(config, *question, answers, entropy)
+            (Phase::Spending(question), Event::Spent { answers, entropy, facts }) => {
+                lease::spent(config, *question, answers, entropy, facts)
             }
             (Phase::Asking(mut question), Event::Answer { answer, entropy }) => {
                 match settle(config, &mut question, &answer, entropy) {

@@ -19,7 +19,7 @@ mod secrets;
 mod source;
 mod subject;
 
-pub use facts::{Facts, Fields};
+pub use facts::{Facts, Fields, Peek};
 pub use fingerprint::Fingerprint;
 pub use secrets::Secrets;
 pub use source::{Carrier, PathPart, Place, SOURCE_ADDRESS, Source};

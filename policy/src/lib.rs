@@ -39,6 +39,7 @@ pub mod limit;
 pub mod local_share;
 pub mod matching;
 pub mod mode;
+pub mod needs;
 pub mod opt_out;
 mod property;
 pub mod reason;

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use crate::canonical::canonical;
 use crate::config::{Apply, Config, Policy};
 use crate::matching::{HostPattern, Matcher, PathPattern, Regex, Segment, canonical_host};
+use crate::needs::Needs;
 
 /// The patterns of all policies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,8 @@ struct Leaf {
     everywhere: Vec<usize>,
     hosts: BTreeMap<Box<[u8]>, Vec<usize>>,
     domains: BTreeMap<Box<[u8]>, Vec<usize>>,
+    /// Of all of them.
+    needs: Needs,
 }
 
 /// What a request's path leads to.
@@ -58,17 +61,18 @@ pub struct Matched {
 
 impl Router {
     /// Puts the patterns of policies together; their numbers are their places in the iterator.
-    pub fn new<'m>(matchers: impl Iterator<Item = &'m Matcher>) -> Self {
+    pub fn new<'m>(matchers: impl Iterator<Item = (&'m Matcher, Needs)>) -> Self {
         let mut router = Self {
             nodes: [Node::default()].into(),
             leaves: Vec::new(),
             any: None,
             regexes: Vec::new(),
         };
-        for (policy, matcher) in matchers.enumerate() {
+        for (policy, (matcher, needs)) in matchers.enumerate() {
             let leaf = router.leaf_of(&matcher.path);
             if let Some(leaf) = router.leaves.get_mut(leaf) {
                 leaf.add(policy, matcher.hosts.as_deref());
+                leaf.needs = leaf.needs.and(needs);
             }
         }
         router
@@ -209,6 +213,12 @@ impl Candidates {
     /// Whether nothing matches, so that the request passes.
     pub fn is_empty(&self) -> bool {
         self.leaves.is_empty()
+    }
+
+    /// What has to be read before it is known which of them apply, and for whom.
+    pub fn needs(&self, config: &Config) -> Needs {
+        let leaves = self.leaves.iter().filter_map(|&leaf| config.router.leaves.get(leaf));
+        leaves.fold(Needs::default(), |needs, leaf| needs.and(leaf.needs))
     }
 
     /// The policies that are left once the host (`:authority`) is known, in their order.
@@ -398,7 +408,7 @@ mod tests {
                 .iter()
                 .map(|path| Matcher { hosts: None, path: path.clone(), methods: None, headers: Vec::new(), query: Vec::new(), route: RouteMatch::default() })
                 .collect();
-            let router = Router::new(matchers.iter());
+            let router = Router::new(matchers.iter().map(|matcher| (matcher, Needs::default())));
             let path = canonical(path.as_bytes());
             let mut found = Vec::new();
             for leaf in router.candidates(Some(&path)).leaves {

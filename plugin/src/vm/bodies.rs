@@ -136,7 +136,7 @@ impl Vm {
                 continue;
             }
             let effects = exchange.on(&root.config, &root.overrides, Event::Waited);
-            self.carry_on(stream, &root, exchange, effects, (true, taken));
+            self.carry_on(stream, &root, exchange, effects, (true, taken), None);
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::breaker;
 use crate::identity::Identity;
 use crate::local_share::LocalShare;
 use crate::mode::Rollout;
+use crate::needs::Needs;
 use crate::router::Router;
 
 /// Policies per document: each defines metrics in every Envoy worker.
@@ -120,7 +121,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     let (gateway, apply, answers) = (gateway?, apply?, answers?);
     let (local_share, policies) = (local_share?, policies?);
     let (hash_subjects, route_opt_out) = (hash_subjects?, route_opt_out?);
-    let router = Router::new(policies.iter().map(|policy| &policy.matcher));
+    let router = Router::new(policies.iter().map(|policy| (&policy.matcher, Needs::of(policy))));
     let soft_limits =
         policies.iter().flat_map(|policy| &policy.rate_limits).any(|limit| limit.soft);
     let leases = policies.iter().flat_map(|policy| &policy.rate_limits).any(|limit| limit.leased);

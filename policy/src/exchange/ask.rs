@@ -32,7 +32,6 @@ pub(super) fn ask(
     (id, gated): (DecisionId, Option<bool>),
 ) -> (Phase, Effects) {
     let mut signals = Vec::new();
-    let grpc = is_grpc(facts);
     let mut aside = Aside::default();
     let (mut asked, mut limits) = (Vec::new(), Vec::new());
     let mut tenant = Tenant::None;
@@ -97,7 +96,7 @@ pub(super) fn ask(
             violated: lacking.into_iter().map(|(_, limit)| limit).collect(),
             retry_after_s: None,
             fields: Vec::new(),
-            grpc,
+            grpc: is_grpc(facts),
             detail: None,
             stored_status: None,
             fallback: None,
@@ -111,7 +110,7 @@ pub(super) fn ask(
             Some(draft.only_looks(gated == Some(true)))
         }
         Wanted::Refused(denial) => {
-            return denied(Denial { grpc, ..*denial }, None, aside, signals);
+            return denied(Denial { grpc: is_grpc(facts), ..*denial }, None, aside, signals);
         }
     };
     if limits.is_empty() && draft.is_none() {
@@ -119,14 +118,15 @@ pub(super) fn ask(
     }
     let terms = Terms {
         scope: CallerScope { tenant, ..caller.clone() },
-        traceparent: facts.token("traceparent"),
-        request_id: facts.token("x-request-id"),
+        traceparent: None,
+        request_id: None,
         sent_us: None,
     };
-    let question = Question {
+    let mut question = Question {
         id,
         asked,
-        grpc,
+        grpc: false,
+        unread: true,
         limits,
         aside,
         terms: Some(terms),
@@ -134,20 +134,34 @@ pub(super) fn ask(
         claim: None,
         held: Vec::new(),
     };
+    // Where headers were left unread, nobody may ever have to be told of them.
+    if facts.peek.0.is_none() {
+        question.learn(facts);
+    }
     match draft {
         Some(draft) if facts.has_body => {
             let hashing = Phase::Hashing(Box::new(Hashing { question, draft }));
             (hashing, Effects::of(Act::Collect, signals))
         }
-        Some(draft) => put(config, Question { claim: Some(draft.finish()), ..question }, signals),
-        None => put(config, question, signals),
+        Some(draft) => {
+            put(config, Question { claim: Some(draft.finish()), ..question }, None, signals)
+        }
+        None => put(config, question, Some(facts), signals),
     }
 }
 
-/// Puts the question, if there is anything to ask.
-pub(super) fn put(config: &Config, question: Question, signals: Vec<Signal>) -> (Phase, Effects) {
+/// Puts the question, if there is anything to ask. `facts`: if the request has just come.
+pub(super) fn put(
+    config: &Config,
+    mut question: Question,
+    facts: Option<&Facts<'_>>,
+    signals: Vec<Signal>,
+) -> (Phase, Effects) {
     let spends = lease::spends(config, &question);
     if spends.is_empty() {
+        if let Some(facts) = facts {
+            question.learn(facts);
+        }
         return send(config, question, Vec::new(), signals);
     }
     (Phase::Spending(Box::new(question)), Effects::of(Act::Spend(spends), signals))
@@ -197,6 +211,23 @@ pub(super) fn send(
 // === impl Question ===
 
 impl Question {
+    /// Learns what the gateway is told of the request's headers, and what a denial has to know of them.
+    pub(super) fn learn(&mut self, facts: &Facts<'_>) {
+        let unread = self.unread;
+        self.learn_kind(facts);
+        if let Some(terms) = self.terms.as_mut().filter(|_| unread) {
+            terms.traceparent = facts.token("traceparent");
+            terms.request_id = facts.token("x-request-id");
+        }
+    }
+
+    /// Learns what a denial has to know of the request's headers.
+    pub(super) fn learn_kind(&mut self, facts: &Facts<'_>) {
+        if core::mem::take(&mut self.unread) {
+            self.grpc = is_grpc(facts);
+        }
+    }
+
     /// How long its answer is waited for, in ms.
     pub(super) fn timeout_ms(&self, config: &Config) -> u32 {
         let more_ms = self.claim.as_ref().map_or(0, |claim| claim.patience_ms(config));
@@ -211,8 +242,8 @@ fn nothing_to_ask(id: DecisionId, aside: Aside, signals: Vec<Signal>) -> (Phase,
 
 /// Whether the request is gRPC as Envoy tells it, which turns replies to such requests into gRPC's.
 pub(super) fn is_grpc(facts: &Facts<'_>) -> bool {
-    let content_type = facts.header("content-type");
-    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    let content_type = facts.told("content-type");
+    let rest = content_type.as_deref().and_then(|value| value.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| rest.first().is_none_or(|byte| matches!(byte, b'+' | b';')))
 }
 

@@ -213,7 +213,7 @@ impl Hashing {
             return (Phase::Hashing(self), Effects::of(Act::Collect, Vec::new()));
         }
         let Self { question, draft } = *self;
-        put(config, Question { claim: Some(draft.finish()), ..question }, Vec::new())
+        put(config, Question { claim: Some(draft.finish()), ..question }, None, Vec::new())
     }
 
     fn too_long(self, config: &Config, detail: String) -> (Phase, Effects) {
@@ -222,7 +222,7 @@ impl Hashing {
         let outcome = Idempotent::Refused { reason, shadow };
         let signals = Vec::from([Signal::Idempotency { policy, outcome }]);
         if shadow {
-            return put(config, question, signals);
+            return put(config, question, None, signals);
         }
         let Question { id, grpc, aside, .. } = question;
         let told = Denial { grpc, detail: Some(detail), ..denial(config, policy, reason, id) };
@@ -243,7 +243,7 @@ impl Waiting {
 
     /// Asks again, and for the claim alone: the limits were charged.
     pub(super) fn again(self, config: &Config) -> (Phase, Effects) {
-        put(config, self.question, Vec::new())
+        put(config, self.question, None, Vec::new())
     }
 }
 

@@ -48,6 +48,8 @@ pub enum Event<'a> {
         answers: Vec<Spent>,
         /// Any 64 bits: spreads the `Retry-After` of many clients.
         entropy: u64,
+        /// What the request says of its sender, if it has just come.
+        facts: Option<&'a Facts<'a>>,
     },
     /// What the circuit breaker says.
     Permit(Result<(), NoLeave>),

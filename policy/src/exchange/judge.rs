@@ -255,6 +255,7 @@ impl Question {
             id: self.id,
             asked: Vec::new(),
             grpc: self.grpc,
+            unread: false,
             limits: Vec::new(),
             aside: Aside::default(),
             terms: self.terms.clone(),

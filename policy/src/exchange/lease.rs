@@ -9,7 +9,7 @@ use super::ask::send;
 use super::settle::carry_out;
 use super::{Asked, Effects, Phase, Question};
 use crate::config::Config;
-use crate::identity::Subject;
+use crate::identity::{Facts, Subject};
 use crate::lease::slot::Key;
 use crate::scope::Tenant;
 use crate::wire::{self, DecideReply, LeaseCall, LimitCall, LimitState, Verdict};
@@ -97,6 +97,7 @@ pub(super) fn spent(
     mut question: Question,
     answers: Vec<Spent>,
     entropy: u64,
+    facts: Option<&Facts<'_>>,
 ) -> (Phase, Effects) {
     let mut answers = answers.into_iter();
     let (mut leases, mut denies) = (Vec::new(), false);
@@ -122,6 +123,14 @@ pub(super) fn spent(
         }
     }
     let verdict = if denies { Verdict::Deny } else { Verdict::Allow };
+    // A request whose units are all here needs nothing more to be read of it.
+    if let Some(facts) = facts {
+        match denies {
+            true => question.learn_kind(facts),
+            false if !question.asked.is_empty() => question.learn(facts),
+            false => {}
+        }
+    }
     if denies {
         // Nobody is asked about the others, and nothing is claimed.
         (question.asked, question.limits, question.claim) = (Vec::new(), Vec::new(), None);

@@ -5,6 +5,7 @@ use alloc::borrow::{Cow, ToOwned};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::secrets::Secrets;
 use crate::canonical::canonical;
@@ -25,10 +26,27 @@ pub struct Facts<'h> {
     pub properties: BTreeMap<&'h str, Vec<u8>>,
     /// The keys of this configuration.
     pub secrets: Secrets,
+    /// Set where `headers` were left unread: then they are empty.
+    pub peek: Peek<'h>,
 }
+
+/// Reads one header field by its name, for requests whose header fields no policy looks at.
+#[derive(Clone, Copy, Default)]
+pub struct Peek<'h>(pub Option<&'h ReadHeader<'h>>);
+
+/// The first value of a header by its name, if it is there and can be read.
+pub type ReadHeader<'h> = dyn Fn(&str) -> Option<Vec<u8>> + 'h;
 
 /// Header fields, names in lower case, in order.
 pub type Fields<'h> = Vec<(&'h [u8], &'h [u8])>;
+
+// === impl Peek ===
+
+impl fmt::Debug for Peek<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Peek").field(&self.0.is_some()).finish()
+    }
+}
 
 // === impl Facts ===
 
@@ -44,11 +62,20 @@ impl Facts<'_> {
         (alone && !blank(value)).then_some(value)
     }
 
+    /// The value of a header that decides nothing about who is counted, and is told to others: also
+    /// where headers were left unread.
+    pub(crate) fn told(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        match self.peek.0 {
+            Some(peek) => peek(name).filter(|value| !blank(value)).map(Cow::Owned),
+            None => self.header(name).map(Cow::Borrowed),
+        }
+    }
+
     /// One header as short printable ASCII, or nothing: for ids that travel in messages.
     pub fn token(&self, name: &str) -> Option<String> {
-        let value = self.header(name)?;
+        let value = self.told(name)?;
         let sound = value.len() <= 128 && value.iter().all(u8::is_ascii_graphic);
-        sound.then(|| core::str::from_utf8(value).ok().map(ToOwned::to_owned)).flatten()
+        sound.then(|| core::str::from_utf8(&value).ok().map(ToOwned::to_owned)).flatten()
     }
 
     /// The value of a cookie that stands once in all `cookie` headers together and is not empty;

@@ -140,6 +140,19 @@ impl Place {
         }
     }
 
+    /// Whether it looks at a header field.
+    pub(crate) fn reads_headers(&self) -> bool {
+        match self {
+            Self::Header(_) | Self::Cookie(_) | Self::Signed { .. } | Self::Fingerprint(_) => true,
+            Self::Ip { .. }
+            | Self::Query(_)
+            | Self::Path(_)
+            | Self::Jwt { .. }
+            | Self::Mtls { .. }
+            | Self::FilterState { .. } => false,
+        }
+    }
+
     /// The host's properties that have to be read for it.
     pub(crate) fn properties(&self, into: &mut Vec<String>) {
         match self {

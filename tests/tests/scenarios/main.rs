@@ -1,6 +1,7 @@
 //! The shipped filter in the simulator: every scenario file under tests/scenarios/, in virtual time.
 
 mod circuits;
+mod costs;
 
 use std::fs;
 use std::path::PathBuf;
