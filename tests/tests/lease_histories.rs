@@ -198,3 +198,61 @@ fn many_processes_never_exceed_the_limit() {
     assert!(admitted > histories * 20, "units are admitted at all");
     assert!(decides < asked, "some are decided within Envoy");
 }
+
+/// Many workers hold slices of one pool while the bucket fills up behind them, and then all ask at once:
+/// what lies in slices is not there a second time.
+#[test]
+fn what_many_workers_hold_is_part_of_what_is_left() {
+    const WORKERS: usize = 16;
+    let numbers = Numbers { limit: 1_000, period_ns: SECOND, burst: 300 };
+    let runner = runner();
+    let mut random = Random::new(number("LEASES_SEED").unwrap_or(1));
+    let mut processes = Vec::new();
+    for process in 0..2 {
+        let mut requests = Vec::new();
+        for round in 0..5 {
+            let flood_ns = (round + 1) * 2 * SECOND + process * 1_000_000;
+            // Every slice is in use, and so few units are leased that the bucket is full.
+            let mut at_ns = flood_ns - 1_500_000_000;
+            while at_ns < flood_ns - random.below(20_000_000) {
+                at_ns += random.below(30_000_000);
+                requests.push((at_ns, 1, random.below(WORKERS as u64) as usize));
+            }
+            let workers = 0..WORKERS;
+            requests.extend(workers.map(|worker| (flood_ns + worker as u64 * 1_000, 30, worker)));
+        }
+        requests.sort_unstable();
+        let requests = requests.into_iter().map(|(at_ns, times, worker)| Requests {
+            at_ns,
+            times,
+            every_ns: 1_000,
+            worker,
+            key: "k".to_owned(),
+            path: "/p",
+        });
+        processes.push(vec![Life {
+            from_ns: 0,
+            to_ns: 12 * SECOND,
+            workers: WORKERS,
+            shares: true,
+            seed: process,
+            ahead_s: 0,
+            clock_steps: Vec::new(),
+            configs: vec![(0, config(numbers, 0))],
+            requests: requests.collect(),
+        }]);
+    }
+    let history = History { numbers, processes, turns: Vec::new(), odds: Odds::default(), seed: 0 };
+    let weather = Weather::new(history.odds, history.seed, Vec::new());
+    let outcome = lab::run(&runner, &history.processes, weather);
+    let over = worst(&history, &outcome);
+    println!(
+        "{} of {} admitted, {} + {} callouts, worst {over:.6}",
+        outcome.admitted().count(),
+        outcome.sent.len(),
+        outcome.decides,
+        outcome.syncs,
+    );
+    assert!(over < DUST, "{over} units too many");
+    assert!(outcome.syncs > 0, "units are leased");
+}

@@ -224,6 +224,25 @@ impl Filter {
     }
 }
 
+/// However many Envoys come, a bucket knows so many of them and no more: who comes later is given nothing ahead, until a
+/// generation has passed in which others were not heard of.
+#[tokio::test]
+async fn a_bucket_knows_no_more_than_255_holders() {
+    let redis = Redis::start().await;
+    let mut story = Story::new(&redis, &[]).await;
+    // Two generations of 2.5 s.
+    story.quota = quota(10_000, 10 * SECOND, 10_000);
+    story.ideal = Ideal::new(story.quota);
+    for holder in 1..=300 {
+        let granted = story.say(holder, 1, 0, 0, Want::Ahead).await;
+        assert_eq!(granted > 0, holder <= 255, "holder {holder} has {granted}");
+        story.spend(granted);
+    }
+    assert!(!story.over(), "{} too many", story.ideal.worst);
+    story.pass(6 * SECOND);
+    assert!(story.say(300, 2, 0, 0, Want::Ahead).await > 0, "there is room again");
+}
+
 async fn late_reply(filter: &mut Filter) {
     let sent_us = filter.story.now_us;
     let late = filter.call(Want::Ahead).await;
