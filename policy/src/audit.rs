@@ -9,7 +9,10 @@ pub mod hash;
 pub mod keys;
 pub mod merkle;
 pub mod note;
+pub mod outbox;
 pub mod record;
+pub mod tally;
+pub mod testimony;
 pub mod value;
 pub mod verify;
 

@@ -23,6 +23,7 @@ use crate::mode::Rollout;
 use crate::router::Router;
 
 mod answers;
+mod audit;
 mod breakers;
 mod cost;
 pub mod diagnostic;
@@ -69,6 +70,8 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// The circuit breakers of upstreams.
     pub circuit_breakers: Vec<CircuitBreaker>,
+    /// Whether the filter hands events of its own to the audit chain.
+    pub audits: bool,
     /// Whether a route's metadata may take it out of policies.
     pub route_opt_out: bool,
     /// The environment variable of the key that hides subjects, if they are to be hidden.
@@ -131,6 +134,8 @@ pub struct Policy {
     pub properties: Vec<String>,
     /// What it says of its own denials, if anything.
     pub denied: Option<Denied>,
+    /// The share of its admitted requests that become audit events, in hundredths of a percent.
+    pub audited_allows_bp: u16,
 }
 
 /// One rate limit.

@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 use crate::config::Config;
 use crate::cost::ResponseSource;
 use crate::mode::Overrides;
+use crate::scope::Tenant;
 use crate::wire::{DecisionId, LimitCall};
 
 mod act;
@@ -35,6 +36,7 @@ mod permit;
 mod respond;
 mod settle;
 mod signal;
+mod witness;
 
 pub use act::{Act, Denial, Effects, Replay, SOFT_HEADER};
 use ask::{ask, is_grpc};
@@ -54,6 +56,8 @@ use respond::Told;
 pub use respond::{Response, Said};
 use settle::settle;
 pub use signal::{Idempotent, Outcome, Signal};
+pub use witness::Whom;
+use witness::is_drawn;
 
 /// `Retry-After` of an overload answer, exactly (product row A5).
 pub const OVERLOAD_RETRY_AFTER_S: u64 = 5;
@@ -79,6 +83,8 @@ impl Asked {
 #[derive(Debug)]
 struct Question {
     id: DecisionId,
+    /// Whose request it is, for the audit chain alone.
+    tenant: Tenant,
     asked: Vec<Asked>,
     grpc: bool,
     /// Whether what is told of the request's headers has yet to be read.
@@ -124,13 +130,17 @@ pub struct Exchange {
     phase: Phase,
     /// The last stage, until it is passed.
     gate: Option<Gate>,
+    /// The decision, once there is one.
+    id: Option<DecisionId>,
+    /// Whether what follows is the gateway's verdict, which the gateway records.
+    has_verdict: bool,
 }
 
 // === impl Exchange ===
 
 impl Default for Exchange {
     fn default() -> Self {
-        Self { phase: Phase::Fresh, gate: None }
+        Self { phase: Phase::Fresh, gate: None, id: None, has_verdict: false }
     }
 }
 
@@ -234,8 +244,10 @@ impl Exchange {
     /// Takes one event. An answer that nobody waits for changes nothing.
     pub fn on(&mut self, config: &Config, overrides: &Overrides, event: Event<'_>) -> Effects {
         let phase = core::mem::replace(&mut self.phase, Phase::Admitted(Told::default()));
+        self.has_verdict = false;
         let (next, effects) = match (phase, event) {
             (Phase::Fresh, Event::Request { matched, facts, caller, id, shut }) => {
+                self.id = Some(id);
                 self.gate = Gate::of(config, overrides, &matched, facts, id);
                 let gated = self.gate.as_ref().map(|gate| gate.is_shut(shut));
                 ask(config, overrides, &matched, facts, caller, (id, gated))
@@ -245,11 +257,15 @@ impl Exchange {
             }
             (Phase::Asking(mut question), Event::Answer { answer, entropy }) => {
                 match settle(config, &mut question, &answer, entropy) {
-                    Ok(settled) => {
+                    Ok((phase, mut effects)) => {
+                        self.has_verdict = true;
+                        if is_drawn(config, question.id, &effects.signals) {
+                            effects.whom = Some(Box::new(Whom::of(&question)));
+                        }
                         if let Some(gate) = &mut self.gate {
                             gate.charged(question);
                         }
-                        settled
+                        (phase, effects)
                     }
                     Err(why) => ladder::fall(config, question, why, Vec::new()),
                 }

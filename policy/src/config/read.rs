@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::answers::{answers, denied};
+use super::audit::audit;
 use super::breakers::Breakers;
 use super::diagnostic::Severity;
 use super::hash::ConfigHash;
@@ -39,6 +40,9 @@ const NAME_LEN_MAX: usize = 63;
 /// What the callout may take (product row A4): pool wait 15 < gateway deadline 30 < this < 50.
 const TIMEOUT_MS_DEFAULT: u32 = 45;
 const HASH_REMEDY: &str = "write {\"env\": \"SUBJECT_KEY\"}: keys stay out of the document";
+
+/// A policy, with what it says itself of the share of its allows that are audited.
+type Audited = (Policy, Option<u16>);
 
 pub(super) fn document(document: &str) -> Reading {
     let mut tree = parsed(document);
@@ -109,6 +113,10 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         None => Some(LocalShare::default()),
         Some(at) => local_share(&at),
     };
+    let allows = match table.get("audit") {
+        None => Some(None),
+        Some(at) => audit(&at).map(Some),
+    };
     let policies = table
         .must("policies", "write a list of policies; an empty one decides nothing")
         .and_then(|at| policies(&at, &names, &limits, &breakers));
@@ -119,7 +127,15 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     let signing_keys = names.into_keys();
     version?;
     let (gateway, apply, answers) = (gateway?, apply?, answers?);
-    let (local_share, policies) = (local_share?, policies?);
+    let (local_share, allows, policies) = (local_share?, allows?, policies?);
+    let audits = allows.is_some() || policies.iter().any(|(_, allows)| allows.is_some());
+    let policies: Vec<Policy> = policies
+        .into_iter()
+        .map(|(policy, own)| {
+            let audited_allows_bp = own.or(allows).unwrap_or(0);
+            Policy { audited_allows_bp, ..policy }
+        })
+        .collect();
     let (hash_subjects, route_opt_out) = (hash_subjects?, route_opt_out?);
     let router = Router::new(policies.iter().map(|policy| (&policy.matcher, Needs::of(policy))));
     let soft_limits =
@@ -132,6 +148,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         local_share,
         policies,
         circuit_breakers,
+        audits,
         route_opt_out,
         hash_subjects,
         signing_keys,
@@ -198,7 +215,7 @@ fn policies<'r, 'd>(
     identities: &Names<'r, 'd>,
     limits: &Limits<'r, 'd>,
     breakers: &Breakers<'r, 'd>,
-) -> Option<Vec<Policy>> {
+) -> Option<Vec<Audited>> {
     let items = at.list("write a list of policies")?;
     if items.len() > POLICIES_MAX {
         at.wrong(format!("{} policies", items.len()), format!("keep them below {POLICIES_MAX}"));
@@ -206,9 +223,9 @@ fn policies<'r, 'd>(
     }
     let mut names = BTreeSet::new();
     // Every policy is read before any is missed, so that all problems are told at once.
-    let read: Vec<Option<(i64, Policy)>> =
+    let read: Vec<Option<(i64, Audited)>> =
         items.iter().map(|at| policy(at, &mut names, identities, limits, breakers)).collect();
-    let mut ranked: Vec<(i64, Policy)> = read.into_iter().collect::<Option<_>>()?;
+    let mut ranked: Vec<(i64, Audited)> = read.into_iter().collect::<Option<_>>()?;
     // Stable: equals stay in the order of the document.
     ranked.sort_by_key(|(priority, _)| priority.saturating_neg());
     Some(ranked.into_iter().map(|(_, policy)| policy).collect())
@@ -221,7 +238,7 @@ fn policy<'r, 'd>(
     identities: &Names<'r, 'd>,
     defined: &Limits<'r, 'd>,
     breakers: &Breakers<'r, 'd>,
-) -> Option<(i64, Policy)> {
+) -> Option<(i64, Audited)> {
     let table = at.table(shapes::POLICY.known, "write a table with name, match and rate_limits")?;
     let name = table.must("name", "name the policy").and_then(|at| unique_name(&at, names));
     let matcher = table
@@ -272,6 +289,10 @@ fn policy<'r, 'd>(
         None => Some(None),
         Some(at) => denied(&at).map(Some),
     };
+    let allows = match table.get("audit") {
+        None => Some(None),
+        Some(at) => audit(&at).map(Some),
+    };
     let priority = priority?;
     let Said { rollout, others, by: rollout_by } = rollout?;
     let (rate_limits, idempotency) = (limits?, once?);
@@ -289,8 +310,9 @@ fn policy<'r, 'd>(
         rollout_by,
         properties,
         denied: denied?,
+        audited_allows_bp: 0,
     };
-    Some((priority, policy))
+    Some((priority, (policy, allows?)))
 }
 
 /// What has to be read of the host for a policy's identities.

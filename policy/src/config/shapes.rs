@@ -84,6 +84,8 @@ shapes! {
             "Rate limits by name: a policy's `rate_limits` takes the name in place of the table.");
         "circuit_breakers" => may(Map { key: &NAME, value: &Table(&CIRCUIT_BREAKER), min: 0, max: 10_000 }, "every circuit breaker is written in its policy", r#"{"payments": {"failure_rate": "50%", "open": "10s"}}"#,
             "Circuit breakers by name: a policy's `circuit_breaker` takes the name in place of the table. Policies that take the same name share it.");
+        "audit" => may(Table(&AUDIT), "the filter hands over no events of its own", r#"{"allows": "1%"}"#,
+            "Hands what only the filter knows to the gateway's audit chain (docs/audit.md): denials decided without the gateway, rungs of `on_unavailable`, configurations that came into force, and a share of what was admitted. An empty table does. A policy's `audit` does the same for the whole document.");
         "policies" => must(List { item: &Table(&POLICY), min: 0, max: 10_000 }, "[]", "The policies. An empty list decides nothing.");
     }
 
@@ -138,9 +140,17 @@ shapes! {
             "Keeps calls back from an upstream that fails: in this process at once, in all of the region's as soon as enough of them agree, and then lets one request at a time test it. A table is a breaker of the policy's own, under its name. Of several policies the first that matches and has one applies. A request that it refuses gets 503 `circuit-open` and is charged to no limit. In a policy whose `mode` is not `enforce` it counts and refuses nobody.");
         "denied" => may(Table(&DENIED), "the usual answers", r#"{"content_type": "text/plain", "body": "come back in {{retry_after}} s"}"#,
             "Answers in words of your own.");
+        "audit" => may(Table(&AUDIT), "the document's", r#"{"allows": "100%"}"#,
+            "What of this policy the audit chain is told.");
         "on_unavailable" => with_default(Either(&[RUNG, List { item: &RUNG, min: 1, max: 3 }]),
             "[\"lease\", \"local_share\", \"deny\"]", "[\"local_share\", \"allow\"]",
             "What becomes of a request when no verdict can be had, step by step: `lease` spends what is leased for as long as it lives (limits with `decide: lease`), `local_share` spends this Envoy's part of each limit (see `local_share` of the document), `allow` lets the request go on, `deny` answers 503. Behind the last step stands `deny`. Each is counted.");
+    }
+
+    /// What the audit chain is told.
+    AUDIT "audit" {
+        "allows" => with_default(Percentage, "\"0%\"", "\"1%\"",
+            "The share of admitted requests that become events, drawn by the decision's id. Denials need no share: the first of a limit, subject and minute is an event, the rest is counted.");
     }
 
     /// What a policy says of its own denials.

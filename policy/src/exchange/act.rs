@@ -1,9 +1,10 @@
 //! Owns what follows from an event: one act, what to count, what to write.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Circuit, Note, Settlement, Signal, Spend};
+use super::{Circuit, Note, Settlement, Signal, Spend, Whom};
 use crate::fields::Field;
 use crate::idempotency::stored::StoredAnswer;
 use crate::local_share::ShareCall;
@@ -100,6 +101,8 @@ pub struct Effects {
     pub reroute: Option<usize>,
     /// What is to be given back, and nobody waits for.
     pub settlement: Option<Settlement>,
+    /// Whom it is about, for the audit chain, where the filter decided or the request was drawn.
+    pub whom: Option<Box<Whom>>,
 }
 
 /// Tells an upstream which soft limits (`policy.limit`) are used up. No client's own gets through.
@@ -110,6 +113,6 @@ pub const SOFT_HEADER: &str = "x-tidegate-soft-limit";
 impl Effects {
     /// An act with nothing to write beside it.
     pub(super) fn of(act: Act, signals: Vec<Signal>) -> Self {
-        Self { act, signals, note: None, soft: None, reroute: None, settlement: None }
+        Self { act, signals, note: None, soft: None, reroute: None, settlement: None, whom: None }
     }
 }

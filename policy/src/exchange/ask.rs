@@ -116,6 +116,7 @@ pub(super) fn ask(
     if limits.is_empty() && draft.is_none() {
         return nothing_to_ask(id, aside, signals);
     }
+    let audited = if config.audits { tenant.clone() } else { Tenant::None };
     let terms = Terms {
         scope: CallerScope { tenant, ..caller.clone() },
         traceparent: None,
@@ -124,6 +125,7 @@ pub(super) fn ask(
     };
     let mut question = Question {
         id,
+        tenant: audited,
         asked,
         grpc: false,
         unread: true,

@@ -253,6 +253,7 @@ impl Question {
     fn waits(&self, claim: Box<Claiming>) -> Box<Waiting> {
         let question = Question {
             id: self.id,
+            tenant: self.tenant.clone(),
             asked: Vec::new(),
             grpc: self.grpc,
             unread: false,

@@ -4,6 +4,7 @@
 //! Source: product row A4.
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,7 +13,7 @@ use super::judge::{Over, may_have_claimed, unasked};
 use super::note::{Noted, degraded, denied, worded_by};
 use super::respond::Told;
 use super::settle::retry_after_s;
-use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal};
+use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal, Whom};
 use crate::config::{Config, Policy, Rung};
 use crate::local_share::{ShareAnswer, ShareCall};
 use crate::reason::Reason;
@@ -109,9 +110,10 @@ pub(super) fn land(
     }
     let reason = sharing.fall.reason;
     signals.extend(ends.iter().map(|&rung| Signal::Fell { rung, reason }));
+    let whom = config.audits.then(|| Box::new(Whom::of(&sharing.question)));
     let (phase, effects) = verdict.act(config, sharing, entropy, signals);
     let rungs = ends.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-    (phase, Effects { note: effects.note.map(|note| note.fallen(rungs)), ..effects })
+    (phase, Effects { note: effects.note.map(|note| note.fallen(rungs)), whom, ..effects })
 }
 
 /// What was found on the way down.

@@ -2,12 +2,15 @@
 //! units first. One of them that denies ends it here; what none here can answer is asked of the
 //! gateway, together with the limits that are always exact.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem::take;
 
 use super::ask::send;
 use super::settle::carry_out;
-use super::{Asked, Effects, Phase, Question};
+use super::witness::is_drawn;
+use super::{Asked, Effects, Phase, Question, Whom};
+use crate::audit::About;
 use crate::config::Config;
 use crate::identity::{Facts, Subject};
 use crate::lease::slot::Key;
@@ -101,15 +104,19 @@ pub(super) fn spent(
 ) -> (Phase, Effects) {
     let mut answers = answers.into_iter();
     let (mut leases, mut denies) = (Vec::new(), false);
+    // Limits that said something, with whether they deny.
+    let mut said = Vec::new();
     let (asked, limits) = (take(&mut question.asked), take(&mut question.limits));
     for (one, call) in asked.into_iter().zip(limits) {
         match if is_spent(config, &one, &call) { answers.next() } else { None } {
             Some(Spent::Taken { remaining }) => {
                 question.held.push((one, state(&call, remaining, None)));
+                said.push((false, About { limit: call.id, subject: call.subject }));
             }
             Some(Spent::Denied { wait_us }) => {
                 denies = true;
                 question.held.push((one, state(&call, 0, Some(wait_us))));
+                said.push((true, About { limit: call.id, subject: call.subject }));
             }
             Some(Spent::Ask { leases: mut riders }) => {
                 leases.append(&mut riders);
@@ -140,7 +147,13 @@ pub(super) fn spent(
         let (v, id, claim) = (wire::VERSION, question.id, None);
         let (limits, leases, octets) = (Vec::new(), Vec::new(), Vec::new());
         let reply = DecideReply { v, id, verdict, limits, claim, leases, octets };
-        return carry_out(config, &mut question, &reply, entropy);
+        let (phase, mut effects) = carry_out(config, &mut question, &reply, entropy);
+        if config.audits && (denies || is_drawn(config, question.id, &effects.signals)) {
+            said.retain(|(denied, _)| *denied == denies);
+            let about = said.into_iter().map(|(_, about)| about).collect();
+            effects.whom = Some(Box::new(Whom { tenant: question.tenant, about }));
+        }
+        return (phase, effects);
     }
     leases.truncate(wire::LEASES_MAX);
     send(config, question, leases, Vec::new())

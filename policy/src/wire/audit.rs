@@ -50,7 +50,7 @@ pub struct AuditNote {
     pub id: String,
     /// How long ago it was, in ms: the clocks of both sides never meet.
     pub age_ms: u32,
-    /// What happened: deny, overload, replay, conflict, breaker, rung, allow or loss.
+    /// What happened: deny, overload, replay, conflict, breaker, rung, config, allow or loss.
     pub action: Action,
     /// A reason's text, or `ok`.
     pub outcome: String,
@@ -134,6 +134,7 @@ impl AuditNote {
                 | Action::Conflict
                 | Action::Breaker
                 | Action::Rung
+                | Action::Config
                 | Action::Allow
                 | Action::Loss
         );

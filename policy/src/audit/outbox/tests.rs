@@ -1,0 +1,331 @@
+//! Tests of the outbox: what is told, counted, sent again and lost.
+
+use std::collections::BTreeMap;
+use std::format;
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::audit::About;
+use crate::audit::tally::{FIRSTS_MAX, KINDS_MAX, WINDOW_MS};
+use crate::identity::{Subject, SubjectKind, SubjectName};
+use crate::scope::{CallerScope, Environment, KeyFormat, Tenant};
+use crate::wire;
+use crate::wire::audit::AuditRequest;
+
+fn id(number: usize) -> DecisionId {
+    DecisionId::new(u128::try_from(number).expect("small"))
+}
+
+fn denial(limit: &str, subject: &str) -> Testimony {
+    let name = SubjectName::from_bytes(subject.as_bytes());
+    let about =
+        About { limit: limit.to_string(), subject: Subject { kind: SubjectKind::Ip, name } };
+    Testimony {
+        decision: Some(id(7)),
+        names: vec![limit.to_string()],
+        about: vec![about],
+        ..Testimony::own(Action::Deny, "quota-exceeded", String::new())
+    }
+}
+
+fn allow() -> Testimony {
+    Testimony::own(Action::Allow, "ok", String::new())
+}
+
+fn sent(outbox: &mut Outbox, number: usize) -> Vec<AuditNote> {
+    outbox.batch(id(number)).unwrap_or_default()
+}
+
+/// Everything that comes out while the gateway keeps all.
+fn drained(outbox: &mut Outbox) -> Vec<AuditNote> {
+    let mut all = Vec::new();
+    for number in 0.. {
+        let batch = sent(outbox, number);
+        if batch.is_empty() {
+            break;
+        }
+        outbox.answered(id(number), Said::Each(&vec![Kept::Kept; batch.len()]));
+        all.extend(batch);
+    }
+    all
+}
+
+#[test]
+fn the_first_of_a_subject_and_window_is_an_event_and_the_rest_is_one_that_counts() {
+    let mut outbox = Outbox::new(0xabc, 1_000);
+    for _ in 0..500 {
+        outbox.record(denial("p.ip", "192.0.2.1"));
+        outbox.record(denial("p.ip", "192.0.2.2"));
+        outbox.record(denial("p.key", "192.0.2.1"));
+    }
+    let firsts = drained(&mut outbox);
+    assert_eq!(firsts.len(), 3, "{firsts:?}");
+    assert!(firsts.iter().all(|note| note.more == 0 && note.about.len() == 1));
+    assert_eq!(firsts[0].id, format!("{:032x}-1", 0xabc));
+    assert_eq!(firsts[0].detail, format!("names=p.ip decision={}", id(7)));
+    outbox.tick(1_000 + WINDOW_MS - 1);
+    assert!(outbox.is_empty(), "the window is not over");
+    outbox.tick(1_000 + WINDOW_MS);
+    let counted = drained(&mut outbox);
+    let told: Vec<_> = counted.iter().map(|note| (note.detail.as_str(), note.more)).collect();
+    assert_eq!(told, [("names=p.ip", 998), ("names=p.key", 499)]);
+    assert!(counted.iter().all(|note| note.about.is_empty()), "nobody is named by a count");
+    // A new window begins with a first again.
+    outbox.record(denial("p.ip", "192.0.2.1"));
+    assert_eq!(drained(&mut outbox).len(), 1);
+    assert_eq!(outbox.counts(), Counts { kept: 1_501, refused: 0, lost: 0 });
+}
+
+#[test]
+fn an_attack_of_many_subjects_and_kinds_leaves_a_bounded_number_and_loses_none() {
+    let mut outbox = Outbox::new(1, 0);
+    for n in 0..10_000 {
+        outbox
+            .record(denial(&format!("p{}.ip", n % 100), &format!("10.0.{}.{}", n / 256, n % 256)));
+    }
+    assert_eq!(drained(&mut outbox).len(), FIRSTS_MAX);
+    outbox.tick(WINDOW_MS);
+    let counted = drained(&mut outbox);
+    assert_eq!(counted.len(), KINDS_MAX + 1);
+    let total: u32 = counted.iter().map(|note| note.more).sum();
+    assert_eq!(usize::try_from(total).expect("small"), 10_000 - FIRSTS_MAX);
+}
+
+#[test]
+fn what_is_not_acknowledged_is_sent_again_with_the_same_ids_and_in_order() {
+    let mut outbox = Outbox::new(1, 0);
+    for _ in 0..3 {
+        outbox.record(allow());
+    }
+    let first = sent(&mut outbox, 1);
+    assert_eq!(first.len(), 3);
+    assert!(outbox.batch(id(2)).is_none(), "one at a time");
+    // Another message's answer is none of this one's.
+    outbox.answered(id(9), Said::Each(&[Kept::Kept; 3]));
+    assert_eq!(outbox.len(), 3);
+    outbox.answered(id(1), Said::Each(&[Kept::Later, Kept::Kept, Kept::Later]));
+    let ids = |notes: &[AuditNote]| notes.iter().map(|note| note.id.clone()).collect::<Vec<_>>();
+    let second = sent(&mut outbox, 2);
+    assert_eq!(ids(&second), [first[0].id.clone(), first[2].id.clone()]);
+    // No answer: again, but not at once.
+    outbox.answered(id(2), Said::Nothing);
+    assert!(outbox.batch(id(3)).is_none());
+    outbox.tick(RETRY_MS);
+    let third = sent(&mut outbox, 3);
+    assert_eq!(ids(&third), ids(&second));
+    assert_eq!(third[0].age_ms, 1_000);
+    outbox.answered(id(3), Said::Each(&[Kept::Kept, Kept::Refused]));
+    assert_eq!(outbox.counts(), Counts { kept: 2, refused: 1, lost: 0 });
+    assert!(outbox.is_empty());
+}
+
+#[test]
+fn a_dead_gateway_is_asked_less_and_less_often_and_a_live_one_at_once() {
+    let mut outbox = Outbox::new(1, 0);
+    outbox.record(allow());
+    let (mut now_ms, mut tries) = (0, Vec::new());
+    while now_ms < 100_000 {
+        outbox.tick(now_ms);
+        if outbox.batch(id(1)).is_some() {
+            tries.push(now_ms);
+            outbox.answered(id(1), Said::Nothing);
+        }
+        now_ms += 1_000;
+    }
+    assert_eq!(tries, [0, 1_000, 3_000, 7_000, 15_000, 31_000, 61_000, 91_000]);
+    // A clock that is set back stops nothing for long.
+    outbox.tick(10);
+    outbox.tick(10 + RETRY_MS_MAX);
+    for _ in 0..200 {
+        outbox.record(allow());
+    }
+    assert_eq!(sent(&mut outbox, 2).len(), EVENTS_MAX);
+    assert!(outbox.answered(id(2), Said::Each(&[Kept::Kept; EVENTS_MAX])), "there is more");
+    assert_eq!(sent(&mut outbox, 3).len(), EVENTS_MAX);
+}
+
+#[test]
+fn an_answer_that_never_comes_and_a_message_that_nobody_reads_block_nothing() {
+    let mut outbox = Outbox::new(1, 0);
+    outbox.record(allow());
+    assert_eq!(sent(&mut outbox, 1).len(), 1);
+    outbox.tick(FLIGHT_MS_MAX);
+    assert!(outbox.batch(id(2)).is_none());
+    outbox.tick(FLIGHT_MS_MAX + 1);
+    assert_eq!(sent(&mut outbox, 2).len(), 1);
+    outbox.answered(id(2), Said::Unreadable);
+    assert_eq!(outbox.counts(), Counts { kept: 0, refused: 1, lost: 0 });
+    outbox.record(allow());
+    assert_eq!(sent(&mut outbox, 3).len(), 1);
+    outbox.close();
+    assert_eq!(outbox.counts().lost, 1);
+}
+
+#[test]
+fn beyond_the_bound_the_newest_are_lost_counted_and_told() {
+    let mut outbox = Outbox::new(1, 0);
+    for _ in 0..WAITING_MAX + 5 {
+        outbox.record(allow());
+    }
+    assert_eq!((outbox.len(), outbox.counts().lost), (WAITING_MAX, 5));
+    let first = drained(&mut outbox);
+    assert_eq!(first.len(), WAITING_MAX);
+    outbox.tick(1_000);
+    let told = drained(&mut outbox);
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (told[0].action, told[0].detail.as_str()),
+        (Action::Loss, "5 events of a filter found no room")
+    );
+    // Denials that find no room are counted with their kind, and none is lost.
+    for _ in 0..WAITING_MAX {
+        outbox.record(allow());
+    }
+    outbox.record(denial("p.ip", "192.0.2.1"));
+    assert_eq!(outbox.len(), WAITING_MAX);
+    outbox.tick(1_000 + WINDOW_MS);
+    outbox.tick(2_000 + WINDOW_MS);
+    assert_eq!(drained(&mut outbox).len(), WAITING_MAX);
+    outbox.tick(2_000 + 2 * WINDOW_MS);
+    let counted = drained(&mut outbox);
+    assert_eq!(counted.iter().map(|note| note.more).collect::<Vec<_>>(), [1]);
+    assert_eq!(outbox.counts().lost, 0);
+}
+
+#[test]
+fn the_largest_events_fit_the_message_and_the_gateway_reads_them() {
+    let mut outbox = Outbox::new(u128::MAX, 0);
+    let name = |n: usize| format!("{}{n:03}.{}", "p".repeat(60), "l".repeat(63));
+    for n in 0..100 {
+        let names: Vec<String> = (0..64).map(name).collect();
+        let kind = SubjectKind::FilterState;
+        let spelling = SubjectName::from_bytes(format!("{}{n}", "x".repeat(90)).as_bytes());
+        let about = |limit: &String| About {
+            limit: limit.clone(),
+            subject: Subject { kind, name: spelling.clone() },
+        };
+        outbox.record(Testimony {
+            tenant: serde_json::from_str(&format!("{:?}", "t".repeat(64))).expect("a tenant"),
+            decision: Some(id(n)),
+            cause: Some(crate::reason::Reason::CalloutCircuitOpen),
+            rungs: vec![crate::config::Rung::Lease, crate::config::Rung::LocalShare],
+            about: names.iter().map(about).collect(),
+            names,
+            ..Testimony::own(Action::Rung, "policy-store-unavailable", "y".repeat(100))
+        });
+    }
+    let mut all = 0;
+    for number in 0.. {
+        let events = sent(&mut outbox, number);
+        if events.is_empty() {
+            break;
+        }
+        let count = events.len();
+        let scope = CallerScope {
+            region: None,
+            environment: Environment::default(),
+            tenant: Tenant::None,
+            key_format: KeyFormat::V1,
+        };
+        let (v, id, urgent) = (wire::VERSION, id(number), false);
+        let message = AuditRequest { v, id, scope, timeout_ms: 1_000, urgent, events };
+        let bytes = wire::encode(&message);
+        AuditRequest::decode(&bytes).expect("sound");
+        outbox.answered(id, Said::Each(&vec![Kept::Kept; count]));
+        all += count;
+    }
+    assert!(all > 32, "{all} of 100");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Allow,
+    Deny(u8, u8),
+    Tick(u16),
+    Send,
+    Answer(Vec<u8>),
+    Nothing,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Allow),
+        4 => (0_u8..4, 0_u8..6).prop_map(|(limit, subject)| Step::Deny(limit, subject)),
+        2 => (0_u16..40_000).prop_map(Step::Tick),
+        3 => Just(Step::Send),
+        2 => proptest::collection::vec(0_u8..3, 0..70).prop_map(Step::Answer),
+        1 => Just(Step::Nothing),
+    ]
+}
+
+proptest! {
+    /// Whatever the gateway answers, and whether it is heard: the records, one for each id, tell of each
+    /// event exactly once.
+    #[test]
+    fn nothing_is_lost_or_told_twice(steps in proptest::collection::vec(step(), 1..400)) {
+        let mut outbox = Outbox::new(5, 0);
+        let (mut now_ms, mut number, mut happened) = (0_u64, 0_usize, 0_u64);
+        let mut chain: BTreeMap<String, u64> = BTreeMap::new();
+        let mut seen: BTreeMap<String, AuditNote> = BTreeMap::new();
+        let mut flight: Option<Vec<AuditNote>> = None;
+        for step in steps {
+            match step {
+                Step::Allow => {
+                    happened += 1;
+                    outbox.record(allow());
+                }
+                Step::Deny(limit, subject) => {
+                    happened += 1;
+                    outbox.record(denial(&format!("p.l{limit}"), &format!("s{subject}")));
+                }
+                Step::Tick(by_ms) => {
+                    now_ms += u64::from(by_ms);
+                    outbox.tick(now_ms);
+                }
+                Step::Send => {
+                    if let Some(notes) = outbox.batch(id(number + 1)) {
+                        number += 1;
+                        for note in &notes {
+                            let first = seen.entry(note.id.clone()).or_insert_with(|| note.clone());
+                            prop_assert_eq!((&first.detail, first.more), (&note.detail, note.more));
+                        }
+                        flight = Some(notes);
+                    }
+                }
+                Step::Answer(fates) => {
+                    let notes = flight.take().unwrap_or_default();
+                    let fates: Vec<Kept> = fates
+                        .iter()
+                        .map(|fate| if *fate == 0 { Kept::Later } else { Kept::Kept })
+                        .collect();
+                    for (note, fate) in notes.iter().zip(&fates) {
+                        if *fate == Kept::Kept {
+                            chain.insert(note.id.clone(), u64::from(note.more.max(1)));
+                        }
+                    }
+                    outbox.answered(id(number), Said::Each(&fates));
+                }
+                Step::Nothing => {
+                    flight = None;
+                    outbox.answered(id(number), Said::Nothing);
+                }
+            }
+            prop_assert!(outbox.len() <= WAITING_MAX);
+        }
+        outbox.answered(id(number), Said::Nothing);
+        for _ in 0..4 {
+            now_ms += WINDOW_MS;
+            outbox.tick(now_ms);
+            for note in drained(&mut outbox) {
+                chain.insert(note.id, u64::from(note.more.max(1)));
+            }
+        }
+        let kept: u64 = chain.values().sum();
+        prop_assert_eq!(kept, happened);
+        prop_assert_eq!(outbox.counts(), Counts { kept: happened, refused: 0, lost: 0 });
+    }
+}

@@ -1,0 +1,132 @@
+//! Owns what of a request the filter alone can tell the audit chain: denials that it decided itself, rungs of the
+//! ladder, and a share of what it let go on. What the gateway decided the gateway records.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{Act, Asked, Effects, Exchange, Idempotent, Outcome, Question, Signal};
+use crate::audit::testimony::Testimony;
+use crate::audit::{About, Action};
+use crate::config::Config;
+use crate::reason::Reason;
+use crate::scope::Tenant;
+use crate::wire::{DecisionId, LimitCall};
+
+/// Whom a decision is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Whom {
+    /// Whose request it is.
+    pub tenant: Tenant,
+    /// The limits that may have denied, with whom they count.
+    pub about: Vec<About>,
+}
+
+// === impl Whom ===
+
+impl Whom {
+    /// Those whom the question's enforced limits count.
+    pub(super) fn of(question: &Question) -> Self {
+        Self::told(&question.tenant, question.asked.iter().zip(&question.limits))
+    }
+
+    fn told<'q>(tenant: &Tenant, limits: impl Iterator<Item = (&'q Asked, &'q LimitCall)>) -> Self {
+        let about = limits
+            .filter(|(asked, _)| asked.is_enforced())
+            .map(|(_, call)| About { limit: call.id.clone(), subject: call.subject.clone() })
+            .collect();
+        Self { tenant: tenant.clone(), about }
+    }
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// What the audit chain is to be told of what follows, if anything.
+    pub fn testimony(&self, config: &Config, effects: &Effects) -> Option<Testimony> {
+        if !config.audits {
+            return None;
+        }
+        let told = match &effects.act {
+            Act::Deny(denial) if self.has_verdict && is_the_gateways(denial.reason) => return None,
+            Act::Deny(denial) => {
+                let told = Testimony::own(Action::Deny, denial.reason.as_str(), String::new());
+                Testimony { names: denial.violated.clone(), ..told }
+            }
+            Act::Pass | Act::Resume => self.went_on(config, effects)?,
+            _ => return None,
+        };
+        let note = effects.note.as_ref();
+        let whom = effects.whom.as_deref();
+        Some(Testimony {
+            decision: self.id,
+            cause: told.cause.or(note.and_then(|note| note.cause)),
+            rungs: note.map(|note| note.rungs.clone()).unwrap_or_default(),
+            tenant: whom.map(|whom| whom.tenant.clone()).unwrap_or_default(),
+            about: whom.map(|whom| whom.about.clone()).unwrap_or_default(),
+            ..told
+        })
+    }
+
+    fn went_on(&self, config: &Config, effects: &Effects) -> Option<Testimony> {
+        if let Some(note) = effects.note.as_ref().filter(|note| !note.rungs.is_empty()) {
+            let told = Testimony::own(Action::Rung, note.reason.as_str(), String::new());
+            return Some(Testimony { names: note.limits.clone(), ..told });
+        }
+        let drawn = drawn(config, self.id?, &effects.signals);
+        let names: Vec<_> = drawn
+            .filter_map(|policy| config.policies.get(policy))
+            .map(|policy| policy.name.clone())
+            .collect();
+        let told = Testimony::own(Action::Allow, "ok", String::new());
+        (!names.is_empty()).then_some(Testimony { names, ..told })
+    }
+}
+
+/// Whether any policy wants to be told of this request if it goes on.
+pub(super) fn is_drawn(config: &Config, id: DecisionId, signals: &[Signal]) -> bool {
+    config.audits && drawn(config, id, signals).next().is_some()
+}
+
+/// The policies that let the request go on and whose share it falls into.
+fn drawn(config: &Config, id: DecisionId, signals: &[Signal]) -> impl Iterator<Item = usize> {
+    let draw = draw_bp(id);
+    let of = |signal: &Signal| match *signal {
+        Signal::Decided {
+            policy,
+            outcome:
+                Outcome::Allowed | Outcome::LeaseAllowed | Outcome::ShadowDenied | Outcome::SoftExceeded,
+        } => Some(policy),
+        Signal::Idempotency { policy, outcome: Idempotent::Fresh | Idempotent::TakenOver } => {
+            Some(policy)
+        }
+        _ => None,
+    };
+    let mut policies: Vec<usize> = signals.iter().filter_map(of).collect();
+    policies.sort_unstable();
+    policies.dedup();
+    policies.retain(|&policy| {
+        config.policies.get(policy).is_some_and(|policy| draw < policy.audited_allows_bp)
+    });
+    policies.into_iter()
+}
+
+/// 0 to 9,999, by the id alone: anybody can check later that the sample was no choice. SplitMix64's finish.
+fn draw_bp(id: DecisionId) -> u16 {
+    let bits = id.bits();
+    let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
+    let mut bits = half(bits) ^ half(bits >> 64);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    u16::try_from((bits ^ (bits >> 31)) % 10_000).unwrap_or_default()
+}
+
+/// Whether the gateway records a denial for this reason, where it gave the verdict.
+fn is_the_gateways(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::QuotaExceeded
+            | Reason::TemporaryReducedCapacity
+            | Reason::ServiceOverloaded
+            | Reason::IdempotencyConflict
+    )
+}
