@@ -93,7 +93,8 @@ extern "C" fn proxy_on_response_trailers(stream: u32, _trailers: usize) -> u32 {
     after_trailers(vm::with(|vm| vm.answer_trailers(stream)).unwrap_or(Action::Continue))
 }
 
-/// Comes only while a request waits, and where a configuration has circuit breakers.
+/// Comes only while a request waits, and where a configuration has circuit breakers, leases, idempotency or an
+/// audit.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_tick(root: u32) {
     vm::with(|vm| vm.tick(root));

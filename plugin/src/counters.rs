@@ -33,6 +33,8 @@ enum Counter {
     Lease(LeaseEvent),
     Breaker(StateName),
     Circuit(usize, Told),
+    /// What became of audit events.
+    Events(&'static str),
 }
 
 /// The ids of one root's counters.
@@ -41,15 +43,19 @@ pub(crate) struct Counters {
     ids: BTreeMap<Counter, u32>,
 }
 
-/// Shows the hash of the configuration in force, one gauge for each filter of the Envoy: every worker
-/// sets the same, so that none overwrites another. The names are Envoy's own configuration.
-pub(crate) fn configuration(hash: ConfigHash) {
+/// The filter's name in the Envoy's configuration, as it may stand in a metric's name.
+pub(crate) fn filter_name() -> String {
     let filter = host::property("plugin_name").ok().and_then(Property::bytes).unwrap_or_default();
-    let filter: String = filter
+    filter
         .iter()
         .take(FILTER_NAME_LEN_MAX)
         .map(|&b| if b.is_ascii_alphanumeric() || b == b'-' { char::from(b) } else { '_' })
-        .collect();
+        .collect()
+}
+
+/// Shows the hash of the configuration in force, one gauge for each filter of the Envoy: every worker
+/// sets the same, so that none overwrites another. The names are Envoy's own configuration.
+pub(crate) fn configuration(hash: ConfigHash, filter: &str) {
     let name = format!("tidegate_config_hash.filter.{filter}");
     // A host without gauges must not cost the configuration.
     if let Err(status) = host::set_gauge(&name, u64::from(hash.0)) {
@@ -101,6 +107,11 @@ impl Counters {
     /// Counts what a circuit breaker does.
     pub(crate) fn circuit(&mut self, config: &Config, breaker: usize, told: Told) {
         self.count(config, Counter::Circuit(breaker, told));
+    }
+
+    /// Counts what became of audit events.
+    pub(crate) fn events(&mut self, config: &Config, fate: &'static str, by: u64) {
+        self.add(config, Counter::Events(fate), by);
     }
 
     fn count(&mut self, config: &Config, counter: Counter) {
@@ -166,6 +177,7 @@ impl Counter {
                 let name = breaker.map_or("", |breaker| &breaker.name);
                 format!("tidegate_circuit_total.breaker.{name}.event.{}", told.as_str())
             }
+            Self::Events(fate) => format!("tidegate_audit_events_total.outcome.{fate}"),
             Self::LateAnswer => "tidegate_late_answers_total".to_owned(),
             Self::Lease(event) => match event {
                 LeaseEvent::Miss => "tidegate_lease_misses_total",

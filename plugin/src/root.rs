@@ -3,11 +3,14 @@
 
 use std::cell::{Cell, RefCell};
 
-use tidegate_policy::breaker::Ticket;
+use tidegate_policy::audit::Action;
+use tidegate_policy::audit::testimony::Testimony;
+use tidegate_policy::breaker::{StateName, Ticket};
 use tidegate_policy::config::{Config, ConfigHash, Severity};
 use tidegate_policy::exchange::Answer;
 use tidegate_policy::identity::Secrets;
 use tidegate_policy::mode::Overrides;
+use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Tenant};
 use tidegate_policy::wire;
 
@@ -20,13 +23,14 @@ use crate::leases::Leases;
 use crate::notice::Notice;
 use crate::path::Path;
 use crate::property::Property;
+use crate::vm::Events;
 
 /// Names the environment that the filter was deployed for.
 const ENVIRONMENT_VARIABLE: &str = "TIDEGATE_ENVIRONMENT";
 
-/// How often claims are looked after, where nothing else needs a tick: a third of the shortest lock is
-/// longer than a second.
-const BEAT_MS: u32 = 1_000;
+/// How often claims are looked after and audit events are sent, where nothing else needs a tick: a third of
+/// the shortest lock is longer than a second.
+pub(crate) const BEAT_MS: u32 = 1_000;
 
 /// The callout's authority. Not the cluster's name: Istio's hold `|`, which no authority may.
 const AUTHORITY: &str = "tidegate-gateway";
@@ -60,6 +64,14 @@ pub(crate) struct Root {
     pub report_headers: Vec<u8>,
     /// The circuit breakers of upstreams.
     pub circuits: Circuits,
+    /// The headers of a message with audit events, encoded once.
+    pub audit_headers: Vec<u8>,
+    /// The audit events that wait; shared with the configurations of the same gateway.
+    pub events: Option<Events>,
+    /// Whether it was recorded that it is in force.
+    told_news: Cell<bool>,
+    /// The document's fingerprint, and the filter's name in Envoy's configuration.
+    fingerprint: (ConfigHash, String),
 }
 
 // === impl Root ===
@@ -107,7 +119,8 @@ impl Root {
                 config.gateway.cluster
             ),
         );
-        counters::configuration(hash);
+        let filter = counters::filter_name();
+        counters::configuration(hash, &filter);
         let path = Path::new(config.gateway.breaker);
         let leases = config.has_leases().then(|| leases(&config, &caller));
         let circuits = Circuits::new(&config, me);
@@ -143,34 +156,81 @@ impl Root {
             sync_headers: call_headers(wire::SYNC_PATH),
             report_headers: call_headers(wire::breaker::BREAKERS_PATH),
             circuits,
+            audit_headers: call_headers(wire::audit::AUDIT_PATH),
+            events: None,
+            told_news: Cell::default(),
+            fingerprint: (hash, filter),
         })
     }
 
     /// How often it is called without a request that waits; 0 is never.
     pub(crate) fn idle_tick_ms(&self) -> u32 {
-        match (self.circuits.is_empty() && self.leases.is_none(), self.is_idempotent) {
+        let beats = self.is_idempotent || self.events.is_some();
+        match (self.circuits.is_empty() && self.leases.is_none(), beats) {
             (false, _) => circuits::TICK_MS,
             (true, true) => BEAT_MS,
             (true, false) => 0,
         }
     }
 
+    /// Whether events of both may go in one message.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        let of = |root: &Self| (root.caller.clone(), root.config.gateway.cluster.clone());
+        self.audit_headers == other.audit_headers && of(self) == of(other)
+    }
+
+    /// What a record says of this configuration, once, unless another worker of the process has said it.
+    pub(crate) fn news(&self) -> Option<String> {
+        if self.told_news.replace(true) {
+            return None;
+        }
+        let (hash, filter) = &self.fingerprint;
+        let (key, hash) = (format!("tidegate.audit.config.{filter}"), hash.to_string());
+        // Whoever cannot know says it: once more than necessary is no harm.
+        let (before, cas) = host::shared(&key).unwrap_or_default();
+        if before == hash.as_bytes() || host::set_shared(&key, hash.as_bytes(), cas) == Ok(false) {
+            return None;
+        }
+        let policies = self.config.policies.len();
+        let replaces = match std::str::from_utf8(&before) {
+            Ok(before) if !before.is_empty() => format!(" replaces={before}"),
+            Ok(_) | Err(_) => String::new(),
+        };
+        let audit = if self.config.audits { "on" } else { "off" };
+        let version = env!("CARGO_PKG_VERSION");
+        Some(format!(
+            "configuration={hash}{replaces} policies={policies} audit={audit} filter={filter} version={version}"
+        ))
+    }
+
     /// Counts what circuit breakers do.
     pub(crate) fn count_circuit(&self, breaker: usize, told: Told) {
         self.counters.borrow_mut().circuit(&self.config, breaker, told);
+        if told == Told::Tripped {
+            self.tell(|| {
+                let names = vec![self.config.circuit_breakers.get(breaker)?.name.clone()];
+                let text = "this process is shut by its own failures".to_owned();
+                let told = Testimony::own(Action::Breaker, Reason::CircuitOpen.as_str(), text);
+                Some(Testimony { names, ..told })
+            });
+        }
     }
 
     /// Whether the gateway may be asked now; if not, in how many ms it makes sense.
     pub(crate) fn admit(&self, entropy: u64) -> Result<Ticket, u64> {
-        self.path.admit(entropy, |entered| {
-            self.counters.borrow_mut().breaker(&self.config, entered);
-        })
+        self.path.admit(entropy, |entered| self.entered(entered))
     }
 
     /// Takes what became of a callout.
     pub(crate) fn settle(&self, ticket: Ticket, answer: &Answer<'_>, entropy: u64) {
-        self.path.settle(ticket, answer, entropy, |entered| {
-            self.counters.borrow_mut().breaker(&self.config, entered);
+        self.path.settle(ticket, answer, entropy, |entered| self.entered(entered));
+    }
+
+    fn entered(&self, state: StateName) {
+        self.counters.borrow_mut().breaker(&self.config, state);
+        self.tell(|| {
+            let text = format!("the way to the gateway is {}", state.as_str());
+            Some(Testimony::own(Action::Breaker, "ok", text))
         });
     }
 }

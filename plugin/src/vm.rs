@@ -20,6 +20,7 @@ use crate::shares::{self, Taken};
 use crate::{facts, render};
 
 mod answers;
+mod audit;
 mod bodies;
 mod calls;
 mod circuits;
@@ -27,6 +28,7 @@ mod replies;
 mod route;
 mod sync;
 
+pub(crate) use audit::Events;
 use bodies::{Held, Waits};
 pub(crate) use replies::refuse_unready;
 use replies::{deny, or_log, resume};
@@ -100,6 +102,8 @@ enum Waiter {
     Circuits(Report),
     /// Nobody: it is what pools of leased units have to say.
     Sync(DecisionId, Vec<Flight>),
+    /// Nobody: it is so many audit events.
+    Events(DecisionId, usize),
 }
 
 // === impl Vm ===
@@ -131,6 +135,7 @@ impl Vm {
             && let Some(root) = self.roots.remove(&context).flatten()
         {
             Self::leave(&root);
+            self.leave_events(&root);
         }
     }
 
@@ -150,7 +155,10 @@ impl Vm {
         }
         // Several roots of one VM report one by one.
         let me = self.ids.as_ref().map_or(0, Ids::vm).wrapping_add(u64::from(context));
-        let root = Root::configure(size, me).map(Rc::new);
+        let root = Root::configure(size, me).map(|mut root| {
+            self.equip(&mut root);
+            Rc::new(root)
+        });
         let taken = root.is_some();
         if root.as_ref().is_some_and(|root| root.is_idempotent) {
             BODIES.set(true);
@@ -271,6 +279,7 @@ impl Vm {
         facts: Option<&Facts<'_>>,
     ) -> Action {
         loop {
+            root.tell(|| exchange.testimony(&root.config, &effects));
             for signal in effects.signals {
                 root.counters.borrow_mut().signal(&root.config, signal);
             }

@@ -167,7 +167,9 @@ impl Vm {
             };
             end = match waiter {
                 Waiter::Stored(_, end) | Waiter::Settlement(end) => end,
-                Waiter::Stream(_) | Waiter::Circuits(_) | Waiter::Sync(..) => return false,
+                Waiter::Stream(_) | Waiter::Circuits(_) | Waiter::Sync(..) | Waiter::Events(..) => {
+                    return false;
+                }
             };
             if let Some(signals) = end.ended(&answer) {
                 callout::settled(root, id, &answer);

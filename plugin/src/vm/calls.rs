@@ -33,6 +33,7 @@ impl Vm {
                 return self.settled(&root, settlement, &answer, None);
             }
             Waiter::Circuits(report) => return root.circuits.told(&root.config, &report, &answer),
+            Waiter::Events(id, count) => return self.events_told(&root, (id, count), &answer),
             Waiter::Sync(id, flights) => return self.synced(&root, id, &flights, &answer),
         };
         self.answered(stream, &answer);
@@ -77,7 +78,7 @@ impl Vm {
         self.send_within(root, headers, message, waiter, root.config.gateway.timeout_ms)
     }
 
-    fn send_within(
+    pub(super) fn send_within(
         &mut self,
         root: &Rc<Root>,
         headers: &[u8],

@@ -18,6 +18,7 @@ impl Vm {
         self.waited(root);
         self.look_after(root);
         self.beat(root);
+        self.hand_over(root);
         let Some(root) = self.roots.get(&root).cloned().flatten() else { return };
         let Some(ids) = self.ids.as_mut() else { return };
         let Some((message, report)) =

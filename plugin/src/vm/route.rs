@@ -1,12 +1,14 @@
 //! Owns what Envoy's route says of the policies that match, and what becomes of a request that cannot be
 //! read.
 
+use tidegate_policy::audit::Action;
+use tidegate_policy::audit::testimony::Testimony;
 use tidegate_policy::exchange::{Outcome, Signal};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::router::Matched;
 
 use super::refuse_unready;
-use crate::abi::Action;
+use crate::abi;
 use crate::facts;
 use crate::host::{self, Level};
 use crate::root::Root;
@@ -33,9 +35,10 @@ pub(super) fn routed(root: &Root, matched: Matched) -> Result<Matched, host::Sta
     Ok(matched.applying(config))
 }
 
-pub(super) fn unreadable(root: &Root, status: host::Status) -> Action {
+pub(super) fn unreadable(root: &Root, status: host::Status) -> abi::Action {
     let signal = Signal::Unavailable(Reason::HostFailure);
     root.counters.borrow_mut().signal(&root.config, signal);
+    root.tell(|| Some(Testimony::own(Action::Deny, Reason::HostFailure.as_str(), String::new())));
     host::log(
         Level::Error,
         &format!("tidegate: the request cannot be read: host status {}", status.0),

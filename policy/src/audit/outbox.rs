@@ -21,6 +21,8 @@ pub const WAITING_MAX: usize = 1_024;
 pub const WAITING_BYTES_MAX: usize = 512 * 1_024;
 /// The most bytes of events in one message, about; a message may have 64 KiB.
 const BATCH_BYTES_MAX: usize = 40 * 1_024;
+/// So long events are gathered for one message.
+const GATHER_MS: u64 = 500;
 /// From a failure to the next try: at least, and at most after many failures.
 const RETRY_MS: u64 = 1_000;
 const RETRY_MS_MAX: u64 = 30_000;
@@ -150,6 +152,12 @@ impl Outbox {
                 self.untold = 0;
             }
         }
+    }
+
+    /// Whether it is time for a message: there is enough for a whole one, or something has waited.
+    pub fn is_ripe(&self) -> bool {
+        let has_waited = |first: &Waiting| self.now_ms.abs_diff(first.at_ms) >= GATHER_MS;
+        self.waiting.len() >= EVENTS_MAX || self.waiting.front().is_some_and(has_waited)
     }
 
     /// The events of the next message, whose id this is; `None` if there is nothing to send now.

@@ -75,9 +75,9 @@ impl Testimony {
         };
         let cause = self.cause.map_or("", Reason::as_str);
         let mut kind = format!("{} {} {tenant} {cause}", self.action.as_str(), self.outcome);
-        for name in &self.names {
+        for part in self.names.iter().chain([&self.text]) {
             kind.push(' ');
-            kind.push_str(name);
+            kind.push_str(part);
         }
         kind
     }
@@ -97,14 +97,17 @@ impl Testimony {
 
     /// About how many bytes it takes, in memory and in a message.
     pub(super) fn weight(&self) -> usize {
-        const EACH: usize = 320;
+        const EVENT: usize = 400;
+        const LIMIT: usize = 64;
         let names = self.names.iter().map(|name| name.len().saturating_add(1)).sum::<usize>();
         let about = |about: &About| {
-            EACH.saturating_add(about.limit.len()).saturating_add(about.subject.name.as_str().len())
+            LIMIT
+                .saturating_add(about.limit.len())
+                .saturating_add(about.subject.name.as_str().len())
         };
         let about = self.about.iter().take(ABOUT_MAX).map(about).sum::<usize>();
         let texts = self.text.len().saturating_add(names.min(NAMES_BYTES_MAX));
-        EACH.saturating_add(texts).saturating_add(about)
+        EVENT.saturating_add(texts).saturating_add(about)
     }
 
     /// As it is handed over.

@@ -2,6 +2,7 @@
 //! wiring; what a rule decides is tested where the rule lies.
 
 mod answers;
+mod audit;
 mod callout_faults;
 mod circuits;
 mod configuration;

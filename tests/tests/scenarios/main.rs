@@ -1,5 +1,6 @@
 //! The shipped filter in the simulator: every scenario file under tests/scenarios/, in virtual time.
 
+mod audit;
 mod circuits;
 mod costs;
 

@@ -1,0 +1,158 @@
+//! Owns how a worker's audit events come together and go to the gateway: recorded without a call of the host,
+//! sent on the tick, and only when there are any.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use tidegate_policy::audit::Action;
+use tidegate_policy::audit::outbox::{Counts, Outbox, Said};
+use tidegate_policy::audit::testimony::Testimony;
+use tidegate_policy::exchange::Answer;
+use tidegate_policy::reason::Reason;
+use tidegate_policy::wire::audit::{AuditReply, AuditRequest};
+use tidegate_policy::wire::{self, DecisionId, Refusal};
+
+use super::{Vm, Waiter, or_log};
+use crate::host;
+use crate::ids::Ids;
+use crate::root::{BEAT_MS, Root};
+
+/// How long an acknowledgement is waited for: nobody is held meanwhile, and the gateway gathers and stores first.
+const TIMEOUT_MS: u32 = 1_000;
+
+/// The events of one gateway's filters in this VM, and whoever shares them.
+pub(crate) type Events = Rc<RefCell<Outbox>>;
+
+// === impl Vm ===
+
+impl Vm {
+    /// Gives a new configuration the events that its predecessor left, or none. One that turns the audit off
+    /// still hands over what was left, and that it does so.
+    pub(super) fn equip(&mut self, root: &mut Root) {
+        let mut others = self.roots.values().flatten();
+        let left = others.find_map(|other| other.events.clone().filter(|_| other.is_beside(root)));
+        let Some(ids) = self.ids.as_mut().filter(|_| root.config.audits || left.is_some()) else {
+            return;
+        };
+        let now_ms = host::now_us().map_or(0, |now_us| now_us / 1_000);
+        let events = left.unwrap_or_else(|| Rc::new(RefCell::new(Outbox::new(run(ids), now_ms))));
+        events.borrow_mut().tick(now_ms);
+        root.events = Some(events);
+        if root.idle_tick_ms() == BEAT_MS {
+            or_log(host::set_tick_period(BEAT_MS), "audit events stay here: no tick");
+        }
+    }
+
+    /// Time has gone by for the events of a root.
+    pub(super) fn hand_over(&mut self, context: u32) {
+        let Some(root) = self.roots.get(&context).cloned().flatten() else { return };
+        let Some(events) = &root.events else { return };
+        // Without a clock they wait; what finds no room is counted.
+        let Ok(now_us) = host::now_us() else { return };
+        let is_ripe = {
+            let mut events = events.borrow_mut();
+            events.tick(now_us / 1_000);
+            // Not when it was configured: a VM that only tries a configuration out hands nothing over.
+            if let Some(text) = root.news() {
+                events.record(Testimony::own(Action::Config, "ok", text));
+            }
+            events.is_ripe()
+        };
+        if is_ripe {
+            self.send_events(&root);
+        }
+        root.count_events();
+    }
+
+    fn send_events(&mut self, root: &Rc<Root>) {
+        let Some((events, ids)) = root.events.as_ref().zip(self.ids.as_mut()) else { return };
+        let id = ids.decision();
+        let Some(notes) = events.borrow_mut().batch(id) else { return };
+        let count = notes.len();
+        let message = wire::encode(&AuditRequest {
+            v: wire::VERSION,
+            id,
+            scope: root.caller.clone(),
+            timeout_ms: TIMEOUT_MS,
+            urgent: false,
+            events: notes,
+        });
+        let waiter = Waiter::Events(id, count);
+        let sent = self.send_within(root, &root.audit_headers, &message, waiter, TIMEOUT_MS);
+        if sent.is_err() {
+            events.borrow_mut().answered(id, Said::Nothing);
+        }
+    }
+
+    /// What the gateway says of events.
+    pub(super) fn events_told(
+        &mut self,
+        root: &Rc<Root>,
+        (id, count): (DecisionId, usize),
+        answer: &Answer<'_>,
+    ) {
+        let Some(events) = &root.events else { return };
+        let is_unreadable = |body: &[u8]| {
+            let refusal = Refusal::decode(body).ok();
+            let reason = refusal.and_then(|refusal| Reason::from_text(&refusal.reason));
+            reason == Some(Reason::BadMessage)
+        };
+        let reply = match answer {
+            Answer::Response { marked: true, status: b"200", body } => {
+                AuditReply::decode(body, id, count).ok()
+            }
+            _ => None,
+        };
+        let said = match (&reply, answer) {
+            (Some(reply), _) => Said::Each(&reply.events),
+            (None, Answer::Response { marked: true, body, .. }) if is_unreadable(body) => {
+                Said::Unreadable
+            }
+            (None, _) => Said::Nothing,
+        };
+        let is_more = events.borrow_mut().answered(id, said);
+        if is_more {
+            self.send_events(root);
+        }
+        root.count_events();
+    }
+
+    /// A configuration goes; its events stay with the one that took them over, if one did.
+    pub(super) fn leave_events(&self, root: &Root) {
+        let Some(events) = &root.events else { return };
+        let mut others = self.roots.values().flatten();
+        let is_shared =
+            others.any(|other| other.events.as_ref().is_some_and(|e| Rc::ptr_eq(e, events)));
+        if !is_shared {
+            events.borrow_mut().close();
+            root.count_events();
+        }
+    }
+}
+
+/// 128 bits that no other worker's events have.
+fn run(ids: &mut Ids) -> u128 {
+    (u128::from(ids.worker()) << 64) | u128::from(ids.entropy())
+}
+
+// === impl Root ===
+
+impl Root {
+    /// Takes in what happened, if anything is to be told; costs no call of the host.
+    pub(crate) fn tell(&self, testimony: impl FnOnce() -> Option<Testimony>) {
+        if let Some(events) = &self.events
+            && let Some(testimony) = testimony()
+        {
+            events.borrow_mut().record(testimony);
+        }
+    }
+
+    fn count_events(&self) {
+        let Some(events) = &self.events else { return };
+        let Counts { kept, refused, lost } = events.borrow_mut().counts();
+        let mut counters = self.counters.borrow_mut();
+        for (fate, by) in [("kept", kept), ("refused", refused), ("lost", lost)] {
+            counters.events(&self.config, fate, by);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The filter's audit events over minutes of virtual time, with a gateway that keeps a book of them: what is
+//! told, sent again, counted and lost; and what it costs a request, in calls of the host and in instructions.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use tidegate_host_sim::{
+    Answer, Fault, HeaderMap, Outcome, Reply, Report, Scenario, Service, ServiceRequest, Services,
+};
+use tidegate_policy::audit::Action;
+use tidegate_policy::wire::audit::{AUDIT_PATH, AuditNote, AuditReply, AuditRequest, Kept};
+use tidegate_policy::wire::{self, DECIDE_PATH, DecideReply, DecideRequest, LimitState, Verdict};
+use tidegate_tests::parts;
+
+use super::runner;
+
+/// What the gateway heard.
+#[derive(Debug, Default)]
+struct Book {
+    /// By id: the events on record.
+    kept: BTreeMap<String, AuditNote>,
+    /// The ids of every message, heard or not.
+    messages: Vec<Vec<String>>,
+}
+
+/// A gateway that admits everything and keeps the book; the first messages with events are lost on their way back.
+struct Keeper {
+    book: Arc<Mutex<Book>>,
+    unanswered: usize,
+    /// Whether what is not answered was heard all the same.
+    hears: bool,
+}
+
+impl Keeper {
+    fn events(&mut self, body: &[u8]) -> Option<Vec<u8>> {
+        let message = AuditRequest::decode(body).expect("a sound message");
+        let mut book = self.book.lock().expect("no panic");
+        book.messages.push(message.events.iter().map(|note| note.id.clone()).collect());
+        let is_answered = book.messages.len() > self.unanswered;
+        let kept = vec![Kept::Kept; message.events.len()];
+        if is_answered || self.hears {
+            for note in message.events {
+                let told = book.kept.entry(note.id.clone()).or_insert_with(|| note.clone());
+                assert_eq!(
+                    (&told.detail, told.more),
+                    (&note.detail, note.more),
+                    "one id, one event"
+                );
+            }
+        }
+        is_answered.then(|| wire::encode(&AuditReply::new(message.id, kept)))
+    }
+}
+
+impl Service for Keeper {
+    fn call(&mut self, _now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+        let (mut status, path) = (200, request.path());
+        let body = if path == AUDIT_PATH {
+            self.events(&request.body)
+        } else if path != DECIDE_PATH {
+            // What circuit breakers report is nothing to this one.
+            status = 404;
+            Some(Vec::new())
+        } else {
+            let asked = DecideRequest::decode(&request.body).expect("a question");
+            let state = |id: String| LimitState {
+                id,
+                allowed: true,
+                remaining: 7,
+                next_us: 1,
+                reset_us: 1,
+                retry_us: Some(0),
+                limit: None,
+            };
+            Some(wire::encode(&DecideReply {
+                v: wire::VERSION,
+                id: asked.id,
+                verdict: Verdict::Allow,
+                limits: asked.limits.into_iter().map(|limit| state(limit.id)).collect(),
+                claim: None,
+                leases: Vec::new(),
+                octets: Vec::new(),
+            }))
+        };
+        let Some(body) = body else {
+            return Reply { after_ns: 0, outcome: Outcome::Fault(Fault::Timeout) };
+        };
+        let mut headers = HeaderMap::default();
+        headers.add(b"x-tidegate-gateway", b"v1");
+        Reply::now(Answer { headers, ..Answer::new(status, body) })
+    }
+}
+
+/// Runs a timeline under one policy of each kind.
+fn run(audit: &str, until: &str, timeline: &str, unanswered: usize, hears: bool) -> (Report, Book) {
+    let yaml = format!(
+        "name: audit
+plugin:
+  config:
+    version: 1
+    gateway: {{ cluster: tidegate, timeout: 45ms }}
+    {audit}
+    policies:
+      - name: p
+        match: {{ path: /p }}
+        rate_limits: [{{ name: ip, by: ip, limit: 100, per: minute }}]
+      - name: who
+        match: {{ path: /who }}
+        rate_limits: [{{ name: key, by: {{ header: x-key }}, limit: 100, per: minute }}]
+      - name: up
+        match: {{ path: /up }}
+        circuit_breaker: {{ open: 1h }}
+host: {{ workers: 1, until: {until} }}
+gateway: in-process
+upstream:
+  - {{ on: GET /up, answer: {{ status: 500 }} }}
+  - {{ answer: {{ status: 200 }} }}
+timeline:
+{timeline}"
+    );
+    let scenario = Scenario::parse(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
+    let book = Arc::new(Mutex::new(Book::default()));
+    let keeps = Arc::clone(&book);
+    let services = Services::default().bind_fresh(move || Keeper {
+        book: Arc::clone(&keeps),
+        unanswered,
+        hears,
+    });
+    let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
+    assert!(report.start_error.is_none(), "{report}");
+    let book = std::mem::take(&mut *book.lock().expect("no panic"));
+    (report, book)
+}
+
+fn told(book: &Book, action: Action) -> Vec<&AuditNote> {
+    let mut notes: Vec<_> = book.kept.values().filter(|note| note.action == action).collect();
+    notes.sort_by_key(|note| (note.more, note.detail.clone()));
+    notes
+}
+
+fn metric(report: &Report, fate: &str) -> u64 {
+    let name = format!("tidegate_audit_events_total.outcome.{fate}");
+    report.metrics.get(&name).copied().unwrap_or_default()
+}
+
+const DENIALS: &str = "
+  - { at: 100ms, client: nobody, times: 40, every: 10ms, send: { path: /who } }
+  - { at: 100ms, client: up, times: 25, every: 10ms, send: { path: /up } }
+  - { at: 100ms, client: p, times: 10, every: 10ms, send: { path: /p } }
+";
+
+#[test]
+fn what_the_filter_denies_is_told_once_then_counted_and_what_the_gateway_admits_is_not() {
+    let (report, book) = run("audit: {}", "70s", DENIALS, 0, false);
+    let denials = told(&book, Action::Deny);
+    let seen: Vec<_> = denials.iter().map(|n| (n.outcome.as_str(), n.more)).collect();
+    // Five failures open the circuit; twenty requests are refused.
+    let expected = [
+        ("circuit-open", 0),
+        ("client-identity-required", 0),
+        ("circuit-open", 19),
+        ("client-identity-required", 39),
+    ];
+    assert_eq!(seen, expected, "{book:?}");
+    assert!(denials[0].detail.starts_with("names=up decision="), "{denials:?}");
+    assert!(denials[1].detail.starts_with("names=who.key decision="), "{denials:?}");
+    let breakers = told(&book, Action::Breaker);
+    assert_eq!(breakers.len(), 1, "{book:?}");
+    let configs = told(&book, Action::Config);
+    assert_eq!(configs.len(), 1, "{book:?}");
+    assert!(configs[0].detail.contains("policies=3 audit=on"), "{configs:?}");
+    assert_eq!(told(&book, Action::Allow), Vec::<&AuditNote>::new());
+    assert_eq!((metric(&report, "kept"), metric(&report, "lost")), (62, 0));
+    // Of the worker one message for the beginning and one for the window's counts; and the configuration.
+    assert_eq!(book.messages.len(), 3, "{book:?}");
+}
+
+#[test]
+fn without_the_field_nothing_is_sent() {
+    let (report, book) = run("strict: false", "70s", DENIALS, 0, false);
+    assert_eq!((book.messages.len(), metric(&report, "kept")), (0, 0));
+}
+
+#[test]
+fn a_gateway_that_is_away_gets_the_same_events_later_and_records_none_twice() {
+    for hears in [false, true] {
+        let (report, book) = run("audit: {}", "100s", DENIALS, 3, hears);
+        // The same events in the same order, and others behind them.
+        let run = |ids: &[String]| ids[0].split('-').next().map(str::to_owned);
+        let (first, others) = book.messages.split_first().expect("a message");
+        let again = others.iter().find(|other| run(other) == run(first)).expect("it comes again");
+        assert_eq!(again.get(..first.len()), Some(first.as_slice()), "{book:?}");
+        assert!(book.messages.len() >= 6, "{book:?}");
+        let total: u32 = told(&book, Action::Deny).iter().map(|note| note.more.max(1)).sum();
+        assert_eq!(total, 60, "{book:?}");
+        assert_eq!(metric(&report, "lost"), 0);
+    }
+}
+
+#[test]
+fn beyond_its_bound_events_are_lost_counted_and_the_chain_is_told() {
+    let many = "  - { at: 100ms, client: p, times: 1500, every: 10ms, send: { path: /p } }\n";
+    let (report, book) = run("audit: { allows: 100% }", "200s", many, 12, false);
+    let (kept, lost) = (metric(&report, "kept"), metric(&report, "lost"));
+    assert!(lost > 0, "{kept} kept");
+    let allows = told(&book, Action::Allow).len();
+    assert_eq!(u64::try_from(allows).expect("few") + lost, 1_500);
+    let losses = told(&book, Action::Loss);
+    assert!(!losses.is_empty(), "the loss is on record");
+    let number = |note: &&AuditNote| -> u64 {
+        let number = note.detail.split(' ').next().and_then(|n| n.parse().ok());
+        number.unwrap_or_else(|| panic!("{note:?}"))
+    };
+    assert_eq!(losses.iter().map(number).sum::<u64>(), lost);
+}
+
+#[test]
+fn a_share_of_what_is_admitted_is_told_with_whom() {
+    let many = "  - { at: 100ms, client: p, times: 2000, every: 10ms, send: { path: /p } }\n";
+    let (_, book) = run("audit: { allows: 10% }", "30s", many, 0, false);
+    let allows = told(&book, Action::Allow);
+    assert!((130..=270).contains(&allows.len()), "{} of 2000", allows.len());
+    for note in allows {
+        assert!(note.detail.starts_with("names=p decision="), "{note:?}");
+        let about: Vec<_> = note.about.iter().map(|about| about.limit.as_str()).collect();
+        assert_eq!(about, ["p.ip"]);
+    }
+}
+
+#[test]
+fn a_new_configuration_is_on_record_and_takes_over_what_waits_even_where_it_ends_the_audit() {
+    let timeline = "
+  - { at: 1500ms, client: nobody, send: { path: /who } }
+  - at: 1600ms
+    update:
+      config: { version: 1, gateway: { cluster: tidegate, timeout: 45ms }, policies: [] }
+";
+    let (_, book) = run("audit: {}", "60s", timeline, 1, false);
+    let configs = told(&book, Action::Config);
+    let details: Vec<_> = configs.iter().map(|note| note.detail.as_str()).collect();
+    assert_eq!(details.len(), 2, "{details:?}");
+    let off = details.iter().find(|detail| detail.contains("audit=off")).expect("the later one");
+    assert!(off.contains(" replaces="), "{details:?}");
+    assert_eq!(told(&book, Action::Deny).len(), 1, "{book:?}");
+}
+
+/// Each request is an event: admitted by the gateway, denied by the filter, refused by the circuit.
+#[test]
+fn an_audited_request_costs_no_call_of_the_host() {
+    let (with, book) = run("audit: { allows: 100% }", "3s", DENIALS, 0, false);
+    let (without, _) = run("strict: false", "3s", DENIALS, 0, false);
+    assert!(told(&book, Action::Allow).len() == 10, "{book:?}");
+    assert_eq!(with.exchanges.len(), without.exchanges.len());
+    for (with, without) in with.exchanges.iter().zip(&without.exchanges) {
+        assert_eq!(with.client, without.client);
+        let (with, without) = (with.usage, without.usage);
+        assert_eq!((with.host_calls, with.callouts), (without.host_calls, without.callouts));
+        assert_eq!(with.host_bytes, without.host_bytes);
+    }
+}
