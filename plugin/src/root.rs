@@ -68,6 +68,8 @@ pub(crate) struct Root {
     pub audit_headers: Vec<u8>,
     /// The audit events that wait; shared with the configurations of the same gateway.
     pub events: Option<Events>,
+    /// Whether the log was told that the gateway takes no events.
+    pub told_refused: Cell<bool>,
     /// Whether it was recorded that it is in force.
     told_news: Cell<bool>,
     /// The document's fingerprint, and the filter's name in Envoy's configuration.
@@ -158,6 +160,7 @@ impl Root {
             circuits,
             audit_headers: call_headers(wire::audit::AUDIT_PATH),
             events: None,
+            told_refused: Cell::default(),
             told_news: Cell::default(),
             fingerprint: (hash, filter),
         })

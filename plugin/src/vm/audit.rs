@@ -9,15 +9,16 @@ use tidegate_policy::audit::outbox::{Counts, Outbox, Said};
 use tidegate_policy::audit::testimony::Testimony;
 use tidegate_policy::exchange::Answer;
 use tidegate_policy::reason::Reason;
-use tidegate_policy::wire::audit::{AuditReply, AuditRequest};
+use tidegate_policy::wire::audit::{AuditReply, AuditRequest, Kept};
 use tidegate_policy::wire::{self, DecisionId, Refusal};
 
 use super::{Vm, Waiter, or_log};
-use crate::host;
+use crate::host::{self, Level};
 use crate::ids::Ids;
 use crate::root::{BEAT_MS, Root};
 
-/// How long an acknowledgement is waited for: nobody is held meanwhile, and the gateway gathers and stores first.
+/// How long an acknowledgement is waited for at least: nobody is held meanwhile, and the gateway gathers and
+/// stores first.
 const TIMEOUT_MS: u32 = 1_000;
 
 /// The events of one gateway's filters in this VM, and whoever shares them.
@@ -69,16 +70,19 @@ impl Vm {
         let id = ids.decision();
         let Some(notes) = events.borrow_mut().batch(id) else { return };
         let count = notes.len();
+        // Not shorter than what the gateway's own deadline is held against.
+        let timeout_ms = root.config.gateway.timeout_ms.max(TIMEOUT_MS);
         let message = wire::encode(&AuditRequest {
             v: wire::VERSION,
             id,
             scope: root.caller.clone(),
-            timeout_ms: TIMEOUT_MS,
+            timeout_ms,
             urgent: false,
             events: notes,
         });
         let waiter = Waiter::Events(id, count);
-        let sent = self.send_within(root, &root.audit_headers, &message, waiter, TIMEOUT_MS);
+        let sent = self.send_within(root, &root.audit_headers, &message, waiter, timeout_ms);
+        // Why is in the log and in the counters of the way to the gateway.
         if sent.is_err() {
             events.borrow_mut().answered(id, Said::Nothing);
         }
@@ -92,24 +96,34 @@ impl Vm {
         answer: &Answer<'_>,
     ) {
         let Some(events) = &root.events else { return };
-        let is_unreadable = |body: &[u8]| {
-            let refusal = Refusal::decode(body).ok();
-            let reason = refusal.and_then(|refusal| Reason::from_text(&refusal.reason));
-            reason == Some(Reason::BadMessage)
-        };
-        let reply = match answer {
+        let heard = match answer {
             Answer::Response { marked: true, status: b"200", body } => {
-                AuditReply::decode(body, id, count).ok()
+                AuditReply::decode(body, id, count).map_err(|_bad| Reason::CalloutMalformed)
             }
-            _ => None,
+            Answer::Response { marked: true, body, .. } => Err(Refusal::decode(body)
+                .ok()
+                .and_then(|refusal| Reason::from_text(&refusal.reason))
+                .unwrap_or(Reason::CalloutMalformed)),
+            Answer::Response { .. } => Err(Reason::CalloutUnmarked),
+            _ => Err(Reason::CalloutReset),
         };
-        let said = match (&reply, answer) {
-            (Some(reply), _) => Said::Each(&reply.events),
-            (None, Answer::Response { marked: true, body, .. }) if is_unreadable(body) => {
-                Said::Unreadable
-            }
-            (None, _) => Said::Nothing,
+        let said = match &heard {
+            Ok(reply) => Said::Each(&reply.events),
+            Err(Reason::BadMessage) => Said::Unreadable,
+            Err(_) => Said::Nothing,
         };
+        // Seldom: a message that fails is tried again later and later.
+        if let Err(reason) = &heard {
+            let line = format!("tidegate: {count} audit events were not taken: {reason}");
+            host::log(Level::Warn, &line);
+        } else if heard.iter().flat_map(|r| &r.events).any(|fate| *fate == Kept::Refused)
+            && !root.told_refused.replace(true)
+        {
+            host::log(
+                Level::Warn,
+                "tidegate: the gateway keeps no audit chain: audit events are refused (told once; docs/audit.md)",
+            );
+        }
         let is_more = events.borrow_mut().answered(id, said);
         if is_more {
             self.send_events(root);

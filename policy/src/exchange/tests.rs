@@ -18,6 +18,7 @@ use std::vec;
 mod claims;
 mod costs;
 mod permits;
+mod testimony;
 
 const ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
 
