@@ -124,7 +124,7 @@ impl Outbox {
         if is_counted {
             return;
         }
-        if let Err(what) = self.push(what, 0) {
+        if let Some(what) = self.push(what, 0) {
             match what.thinning() {
                 // It is counted with its kind; only who it was is lost.
                 Thinning::First => self.tally.count(&what),
@@ -148,7 +148,7 @@ impl Outbox {
         self.tally = tally;
         if self.untold > 0 {
             let text = format!("{} events of a filter found no room", self.untold);
-            if self.push(Testimony::own(Action::Loss, "ok", text), 0).is_ok() {
+            if self.push(Testimony::own(Action::Loss, "ok", text), 0).is_none() {
                 self.untold = 0;
             }
         }
@@ -242,17 +242,18 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
-    fn push(&mut self, what: Testimony, more: u32) -> Result<(), Testimony> {
+    /// Takes an event in, or gives it back: there is no room.
+    fn push(&mut self, what: Testimony, more: u32) -> Option<Testimony> {
         let weight = what.weight();
         let bytes = self.bytes.saturating_add(weight);
         if self.waiting.len() >= WAITING_MAX || bytes > WAITING_BYTES_MAX {
-            return Err(what);
+            return Some(what);
         }
         self.bytes = bytes;
         self.made = self.made.saturating_add(1);
         let (number, at_ms) = (self.made, self.now_ms);
         self.waiting.push_back(Waiting { number, at_ms, more, weight, what });
-        Ok(())
+        None
     }
 
     fn lose(&mut self, count: u64) {

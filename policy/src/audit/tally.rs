@@ -65,13 +65,9 @@ impl Tally {
         }
     }
 
-    /// What was counted, once the window is over: each with how many there were, as far as `take` has room for
-    /// it. The rest is counted on.
-    pub fn turn(
-        &mut self,
-        now_ms: u64,
-        mut take: impl FnMut(Testimony, u32) -> Result<(), Testimony>,
-    ) {
+    /// What was counted, once the window is over: each with how many there were. What `take` gives back, since it has
+    /// no room, is counted on.
+    pub fn turn(&mut self, now_ms: u64, mut take: impl FnMut(Testimony, u32) -> Option<Testimony>) {
         let Some(began_ms) = self.began_ms else { return };
         // A clock that was set back begins a new window as well.
         let is_over = now_ms < began_ms || now_ms.saturating_sub(began_ms) >= WINDOW_MS;
@@ -81,7 +77,7 @@ impl Tally {
         self.began_ms = None;
         self.firsts.clear();
         for (kind, Rest { like, count }) in core::mem::take(&mut self.rest) {
-            if let Err(like) = take(like, count) {
+            if let Some(like) = take(like, count) {
                 self.began_ms = Some(now_ms);
                 self.rest.insert(kind, Rest { like, count });
             }
