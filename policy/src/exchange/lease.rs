@@ -111,12 +111,16 @@ pub(super) fn spent(
         match if is_spent(config, &one, &call) { answers.next() } else { None } {
             Some(Spent::Taken { remaining }) => {
                 question.held.push((one, state(&call, remaining, None)));
-                said.push((false, About { limit: call.id, subject: call.subject }));
+                if config.audits {
+                    said.push((false, About { limit: call.id, subject: call.subject }));
+                }
             }
             Some(Spent::Denied { wait_us }) => {
                 denies = true;
                 question.held.push((one, state(&call, 0, Some(wait_us))));
-                said.push((true, About { limit: call.id, subject: call.subject }));
+                if config.audits {
+                    said.push((true, About { limit: call.id, subject: call.subject }));
+                }
             }
             Some(Spent::Ask { leases: mut riders }) => {
                 leases.append(&mut riders);

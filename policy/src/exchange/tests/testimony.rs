@@ -33,7 +33,8 @@ impl Bench {
     }
 
     fn spent(&mut self, answer: Spent) -> Effects {
-        let event = Event::Spent { answers: vec![answer], entropy: 0 };
+        let facts = facts();
+        let event = Event::Spent { answers: vec![answer], facts: Some(&facts), entropy: 0 };
         self.exchange.on(&self.config, &self.overrides, event)
     }
 }
