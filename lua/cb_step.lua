@@ -63,7 +63,7 @@ end
 
 local flips = {}
 local function enter(to, cause)
-  flips[#flips + 1] = { r.state, to, cause }
+  flips[#flips + 1] = { r.state, to, cause, max(now - r.since, 0) }
   r.state, r.epoch, r.since, r.until_ = to, max(r.epoch + 1, now), now, 0
   r.successes, r.lost, r.healed, r.probe, r.probe_until, r.holder = 0, 0, 0, 0, 0, NOBODY
   buckets = {}
@@ -254,6 +254,6 @@ local calls, failures, slow = sums()
 local reply = { r.state, r.epoch, wait, healed, counted, settled, permit, permit_ms, would, calls, failures, slow, r.trips, r.successes,
   held and 0 or 1 }
 for _, flip in ipairs(flips) do
-  for i = 1, 3 do reply[#reply + 1] = flip[i] end
+  for i = 1, 4 do reply[#reply + 1] = flip[i] end
 end
 return reply

@@ -82,6 +82,9 @@ extern "C" fn proxy_on_response_headers(stream: u32, _headers: usize, end: bool)
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_body(stream: u32, size: usize, end: bool) -> u32 {
+    if end {
+        vm::with(|vm| vm.answer_whole(stream));
+    }
     if !vm::looks_at_bodies() {
         return after_body(Action::Continue);
     }
@@ -90,6 +93,7 @@ extern "C" fn proxy_on_response_body(stream: u32, size: usize, end: bool) -> u32
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_trailers(stream: u32, _trailers: usize) -> u32 {
+    vm::with(|vm| vm.answer_whole(stream));
     after_trailers(vm::with(|vm| vm.answer_trailers(stream)).unwrap_or(Action::Continue))
 }
 

@@ -105,8 +105,8 @@ impl Counters {
     }
 
     /// Counts what a circuit breaker does.
-    pub(crate) fn circuit(&mut self, config: &Config, breaker: usize, told: Told) {
-        self.count(config, Counter::Circuit(breaker, told));
+    pub(crate) fn circuit(&mut self, config: &Config, breaker: usize, told: Told, by: u64) {
+        self.add(config, Counter::Circuit(breaker, told), by);
     }
 
     /// Counts what became of audit events.

@@ -207,8 +207,8 @@ impl Root {
     }
 
     /// Counts what circuit breakers do.
-    pub(crate) fn count_circuit(&self, breaker: usize, told: Told) {
-        self.counters.borrow_mut().circuit(&self.config, breaker, told);
+    pub(crate) fn count_circuit(&self, breaker: usize, told: Told, by: u64) {
+        self.counters.borrow_mut().circuit(&self.config, breaker, told, by);
         if told == Told::Tripped {
             self.tell(|| {
                 let names = vec![self.config.circuit_breakers.get(breaker)?.name.clone()];

@@ -194,9 +194,8 @@ impl Vm {
             Err(status) => return unreadable(&root, status),
         };
         let id = ids.decision();
-        let shut = root.circuits.shut();
-        let event =
-            Event::Request { matched, facts: &facts, caller: &root.caller, id, shut: &shut };
+        let shut = &root.circuits;
+        let event = Event::Request { matched, facts: &facts, caller: &root.caller, id, shut };
         let mut exchange = Exchange::default();
         let effects = exchange.on(&root.config, &root.overrides, event);
         self.carry_on(stream, &root, exchange, effects, (false, Taken::default()), Some(&facts))
@@ -204,7 +203,7 @@ impl Vm {
 
     /// The upstream answers, or a reply of ours passes by on its way out.
     pub(crate) fn response_headers(&mut self, stream: u32, end: bool) -> Action {
-        self.circuit_answered(stream);
+        self.circuit_answered(stream, end);
         let action = self.answer_headers(stream, end);
         self.response(stream, Moment::Headers);
         action
@@ -329,12 +328,12 @@ impl Vm {
                     exchange.on(&root.config, &root.overrides, event)
                 }
                 Act::Permit { circuit, grpc } => {
-                    let said = self.ask_circuit(root, circuit, stream, grpc);
+                    let said = self.ask_circuit(root, &circuit, stream, grpc);
                     let is_refused = said.is_err();
                     let event = Event::Permit(said);
                     let effects = exchange.on(&root.config, &root.overrides, event);
                     if is_refused {
-                        circuits::refused(root, circuit, &effects.act);
+                        circuits::refused(root, circuit.breaker, &effects.act);
                     }
                     effects
                 }

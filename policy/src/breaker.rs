@@ -8,6 +8,7 @@
 //!
 //! Source: product rows B1 to B3.
 
+pub mod by;
 pub mod mesh;
 pub mod outcome;
 pub mod process;

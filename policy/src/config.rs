@@ -12,6 +12,7 @@ use core::fmt;
 
 use crate::answers::{Answers, Denied};
 use crate::breaker;
+use crate::breaker::by::By;
 use crate::cost::Cost;
 use crate::gcra::Quota;
 use crate::idempotency::terms::Terms;
@@ -122,6 +123,8 @@ pub struct Policy {
     pub idempotency: Option<Terms>,
     /// Its circuit breaker, by its index in the configuration.
     pub circuit_breaker: Option<usize>,
+    /// Whose breaker it is, if it is one for each of many.
+    pub circuit_by: Option<By>,
     /// What to do when no verdict can be had, in order; not empty.
     pub on_unavailable: Vec<Rung>,
     /// What the document says; flags and the kill switch may override it.

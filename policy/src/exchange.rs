@@ -40,7 +40,7 @@ mod witness;
 
 pub use act::{Act, Denial, Effects, Replay, SOFT_HEADER};
 use ask::{ask, is_grpc};
-pub use circuit::Circuit;
+pub use circuit::{Circuit, Known};
 use claim::{Claiming, Hashing, Waiting};
 pub use event::{Answer, Event, NoLeave};
 pub use held::{Answering, Envoys, Hold, Part};

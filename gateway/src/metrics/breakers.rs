@@ -44,6 +44,8 @@ pub struct BreakerMetrics {
     pub states: Family<BreakerLabel, Gauge>,
     /// Their changes that this gateway's callers brought about.
     pub changes: Family<ChangeLabel, Counter>,
+    /// How long they were in which state, in ms, once they left it.
+    pub state_ms: Family<BreakerLabel, Counter>,
     /// Their half-open tests.
     pub tests: Family<TestLabel, Counter>,
 }
@@ -58,6 +60,11 @@ impl BreakerMetrics {
             "breaker_changes",
             "Changes of state of upstreams' breakers, each counted by one gateway",
             self.changes.clone(),
+        );
+        registry.register(
+            "breaker_state_ms",
+            "Time that upstreams' breakers were in a state, in ms, counted once by one gateway when they leave it",
+            self.state_ms.clone(),
         );
         registry.register(
             "breaker_tests",

@@ -165,6 +165,8 @@ impl Seen {
             let label =
                 ChangeLabel { breaker: breaker.clone(), from, to, cause: change.cause.as_str() };
             self.metrics.breakers.changes.get_or_create(&label).inc();
+            let label = BreakerLabel { breaker: breaker.clone(), state: from };
+            self.metrics.breakers.state_ms.get_or_create(&label).inc_by(change.after_ms);
             let (name, cause) = (name.as_str(), change.cause.as_str());
             // Of the name what is configured: the rest may be somebody's.
             let detail = format!("{breaker}: {from} to {to}, {cause}");

@@ -2,25 +2,32 @@
 //! and what the gateway's answer changes.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use tidegate_policy::breaker::mesh::Settled;
-use tidegate_policy::config::Config;
+use tidegate_policy::config::{CircuitBreaker, Config};
 use tidegate_policy::exchange::Answer;
 use tidegate_policy::scope::CallerScope;
 use tidegate_policy::wire::breaker::{
-    BreakerName, BreakerReport, BreakersPart, BreakersReply, BreakersRequest, ProcessId,
-    REPORTS_MAX,
+    BreakerName, BreakerReport, BreakerState, BreakersPart, BreakersReply, BreakersRequest,
+    ProcessId, REPORTS_MAX,
 };
 use tidegate_policy::wire::{DecisionId, VERSION, encode};
 
 use super::Circuits;
-use super::shared::{TRIES_MAX, step};
+use super::known::now_ms;
+use super::places::{Lies, OTHERS};
+use super::shared::TRIES_MAX;
 use crate::host;
 
 /// How often each worker hands on what it counted, and one of them reports.
 pub(crate) const TICK_MS: u32 = 250;
 /// Who reports stays so for three ticks.
 const LEAD_MS: u64 = 750;
+/// How many breakers a worker hands on at most with one tick; it goes on counting the others.
+const HANDED_MAX: usize = 512;
+/// How many places it looks at with one tick for what others left unsaid.
+const SWEPT_MAX: usize = 512;
 /// A gateway that did not answer for that long does not.
 const ALONE_MS: u64 = 2_000;
 const LEADER: &str = "tidegate.circuits.leader";
@@ -31,8 +38,8 @@ const HEARD: &str = "tidegate.circuits.heard";
 pub(crate) struct Report {
     id: DecisionId,
     sent_ms: u64,
-    /// The tests' ends that it tells, by breaker.
-    ended: BTreeMap<usize, Settled>,
+    /// What it tells of, by name: where it lies, and the end of a test.
+    told: BTreeMap<BreakerName, (usize, Option<Settled>)>,
 }
 
 /// Who reports for the process.
@@ -93,7 +100,7 @@ impl Circuits {
         if self.is_empty() {
             return None;
         }
-        let now_ms = host::now_us().ok()? / 1_000;
+        let now_ms = now_ms()?;
         // While requests wait the ticks are shorter than these need; a clock that stepped back counts.
         let passed_ms = now_ms.checked_sub(self.ticked_ms.get());
         if passed_ms
@@ -102,13 +109,17 @@ impl Circuits {
             return None;
         }
         self.ticked_ms.set(now_ms);
-        self.hand_on(config);
-        self.report(config, caller, id, now_ms, false)
+        self.hand_on(now_ms);
+        let leader = self.may_lead(now_ms, false)?;
+        self.sweep();
+        let places = self.marks.take(REPORTS_MAX, self.next.get());
+        self.next.set(places.last().map_or(0, |place| place.saturating_add(1)));
+        Some(self.report(config, caller, id, (now_ms, leader), places))
     }
 
-    /// Whether this worker has something to say that should not wait for a tick; once.
+    /// Whether this worker has something to say that should not wait for a tick.
     pub(crate) fn is_urgent(&self) -> bool {
-        self.urgent.take()
+        !self.urgent.borrow().is_empty()
     }
 
     /// What to send at once, whoever reports otherwise.
@@ -118,8 +129,19 @@ impl Circuits {
         caller: &CallerScope,
         id: DecisionId,
     ) -> Option<(Vec<u8>, Report)> {
-        let now_ms = host::now_us().ok()? / 1_000;
-        self.report(config, caller, id, now_ms, true)
+        let places = self.urgent.take();
+        let now_ms = now_ms()?;
+        let Some(leader) = self.may_lead(now_ms, true) else {
+            self.marks.later(places);
+            return None;
+        };
+        Some(self.report(config, caller, id, (now_ms, leader), places))
+    }
+
+    /// As what this worker may report now, if it may. The last report is given up by its timeout, which is
+    /// shorter than any gateway is waited for.
+    fn may_lead(&self, now_ms: u64, urgent: bool) -> Option<Leader> {
+        if self.reporting.get() { None } else { self.lead(now_ms, urgent) }
     }
 
     fn report(
@@ -127,27 +149,28 @@ impl Circuits {
         config: &Config,
         caller: &CallerScope,
         id: DecisionId,
-        now_ms: u64,
-        urgent: bool,
-    ) -> Option<(Vec<u8>, Report)> {
-        // The last report is given up by its timeout, which is shorter than any gateway is waited for.
-        let leader = if self.reporting.get() { None } else { self.lead(now_ms, urgent) }?;
+        (now_ms, leader): (u64, Leader),
+        places: Vec<usize>,
+    ) -> (Vec<u8>, Report) {
         let mut reports = Vec::new();
-        let mut ended = BTreeMap::new();
-        let count = config.circuit_breakers.len();
-        for offset in 0..count {
-            let place = (self.next.get().saturating_add(offset)) % count.max(1);
-            if reports.len() >= REPORTS_MAX {
-                self.next.set(place);
-                break;
+        let mut told = BTreeMap::new();
+        let mut pending = Vec::new();
+        for place in places {
+            let Some((breaker, name)) = self.named(config, place) else { continue };
+            let said = self.step(place, None, |process| {
+                let said = process.report(&breaker.own, now_ms);
+                (said, process.is_pending())
+            });
+            let Ok((said, is_pending)) = said else { continue };
+            if is_pending {
+                pending.push(place);
             }
-            let Some(breaker) = config.circuit_breakers.get(place) else { continue };
-            let said = step(&breaker.name, |process| process.report(&breaker.own, now_ms));
-            let Some(batch) = said.flatten() else { continue };
-            let Some(name) = BreakerName::new(&breaker.name) else { continue };
-            ended.extend(batch.probe.map(|probe| (place, probe)));
+            let Some(batch) = said else { continue };
+            told.insert(name.clone(), (place, batch.probe));
             reports.push(BreakerReport { name, terms: breaker.own.terms, batch });
         }
+        // Until the gateway has heard of it, and for as long as there is more to say.
+        self.marks.later(pending);
         let message = BreakersRequest {
             v: VERSION,
             id,
@@ -161,22 +184,32 @@ impl Circuits {
             },
         };
         self.reporting.set(true);
-        Some((encode(&message), Report { id, sent_ms: now_ms, ended }))
+        (encode(&message), Report { id, sent_ms: now_ms, told })
     }
 
     /// Takes what became of a report.
-    pub(crate) fn told(&self, config: &Config, report: &Report, answer: &Answer<'_>) {
+    pub(crate) fn told(&self, report: &Report, answer: &Answer<'_>) {
         self.reporting.set(false);
         let Answer::Response { marked: true, status: b"200", body } = answer else { return };
         let Ok(reply) = BreakersReply::decode(body, report.id) else { return };
         let mut changed = false;
+        let mut pending = Vec::new();
         for state in &reply.breakers.states {
-            let Some(place) = self.places.get(state.name.as_str()) else { continue };
-            let Some(breaker) = config.circuit_breakers.get(*place) else { continue };
-            let heard = report.ended.get(place).copied();
-            let told = |process: &mut super::Process| process.told(state, heard, report.sent_ms);
-            changed |= step(&breaker.name, told) == Some(true);
+            let said = report.told.get(&state.name);
+            let place =
+                said.map(|(place, _)| *place).or_else(|| self.place_of(state, report.sent_ms));
+            let Some(place) = place else { continue };
+            let heard = said.and_then(|(_, ended)| *ended);
+            let told = self.step(place, None, |process| {
+                let changes = process.told(state, heard, report.sent_ms);
+                (changes, process.is_pending())
+            });
+            changed |= matches!(told, Ok((true, _)));
+            if matches!(told, Ok((_, true))) {
+                pending.push(place);
+            }
         }
+        self.marks.later(pending);
         if changed {
             self.changed();
         }
@@ -187,12 +220,72 @@ impl Circuits {
         self.heard_until(reply.breakers.cursor);
     }
 
-    fn hand_on(&self, config: &Config) {
-        for (place, breaker) in config.circuit_breakers.iter().enumerate() {
-            let generation = self.slots.borrow().get(place).map(|slot| slot.worker.generation);
-            if let Some((generation, counts)) = generation.zip(self.counted(place)) {
-                step(&breaker.name, |process| process.add(generation, counts));
+    /// Hands on what this worker counted.
+    fn hand_on(&self, now_ms: u64) {
+        let places: Vec<usize> = {
+            let mut counted = self.counted.borrow_mut();
+            let most = counted.len().min(HANDED_MAX);
+            counted.drain(..most).collect()
+        };
+        for place in places {
+            let counts = self.known.borrow_mut().counted(place);
+            let Some((generation, counts)) = counts else { continue };
+            if self.step(place, Some(now_ms), |process| process.add(generation, counts)).is_ok() {
+                self.marks.counted(place);
             }
+        }
+        self.marks.flush();
+    }
+
+    /// Finds what others left unsaid: once, in pieces, when this worker first reports.
+    fn sweep(&self) {
+        let from = self.swept.get();
+        let count = self.known.borrow().places().count();
+        let to = from.saturating_add(SWEPT_MAX).min(count);
+        self.swept.set(to);
+        let unsaid = (from..to).filter(|place| {
+            let mut known = self.known.borrow_mut();
+            let process = match known.places().at(*place) {
+                Some((_, Lies::Somebody(_))) => known.adopt(*place),
+                _ => known.home(*place).and_then(|home| super::shared::read(&home).ok()),
+            };
+            process.is_some_and(|process| process.is_pending() || process.counts.calls > 0)
+        });
+        let unsaid: Vec<usize> = unsaid.collect();
+        self.marks.urgent(unsaid);
+    }
+
+    /// The breaker in a place, with its full name.
+    fn named<'c>(
+        &self,
+        config: &'c Config,
+        place: usize,
+    ) -> Option<(&'c CircuitBreaker, BreakerName)> {
+        let mut known = self.known.borrow_mut();
+        let (index, lies) = known.places().at(place)?;
+        let breaker = config.circuit_breakers.get(index)?;
+        let name = match lies {
+            Lies::Alone => BreakerName::of(&breaker.name, None),
+            Lies::Others => BreakerName::of(&breaker.name, Some(OTHERS)),
+            Lies::Somebody(_) => {
+                // Another worker may have put it there.
+                known.adopt(place)?;
+                let whose = known.slot(place)?.whose.clone()?;
+                BreakerName::of(&breaker.name, Some(&whose))
+            }
+        };
+        Some((breaker, name?))
+    }
+
+    /// Where a breaker lies of which the region tells unasked. One that is shut gets a place of its own before
+    /// its first request comes.
+    fn place_of(&self, state: &BreakerState, now_ms: u64) -> Option<usize> {
+        let breaker = *self.names.get(state.name.configured())?;
+        let mut known = self.known.borrow_mut();
+        match state.name.whose() {
+            None => known.places().alone(breaker),
+            Some(OTHERS) => known.places().buckets(breaker, "").and(known.places().others(breaker)),
+            Some(whose) => known.find(breaker, &Rc::from(whose), !state.state.passes(), now_ms),
         }
     }
 

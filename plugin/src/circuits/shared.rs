@@ -1,5 +1,8 @@
 //! Owns the part of a breaker that all workers of a process share: a value of shared data, read and
-//! changed in turns.
+//! changed in turns. The host never forgets a key, so that those for each of many lie in a table of fixed
+//! size, and a value says whose it is.
+
+use std::rc::Rc;
 
 use tidegate_policy::breaker::process::Process;
 
@@ -8,28 +11,136 @@ use crate::host;
 /// Workers that write one breaker at once get their turn within that many tries.
 pub(super) const TRIES_MAX: usize = 16;
 
-fn key(name: &str) -> String {
-    format!("tidegate.circuit.{name}")
+/// Where a breaker lies, and whose it has to be; `None`: nobody else's ever lies there.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) key: String,
+    pub(super) whose: Option<Rc<str>>,
 }
 
-/// The process's part; `None` if the host does not play along.
-pub(super) fn read(name: &str) -> Option<Process> {
-    let (octets, _) = host::shared(&key(name)).ok()?;
-    Some(Process::from_bytes(&octets).unwrap_or_default())
+/// What lies in a place of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// When it was last used, in ms.
+    pub(super) used_ms: u64,
+    pub(super) whose: Rc<str>,
+    pub(super) process: Process,
 }
 
-/// Takes one step on the process's part. `None` if the host does not play along, or others were faster
-/// each time.
-pub(super) fn step<T>(name: &str, mut step: impl FnMut(&mut Process) -> T) -> Option<T> {
-    let key = key(name);
+/// Why there is nothing to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// It is another's by now.
+    Taken,
+    /// The host does not play along, or others were faster each time.
+    Host,
+}
+
+// === impl Lost ===
+
+impl From<host::Status> for Lost {
+    fn from(_status: host::Status) -> Self {
+        Self::Host
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let whose = self.whose.as_bytes();
+        let len = u8::try_from(whose.len()).unwrap_or(0);
+        let mut octets = self.used_ms.to_le_bytes().to_vec();
+        octets.push(len);
+        octets.extend(whose.iter().take(usize::from(len)));
+        octets.extend(self.process.to_bytes());
+        octets
+    }
+
+    /// `None` where nobody's lies.
+    pub(super) fn from_bytes(octets: &[u8]) -> Option<Self> {
+        let (used, rest) = octets.split_first_chunk()?;
+        let (len, rest) = rest.split_first()?;
+        let (whose, rest) = rest.split_at_checked(usize::from(*len))?;
+        Some(Self {
+            used_ms: u64::from_le_bytes(*used),
+            whose: Rc::from(core::str::from_utf8(whose).ok()?),
+            process: Process::from_bytes(rest)?,
+        })
+    }
+}
+
+/// The process's part.
+pub(super) fn read(home: &Home) -> Result<Process, Lost> {
+    let (octets, _) = host::shared(&home.key)?;
+    let Some(whose) = &home.whose else {
+        return Ok(Process::from_bytes(&octets).unwrap_or_default());
+    };
+    let kept = Kept::from_bytes(&octets).filter(|kept| kept.whose == *whose);
+    kept.map(|kept| kept.process).ok_or(Lost::Taken)
+}
+
+/// Takes one step on the process's part. `used_ms`: it is used now.
+pub(super) fn step<T>(
+    home: &Home,
+    used_ms: Option<u64>,
+    mut step: impl FnMut(&mut Process) -> T,
+) -> Result<T, Lost> {
     for _ in 0..TRIES_MAX {
-        let (octets, cas) = host::shared(&key).ok()?;
-        let before = Process::from_bytes(&octets).unwrap_or_default();
+        let (octets, cas) = host::shared(&home.key)?;
+        let kept = match &home.whose {
+            None => None,
+            Some(whose) => {
+                let kept = Kept::from_bytes(&octets).filter(|kept| kept.whose == *whose);
+                Some(kept.ok_or(Lost::Taken)?)
+            }
+        };
+        let before = match &kept {
+            None => Process::from_bytes(&octets).unwrap_or_default(),
+            Some(kept) => kept.process.clone(),
+        };
         let mut process = before.clone();
         let said = step(&mut process);
-        if process == before || host::set_shared(&key, &process.to_bytes(), cas).ok()? {
-            return Some(said);
+        if process == before {
+            return Ok(said);
+        }
+        let octets = match kept {
+            None => process.to_bytes(),
+            Some(kept) => {
+                let used_ms = used_ms.unwrap_or(kept.used_ms);
+                Kept { used_ms, process, ..kept }.to_bytes()
+            }
+        };
+        if host::set_shared(&home.key, &octets, cas)? {
+            return Ok(said);
         }
     }
-    None
+    Err(Lost::Host)
+}
+
+/// What lies at a key of a table, with the number that writing needs.
+pub(super) fn kept(key: &str) -> Option<(Option<Kept>, u32)> {
+    let (octets, cas) = host::shared(key).ok()?;
+    Some((Kept::from_bytes(&octets), cas))
+}
+
+/// Puts something into a table, or nothing; `false` if somebody was faster.
+pub(super) fn put(key: &str, kept: Option<&Kept>, cas: u32) -> bool {
+    let octets = kept.map(Kept::to_bytes).unwrap_or_default();
+    host::set_shared(key, &octets, cas).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_read_back_and_nothing_else_is() {
+        let kept = Kept { used_ms: 7, whose: Rc::from("acme%20ltd"), process: Process::default() };
+        let octets = kept.to_bytes();
+        assert_eq!(Kept::from_bytes(&octets), Some(kept));
+        for len in 0..octets.len() {
+            assert_eq!(Kept::from_bytes(octets.get(..len).unwrap_or_default()), None);
+        }
+    }
 }

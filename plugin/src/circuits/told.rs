@@ -5,6 +5,10 @@
 pub(crate) enum Told {
     /// A request was refused.
     Refused,
+    /// There was no room for one of its own: the others' was asked.
+    NoRoom,
+    /// Requests were let through to what was dead, before that was known.
+    Leaked,
     /// A request is held before it is refused.
     Held,
     /// A request would have been refused, were its policy enforced.
@@ -27,6 +31,8 @@ impl Told {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
+            Self::NoRoom => "no_room",
+            Self::Leaked => "leaked",
             Self::Held => "held",
             Self::WouldRefuse => "would_refuse",
             Self::Tripped => "tripped",

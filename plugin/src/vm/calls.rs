@@ -32,7 +32,7 @@ impl Vm {
             Waiter::Settlement(settlement) => {
                 return self.settled(&root, settlement, &answer, None);
             }
-            Waiter::Circuits(report) => return root.circuits.told(&root.config, &report, &answer),
+            Waiter::Circuits(report) => return root.circuits.told(&report, &answer),
             Waiter::Events(id, count) => return self.events_told(&root, (id, count), &answer),
             Waiter::Sync(id, flights) => return self.synced(&root, id, &flights, &answer),
         };

@@ -20,6 +20,12 @@ impl Vm {
         self.beat(root);
         self.hand_over(root);
         let Some(root) = self.roots.get(&root).cloned().flatten() else { return };
+        let entropy = self.entropy_low();
+        let count = &mut |breaker, told, by| root.count_circuit(breaker, told, by);
+        root.circuits.go_on(&root.config, entropy, count);
+        for (breaker, by) in root.circuits.leaked() {
+            root.count_circuit(breaker, Told::Leaked, by);
+        }
         let Some(ids) = self.ids.as_mut() else { return };
         let Some((message, report)) =
             root.circuits.tick(&root.config, &root.caller, ids.decision())
@@ -47,19 +53,29 @@ impl Vm {
     fn report(&mut self, root: &Rc<Root>, message: &[u8], report: Report) {
         let sent = self.send(root, &root.report_headers, message, Waiter::Circuits(report));
         if let Err((answer, Waiter::Circuits(report))) = sent {
-            root.circuits.told(&root.config, &report, &answer);
+            root.circuits.told(&report, &answer);
         }
     }
 
     /// The upstream answers, or Envoy in its place.
-    pub(super) fn circuit_answered(&mut self, stream: u32) {
+    pub(super) fn circuit_answered(&mut self, stream: u32, end: bool) {
         let Some(root) = self.root_of(stream).filter(|root| !root.circuits.is_empty()) else {
             return;
         };
         let entropy = self.entropy_low();
-        let count = &mut |breaker, told| root.count_circuit(breaker, told);
-        root.circuits.answered(&root.config, stream, entropy, count);
+        let count = &mut |breaker, told, by| root.count_circuit(breaker, told, by);
+        root.circuits.answered(&root.config, stream, (entropy, end), count);
         self.report_at_once(&root, stream);
+    }
+
+    /// The upstream's answer came to its end.
+    pub(crate) fn answer_whole(&mut self, stream: u32) {
+        let Some(root) = self.root_of(stream).filter(|root| !root.circuits.is_empty()) else {
+            return;
+        };
+        let entropy = self.entropy_low();
+        let count = &mut |breaker, told, by| root.count_circuit(breaker, told, by);
+        root.circuits.whole(&root.config, stream, entropy, count);
     }
 
     /// The stream is over.
@@ -68,7 +84,7 @@ impl Vm {
             return;
         };
         let entropy = self.entropy_low();
-        let count = &mut |breaker, told| root.count_circuit(breaker, told);
+        let count = &mut |breaker, told, by| root.count_circuit(breaker, told, by);
         root.circuits.ended(&root.config, stream, entropy, count);
         self.report_at_once(&root, stream);
     }
@@ -77,7 +93,7 @@ impl Vm {
     pub(super) fn circuit_denied(&mut self, root: &Root, stream: u32) {
         if !root.circuits.is_empty() {
             let entropy = self.entropy_low();
-            let count = &mut |breaker, told| root.count_circuit(breaker, told);
+            let count = &mut |breaker, told, by| root.count_circuit(breaker, told, by);
             root.circuits.denied(&root.config, stream, entropy, count);
         }
     }
@@ -86,11 +102,11 @@ impl Vm {
     pub(super) fn ask_circuit(
         &mut self,
         root: &Root,
-        circuit: Circuit,
+        circuit: &Circuit,
         stream: u32,
         grpc: bool,
     ) -> Result<(), NoLeave> {
-        let count = &mut |breaker, told| root.count_circuit(breaker, told);
+        let count = &mut |breaker, told, by| root.count_circuit(breaker, told, by);
         let drawn = (grpc, self.entropy_low());
         let said = root.circuits.admit(&root.config, circuit, stream, drawn, count);
         said.map_err(|wait_ms| {
@@ -106,7 +122,7 @@ impl Vm {
 }
 
 /// Counts what became of a request that had no leave.
-pub(super) fn refused(root: &Root, circuit: Circuit, act: &Act) {
+pub(super) fn refused(root: &Root, breaker: usize, act: &Act) {
     let told = if matches!(act, Act::Hold { .. }) { Told::Held } else { Told::Refused };
-    root.count_circuit(circuit.breaker, told);
+    root.count_circuit(breaker, told, 1);
 }

@@ -120,6 +120,8 @@ pub struct Transition {
     pub to: State,
     /// Why.
     pub cause: Cause,
+    /// How long it had been what it was, in ms.
+    pub after_ms: u64,
 }
 
 /// A test that is out.

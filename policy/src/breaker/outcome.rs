@@ -19,8 +19,10 @@ pub enum Seen<'a> {
         /// Whether gRPC was asked for; then its status, if it stands in headers or trailers.
         grpc: Option<Option<&'a [u8]>>,
     },
-    /// The stream ended within an answer.
+    /// The stream of a gRPC answer ended without a status.
     CutOff,
+    /// The stream ended within an answer whose headers said that all is well.
+    Broken,
     /// The stream ended without an answer.
     Ended,
 }
@@ -103,6 +105,8 @@ impl Rules {
         let (named, looks_failed) = match seen {
             Seen::Ended => return Ok(Outcome::Ignored),
             Seen::CutOff => (Outcome::Failure, true),
+            // What is the upstream's own end is no reset.
+            Seen::Broken => (Outcome::Ignored, true),
             Seen::Answered { status: b"200", grpc: Some(Some(code)) } => {
                 let named = self.named(|of| of.has_grpc(code));
                 (named, named == Outcome::Failure || Self::default().failures.has_grpc(code))
@@ -244,5 +248,15 @@ mod tests {
         assert_eq!(lax.outcome(reset, Some(b"via_upstream")), Ok(Success));
         assert_eq!(lax.outcome(Seen::CutOff, Some(b"via_upstream")), Ok(Failure));
         assert_eq!(lax.outcome(Seen::CutOff, Some(b"downstream_remote_disconnect")), Ok(Ignored));
+        let broken: [(&[u8], Outcome); 5] = [
+            (b"upstream_reset_after_response_started{connection_termination}", Failure),
+            (b"upstream_response_timeout", Failure),
+            (b"downstream_remote_disconnect", Ignored),
+            (b"via_upstream", Ignored),
+            (b"", Ignored),
+        ];
+        for (details, expected) in broken {
+            assert_eq!(lax.outcome(Seen::Broken, Some(details)), Ok(expected), "{details:?}");
+        }
     }
 }

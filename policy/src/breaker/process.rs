@@ -12,6 +12,9 @@ pub mod codec;
 use super::mesh::{Batch, ENTROPY_RANGE, Ended, Settled, State, Terms, jittered_ms};
 use crate::wire::breaker::BreakerState;
 
+/// When it makes sense to come again while an operator's state has no end, in ms.
+const ENDLESS_MS: u64 = 60_000;
+
 /// What a process does beside what the terms say for the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Own {
@@ -120,7 +123,8 @@ impl Process {
         if self.passes() {
             return Leave::Pass;
         }
-        if self.state == State::ForcedOpen {
+        // One that has an end ends when somebody asks for a test.
+        if self.state == State::ForcedOpen && now_ms < self.until_ms {
             return Leave::Wait(self.wait_ms(now_ms));
         }
         self.bound(own, now_ms);
@@ -212,6 +216,21 @@ impl Process {
         }
     }
 
+    /// For how long an operator keeps it shut, in ms, if one does.
+    pub fn forced_ms(&self, now_ms: u64) -> Option<u64> {
+        if self.state == State::ForcedOpen { self.wait_ms(now_ms) } else { None }
+    }
+
+    /// Whether it has more to say than what it counted.
+    pub fn is_pending(&self) -> bool {
+        self.tripped || self.wanted || self.ended.is_some() || self.probe.is_some()
+    }
+
+    /// Whether it stands as one of which nobody knows anything.
+    pub fn is_quiet(&self) -> bool {
+        self.state == State::Closed && !self.is_pending() && self.counts.calls == 0
+    }
+
     /// What the process has to say, if anything; the counts are taken out.
     pub fn report(&mut self, own: &Own, now_ms: u64) -> Option<Batch> {
         self.bound(own, now_ms);
@@ -222,8 +241,12 @@ impl Process {
             self.ended = Some(Settled { id, ended: Ended::GivenBack });
         }
         self.probe.take_if(|probe| now_ms >= probe.until_ms);
-        let due =
-            self.state == State::HalfOpen || (self.state == State::Open && now_ms >= self.until_ms);
+        let is_over = now_ms >= self.until_ms;
+        let due = match self.state {
+            State::HalfOpen => true,
+            State::Open | State::ForcedOpen => is_over,
+            State::Closed | State::Disabled | State::MetricsOnly => false,
+        };
         let ask = due && self.wanted && self.probe.is_none();
         let Counts { calls, failures, slow } = core::mem::take(&mut self.counts);
         let says = calls > 0 || self.tripped || self.ended.is_some() || ask;
@@ -264,7 +287,7 @@ impl Process {
         if !told.state.passes() {
             let wait_ms = match told.state {
                 State::HalfOpen => 0,
-                _ => told.wait_ms.unwrap_or(u64::MAX >> 16),
+                _ => told.wait_ms.unwrap_or(u64::MAX),
             };
             self.until_ms = sent_ms.saturating_add(wait_ms);
         }
@@ -310,7 +333,10 @@ impl Process {
     }
 
     fn wait_ms(&self, now_ms: u64) -> Option<u64> {
-        self.until_ms.checked_sub(now_ms).filter(|wait_ms| *wait_ms > 0)
+        match self.until_ms {
+            u64::MAX => Some(ENDLESS_MS),
+            until_ms => until_ms.checked_sub(now_ms).filter(|wait_ms| *wait_ms > 0),
+        }
     }
 
     fn shut_until(&self, own: &Own, now_ms: u64, entropy: u32) -> u64 {

@@ -22,13 +22,22 @@ pub struct Worker {
 // === impl Worker ===
 
 impl Worker {
-    /// Takes what its process says; what was counted under another generation is gone.
-    pub fn look(&mut self, process: &Process) {
+    /// Takes what its process says; what was counted under another generation is gone. Says how many
+    /// failures in a row it had seen if it is shut now: they had been let through to what was dead.
+    pub fn look(&mut self, process: &Process) -> u32 {
+        let mut leaked = 0;
         if self.generation != process.generation {
+            leaked = if process.passes() { 0 } else { self.in_row };
             *self = Self { generation: process.generation, ..Self::default() };
         }
         self.passes = process.passes();
         self.healed_at_ms = process.healed_at_ms;
+        leaked
+    }
+
+    /// Whether a call that began under `generation` was let through before it was shut, and failed since.
+    pub fn is_leaked(&self, generation: u32, outcome: Outcome) -> bool {
+        outcome == Outcome::Failure && generation != self.generation && !self.passes
     }
 
     /// Whether only a share of calls passes, as far as it knows; then [`Worker::passes_at`] says which.
@@ -62,9 +71,41 @@ impl Worker {
         failed && self.in_row >= consecutive
     }
 
+    /// Counts a call whose answer began well. What it says of failures in a row its end tells:
+    /// [`Worker::whole`] or [`Worker::broken`].
+    pub fn began(&mut self, generation: u32, slow: bool) {
+        if generation == self.generation {
+            self.counts.add(Counts { calls: 1, failures: 0, slow: u32::from(slow) });
+        }
+    }
+
+    /// An answer that began well came to its end.
+    pub fn whole(&mut self, generation: u32) {
+        if generation == self.generation {
+            self.in_row = 0;
+        }
+    }
+
+    /// An answer that began well was cut off. Says whether its process should be shut.
+    pub fn broken(&mut self, generation: u32, consecutive: u32) -> bool {
+        if generation != self.generation {
+            return false;
+        }
+        self.counts.add(Counts { calls: 0, failures: 1, slow: 0 });
+        self.in_row = self.in_row.saturating_add(1);
+        self.in_row >= consecutive
+    }
+
+    /// Whether there is something to hand on.
+    pub fn has_counted(&self) -> bool {
+        self.counts.calls > 0 || self.counts.failures > 0
+    }
+
     /// What it counted, to be handed on.
     pub fn take(&mut self) -> Option<Counts> {
-        let counts = core::mem::take(&mut self.counts);
+        let mut counts = core::mem::take(&mut self.counts);
+        // A call that was handed on before it was cut off counts once more.
+        counts.calls = counts.calls.max(counts.failures);
         (counts.calls > 0).then_some(counts)
     }
 }

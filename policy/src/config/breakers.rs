@@ -2,6 +2,8 @@
 //! and which of them depend on which.
 
 mod answers;
+mod circles;
+mod many;
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
@@ -10,16 +12,22 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use self::circles::circle;
+use self::many::{Many, many};
+use super::identities::Names;
 use super::read::{duration_ms, name_remedy, sound_name};
 use super::reader::{At, Table};
 use super::rollout::share_bp;
 use super::shapes;
 use super::suggest::nearest;
+use crate::breaker::by::By;
 use crate::breaker::mesh::{Terms, Window};
 use crate::breaker::outcome::Rules;
 use crate::breaker::process::Own;
+use crate::matching::PathPattern;
 
-/// Breakers per document: each has its place in Envoy's shared data.
+/// Breakers per document, those that are one for each of many with all that they may be: each has its
+/// place in Envoy's shared data.
 const BREAKERS_MAX: usize = 10_000;
 const DEPENDS_MAX: usize = 8;
 const REMEDY: &str = "write a table, such as {\"failure_rate\": \"50%\"}, or the name of one of the circuit_breakers";
@@ -43,6 +51,8 @@ pub struct CircuitBreaker {
     pub hold: Option<Hold>,
     /// Those that have to let calls pass for this one to do so, by their index.
     pub depends_on: Vec<usize>,
+    /// How many have one of their own, if it is one for each of many; a policy's `circuit_by` says whom.
+    pub many: Option<usize>,
 }
 
 /// How requests are held that a circuit breaker would refuse.
@@ -81,18 +91,26 @@ pub(super) struct Breakers<'r, 'd> {
     /// By name: the place, if it could be read, and where it is written.
     named: BTreeMap<&'r str, (Option<usize>, At<'r, 'd>)>,
     used: RefCell<Vec<bool>>,
+    identities: &'r Names<'r, 'd>,
+    /// Of each breaker what `by` says.
+    many: RefCell<Vec<Option<Many<'r, 'd>>>>,
 }
 
 // === impl Breakers ===
 
 impl<'r, 'd> Breakers<'r, 'd> {
     /// Reads `circuit_breakers` of a document.
-    pub fn new(document: &Table<'r, 'd>) -> Self {
+    pub fn new(document: &Table<'r, 'd>, identities: &'r Names<'r, 'd>) -> Self {
         let entries = document.get("circuit_breakers").and_then(|at| {
             at.entries("write {\"payments\": {\"failure_rate\": \"50%\", \"open\": \"10s\"}}")
         });
-        let mut this =
-            Self { read: RefCell::default(), named: BTreeMap::new(), used: RefCell::default() };
+        let mut this = Self {
+            read: RefCell::default(),
+            named: BTreeMap::new(),
+            used: RefCell::default(),
+            identities,
+            many: RefCell::default(),
+        };
         let mut wanted = Vec::new();
         for (name, at) in entries.unwrap_or_default() {
             if !sound_name(name) {
@@ -110,8 +128,24 @@ impl<'r, 'd> Breakers<'r, 'd> {
         this
     }
 
-    /// What a policy says: a name, or a breaker of its own under the policy's name.
-    pub fn of_policy(&self, at: &At<'r, 'd>, policy: &str) -> Option<usize> {
+    /// What a policy says: a name, or a breaker of its own under the policy's name; and whose it is, if it
+    /// is one for each of many.
+    pub fn of_policy(
+        &self,
+        at: &At<'r, 'd>,
+        policy: &str,
+        path: Option<&PathPattern>,
+    ) -> Option<(usize, Option<By>)> {
+        let place = self.place_of(at, policy)?;
+        let many = self.many.borrow();
+        let by = match many.get(place).and_then(Option::as_ref) {
+            None => None,
+            Some(many) => Some(many.of_path(path)?),
+        };
+        Some((place, by))
+    }
+
+    fn place_of(&self, at: &At<'r, 'd>, policy: &str) -> Option<usize> {
         if at.is_text() {
             let place = self.find(at)?;
             if let Some(used) = self.used.borrow_mut().get_mut(place) {
@@ -164,11 +198,32 @@ impl<'r, 'd> Breakers<'r, 'd> {
         let table = at.table(shapes::CIRCUIT_BREAKER.known, REMEDY)?;
         let (numbers, rules, fallback, hold) =
             (numbers(&table), answers::rules(&table), answers::fallback(&table), hold(&table));
+        let many = many(&table, self.identities);
         let ((own, slow_ms), rules, fallback, hold) = (numbers?, rules?, fallback?, hold?);
+        let many = many?;
         let mut read = self.read.borrow_mut();
         let place = read.len();
         let (name, depends_on) = (name.to_owned(), Vec::new());
-        read.push(CircuitBreaker { name, own, slow_ms, rules, fallback, hold, depends_on });
+        let each = many.as_ref().map(|many| many.max);
+        let held: usize = read.iter().map(places).sum();
+        if held.saturating_add(each.unwrap_or(1)) > BREAKERS_MAX {
+            at.wrong(
+                format!("more than {BREAKERS_MAX} circuit breakers, each with as many as its max"),
+                "keep fewer, or give those with \"by\" a lower max",
+            );
+            return None;
+        }
+        read.push(CircuitBreaker {
+            name,
+            own,
+            slow_ms,
+            rules,
+            fallback,
+            hold,
+            depends_on,
+            many: each,
+        });
+        self.many.borrow_mut().push(many);
         self.used.borrow_mut().push(false);
         if let Some(at) = table.get("depends_on") {
             wanted.push((place, at));
@@ -191,6 +246,19 @@ impl<'r, 'd> Breakers<'r, 'd> {
         None
     }
 
+    /// One that is for each of many cannot be depended on: nobody knows whose.
+    fn needed(&self, at: &At<'r, 'd>) -> Option<usize> {
+        let place = self.find(at)?;
+        if self.read.borrow().get(place).is_some_and(|breaker| breaker.many.is_some()) {
+            at.wrong(
+                "it is one for each of many, so nobody knows on which to depend",
+                "name one without \"by\"",
+            );
+            return None;
+        }
+        Some(place)
+    }
+
     fn connect(&self, wanted: &[(usize, At<'r, 'd>)]) {
         for (place, at) in wanted {
             let Some(items) = at.list("write a list of names of circuit_breakers") else {
@@ -200,7 +268,7 @@ impl<'r, 'd> Breakers<'r, 'd> {
                 at.wrong(format!("{} names", items.len()), format!("keep it to {DEPENDS_MAX}"));
                 continue;
             }
-            let found: Vec<usize> = items.iter().filter_map(|item| self.find(item)).collect();
+            let found: Vec<usize> = items.iter().filter_map(|item| self.needed(item)).collect();
             if let Some(breaker) = self.read.borrow_mut().get_mut(*place) {
                 breaker.depends_on = found;
             }
@@ -227,33 +295,9 @@ impl<'r, 'd> Breakers<'r, 'd> {
     }
 }
 
-/// The way from `start` back to itself, if there is one. `done`: from there no way leads to a circle.
-fn circle(edges: &[&[usize]], start: usize, done: &mut [bool]) -> Option<Vec<usize>> {
-    // The way so far, each with how many of its edges were taken.
-    let mut way: Vec<(usize, usize)> = alloc::vec![(start, 0)];
-    while let Some((place, taken)) = way.last_mut() {
-        let next = edges.get(*place).and_then(|edges| edges.get(*taken)).copied();
-        *taken = taken.saturating_add(1);
-        match next {
-            Some(next) if way.iter().any(|(place, _)| *place == next) => {
-                let from = way.iter().position(|(place, _)| *place == next)?;
-                let mut names: Vec<usize> =
-                    way.iter().skip(from).map(|(place, _)| *place).collect();
-                names.push(next);
-                return Some(names);
-            }
-            Some(next) if done.get(next).copied().unwrap_or(true) => {}
-            Some(next) => way.push((next, 0)),
-            None => {
-                if let Some((place, _)) = way.pop()
-                    && let Some(done) = done.get_mut(place)
-                {
-                    *done = true;
-                }
-            }
-        }
-    }
-    None
+/// How many there may be of it.
+fn places(breaker: &CircuitBreaker) -> usize {
+    breaker.many.unwrap_or(1)
 }
 
 fn numbers(table: &Table<'_, '_>) -> Option<(Own, Option<u32>)> {

@@ -69,6 +69,11 @@ impl<'r, 'd> Names<'r, 'd> {
         names
     }
 
+    /// Whether the document defines it.
+    pub fn defines(&self, name: &str) -> bool {
+        self.written.contains_key(name)
+    }
+
     /// The keys of signed ids: environment variable and field.
     pub fn into_keys(self) -> BTreeMap<String, String> {
         self.keys.into_inner()

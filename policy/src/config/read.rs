@@ -108,7 +108,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     };
     let names = Names::new(&table);
     let limits = Limits::new(&table);
-    let breakers = Breakers::new(&table);
+    let breakers = Breakers::new(&table, &names);
     let local_share = match table.get("local_share") {
         None => Some(LocalShare::default()),
         Some(at) => local_share(&at),
@@ -268,9 +268,9 @@ fn policy<'r, 'd>(
         None => Some(None),
         Some(at) => idempotency(&at, identities, matcher.as_ref()),
     };
-    let circuit_breaker = match table.get("circuit_breaker") {
-        None => Some(None),
-        Some(at) => breakers.of_policy(&at, &label).map(Some),
+    let circuit = match table.get("circuit_breaker") {
+        None => Some((None, None)),
+        Some(at) => breakers.of_policy(&at, &label, path).map(|(place, by)| (Some(place), by)),
     };
     let does_something =
         ["idempotency", "circuit_breaker"].iter().any(|name| table.get(name).is_some());
@@ -297,12 +297,17 @@ fn policy<'r, 'd>(
     let Said { rollout, others, by: rollout_by } = rollout?;
     let (rate_limits, idempotency) = (limits?, once?);
     let tenant = idempotency.as_ref().map(|terms| &terms.tenant);
-    let properties = properties(&rate_limits, rollout_by.iter().chain(tenant));
+    let (circuit_breaker, circuit_by) = circuit?;
+    let mut properties = properties(&rate_limits, rollout_by.iter().chain(tenant));
+    if let Some(by) = &circuit_by {
+        by.properties(&mut properties);
+    }
     let policy = Policy {
         name: name?,
         matcher: matcher?,
         rate_limits,
-        circuit_breaker: circuit_breaker?,
+        circuit_breaker,
+        circuit_by,
         on_unavailable: rungs?,
         idempotency,
         rollout,

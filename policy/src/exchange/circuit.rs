@@ -1,17 +1,20 @@
 //! Owns which circuit breaker applies to a request, and how a refusal of it is told.
 
+use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::fmt::Debug;
 
 use super::note::{Note, Noted};
 use super::{Denial, worded_by};
 use crate::config::Config;
+use crate::identity::Facts;
 use crate::mode::{Mechanism, Mode, Overrides, effective};
 use crate::reason::Reason;
 use crate::router::Matched;
 use crate::wire::DecisionId;
 
 /// The circuit breaker of a request: that of the first policy that matches and has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Circuit {
     /// The policy's index in the configuration.
     pub policy: usize,
@@ -19,13 +22,27 @@ pub struct Circuit {
     pub breaker: usize,
     /// Whether it may refuse.
     pub enforced: bool,
+    /// Of a breaker that is one for each of many: whose. `None` if the request names nobody, or if it is one
+    /// for all.
+    pub whose: Option<Rc<str>>,
+}
+
+/// What a worker knows of circuit breakers without looking again.
+pub trait Known: Debug {
+    /// Whether it last knew this one to let nothing pass.
+    fn is_shut(&self, circuit: &Circuit) -> bool;
 }
 
 // === impl Circuit ===
 
 impl Circuit {
     /// The one that applies, if one does.
-    pub fn of(config: &Config, overrides: &Overrides, matched: &Matched) -> Option<Self> {
+    pub fn of(
+        config: &Config,
+        overrides: &Overrides,
+        matched: &Matched,
+        facts: &Facts<'_>,
+    ) -> Option<Self> {
         if config.circuit_breakers.is_empty() {
             return None;
         }
@@ -34,14 +51,17 @@ impl Circuit {
             let mode =
                 effective(policy.rollout_others, &policy.name, Mechanism::Breaker, None, overrides);
             let enforced = mode == Mode::Enforce;
-            (mode != Mode::Off).then_some(Self { policy: index, breaker, enforced })
+            (mode != Mode::Off).then(|| {
+                let whose = policy.circuit_by.as_ref().and_then(|by| by.value(facts));
+                Self { policy: index, breaker, enforced, whose }
+            })
         })
     }
 
     /// The answer to a request that it refuses, and the line that says why. It makes sense to come
     /// again in `wait_ms`, if that is known.
     pub fn refusal(
-        self,
+        &self,
         config: &Config,
         id: DecisionId,
         wait_ms: Option<u64>,

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::Spent;
+use super::{Known, Spent};
 use crate::identity::Facts;
 use crate::local_share::ShareAnswer;
 use crate::router::Matched;
@@ -22,9 +22,9 @@ pub enum Event<'a> {
         caller: &'a CallerScope,
         /// A fresh id.
         id: DecisionId,
-        /// The circuit breakers that this worker last knew to refuse, by index in the configuration. A
-        /// hint: what is asked meanwhile claims nothing that would have to be given back.
-        shut: &'a [usize],
+        /// Which circuit breakers this worker last knew to refuse. A hint: what is asked meanwhile claims
+        /// nothing that would have to be given back.
+        shut: &'a dyn Known,
     },
     /// The next piece of the request's body arrived.
     Body {

@@ -8,8 +8,8 @@ use super::claim::Waiting;
 use super::note::{Note, Noted};
 use super::respond::Told;
 use super::{
-    Act, Circuit, Effects, Idempotent, NoLeave, Outcome, Phase, Question, Settlement, Signal,
-    is_grpc,
+    Act, Circuit, Effects, Idempotent, Known, NoLeave, Outcome, Phase, Question, Settlement,
+    Signal, is_grpc,
 };
 use crate::config::{Config, Fallback, Hold};
 use crate::identity::Facts;
@@ -64,7 +64,7 @@ impl Gate {
         facts: &Facts<'_>,
         id: DecisionId,
     ) -> Option<Self> {
-        let circuit = Circuit::of(config, overrides, matched)?;
+        let circuit = Circuit::of(config, overrides, matched, facts)?;
         Some(Self {
             circuit,
             id,
@@ -76,8 +76,8 @@ impl Gate {
     }
 
     /// Whether it is known to refuse.
-    pub(super) fn is_shut(&self, shut: &[usize]) -> bool {
-        self.circuit.enforced && shut.contains(&self.circuit.breaker)
+    pub(super) fn is_shut(&self, known: &dyn Known) -> bool {
+        self.circuit.enforced && known.is_shut(&self.circuit)
     }
 
     /// A question was answered. Where it is asked again it is for the claim alone.
@@ -120,7 +120,7 @@ pub(super) fn ask(
 impl Permitting {
     /// Asks the circuit breaker.
     pub(super) fn again(self: Box<Self>) -> (Phase, Effects) {
-        let act = Act::Permit { circuit: self.gate.circuit, grpc: self.gate.grpc };
+        let act = Act::Permit { circuit: self.gate.circuit.clone(), grpc: self.gate.grpc };
         (Phase::Permitting(self), Effects::of(act, Vec::new()))
     }
 
@@ -165,7 +165,7 @@ impl Permitting {
         gate: &mut Option<Gate>,
         no_leave: NoLeave,
     ) -> (Phase, Effects) {
-        let circuit = self.gate.circuit;
+        let circuit = self.gate.circuit.clone();
         let breaker = config.circuit_breakers.get(circuit.breaker);
         if let Some(delay_ms) = self.delay_ms(breaker.and_then(|breaker| breaker.hold), no_leave) {
             self.held_ms = self.held_ms.saturating_add(delay_ms);

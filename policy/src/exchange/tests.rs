@@ -20,6 +20,12 @@ mod costs;
 mod permits;
 mod testimony;
 
+impl Known for Vec<usize> {
+    fn is_shut(&self, circuit: &Circuit) -> bool {
+        self.contains(&circuit.breaker)
+    }
+}
+
 const ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
 
 fn config() -> Config {
@@ -77,7 +83,7 @@ impl Bench {
             facts,
             caller: &caller(),
             id: DecisionId::new(ID),
-            shut: &[],
+            shut: &Vec::<usize>::new(),
         };
         self.exchange.on(&self.config, &self.overrides, event)
     }

@@ -138,12 +138,13 @@ impl Message for BreakersReply {
 // === impl BreakerName ===
 
 impl BreakerName {
-    /// Accepts 1 to [`BREAKER_NAME_LEN_MAX`] of `a-z A-Z 0-9 . _ ~ % : -`.
+    /// Accepts 1 to [`BREAKER_NAME_LEN_MAX`] of `a-z A-Z 0-9 . _ ~ % : + ! -`.
     pub fn new(text: &str) -> Option<Self> {
         let sound = !text.is_empty()
             && text.len() <= BREAKER_NAME_LEN_MAX
             && text.bytes().all(|b| {
-                b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'%' | b':' | b'-')
+                b.is_ascii_alphanumeric()
+                    || matches!(b, b'.' | b'_' | b'~' | b'%' | b':' | b'+' | b'!' | b'-')
             });
         sound.then(|| Self(text.to_string()))
     }
@@ -151,6 +152,19 @@ impl BreakerName {
     /// The text, as it stands in keys and messages.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// That of the breaker `configured`, for `whose` if it is one for each of many.
+    pub fn of(configured: &str, whose: Option<&str>) -> Option<Self> {
+        match whose {
+            None => Self::new(configured),
+            Some(whose) => Self::new(&[configured, ":", whose].concat()),
+        }
+    }
+
+    /// Whose it is, if it is one for each of many.
+    pub fn whose(&self) -> Option<&str> {
+        self.0.split_once(':').map(|(_, whose)| whose)
     }
 
     /// As it is configured: without whom it is for. Of a bounded number, for metrics.
@@ -170,7 +184,7 @@ impl<'de> Deserialize<'de> for BreakerName {
         let text = String::deserialize(from)?;
         Self::new(&text).ok_or_else(|| {
             serde::de::Error::custom(
-                "the name of a breaker is 1 to 200 of the characters a-z A-Z 0-9 . _ ~ % : -",
+                "the name of a breaker is 1 to 200 of the characters a-z A-Z 0-9 . _ ~ % : + ! -",
             )
         })
     }

@@ -115,9 +115,10 @@ pub fn said(reply: &Value) -> Option<Said> {
     let flag =
         |number: i64| [(0, false), (1, true)].iter().find(|row| row.0 == number).map(|row| row.1);
     let mut transitions = Vec::new();
-    for change in changes.chunks(3) {
-        let [from, to, why] = change else { return None };
-        let change = Transition { from: state(*from)?, to: state(*to)?, cause: cause(*why)? };
+    for change in changes.chunks(4) {
+        let [from, to, why, after_ms] = change else { return None };
+        let (from, to, cause) = (state(*from)?, state(*to)?, cause(*why)?);
+        let change = Transition { from, to, cause, after_ms: whole(*after_ms)? };
         transitions.push(change);
     }
     Some(Said {

@@ -113,7 +113,8 @@ impl Step {
 
     pub(super) fn enter(&mut self, to: State, cause: Cause) {
         let from = self.record.state;
-        self.transitions.push(Transition { from, to, cause });
+        let after_ms = self.now_ms.saturating_sub(self.record.since_ms);
+        self.transitions.push(Transition { from, to, cause, after_ms });
         let record = &mut self.record;
         record.state = to;
         record.epoch = record.epoch.saturating_add(1).max(self.now_ms);

@@ -216,3 +216,24 @@ proptest! {
         }
     }
 }
+
+/// An operator's state that has an end ends by itself, in tests: who is refused after it asks for one.
+#[test]
+fn a_forced_state_that_is_over_asks_for_a_test() {
+    let mut process = Process::default();
+    let own = OWN;
+    assert!(process.told(
+        &BreakerState { wait_ms: Some(1_000), ..told(State::ForcedOpen, 8, None) },
+        None,
+        0
+    ));
+    assert_eq!(process.admit(&own, 500, false), Leave::Wait(Some(500)));
+    assert_eq!((process.forced_ms(500), process.forced_ms(1_000)), (Some(500), None));
+    assert_eq!(process.report(&own, 900), None, "nobody has to know that it is asked for");
+    assert_eq!(process.admit(&own, 1_000, false), Leave::Wait(None));
+    assert!(process.report(&own, 1_001).is_some_and(|batch| batch.ask));
+    let mut endless = Process::default();
+    endless.told(&told(State::ForcedOpen, 8, None), None, 0);
+    assert_eq!(endless.admit(&own, 1 << 50, false), Leave::Wait(Some(60_000)));
+    assert_eq!(endless.report(&own, 1 << 50), None);
+}

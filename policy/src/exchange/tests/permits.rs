@@ -42,7 +42,7 @@ fn done() -> StoredAnswer {
 }
 
 fn asks_leave(effects: &Effects) -> bool {
-    let breaker = Circuit { policy: 0, breaker: 0, enforced: true };
+    let breaker = Circuit { policy: 0, breaker: 0, enforced: true, whose: None };
     effects.act == Act::Permit { circuit: breaker, grpc: false }
 }
 

@@ -1,0 +1,89 @@
+//! Ten thousand circuit breakers in one filter: what they cost in memory, a request, and a tick.
+
+use std::collections::BTreeMap;
+
+use tidegate_host_sim::{Report, Scenario, TraceKind};
+use tidegate_tests::parts;
+
+use super::{runner, services};
+
+const COUNT: usize = 10_000;
+/// How many of them have a request a second time.
+const AGAIN: usize = 2_000;
+/// What one tick may ask of the host at most, whatever there is to do (docs/breakers.md).
+const TICK_CALLS_MAX: usize = 2_200;
+
+fn run(yaml: &str) -> Report {
+    let scenario = Scenario::parse(yaml).unwrap_or_else(|error| panic!("{error}"));
+    let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
+    let services = services(&scenario, &[]).expect("the gateway's defaults");
+    let scenario = scenario.with_trace();
+    let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
+    assert!(report.start_error.is_none(), "{report}");
+    report
+}
+
+/// How many host calls each callback of a name made, in order.
+fn calls_of(report: &Report, callback: &str) -> Vec<usize> {
+    let mut open: BTreeMap<&str, Option<usize>> = BTreeMap::new();
+    let mut calls: Vec<usize> = Vec::new();
+    for line in &report.trace {
+        match line.kind {
+            TraceKind::Callback if line.name == callback => {
+                calls.push(0);
+                open.insert(&line.vm, Some(calls.len() - 1));
+            }
+            TraceKind::Callback => {
+                open.insert(&line.vm, None);
+            }
+            TraceKind::HostCall => {
+                if let Some(Some(at)) = open.get(line.vm.as_str()) {
+                    calls[*at] += 1;
+                }
+            }
+            TraceKind::World => {}
+        }
+    }
+    calls
+}
+
+#[test]
+fn ten_thousand_breakers_cost_a_bounded_tick() {
+    let mut timeline = String::new();
+    for (round, count) in [COUNT, AGAIN].into_iter().enumerate() {
+        for value in 0..count {
+            let at_us = round * 4_000_000 + value * 100;
+            timeline.push_str(&format!(
+                "  - {{ at: {at_us}us, client: r{round}, worker: {}, send: {{ path: /p, headers: {{ x-c: c{value} }} }} }}\n",
+                value % 2,
+            ));
+        }
+    }
+    let report = run(&format!(
+        "name: many\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, circuit_breaker: {{ by: {{ header: x-c, trusted: true }}, max: {COUNT} }} }}] }}\nhost: {{ workers: 2, memory_max: 32MiB }}\ngateway: in-process\ntimeline:\n{timeline}"
+    ));
+    assert_eq!(report.exchanges.len(), COUNT + AGAIN);
+    assert!(report.exchanges.iter().all(|one| one.status == Some(200)));
+    let shared = report.metrics.iter().filter(|(name, _)| name.ends_with("no_room"));
+    let shared: u64 = shared.map(|(_, count)| *count).sum();
+    let grown: u64 = report.exchanges.iter().map(|one| one.usage.grown_bytes).sum();
+    let most = |calls: &[usize]| calls.iter().copied().max().unwrap_or_default();
+    let (ticks, answers) =
+        (calls_of(&report, "proxy_on_tick"), calls_of(&report, "proxy_on_http_call_response"));
+    let later = report.exchanges.iter().filter(|one| one.client == "r1");
+    let request = later.map(|one| one.usage.host_calls).max().unwrap_or_default();
+    println!(
+        "{COUNT} breakers, 2 workers: {} KiB for both workers' requests, {} of {} requests found no room, a request {request} host calls at most once known, a tick {} (of {}), an answer {} (of {})",
+        grown / 1024,
+        shared,
+        COUNT + AGAIN,
+        most(&ticks),
+        ticks.len(),
+        most(&answers),
+        answers.len(),
+    );
+    assert!(shared < COUNT as u64 / 20, "{shared} requests found no room");
+    assert!(grown < 16 << 20, "{grown} bytes");
+    assert!(most(&ticks) <= TICK_CALLS_MAX, "{}", most(&ticks));
+    assert!(most(&answers) <= 1_500, "{}", most(&answers));
+}
