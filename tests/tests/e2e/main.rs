@@ -5,6 +5,7 @@ mod answers;
 mod audit;
 mod callout_faults;
 mod circuits;
+mod circuits_beside;
 mod configuration;
 mod crashes;
 mod exactness;

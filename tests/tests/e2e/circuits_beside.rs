@@ -1,0 +1,376 @@
+//! Circuit breakers beside what Envoy does itself, on real parts: retries, outlier detection, answers that
+//! are cut off, routes to several clusters, and many requests at once while a test is out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidegate_tests::client::{self, Answer};
+use tidegate_tests::envoy::{Envoy, Options};
+use tidegate_tests::eventually;
+use tidegate_tests::gateway::{self, Gateway};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the upstream does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// Answers 200.
+    Works,
+    /// Answers 500.
+    Fails,
+    /// Ends the connection within the body of a 200.
+    Cuts,
+    /// Begins a 200 and says no more until it does something else, then the rest.
+    Pauses,
+    /// Says nothing until it does something else, then answers 200.
+    Hangs,
+}
+
+/// An upstream over HTTP/1 that does as it is told, octet for octet.
+struct Puppet {
+    addr: SocketAddr,
+    seen: Arc<AtomicUsize>,
+    does: watch::Sender<Does>,
+    task: JoinHandle<()>,
+}
+
+impl Puppet {
+    async fn start(does: Does) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("a bound listener");
+        let (seen, (does, told)) = (Arc::new(AtomicUsize::new(0)), watch::channel(does));
+        let counted = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                let (told, counted) = (told.clone(), Arc::clone(&counted));
+                // A client that leaves is no concern of the upstream's.
+                tokio::spawn(async move { serve(stream, told, &counted).await.ok() });
+            }
+        });
+        Self { addr, seen, does, task }
+    }
+
+    fn seen(&self) -> usize {
+        self.seen.load(Ordering::SeqCst)
+    }
+
+    fn now(&self, does: Does) {
+        self.does.send_replace(does);
+    }
+}
+
+impl Drop for Puppet {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    mut told: watch::Receiver<Does>,
+    seen: &AtomicUsize,
+) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    loop {
+        head.clear();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        seen.fetch_add(1, Ordering::SeqCst);
+        let does = *told.borrow_and_update();
+        let change = std::io::Error::other;
+        match does {
+            Does::Works => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await?
+            }
+            Does::Fails => {
+                stream.write_all(b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n").await?;
+            }
+            Does::Cuts => {
+                return stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
+            }
+            Does::Pauses => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf").await?;
+                told.wait_for(|does| *does != Does::Pauses).await.map_err(change)?;
+                stream.write_all(b"done").await?;
+            }
+            Does::Hangs => {
+                told.wait_for(|does| *does != Does::Hangs).await.map_err(change)?;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await?;
+            }
+        }
+    }
+}
+
+fn config(breaker: &Value) -> String {
+    json!({
+        "version": 1,
+        "gateway": {"cluster": "tidegate", "timeout": "2s", "token": {"env": "TIDEGATE_TOKEN"}},
+        "policies": [{"name": "p", "match": {"path": "/**"}, "circuit_breaker": breaker}],
+    })
+    .to_string()
+}
+
+/// A cluster of one host.
+fn cluster(name: &str, to: SocketAddr, more: &Value) -> Value {
+    let address = json!({ "address": to.ip().to_string(), "port_value": to.port() });
+    let mut cluster = json!({
+        "name": name, "type": "STATIC", "connect_timeout": "5s",
+        "load_assignment": { "cluster_name": name, "endpoints": [
+            { "lb_endpoints": [{ "endpoint": { "address": { "socket_address": address } } }] },
+        ] },
+    });
+    let fields = more.as_object().expect("fields").clone();
+    cluster.as_object_mut().expect("a table").extend(fields);
+    cluster
+}
+
+fn is_refused(answer: &Answer) -> bool {
+    answer.header("x-tidegate-reply") == Some("circuit-open")
+}
+
+async fn event(envoy: &Envoy, event: &str) -> u64 {
+    envoy.metric(&format!("tidegate_circuit_total{{breaker=\"p\",event=\"{event}\"}}")).await
+}
+
+/// Asks until a request is refused; how many went through before.
+async fn until_refused(envoy: &Envoy, path: &str) -> usize {
+    for passed in 0..50 {
+        if is_refused(&client::get(envoy.addr, path).await) {
+            return passed;
+        }
+    }
+    panic!("nothing was refused: {}", envoy.output());
+}
+
+/// Ten requests at once, again and again, over three Envoys whose region is half open: all of them together
+/// are one test.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_ten_at_once_across_three_envoys_one_is_the_test() {
+    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let upstream = Puppet::start(Does::Fails).await;
+    let breaker = json!({"open": "1s", "successes": 1, "upstream_timeout": "5m"});
+    let mut envoys = Vec::new();
+    for _ in 0..3 {
+        let options = Options { concurrency: 2, ..Options::new(gateway.addr, upstream.addr) };
+        let mut options = options.config(&config(&breaker));
+        let routes = json!([{ "match": {"prefix": "/"}, "route": {"cluster": "upstream", "timeout": "240s"} }]);
+        options.example = Some(json!({ "routes": routes }));
+        envoys.push(Envoy::start(&options).await);
+    }
+    let order = |order: &'static str| {
+        let order = format!(r#"{{"breaker": "p", "order": {order}}}"#);
+        let gateway = &gateway;
+        async move { assert_eq!(gateway.command("/v1/breakers/order", &order).await.status, 200) }
+    };
+    order(r#""force_open""#).await;
+    for envoy in &envoys {
+        eventually(PATIENCE, "it is forced open", async || {
+            let answer = client::get(envoy.addr, "/").await;
+            if is_refused(&answer) { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+    upstream.now(Does::Hangs);
+    let before = upstream.seen();
+    // Open for a second, then half open: who asks first has the one test.
+    order(r#""trip", "for_s": 1"#).await;
+    let (mut asked, mut refused) = (JoinSet::new(), 0);
+    let ten = |asked: &mut JoinSet<Answer>| {
+        for nth in 0..10 {
+            let addr = envoys[nth % 3].addr;
+            asked.spawn(async move { client::get(addr, "/").await });
+        }
+    };
+    let mut rounds_after = 0;
+    while rounds_after < 20 {
+        ten(&mut asked);
+        // Each is refused at once, but for the test, which hangs.
+        eventually(PATIENCE, "all but the test are answered", async || {
+            while let Some(answer) = asked.try_join_next() {
+                let answer = answer.expect("an answer");
+                assert!(is_refused(&answer), "{answer:?}");
+                refused += 1;
+            }
+            let tests = upstream.seen() - before;
+            assert!(tests <= 1, "{tests} tests at once");
+            if asked.len() == tests { Ok(()) } else { Err((asked.len(), tests)) }
+        })
+        .await;
+        rounds_after += upstream.seen() - before;
+    }
+    assert_eq!(upstream.seen(), before + 1);
+    assert!(refused >= 199, "{refused}");
+    upstream.now(Does::Works);
+    let answer = asked.join_next().await.expect("the test").expect("its answer");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let mut tests = 0;
+    for envoy in &envoys {
+        tests += event(envoy, "test_ok").await;
+        eventually(PATIENCE, "it is closed", async || {
+            let answer = client::get(envoy.addr, "/").await;
+            if answer.status == 200 { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+    assert_eq!(tests, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_envoy_retries_counts_once_and_is_one_test() {
+    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let upstream = Puppet::start(Does::Fails).await;
+    let breaker = json!({"open": "1s", "failure_rate": "0%", "successes": 1});
+    let mut options = Options::new(gateway.addr, upstream.addr).config(&config(&breaker));
+    let retries = json!({
+        "retry_on": "5xx", "num_retries": 3,
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.002s"},
+    });
+    let route = json!({"cluster": "upstream", "timeout": "60s", "retry_policy": retries});
+    options.example = Some(json!({ "routes": [{ "match": {"prefix": "/"}, "route": route }] }));
+    let envoy = Envoy::start(&options).await;
+    // Twenty tries reach it, which are five failures, not fifteen.
+    assert_eq!(until_refused(&envoy, "/").await, 5);
+    assert_eq!(upstream.seen(), 20);
+    // A test that fails is one request with all its tries, and one that Envoy does not retry elsewhere.
+    eventually(PATIENCE, "a test", async || {
+        client::get(envoy.addr, "/").await;
+        let failed = event(&envoy, "test_failed").await;
+        if failed > 0 { Ok(()) } else { Err(failed) }
+    })
+    .await;
+    let tests = usize::try_from(event(&envoy, "test").await).expect("few");
+    assert_eq!(upstream.seen(), 20 + 4 * tests, "{tests} tests");
+    upstream.now(Does::Works);
+    eventually(PATIENCE, "it is closed", async || {
+        let answer = client::get(envoy.addr, "/").await;
+        if answer.status == 200 { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    assert_eq!(event(&envoy, "tripped").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_outlier_detection_leaves_is_what_the_breaker_sees() {
+    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let upstream = Puppet::start(Does::Fails).await;
+    let breaker = json!({"open": "1h", "failure_rate": "0%"});
+    let mut options = Options::new(gateway.addr, upstream.addr).config(&config(&breaker));
+    let outliers = json!({
+        "outlier_detection": {
+            "consecutive_5xx": 3, "enforcing_consecutive_5xx": 100, "max_ejection_percent": 100,
+            "base_ejection_time": "3600s", "max_ejection_time": "3600s", "interval": "3600s",
+        },
+        // Or Envoy would go on sending to hosts that it knows to be ill.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+    });
+    options.example = Some(json!({
+        "routes": [{ "match": {"prefix": "/"}, "route": {"cluster": "watched"} }],
+        "clusters": [cluster("watched", upstream.addr, &outliers)],
+    }));
+    let envoy = Envoy::start(&options).await;
+    // Three failures of its own, then nobody is left, which is a failure of the upstream, too.
+    assert_eq!(until_refused(&envoy, "/").await, 5);
+    assert_eq!(upstream.seen(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_cut_off_is_a_failure_and_a_client_that_leaves_is_none() {
+    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let upstream = Puppet::start(Does::Pauses).await;
+    let breaker = json!({"open": "1h", "failure_rate": "0%"});
+    let options = Options::new(gateway.addr, upstream.addr).config(&config(&breaker));
+    let envoy = Envoy::start(&options).await;
+    for _ in 0..10 {
+        let mut stream = client::connect(envoy.addr, None).await.expect("a connection");
+        let head = client::head(&mut stream, client::get_request("/", "").as_bytes()).await;
+        assert_eq!(head.status, 200, "{head:?}");
+        drop(stream);
+    }
+    upstream.now(Does::Cuts);
+    // Envoy sends the headers on, so that the client sees its answer break off.
+    let mut passed = 0;
+    eventually(PATIENCE, "it is open", async || {
+        let mut stream = client::connect(envoy.addr, None).await.expect("a connection");
+        let head = client::head(&mut stream, client::get_request("/", "").as_bytes()).await;
+        if is_refused(&head) {
+            return Ok(());
+        }
+        assert_eq!(head.status, 200, "{head:?}");
+        passed += 1;
+        let mut rest = Vec::new();
+        let _cut_off: std::io::Result<usize> = stream.read_to_end(&mut rest).await;
+        Err(head)
+    })
+    .await;
+    assert_eq!(passed, 5);
+    assert_eq!(event(&envoy, "tripped").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_cluster_has_a_breaker_of_its_own() {
+    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let (good, bad) = (Puppet::start(Does::Works).await, Puppet::start(Does::Fails).await);
+    let breaker = json!({"by": "cluster", "open": "1h"});
+    let mut options = Options { concurrency: 2, ..Options::new(gateway.addr, good.addr) }
+        .config(&config(&breaker));
+    options.example = Some(json!({
+        "routes": [
+            { "match": {"prefix": "/bad"}, "route": {"cluster": "bad|1"} },
+            { "match": {"prefix": "/"}, "route": {"cluster": "upstream"} },
+        ],
+        "clusters": [cluster("bad|1", bad.addr, &json!({}))],
+    }));
+    let envoy = Envoy::start(&options).await;
+    until_refused(&envoy, "/bad").await;
+    assert!(bad.seen() <= 10, "at most five in each worker: {}", bad.seen());
+    for _ in 0..10 {
+        assert_eq!(client::get(envoy.addr, "/").await.status, 200);
+        assert!(is_refused(&client::get(envoy.addr, "/bad").await));
+    }
+    // The region knows both by their names, and an order for one is for one.
+    eventually(PATIENCE, "the region knows both", async || {
+        let listed = gateway.admin("/v1/breakers").await;
+        client::get(envoy.addr, "/").await;
+        let known = ["\"p:bad%7C1\"", "\"p:upstream\""];
+        if known.iter().all(|name| listed.body.contains(name)) { Ok(()) } else { Err(listed) }
+    })
+    .await;
+    let order = r#"{"breaker": "p:upstream", "order": "force_open"}"#;
+    assert_eq!(gateway.command("/v1/breakers/order", order).await.status, 200);
+    eventually(PATIENCE, "the other one is forced open", async || {
+        let answer = client::get(envoy.addr, "/").await;
+        if is_refused(&answer) { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    bad.now(Does::Works);
+    for breaker in ["p:upstream", "p:bad%7C1"] {
+        let order = format!(r#"{{"breaker": "{breaker}", "order": "reset"}}"#);
+        assert_eq!(gateway.command("/v1/breakers/order", &order).await.status, 200);
+    }
+    for path in ["/", "/bad"] {
+        eventually(PATIENCE, "it is let go", async || {
+            let answer = client::get(envoy.addr, path).await;
+            if answer.status == 200 { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+    // On the bare name it is for all of them.
+    let order = r#"{"breaker": "p", "order": "force_open"}"#;
+    assert_eq!(gateway.command("/v1/breakers/order", order).await.status, 200);
+    for path in ["/", "/bad"] {
+        eventually(PATIENCE, "all are forced open", async || {
+            let answer = client::get(envoy.addr, path).await;
+            if is_refused(&answer) { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+}
