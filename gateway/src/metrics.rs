@@ -2,13 +2,14 @@
 //! counted; texts of reasons come from the policy's own list.
 
 mod breakers;
+mod labels;
 mod leases;
+mod pressure;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,7 +20,12 @@ use prometheus_client::registry::Registry;
 use tidegate_policy::reason::Reason;
 
 pub use self::breakers::{BreakerLabel, BreakerMetrics, ChangeLabel, TestLabel};
+pub use self::labels::{
+    ActionLabel, CauseLabel, HttpLabel, LimitLabel, OutcomeLabel, ReasonLabel, RoleLabel,
+    StateLabel, VerdictLabel,
+};
 use self::leases::LeaseCounters;
+use self::pressure::PressureMetrics;
 use crate::audit::counters::ChainCounters;
 use crate::store::StoreCounters;
 
@@ -28,76 +34,6 @@ const SECONDS: [f64; 14] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.015, 0.03, 0.05, 0.1,
     0.25, 1.0,
 ];
-
-/// `verdict`: allow or deny.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct VerdictLabel {
-    /// The verdict's text.
-    pub verdict: &'static str,
-}
-
-/// `limit`: a limit's id, and `outcome`: allowed, near (at most a tenth is left), denied or
-/// shadow-denied.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct LimitLabel {
-    /// `policy.limit`.
-    pub limit: String,
-    /// What it said.
-    pub outcome: &'static str,
-}
-
-/// `reason`: a [`Reason`]'s text.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ReasonLabel {
-    /// The reason's text.
-    pub reason: &'static str,
-}
-
-/// `outcome`: ok, or a [`Reason`]'s text.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OutcomeLabel {
-    /// The outcome's text.
-    pub outcome: &'static str,
-}
-
-/// `role`: a store's role.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RoleLabel {
-    /// The role's text.
-    pub role: &'static str,
-}
-
-/// `role` of a store and the state that its breaker changed `to`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct StateLabel {
-    /// The role's text.
-    pub role: &'static str,
-    /// closed, open or half_open.
-    pub to: &'static str,
-}
-
-/// `action`: an audit event's.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ActionLabel {
-    /// The action's text.
-    pub action: &'static str,
-}
-
-/// `cause`: why a TLS handshake failed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct CauseLabel {
-    /// The cause's text.
-    pub cause: &'static str,
-}
-
-/// `listener` and `status` of an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct HttpLabel {
-    /// data or admin.
-    pub listener: &'static str,
-    /// The status code.
-    pub status: u16,
-}
 
 type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -130,10 +66,8 @@ pub struct Metrics {
     pub acquire_timeouts: Counter,
     /// Store calls that outlived their deadline and kept their place until they ended.
     pub outlived: Counter,
-    /// How long work waits for the processor.
-    pub processor_wait_seconds: Gauge<f64, AtomicU64>,
-    /// Decisions that were refused because it waits too long.
-    pub shed: Counter,
+    /// What waits for the processor.
+    pub pressure: PressureMetrics,
     /// How long store calls took.
     pub store_calls: Seconds<OutcomeLabel>,
     /// Those that were answered.
@@ -206,8 +140,7 @@ impl Metrics {
             waits: Counter::default(),
             acquire_timeouts: Counter::default(),
             outlived: Counter::default(),
-            processor_wait_seconds: Gauge::default(),
-            shed: Counter::default(),
+            pressure: PressureMetrics::default(),
             store_calls,
             store_calls_ok,
             shadow_failures: Counter::default(),
@@ -253,6 +186,7 @@ impl Metrics {
 
     fn register_decisions(&mut self) {
         self.leases.register(&mut self.registry);
+        self.pressure.register(&mut self.registry);
         let registry = &mut self.registry;
         registry.register("decisions", "Decisions given", self.decisions.clone());
         registry.register(
@@ -300,16 +234,6 @@ impl Metrics {
             "outlived_calls",
             "Store calls that outlived their deadline or caller and kept their place to the end",
             self.outlived.clone(),
-        );
-        registry.register(
-            "processor_wait_seconds",
-            "How long work waits for the processor",
-            self.processor_wait_seconds.clone(),
-        );
-        registry.register(
-            "shed",
-            "Decisions refused because work waits too long for the processor",
-            self.shed.clone(),
         );
     }
 

@@ -69,7 +69,7 @@ impl Pressure {
         let (before_us, worst_us) = self.push(late_us);
         let wait_us = late_us.min(before_us);
         self.worst_us.store(worst_us, Ordering::Relaxed);
-        self.metrics.processor_wait_seconds.set(Duration::from_micros(wait_us).as_secs_f64());
+        self.metrics.pressure.wait_seconds.set(Duration::from_micros(wait_us).as_secs_f64());
         // From the patience on some, from twice of it on all.
         let most_us = whole_us(self.patience).max(1);
         let beyond_us = wait_us.saturating_mul(WAITS).saturating_sub(most_us).min(most_us);
@@ -111,7 +111,7 @@ impl Pressure {
 
     /// Counts a decision that this gateway had no time for.
     pub fn shed(&self) {
-        self.metrics.shed.inc();
+        self.metrics.pressure.shed.inc();
         if let Some(more) = self.said.admit(self.clock.elapsed_us()) {
             tracing::error!(
                 critical = true,
@@ -141,7 +141,7 @@ mod tests {
         pressure.note(first_us);
         pressure.note(second_us);
         let shed = (0..160).filter(|_| pressure.sheds()).count();
-        assert_eq!(pressure.metrics.shed.get(), shed as u64);
+        assert_eq!(pressure.metrics.pressure.shed.get(), shed as u64);
         shed
     }
 

@@ -451,7 +451,7 @@ async fn a_gateway_without_time_says_so_and_blames_no_store() {
     for call in calls {
         assert_eq!(reason(&call.await.expect("no panic")), Some(Reason::ServiceOverloaded));
     }
-    assert_eq!(bench.metrics.shed.get(), 6);
+    assert_eq!(bench.metrics.pressure.shed.get(), 6);
     let state = bench.service.guard().state();
     assert_eq!(state, breaker::StateName::Closed, "six in a row would have opened it");
 }
