@@ -98,8 +98,7 @@ impl Service {
     ) -> Self {
         let admission =
             Admission::new(settings.admission, Arc::clone(&clock), Arc::clone(&metrics));
-        let patience = settings.admission.pool_wait;
-        let pressure = Pressure::new(patience, Arc::clone(&clock), Arc::clone(&metrics));
+        let pressure = Pressure::new(settings.admission, Arc::clone(&clock), Arc::clone(&metrics));
         let guard = Guard::new(
             StoreRole::Regional,
             settings.breaker,
@@ -312,12 +311,20 @@ impl Service {
             ));
         };
         let done = self.admission.run(call).await;
+        let starved = match &done {
+            &Err(NotDone::Late { begun_us, by_us }) => self.pressure.explains(begun_us, by_us),
+            Ok(Ok(_)) => {
+                self.pressure.answered();
+                false
+            }
+            Ok(Err(_)) | Err(NotDone::Overloaded) => false,
+        };
         trial.end(match &done {
             // An answer of the store's, whatever it says, shows that it can be reached.
             Ok(Ok(_) | Err(StoreFailure::Refused(_) | StoreFailure::Garbled(_))) => {
                 Outcome::Success
             }
-            Err(NotDone::Late { by_us }) if self.pressure.explains(*by_us) => Outcome::Ignored,
+            Err(NotDone::Late { .. }) if starved => Outcome::Ignored,
             Ok(Err(StoreFailure::Unreachable(_) | StoreFailure::Timeout))
             | Err(NotDone::Late { .. }) => Outcome::Failure,
             Ok(Err(StoreFailure::Full(_))) | Err(NotDone::Overloaded) => Outcome::Ignored,
@@ -329,7 +336,7 @@ impl Service {
                 (failure.reason(), outward(&failure))
             }
             Err(NotDone::Overloaded) => (Reason::ServiceOverloaded, OVERLOADED),
-            Err(NotDone::Late { by_us }) if self.pressure.explains(by_us) => {
+            Err(NotDone::Late { .. }) if starved => {
                 self.pressure.shed();
                 (Reason::ServiceOverloaded, OVERLOADED)
             }

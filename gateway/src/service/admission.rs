@@ -40,7 +40,9 @@ pub enum NotDone {
     Overloaded,
     /// The deadline passed while the call was out; it goes on and keeps its place.
     Late {
-        /// So many µs ago, when it was seen.
+        /// When the caller came, on the clock's stopwatch.
+        begun_us: u64,
+        /// How long ago the deadline was when it was seen to have passed, in µs.
         by_us: u64,
     },
 }
@@ -105,7 +107,8 @@ impl Admission {
             outcome = &mut work => Ok(outcome),
             () = deadline => {
                 let spent_us = self.clock.elapsed_us().saturating_sub(begun_us);
-                Err(NotDone::Late { by_us: spent_us.saturating_sub(whole_us(self.settings.deadline)) })
+                let by_us = spent_us.saturating_sub(whole_us(self.settings.deadline));
+                Err(NotDone::Late { begun_us, by_us })
             }
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::admission::AdmissionSettings;
 use crate::clock::{Clock, whole_us};
 use crate::metrics::SharedMetrics;
 use crate::throttle::Throttle;
@@ -26,6 +27,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Pressure {
     /// How long all waits of a decision together may be: as long as it may wait for a place.
     patience: Duration,
+    deadline: Duration,
+    /// When the store last answered anybody.
+    answered_us: AtomicU64,
     /// What the last looks saw, in µs.
     seen_us: Mutex<[u64; LOOKS]>,
     worst_us: AtomicU64,
@@ -41,9 +45,11 @@ pub struct Pressure {
 
 impl Pressure {
     /// Nothing waits.
-    pub fn new(patience: Duration, clock: Arc<dyn Clock>, metrics: SharedMetrics) -> Self {
+    pub fn new(bounds: AdmissionSettings, clock: Arc<dyn Clock>, metrics: SharedMetrics) -> Self {
         Self {
-            patience,
+            patience: bounds.pool_wait,
+            deadline: bounds.deadline,
+            answered_us: AtomicU64::new(0),
             seen_us: Mutex::new([0; LOOKS]),
             worst_us: AtomicU64::new(0),
             share: AtomicU32::new(0),
@@ -102,11 +108,18 @@ impl Pressure {
         shed
     }
 
-    /// Whether a deadline that was seen to have passed `late_us` ago says more of this gateway than of what
-    /// the decision waited for.
-    pub fn explains(&self, late_us: u64) -> bool {
-        let wait_us = late_us.max(self.worst_us.load(Ordering::Relaxed));
-        wait_us.saturating_mul(WAITS) >= whole_us(self.patience)
+    /// The store has answered somebody.
+    pub fn answered(&self) {
+        self.answered_us.store(self.clock.elapsed_us(), Ordering::Relaxed);
+    }
+
+    /// Whether a deadline that had passed `late_us` ago says more of this gateway than of the store: it stood
+    /// still for as long as a whole deadline; or work waits, and the store has answered others since the decision
+    /// began. A store that answers nobody is never excused by a wait.
+    pub fn explains(&self, begun_us: u64, late_us: u64) -> bool {
+        let waits_us = self.worst_us.load(Ordering::Relaxed).saturating_mul(WAITS);
+        let answers = self.answered_us.load(Ordering::Relaxed) > begun_us;
+        late_us >= whole_us(self.deadline) || (answers && waits_us >= whole_us(self.patience))
     }
 
     /// Counts a decision that this gateway had no time for.
@@ -129,10 +142,14 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::metrics::Metrics;
 
-    const PATIENCE: Duration = Duration::from_millis(15);
-
     fn pressure() -> Pressure {
-        Pressure::new(PATIENCE, Arc::new(ManualClock::at(0)), Arc::new(Metrics::new()))
+        patient(Duration::from_millis(15))
+    }
+
+    fn patient(pool_wait: Duration) -> Pressure {
+        let bounds =
+            AdmissionSettings { max_in_flight: 1, pool_wait, deadline: Duration::from_millis(30) };
+        Pressure::new(bounds, Arc::new(ManualClock::at(0)), Arc::new(Metrics::new()))
     }
 
     /// How many of 160 are shed after two looks.
@@ -161,18 +178,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_late_is_explained_by_its_own_timer_or_by_a_wait_of_late() {
+    async fn what_is_late_is_explained_by_a_standstill_or_by_a_wait_while_others_are_answered() {
         let pressure = pressure();
-        assert!(!pressure.explains(3_749));
-        assert!(pressure.explains(3_750));
+        assert!(!pressure.explains(0, 29_999));
+        assert!(pressure.explains(0, 30_000));
         pressure.note(3_750);
-        for _ in 1..LOOKS {
-            assert!(pressure.explains(0));
+        assert!(!pressure.explains(0, 9), "the store answers nobody");
+        tokio::time::advance(Duration::from_micros(7)).await;
+        pressure.answered();
+        assert!(!pressure.explains(7, 9), "nor since then");
+        for _ in 0..LOOKS {
+            assert!(pressure.explains(6, 9));
             pressure.note(0);
         }
-        assert!(pressure.explains(0));
-        pressure.note(0);
-        assert!(!pressure.explains(0), "that is over");
+        assert!(!pressure.explains(6, 9), "and nothing waits any more");
     }
 
     #[tokio::test(start_paused = true)]
@@ -186,8 +205,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_patience_of_nothing_sheds_and_does_not_divide_by_zero() {
-        let pressure =
-            Pressure::new(Duration::ZERO, Arc::new(ManualClock::at(0)), Arc::new(Metrics::new()));
+        let pressure = patient(Duration::ZERO);
         pressure.note(0);
         assert!(!pressure.sheds());
         pressure.note(9);
