@@ -33,7 +33,7 @@ use self::claim::Claiming;
 use self::guard::Guard;
 use self::ledger::Ledger;
 use self::observed::Observed;
-use self::pressure::Pressure;
+use self::pressure::{Blame, Pressure};
 pub use self::refused::{OVERLOADED, Refused};
 use self::refused::{action_of, outward};
 use crate::audit::Auditor;
@@ -311,23 +311,23 @@ impl Service {
             ));
         };
         let done = self.admission.run(call).await;
-        let starved = match &done {
-            &Err(NotDone::Late { begun_us, by_us }) => self.pressure.explains(begun_us, by_us),
-            Ok(Ok(_)) => {
-                self.pressure.answered();
-                false
-            }
-            Ok(Err(_)) | Err(NotDone::Overloaded) => false,
+        let blame = match &done {
+            &Err(NotDone::Late { begun_us, by_us }) => self.pressure.blame(begun_us, by_us),
+            Ok(_) | Err(NotDone::Overloaded) => Blame::Nobody,
         };
+        if matches!(done, Ok(Ok(_))) {
+            self.pressure.answered();
+        }
         trial.end(match &done {
             // An answer of the store's, whatever it says, shows that it can be reached.
             Ok(Ok(_) | Err(StoreFailure::Refused(_) | StoreFailure::Garbled(_))) => {
                 Outcome::Success
             }
-            Err(NotDone::Late { .. }) if starved => Outcome::Ignored,
-            Ok(Err(StoreFailure::Unreachable(_) | StoreFailure::Timeout))
-            | Err(NotDone::Late { .. }) => Outcome::Failure,
-            Ok(Err(StoreFailure::Full(_))) | Err(NotDone::Overloaded) => Outcome::Ignored,
+            Ok(Err(StoreFailure::Unreachable(_) | StoreFailure::Timeout)) => Outcome::Failure,
+            Err(NotDone::Late { .. }) if blame == Blame::Store => Outcome::Failure,
+            Ok(Err(StoreFailure::Full(_))) | Err(NotDone::Overloaded | NotDone::Late { .. }) => {
+                Outcome::Ignored
+            }
         });
         let (reason, detail) = match done {
             Ok(Ok(done)) => return Ok(done),
@@ -336,7 +336,7 @@ impl Service {
                 (failure.reason(), outward(&failure))
             }
             Err(NotDone::Overloaded) => (Reason::ServiceOverloaded, OVERLOADED),
-            Err(NotDone::Late { .. }) if starved => {
+            Err(NotDone::Late { .. }) if blame == Blame::Gateway => {
                 self.pressure.shed();
                 (Reason::ServiceOverloaded, OVERLOADED)
             }

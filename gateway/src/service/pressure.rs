@@ -23,6 +23,17 @@ const LOOKS: usize = 6;
 const WHOLE: u64 = 16;
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Of whom a missed deadline tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// It answered nobody since.
+    Store,
+    /// The store is slow, but it answered others since: it can be reached.
+    Nobody,
+    /// The gateway stood still, or work waits in it.
+    Gateway,
+}
+
 /// What waits for the processor.
 pub struct Pressure {
     /// How long all waits of a decision together may be: as long as it may wait for a place.
@@ -113,13 +124,17 @@ impl Pressure {
         self.answered_us.store(self.clock.elapsed_us(), Ordering::Relaxed);
     }
 
-    /// Whether a deadline that had passed `late_us` ago says more of this gateway than of the store: it stood
-    /// still for as long as a whole deadline; or work waits, and the store has answered others since the decision
-    /// began. A store that answers nobody is never excused by a wait.
-    pub fn explains(&self, begun_us: u64, late_us: u64) -> bool {
+    /// What a deadline says that had passed `late_us` ago when it was seen, of a decision that began at `begun_us`.
+    /// A store that answers nobody is never excused by a wait.
+    pub fn blame(&self, begun_us: u64, late_us: u64) -> Blame {
         let waits_us = self.worst_us.load(Ordering::Relaxed).saturating_mul(WAITS);
         let answers = self.answered_us.load(Ordering::Relaxed) > begun_us;
-        late_us >= whole_us(self.deadline) || (answers && waits_us >= whole_us(self.patience))
+        let stood_still = late_us >= whole_us(self.deadline);
+        match (stood_still, answers, waits_us >= whole_us(self.patience)) {
+            (true, _, _) | (false, true, true) => Blame::Gateway,
+            (false, true, false) => Blame::Nobody,
+            (false, false, _) => Blame::Store,
+        }
     }
 
     /// Counts a decision that this gateway had no time for.
@@ -178,20 +193,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_late_is_explained_by_a_standstill_or_by_a_wait_while_others_are_answered() {
+    async fn a_store_that_answers_nobody_is_excused_by_a_standstill_alone() {
         let pressure = pressure();
-        assert!(!pressure.explains(0, 29_999));
-        assert!(pressure.explains(0, 30_000));
+        assert_eq!(pressure.blame(0, 29_999), Blame::Store);
+        assert_eq!(pressure.blame(0, 30_000), Blame::Gateway);
         pressure.note(3_750);
-        assert!(!pressure.explains(0, 9), "the store answers nobody");
+        assert_eq!(pressure.blame(0, 9), Blame::Store, "it answers nobody");
         tokio::time::advance(Duration::from_micros(7)).await;
         pressure.answered();
-        assert!(!pressure.explains(7, 9), "nor since then");
+        assert_eq!(pressure.blame(7, 9), Blame::Store, "nor since then");
         for _ in 0..LOOKS {
-            assert!(pressure.explains(6, 9));
+            assert_eq!(pressure.blame(6, 9), Blame::Gateway);
             pressure.note(0);
         }
-        assert!(!pressure.explains(6, 9), "and nothing waits any more");
+        assert_eq!(pressure.blame(6, 9), Blame::Nobody, "and nothing waits any more");
     }
 
     #[tokio::test(start_paused = true)]

@@ -457,6 +457,22 @@ async fn a_gateway_without_time_says_so_and_blames_no_store() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_store_that_answers_others_is_not_left_alone() {
+    let (_gate, closed) = watch::channel(false);
+    let bench = bench(Script::Hang(closed));
+    let slow: Vec<_> = (0..6).map(|_| tokio::spawn(ask(&bench, &one()))).collect();
+    tokio::task::yield_now().await;
+    tokio::time::advance(Duration::from_millis(9)).await;
+    *bench.store.script.lock().expect("unpoisoned") = Script::AdmitUpTo(9);
+    assert!(ask(&bench, &one()).await.is_ok());
+    for call in slow {
+        assert_eq!(reason(&call.await.expect("no panic")), Some(Reason::StoreTimeout));
+    }
+    let state = bench.service.guard().state();
+    assert_eq!(state, breaker::StateName::Closed, "six in a row, all older than an answer");
+}
+
+#[tokio::test(start_paused = true)]
 async fn work_that_waits_for_the_processor_is_shed_unread() {
     let bench = bench(Script::AdmitUpTo(9));
     for _ in 0..2 {
