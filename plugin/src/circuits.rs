@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tidegate_policy::breaker::mesh::State;
+use tidegate_policy::breaker::places;
 use tidegate_policy::breaker::process::{Leave, Process};
 use tidegate_policy::breaker::worker::Worker;
 use tidegate_policy::config::{CircuitBreaker, Config};
@@ -21,7 +22,6 @@ mod flights;
 mod known;
 mod marks;
 mod mesh;
-mod places;
 mod shared;
 mod told;
 

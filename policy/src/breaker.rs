@@ -9,8 +9,10 @@
 //! Source: product rows B1 to B3.
 
 pub mod by;
+pub mod kept;
 pub mod mesh;
 pub mod outcome;
+pub mod places;
 pub mod process;
 pub mod worker;
 

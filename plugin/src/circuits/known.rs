@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use tidegate_policy::breaker::kept::Kept;
 use tidegate_policy::breaker::mesh::State;
+use tidegate_policy::breaker::places::{BUCKET, Lies, OTHERS, Places};
 use tidegate_policy::breaker::process::{Counts, Process};
 use tidegate_policy::breaker::worker::Worker;
 use tidegate_policy::config::Config;
 
-use super::places::{BUCKET, Lies, OTHERS, Places};
-use super::shared::{Home, Kept, Lost, TRIES_MAX, kept, put, read};
+use super::shared::{Home, Lost, TRIES_MAX, kept, put, read};
 use crate::host;
 
 /// Who was not seen for that long and is closed makes room for others, in ms.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tidegate_policy::breaker::mesh::Settled;
+use tidegate_policy::breaker::places::{Lies, OTHERS};
 use tidegate_policy::config::{CircuitBreaker, Config};
 use tidegate_policy::exchange::Answer;
 use tidegate_policy::scope::CallerScope;
@@ -16,7 +17,6 @@ use tidegate_policy::wire::{DecisionId, VERSION, encode};
 
 use super::Circuits;
 use super::known::now_ms;
-use super::places::{Lies, OTHERS};
 use super::shared::TRIES_MAX;
 use crate::host;
 

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use tidegate_policy::breaker::kept::Kept;
 use tidegate_policy::breaker::process::Process;
 
 use crate::host;
@@ -16,15 +17,6 @@ pub(super) const TRIES_MAX: usize = 16;
 pub(super) struct Home {
     pub(super) key: String,
     pub(super) whose: Option<Rc<str>>,
-}
-
-/// What lies in a place of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Kept {
-    /// When it was last used, in ms.
-    pub(super) used_ms: u64,
-    pub(super) whose: Rc<str>,
-    pub(super) process: Process,
 }
 
 /// Why there is nothing to be had.
@@ -41,32 +33,6 @@ pub(super) enum Lost {
 impl From<host::Status> for Lost {
     fn from(_status: host::Status) -> Self {
         Self::Host
-    }
-}
-
-// === impl Kept ===
-
-impl Kept {
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let whose = self.whose.as_bytes();
-        let len = u8::try_from(whose.len()).unwrap_or(0);
-        let mut octets = self.used_ms.to_le_bytes().to_vec();
-        octets.push(len);
-        octets.extend(whose.iter().take(usize::from(len)));
-        octets.extend(self.process.to_bytes());
-        octets
-    }
-
-    /// `None` where nobody's lies.
-    pub(super) fn from_bytes(octets: &[u8]) -> Option<Self> {
-        let (used, rest) = octets.split_first_chunk()?;
-        let (len, rest) = rest.split_first()?;
-        let (whose, rest) = rest.split_at_checked(usize::from(*len))?;
-        Some(Self {
-            used_ms: u64::from_le_bytes(*used),
-            whose: Rc::from(core::str::from_utf8(whose).ok()?),
-            process: Process::from_bytes(rest)?,
-        })
     }
 }
 
@@ -128,19 +94,4 @@ pub(super) fn kept(key: &str) -> Option<(Option<Kept>, u32)> {
 pub(super) fn put(key: &str, kept: Option<&Kept>, cas: u32) -> bool {
     let octets = kept.map(Kept::to_bytes).unwrap_or_default();
     host::set_shared(key, &octets, cas).unwrap_or(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_kept_is_read_back_and_nothing_else_is() {
-        let kept = Kept { used_ms: 7, whose: Rc::from("acme%20ltd"), process: Process::default() };
-        let octets = kept.to_bytes();
-        assert_eq!(Kept::from_bytes(&octets), Some(kept));
-        for len in 0..octets.len() {
-            assert_eq!(Kept::from_bytes(octets.get(..len).unwrap_or_default()), None);
-        }
-    }
 }
