@@ -43,7 +43,6 @@ pub struct Pressure {
     answered_us: AtomicU64,
     /// What the last looks saw, in µs.
     seen_us: Mutex<[u64; LOOKS]>,
-    worst_us: AtomicU64,
     /// Out of [`WHOLE`].
     share: AtomicU32,
     turn: AtomicU32,
@@ -62,7 +61,6 @@ impl Pressure {
             deadline: bounds.deadline,
             answered_us: AtomicU64::new(0),
             seen_us: Mutex::new([0; LOOKS]),
-            worst_us: AtomicU64::new(0),
             share: AtomicU32::new(0),
             turn: AtomicU32::new(0),
             clock,
@@ -83,9 +81,7 @@ impl Pressure {
 
     /// A look saw a wait of `late_us`. One alone is a hiccup: it may concern nobody.
     pub fn note(&self, late_us: u64) {
-        let (before_us, worst_us) = self.push(late_us);
-        let wait_us = late_us.min(before_us);
-        self.worst_us.store(worst_us, Ordering::Relaxed);
+        let wait_us = late_us.min(self.push(late_us));
         self.metrics.pressure.wait_seconds.set(Duration::from_micros(wait_us).as_secs_f64());
         // From the patience on some, from twice of it on all.
         let most_us = whole_us(self.patience).max(1);
@@ -94,13 +90,18 @@ impl Pressure {
         self.share.store(u32::try_from(share).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
-    /// The look before this one, and the worst of the last few.
-    fn push(&self, late_us: u64) -> (u64, u64) {
+    /// The look before this one.
+    fn push(&self, late_us: u64) -> u64 {
         let mut seen_us = self.seen_us.lock().unwrap_or_else(PoisonError::into_inner);
         seen_us.rotate_right(1);
         let [latest_us, before_us, ..] = &mut *seen_us;
         *latest_us = late_us;
-        (*before_us, seen_us.iter().copied().max().unwrap_or(late_us))
+        *before_us
+    }
+
+    fn worst_us(&self) -> u64 {
+        let seen_us = self.seen_us.lock().unwrap_or_else(PoisonError::into_inner);
+        seen_us.iter().copied().max().unwrap_or(0)
     }
 
     /// Whether the decision that was just read is shed. A share of them is spread evenly.
@@ -127,7 +128,7 @@ impl Pressure {
     /// What a deadline says that had passed `late_us` ago when it was seen, of a decision that began at `begun_us`.
     /// A store that answers nobody is never excused by a wait.
     pub fn blame(&self, begun_us: u64, late_us: u64) -> Blame {
-        let waits_us = self.worst_us.load(Ordering::Relaxed).saturating_mul(WAITS);
+        let waits_us = self.worst_us().saturating_mul(WAITS);
         let answers = self.answered_us.load(Ordering::Relaxed) > begun_us;
         let stood_still = late_us >= whole_us(self.deadline);
         match (stood_still, answers, waits_us >= whole_us(self.patience)) {
