@@ -1,4 +1,4 @@
-//! Owns the guard of the path to the gateway: one circuit breaker per configuration and worker. Says
+//! Owns the guard of a path to a gateway: one circuit breaker per configuration and worker. Says
 //! whether a callout may be made, and takes what became of it.
 //!
 //! Source: product row B3.
@@ -12,13 +12,22 @@ use crate::host::{self, Level};
 
 /// The guard.
 #[derive(Debug)]
-pub(crate) struct Path(RefCell<Breaker>);
+pub(crate) struct Path {
+    breaker: RefCell<Breaker>,
+    /// What it leads to, as the log calls it.
+    name: String,
+}
 
 // === impl Path ===
 
 impl Path {
-    pub(crate) fn new(settings: Settings) -> Self {
-        Self(RefCell::new(Breaker::new(settings)))
+    pub(crate) fn new(settings: Settings, name: String) -> Self {
+        Self { breaker: RefCell::new(Breaker::new(settings)), name }
+    }
+
+    /// What it leads to.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether a callout may be made; if not, in how many ms it makes sense to ask again. `entered`
@@ -28,12 +37,12 @@ impl Path {
         entropy: u64,
         entered: impl FnOnce(StateName),
     ) -> Result<Ticket, u64> {
-        let mut breaker = self.0.borrow_mut();
+        let mut breaker = self.breaker.borrow_mut();
         // A closed breaker needs no time: the healthy path costs no host call.
         let now_ms = if breaker.is_closed() { 0 } else { now_ms() };
         let (admission, changed) = breaker.admit(now_ms, entropy);
         if let Some(changed) = changed {
-            say(changed.to);
+            self.say(changed.to);
             entered(changed.to);
         }
         match admission {
@@ -58,27 +67,27 @@ impl Path {
             }
             Answer::CircuitOpen { .. } => Outcome::Ignored,
         };
-        let mut breaker = self.0.borrow_mut();
+        let mut breaker = self.breaker.borrow_mut();
         let now_ms = if breaker.is_closed() && outcome != Outcome::Failure { 0 } else { now_ms() };
         if let Some(changed) = breaker.settle(ticket, outcome, now_ms, entropy) {
-            say(changed.to);
+            self.say(changed.to);
             entered(changed.to);
         }
+    }
+
+    fn say(&self, state: StateName) {
+        let (level, what) = match state {
+            StateName::Open => {
+                (Level::Error, "is not asked for a while: too many callouts failed in a row")
+            }
+            StateName::HalfOpen => (Level::Info, "is tested"),
+            StateName::Closed => (Level::Info, "answers again"),
+        };
+        host::log(level, &format!("tidegate: {} {what}", self.name));
     }
 }
 
 /// A host without a clock would leave an open breaker open; it then counts as long over.
 fn now_ms() -> u64 {
     host::now_us().map_or(u64::MAX, |now_us| now_us / 1_000)
-}
-
-fn say(state: StateName) {
-    let (level, what) = match state {
-        StateName::Open => {
-            (Level::Error, "is not asked for a while: too many callouts failed in a row")
-        }
-        StateName::HalfOpen => (Level::Info, "is tested"),
-        StateName::Closed => (Level::Info, "answers again"),
-    };
-    host::log(level, &format!("tidegate: the gateway {what}"));
 }

@@ -8,6 +8,7 @@ use tidegate_policy::audit::testimony::Testimony;
 use tidegate_policy::breaker::{StateName, Ticket};
 use tidegate_policy::config::{Config, ConfigHash, Severity};
 use tidegate_policy::exchange::Answer;
+use tidegate_policy::homes;
 use tidegate_policy::identity::Secrets;
 use tidegate_policy::mode::Overrides;
 use tidegate_policy::reason::Reason;
@@ -52,6 +53,8 @@ pub(crate) struct Root {
     pub is_idempotent: bool,
     /// Guards the way to the gateway.
     path: Path,
+    /// Guards the ways to the gateways of home regions, in their order.
+    homes: Vec<Path>,
     /// Whether the log was told of a route whose metadata mean nothing: once, not per request.
     pub told_strange_route: Cell<bool>,
     /// The headers of a question, encoded once.
@@ -123,7 +126,11 @@ impl Root {
         );
         let filter = counters::filter_name();
         counters::configuration(hash, &filter);
-        let path = Path::new(config.gateway.breaker);
+        let path = Path::new(config.gateway.breaker, "the gateway".to_owned());
+        let home = |home: &homes::Home| {
+            Path::new(config.gateway.breaker, format!("the gateway of region {}", home.region))
+        };
+        let homes = config.homes.all().iter().map(home).collect();
         let leases = config.has_leases().then(|| leases(&config, &caller));
         let circuits = Circuits::new(&config, me);
         if !circuits.is_empty()
@@ -152,6 +159,7 @@ impl Root {
             leases,
             is_idempotent,
             path,
+            homes,
             told_strange_route: Cell::default(),
             call_headers: call_headers(wire::DECIDE_PATH),
             settle_headers: call_headers(wire::SETTLE_PATH),
@@ -219,20 +227,38 @@ impl Root {
         }
     }
 
-    /// Whether the gateway may be asked now; if not, in how many ms it makes sense.
-    pub(crate) fn admit(&self, entropy: u64) -> Result<Ticket, u64> {
-        self.path.admit(entropy, |entered| self.entered(entered))
+    /// The cluster that leads to a gateway: that of a home region, or this region's own.
+    pub(crate) fn cluster(&self, home: Option<usize>) -> &str {
+        let home = home.and_then(|index| self.config.homes.get(index));
+        home.map_or(&self.config.gateway.cluster, |home| &home.cluster)
+    }
+
+    /// Whether a gateway may be asked now; if not, in how many ms it makes sense.
+    pub(crate) fn admit(&self, home: Option<usize>, entropy: u64) -> Result<Ticket, u64> {
+        let path = self.path(home);
+        path.admit(entropy, |entered| self.entered(path, entered))
     }
 
     /// Takes what became of a callout.
-    pub(crate) fn settle(&self, ticket: Ticket, answer: &Answer<'_>, entropy: u64) {
-        self.path.settle(ticket, answer, entropy, |entered| self.entered(entered));
+    pub(crate) fn settle(
+        &self,
+        called: (Option<usize>, Ticket),
+        answer: &Answer<'_>,
+        entropy: u64,
+    ) {
+        let (home, ticket) = called;
+        let path = self.path(home);
+        path.settle(ticket, answer, entropy, |entered| self.entered(path, entered));
     }
 
-    fn entered(&self, state: StateName) {
+    fn path(&self, home: Option<usize>) -> &Path {
+        home.and_then(|index| self.homes.get(index)).unwrap_or(&self.path)
+    }
+
+    fn entered(&self, path: &Path, state: StateName) {
         self.counters.borrow_mut().breaker(&self.config, state);
         self.tell(|| {
-            let text = format!("the way to the gateway is {}", state.as_str());
+            let text = format!("the way to {} is {}", path.name(), state.as_str());
             Some(Testimony::own(Action::Breaker, "ok", text))
         });
     }

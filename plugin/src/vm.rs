@@ -30,6 +30,7 @@ mod sync;
 
 pub(crate) use audit::Events;
 use bodies::{Held, Waits};
+use calls::To;
 pub(crate) use replies::refuse_unready;
 use replies::{deny, or_log, resume};
 use route::{routed, unreadable};
@@ -87,7 +88,8 @@ struct Call {
     waiter: Waiter,
     /// The configuration that asked; it outlives an update.
     root: Rc<Root>,
-    ticket: Ticket,
+    /// Whose gateway was asked, and leave for it.
+    called: (Option<usize>, Ticket),
 }
 
 /// Who waits for a callout.
@@ -351,7 +353,11 @@ impl Vm {
                     exchange.on(&root.config, &root.overrides, event)
                 }
                 Act::Ask(message) => {
-                    match self.ask(stream, root, &message, exchange.timeout_ms(&root.config)) {
+                    let to = To {
+                        home: exchange.home(&root.config),
+                        timeout_ms: exchange.timeout_ms(&root.config),
+                    };
+                    match self.ask(stream, root, &message, to) {
                         Ok(()) => {
                             if exchange.is_timed()
                                 && let Ok(now_us) = host::now_us()

@@ -15,6 +15,7 @@ use crate::breaker;
 use crate::breaker::by::By;
 use crate::cost::Cost;
 use crate::gcra::Quota;
+use crate::homes::Homes;
 use crate::idempotency::terms::Terms;
 use crate::identity::Identity;
 use crate::limit::Algorithm;
@@ -30,6 +31,7 @@ mod cost;
 pub mod diagnostic;
 mod duration;
 mod hash;
+mod homes;
 mod idempotency;
 mod identities;
 mod identity;
@@ -61,6 +63,8 @@ pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub struct Config {
     /// How to reach the gateway.
     pub gateway: Gateway,
+    /// Which regions keep the records of which tenants' idempotency keys.
+    pub homes: Homes,
     /// Which of the policies that match a request apply.
     pub apply: Apply,
     /// What clients get to see.

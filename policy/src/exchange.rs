@@ -1,4 +1,4 @@
-//! Owns the life of one request: facts in, at most one question to the gateway, a verdict out.
+//! Owns the life of one request: facts in, a question to the gateway if there is one, a verdict out.
 //! Knows neither the host's calls nor how a denial is rendered; joins the mechanisms, which do not
 //! know each other.
 //!
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::cost::ResponseSource;
 use crate::mode::Overrides;
 use crate::scope::Tenant;
-use crate::wire::{DecisionId, LimitCall};
+use crate::wire::{DecisionId, LimitCall, SettleRequest};
 
 mod act;
 mod ask;
@@ -100,6 +100,10 @@ struct Question {
     gated: bool,
     /// The claim that was asked for.
     claim: Option<Box<Claiming>>,
+    /// The claim that is asked for next, of the tenant's home region, if the limits admit.
+    later: Option<Box<Claiming>>,
+    /// What gives back what the limits charged before the home region was asked.
+    charged: Option<Box<SettleRequest>>,
     /// The leased limits whose units the request has; the gateway is not asked about them.
     held: Vec<Held>,
 }
@@ -165,6 +169,14 @@ impl Exchange {
         match &self.phase {
             Phase::Asking(question) => question.timeout_ms(config),
             _ => config.gateway.timeout_ms,
+        }
+    }
+
+    /// The home region that the question goes to, by its index; `None` is this region's own gateway.
+    pub fn home(&self, config: &Config) -> Option<usize> {
+        match &self.phase {
+            Phase::Asking(question) => question.home(config),
+            _ => None,
         }
     }
 

@@ -32,6 +32,7 @@ mod digits;
 pub mod exchange;
 pub mod fields;
 pub mod gcra;
+pub mod homes;
 pub mod idempotency;
 pub mod identity;
 pub mod lease;

@@ -40,6 +40,8 @@ pub struct Options {
     pub gateway_connect_timeout: &'static str,
     /// The name of the gateway's cluster, in the bootstrap.
     pub gateway_cluster: &'static str,
+    /// More clusters like the gateway's, by their names: those of other regions.
+    pub homes: Vec<(&'static str, SocketAddr)>,
     /// The filter's module; `None` takes the filter out.
     pub filter: Option<PathBuf>,
     /// `allow_on_headers_stop_iteration`.
@@ -118,6 +120,7 @@ impl Options {
             gateway_tls: None,
             gateway_connect_timeout: "5s",
             gateway_cluster: "tidegate",
+            homes: Vec::new(),
             filter: Some(parts::filter("tidegate")),
             allow_stop_iteration: true,
             concurrency: 1,
@@ -286,6 +289,15 @@ impl Options {
             } });
             let place = "/static_resources/clusters/0/typed_extension_protocol_options";
             set(all, place, speaks);
+        }
+        for (name, addr) in &self.homes {
+            let mut cluster = all["static_resources"]["clusters"][1].clone();
+            let place = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
+            set(&mut cluster, place, address(*addr));
+            set(&mut cluster, "/name", json!(name));
+            set(&mut cluster, "/load_assignment/cluster_name", json!(name));
+            let clusters = all["static_resources"]["clusters"].as_array_mut();
+            clusters.expect("clusters").push(cluster);
         }
         if !self.gateway_http2 {
             let protocol = "/static_resources/clusters/1/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/explicit_http_config";

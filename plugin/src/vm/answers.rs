@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use tidegate_policy::exchange::{Answer, Answering, Hold, Part, Settlement};
 
+use super::calls::To;
 use super::{Open, Stream, Vm, Waiter, or_log};
 use crate::abi::Action;
 use crate::host::{self, Buffer, Map};
@@ -154,14 +155,18 @@ impl Vm {
 
     /// Sends what ends a claim; `stream` is held until that is done. `false` if it cannot be sent.
     fn send_end(&mut self, root: &Rc<Root>, mut end: Settlement, stream: Option<u32>) -> bool {
+        if let Some(beside) = end.beside.take() {
+            self.settle(root, *beside);
+        }
         loop {
-            let message = end.message.clone();
-            let id = end.id;
+            let (message, id) = (end.message.clone(), end.id);
+            let to = To::of(root, end.home);
             let waiter = match stream {
                 Some(stream) => Waiter::Stored(stream, end),
                 None => Waiter::Settlement(end),
             };
-            let Err((answer, waiter)) = self.send(root, &root.settle_headers, &message, waiter)
+            let Err((answer, waiter)) =
+                self.send_to(root, &root.settle_headers, &message, waiter, to)
             else {
                 return true;
             };

@@ -12,6 +12,7 @@ use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::audit::{AuditReply, AuditRequest, Kept};
 use tidegate_policy::wire::{self, DecisionId, Refusal};
 
+use super::calls::To;
 use super::{Vm, Waiter, or_log};
 use crate::host::{self, Level};
 use crate::ids::Ids;
@@ -81,7 +82,8 @@ impl Vm {
             events: notes,
         });
         let waiter = Waiter::Events(id, count);
-        let sent = self.send_within(root, &root.audit_headers, &message, waiter, timeout_ms);
+        let to = To { home: None, timeout_ms };
+        let sent = self.send_to(root, &root.audit_headers, &message, waiter, to);
         // Why is in the log and in the counters of the way to the gateway.
         if sent.is_err() {
             events.borrow_mut().answered(id, Said::Nothing);

@@ -10,12 +10,33 @@ use crate::callout;
 use crate::host::{self, Level};
 use crate::root::Root;
 
+/// Where a message goes.
+#[derive(Clone, Copy)]
+pub(super) struct To {
+    /// The home region's gateways, by its index; `None` is this region's own.
+    pub(super) home: Option<usize>,
+    /// How long the answer is waited for, in ms.
+    pub(super) timeout_ms: u32,
+}
+
+// === impl To ===
+
+impl To {
+    /// A gateway, which may take as long as the configuration says.
+    pub(super) fn of(root: &Root, home: Option<usize>) -> Self {
+        let config = &root.config;
+        let there = home.and_then(|index| config.homes.get(index));
+        let timeout_ms = there.map_or(config.gateway.timeout_ms, |home| home.timeout_ms);
+        Self { home, timeout_ms }
+    }
+}
+
 // === impl Vm ===
 
 impl Vm {
     /// An answer, or that there is none.
     pub(crate) fn call_response(&mut self, token: u32, headers: usize, body_size: usize) {
-        let Some(Call { waiter, root, ticket }) = self.calls.remove(&token) else {
+        let Some(Call { waiter, root, called }) = self.calls.remove(&token) else {
             return;
         };
         let response = (headers > 0).then(|| callout::response(body_size)).flatten();
@@ -23,7 +44,7 @@ impl Vm {
             None => Answer::Reset,
             Some(r) => Answer::Response { marked: r.marked, status: &r.status, body: &r.body },
         };
-        root.settle(ticket, &answer, self.entropy());
+        root.settle(called, &answer, self.entropy());
         let stream = match waiter {
             Waiter::Stream(stream) => stream,
             Waiter::Stored(stream, end) => {
@@ -60,14 +81,14 @@ impl Vm {
         stream: u32,
         root: &Rc<Root>,
         message: &[u8],
-        timeout_ms: u32,
+        to: To,
     ) -> Result<(), Answer<'static>> {
         let waiter = Waiter::Stream(stream);
-        let sent = self.send_within(root, &root.call_headers, message, waiter, timeout_ms);
+        let sent = self.send_to(root, &root.call_headers, message, waiter, to);
         sent.map_err(|(answer, _)| answer)
     }
 
-    /// Sends a message, or says what became of it at once.
+    /// Sends a message to this region's gateway, or says what became of it at once.
     pub(super) fn send(
         &mut self,
         root: &Rc<Root>,
@@ -75,29 +96,29 @@ impl Vm {
         message: &[u8],
         waiter: Waiter,
     ) -> Result<(), (Answer<'static>, Waiter)> {
-        self.send_within(root, headers, message, waiter, root.config.gateway.timeout_ms)
+        self.send_to(root, headers, message, waiter, To::of(root, None))
     }
 
-    pub(super) fn send_within(
+    pub(super) fn send_to(
         &mut self,
         root: &Rc<Root>,
         headers: &[u8],
         message: &[u8],
         waiter: Waiter,
-        timeout_ms: u32,
+        to: To,
     ) -> Result<(), (Answer<'static>, Waiter)> {
-        let ticket = match root.admit(self.entropy()) {
+        let ticket = match root.admit(to.home, self.entropy()) {
             Ok(ticket) => ticket,
             Err(retry_ms) => return Err((Answer::CircuitOpen { retry_ms }, waiter)),
         };
-        let gateway = &root.config.gateway;
-        match host::http_call(&gateway.cluster, headers, message, timeout_ms) {
+        let called = (to.home, ticket);
+        match host::http_call(root.cluster(to.home), headers, message, to.timeout_ms) {
             Ok(token) => {
-                self.calls.insert(token, Call { waiter, root: Rc::clone(root), ticket });
+                self.calls.insert(token, Call { waiter, root: Rc::clone(root), called });
                 Ok(())
             }
             Err(_refused) => {
-                root.settle(ticket, &Answer::NotSent, self.entropy());
+                root.settle(called, &Answer::NotSent, self.entropy());
                 Err((Answer::NotSent, waiter))
             }
         }

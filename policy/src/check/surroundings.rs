@@ -38,7 +38,7 @@ pub(super) fn look(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
     if let Some(listener) = &facts.listener {
         buffers(config, listener, notes);
     }
-    cluster(config, facts, notes);
+    clusters(config, facts, notes);
     routes(config, facts, notes);
 }
 
@@ -177,15 +177,24 @@ fn addresses(config: &Config, manager: &ConnectionManager, notes: &mut Notes<'_>
     }
 }
 
-fn cluster(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
-    let name = &config.gateway.cluster;
-    let timeout_ms = u64::from(config.gateway.timeout_ms);
-    let Some(cluster) = facts.clusters.iter().find(|cluster| cluster.name == *name) else {
+/// The ways to gateways: this region's own, and those of home regions.
+fn clusters(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
+    let own = ("gateway".to_owned(), &config.gateway.cluster, config.gateway.timeout_ms);
+    let homes = config.homes.all().iter();
+    let homes = homes
+        .map(|home| (format!("homes.regions.{}", home.region), &home.cluster, home.timeout_ms));
+    for (field, name, timeout_ms) in core::iter::once(own).chain(homes) {
+        cluster(&field, (name, timeout_ms.into()), facts, notes);
+    }
+}
+
+fn cluster(field: &str, (name, timeout_ms): (&str, u64), facts: &Facts, notes: &mut Notes<'_>) {
+    let Some(cluster) = facts.clusters.iter().find(|cluster| cluster.name == name) else {
         if facts.clusters_complete {
             let names: String = joined(facts);
             notes.field(
                 "error",
-                "gateway.cluster",
+                &format!("{field}.cluster"),
                 format!("the Envoy file has no cluster {name:?}: no request would get a verdict"),
                 &format!("it has {names}"),
             );
@@ -199,9 +208,9 @@ fn cluster(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
             "warning",
             &cluster.at,
             format!(
-                "connect_timeout of cluster {name:?} ({connect_ms} ms{written}) is not shorter than gateway.timeout ({timeout_ms} ms): a gateway that is gone is noticed by the callout's timeout only"
+                "connect_timeout of cluster {name:?} ({connect_ms} ms{written}) is not shorter than {field}.timeout ({timeout_ms} ms): a gateway that is gone is noticed by the callout's timeout only"
             ),
-            "write a connect_timeout below gateway.timeout, such as 0.030s".to_owned(),
+            format!("write a connect_timeout below {field}.timeout, such as 0.030s"),
         );
     }
 }

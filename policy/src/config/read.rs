@@ -12,6 +12,7 @@ use super::audit::audit;
 use super::breakers::Breakers;
 use super::diagnostic::Severity;
 use super::hash::ConfigHash;
+use super::homes::{cluster, homes};
 use super::idempotency::idempotency;
 use super::identities::Names;
 use super::identity::environment_variable;
@@ -90,6 +91,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     let gateway = table
         .must("gateway", "write \"gateway\": {\"cluster\": \"tidegate\"}")
         .and_then(|at| gateway(&at));
+    let homes = homes(&table);
     if let Some(at) = table.get("strict") {
         at.truth()?;
     }
@@ -126,7 +128,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     names.doubt_unused();
     let signing_keys = names.into_keys();
     version?;
-    let (gateway, apply, answers) = (gateway?, apply?, answers?);
+    let (gateway, homes, apply, answers) = (gateway?, homes?, apply?, answers?);
     let (local_share, allows, policies) = (local_share?, allows?, policies?);
     let audits = allows.is_some() || policies.iter().any(|(_, allows)| allows.is_some());
     let policies: Vec<Policy> = policies
@@ -143,6 +145,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     let leases = policies.iter().flat_map(|policy| &policy.rate_limits).any(|limit| limit.leased);
     Some(Config {
         gateway,
+        homes,
         apply,
         answers,
         local_share,
@@ -172,16 +175,9 @@ fn apply(at: &At<'_, '_>) -> Option<Apply> {
 
 fn gateway(at: &At<'_, '_>) -> Option<Gateway> {
     let table = at.table(shapes::GATEWAY.known, "write {\"cluster\": \"tidegate\"}")?;
-    let cluster =
-        table.must("cluster", "name the Envoy cluster that leads to the gateway").and_then(|at| {
-            let text = at.text("name an Envoy cluster")?;
-            let sound =
-                !text.is_empty() && text.len() <= 255 && text.bytes().all(|b| b.is_ascii_graphic());
-            if !sound {
-                at.is_no("cluster name", "write 1 to 255 visible ASCII characters");
-            }
-            sound.then(|| text.to_owned())
-        });
+    let cluster = table
+        .must("cluster", "name the Envoy cluster that leads to the gateway")
+        .and_then(|at| cluster(&at));
     let timeout_ms = match table.get("timeout") {
         None => Some(TIMEOUT_MS_DEFAULT),
         Some(at) => duration_ms(&at, 1, 60_000, "write 45ms, or another duration from 1ms to 1m")

@@ -46,15 +46,17 @@ macro_rules! shapes {
 }
 
 mod breakers;
+mod homes;
 mod kinds;
 
 pub use breakers::{
     BREAKER, CALLS, CIRCUIT_BREAKER, FALLBACK, HEADER_FIELD, HOLD, SAYS, SLOW, STATIC_ANSWER,
 };
+pub use homes::{HOME, HOMES};
 
 /// Every shape, the document's first.
 pub fn all() -> impl Iterator<Item = &'static Shape> {
-    HERE.iter().chain(breakers::HERE)
+    HERE.iter().chain(breakers::HERE).chain(homes::HERE)
 }
 
 shapes! {
@@ -64,6 +66,8 @@ shapes! {
         "strict" => with_default(Bool, "false", "true",
             "Whether a field that is not known is an error. Otherwise it is a warning, so that a document for a newer filter does not take the mesh down.");
         "gateway" => must(Table(&GATEWAY), r#"{"cluster": "tidegate"}"#, "How the filter reaches the gateway.");
+        "homes" => may(Table(&HOMES), "every region keeps the records of the keys that it is asked for", r#"{"regions": {"north": {"cluster": "tidegate-north"}}, "default": "north"}"#,
+            "Home regions of tenants: whichever region a request comes to, its idempotency key is asked of its tenant's home, and of no other region (docs/idempotency.md). Limits stay with the request's own region.");
         "apply" => with_default(Word(&["all", "first"]), "\"all\"", "\"first\"",
             "Which of the policies that match a request apply: all of them, their limits adding up, or the first in order of priority.");
         "problems" => may(Table(&PROBLEMS), "the project's base for every type", r#"{"base": "https://api.example.com/problems/"}"#,

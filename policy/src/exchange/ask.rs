@@ -5,7 +5,8 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::claim::{self, Hashing, Wanted};
+use super::claim::{self, Claiming, Hashing, Wanted};
+use super::judge::Over;
 use super::ladder::{Fall, fall};
 use super::lease;
 use super::note::{Aside, denied, worded_by};
@@ -19,7 +20,7 @@ use crate::reason::Reason;
 use crate::router::Matched;
 use crate::scope::{CallerScope, Tenant};
 use crate::stages::{Identity, Outcomes, Stage, Verdict};
-use crate::wire::{self, DecideRequest, DecisionId, LeaseCall, LimitCall};
+use crate::wire::{self, DecideRequest, DecisionId, LeaseCall, LimitCall, SettleRequest};
 
 /// Collects every limit that applies, or finds a reason to answer at once. `gated`: whether the circuit
 /// breaker that is asked in the end is known to refuse, if one is asked.
@@ -134,6 +135,8 @@ pub(super) fn ask(
         terms: Some(terms),
         gated: gated.is_some(),
         claim: None,
+        later: None,
+        charged: None,
         held: Vec::new(),
     };
     // Where headers were left unread, nobody may ever have to be told of them.
@@ -176,7 +179,7 @@ pub(super) fn send(
     leases: Vec<LeaseCall>,
     signals: Vec<Signal>,
 ) -> (Phase, Effects) {
-    let Some(terms) = question.terms.take() else {
+    let Some(mut terms) = question.terms.take() else {
         return nothing_to_ask(question.id, question.aside, signals);
     };
     if question.limits.is_empty() && question.claim.is_none() {
@@ -186,11 +189,21 @@ pub(super) fn send(
         let why = Fall { reason: Reason::TooManyLimits, retry_ms: None };
         return fall(config, question, why, signals);
     }
+    // Limits are this region's: they are asked first, and the tenant's home only if they admit.
+    let mut home = question.claim.as_ref().and_then(|_| config.homes.elsewhere(&terms.scope));
+    if home.is_some() && !question.limits.is_empty() {
+        question.later = question.claim.take();
+        home = None;
+    }
+    let own = terms.scope.region.clone();
+    if let Some(home) = home.and_then(|index| config.homes.get(index)) {
+        terms.scope.region = Some(home.region.clone());
+    }
     let message = DecideRequest {
         v: wire::VERSION,
         id: question.id,
         scope: terms.scope,
-        timeout_ms: question.timeout_ms(config),
+        timeout_ms: question.within_ms(config, home),
         traceparent: terms.traceparent,
         request_id: terms.request_id,
         limits: core::mem::take(&mut question.limits),
@@ -199,10 +212,12 @@ pub(super) fn send(
     };
     let act = Act::Ask(wire::encode(&message));
     question.limits = message.limits;
-    let is_settled =
-        question.gated || question.claim.is_some() || any_told_later(config, &question.asked);
+    let is_settled = question.gated
+        || question.claim.is_some()
+        || question.later.is_some()
+        || any_told_later(config, &question.asked);
     question.terms = is_settled.then_some(Terms {
-        scope: message.scope,
+        scope: CallerScope { region: own, ..message.scope },
         traceparent: message.traceparent,
         request_id: message.request_id,
         sent_us: None,
@@ -232,8 +247,34 @@ impl Question {
 
     /// How long its answer is waited for, in ms.
     pub(super) fn timeout_ms(&self, config: &Config) -> u32 {
+        self.within_ms(config, self.home(config))
+    }
+
+    fn within_ms(&self, config: &Config, home: Option<usize>) -> u32 {
         let more_ms = self.claim.as_ref().map_or(0, |claim| claim.patience_ms(config));
-        config.gateway.timeout_ms.saturating_add(more_ms)
+        let home = home.and_then(|index| config.homes.get(index));
+        let way_ms = home.map_or(config.gateway.timeout_ms, |home| home.timeout_ms);
+        way_ms.saturating_add(more_ms)
+    }
+
+    /// The home region that is asked, if it is another one: only a claim has one.
+    pub(super) fn home(&self, config: &Config) -> Option<usize> {
+        self.claim.as_ref()?;
+        config.homes.elsewhere(&self.terms.as_ref()?.scope)
+    }
+
+    /// Asks the tenant's home for the claim, now that the limits admit. What they said waits with it, and
+    /// what gives back what they `charged`.
+    pub(super) fn asks_home(
+        &self,
+        config: &Config,
+        mut claim: Box<Claiming>,
+        (over, charged): (Over, Option<SettleRequest>),
+        signals: Vec<Signal>,
+    ) -> (Phase, Effects) {
+        claim.over = Some(Box::new(over));
+        let question = Question { charged: charged.map(Box::new), ..self.waits(claim).question };
+        send(config, question, Vec::new(), signals)
     }
 }
 

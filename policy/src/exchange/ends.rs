@@ -1,6 +1,7 @@
 //! Owns the messages that end a claim, and what became of them. Each may be repeated. Knows neither the
 //! request nor its answer's way.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::claim::terms;
@@ -49,7 +50,7 @@ pub(super) fn complete(
         beats: false,
         tries: TRIES,
     };
-    Some(message(settling, finish, &octets, ending))
+    Some(message(config, settling, finish, &octets, ending))
 }
 
 /// The message that gives a claim back, beside what else it settles. Fence 0: its own answer never
@@ -64,7 +65,7 @@ pub(super) fn abandon(
     let life_s = terms(config, policy)?.life_s;
     let finish = Finish { keyed, fence, by: FinishBy::Abandon { life_s } };
     let ending = Ending { policy, bytes: None, bare: false, beats: false, tries: TRIES };
-    Some(message(settling, finish, &[], ending))
+    Some(message(config, settling, finish, &[], ending))
 }
 
 /// The message that locks a claim for longer. The next one is its repetition.
@@ -78,14 +79,31 @@ pub(super) fn extend(
     let terms = terms(config, policy)?;
     let by = FinishBy::Extend { lock_ms: terms.lock_ms(), life_s: terms.life_s };
     let ending = Ending { policy, bytes: None, bare: false, beats: true, tries: 1 };
-    Some(message(settling, Finish { keyed, fence, by }, &[], ending))
+    Some(message(config, settling, Finish { keyed, fence, by }, &[], ending))
 }
 
-fn message(settling: SettleRequest, finish: Finish, octets: &[u8], ending: Ending) -> Settlement {
+/// The message, to where the claim was made. What it settles of limits stays in this region.
+fn message(
+    config: &Config,
+    mut settling: SettleRequest,
+    finish: Finish,
+    octets: &[u8],
+    ending: Ending,
+) -> Settlement {
+    let home = config.homes.elsewhere(&settling.scope);
+    let mut beside = None;
+    if let Some(at) = home.and_then(|index| config.homes.get(index)) {
+        if !settling.adjustments.is_empty() {
+            beside = Some(Box::new(Settlement::of(settling.clone())));
+            settling.adjustments.clear();
+        }
+        settling.scope.region = Some(at.region.clone());
+        settling.timeout_ms = at.timeout_ms;
+    }
     let id = settling.id;
     let message = SettleRequest { finish: Some(finish), ..settling };
     let message = wire::encode_framed(&message, octets);
-    Settlement { id, message, ends: Some(ending) }
+    Settlement { id, message, home, beside, ends: Some(ending) }
 }
 
 // === impl Settlement ===
@@ -93,7 +111,8 @@ fn message(settling: SettleRequest, finish: Finish, octets: &[u8], ending: Endin
 impl Settlement {
     /// What adjusts limits and ends no claim.
     pub(super) fn of(message: SettleRequest) -> Self {
-        Self { id: message.id, message: wire::encode(&message), ends: None }
+        let (id, message) = (message.id, wire::encode(&message));
+        Self { id, message, home: None, beside: None, ends: None }
     }
 
     /// What became of a claim's end, to be counted; `None` if it is to be sent once more.

@@ -17,7 +17,7 @@ use crate::idempotency::record::Fence;
 use crate::idempotency::stored::StoredAnswer;
 use crate::reason::Reason;
 use crate::stages::{Idempotency, Limits, Outcomes, Verdict};
-use crate::wire::ClaimState;
+use crate::wire::{ClaimState, SettleRequest};
 
 /// `Retry-After` where nobody could be asked.
 const RETRY_AFTER_S: u64 = 1;
@@ -40,6 +40,7 @@ pub(super) fn judge(
     mut signals: Vec<Signal>,
     entropy: u64,
 ) -> (Phase, Effects) {
+    let age_us = question.age_us(config);
     let claim = question.claim.take();
     let (Some(mut claim), Some(settling)) = (claim, question.terms.clone()) else {
         return over.admitted(signals);
@@ -88,10 +89,8 @@ pub(super) fn judge(
                 _ => Reason::CalloutMalformed,
             };
             signals.push(Signal::Unavailable(cause));
-            // It was charged within the callout that has just been answered.
-            let age_us = u64::from(config.gateway.timeout_ms).saturating_mul(1_000);
             let refund = question.refund(config, age_us).map(Settlement::of);
-            question.claim = Some(claim);
+            (question.claim, question.charged) = (Some(claim), None);
             let (phase, effects) = unasked(config, question, over, cause, signals);
             let denied = matches!(effects.act, Act::Deny(_));
             return (phase, Effects { settlement: refund.filter(|_| denied), ..effects });
@@ -101,7 +100,8 @@ pub(super) fn judge(
         && replicas.unwrap_or(0) < wanted.asked.count
     {
         if !shadow && !wanted.allows_fewer {
-            return too_few_replicas(config, question, *claim, fence, over.aside, signals);
+            let aside = over.aside;
+            return too_few_replicas(config, question, *claim, (fence, age_us), aside, signals);
         }
         signals.push(Signal::Idempotency { policy, outcome: Idempotent::TooFewReplicas });
     }
@@ -154,7 +154,7 @@ fn too_few_replicas(
     config: &Config,
     question: &Question,
     claim: Claiming,
-    fence: Fence,
+    (fence, age_us): (Fence, u64),
     aside: Aside,
     mut signals: Vec<Signal>,
 ) -> (Phase, Effects) {
@@ -163,8 +163,6 @@ fn too_few_replicas(
     signals.push(Signal::Unavailable(cause));
     let outcome = Idempotent::Refused { reason, shadow: false };
     signals.push(Signal::Idempotency { policy, outcome });
-    // It was charged within the callout that has just been answered.
-    let age_us = u64::from(question.timeout_ms(config)).saturating_mul(1_000);
     let charged = question.refund(config, age_us);
     let none = || Some(question.terms.as_ref()?.settling(config, question.id, 0));
     let settlement = charged
@@ -187,6 +185,7 @@ pub(super) fn unasked(
     cause: Reason,
     mut signals: Vec<Signal>,
 ) -> (Phase, Effects) {
+    let age_us = question.age_us(config);
     let Some(mut claim) = question.claim.take() else {
         return over.admitted(signals);
     };
@@ -205,10 +204,16 @@ pub(super) fn unasked(
     };
     signals.push(Signal::Idempotency { policy, outcome });
     let given_back = may_have_claimed(cause).then_some(question.terms.as_ref()).flatten();
-    let settlement = given_back
-        .filter(|_| !claim.looks)
-        .map(|settling| settling.settling(config, question.id, 0))
-        .and_then(|settling| abandon(config, settling, policy, claim.keyed, 0));
+    let given_back = given_back.filter(|_| !claim.looks);
+    let charged = question.charged.take().filter(|_| !allowed);
+    let charged = charged.map(|charged| SettleRequest { age_us, ..*charged });
+    let settlement = match (given_back, charged) {
+        (Some(settling), charged) => {
+            let settling = charged.unwrap_or_else(|| settling.settling(config, question.id, 0));
+            abandon(config, settling, policy, claim.keyed, 0)
+        }
+        (None, charged) => charged.map(Settlement::of),
+    };
     let (phase, effects) = match outcomes.verdict() {
         Verdict::Deny(_) => {
             let denial = Denial {
@@ -250,7 +255,7 @@ impl Over {
 
 impl Question {
     /// The same question without its limits, to be asked later.
-    fn waits(&self, claim: Box<Claiming>) -> Box<Waiting> {
+    pub(super) fn waits(&self, claim: Box<Claiming>) -> Box<Waiting> {
         let question = Question {
             id: self.id,
             tenant: self.tenant.clone(),
@@ -262,6 +267,8 @@ impl Question {
             terms: self.terms.clone(),
             gated: self.gated,
             claim: Some(claim),
+            later: None,
+            charged: None,
             held: Vec::new(),
         };
         Box::new(Waiting { question })

@@ -184,12 +184,16 @@ impl Verdict {
             let policies = enforcing(config, &question.asked).map(|(_, policy)| &policy.name);
             let policies: Vec<String> = policies.cloned().collect();
             let (id, aside) = (question.id, question.aside.clone());
-            if question.claim.is_none() {
+            let later = question.later.take();
+            if question.claim.is_none() && later.is_none() {
                 return degraded(why, policies, aside, id, signals);
             }
             let note = Some(aside.clone().beside(Noted::Degraded, why, None, policies, id));
             let over = Over { told: Told::default(), note, soft: None, aside };
-            return unasked(config, &mut question, over, why, signals);
+            return match later {
+                Some(later) => question.asks_home(config, later, (over, None), signals),
+                None => unasked(config, &mut question, over, why, signals),
+            };
         }
         // As soon as the gateway may be back the whole limit counts again: waiting longer for a
         // share would be waiting for nothing.

@@ -63,6 +63,10 @@ pub struct Settlement {
     pub id: DecisionId,
     /// The message.
     pub message: Vec<u8>,
+    /// The home region that it goes to, by its index; `None` is this region's own gateway.
+    pub home: Option<usize>,
+    /// What goes to this region's own gateway beside.
+    pub beside: Option<Box<Settlement>>,
     /// The claim that it ends, if it ends one.
     pub(super) ends: Option<Ending>,
 }
@@ -174,8 +178,17 @@ impl Owed {
 // === impl Question ===
 
 impl Question {
+    /// How long ago the limits were charged at most, once it is answered, in µs.
+    pub(super) fn age_us(&self, config: &Config) -> u64 {
+        let before_ms = self.charged.as_ref().map_or(0, |_| config.gateway.timeout_ms);
+        u64::from(self.timeout_ms(config).saturating_add(before_ms)).saturating_mul(1_000)
+    }
+
     /// Gives back what the enforced limits were charged, at most `age_us` ago.
     pub(super) fn refund(&self, config: &Config, age_us: u64) -> Option<SettleRequest> {
+        if let Some(charged) = &self.charged {
+            return Some(SettleRequest { age_us, ..SettleRequest::clone(charged) });
+        }
         let terms = self.terms.as_ref()?;
         let charged = self.asked.iter().zip(&self.limits);
         let charged = charged.filter(|(asked, call)| asked.is_enforced() && call.cost > 0);

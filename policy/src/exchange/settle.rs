@@ -10,7 +10,8 @@ use super::note::{Aside, degraded, denied, worded_by};
 use super::owed::Owed;
 use super::respond::{Told, fields, kept};
 use super::{
-    Answer, Asked, Denial, Effects, OVERLOAD_RETRY_AFTER_S, Outcome, Phase, Question, Signal,
+    Answer, Asked, Denial, Effects, OVERLOAD_RETRY_AFTER_S, Outcome, Phase, Question, Settlement,
+    Signal,
 };
 use crate::config::Config;
 use crate::reason::Reason;
@@ -107,11 +108,17 @@ pub(super) fn carry_out(
         let soft = (!shown.is_empty()).then(|| shown.join(", "));
         let told = Told::of(config, kept, Owed::of(config, question, &pairs));
         let claimed = reply.claim.zip(reply.answer().ok());
-        let beside = if claimed.is_some() { aside.clone() } else { Aside::default() };
+        let later = question.later.take();
+        let goes_on = claimed.is_none() && later.is_none();
+        let beside = if goes_on { Aside::default() } else { aside.clone() };
         let over = Over { told, note: aside.admitted(id), soft, aside: beside };
-        return match claimed {
-            Some(claimed) => judge(config, question, claimed, over, signals, entropy),
-            None => over.admitted(signals),
+        return match (claimed, later) {
+            (_, Some(later)) => {
+                let over = (over, question.refund(config, 0));
+                question.asks_home(config, later, over, signals)
+            }
+            (Some(claimed), None) => judge(config, question, claimed, over, signals, entropy),
+            (None, None) => over.admitted(signals),
         };
     }
     let violated = || pairs.iter().filter(|(asked, state)| asked.is_enforced() && !state.allowed);
@@ -188,7 +195,8 @@ fn overloaded(config: &Config, question: &Question) -> (Phase, Effects) {
         signals.push(Signal::Decided { policy: index, outcome: Outcome::Overloaded });
         violated.push(policy.name.to_owned());
     }
-    let claim = question.claim.as_ref().filter(|claim| claim.is_enforced());
+    let claim = question.claim.as_ref().or(question.later.as_ref());
+    let claim = claim.filter(|claim| claim.is_enforced());
     if let Some(policy) = claim.and_then(|claim| config.policies.get(claim.policy))
         && !violated.contains(&policy.name)
     {
@@ -197,6 +205,9 @@ fn overloaded(config: &Config, question: &Question) -> (Phase, Effects) {
     let Question { id, grpc, .. } = *question;
     let aside = question.aside.clone();
     let reason = Reason::ServiceOverloaded;
+    // Only where the home region was asked behind the limits.
+    let charged =
+        question.charged.as_ref().and_then(|_| question.refund(config, question.age_us(config)));
     if violated.is_empty() {
         return degraded(reason, violated, aside, id, signals);
     }
@@ -212,5 +223,6 @@ fn overloaded(config: &Config, question: &Question) -> (Phase, Effects) {
         stored_status: None,
         fallback: None,
     };
-    denied(denial, None, aside, signals)
+    let (phase, effects) = denied(denial, None, aside, signals);
+    (phase, Effects { settlement: charged.map(Settlement::of), ..effects })
 }

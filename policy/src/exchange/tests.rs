@@ -17,6 +17,7 @@ use std::vec;
 
 mod claims;
 mod costs;
+mod homes;
 mod permits;
 mod testimony;
 

@@ -10,6 +10,7 @@ mod configuration;
 mod crashes;
 mod exactness;
 mod failover;
+mod homes;
 mod hostile_input;
 mod idempotency;
 mod idempotency_kinds;

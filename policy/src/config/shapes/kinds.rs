@@ -6,6 +6,10 @@ use super::{CONDITION, COST, IDENTITY, RATE_LIMIT};
 
 pub(super) const NAME: Kind =
     Text { what: "1 to 63 of `a-z 0-9 _ -`", pattern: "^[a-z0-9_-]{1,63}$" };
+pub(super) const REGION: Kind =
+    Text { what: "a region: 1 to 64 of `a-z A-Z 0-9 . _ -`", pattern: "^[a-zA-Z0-9._-]{1,64}$" };
+pub(super) const TENANT: Kind =
+    Text { what: "a tenant: 1 to 64 of `a-z A-Z 0-9 . _ -`", pattern: "^[a-zA-Z0-9._-]{1,64}$" };
 pub(super) const HEADER: Kind =
     Text { what: "a header's name", pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$" };
 pub(super) const PARAMETER: Kind =

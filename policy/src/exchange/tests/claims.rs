@@ -32,6 +32,8 @@ pub(super) struct Desk {
     pub(super) config: Config,
     overrides: Overrides,
     pub(super) exchange: Exchange,
+    /// Where the filter is.
+    pub(super) caller: CallerScope,
     /// The circuit breakers that are known to refuse.
     pub(super) shut: Vec<usize>,
 }
@@ -43,7 +45,7 @@ impl Desk {
 
     pub(super) fn of(config: Config) -> Self {
         let (overrides, exchange) = (Overrides::default(), Exchange::default());
-        Self { config, overrides, exchange, shut: Vec::new() }
+        Self { config, overrides, exchange, caller: caller(), shut: Vec::new() }
     }
 
     pub(super) fn on(&mut self, event: Event<'_>) -> Effects {
@@ -52,7 +54,7 @@ impl Desk {
 
     pub(super) fn request(&mut self, facts: &Facts<'_>) -> Effects {
         let matched = self.config.on_path(Some(b"/pay")).on_host(&self.config, None);
-        let (caller, id, shut) = (caller(), DecisionId::new(ID), self.shut.clone());
+        let (caller, id, shut) = (self.caller.clone(), DecisionId::new(ID), self.shut.clone());
         self.on(Event::Request { matched, facts, caller: &caller, id, shut: &shut })
     }
 
