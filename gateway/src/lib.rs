@@ -16,6 +16,7 @@
 pub mod access;
 pub mod audit;
 pub mod clock;
+pub mod cores;
 pub mod health;
 pub mod http;
 pub mod logging;
@@ -29,6 +30,7 @@ pub mod throttle;
 pub mod tls;
 pub mod world;
 
+pub use cores::Cores;
 pub use server::{Gateway, Running};
 pub use settings::{Environment, Settings};
 pub use world::{StartError, World};

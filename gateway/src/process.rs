@@ -4,7 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use tidegate_gateway::settings::SettingsError;
-use tidegate_gateway::{Gateway, Settings, StartError, World, logging};
+use tidegate_gateway::{Cores, Gateway, Settings, StartError, World, logging};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Serves until a signal; a second signal ends the drain.
@@ -38,7 +38,8 @@ fn prepare(settings: &Settings) -> Result<tokio::runtime::Runtime, StartError> {
         .map_err(|error| system("RUST_LOG cannot be used", error.into()))?;
     logging::install(settings.log_format, filter)
         .map_err(|error| system("the log cannot be set up", error.into()))?;
-    tokio::runtime::Builder::new_multi_thread()
+    // For operators and the background: decisions have threads of their own.
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| system("the runtime cannot be started", error.into()))
@@ -51,7 +52,11 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
-    let world = World::from_settings(&settings)?;
+    let cores = Cores::start(settings.cores).map_err(|error| StartError::System {
+        what: "the threads that answer cannot be started",
+        source: error.into(),
+    })?;
+    let world = World::from_settings(&settings, cores)?;
     let running = Gateway::start(settings, world).await?;
     either(&mut terminate, &mut interrupt).await;
     tokio::select! {

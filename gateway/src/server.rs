@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::access::{AdminTokens, FilterTokens};
 use crate::audit::{Auditor, Happening};
 use crate::clock::Clock;
+use crate::cores::Cores;
 use crate::health::Health;
 use crate::http::admin::{AdminListener, Door};
 use crate::http::connection::{ServeSettings, serve};
@@ -75,20 +76,21 @@ impl Gateway {
             (None, true) => Door::Open,
             (None, false) => Door::Shut,
         };
-        let World { stores, clock, audit, trail, metrics } = world.clone();
+        let World { stores, clock, audit, trail, metrics, cores } = world.clone();
         let region = settings.service.region.clone();
         let instance = instance()?;
         let sync = settings.audit.as_ref().map(|audit| audit.sync.clone()).unwrap_or_default();
         let auditor = Auditor::new(audit, Arc::clone(&clock), region, instance);
         let auditor = Arc::new(auditor.with_trail(trail, sync));
         let health = Arc::new(Health::new());
-        let service = Arc::new(Service::new(
+        let service = Service::new(
             settings.service.clone(),
             stores.clone(),
             clock,
             Arc::clone(&metrics),
             Arc::clone(&auditor),
-        ));
+        );
+        let service = Arc::new(service.on(&cores));
         let data = DataListener::new(
             Arc::clone(&service),
             tokens.clone(),
@@ -149,15 +151,30 @@ impl Gateway {
         let background = self.background();
         let data_serving = ServeSettings::new(settings.drain_timeout);
         let admin_serving = ServeSettings::new(ADMIN_DRAIN);
+        let (cores, here) = (&self.world.cores, Cores::here());
         let (stop_data, data_stopped) = watch::channel(false);
         let (stop_admin, admin_stopped) = watch::channel(false);
         let metrics = &self.world.metrics;
         let tls = |files| Tls::new(files, Arc::clone(metrics));
         let (data_tls, admin_tls) = (self.tls.map(tls), self.admin_tls.map(tls));
-        let data =
-            serve(data, self.data, data_tls, Arc::clone(metrics), data_stopped, data_serving);
-        let admin =
-            serve(admin, self.admin, admin_tls, Arc::clone(metrics), admin_stopped, admin_serving);
+        let data = serve(
+            data,
+            self.data,
+            data_tls,
+            Arc::clone(cores),
+            Arc::clone(metrics),
+            data_stopped,
+            data_serving,
+        );
+        let admin = serve(
+            admin,
+            self.admin,
+            admin_tls,
+            Arc::new(here),
+            Arc::clone(metrics),
+            admin_stopped,
+            admin_serving,
+        );
         self.auditor.lifecycle(format!("started {}", env!("CARGO_PKG_VERSION")));
         // Values that are secret are left out of it already.
         self.auditor.record(Happening::own(Action::Config, format!("settings: {settings}")));
@@ -183,7 +200,9 @@ impl Gateway {
             Arc::clone(&clock),
             Arc::clone(&metrics),
         ));
-        tasks.spawn(Arc::clone(&self.service).watch_pressure());
+        for core in self.world.cores.handles() {
+            tasks.spawn_on(Arc::clone(&self.service).watch_pressure(), core);
+        }
         tasks.spawn(statistics::log(Arc::clone(&self.service), self.settings.pool_log_interval));
         if let Some(tokens) = self.tokens.clone() {
             tasks.spawn(self.follow(tokens));

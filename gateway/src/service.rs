@@ -38,6 +38,7 @@ pub use self::refused::{OVERLOADED, Refused};
 use self::refused::{action_of, outward};
 use crate::audit::Auditor;
 use crate::clock::Clock;
+use crate::cores::Cores;
 use crate::metrics::SharedMetrics;
 use crate::store::{StoreFailure, StoreRole, Stores};
 use crate::throttle::Throttle;
@@ -125,6 +126,12 @@ impl Service {
         }
     }
 
+    /// The same, for decisions that are spread over cores.
+    pub fn on(mut self, cores: &Cores) -> Self {
+        self.pressure = self.pressure.on(cores);
+        self
+    }
+
     /// Decides on one message. Ends within the deadline, whatever the store does.
     pub async fn decide(&self, message: &[u8]) -> Result<DecideReply, Refused> {
         // Before it costs anything: nothing else makes up for time.
@@ -154,7 +161,7 @@ impl Service {
         decided
     }
 
-    /// Watches how long work waits for the processor, for as long as the gateway lives.
+    /// Watches how long work waits for the core that this runs on, for as long as the gateway lives.
     pub async fn watch_pressure(self: Arc<Self>) {
         self.pressure.watch().await;
     }

@@ -7,6 +7,8 @@
 
 pub mod audit;
 mod cli;
+mod cores;
+mod doors;
 mod knob;
 mod notes;
 pub mod seal;
@@ -24,9 +26,10 @@ use tidegate_policy::breaker;
 use tidegate_policy::scope::Region;
 
 use self::cli::{Cli, Command, ServeArgs};
+use self::doors::{refuse_open_door, secret};
 use self::knob::{Chosen, Resolver};
 use crate::logging::LogFormat;
-use crate::secret::{Secret, SecretSource};
+use crate::secret::SecretSource;
 use crate::service::ServiceSettings;
 use crate::service::admission::AdmissionSettings;
 use crate::store::keys::KeyStyle;
@@ -58,6 +61,8 @@ pub struct Settings {
     pub admin_tls: Option<TlsFiles>,
     /// Redis; `None` keeps state in memory.
     pub redis: Option<RedisSettings>,
+    /// How many threads answer the filter.
+    pub cores: usize,
     /// What seals stored answers in Redis; `None` stores them as they are.
     pub seal: seal::Sealing,
     /// The most keys of the memory store.
@@ -195,8 +200,13 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     let tls = tls::listeners(arguments.tls, resolver);
     let redis = resolver.maybe(&knob::REDIS_URL, arguments.redis_url, knob::redis_url);
     let redis_tls = tls::redis(arguments.redis_tls, redis.as_ref(), resolver);
-    let connections =
-        resolver.take(&knob::REDIS_CONNECTIONS, arguments.redis_connections, knob::count);
+    let cores = cores::cores(arguments.cores, resolver);
+    let connections = resolver.or_else(
+        &knob::REDIS_CONNECTIONS,
+        arguments.redis_connections,
+        cores.unwrap_or(1),
+        knob::count,
+    );
     let response_timeout = resolver.take(
         &knob::REDIS_RESPONSE_TIMEOUT,
         arguments.redis_response_timeout,
@@ -268,7 +278,7 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
             tokens,
         );
     }
-    let (deadline, max_in_flight) = (deadline?, max_in_flight?);
+    let (deadline, max_in_flight, cores) = (deadline?, max_in_flight?, cores?);
     let ((tls, admin_tls), redis_tls) = (tls?, redis_tls?);
     let audit = audit?;
     if let (Some(Place::Cluster(_)), Some(KeyStyle::Plain)) = (&redis, style) {
@@ -298,7 +308,7 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     let redis = redis.map(|place| RedisSettings {
         place,
         tls: redis_tls,
-        connections: connections.unwrap_or(1),
+        connections: connections.unwrap_or(cores),
         response_timeout: response_timeout.unwrap_or(deadline),
         pipeline_len_max: max_in_flight,
         region,
@@ -309,6 +319,7 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         tls,
         admin_tls,
         redis,
+        cores,
         seal: seal::seal(resolver),
         memory_keys_max: memory_keys_max?,
         memory_cold: cold.flatten(),
@@ -339,49 +350,6 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
 /// What exceeds four thousand million counts as that.
 fn small(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-/// `--dev` is for one machine: a listener without a token that others reach is no development.
-fn refuse_open_door(
-    resolver: &mut Resolver<'_>,
-    knob: &knob::Knob,
-    address: Option<SocketAddr>,
-    token: Option<&SecretSource>,
-    remedy: &str,
-) {
-    // Canonical, because `::ffff:127.0.0.1` is this machine too.
-    let Some(address) = address.filter(|a| !a.ip().to_canonical().is_loopback()) else { return };
-    if token.is_none() {
-        resolver.problem(format!(
-            "{} is {address}, which other machines reach, and --dev (TIDEGATE_DEV) accepts every caller there: configure a token with {remedy}, or listen on 127.0.0.1",
-            knob.name(),
-        ));
-    }
-}
-
-fn secret(
-    resolver: &mut Resolver<'_>,
-    variable: &'static str,
-    flag: &'static str,
-    file: Option<PathBuf>,
-) -> Option<SecretSource> {
-    let value = resolver.environment().get(variable).map(Secret::new);
-    match (value, file) {
-        (Some(_), Some(path)) => {
-            resolver.problem(format!(
-                "{flag} is {} and {variable} is set too: give one of them",
-                path.display()
-            ));
-            None
-        }
-        (Some(secret), None) if secret.reveal().is_empty() => {
-            resolver.problem(format!("{variable} is empty: write the secret into it or unset it"));
-            Some(SecretSource::Value { variable, secret })
-        }
-        (Some(secret), None) => Some(SecretSource::Value { variable, secret }),
-        (None, Some(path)) => Some(SecretSource::File { flag, path }),
-        (None, None) => None,
-    }
 }
 
 impl fmt::Display for Settings {

@@ -13,6 +13,7 @@ use crate::audit::trail::{Trail, TrailSettings};
 use crate::audit::watch::Notes;
 use crate::audit::{LogSink, SharedSink};
 use crate::clock::{Clock, SystemClock};
+use crate::cores::Cores;
 use crate::metrics::{Metrics, SharedMetrics};
 use crate::secret::SecretError;
 use crate::settings::audit::CheckpointSettings;
@@ -34,6 +35,8 @@ pub struct World {
     pub trail: Option<Arc<Trail>>,
     /// Where things are counted.
     pub metrics: SharedMetrics,
+    /// The threads that answer.
+    pub cores: Arc<Cores>,
 }
 
 /// Why a gateway does not start.
@@ -85,8 +88,9 @@ pub enum StartError {
 
 impl World {
     /// What the settings ask for: the machine's clock, Redis or memory, and the log as audit sink.
-    /// Needs a tokio runtime.
-    pub fn from_settings(settings: &Settings) -> Result<Self, StartError> {
+    /// Needs a tokio runtime for what is done in the background; calls are answered on the cores.
+    pub fn from_settings(settings: &Settings, cores: Cores) -> Result<Self, StartError> {
+        let cores = Arc::new(cores);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let metrics = Arc::new(Metrics::new());
         let counters = metrics.store.clone();
@@ -94,8 +98,8 @@ impl World {
             Some(redis) => {
                 // Here rather than among the address's errors, since the file is at fault.
                 redis.tls.certificates()?;
-                let store =
-                    RedisStore::start(redis, &clock, counters).map_err(StartError::Redis)?;
+                let store = RedisStore::start(redis, &cores, &clock, counters)
+                    .map_err(StartError::Redis)?;
                 Arc::new(store.sealed_by(settings.seal.clone()))
             }
             None => {
@@ -107,7 +111,7 @@ impl World {
         let audit: SharedSink = Arc::new(LogSink::new(&metrics));
         let stores = Stores::single(store);
         let trail = trail(settings, &stores, &clock, &metrics)?;
-        Ok(Self { stores, clock, audit, trail, metrics })
+        Ok(Self { stores, clock, audit, trail, metrics, cores })
     }
 
     /// The same stores, clock and so on around other stores.

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use super::answer::{self, Answer};
 use super::handshake::{HANDSHAKE_TIMEOUT, Tls};
 use crate::clock::whole_us;
+use crate::cores::{Cores, Place};
 use crate::metrics::SharedMetrics;
 use crate::throttle::Throttle;
 
@@ -71,18 +72,20 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// Serves until `stop` says so (or its sender is gone), then finishes what is under way for at most
-/// the drain timeout. Returns whether everything was finished. With `tls` there is no plain HTTP.
+/// the drain timeout. Returns whether everything was finished. With `tls` there is no plain HTTP. Each
+/// connection lives on one of the cores, with all that it asks.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     handler: Arc<H>,
     tls: Option<Tls>,
+    cores: Arc<Cores>,
     metrics: SharedMetrics,
     mut stop: watch::Receiver<bool>,
     settings: ServeSettings,
 ) -> bool {
     let graceful = GracefulShutdown::new();
     let builder = builder();
-    let places = Arc::new(Semaphore::new(settings.connections_max));
+    let permits = Arc::new(Semaphore::new(settings.connections_max));
     let complaints = Complaints::new();
     let tls = tls.map(Arc::new);
     loop {
@@ -98,7 +101,7 @@ pub async fn serve<H: Handler>(
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             metrics.connections_refused.inc();
             complaints.full(settings.connections_max);
             continue;
@@ -108,7 +111,8 @@ pub async fn serve<H: Handler>(
             metrics: Arc::clone(&metrics),
             asked: AtomicBool::new(false),
             first_request_timeout: settings.first_request_timeout,
-            _place: place,
+            place: cores.place(),
+            _permit: permit,
         };
         let tls = tls.clone().map(|tls| (tls, settings.handshake_timeout));
         connection.spawn(stream, tls, stop.clone(), &builder, &graceful);
@@ -158,7 +162,8 @@ struct Connection<H> {
     /// Whether a request has come.
     asked: AtomicBool,
     first_request_timeout: Duration,
-    _place: OwnedSemaphorePermit,
+    place: Place,
+    _permit: OwnedSemaphorePermit,
 }
 
 // === impl ServeSettings ===
@@ -214,9 +219,18 @@ impl<H: Handler> Connection<H> {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
+        let moved = match stream.into_std() {
+            Ok(moved) => moved,
+            Err(error) => return tracing::error!(%error, "a connection cannot be handed to a core"),
+        };
         let watcher = graceful.watcher();
         let builder = builder.clone();
-        tokio::spawn(async move {
+        let core = self.place.core();
+        core.spawn(async move {
+            let stream = match TcpStream::from_std(moved) {
+                Ok(stream) => stream,
+                Err(error) => return tracing::error!(%error, "a core cannot watch a connection"),
+            };
             let Some((tls, within)) = tls else {
                 return self.converse(stream, &builder, watcher).await;
             };

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::admission::AdmissionSettings;
 use crate::clock::{Clock, whole_us};
+use crate::cores::{Cores, PerCore};
 use crate::metrics::SharedMetrics;
 use crate::throttle::Throttle;
 
@@ -41,14 +42,22 @@ pub struct Pressure {
     deadline: Duration,
     /// When the store last answered anybody.
     answered_us: AtomicU64,
-    /// What the last looks saw, in µs.
-    seen_us: Mutex<[u64; LOOKS]>,
-    /// Out of [`WHOLE`].
-    share: AtomicU32,
-    turn: AtomicU32,
+    cores: PerCore<Waits>,
     clock: Arc<dyn Clock>,
     metrics: SharedMetrics,
     said: Throttle,
+}
+
+/// What waits for one core.
+#[derive(Default)]
+struct Waits {
+    /// What the last looks saw, in µs.
+    seen_us: Mutex<[u64; LOOKS]>,
+    /// What two looks in a row saw.
+    wait_us: AtomicU64,
+    /// Out of [`WHOLE`].
+    share: AtomicU32,
+    turn: AtomicU32,
 }
 
 // === impl Pressure ===
@@ -60,16 +69,20 @@ impl Pressure {
             patience: bounds.pool_wait,
             deadline: bounds.deadline,
             answered_us: AtomicU64::new(0),
-            seen_us: Mutex::new([0; LOOKS]),
-            share: AtomicU32::new(0),
-            turn: AtomicU32::new(0),
+            cores: PerCore::alone(Waits::default()),
             clock,
             metrics,
             said: Throttle::new(1, whole_us(LOG_INTERVAL)),
         }
     }
 
-    /// Looks, for as long as the gateway lives: a timer that ends late has waited as everything else does.
+    /// The same, for decisions that are spread over cores.
+    pub fn on(self, cores: &Cores) -> Self {
+        Self { cores: cores.each(Waits::default), ..self }
+    }
+
+    /// Looks at the core that this runs on, for as long as the gateway lives: a timer that ends late has waited as
+    /// everything else does.
     pub async fn watch(&self) {
         loop {
             let begun_us = self.clock.elapsed_us();
@@ -81,36 +94,27 @@ impl Pressure {
 
     /// A look saw a wait of `late_us`. One alone is a hiccup: it may concern nobody.
     pub fn note(&self, late_us: u64) {
-        let wait_us = late_us.min(self.push(late_us));
-        self.metrics.pressure.wait_seconds.set(Duration::from_micros(wait_us).as_secs_f64());
+        let core = self.cores.mine();
+        let wait_us = late_us.min(core.push(late_us));
+        core.wait_us.store(wait_us, Ordering::Relaxed);
+        let waits_us = self.cores.all().map(|core| core.wait_us.load(Ordering::Relaxed));
+        let most = Duration::from_micros(waits_us.max().unwrap_or(0));
+        self.metrics.pressure.wait_seconds.set(most.as_secs_f64());
         // From the patience on some, from twice of it on all.
         let most_us = whole_us(self.patience).max(1);
         let beyond_us = wait_us.saturating_mul(WAITS).saturating_sub(most_us).min(most_us);
         let share = beyond_us.saturating_mul(WHOLE).div_ceil(most_us);
-        self.share.store(u32::try_from(share).unwrap_or(u32::MAX), Ordering::Relaxed);
-    }
-
-    /// The look before this one.
-    fn push(&self, late_us: u64) -> u64 {
-        let mut seen_us = self.seen_us.lock().unwrap_or_else(PoisonError::into_inner);
-        seen_us.rotate_right(1);
-        let [latest_us, before_us, ..] = &mut *seen_us;
-        *latest_us = late_us;
-        *before_us
-    }
-
-    fn worst_us(&self) -> u64 {
-        let seen_us = self.seen_us.lock().unwrap_or_else(PoisonError::into_inner);
-        seen_us.iter().copied().max().unwrap_or(0)
+        core.share.store(u32::try_from(share).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     /// Whether the decision that was just read is shed. A share of them is spread evenly.
     pub fn sheds(&self) -> bool {
-        let share = u64::from(self.share.load(Ordering::Relaxed));
+        let core = self.cores.mine();
+        let share = u64::from(core.share.load(Ordering::Relaxed));
         if share == 0 {
             return false;
         }
-        let turn = u64::from(self.turn.fetch_add(1, Ordering::Relaxed));
+        let turn = u64::from(core.turn.fetch_add(1, Ordering::Relaxed));
         // The turns at which the share so far comes to a further whole.
         let shed = (turn % WHOLE + 1).saturating_mul(share) / WHOLE
             > (turn % WHOLE).saturating_mul(share) / WHOLE;
@@ -128,7 +132,7 @@ impl Pressure {
     /// What a deadline says that had passed `late_us` ago when it was seen, of a decision that began at `begun_us`.
     /// A store that answers nobody is never excused by a wait.
     pub fn blame(&self, begun_us: u64, late_us: u64) -> Blame {
-        let waits_us = self.worst_us().saturating_mul(WAITS);
+        let waits_us = self.cores.mine().worst_us().saturating_mul(WAITS);
         let answers = self.answered_us.load(Ordering::Relaxed) > begun_us;
         let stood_still = late_us >= whole_us(self.deadline);
         match (stood_still, answers, waits_us >= whole_us(self.patience)) {
@@ -149,6 +153,24 @@ impl Pressure {
                 "work waits too long for the processor: callers get service-overloaded"
             );
         }
+    }
+}
+
+// === impl Waits ===
+
+impl Waits {
+    /// The look before this one.
+    fn push(&self, late_us: u64) -> u64 {
+        let mut seen_us = self.seen_us.lock().unwrap_or_else(PoisonError::into_inner);
+        seen_us.rotate_right(1);
+        let [latest_us, before_us, ..] = &mut *seen_us;
+        *latest_us = late_us;
+        *before_us
+    }
+
+    fn worst_us(&self) -> u64 {
+        let seen_us = self.seen_us.lock().unwrap_or_else(PoisonError::into_inner);
+        seen_us.iter().copied().max().unwrap_or(0)
     }
 }
 

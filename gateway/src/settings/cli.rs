@@ -38,7 +38,10 @@ pub struct ServeArgs {
     /// TLS to Redis.
     #[command(flatten)]
     pub redis_tls: RedisTlsArgs,
-    /// Multiplexed connections to Redis [env: TIDEGATE_REDIS_CONNECTIONS] [default: 2]
+    /// Threads that answer the filter [env: TIDEGATE_CORES] [default: as many as the process may use]
+    #[arg(long, value_name = "N")]
+    pub cores: Option<String>,
+    /// Multiplexed connections to Redis [env: TIDEGATE_REDIS_CONNECTIONS] [default: one for each core]
     #[arg(long, value_name = "N")]
     pub redis_connections: Option<String>,
     /// After that long a Redis call has failed for good and frees its place

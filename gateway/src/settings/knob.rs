@@ -49,7 +49,8 @@ knobs! {
     REDIS_TLS_CA: "--redis-tls-ca", ["TIDEGATE_REDIS_TLS_CA"], None;
     REDIS_TLS_CERT: "--redis-tls-cert", ["TIDEGATE_REDIS_TLS_CERT"], None;
     REDIS_TLS_KEY: "--redis-tls-key", ["TIDEGATE_REDIS_TLS_KEY"], None;
-    REDIS_CONNECTIONS: "--redis-connections", ["TIDEGATE_REDIS_CONNECTIONS"], Some("2");
+    CORES: "--cores", ["TIDEGATE_CORES"], None;
+    REDIS_CONNECTIONS: "--redis-connections", ["TIDEGATE_REDIS_CONNECTIONS"], None;
     REDIS_RESPONSE_TIMEOUT: "--redis-response-timeout", ["TIDEGATE_REDIS_RESPONSE_TIMEOUT"], Some("250ms");
     MAX_IN_FLIGHT: "--max-in-flight", ["TIDEGATE_MAX_IN_FLIGHT", "REDIS_POOL_SIZE"], Some("100");
     POOL_WAIT: "--pool-wait", ["TIDEGATE_POOL_WAIT"], Some("15ms");
@@ -150,6 +151,18 @@ impl<'a> Resolver<'a> {
     ) -> Option<T> {
         let (text, from) =
             self.find(knob, flag).or(knob.default.map(|d| (d.to_owned(), "default")))?;
+        self.parse(knob, &text, from, parse)
+    }
+
+    /// The value of a setting whose default depends on others or on the machine.
+    pub fn or_else(
+        &mut self,
+        knob: &Knob,
+        flag: Option<String>,
+        default: usize,
+        parse: fn(&str) -> Result<usize, String>,
+    ) -> Option<usize> {
+        let (text, from) = self.find(knob, flag).unwrap_or((default.to_string(), "default"));
         self.parse(knob, &text, from, parse)
     }
 

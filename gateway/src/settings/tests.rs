@@ -229,6 +229,27 @@ fn a_secret_is_given_once_and_is_not_empty() {
 }
 
 #[test]
+fn threads_are_as_many_as_asked_and_each_has_a_connection() {
+    let told = |line: &str| {
+        let settings = parse(line, &Environment::default()).expect("sound");
+        (settings.cores, settings.redis.expect("Redis").connections)
+    };
+    assert_eq!(told("--dev --redis-url redis://h --cores 3"), (3, 3));
+    assert_eq!(told("--dev --redis-url redis://h --cores 3 --redis-connections 1"), (3, 1));
+    let (usable, connections) = told("--dev --redis-url redis://h");
+    let machine = std::thread::available_parallelism().expect("known").get();
+    assert_eq!((usable, connections), (machine.min(256), machine.min(256)));
+    for (value, problem) in [
+        ("0", "must be at least 1"),
+        ("257", "must be at most 256: start more gateways instead"),
+        ("two", "invalid digit found in string: write a whole number"),
+    ] {
+        let told = problems(&format!("--dev --cores {value}"), &Environment::default());
+        assert_eq!(told, [format!("--cores (TIDEGATE_CORES) is {value:?}: {problem}")]);
+    }
+}
+
+#[test]
 fn a_pool_setting_without_effect_is_said() {
     let environment =
         Environment::from([("REDIS_POOL_TIMEOUT", "1s"), ("REDIS_MIN_IDLE_CONNS", "10")]);

@@ -58,6 +58,7 @@ use super::{
     keys,
 };
 use crate::clock::{Clock, whole_us};
+use crate::cores::Cores;
 
 /// How the store is reached.
 #[derive(Debug, Clone)]
@@ -125,13 +126,14 @@ impl RedisStore {
     /// for the calls. Needs a tokio runtime. Fails only if the address cannot be used at all.
     pub fn start(
         settings: &RedisSettings,
+        cores: &Arc<Cores>,
         clock: &Arc<dyn Clock>,
         counters: StoreCounters,
     ) -> Result<Self, RedisError> {
         let region = settings.region.clone();
         let scripts = Arc::new(Scripts::new(region.cold.map_or(0, whole_us)));
         let seal = Seal::new(clock, counters.unreadable.clone());
-        let (servers, follower) = Servers::start(settings, &scripts, clock, counters)?;
+        let (servers, follower) = Servers::start(settings, &scripts, cores, clock, counters)?;
         let keep = servers.clone().keep_marked(Arc::clone(clock));
         let marker = region.guarded().then(|| tokio::spawn(keep));
         Ok(Self {

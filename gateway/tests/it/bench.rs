@@ -15,7 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use tidegate_gateway::store::{
     Adjustment, Call, Charge, Checked, Standing, Store, StoreFailure, Stores, Temperature,
 };
-use tidegate_gateway::{Environment, Gateway, Running, Settings, World};
+use tidegate_gateway::{Cores, Environment, Gateway, Running, Settings, World};
 use tidegate_policy::gcra::{Reading, Retry};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Scope, Tenant};
@@ -163,7 +163,7 @@ pub fn question(client: &str) -> DecideRequest {
             tenant: Tenant::None,
             key_format: KeyFormat::V1,
         },
-        timeout_ms: 45,
+        timeout_ms: 60_000,
         traceparent: None,
         request_id: None,
         limits: vec![LimitCall {
@@ -179,7 +179,7 @@ pub fn question(client: &str) -> DecideRequest {
     }
 }
 
-/// Settings on ports of the system's choice, with both tokens set.
+/// Settings with both tokens set.
 ///
 /// Without a guard against cold starts, unless the flags name one: these tests count whole limits.
 pub fn settings(flags: &str) -> Settings {
@@ -193,19 +193,24 @@ pub fn settings(flags: &str) -> Settings {
     settings_with(&format!("{flags}{unguarded}"), &environment)
 }
 
+/// On ports of the system's choice, with more patience than a machine that is busy elsewhere needs, unless the flags
+/// name a deadline.
 pub fn settings_with(flags: &str, environment: &Environment) -> Settings {
     let ports = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let hasty = flags.contains("--deadline") || flags.contains("--pool-wait");
+    let patient = if hasty { "" } else { "--deadline 20s --pool-wait 19s" };
     let arguments = ["tidegate-gateway", "serve"].into_iter().chain(ports);
-    Settings::parse(arguments.chain(flags.split_whitespace()), environment).expect("sound settings")
+    let flags = flags.split_whitespace().chain(patient.split_whitespace());
+    Settings::parse(arguments.chain(flags), environment).expect("sound settings")
 }
 
 pub async fn start(settings: Settings) -> Running {
-    let world = World::from_settings(&settings).expect("a world");
+    let world = World::from_settings(&settings, Cores::here()).expect("a world");
     Gateway::start(settings, world).await.expect("a gateway")
 }
 
 pub async fn start_around(settings: Settings, store: Arc<dyn Store>) -> Running {
-    let world = World::from_settings(&settings).expect("a world");
+    let world = World::from_settings(&settings, Cores::here()).expect("a world");
     Gateway::start(settings, world.with_stores(Stores::single(store))).await.expect("a gateway")
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use http::Method;
 use redis::aio::MultiplexedConnection;
-use tidegate_gateway::Running;
 use tidegate_gateway::clock::Clock;
 use tidegate_gateway::store::StoreCounters;
 use tidegate_gateway::store::redis::{RedisSettings, RedisStore, Region};
+use tidegate_gateway::{Cores, Running};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::wire::{
@@ -164,7 +164,9 @@ async fn a_mark_that_is_lost_is_set_again_before_anybody_touches_its_shard() {
     let region = Region { cold: Some(Duration::from_secs(300)), ..before.region };
     let settings = RedisSettings { region, ..before };
     let clock: Arc<dyn Clock> = Arc::new(Swift::default());
-    let _store = RedisStore::start(&settings, &clock, StoreCounters::default()).expect("started");
+    let _store =
+        RedisStore::start(&settings, &Arc::new(Cores::here()), &clock, StoreCounters::default())
+            .expect("started");
     for round in ["at connect", "after a flush", "and another"] {
         eventually(PATIENCE, round, async || {
             let size = redis.command(&["DBSIZE"]).await;

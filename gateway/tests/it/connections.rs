@@ -10,6 +10,7 @@ use http_body_util::Full;
 use hyper::body::Body;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tidegate_gateway::Cores;
 use tidegate_gateway::http::answer::{self, Answer};
 use tidegate_gateway::http::connection::{Handler, ServeSettings, serve};
 use tidegate_gateway::metrics::{Metrics, SharedMetrics};
@@ -51,7 +52,15 @@ async fn listen(connections_max: usize) -> (SocketAddr, SharedMetrics, watch::Se
         first_request_timeout: FIRST_REQUEST,
         connections_max,
     };
-    tokio::spawn(serve(listener, Arc::new(Yes), None, Arc::clone(&metrics), stopped, settings));
+    tokio::spawn(serve(
+        listener,
+        Arc::new(Yes),
+        None,
+        Arc::new(Cores::here()),
+        Arc::clone(&metrics),
+        stopped,
+        settings,
+    ));
     (address, metrics, stop)
 }
 

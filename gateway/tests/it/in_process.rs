@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use tidegate_gateway::clock::{Clock, ManualClock};
 use tidegate_gateway::store::memory::MemoryStore;
 use tidegate_gateway::store::{Store, Stores};
-use tidegate_gateway::{Gateway, World};
+use tidegate_gateway::{Cores, Gateway, World};
 use tidegate_policy::gcra::EPOCH_US;
 use tidegate_policy::wire::{DecideReply, DecisionId, Verdict, encode};
 
@@ -19,7 +19,7 @@ async fn it_decides_in_virtual_time() {
     let start_us = EPOCH_US + 1_000_000;
     let clock = Arc::new(ManualClock::at(start_us));
     let shared: Arc<dyn Clock> = clock.clone();
-    let machine = World::from_settings(&settings).expect("a world");
+    let machine = World::from_settings(&settings, Cores::here()).expect("a world");
     let counters = machine.metrics.store.clone();
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&shared), 100, counters));
     let world = World { clock: shared, stores: Stores::single(store), ..machine };

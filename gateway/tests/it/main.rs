@@ -6,6 +6,7 @@ mod breakers;
 mod claims;
 mod cold;
 mod connections;
+mod cores;
 mod end;
 mod faults;
 mod http;

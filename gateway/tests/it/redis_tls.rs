@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use tempfile::TempDir;
-use tidegate_gateway::{Running, StartError, World};
+use tidegate_gateway::{Cores, Running, StartError, World};
 use tidegate_tests::certificates::{Authority, Files};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
@@ -138,7 +138,7 @@ async fn a_mistake_in_a_file_stops_the_start() {
         let sound = fs::read(file).expect("a file");
         fs::write(file, content).expect("written");
         let settings = settings(&format!("--redis-url rediss://127.0.0.1:1 {flags}"));
-        let error = match World::from_settings(&settings) {
+        let error = match World::from_settings(&settings, Cores::here()) {
             Err(error @ StartError::Secret(_)) => error.to_string(),
             Err(error) => panic!("{error}"),
             Ok(_world) => panic!("started: {flag}"),

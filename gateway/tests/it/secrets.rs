@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use http::Method;
-use tidegate_gateway::{Environment, Gateway, StartError, World};
+use tidegate_gateway::{Cores, Environment, Gateway, StartError, World};
 use tidegate_policy::wire::{DECIDE_PATH, encode};
 
 use crate::bench::{Caller, Speaks, question, request, settings_with, start};
@@ -45,7 +45,7 @@ async fn a_secret_that_cannot_be_used_stops_the_start() {
     let file = dir.path().join("token");
     let refused = async |flags: String| {
         let settings = settings_with(&flags, &Environment::default());
-        let world = World::from_settings(&settings).expect("a world");
+        let world = World::from_settings(&settings, Cores::here()).expect("a world");
         match Gateway::start(settings, world).await {
             Err(error @ StartError::Secret(_)) => error.to_string(),
             Err(error) => panic!("{error}"),

@@ -21,7 +21,7 @@ use tidegate_gateway::http::connection::{ServeSettings, serve};
 use tidegate_gateway::http::handshake::Tls;
 use tidegate_gateway::metrics::Metrics;
 use tidegate_gateway::secret::Watched;
-use tidegate_gateway::{Environment, Gateway, Running, StartError, World};
+use tidegate_gateway::{Cores, Environment, Gateway, Running, StartError, World};
 use tidegate_tests::certificates::{Authority, Files, Pair};
 use tidegate_tests::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -255,7 +255,15 @@ async fn a_handshake_that_takes_too_long_is_cut_off_and_held_a_place_until_then(
         connections_max: 1,
         ..ServeSettings::new(Duration::from_millis(1))
     };
-    tokio::spawn(serve(listener, Arc::new(Yes), Some(tls), metrics, stopped, settings));
+    tokio::spawn(serve(
+        listener,
+        Arc::new(Yes),
+        Some(tls),
+        Arc::new(Cores::here()),
+        metrics,
+        stopped,
+        settings,
+    ));
 
     let begun = tokio::time::Instant::now();
     let mut slow = TcpStream::connect(address).await.expect("connected");
@@ -298,7 +306,7 @@ async fn operators_need_no_certificate_but_their_tokens() {
 
 async fn refused(flags: &str) -> String {
     let settings = settings_with(&format!("--dev {flags}"), &Environment::default());
-    let world = World::from_settings(&settings).expect("a world");
+    let world = World::from_settings(&settings, Cores::here()).expect("a world");
     match Gateway::start(settings, world).await {
         Err(error @ StartError::Secret(_)) => error.to_string(),
         Err(error) => panic!("{error}"),

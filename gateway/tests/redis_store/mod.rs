@@ -7,6 +7,7 @@ pub mod swift;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_gateway::Cores;
 use tidegate_gateway::clock::{Clock, SystemClock};
 use tidegate_gateway::store::keys::KeyStyle;
 use tidegate_gateway::store::redis::place::Place;
@@ -23,7 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub async fn start(redis: &Redis, response_timeout: Duration) -> RedisStore {
     let settings = RedisSettings { response_timeout, ..settings(redis) };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let store = RedisStore::start(&settings, &clock, StoreCounters::default()).expect("an address");
+    let store =
+        RedisStore::start(&settings, &Arc::new(Cores::here()), &clock, StoreCounters::default())
+            .expect("an address");
     eventually(PATIENCE, "the store is connected", async || {
         store.probe().await.map_err(|error| error.to_string())
     })

@@ -28,6 +28,7 @@ use super::replicas::Replicas;
 use super::script::Scripts;
 use super::tls::RedisTls;
 use crate::clock::Clock;
+use crate::cores::Cores;
 use crate::store::{StoreCounters, keys};
 use crate::throttle::Throttle;
 
@@ -64,6 +65,8 @@ pub struct LinkSettings {
     pub scripts: Arc<Scripts>,
     /// The region's marks; those that are missing are set before a connection is published.
     pub marks: Arc<[String]>,
+    /// Where connections live: each on the core of its slot.
+    pub cores: Arc<Cores>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where things are counted.
@@ -151,7 +154,7 @@ impl Link {
             shared: Arc::clone(&shared),
             failures: Throttle::new(1, LOG_INTERVAL_US),
         };
-        Ok(Self { shared, supervisor: tokio::spawn(supervisor.run()) })
+        Ok(Self { shared, supervisor: settings.cores.spawn(slot, supervisor.run()) })
     }
 
     /// The connection, if one is up.

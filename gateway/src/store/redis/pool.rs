@@ -9,6 +9,7 @@ use redis::{Cmd, RedisError, RedisResult, Value};
 use super::link::{Link, LinkSettings, Live};
 use super::replicas::REPLICAS_WITHIN_MAX;
 use super::{failure, script::Scripts};
+use crate::cores;
 use crate::store::StoreFailure;
 
 /// How often, and how far apart, it is looked whether a connection is up that is just being opened:
@@ -42,10 +43,11 @@ impl Pool {
         Ok(Self { name, links, apart, settings, next: AtomicUsize::new(0) })
     }
 
-    /// The next connection that is up, in turn.
+    /// The next connection of this core that is up, in turn; another's if there is none.
     pub fn pick(&self) -> Result<Live, StoreFailure> {
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let count = self.links.len();
+        let (count, cores) = (self.links.len(), self.settings.cores.count());
+        let turn = if count > cores { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let start = turn.wrapping_mul(cores).wrapping_add(cores::current());
         (0..count)
             .find_map(|step| self.links.get((start.wrapping_add(step)) % count)?.live())
             .ok_or_else(|| self.unconnected())

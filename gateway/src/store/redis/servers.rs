@@ -13,6 +13,7 @@ use super::pool::{Pool, evaluate};
 use super::script::Scripts;
 use super::{RedisSettings, failure};
 use crate::clock::Clock;
+use crate::cores::Cores;
 use crate::store::{StoreCounters, StoreFailure};
 
 /// The servers.
@@ -38,6 +39,7 @@ impl Servers {
     pub fn start(
         settings: &RedisSettings,
         scripts: &Arc<Scripts>,
+        cores: &Arc<Cores>,
         clock: &Arc<dyn Clock>,
         counters: StoreCounters,
     ) -> Result<(Self, Option<Follower>), RedisError> {
@@ -50,6 +52,7 @@ impl Servers {
                 pipeline_len_max: settings.pipeline_len_max,
                 scripts: Arc::clone(scripts),
                 marks: Arc::clone(marks),
+                cores: Arc::clone(cores),
                 clock: Arc::clone(clock),
                 counters,
             })
