@@ -52,7 +52,11 @@ impl HttpContext for Noop {
         let headers = vec![(":method", "POST"), (":path", "/"), (":authority", "floor")];
         match self.dispatch_http_call(cluster, headers, None, vec![], Duration::from_secs(5)) {
             Ok(_) => Action::Pause,
-            Err(_) => Action::Continue,
+            Err(_) => {
+                // What calls nobody would look like a callout that costs nothing.
+                self.send_http_response(500, vec![], None);
+                Action::Pause
+            }
         }
     }
 
