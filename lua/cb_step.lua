@@ -12,17 +12,19 @@
 --       16..20 epoch of the counts, calls, failures, slow calls, tripped (1/0)
 --       21, 22 the number of the test that ended (0 = none), 1 = ok, 2 = failed, 3 = given back
 --       23     1 = wants a test
+--       24, 25 adaptive: fewer failures of 1,000 calls never are unusual (0 = not adaptive), over how many ms it learns what is usual
 --  order 4, 5  1 = trip, 2 = reset, 3 = force open, 4 = disable, 5 = metrics only; for how many ms (0 = without end)
 -- Returns flat integers: state (0 closed, 1 open, 2 half open, 3 forced open, 4 disabled, 5 metrics only), epoch, wait_ms (-1 =
 --       none), ms since good tests closed it (-1 = they did not), counted (1/0), the test's end was taken (1/0), the test that may
 --       be made (0 = none), its ms, why it would have opened (0 = not), calls, failures, slow calls, trips, successes, 1 = there was no
---       record, then for each transition: from, to, cause (by the order of Cause in the twin, from 1)
+--       record, what is usual (calls, failures, in thousandths), then for each transition: from, to, cause (by the order of Cause in the twin, from 1)
 -- Safe to repeat: a report's number counts once, a test's end once, and who has the test gets the same again. An order is
 -- repeated by its new epoch only. Each write sets the expiry, or none for an operator's state without end.
-local HEAD, BUCKET, REPORTER = '<BBI6I6I6BBBBI6I6c8I6BB', '<I6I4I4I4', '<c8I6I6B'
-local HEAD_LEN, BUCKET_LEN, REPORTER_LEN = 52, 18, 21
+local HEAD, BUCKET, REPORTER, USUAL = '<BBI6I6I6BBBBI6I6c8I6BB', '<I6I4I4I4', '<c8I6I6B', '<I6I6'
+local HEAD_LEN, BUCKET_LEN, REPORTER_LEN, USUAL_LEN = 52, 18, 21, 12
 local CLOSED, OPEN, HALF_OPEN, FORCED_OPEN, DISABLED, METRICS_ONLY = 0, 1, 2, 3, 4, 5
-local FAILURES, SLOW, REPORTERS, PROBE_FAILED, PROBES_LOST, WAIT_OVER, PROBES_SUCCEEDED, OPERATOR, EXPIRED = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local FAILURES, SLOW, REPORTERS, PROBE_FAILED, PROBES_LOST, WAIT_OVER, PROBES_SUCCEEDED, OPERATOR, EXPIRED, UNUSUAL = 1, 2, 3, 4, 5, 6, 7, 8, 9,
+  10
 local NOBODY = string.rep('\0', 8)
 local floor, min, max, call = math.floor, math.min, math.max, redis.call
 
@@ -35,17 +37,16 @@ if now == 0 then
 end
 
 local r = { state = CLOSED, epoch = now, since = now, until_ = 0, trips = 0, successes = 0, lost = 0, healed = 0,
-  probe = 0, probe_until = 0, holder = NOBODY, last = 0 }
+  probe = 0, probe_until = 0, holder = NOBODY, last = 0, calls = 0, failures = 0 }
 local buckets, reporters = {}, {}
 local held = call('GET', KEYS[1])
 if held then
-  local nb, nr
-  if #held >= HEAD_LEN and held:byte(1) == 1 and held:byte(2) <= 5 then
-    local _
-    _, r.state, r.epoch, r.since, r.until_, r.trips, r.successes, r.lost, r.healed, r.probe, r.probe_until, r.holder, r.last, nb, nr =
+  local format, nb, nr
+  if #held >= HEAD_LEN and (held:byte(1) == 1 or held:byte(1) == 2) and held:byte(2) <= 5 then
+    format, r.state, r.epoch, r.since, r.until_, r.trips, r.successes, r.lost, r.healed, r.probe, r.probe_until, r.holder, r.last, nb, nr =
       struct.unpack(HEAD, held)
   end
-  if not nb or #held ~= HEAD_LEN + nb * BUCKET_LEN + nr * REPORTER_LEN then
+  if not nb or #held ~= HEAD_LEN + nb * BUCKET_LEN + nr * REPORTER_LEN + (format - 1) * USUAL_LEN then
     return redis.error_reply('TGSTATE ' .. KEYS[1] .. ' holds no breaker')
   end
   local at = HEAD_LEN + 1
@@ -59,6 +60,7 @@ if held then
     who, seq, seen, tripped, at = struct.unpack(REPORTER, held, at)
     reporters[i] = { who, seq, seen, tripped }
   end
+  if format == 2 then r.calls, r.failures = struct.unpack(USUAL, held, at) end
 end
 
 local flips = {}
@@ -119,11 +121,26 @@ local function settle()
   end
 end
 
+-- What is usual: see policy/src/breaker/mesh/usual.rs.
+local function learn(calls, failures, part)
+  local parts = max(floor(arg[25] / part), 1)
+  r.calls = r.calls - floor(r.calls / parts) + calls * 1000
+  r.failures = r.failures - floor(r.failures / parts) + min(failures, calls) * 1000
+  while r.calls > 549755813887 do r.calls, r.failures = floor(r.calls / 2), floor(r.failures / 2) end
+end
+local function unusual(calls, failures)
+  if r.calls < 1000000 or floor(r.calls / 1000) < calls then return false end
+  local share = min(floor((r.failures * 10000 + r.calls - 1) / r.calls), 10000)
+  local deviation = floor(math.sqrt(min(calls, 100000000) * share * (10000 - share)))
+  return failures * 1000 >= calls * arg[24] and failures * 10000 > calls * share + 6 * deviation + 60000
+end
+
 local function judged()
   local calls, failures, slow = sums()
   if calls > 0 and calls >= arg[6] then
     if arg[7] > 0 and failures * 1000 >= calls * arg[7] then return FAILURES end
     if arg[8] > 0 and slow * 1000 >= calls * arg[8] then return SLOW end
+    if arg[24] > 0 and unusual(calls, failures) then return UNUSUAL end
   end
   local tripped = 0
   for _, reporter in ipairs(reporters) do tripped = tripped + reporter[4] end
@@ -153,8 +170,13 @@ local function count()
   local number = by_time and floor(now / part) or 0
   if by_time then
     local live = {}
+    local learns = arg[24] > 0 and (r.state == CLOSED or r.state == METRICS_ONLY)
     for _, bucket in ipairs(buckets) do
-      if bucket[1] <= number and bucket[1] + 10 > number then live[#live + 1] = bucket end
+      if bucket[1] + 10 <= number then
+        if learns then learn(bucket[2], bucket[3], part) end
+      elseif bucket[1] <= number then
+        live[#live + 1] = bucket
+      end
     end
     buckets = live
   end
@@ -224,7 +246,7 @@ elseif arg[2] == 2 then
     enter(OPEN, OPERATOR)
     r.until_ = for_ms > 0 and until_ or now + jittered(10000)
   elseif order == 2 then
-    r.trips = 0
+    r.trips, r.calls, r.failures = 0, 0, 0
     enter(CLOSED, OPERATOR)
   else
     enter(order, OPERATOR)
@@ -233,10 +255,12 @@ elseif arg[2] == 2 then
 end
 
 if arg[2] ~= 0 or #flips > 0 then
-  local parts = { struct.pack(HEAD, 1, r.state, r.epoch, r.since, r.until_, r.trips, r.successes, r.lost, r.healed, r.probe,
+  local learnt = r.calls > 0 or r.failures > 0
+  local parts = { struct.pack(HEAD, learnt and 2 or 1, r.state, r.epoch, r.since, r.until_, r.trips, r.successes, r.lost, r.healed, r.probe,
     r.probe_until, r.holder, r.last, #buckets, #reporters) }
   for _, b in ipairs(buckets) do parts[#parts + 1] = struct.pack(BUCKET, b[1], b[2], b[3], b[4]) end
   for _, p in ipairs(reporters) do parts[#parts + 1] = struct.pack(REPORTER, p[1], p[2], p[3], p[4]) end
+  if learnt then parts[#parts + 1] = struct.pack(USUAL, r.calls, r.failures) end
   local record = table.concat(parts)
   if r.state >= FORCED_OPEN and r.until_ == 0 then
     call('SET', KEYS[1], record)
@@ -252,7 +276,7 @@ elseif r.until_ > 0 then wait = left end
 local healed = r.healed == 1 and r.state == CLOSED and now - r.since or -1
 local calls, failures, slow = sums()
 local reply = { r.state, r.epoch, wait, healed, counted, settled, permit, permit_ms, would, calls, failures, slow, r.trips, r.successes,
-  held and 0 or 1 }
+  held and 0 or 1, r.calls, r.failures }
 for _, flip in ipairs(flips) do
   for i = 1, 4 do reply[#reply + 1] = flip[i] end
 end

@@ -1,5 +1,6 @@
 //! What messages say of breakers, frozen.
 
+use tidegate_policy::breaker::mesh::Adaptive;
 use tidegate_policy::wire::breaker::{BreakerName, BreakersReply, BreakersRequest};
 use tidegate_policy::wire::{DecisionId, encode};
 
@@ -8,6 +9,12 @@ const REPLY: &str = include_str!("golden/breakers-reply.json");
 
 fn normal(text: &[u8]) -> serde_json::Value {
     serde_json::from_slice(text).expect("JSON")
+}
+
+const SLOW: &str = "\"slow_permille\": 0,";
+
+fn adaptive(min_permille: u32, over_ms: u32) -> String {
+    format!(r#"{SLOW} "adaptive": {{"min_permille": {min_permille}, "over_ms": {over_ms}}},"#)
 }
 
 fn id() -> DecisionId {
@@ -31,6 +38,10 @@ fn a_report() {
         ("\"successes\": 3", "\"successes\": 0", "successes"),
         ("\"probe_ms\": 16000", "\"probe_ms\": 0", "probe_ms"),
         ("\"trip_reporters\": 2", "\"trip_reporters\": 0", "trip_reporters"),
+        (SLOW, &adaptive(0, 600_000), "min_permille is 1"),
+        (SLOW, &adaptive(500, 600_000), "below failure_permille"),
+        (SLOW, &adaptive(50, 9_999), "at least the window"),
+        (SLOW, &adaptive(50, 86_400_001), "at most a day"),
         ("\"failures\": 6", "\"failures\": 10", "some of the calls"),
     ] {
         let broken = ASKED.replacen(from, to, 1);
@@ -38,6 +49,11 @@ fn a_report() {
         let error = BreakersRequest::decode(broken.as_bytes()).expect_err(to);
         assert!(error.to_string().contains(expected), "{to}: {error}");
     }
+    let told = ASKED.replacen(SLOW, &adaptive(50, 600_000), 1);
+    let told = BreakersRequest::decode(told.as_bytes()).expect("an adaptive one");
+    let adaptive = Adaptive { min_permille: 50, over_ms: 600_000 };
+    assert_eq!(told.breakers.reports[0].terms.adaptive, Some(adaptive));
+    assert_eq!(BreakersRequest::decode(&encode(&told)).expect("the same"), told);
     let mut twice = message.clone();
     twice.breakers.reports.push(twice.breakers.reports[0].clone());
     let error = BreakersRequest::decode(&encode(&twice)).expect_err("twice");

@@ -36,6 +36,9 @@ struct Shown<'a> {
     calls: u64,
     failures: u64,
     slow: u64,
+    /// Of an adaptive one, once it has learnt enough: failures of 10,000 calls that are usual, rounded up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usual_of_10000: Option<u64>,
     /// How often it opened since it was last closed.
     trips: u8,
     /// Good tests in a row.
@@ -52,6 +55,7 @@ fn shown<'a>(name: &'a BreakerName, said: &Said) -> Shown<'a> {
         calls,
         failures,
         slow,
+        usual_of_10000: said.usual.share(),
         trips: said.trips,
         successes: said.successes,
     }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use redis::Value;
 use tidegate_gateway::store::redis::breakers::{TEXTS, arguments, said};
 use tidegate_policy::breaker::mesh::{
-    Batch, ENTROPY_RANGE, Ended, Event, Order, Record, Settled, Terms, Window, life_ms, step,
+    Adaptive, Batch, ENTROPY_RANGE, Ended, Event, Order, Record, Settled, Terms, Window, life_ms,
+    step,
 };
 use tidegate_tests::random::Random;
 use tidegate_tests::redis::Redis;
@@ -24,7 +25,12 @@ fn some_terms(random: &mut Random) -> Terms {
         _ => Window::Ms(100 + random.small(30_000)),
     };
     let permille = |random: &mut Random| u16::try_from(random.below(1_001)).expect("small");
+    let adaptive = (random.below(2) == 0).then(|| Adaptive {
+        min_permille: u16::try_from(1 + random.below(300)).expect("small"),
+        over_ms: 1 + random.small(900_000),
+    });
     Terms {
+        adaptive,
         window,
         min_calls: random.small(60),
         failure_permille: permille(random),
@@ -72,6 +78,24 @@ fn batch(random: &mut Random, record: Option<&Record>) -> Batch {
     }
 }
 
+/// Of one of the breakers little is unusual: nobody is late, and few of its calls fail, but for a while.
+fn steady(random: &mut Random, record: Option<&Record>) -> Batch {
+    let calls = 20 + random.small(40);
+    let failures = match random.below(80) {
+        0..=3 => calls / 2,
+        4..=19 => 1,
+        _ => 0,
+    };
+    Batch {
+        epoch: record.map_or(0, |record| record.epoch),
+        calls,
+        failures,
+        probe: record.and_then(|r| r.probe).map(|p| Settled { id: p.id, ended: Ended::Ok }),
+        ask: true,
+        ..Batch::default()
+    }
+}
+
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
@@ -96,7 +120,10 @@ async fn the_script_and_its_twin_agree_octet_for_octet() {
     let mut random = Random::new(seed);
     let mut records: BTreeMap<u64, Record> = BTreeMap::new();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    let terms: Vec<Terms> = (0..KEYS).map(|_| some_terms(&mut random)).collect();
+    let mut terms: Vec<Terms> = (0..KEYS).map(|_| some_terms(&mut random)).collect();
+    let (window, adaptive) =
+        (Window::Ms(10_000), Some(Adaptive { min_permille: 20, over_ms: 60_000 }));
+    terms[0] = Terms { window, failure_permille: 500, slow_permille: 0, adaptive, ..terms[0] };
     let (mut now_ms, mut seq) = (START_MS, 0);
     for index in 0..steps {
         let at = format!("seed {seed} step {index}");
@@ -120,6 +147,11 @@ async fn the_script_and_its_twin_agree_octet_for_octet() {
         let usual = terms[usize::try_from(place).expect("small")];
         let terms = if random.below(10) == 0 { changed } else { usual };
         let event = match random.below(40) {
+            1.. if place == 0 && random.below(400) > 0 => {
+                seq += 1;
+                let batch = steady(&mut random, held);
+                Event::Sync { terms: &usual, holder: [1; 8], seq, batch, entropy }
+            }
             0..=3 => Event::Look,
             4 => {
                 let order = Order::ALL[usize::try_from(random.below(5)).expect("small")];
@@ -173,7 +205,8 @@ async fn the_script_and_its_twin_agree_octet_for_octet() {
         let stored: Option<Vec<u8>> = redis::from_redis_value_ref(stored).expect("octets");
         assert_eq!(stored, held, "{at}: {event:?}");
         for change in &expected.transitions {
-            *seen.entry(format!("{change:?}")).or_default() += 1;
+            let (from, to, cause) = (change.from, change.to, change.cause);
+            *seen.entry(format!("{from:?} to {to:?}, {cause:?}")).or_default() += 1;
         }
         for (kind, there) in [
             ("counted", expected.counted),
@@ -181,13 +214,16 @@ async fn the_script_and_its_twin_agree_octet_for_octet() {
             ("permit", expected.permit.is_some()),
             ("would open", expected.would_open.is_some()),
             ("healed", expected.healed_ms.is_some()),
+            ("learnt", expected.usual.share().is_some()),
         ] {
             *seen.entry(kind.to_owned()).or_default() += usize::from(there);
         }
     }
     println!("{seen:#?}");
     let causes = ["Failures", "Slow", "Reporters", "ProbeFailed", "ProbesLost", "WaitOver"];
-    for kind in causes.iter().chain(&["ProbesSucceeded", "Operator", "Expired", "would open"]) {
+    for kind in
+        causes.iter().chain(&["ProbesSucceeded", "Operator", "Expired", "Unusual", "would open"])
+    {
         let count: usize = seen.iter().filter(|(at, _)| at.contains(kind)).map(|(_, n)| n).sum();
         assert!(steps < STEPS || count > 0, "{kind} comes up: {seen:?}");
     }

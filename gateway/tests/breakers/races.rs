@@ -22,6 +22,7 @@ const TERMS: Terms = Terms {
     min_calls: 20,
     failure_permille: 500,
     slow_permille: 0,
+    adaptive: None,
     open_ms: 5,
     backoff: 0,
     successes: 3,

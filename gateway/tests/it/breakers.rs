@@ -25,6 +25,7 @@ const TERMS: Terms = Terms {
     min_calls: 20,
     failure_permille: 500,
     slow_permille: 0,
+    adaptive: None,
     open_ms: 50,
     backoff: 0,
     successes: 1,

@@ -18,6 +18,7 @@
 mod admin;
 pub mod codec;
 mod step;
+mod usual;
 mod window;
 
 use alloc::vec::Vec;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use self::admin::Order;
 pub(super) use self::step::jittered_ms;
 pub use self::step::{life_ms, step};
+pub use self::usual::{Adaptive, OVER_MS_MAX, Usual};
 pub use self::window::{BUCKETS_MAX, Bucket, Window};
 
 /// Who reports: one Envoy process, by 64 random bits.
@@ -58,6 +60,9 @@ pub struct Terms {
     pub failure_permille: u16,
     /// Slow calls of 1,000 that open it; 0 = they do not.
     pub slow_permille: u16,
+    /// Whether fewer failures open it, too, if they are more than usual. With a window by time only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<Adaptive>,
     /// How long it is open, in ms; the real time lies within a fifth of it.
     pub open_ms: u32,
     /// How often that time doubles at most while tests fail.
@@ -109,6 +114,8 @@ pub enum Cause {
     Operator,
     /// What an operator said is over.
     Expired,
+    /// More failures in the window than usual.
+    Unusual,
 }
 
 /// A change of state.
@@ -171,6 +178,8 @@ pub struct Record {
     pub probe: Option<Probe>,
     /// The number of the last test.
     pub last_probe: u64,
+    /// What is usual.
+    pub usual: Usual,
     /// The window, the oldest first.
     pub buckets: Vec<Bucket>,
     /// The processes that report.
@@ -275,6 +284,8 @@ pub struct Said {
     pub would_open: Option<Cause>,
     /// The window: calls, failures, slow calls.
     pub window: (u64, u64, u64),
+    /// What is usual.
+    pub usual: Usual,
     /// How often it opened since it was last closed.
     pub trips: u8,
     /// Good tests in a row.
@@ -318,7 +329,7 @@ impl State {
 
 impl Cause {
     /// Every cause, by its number, from 1.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Failures,
         Self::Slow,
         Self::Reporters,
@@ -328,6 +339,7 @@ impl Cause {
         Self::ProbesSucceeded,
         Self::Operator,
         Self::Expired,
+        Self::Unusual,
     ];
 
     /// The label's value.
@@ -342,6 +354,7 @@ impl Cause {
             Self::ProbesSucceeded => "probes_succeeded",
             Self::Operator => "operator",
             Self::Expired => "expired",
+            Self::Unusual => "unusual",
         }
     }
 }
@@ -361,6 +374,7 @@ impl Record {
             healed: false,
             probe: None,
             last_probe: 0,
+            usual: Usual::default(),
             buckets: Vec::new(),
             reporters: Vec::new(),
         }

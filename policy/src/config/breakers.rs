@@ -1,6 +1,7 @@
 //! Owns the fields of circuit breakers: those that the document names, those that a policy writes out,
 //! and which of them depend on which.
 
+mod adaptive;
 mod answers;
 mod circles;
 mod many;
@@ -334,11 +335,14 @@ fn numbers(table: &Table<'_, '_>) -> Option<(Own, Option<u32>)> {
         ms("upstream_timeout", 15_000, 1, 3_540_000, "write the timeout of the route, such as 15s");
     let trip_reporters = octet("trip_reporters", 2, 1, 255);
     let (slow_permille, slow_ms) = slow?;
+    let (window, failure_permille) = (window?, failure_permille?);
+    let adaptive = adaptive::adaptive(table, &window, failure_permille)?;
     let terms = Terms {
-        window: window?,
+        window,
         min_calls: min_calls?,
-        failure_permille: failure_permille?,
+        failure_permille,
         slow_permille,
+        adaptive,
         open_ms: open_ms?,
         backoff: backoff?,
         successes: successes?,

@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{BadMessage, DecisionId, Message, read};
-use crate::breaker::mesh::{BACKOFF_MAX, Batch, Holder, OPEN_MS_MAX, State, Terms, Window};
+use crate::breaker::mesh::{
+    Adaptive, BACKOFF_MAX, Batch, Holder, OPEN_MS_MAX, OVER_MS_MAX, State, Terms, Window,
+};
 use crate::scope::CallerScope;
 
 /// Where a process reports.
@@ -219,6 +221,17 @@ impl Terms {
             Window::Ms(100..=WINDOW_MS_MAX) | Window::Calls(1..=WINDOW_CALLS_MAX) => {}
             Window::Ms(_) => return Err("a window is 100 ms to a day"),
             Window::Calls(_) => return Err("a window is 1 to 1000000 calls"),
+        }
+        if let Some(Adaptive { min_permille, over_ms }) = self.adaptive {
+            let Window::Ms(span_ms) = self.window else {
+                return Err("adaptive needs a window by time");
+            };
+            if !(1..self.failure_permille).contains(&min_permille) {
+                return Err("adaptive's min_permille is 1 to below failure_permille");
+            }
+            if !(span_ms..=OVER_MS_MAX).contains(&over_ms) {
+                return Err("adaptive's over_ms is at least the window and at most a day");
+            }
         }
         let rows = [
             (self.failure_permille <= 1_000, "failure_permille is 0 to 1000"),

@@ -116,6 +116,28 @@ fn an_upstream_that_flaps_stays_shut() {
     assert!(passed.len() <= 3 * 120 * 10 / 16, "{}", passed.len());
 }
 
+/// A third of all calls fails, of an upstream of which none does: that is not half of them, but unusual.
+#[test]
+fn an_adaptive_one_opens_by_what_is_unusual() {
+    let third =
+        "  - { answer: { status: 200 }, times: 2 }\n  - { answer: { status: 500 }, times: 1 }\n";
+    let refused = |adaptive: &str| {
+        let yaml = format!(
+            "{}host: {{ workers: 2 }}\ngateway: in-process\nupstream:\n  - {{ answer: {{ status: 200 }}, times: 4000 }}\n{}timeline:\n{}",
+            plugin(&format!("{{ consecutive: 1000{adaptive} }}")),
+            third.repeat(1_000),
+            clients(2, 100, 0, 30_000),
+        );
+        let report = run(&yaml, 1);
+        let refused = |one: &&tidegate_host_sim::Exchange| one.details == "tidegate:circuit-open:p";
+        report.exchanges.iter().find(refused).map(|one| one.sent_at_ns)
+    };
+    assert_eq!(refused(""), None);
+    let at_ns = refused(", adaptive: {}").expect("it opens");
+    // It dies after 20 s: 5 % of the window's 2,000 calls, a third of each second's 200, and a tick.
+    assert!((20 * S..23 * S).contains(&at_ns), "{at_ns}");
+}
+
 /// The tenth of ten that come at once to four workers is no more lucky than the first.
 #[test]
 fn of_ten_at_once_one_is_the_test() {

@@ -2,7 +2,9 @@
 //! Knows neither who reports nor connections.
 
 use redis::{Cmd, Script, Value};
-use tidegate_policy::breaker::mesh::{Cause, Ended, Event, Order, Said, State, Transition, Window};
+use tidegate_policy::breaker::mesh::{
+    Cause, Ended, Event, Order, Said, State, Transition, Usual, Window,
+};
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::breaker::BreakerName;
 
@@ -16,7 +18,7 @@ pub const TEXTS: [&str; 2] =
     [include_str!("../../../../lua/cb_step.lua"), include_str!("../../../../lua/cb_note.lua")];
 /// A script then takes the server's own TIME. Only tests of the scripts give another.
 const SERVER_TIME: u64 = 0;
-const REPLY_HEAD_LEN: usize = 15;
+const REPLY_HEAD_LEN: usize = 17;
 
 /// The scripts by their SHAs.
 #[derive(Debug, Clone)]
@@ -75,6 +77,9 @@ pub fn arguments(command: &mut Cmd, now_ms: u64, event: &Event<'_>) {
                 (probe.id, ended)
             });
             command.arg(id).arg(ended).arg(u8::from(batch.ask));
+            let (min, over_ms) =
+                terms.adaptive.map_or((0, 0), |adaptive| (adaptive.min_permille, adaptive.over_ms));
+            command.arg(min).arg(over_ms);
         }
         Event::Order { order, for_ms, entropy } => {
             let number = match order {
@@ -109,6 +114,8 @@ pub fn said(reply: &Value) -> Option<Said> {
         trips,
         successes,
         fresh,
+        usual_calls,
+        usual_failures,
     ] = head.try_into().ok()?;
     let whole = |number: i64| u64::try_from(number).ok();
     let optional = |number: i64| if number == -1 { Some(None) } else { whole(number).map(Some) };
@@ -135,6 +142,7 @@ pub fn said(reply: &Value) -> Option<Said> {
         trips: u8::try_from(trips).ok()?,
         successes: u8::try_from(successes).ok()?,
         fresh: flag(fresh)?,
+        usual: Usual { calls: whole(usual_calls)?, failures: whole(usual_failures)? },
     })
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::step::{Step, jittered_ms};
-use super::{Cause, State};
+use super::{Cause, State, Usual};
 use crate::breaker::Settings;
 
 /// An operator's order.
@@ -47,7 +47,7 @@ impl Step {
                 self.record.until_ms = self.now_ms.saturating_add(open_ms);
             }
             Order::Reset => {
-                self.record.trips = 0;
+                (self.record.trips, self.record.usual) = (0, Usual::default());
                 self.enter(State::Closed, Cause::Operator);
             }
             Order::ForceOpen => {

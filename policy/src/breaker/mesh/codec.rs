@@ -1,15 +1,16 @@
 //! Owns the octets of a breaker's record, as `lua/cb_step.lua` writes them: numbers little-endian.
 //!
-//! Format (1), state (1), epoch (6), since (6), until (6), trips, successes, lost, healed (1 each), the
+//! Format (1, or 2 if what is usual follows), state (1), epoch (6), since (6), until (6), trips, successes, lost, healed (1 each), the
 //! test: number (6, 0 = none), until (6), holder (8); the last test's number (6), how many buckets and
 //! reporters (1 each). Then each bucket: number (6), calls, failures, slow (4 each); each reporter:
-//! holder (8), sequence (6), seen (6), tripped (1).
+//! holder (8), sequence (6), seen (6), tripped (1). In format 2, what is usual: calls, failures (6 each).
 
 use alloc::vec::Vec;
 
-use super::{BUCKETS_MAX, Bucket, Probe, REPORTERS_MAX, Record, Reporter, State};
+use super::{BUCKETS_MAX, Bucket, Probe, REPORTERS_MAX, Record, Reporter, State, Usual};
 
-const FORMAT: u8 = 1;
+const PLAIN: u8 = 1;
+const LEARNT: u8 = 2;
 
 struct Octets<'a>(&'a [u8]);
 
@@ -62,7 +63,8 @@ impl Record {
     /// As it is stored.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut octets = Vec::new();
-        octets.extend([FORMAT, state_number(self.state)]);
+        let learnt = self.usual != Usual::default();
+        octets.extend([if learnt { LEARNT } else { PLAIN }, state_number(self.state)]);
         for number in [self.epoch, self.since_ms, self.until_ms] {
             put(&mut octets, number, 6);
         }
@@ -86,15 +88,21 @@ impl Record {
             put(&mut octets, reporter.seen_ms, 6);
             octets.push(u8::from(reporter.tripped));
         }
+        if learnt {
+            put(&mut octets, self.usual.calls, 6);
+            put(&mut octets, self.usual.failures, 6);
+        }
         octets
     }
 
     /// Reads a record, or `None` if it is none.
     pub fn from_bytes(octets: &[u8]) -> Option<Self> {
         let mut octets = Octets(octets);
-        if octets.octet()? != FORMAT {
-            return None;
-        }
+        let learnt = match octets.octet()? {
+            PLAIN => false,
+            LEARNT => true,
+            _ => return None,
+        };
         let state = *State::ALL.get(usize::from(octets.octet()?))?;
         let [epoch, since_ms, until_ms] = [octets.number(6)?, octets.number(6)?, octets.number(6)?];
         let [trips, successes, lost] = [octets.octet()?, octets.octet()?, octets.octet()?];
@@ -125,6 +133,10 @@ impl Record {
                 tripped: octets.flag()?,
             });
         }
+        let usual = match learnt {
+            true => Usual { calls: octets.number(6)?, failures: octets.number(6)? },
+            false => Usual::default(),
+        };
         octets.0.is_empty().then_some(Self {
             state,
             epoch,
@@ -136,6 +148,7 @@ impl Record {
             healed,
             probe: (probe.id > 0).then_some(probe),
             last_probe,
+            usual,
             buckets,
             reporters,
         })

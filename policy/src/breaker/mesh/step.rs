@@ -180,7 +180,14 @@ impl Step {
         let tripped = if new { current && batch.tripped } else { was_tripped };
         let seq = seq.max(last_seq);
         record.reporters.push(Reporter { holder, seq, seen_ms: now_ms, tripped });
-        swept(&mut record.buckets, &terms.window, now_ms);
+        let usual = &mut record.usual;
+        // Of an upstream that is not guarded nothing is known to be usual.
+        let learns = matches!(record.state, State::Closed | State::MetricsOnly);
+        swept(&mut record.buckets, &terms.window, now_ms, |bucket| {
+            if let Some(adaptive) = terms.adaptive.filter(|_| learns) {
+                adaptive.learn(usual, &terms.window, bucket);
+            }
+        });
         if !record.state.passes() {
             // What arrives while it is open was begun before; it says nothing of what comes.
             for reporter in &mut record.reporters {
@@ -192,7 +199,7 @@ impl Step {
             self.counted = true;
             add(&mut record.buckets, &terms.window, now_ms, batch);
         }
-        let cause = judged(&record.buckets, terms).or_else(|| {
+        let cause = judged(&record.buckets, &record.usual, terms).or_else(|| {
             let tripped = record.reporters.iter().filter(|reporter| reporter.tripped).count();
             let needed = usize::from(terms.trip_reporters).min(record.reporters.len()).max(1);
             (tripped >= needed).then_some(Cause::Reporters)
@@ -270,6 +277,7 @@ impl Step {
             transitions: core::mem::take(&mut self.transitions),
             would_open: self.would_open,
             window: sums(&record.buckets),
+            usual: record.usual,
             trips: record.trips,
             successes: record.successes,
             fresh: self.fresh,

@@ -19,6 +19,7 @@ fn terms() -> Terms {
         min_calls: 20,
         failure_permille: 500,
         slow_permille: 800,
+        adaptive: None,
         open_ms: 10_000,
         backoff: 0,
         successes: 3,

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Cause, Terms};
+use super::{Batch, Cause, Terms, Usual};
 
 /// A window is at most that many buckets, and one that fills.
 pub const BUCKETS_MAX: usize = 11;
@@ -36,16 +36,28 @@ pub struct Bucket {
 }
 
 /// A tenth of the window, at least 1.
-fn part(span: u32) -> u64 {
+pub(super) fn part(span: u32) -> u64 {
     (u64::from(span) / PARTS).max(1)
 }
 
-/// Takes out what is over.
-pub(super) fn swept(buckets: &mut Vec<Bucket>, window: &Window, now_ms: u64) {
+/// Takes out what is over, and hands it on.
+pub(super) fn swept(
+    buckets: &mut Vec<Bucket>,
+    window: &Window,
+    now_ms: u64,
+    mut over: impl FnMut(&Bucket),
+) {
     match *window {
         Window::Ms(span) => {
             let current = now_ms / part(span);
-            buckets.retain(|b| b.number <= current && b.number.saturating_add(PARTS) > current);
+            buckets.retain(|bucket| {
+                let is_over = bucket.number.saturating_add(PARTS) <= current;
+                if is_over {
+                    over(bucket);
+                }
+                // A clock that stepped back: what lies ahead of it is forgotten.
+                !is_over && bucket.number <= current
+            });
         }
         Window::Calls(_) => {}
     }
@@ -85,7 +97,7 @@ pub(super) fn sums(buckets: &[Bucket]) -> (u64, u64, u64) {
 }
 
 /// Whether it is too much.
-pub(super) fn judged(buckets: &[Bucket], terms: &Terms) -> Option<Cause> {
+pub(super) fn judged(buckets: &[Bucket], usual: &Usual, terms: &Terms) -> Option<Cause> {
     let (calls, failures, slow) = sums(buckets);
     if calls == 0 || calls < u64::from(terms.min_calls) {
         return None;
@@ -96,6 +108,8 @@ pub(super) fn judged(buckets: &[Bucket], terms: &Terms) -> Option<Cause> {
         Some(Cause::Failures)
     } else if reached(slow, terms.slow_permille) {
         Some(Cause::Slow)
+    } else if terms.adaptive.is_some_and(|one| one.is_unusual(usual, calls, failures)) {
+        Some(Cause::Unusual)
     } else {
         None
     }

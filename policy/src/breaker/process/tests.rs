@@ -15,6 +15,7 @@ const OWN: Own = Own {
         min_calls: 20,
         failure_permille: 500,
         slow_permille: 0,
+        adaptive: None,
         open_ms: 10_000,
         backoff: 0,
         successes: 3,

@@ -14,6 +14,7 @@ shapes! {
         "min_calls" => with_default(Whole { min: 1, max: 1_000_000 }, "20", "100", "Fewer calls than that in the window open nothing by their rate.").unit("calls");
         "failure_rate" => with_default(Percentage, "\"50%\"", "\"25%\"", "The share of failures in the window that opens it for the whole region. `0%`: no share does.");
         "slow" => may(Table(&SLOW), "slow calls do not matter", r#"{"after": "2s", "rate": "80%"}"#, "When slow calls open it.");
+        "adaptive" => may(Table(&ADAPTIVE), "only `failure_rate` does", "{}", "Opens it before `failure_rate`, too: when more calls fail than usual. With a window by time. `{}`: with the numbers below.");
         "consecutive" => with_default(Whole { min: 1, max: 1_000_000 }, "5", "10", "Failures in a row in one worker that shut its whole Envoy at once, before the region agrees.").unit("failures");
         "trip_reporters" => with_default(Whole { min: 1, max: 255 }, "2", "3", "How many Envoys that shut by themselves open it for the region; all, if fewer report. One sick Envoy then does not close an upstream for all.").unit("processes");
         "open" => with_default(Duration { min_ms: 100, max_ms: 3_600_000 }, "\"10s\"", "\"30s\"", "How long it is open before a test, more or less a fifth.");
@@ -39,6 +40,12 @@ shapes! {
     SLOW "slow" {
         "after" => must(Duration { min_ms: 1, max_ms: 3_600_000 }, "\"2s\"", "A call is slow whose answer begins later than that.");
         "rate" => with_default(Percentage, "\"80%\"", "\"50%\"", "The share of slow calls in the window that opens it. `0%`: no share does.");
+    }
+
+    /// When failures open a circuit breaker that are fewer than its `failure_rate`: when the region's window holds more of them than usual, by six standard deviations and six. Usual is the share that failed while it was closed, learnt from what the window has left behind. Until 1,000 calls were learnt, and as many as the window holds, `failure_rate` alone decides.
+    ADAPTIVE "adaptive" {
+        "min" => with_default(Percentage, "\"5%\"", "\"1%\"", "A smaller share of failures never opens it, however rare failures are. Above 0% and below `failure_rate`.");
+        "over" => with_default(Duration { min_ms: 60_000, max_ms: 86_400_000 }, "\"10m\"", "\"1h\"", "Over how long it learns; time without calls does not count. Not less than the window.");
     }
 
     /// Which answers a circuit breaker means.
