@@ -124,11 +124,14 @@ impl Circuits {
         if !self.needed_pass(config, breaker, changes) {
             return refuse(None, count);
         }
-        if breaker.many.is_some()
-            && let Some(wait_ms) = self.forced_for_all(circuit.breaker, changes)
-        {
+        let for_all = match breaker.many {
+            Some(_) => self.for_all(circuit.breaker, changes),
+            None => None,
+        };
+        if let Some((State::ForcedOpen, wait_ms)) = for_all {
             return refuse(Some(wait_ms), count);
         }
+        let free = for_all.map(|(state, _)| state);
         let Some((place, whose, worker)) = self.place(circuit, breaker, changes, count) else {
             return Ok(());
         };
@@ -142,7 +145,12 @@ impl Circuits {
             grpc,
             answer: Part::Nothing,
         };
-        if !worker.passes {
+        if !worker.passes && free.is_some() {
+            // What it would do is told, and it goes on as it is once all of them are asked again.
+            if free == Some(State::MetricsOnly) {
+                count(circuit.breaker, Told::WouldRefuse, 1);
+            }
+        } else if !worker.passes {
             let Some(now_ms) = now_ms() else { return Ok(()) };
             let alone = mesh::is_alone(now_ms);
             let leave = self.step(place, None, |process| {
@@ -164,7 +172,7 @@ impl Circuits {
                 Err(_) => refuse(None, count)?,
             }
         }
-        if !self.is_let_go(place, breaker, entropy) {
+        if free.is_none() && !self.is_let_go(place, breaker, entropy) {
             refuse(None, count)?;
         }
         if breaker.slow_ms.is_some() {
@@ -212,14 +220,16 @@ impl Circuits {
         None
     }
 
-    /// For how long an operator keeps all of many shut, in ms, if one does.
-    fn forced_for_all(&self, breaker: usize, changes: Option<u64>) -> Option<u64> {
+    /// What an operator says of all of many, and for how long still, in ms.
+    fn for_all(&self, breaker: usize, changes: Option<u64>) -> Option<(State, u64)> {
         let mut known = self.known.borrow_mut();
         let place = known.places().alone(breaker)?;
-        if known.look(place, changes).ok()?.state != State::ForcedOpen {
+        let state = known.look(place, changes).ok()?.state;
+        if !state.is_ordered() {
             return None;
         }
-        shared::read(&known.home(place)?).ok()?.forced_ms(now_ms()?)
+        let wait_ms = shared::read(&known.home(place)?).ok()?.ordered_ms(now_ms()?)?;
+        Some((state, wait_ms))
     }
 
     /// One step on what all workers share of the breaker in a place.
@@ -290,7 +300,13 @@ impl Circuits {
 impl exchange::Known for Circuits {
     fn is_shut(&self, circuit: &Circuit) -> bool {
         let known = self.known.borrow();
-        let last = known.last(circuit.breaker, circuit.whose.as_deref());
-        last.is_some_and(|slot| slot.seen.is_some() && !slot.worker.passes)
+        let is_shut = |slot: Option<&known::Slot>| {
+            slot.is_some_and(|slot| slot.seen.is_some() && !slot.worker.passes)
+        };
+        match known.ordered(circuit.breaker) {
+            // It may be over by now: then the breaker itself is asked all the same.
+            Some(state) => !state.passes(),
+            None => is_shut(known.last(circuit.breaker, circuit.whose.as_deref())),
+        }
     }
 }

@@ -1,17 +1,20 @@
 //! Owns what operators see of breakers and order them: bodies and answers. Knows no tokens.
 
 use serde::{Deserialize, Serialize};
-use tidegate_policy::breaker::mesh::{Event, Order, Said};
+use tidegate_policy::breaker::mesh::{Event, Order, Said, State};
+use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::{self, breaker::BreakerName};
 
 use super::operate::{Done, bad, done};
 use crate::service::ServiceSettings;
-use crate::service::breakers::{Seen, entropy, region_scope};
+use crate::service::breakers::{Seen, entropy, region_scope, together};
 use crate::store::breakers::Breakers;
 use crate::store::{StoreFailure, StoreRole, Stores};
 
 /// The most that a list shows; those that did not change for longest are left out.
 const LISTED_MAX: usize = 1_000;
+/// How many of many are ordered at once.
+const AT_ONCE_MAX: usize = 128;
 /// The longest time that an order may be for.
 const FOR_S_MAX: u64 = 30 * 86_400;
 
@@ -43,6 +46,15 @@ struct Shown<'a> {
     trips: u8,
     /// Good tests in a row.
     successes: u8,
+}
+
+/// What became of an order to all of many.
+#[derive(Serialize)]
+struct ForAll<'a> {
+    breaker: &'a str,
+    order: &'static str,
+    /// How many of them it changed.
+    changed: usize,
 }
 
 fn shown<'a>(name: &'a BreakerName, said: &Said) -> Shown<'a> {
@@ -102,14 +114,78 @@ pub async fn order(body: &[u8], settings: &ServiceSettings, stores: &Stores, see
     }
     // Whom a breaker is for may be personal data: its configured name tells enough.
     let detail = format!("breaker {} {}: for {for_s} s", breaker.configured(), word(order));
-    let carried = async {
-        let event = Event::Order { order, for_ms: for_s * 1_000, entropy: entropy() };
-        let scope = region_scope(settings);
-        let said = kept(stores)?.step(&scope, &breaker, &event).await?;
-        seen.note(&breaker, None, &said);
-        Ok(text(&shown(&breaker, &said)))
-    };
+    let to = Addressed { order, for_ms: for_s * 1_000, scope: &region_scope(settings), seen };
+    let carried = async { to.carry_out(kept(stores)?, &breaker).await };
     done(detail, carried.await)
+}
+
+/// An order on its way.
+struct Addressed<'a> {
+    order: Order,
+    for_ms: u64,
+    scope: &'a Scope,
+    seen: &'a Seen,
+}
+
+// === impl Addressed ===
+
+impl Addressed<'_> {
+    /// On the bare name of one that is for each of many it is for all of them: what is in force for a time stands in
+    /// the bare name's own record, to which filters keep beside what they know of each, so that it is for those who
+    /// come later, too. A trip or a reset is done once, to each that the region knows.
+    async fn carry_out(
+        &self,
+        breakers: &dyn Breakers,
+        name: &BreakerName,
+    ) -> Result<String, StoreFailure> {
+        let at_once = matches!(self.order, Order::Trip | Order::Reset);
+        let mut members = Vec::new();
+        if at_once && name.whose().is_none() {
+            let known = breakers.changed(self.scope, 0).await?.into_iter().map(|(name, _)| name);
+            members.extend(
+                known.filter(|one| one.whose().is_some() && one.configured() == name.as_str()),
+            );
+        }
+        let mut changed = 0_usize;
+        for some in members.chunks(AT_ONCE_MAX) {
+            changed += self.some(breakers, some).await?;
+        }
+        if self.order == Order::Trip && !members.is_empty() {
+            return Ok(text(&ForAll { breaker: name.as_str(), order: word(self.order), changed }));
+        }
+        let said = breakers.step(self.scope, name, &self.event()).await?;
+        self.seen.note(name, None, &said);
+        match members.is_empty() {
+            true => Ok(text(&shown(name, &said))),
+            false => Ok(text(&ForAll { breaker: name.as_str(), order: word(self.order), changed })),
+        }
+    }
+
+    /// How many of these changed. A reset leaves alone what is closed.
+    async fn some(
+        &self,
+        breakers: &dyn Breakers,
+        names: &[BreakerName],
+    ) -> Result<usize, StoreFailure> {
+        let looks = names.iter().map(|name| breakers.step(self.scope, name, &Event::Look));
+        let mut meant = Vec::new();
+        for (name, said) in names.iter().zip(together(looks.collect()).await) {
+            let said = said?;
+            let stays = self.order == Order::Reset && said.state == State::Closed;
+            if !said.fresh && !stays {
+                meant.push(name);
+            }
+        }
+        let steps = meant.iter().map(|name| breakers.step(self.scope, name, &self.event()));
+        for (name, said) in meant.iter().zip(together(steps.collect()).await) {
+            self.seen.note(name, None, &said?);
+        }
+        Ok(meant.len())
+    }
+
+    fn event(&self) -> Event<'static> {
+        Event::Order { order: self.order, for_ms: self.for_ms, entropy: entropy() }
+    }
 }
 
 fn word(order: Order) -> &'static str {

@@ -107,7 +107,7 @@ async fn sync(
 }
 
 /// All calls at once, their outcomes in order. Needs no runtime.
-async fn together<T>(mut calls: Vec<Call<T>>) -> Vec<Result<T, StoreFailure>> {
+pub async fn together<T>(mut calls: Vec<Call<T>>) -> Vec<Result<T, StoreFailure>> {
     let mut done: Vec<Option<Result<T, StoreFailure>>> = calls.iter().map(|_| None).collect();
     poll_fn(|context| {
         for (call, done) in calls.iter_mut().zip(&mut done) {

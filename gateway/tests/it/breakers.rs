@@ -161,6 +161,48 @@ async fn ordered(one: &Running, other: &Running) {
     }
 }
 
+/// On the bare name of one for each of many an order is for all of them: for those that the region knows at once, and
+/// as long as it is in force for those who come later.
+async fn ordered_for_all(one: &Running, other: &Running) {
+    let mut a = Process { gateway: one, id: 4, seq: 0, since: 0 };
+    for name in ["each:acme", "each:globex", "each-other:acme", "alone"] {
+        assert_eq!(a.one(name, Batch::default()).await.state, State::Closed);
+    }
+    let state_of =
+        async |a: &mut Process<'_>, name: &str| a.one(name, Batch::default()).await.state;
+    let trip = r#"{"breaker": "each", "order": "trip", "for_s": 600}"#;
+    let answer = order(other, ADMIN, trip).await;
+    let expected = r#"{"breaker":"each","order":"trip","changed":2}"#;
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, expected));
+    for (name, state) in [
+        ("each:acme", State::Open),
+        ("each:globex", State::Open),
+        ("each-other:acme", State::Closed),
+        ("alone", State::Closed),
+    ] {
+        assert_eq!(state_of(&mut a, name).await, state, "{name}");
+    }
+    // Disabled all together: filters are told by the bare name, and each goes on as it is.
+    let mut b = Process { gateway: one, id: 5, seq: 0, since: a.since };
+    let disable = r#"{"breaker": "each", "order": "disable", "for_s": 600}"#;
+    let answer = order(one, ADMIN, disable).await;
+    assert!(answer.text().contains(r#""state":"disabled""#), "{}", answer.text());
+    let heard = b.say(&[]).await;
+    let bare = heard.iter().find(|state| state.name.as_str() == "each").expect("heard of");
+    assert_eq!(bare.state, State::Disabled);
+    assert_eq!(state_of(&mut a, "each:acme").await, State::Open);
+    assert_eq!(state_of(&mut a, "each:new").await, State::Closed);
+    let answer = order(one, ADMIN, r#"{"breaker": "each", "order": "reset"}"#).await;
+    let expected = r#"{"breaker":"each","order":"reset","changed":2}"#;
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, expected));
+    for name in ["each:acme", "each:globex", "each:new", "each"] {
+        assert_eq!(state_of(&mut a, name).await, State::Closed, "{name}");
+    }
+    // One alone of that name is as it ever was.
+    let answer = order(one, ADMIN, r#"{"breaker": "alone", "order": "trip"}"#).await;
+    assert!(answer.text().contains(r#""state":"open""#), "{}", answer.text());
+}
+
 #[tokio::test]
 async fn what_one_gateway_is_told_the_other_tells() {
     let redis = Redis::start().await;
@@ -168,6 +210,7 @@ async fn what_one_gateway_is_told_the_other_tells() {
     let (one, other) = (start(settings(&flags)).await, start(settings(&flags)).await);
     across(&one, &other).await;
     ordered(&one, &other).await;
+    ordered_for_all(&one, &other).await;
 }
 
 #[tokio::test]
@@ -175,6 +218,7 @@ async fn one_gateway_alone_keeps_them_in_memory() {
     let gateway = start(settings(CALM)).await;
     across(&gateway, &gateway).await;
     ordered(&gateway, &gateway).await;
+    ordered_for_all(&gateway, &gateway).await;
 }
 
 /// Each breaker lies in one slot, their list in another.
@@ -185,4 +229,5 @@ async fn a_cluster_keeps_them_too() {
     let (one, other) = (start(settings(&flags)).await, start(settings(&flags)).await);
     across(&one, &other).await;
     ordered(&one, &other).await;
+    ordered_for_all(&one, &other).await;
 }

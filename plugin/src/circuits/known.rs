@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tidegate_policy::breaker::kept::Kept;
+use tidegate_policy::breaker::kept::{Kept, room};
 use tidegate_policy::breaker::mesh::State;
-use tidegate_policy::breaker::places::{BUCKET, Lies, OTHERS, Places};
+use tidegate_policy::breaker::places::{BUCKET, Lies, OTHERS, Places, PlacesKey};
 use tidegate_policy::breaker::process::{Counts, Process};
 use tidegate_policy::breaker::worker::Worker;
 use tidegate_policy::config::Config;
@@ -13,8 +13,7 @@ use tidegate_policy::config::Config;
 use super::shared::{Home, Lost, TRIES_MAX, kept, put, read};
 use crate::host;
 
-/// Who was not seen for that long and is closed makes room for others, in ms.
-const QUIET_MS: u64 = 10_000;
+const PLACES_KEY: &str = "tidegate.circuits.places";
 
 /// What one worker knows.
 #[derive(Debug, Default)]
@@ -47,7 +46,8 @@ pub(super) struct Slot {
 impl Known {
     pub(super) fn new(config: &Config) -> Self {
         let breakers = &config.circuit_breakers;
-        let places = Places::of(breakers);
+        let many = breakers.iter().any(|breaker| breaker.many.is_some());
+        let places = Places::of(breakers, if many { places_key() } else { PlacesKey::default() });
         Self {
             slots: vec![None; places.count()],
             names: breakers.iter().map(|breaker| breaker.name.clone()).collect(),
@@ -77,6 +77,13 @@ impl Known {
             None => self.places.alone(breaker)?,
         };
         self.slots.get(place)?.as_deref()
+    }
+
+    /// What an operator says of all of many, as far as this worker knows.
+    pub(super) fn ordered(&self, breaker: usize) -> Option<State> {
+        let place = self.places.alone(breaker).filter(|_| self.places.is_of_many(breaker))?;
+        let slot = self.slots.get(place)?.as_deref()?;
+        Some(slot.state).filter(|state| slot.seen.is_some() && state.is_ordered())
     }
 
     /// Where a place's part lies in shared data, and whose it has to be.
@@ -189,7 +196,8 @@ impl Known {
                 self.know(*place, whose);
                 return Some(*place);
             }
-            let (place, cas) = takes.then(|| room(&ways, now_ms)).flatten()?;
+            let lying: Vec<Option<&Kept>> = ways.iter().map(|(_, kept, _)| kept.as_ref()).collect();
+            let (place, _, cas) = *takes.then(|| ways.get(room(&lying, now_ms)?)).flatten()?;
             let process = Process::default();
             let fresh = Kept { used_ms: now_ms, whose: Rc::clone(whose), process };
             if put(&self.key(place)?, Some(&fresh), cas) {
@@ -241,24 +249,25 @@ fn is_of(kept: Option<&Kept>, whose: &Rc<str>) -> bool {
     kept.is_some_and(|kept| kept.whose == *whose)
 }
 
-/// An empty place of the emptier bucket, or that of the one who was not seen for longest.
-fn room(ways: &[(usize, Option<Kept>, u32)], now_ms: u64) -> Option<(usize, u32)> {
-    let buckets = ways.chunks(BUCKET);
-    let empty = |bucket: &&[(usize, Option<Kept>, u32)]| {
-        bucket.iter().filter(|(_, kept, _)| kept.is_none()).count()
-    };
-    let free = buckets.max_by_key(empty)?.iter().find(|(_, kept, _)| kept.is_none());
-    if let Some((place, _, cas)) = free {
-        return Some((*place, *cas));
+/// What all workers of the process know and nobody outside: who comes first draws it. Where the host gives no
+/// randomness or shares nothing the places can be foreseen.
+fn places_key() -> PlacesKey {
+    let held = |octets: &[u8]| PlacesKey::try_from(octets).ok();
+    let Ok((octets, cas)) = host::shared(PLACES_KEY) else { return PlacesKey::default() };
+    if let Some(key) = held(&octets) {
+        return key;
     }
-    // A clock that stepped back must not keep everybody for good.
-    let is_quiet =
-        |kept: &Kept| kept.process.is_quiet() && now_ms.abs_diff(kept.used_ms) >= QUIET_MS;
-    ways.iter()
-        .filter_map(|(place, kept, cas)| Some((*place, kept.as_ref()?, *cas)))
-        .filter(|(_, kept, _)| is_quiet(kept))
-        .min_by_key(|(_, kept, _)| kept.used_ms)
-        .map(|(place, _, cas)| (place, cas))
+    let mut key = PlacesKey::default();
+    if getrandom::fill(&mut key).is_err() {
+        return PlacesKey::default();
+    }
+    match host::set_shared(PLACES_KEY, &key, cas) {
+        Ok(true) => key,
+        // Another worker was faster.
+        _ => {
+            host::shared(PLACES_KEY).ok().and_then(|(octets, _)| held(&octets)).unwrap_or_default()
+        }
+    }
 }
 
 /// Now, in ms by the host's clock.

@@ -284,7 +284,9 @@ impl Circuits {
         let mut known = self.known.borrow_mut();
         match state.name.whose() {
             None => known.places().alone(breaker),
-            Some(OTHERS) => known.places().buckets(breaker, "").and(known.places().others(breaker)),
+            Some(OTHERS) => {
+                known.places().others(breaker).filter(|_| known.places().is_of_many(breaker))
+            }
             Some(whose) => known.find(breaker, &Rc::from(whose), !state.state.passes(), now_ms),
         }
     }

@@ -1,10 +1,14 @@
-//! Owns what lies in a place of a table of breakers: whose it is, when it was last used, and its octets. Knows
-//! neither keys nor who writes them.
+//! Owns what lies in a place of a table of breakers: whose it is, when it was last used, and its octets; and who
+//! makes room for whom. Knows neither keys nor who writes them.
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
+use super::places::BUCKET;
 use super::process::Process;
+
+/// Who was not used for that long and is closed makes room for others, in ms.
+pub const QUIET_MS: u64 = 10_000;
 
 /// What lies in a place of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +48,29 @@ impl Kept {
     }
 }
 
+/// Where there is room for one more among the buckets where it may lie: an empty place of the emptier one, or
+/// that of whoever was not used for longest and has nothing left to say.
+pub fn room(lying: &[Option<&Kept>], now_ms: u64) -> Option<usize> {
+    let empty = |bucket: &&[Option<&Kept>]| bucket.iter().filter(|kept| kept.is_none()).count();
+    let (nth, emptier) =
+        lying.chunks(BUCKET).enumerate().max_by_key(|(_, bucket)| empty(bucket))?;
+    if let Some(free) = emptier.iter().position(Option::is_none) {
+        return Some(nth.saturating_mul(BUCKET).saturating_add(free));
+    }
+    // A clock that stepped back must not keep everybody for good.
+    let is_quiet =
+        |kept: &Kept| kept.process.is_quiet() && now_ms.abs_diff(kept.used_ms) >= QUIET_MS;
+    let quiet = lying.iter().enumerate().filter_map(|(at, kept)| Some((at, (*kept)?)));
+    let longest = quiet.filter(|(_, kept)| is_quiet(kept)).min_by_key(|(_, kept)| kept.used_ms);
+    longest.map(|(at, _)| at)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::mesh::State;
     use super::*;
+    use alloc::format;
+    use alloc::vec;
 
     #[test]
     fn what_is_kept_is_read_back_and_nothing_else_is() {
@@ -56,5 +80,34 @@ mod tests {
         for len in 0..octets.len() {
             assert_eq!(Kept::from_bytes(octets.get(..len).unwrap_or_default()), None);
         }
+    }
+
+    const NOW: u64 = 1_000_000;
+
+    fn used(ago_ms: u64, process: Process) -> Kept {
+        Kept { used_ms: NOW - ago_ms, whose: Rc::from(format!("since-{ago_ms}")), process }
+    }
+
+    #[test]
+    fn who_makes_room_for_whom() {
+        let shut = Process { state: State::Open, ..Process::default() };
+        let full = |ago_ms: u64| vec![used(ago_ms, Process::default()); BUCKET];
+        let at = |one: &[Kept], other: &[Kept], empty: &[usize]| {
+            let mut lying: Vec<Option<&Kept>> = one.iter().chain(other).map(Some).collect();
+            empty.iter().for_each(|at| lying[*at] = None);
+            room(&lying, NOW)
+        };
+        let busy = full(QUIET_MS - 1);
+        assert_eq!(at(&busy, &busy, &[]), None, "all are in use");
+        assert_eq!(at(&busy, &busy, &[3]), Some(3));
+        assert_eq!(at(&busy, &busy, &[3, 10, 12]), Some(10), "the emptier bucket");
+        let mut quiet = full(QUIET_MS);
+        assert_eq!(at(&busy, &quiet, &[]), Some(8));
+        assert_eq!(at(&busy, &quiet, &[3]), Some(3), "nobody goes while there is a place");
+        quiet[5] = used(QUIET_MS * 3, Process::default());
+        quiet[6] = used(QUIET_MS * 9, shut);
+        assert_eq!(at(&busy, &quiet, &[]), Some(13), "for longest, but never one that is shut");
+        let ahead = Kept { used_ms: NOW + QUIET_MS, ..used(0, Process::default()) };
+        assert_eq!(at(&vec![ahead; BUCKET], &busy, &[]), Some(0), "the clock stepped back");
     }
 }

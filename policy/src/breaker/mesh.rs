@@ -323,6 +323,11 @@ impl State {
     pub fn passes(self) -> bool {
         matches!(self, Self::Closed | Self::Disabled | Self::MetricsOnly)
     }
+
+    /// Whether an operator ordered it, to its end or without one.
+    pub fn is_ordered(self) -> bool {
+        matches!(self, Self::ForcedOpen | Self::Disabled | Self::MetricsOnly)
+    }
 }
 
 // === impl Cause ===

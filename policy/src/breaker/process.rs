@@ -216,9 +216,9 @@ impl Process {
         }
     }
 
-    /// For how long an operator keeps it shut, in ms, if one does.
-    pub fn forced_ms(&self, now_ms: u64) -> Option<u64> {
-        if self.state == State::ForcedOpen { self.wait_ms(now_ms) } else { None }
+    /// For how long an operator keeps it as it is, in ms, if one does.
+    pub fn ordered_ms(&self, now_ms: u64) -> Option<u64> {
+        if self.state.is_ordered() { self.wait_ms(now_ms) } else { None }
     }
 
     /// Whether it has more to say than what it counted.
@@ -284,7 +284,7 @@ impl Process {
         ) {
             self.tripped = false;
         }
-        if !told.state.passes() {
+        if !told.state.passes() || told.state.is_ordered() {
             let wait_ms = match told.state {
                 State::HalfOpen => 0,
                 _ => told.wait_ms.unwrap_or(u64::MAX),
@@ -323,7 +323,7 @@ impl Process {
     fn bound(&mut self, own: &Own, now_ms: u64) {
         let longest_ms =
             u64::from(own.terms.open_ms) << own.terms.backoff.min(super::mesh::BACKOFF_MAX);
-        if self.state != State::ForcedOpen {
+        if !self.state.is_ordered() {
             self.until_ms = self.until_ms.min(now_ms.saturating_add(longest_ms.saturating_mul(2)));
         }
         if let Some(probe) = &mut self.probe {

@@ -17,6 +17,8 @@ pub struct Worker {
     in_row: u32,
     /// Counted since the last time that it was handed on.
     counts: Counts,
+    /// Calls that were handed on twice: as good ones by their headers, then as failures by what became of them.
+    twice: u32,
 }
 
 // === impl Worker ===
@@ -101,11 +103,84 @@ impl Worker {
         self.counts.calls > 0 || self.counts.failures > 0
     }
 
-    /// What it counted, to be handed on.
+    /// What it counted, to be handed on. A call that was handed on before it was cut off goes along with its
+    /// failure once more, and one of the next is left out for it, so that no call counts twice.
     pub fn take(&mut self) -> Option<Counts> {
         let mut counts = core::mem::take(&mut self.counts);
-        // A call that was handed on before it was cut off counts once more.
-        counts.calls = counts.calls.max(counts.failures);
+        let new = counts.calls.saturating_sub(self.twice);
+        let left_out = counts.calls.saturating_sub(new);
+        counts.calls = new.max(counts.failures).max(counts.slow);
+        let again = counts.calls.saturating_sub(new);
+        self.twice = self.twice.saturating_sub(left_out).saturating_add(again);
         (counts.calls > 0).then_some(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn taken(worker: &mut Worker) -> (u32, u32) {
+        worker.take().map_or((0, 0), |counts| (counts.calls, counts.failures))
+    }
+
+    #[test]
+    fn a_call_that_is_cut_off_after_its_headers_were_reported_counts_once() {
+        let mut worker = Worker::default();
+        (0..10).for_each(|_| worker.began(0, false));
+        assert_eq!(taken(&mut worker), (10, 0));
+        (0..3).for_each(|_| _ = worker.broken(0, 100));
+        assert_eq!(taken(&mut worker), (3, 3), "a report's failures are some of its calls");
+        worker.count(0, Outcome::Success, false, 100);
+        assert_eq!(taken(&mut worker), (0, 0), "the first of three that make up for it");
+        (0..5).for_each(|_| _ = worker.count(0, Outcome::Success, false, 100));
+        assert_eq!(taken(&mut worker), (3, 0), "sixteen calls in all");
+        // Within one report there is nothing to make up for.
+        worker.began(0, false);
+        worker.broken(0, 100);
+        assert_eq!(taken(&mut worker), (1, 1));
+        worker.count(0, Outcome::Success, false, 100);
+        assert_eq!(taken(&mut worker), (1, 0));
+        // Of another generation nobody knows.
+        worker.began(0, false);
+        worker.take();
+        worker.broken(0, 100);
+        worker.take();
+        worker.look(&Process { generation: 1, ..Process::default() });
+        worker.count(1, Outcome::Success, false, 100);
+        assert_eq!(taken(&mut worker), (1, 0));
+    }
+
+    proptest! {
+        /// What is handed on is what there was, but for what later calls have yet to make up for; a report's failures
+        /// are some of its calls.
+        #[test]
+        fn no_call_counts_twice(words in proptest::collection::vec(0..5_u8, 0..200)) {
+            let mut worker = Worker::default();
+            let (mut under_way, mut calls, mut failures) = (0_u32, 0, 0);
+            let (mut told_calls, mut told_failures) = (0, 0);
+            for word in words {
+                match word {
+                    0 => { worker.began(0, false); under_way += 1; calls += 1; }
+                    1 if under_way > 0 => { worker.broken(0, 1_000); under_way -= 1; failures += 1; }
+                    2 => { worker.count(0, Outcome::Success, false, 1_000); calls += 1; }
+                    3 => { worker.count(0, Outcome::Failure, true, 1_000); calls += 1; failures += 1; }
+                    _ => {
+                        let (calls, failures) = taken(&mut worker);
+                        prop_assert!(failures <= calls);
+                        told_calls += calls;
+                        told_failures += failures;
+                    }
+                }
+            }
+            let (last_calls, last_failures) = taken(&mut worker);
+            prop_assert_eq!(told_failures + last_failures, failures);
+            prop_assert_eq!(told_calls + last_calls, calls + worker.twice);
+            for _ in 0..worker.twice {
+                worker.count(0, Outcome::Success, false, 1_000);
+            }
+            prop_assert_eq!(taken(&mut worker), (0, 0), "made up for");
+        }
     }
 }

@@ -364,13 +364,40 @@ async fn each_cluster_has_a_breaker_of_its_own() {
         .await;
     }
     // On the bare name it is for all of them.
-    let order = r#"{"breaker": "p", "order": "force_open"}"#;
-    assert_eq!(gateway.command("/v1/breakers/order", order).await.status, 200);
-    for path in ["/", "/bad"] {
-        eventually(PATIENCE, "all are forced open", async || {
-            let answer = client::get(envoy.addr, path).await;
-            if is_refused(&answer) { Ok(()) } else { Err(answer) }
-        })
-        .await;
+    let ordered = async |order: &str| {
+        let order = format!(r#"{{"breaker": "p", "order": "{order}"}}"#);
+        let told = gateway.command("/v1/breakers/order", &order).await;
+        assert_eq!(told.status, 200, "{told:?}");
+        told.body
+    };
+    let all = async |is: &str, expected: &dyn Fn(&Answer) -> bool| {
+        for path in ["/", "/bad"] {
+            eventually(PATIENCE, is, async || {
+                let answer = client::get(envoy.addr, path).await;
+                if expected(&answer) { Ok(()) } else { Err(answer) }
+            })
+            .await;
+        }
+    };
+    ordered("force_open").await;
+    all("all are forced open", &is_refused).await;
+    ordered("reset").await;
+    all("all are let go", &|answer| answer.status == 200).await;
+    assert!(ordered("trip").await.contains("\"changed\":2"));
+    all("all are open", &is_refused).await;
+    // Each is open still, for an hour, and none is asked.
+    for free in ["disable", "metrics_only"] {
+        ordered(free).await;
+        all("all pass", &|answer| answer.status == 200).await;
     }
+    eventually(PATIENCE, "what it would have done is told", async || {
+        client::get(envoy.addr, "/").await;
+        let told = event(&envoy, "would_refuse").await;
+        if told > 0 { Ok(()) } else { Err(told) }
+    })
+    .await;
+    ordered("force_open").await;
+    all("all are forced open", &is_refused).await;
+    assert!(ordered("reset").await.contains("\"changed\":2"));
+    all("all are let go", &|answer| answer.status == 200).await;
 }

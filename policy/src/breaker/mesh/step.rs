@@ -44,9 +44,7 @@ pub fn step(now_ms: u64, held: Option<&Record>, event: &Event<'_>) -> (Said, Opt
 
 /// How long a record is kept, in ms; `None` = for good.
 pub fn life_ms(now_ms: u64, record: &Record) -> Option<u64> {
-    let operators =
-        matches!(record.state, State::ForcedOpen | State::Disabled | State::MetricsOnly);
-    if operators && record.until_ms == 0 {
+    if record.state.is_ordered() && record.until_ms == 0 {
         return None;
     }
     Some(LIFE_MS.saturating_add(record.until_ms.saturating_sub(now_ms)))

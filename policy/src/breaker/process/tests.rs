@@ -229,7 +229,7 @@ fn a_forced_state_that_is_over_asks_for_a_test() {
         0
     ));
     assert_eq!(process.admit(&own, 500, false), Leave::Wait(Some(500)));
-    assert_eq!((process.forced_ms(500), process.forced_ms(1_000)), (Some(500), None));
+    assert_eq!((process.ordered_ms(500), process.ordered_ms(1_000)), (Some(500), None));
     assert_eq!(process.report(&own, 900), None, "nobody has to know that it is asked for");
     assert_eq!(process.admit(&own, 1_000, false), Leave::Wait(None));
     assert!(process.report(&own, 1_001).is_some_and(|batch| batch.ask));
@@ -237,4 +237,24 @@ fn a_forced_state_that_is_over_asks_for_a_test() {
     endless.told(&told(State::ForcedOpen, 8, None), None, 0);
     assert_eq!(endless.admit(&own, 1 << 50, false), Leave::Wait(Some(60_000)));
     assert_eq!(endless.report(&own, 1 << 50), None);
+}
+
+/// What an operator says of all of many has an end in the filter, too: nobody reports on the name alone.
+#[test]
+fn an_operators_state_is_kept_to_until_its_end() {
+    for (state, kept) in [
+        (State::ForcedOpen, true),
+        (State::Disabled, true),
+        (State::MetricsOnly, true),
+        (State::Open, false),
+        (State::Closed, false),
+    ] {
+        let mut process = Process::default();
+        process.told(&BreakerState { wait_ms: Some(1_000), ..told(state, 8, None) }, None, 0);
+        assert_eq!(process.ordered_ms(500), kept.then_some(500), "{state:?}");
+        assert_eq!(process.ordered_ms(1_000), None, "{state:?}");
+        let mut endless = Process::default();
+        endless.told(&told(state, 8, None), None, 0);
+        assert_eq!(endless.ordered_ms(1 << 50), kept.then_some(60_000), "{state:?}");
+    }
 }
