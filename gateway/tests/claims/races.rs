@@ -17,7 +17,11 @@ use crate::support::{TTL_MS, claim, claims, hash, name, owner, store};
 const CALLERS: [u128; 3] = [10, 50, 1_000];
 
 /// All callers' answers, over all stores in turn.
-async fn begin_at_once(stores: &[Arc<dyn Store>], key: &str, callers: u128) -> Vec<(u128, Begun)> {
+pub async fn begin_at_once(
+    stores: &[Arc<dyn Store>],
+    key: &str,
+    callers: u128,
+) -> Vec<(u128, Begun)> {
     let mut asking = JoinSet::new();
     for (number, store) in (0..callers).zip(stores.iter().cycle()) {
         let (store, name) = (Arc::clone(store), name("acme", key));
@@ -30,7 +34,7 @@ async fn begin_at_once(stores: &[Arc<dyn Store>], key: &str, callers: u128) -> V
 }
 
 /// One claims, the others wait; once it is done, all get its answer; given back, one claims again.
-async fn one_of_many(stores: &[Arc<dyn Store>]) {
+pub async fn one_of_many(stores: &[Arc<dyn Store>]) {
     for callers in CALLERS {
         let key = format!("of-{callers}");
         let begun = begin_at_once(stores, &key, callers).await;

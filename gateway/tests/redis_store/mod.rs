@@ -22,10 +22,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connected, without a guard against cold regions.
 pub async fn start(redis: &Redis, response_timeout: Duration) -> RedisStore {
-    let settings = RedisSettings { response_timeout, ..settings(redis) };
+    connected(&RedisSettings { response_timeout, ..settings(redis) }).await
+}
+
+/// The same for any address.
+pub async fn start_at(url: &str) -> RedisStore {
+    connected(&settings_at(url)).await
+}
+
+async fn connected(settings: &RedisSettings) -> RedisStore {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let store =
-        RedisStore::start(&settings, &Arc::new(Cores::here()), &clock, StoreCounters::default())
+        RedisStore::start(settings, &Arc::new(Cores::here()), &clock, StoreCounters::default())
             .expect("an address");
     eventually(PATIENCE, "the store is connected", async || {
         store.probe().await.map_err(|error| error.to_string())
@@ -36,8 +44,12 @@ pub async fn start(redis: &Redis, response_timeout: Duration) -> RedisStore {
 
 /// How that one is set up.
 pub fn settings(redis: &Redis) -> RedisSettings {
+    settings_at(&redis.url())
+}
+
+fn settings_at(url: &str) -> RedisSettings {
     RedisSettings {
-        place: Place::parse(&redis.url()).expect("an address"),
+        place: Place::parse(url).expect("an address"),
         tls: RedisTls::default(),
         connections: 2,
         response_timeout: PATIENCE,

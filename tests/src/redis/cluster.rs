@@ -118,6 +118,15 @@ impl RedisCluster {
 
     /// Moves the slot of a key to another master: its keys one by one, while both serve it.
     pub async fn move_slot(&self, key: &str, to: usize) {
+        let (slot, from) = self.begin_move(key, to).await;
+        let to_id = self.id(to).await;
+        for node in [to, from] {
+            self.nodes[node].expect_ok(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
+        }
+    }
+
+    /// Moves the keys of a key's slot, and not yet the slot itself; gives the slot and who serves it.
+    pub async fn begin_move(&self, key: &str, to: usize) -> (String, usize) {
         let from = self.serving(key).await;
         let reply = self.nodes[from].command(&["CLUSTER", "KEYSLOT", key]).await;
         let slot = reply.trim().trim_start_matches(':').to_owned();
@@ -132,9 +141,7 @@ impl RedisCluster {
                 self.nodes[from].command(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await;
             assert!(reply.starts_with("+OK") || reply.starts_with("+NOKEY"), "{reply}");
         }
-        for node in [to, from] {
-            self.nodes[node].expect_ok(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
-        }
+        (slot, from)
     }
 }
 

@@ -97,19 +97,40 @@ impl Cluster {
         command: &Cmd,
         scripts: &Scripts,
     ) -> Result<Value, StoreFailure> {
+        Ok(self.follow_key(key, command, scripts, false).await?.1)
+    }
+
+    /// The same over the connection that is apart, with that connection.
+    pub async fn evaluate_apart(
+        &self,
+        key: &str,
+        command: &Cmd,
+        scripts: &Scripts,
+    ) -> Result<(Live, Value), StoreFailure> {
+        self.follow_key(key, command, scripts, true).await
+    }
+
+    async fn follow_key(
+        &self,
+        key: &str,
+        command: &Cmd,
+        scripts: &Scripts,
+        apart: bool,
+    ) -> Result<(Live, Value), StoreFailure> {
         let slot = slot(key);
         let mut target = self.serving(slot)?;
         let mut asking = false;
         let mut last = StoreFailure::Unreachable("the slot did not come to rest".to_owned());
         for _ in 0..REDIRECTS_MAX {
-            let mut live = target.pick().inspect_err(|_| self.stale.notify_one())?;
+            let picked = if apart { Box::pin(target.pick_apart()).await } else { target.pick() };
+            let mut live = picked.inspect_err(|_| self.stale.notify_one())?;
             let answer = if asking {
                 live.send_asking(command).await
             } else {
                 evaluate(&mut live, scripts, command).await
             };
             let error = match answer {
-                Ok(value) => return Ok(value),
+                Ok(value) => return Ok((live, value)),
                 Err(error) => error,
             };
             last = failure(&error);
@@ -200,11 +221,6 @@ impl Cluster {
             self.stale.notify_one();
             StoreFailure::Unreachable(format!("no known node of the Cluster serves slot {slot}"))
         })
-    }
-
-    /// The connection that is apart, to the node that serves a key.
-    pub async fn pick_apart(&self, key: &str) -> Result<Live, StoreFailure> {
-        self.serving(slot(key))?.pick_apart().await
     }
 
     fn serving(&self, slot: u16) -> Result<Arc<Pool>, StoreFailure> {

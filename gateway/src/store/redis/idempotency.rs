@@ -13,7 +13,6 @@ use tidegate_policy::idempotency::record::{
 };
 use tidegate_policy::idempotency::stored::{StoredAnswer, StoredHeaders};
 
-use super::pool::evaluate;
 use super::seal::{self, SealKeys};
 use super::{RedisStore, failure};
 use crate::clock::Clock;
@@ -199,12 +198,12 @@ impl Claims for RedisStore {
         let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         let name = name.clone();
         Box::pin(async move {
-            let mut live = servers.pick_apart(name.as_str()).await?;
-            let reply = evaluate(&mut live, &scripts, &command).await;
+            let asked = servers.evaluate_apart(name.as_str(), &command, &scripts).await;
+            let (mut live, reply) = asked?;
             // The same owner's claim is written once more, over this connection. If it is another one by
             // now, the first was lost.
             let same = Begun::Claimed { fence, taken_over: false };
-            if begun(&reply.map_err(|error| failure(&error))?) != Some(same) {
+            if begun(&reply) != Some(same) {
                 return Ok(0);
             }
             let acknowledged = live.acknowledged(replicas, within).await;

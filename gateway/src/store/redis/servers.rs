@@ -98,11 +98,20 @@ impl Servers {
         }
     }
 
-    /// The connection that is apart, where `key` lies.
-    pub async fn pick_apart(&self, key: &str) -> Result<Live, StoreFailure> {
+    /// Runs a script where `key` lies, over the connection that is apart, and gives that as well.
+    pub async fn evaluate_apart(
+        &self,
+        key: &str,
+        command: &Cmd,
+        scripts: &Scripts,
+    ) -> Result<(Live, Value), StoreFailure> {
         match self {
-            Self::One { pool, .. } => pool.pick_apart().await,
-            Self::Many(cluster) => cluster.pick_apart(key).await,
+            Self::One { pool, .. } => {
+                let mut live = pool.pick_apart().await?;
+                let answer = evaluate(&mut live, scripts, command).await;
+                answer.map(|answer| (live, answer)).map_err(|error| failure(&error))
+            }
+            Self::Many(cluster) => Box::pin(cluster.evaluate_apart(key, command, scripts)).await,
         }
     }
 
