@@ -181,6 +181,7 @@ impl Counter {
             Self::LateAnswer => "tidegate_late_answers_total".to_owned(),
             Self::Lease(event) => match event {
                 LeaseEvent::Miss => "tidegate_lease_misses_total",
+                LeaseEvent::Join => "tidegate_lease_joins_total",
                 LeaseEvent::MissWhileAsking => "tidegate_lease_misses_while_asking_total",
                 LeaseEvent::Ahead => "tidegate_lease_prefetches_total",
                 LeaseEvent::Void => "tidegate_lease_answers_void_total",

@@ -34,10 +34,12 @@ pub(crate) struct Leases {
 struct Local {
     slice: Slice,
     place: Place,
+    /// The last message that this worker sent for the pool.
+    asked: Option<Flight>,
 }
 
 /// A message of a pool that waits for its answer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flight {
     place: Place,
     holder: u64,
@@ -50,6 +52,8 @@ pub(crate) struct Taken {
     pub reserved: Vec<(LeaseName, Reserved)>,
     /// Of the messages in the answers, or in `ahead`.
     pub flights: Vec<Flight>,
+    /// Of another request's message that this one may wait for.
+    pub joins: Option<Flight>,
     /// To be sent by itself: units that will be needed soon, and those of a key that had to go.
     pub ahead: Vec<LeaseCall>,
 }
@@ -61,6 +65,8 @@ pub(crate) enum LeaseEvent {
     Miss,
     /// The same while a message of its pool was under way: more should have been asked for earlier.
     MissWhileAsking,
+    /// A request found none, and waited for what another's message brought.
+    Join,
     /// More was asked for before there was none.
     Ahead,
     /// An answer came too late.
@@ -78,6 +84,8 @@ pub(crate) type Counted = Vec<(LeaseEvent, u64)>;
 struct Refill {
     offer: Offer,
     calls: Vec<(LeaseCall, Flight)>,
+    /// The message of this worker that is out and will bring some.
+    joins: Option<Flight>,
     expired: u32,
 }
 
@@ -117,14 +125,14 @@ impl Leases {
     ) -> (Vec<Spent>, Taken) {
         self.see(now_us);
         let (mut answers, mut taken) = (Vec::with_capacity(spends.len()), Taken::default());
-        for Spend { name, cost } in spends {
+        for Spend { name, cost, joins: may_join } in spends {
             let known = self.slices.get_mut(&name);
             let offer = known.map_or(Offer::Empty, |local| local.slice.take(now_us, cost));
             let refill = match offer {
                 Offer::Empty => self.refill(config, &name, cost, now_us, ids),
-                offer => Some(Refill { offer, calls: Vec::new(), expired: 0 }),
+                offer => Some(Refill { offer, calls: Vec::new(), joins: None, expired: 0 }),
             };
-            let Some(Refill { offer, calls, expired }) = refill else {
+            let Some(Refill { offer, calls, joins, expired }) = refill else {
                 answers.push(Spent::Ask { leases: Vec::new() });
                 continue;
             };
@@ -142,6 +150,11 @@ impl Leases {
                 Offer::Denied { wait_us } => {
                     taken.ahead.extend(calls);
                     answers.push(Spent::Denied { wait_us });
+                }
+                Offer::Empty if may_join && joins.is_some() => {
+                    taken.joins = joins;
+                    count(counted, LeaseEvent::Join, 1);
+                    answers.push(Spent::Join);
                 }
                 Offer::Empty => {
                     let is_asking = !calls.iter().any(|call| call.want == Want::Now);
@@ -173,7 +186,7 @@ impl Leases {
             let mut slice = Slice::default();
             // Counts what was asked.
             slice.take(now_us, cost);
-            Local { slice, place: key.place() }
+            Local { slice, place: key.place(), asked: None }
         });
         let place = local.place;
         let fresh = ids.entropy();
@@ -191,6 +204,9 @@ impl Leases {
             };
             let report = want.and_then(|want| record.pool.begin(now_us, want, timeout_us));
             let holder = record.pool.holder();
+            let joins = local.asked.filter(|asked| {
+                asked.holder == holder && report.is_none() && record.pool.brings(now_us, asked.seq)
+            });
             let expired = std::mem::take(&mut record.pool.expired);
             let own = report.map(|report| {
                 (key.call(holder, report), Flight { place, holder, seq: report.seq })
@@ -200,11 +216,13 @@ impl Leases {
                 let (place, holder) = (gone.place(place.slot), gone.pool.holder());
                 Some((gone.call(report)?, Flight { place, holder, seq: report.seq }))
             });
+            let asked = own.as_ref().map(|(_, flight)| *flight);
             let calls = own.into_iter().chain(others).collect();
-            Some((slice, Refill { offer, calls, expired }))
+            Some((slice, asked, Refill { offer, calls, joins, expired }))
         });
-        let (slice, refill) = done.flatten()?;
+        let (slice, asked, refill) = done.flatten()?;
         local.slice = slice;
+        local.asked = asked.or(local.asked);
         Some(refill)
     }
 
@@ -261,6 +279,16 @@ impl Leases {
                 None => {}
             }
         }
+    }
+
+    /// Whether an answer to this is still waited for.
+    pub(crate) fn is_out(&mut self, flight: &Flight, now_us: u64) -> bool {
+        let Flight { place, holder, seq } = *flight;
+        let looked = self.home.update(place.slot, |slot| {
+            let pool = slot.pool(place).filter(|pool| pool.holder() == holder)?;
+            Some(pool.is_out(now_us, seq))
+        });
+        looked.flatten().unwrap_or(false)
     }
 
     /// What slices owe their pools is told; idle ones go back. `whole`: all of them, for good.

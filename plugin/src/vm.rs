@@ -68,6 +68,10 @@ pub(crate) struct Vm {
     ticks: u32,
     /// What streams have of leased units, until they are decided.
     leased: BTreeMap<u32, Leased>,
+    /// Streams that wait for units that another one's message brings.
+    joined: BTreeMap<u32, Option<Flight>>,
+    /// Those of them whose wait is over.
+    woken: Vec<u32>,
 }
 
 struct Stream {
@@ -120,6 +124,8 @@ impl Vm {
             waiting: Vec::new(),
             ticks: 0,
             leased: BTreeMap::new(),
+            joined: BTreeMap::new(),
+            woken: Vec::new(),
         }
     }
 
@@ -133,6 +139,7 @@ impl Vm {
 
     pub(crate) fn delete(&mut self, context: u32) {
         self.give_back(context);
+        self.joined.remove(&context);
         if self.streams.remove(&context).is_none()
             && let Some(root) = self.roots.remove(&context).flatten()
         {
@@ -328,6 +335,10 @@ impl Vm {
                     let answers = self.spend(stream, root, spends);
                     let event = Event::Spent { answers, entropy: self.entropy(), facts };
                     exchange.on(&root.config, &root.overrides, event)
+                }
+                Act::Join => {
+                    self.join(stream, exchange, root);
+                    return Action::HoldAll;
                 }
                 Act::Permit { circuit, grpc } => {
                     let said = self.ask_circuit(root, &circuit, stream, grpc);

@@ -8,6 +8,7 @@
 //!                              └─────┴─► wait ─► Waited
 //! ```
 //!
+//! Leased limits are asked of this Envoy's units first: `spend ─► Spent`, and perhaps `join ─► Waited ─► spend`.
 //! Where a circuit breaker applies, `pass` and `resume` are reached over `permit ─► Permit`: it is the
 //! last to be asked, and what the others took is given back if it refuses.
 
@@ -39,7 +40,7 @@ mod signal;
 mod witness;
 
 pub use act::{Act, Denial, Effects, Replay, SOFT_HEADER};
-use ask::{ask, is_grpc};
+use ask::{ask, is_grpc, put};
 pub use circuit::{Circuit, Known};
 use claim::{Claiming, Hashing, Waiting};
 pub use event::{Answer, Event, NoLeave};
@@ -106,6 +107,8 @@ struct Question {
     charged: Option<Box<SettleRequest>>,
     /// The leased limits whose units the request has; the gateway is not asked about them.
     held: Vec<Held>,
+    /// Whether it has waited for units that another request's message brought.
+    joined: bool,
 }
 
 #[derive(Debug)]
@@ -267,6 +270,7 @@ impl Exchange {
             (Phase::Spending(question), Event::Spent { answers, entropy, facts }) => {
                 lease::spent(config, *question, answers, entropy, facts)
             }
+            (Phase::Spending(question), Event::Waited) => put(config, *question, None, Vec::new()),
             (Phase::Asking(mut question), Event::Answer { answer, entropy }) => {
                 match settle(config, &mut question, &answer, entropy) {
                     Ok((phase, mut effects)) => {

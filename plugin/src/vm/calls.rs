@@ -34,8 +34,13 @@ impl To {
 // === impl Vm ===
 
 impl Vm {
-    /// An answer, or that there is none.
+    /// An answer, or that there is none; and what waited for it beside.
     pub(crate) fn call_response(&mut self, token: u32, headers: usize, body_size: usize) {
+        self.call_answered(token, headers, body_size);
+        self.wake();
+    }
+
+    fn call_answered(&mut self, token: u32, headers: usize, body_size: usize) {
         let Some(Call { waiter, root, called }) = self.calls.remove(&token) else {
             return;
         };

@@ -17,6 +17,7 @@ impl Vm {
     pub(crate) fn tick(&mut self, root: u32) {
         self.waited(root);
         self.look_after(root);
+        self.look_after_joined();
         self.beat(root);
         self.hand_over(root);
         let Some(root) = self.roots.get(&root).cloned().flatten() else { return };

@@ -4,12 +4,12 @@
 use std::mem::take;
 use std::rc::Rc;
 
-use tidegate_policy::exchange::{Answer, Spend, Spent};
+use tidegate_policy::exchange::{Answer, Event, Exchange, Spend, Spent};
 use tidegate_policy::wire::{
     self, DecisionId, LEASES_MAX, LeaseCall, LeaseGrant, SyncReply, SyncRequest,
 };
 
-use super::{Vm, Waiter};
+use super::{Open, Vm, Waiter, or_log};
 use crate::host;
 use crate::leases::{Counted, Flight, Taken};
 use crate::root::Root;
@@ -70,6 +70,59 @@ impl Vm {
         }
     }
 
+    /// Holds a request until another one's message is answered.
+    pub(super) fn join(&mut self, stream: u32, exchange: Exchange, root: &Rc<Root>) {
+        let leased = self.leased.remove(&stream);
+        self.keep_open(stream, exchange, root);
+        self.joined.insert(stream, leased.and_then(|leased| leased.taken.joins));
+    }
+
+    /// Lets requests go on whose wait is over.
+    pub(super) fn wake(&mut self) {
+        for stream in take(&mut self.woken) {
+            // Who left meanwhile has no exchange.
+            let Some(Open { mut exchange, root }) = self.take_open(stream) else { continue };
+            if let Err(status) = host::set_effective_context(stream) {
+                or_log(Err(status), "no context to go on in");
+                continue;
+            }
+            let effects = exchange.on(&root.config, &root.overrides, Event::Waited);
+            self.carry_out(stream, &root, exchange, effects, true);
+        }
+    }
+
+    /// Those that wait for one of these wait no more.
+    fn over(&mut self, is_over: impl Fn(Option<&Flight>) -> bool) {
+        let over = self.joined.extract_if(.., |_, flight| is_over(flight.as_ref()));
+        self.woken.extend(over.map(|(stream, _)| stream));
+    }
+
+    /// Lets those go on whose message nobody answers: a wait never outlasts the next look.
+    pub(super) fn look_after_joined(&mut self) {
+        if self.joined.is_empty() {
+            return;
+        }
+        let Ok(now_us) = host::now_us() else { return };
+        let lost: Vec<u32> = self
+            .joined
+            .iter()
+            .filter(|(stream, flight)| {
+                let open = self.streams.get(stream).and_then(|stream| stream.exchange.as_ref());
+                let leases = open.and_then(|open| open.root.leases.as_ref());
+                let is_out = leases
+                    .zip(flight.as_ref())
+                    .is_some_and(|(leases, flight)| leases.borrow_mut().is_out(flight, now_us));
+                !is_out
+            })
+            .map(|(stream, _)| *stream)
+            .collect();
+        for stream in &lost {
+            self.joined.remove(stream);
+        }
+        self.woken.extend(lost);
+        self.wake();
+    }
+
     /// What a callout says of messages that went with it.
     pub(super) fn answered(&mut self, stream: u32, answer: &Answer<'_>) {
         let Some(leased) = self.leased.get_mut(&stream) else { return };
@@ -96,6 +149,7 @@ impl Vm {
         let mut counted = Counted::new();
         leases.borrow_mut().answered(flights, grants, now_us, ids, &mut counted);
         root.counters.borrow_mut().leases(&root.config, counted);
+        self.over(|joined| joined.is_some_and(|joined| flights.contains(joined)));
     }
 
     /// Looks after leased units: of two configurations for the same gateway in one VM the newer one

@@ -25,6 +25,9 @@ pub enum Act {
     /// Take these units of leased limits, and say what became of them. What was taken is spent if the
     /// request goes on, and goes back if it is denied.
     Spend(Vec<Spend>),
+    /// Hold the request until the message that [`super::Spent::Join`] spoke of is answered, or nobody waits for its
+    /// answer any more; then it is asked of this Envoy's units again.
+    Join,
     /// Take these local shares, each for itself, and say what became of them. What was taken goes
     /// back if the request is then denied.
     Share(Vec<ShareCall>),

@@ -138,6 +138,7 @@ pub(super) fn ask(
         later: None,
         charged: None,
         held: Vec::new(),
+        joined: false,
     };
     // Where headers were left unread, nobody may ever have to be told of them.
     if facts.peek.0.is_none() {

@@ -33,7 +33,7 @@ pub enum Event<'a> {
         /// Whether it was the last.
         end: bool,
     },
-    /// The time of an [`Act::Wait`] is over.
+    /// The time of an [`Act::Wait`] is over, or an [`Act::Join`] is.
     Waited,
     /// What became of the question.
     Answer {

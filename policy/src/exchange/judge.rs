@@ -269,6 +269,7 @@ impl Question {
             claim: Some(claim),
             later: None,
             charged: None,
+            joined: self.joined,
             held: Vec::new(),
         };
         Box::new(Waiting { question })

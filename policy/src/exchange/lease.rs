@@ -9,7 +9,7 @@ use core::mem::take;
 use super::ask::send;
 use super::settle::carry_out;
 use super::witness::is_drawn;
-use super::{Asked, Effects, Phase, Question, Whom};
+use super::{Act, Asked, Effects, Phase, Question, Whom};
 use crate::audit::About;
 use crate::config::Config;
 use crate::identity::{Facts, Subject};
@@ -37,6 +37,8 @@ pub struct Spend {
     pub name: LeaseName,
     /// How many.
     pub cost: u32,
+    /// Whether the request may wait for units that another request's message will bring.
+    pub joins: bool,
 }
 
 /// What this Envoy's own units say.
@@ -52,6 +54,8 @@ pub enum Spent {
         /// How long none can be had, in µs.
         wait_us: u64,
     },
+    /// There are none here, but a message of this worker is out that brings some: see [`Spend::joins`].
+    Join,
     /// There are none here: the gateway decides.
     Ask {
         /// What the holder says and wants beside the request.
@@ -89,9 +93,15 @@ pub(super) fn spends(config: &Config, question: &Question) -> Vec<Spend> {
         let tenant = tenant.filter(|_| call.subject.is_of_tenant()).cloned().unwrap_or_default();
         let (policy, limit) = (asked.policy, asked.limit);
         let name = LeaseName { policy, limit, subject: call.subject.clone(), tenant };
-        is_spent(config, asked, call).then_some(Spend { name, cost: call.cost })
+        is_spent(config, asked, call).then_some(Spend { name, cost: call.cost, joins: false })
     };
-    question.asked.iter().zip(&question.limits).filter_map(spend).collect()
+    let mut spends: Vec<_> =
+        question.asked.iter().zip(&question.limits).filter_map(spend).collect();
+    // What two limits wait for comes at two moments, and units of one would be held for the other.
+    if let [one] = spends.as_mut_slice() {
+        one.joins = !question.joined;
+    }
+    spends
 }
 
 /// Goes on with what this Envoy's units say; one answer per spend, in order.
@@ -102,6 +112,14 @@ pub(super) fn spent(
     entropy: u64,
     facts: Option<&Facts<'_>>,
 ) -> (Phase, Effects) {
+    if matches!(answers.as_slice(), [Spent::Join]) {
+        question.joined = true;
+        if let Some(facts) = facts {
+            // Nothing can be read of it later.
+            question.learn(facts);
+        }
+        return (Phase::Spending(Box::new(question)), Effects::of(Act::Join, Vec::new()));
+    }
     let mut answers = answers.into_iter();
     let (mut leases, mut denies) = (Vec::new(), false);
     // Limits that said something, with whether they deny.
@@ -127,7 +145,7 @@ pub(super) fn spent(
                 question.asked.push(one);
                 question.limits.push(call);
             }
-            None => {
+            Some(Spent::Join) | None => {
                 question.asked.push(one);
                 question.limits.push(call);
             }

@@ -18,6 +18,7 @@ use std::vec;
 mod claims;
 mod costs;
 mod homes;
+mod joins;
 mod permits;
 mod testimony;
 

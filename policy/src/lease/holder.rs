@@ -289,6 +289,17 @@ impl Pool {
         self.flying_us > 0 && self.seq == seq
     }
 
+    /// Whether the answer to message `seq` is on its way and brings more than its own request needs, as for a busy key:
+    /// of a slow one it brings nothing for others.
+    pub fn brings(&self, now_us: u64, seq: u32) -> bool {
+        self.seq == seq && self.is_waiting(now_us) && self.is_busy()
+    }
+
+    /// Whether message `seq` is out, and its answer still waited for.
+    pub fn is_out(&self, now_us: u64, seq: u32) -> bool {
+        self.seq == seq && self.is_waiting(now_us)
+    }
+
     fn is_waiting(&self, now_us: u64) -> bool {
         self.flying_us > 0 && now_us < self.patience_us
     }

@@ -152,3 +152,20 @@ fn who_misses_while_another_asks_sends_no_message_of_its_own() {
     assert!(pool.begin(now_us + 2_000, Want::Now, TIMEOUT_US).is_some());
     assert!(pool.begin(now_us + 2_000 + TIMEOUT_US + 100_000, Want::Now, TIMEOUT_US).is_some());
 }
+
+/// Of a busy key a message brings some for all; of a slow one it brings nothing but its own request's verdict.
+#[test]
+fn an_answer_is_worth_waiting_for_while_it_is_out_and_the_key_is_busy() {
+    for (requests, brings) in [(1, false), (20, true)] {
+        let (mut pool, mut slice) = (Pool::new(7, START_US), Slice::default());
+        let now_us = busy(&mut pool, &mut slice, START_US, requests);
+        assert!(!pool.brings(now_us, 0), "nothing is out");
+        let seq = pool.begin(now_us, Want::Now, TIMEOUT_US).expect("the first").seq;
+        assert_eq!((pool.brings(now_us, seq), pool.is_out(now_us, seq)), (brings, true));
+        assert!(!pool.brings(now_us, seq + 1) && !pool.is_out(now_us, seq + 1), "another message");
+        let late_us = now_us + TIMEOUT_US + 100_000;
+        assert!(!pool.brings(late_us, seq) && !pool.is_out(late_us, seq), "nobody waits any more");
+        assert!(pool.finish(now_us + 1_000, &grant(&pool, seq, 8, 2_000_000), 0));
+        assert!(!pool.brings(now_us + 1_000, seq) && !pool.is_out(now_us + 1_000, seq));
+    }
+}

@@ -1,0 +1,65 @@
+//! Tests of requests that wait for what another request's message brings of leased units.
+
+use super::*;
+use crate::wire::DecideRequest;
+
+fn bench(limits: usize) -> Bench {
+    let limit = |name: usize| {
+        format!(
+            r#"{{"name": "l{name}", "by": {{"header": "x-key", "trusted": true}}, "limit": 5, "per": "minute", "decide": "lease"}}"#
+        )
+    };
+    let limits: Vec<_> = (0..limits).map(limit).collect();
+    let document = format!(
+        r#"{{"version": 1, "gateway": {{"cluster": "tidegate"}}, "policies": [
+            {{"name": "lease", "match": {{"path": "/lease"}}, "rate_limits": [{}]}}]}}"#,
+        limits.join(",")
+    );
+    let config = Config::read(&document).config.expect("a configuration");
+    Bench { config, overrides: Overrides::default(), exchange: Exchange::default() }
+}
+
+impl Bench {
+    fn says(&mut self, answer: Spent, facts: Option<&Facts<'_>>) -> Effects {
+        let event = Event::Spent { answers: vec![answer], facts, entropy: 0 };
+        self.exchange.on(&self.config, &self.overrides, event)
+    }
+}
+
+fn may_join(effects: &Effects) -> Vec<bool> {
+    match &effects.act {
+        Act::Spend(spends) => spends.iter().map(|spend| spend.joins).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_request_may_wait_once_and_then_goes_on_as_any_other() {
+    for then in [
+        Spent::Taken { remaining: 3 },
+        Spent::Denied { wait_us: 1 },
+        Spent::Ask { leases: Vec::new() },
+    ] {
+        let mut bench = bench(1);
+        assert_eq!(may_join(&bench.request("/lease", &facts())), [true]);
+        let held = bench.says(Spent::Join, Some(&facts()));
+        assert_eq!((held.act, held.signals.len()), (Act::Join, 0), "nothing is decided yet");
+        assert!(bench.exchange.holds_request());
+        let again = bench.exchange.on(&bench.config, &bench.overrides, Event::Waited);
+        assert_eq!(may_join(&again), [false], "once");
+        match (bench.says(then.clone(), None).act, then) {
+            (Act::Resume, Spent::Taken { .. }) | (Act::Deny(_), Spent::Denied { .. }) => {}
+            (Act::Ask(message), Spent::Ask { .. }) => {
+                let message = DecideRequest::decode(&message).expect("a message");
+                assert_eq!(message.limits.len(), 1);
+                assert!(message.traceparent.is_some(), "read while it could be");
+            }
+            (act, then) => panic!("{then:?}: {act:?}"),
+        }
+    }
+}
+
+#[test]
+fn who_needs_units_of_two_limits_waits_for_none() {
+    assert_eq!(may_join(&bench(2).request("/lease", &facts())), [false, false]);
+}
