@@ -7,13 +7,16 @@
 //! x-run: drop     no answer, and the connection's end
 //! x-run: long     an answer of 100,000 octets
 //! x-run: gzip     an answer that says it is compressed
+//! x-run: events   a stream of events: one at once, the last when the test opens the gate
 //! x-run: trap     an answer that makes the filter of a test trap
 //! x-run: STATUS   an answer with this status
 //! ```
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -107,10 +110,14 @@ async fn run(
     if how == "long" {
         bytes.resize(100_000, b'x');
     }
+    let content_type = match how.as_str() {
+        "events" => "text/event-stream",
+        _ => "application/octet-stream",
+    };
     let status = how.parse().unwrap_or(201_u16);
     let response = Response::builder()
         .status(status)
-        .header("content-type", "application/octet-stream")
+        .header("content-type", content_type)
         .header("location", format!("/orders/{nth}"))
         .header("x-order", nth.to_string())
         .header("set-cookie", format!("run={nth}"));
@@ -124,10 +131,40 @@ async fn run(
         let part = Ok(Frame::data(Bytes::from(bytes)));
         let end = Err(std::io::Error::other("cut"));
         BoxBody::new(Parts(vec![end, part]))
+    } else if how == "events" {
+        let opened = Box::pin(async move { gate.wait_for(|open| *open).await.is_ok() });
+        BoxBody::new(Events { first: Some("data: first\n\n"), opened: Some(opened) })
     } else {
         Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed()
     };
     response.body(body).map_err(std::io::Error::other)
+}
+
+/// An event at once, and one when the gate is open.
+struct Events {
+    first: Option<&'static str>,
+    opened: Option<Pin<Box<dyn Future<Output = bool> + Send + Sync>>>,
+}
+
+impl hyper::body::Body for Events {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        let event = match (self.first.take(), &mut self.opened) {
+            (Some(first), _) => first,
+            (None, Some(opened)) => {
+                std::task::ready!(opened.as_mut().poll(context));
+                self.opened = None;
+                "data: last\n\n"
+            }
+            (None, None) => return Poll::Ready(None),
+        };
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(event.as_bytes())))))
+    }
 }
 
 /// Pieces of a body, the last one first.
@@ -138,9 +175,9 @@ impl hyper::body::Body for Parts {
     type Error = std::io::Error;
 
     fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        _context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        std::task::Poll::Ready(self.0.pop())
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        Poll::Ready(self.0.pop())
     }
 }

@@ -337,6 +337,9 @@ async fn a_client_that_leaves_does_not_free_its_key() {
     bench.runs(1).await;
     drop(stream);
     bench.reaches("waits", "kept", 1).await;
+    let record = r#"{"tenant": "acme", "endpoint": "POST /waits/pay", "key": "left"}"#;
+    let look = bench.gateway.command("/v1/idempotency/look", record).await;
+    assert_eq!(look.json()["state"], "in_flight", "{look:?}");
     let again = bench.post("/orders/x", "other", "", "{}").await;
     assert_eq!(again.status, 201, "{again:?}");
     assert_eq!(bench.upstream.runs(), 2);

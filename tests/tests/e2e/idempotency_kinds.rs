@@ -1,8 +1,9 @@
-//! Kinds of requests and answers: compressed, keys of an older system.
+//! Kinds of requests and answers: compressed, streams of events, long bodies, keys of an older system.
 
-use tidegate_tests::http2;
+use tidegate_tests::{client, http2};
+use tokio::io::AsyncReadExt as _;
 
-use crate::idempotency::{bench, bench_of, replayed, told};
+use crate::idempotency::{bench, bench_of, lines, replayed, told};
 
 const OLDER: &str = r#"{
   "version": 1,
@@ -62,4 +63,87 @@ async fn a_key_that_an_older_system_used_is_not_run_again() {
     assert!(replayed(&again), "{again:?}");
     let left = bench.redis.command(&["GET", "idempotency:old"]).await;
     assert!(left.contains(r#"{"status": 201}"#), "it is never written: {left}");
+}
+
+/// A stream passes as it comes and is never gathered; that it was is remembered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_events_passes_as_it_comes_and_is_not_run_again() {
+    let bench = bench(1).await;
+    let mut streams = Vec::new();
+    for (path, while_open) in
+        [("/orders", "idempotency-result-not-stored"), ("/fast/orders", "idempotency-in-flight")]
+    {
+        let mut stream = client::connect(bench.envoys[0].addr, None).await.expect("a listener");
+        let headers = lines("events", "x-run: events\r\n");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 2\r\n{headers}\r\n{{}}"
+        );
+        client::send(&mut stream, request.as_bytes()).await;
+        let mut seen = String::new();
+        while !seen.contains("data: first") {
+            let mut piece = [0; 1_024];
+            let len = stream.read(&mut piece).await.expect("a piece");
+            assert!(len > 0, "ended: {seen}");
+            seen.push_str(&String::from_utf8_lossy(&piece[..len]));
+        }
+        assert!(seen.starts_with("HTTP/1.1 201") && seen.contains("text/event-stream"), "{seen}");
+        let again = bench.post(path, "events", "", "{}").await;
+        let told = (again.status, again.header("x-tidegate-reply"));
+        assert_eq!(told, (409, Some(while_open)), "{again:?}");
+        streams.push(stream);
+    }
+    bench.upstream.open();
+    for mut stream in streams {
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.expect("the rest");
+        assert!(rest.contains("data: last"), "{rest}");
+    }
+    bench.reaches("fast", "stored_without_body", 1).await;
+    let after = bench.post("/fast/orders", "events", "", "{}").await;
+    assert_eq!(after.header("x-tidegate-reply"), Some("idempotency-result-not-stored"));
+    assert_eq!((after.status, bench.upstream.runs()), (409, 2), "{after:?}");
+}
+
+const LONG: &str = r#"{
+  "version": 1,
+  "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "identities": {"tenant": {"header": "x-tenant", "trusted": true}},
+  "policies": [
+    {"name": "beginning", "match": {"path": "/beginning"},
+     "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "hash": {"max": "1KiB", "over": "beginning"}}},
+    {"name": "refuse", "match": {"path": "/**"},
+     "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "hash": {"max": "1KiB"}}}
+  ]
+}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_above_the_cap_is_refused_or_its_beginning_counts() {
+    let bench = bench_of(1, LONG).await;
+    // What Content-Length says is enough: not an octet of the body was sent.
+    let announced = format!(
+        "POST /pay HTTP/1.1\r\nhost: test\r\ncontent-length: 1025\r\n{}\r\n",
+        lines("a", "")
+    );
+    let piece = "x".repeat(600);
+    let chunked = format!(
+        "POST /pay HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n{}\r\n258\r\n{piece}\r\n258\r\n{piece}\r\n",
+        lines("b", "")
+    );
+    for request in [announced, chunked] {
+        let mut stream = client::connect(bench.envoys[0].addr, None).await.expect("a listener");
+        let refused = client::raw(&mut stream, request.as_bytes()).await;
+        let reply = refused.header("x-tidegate-reply");
+        assert_eq!((refused.status, reply), (413, Some("idempotency-body-too-long")));
+    }
+    assert_eq!(bench.upstream.runs(), 0);
+    let long = "x".repeat(1_500);
+    let first = bench.post("/beginning", "k", "", &long).await;
+    assert_eq!(first.status, 201, "{first:?}");
+    let same = format!("{}{}", "x".repeat(1_024), "y".repeat(476));
+    let again = bench.post("/beginning", "k", "", &same).await;
+    assert_eq!((&again.bytes, replayed(&again)), (&first.bytes, true), "{again:?}");
+    for other in ["x".repeat(1_501), format!("y{}", "x".repeat(1_499)), "x".repeat(1_024)] {
+        let conflict = bench.post("/beginning", "k", "", &other).await;
+        assert_eq!((conflict.status, bench.upstream.runs()), (422, 1), "{}", other.len());
+    }
 }
