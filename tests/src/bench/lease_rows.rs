@@ -2,6 +2,7 @@
 //! limit decided by callout; callouts per request; `rl_lease` beside INCR, by Redis's own CPU time.
 
 use std::fs;
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -102,10 +103,10 @@ async fn redis(summary: &mut Summary) -> Result<(), String> {
     let sha = reply.lines().nth(1).ok_or(format!("SCRIPT LOAD said {reply}"))?.to_owned();
     redis.command(&["SET", "{s}:start", "0"]).await;
     println!(
-        "\nrl_lease, {HOLDERS} connections unpipelined, {PAIRS} interleaved pairs, Redis's CPU: INCR's ÷ its own"
+        "\nrl_lease, {HOLDERS} connections unpipelined, {PAIRS} interleaved pairs: calls a second ÷ INCR's, and INCR's CPU time of Redis ÷ its own"
     );
     for (name, is_shared) in [("rl_lease_vs_incr", false), ("rl_lease_16_holders_vs_incr", true)] {
-        let (mut ratio, mut seq) = (Figures::default(), 0);
+        let (mut rate, mut cpu, mut seq) = (Figures::default(), Figures::default(), 0);
         for _ in 0..PAIRS {
             let incr = each(&mut redis, |_, _| command(&[b"INCR", b"counter"])).await?;
             let lease = each(&mut redis, |holder, nth| {
@@ -123,18 +124,29 @@ async fn redis(summary: &mut Summary) -> Result<(), String> {
                 ];
                 command(&words)
             });
-            ratio.push(incr / lease.await?);
+            let lease = lease.await?;
+            rate.push(incr.each_us / lease.each_us);
+            cpu.push(incr.cpu_us / lease.cpu_us);
             seq += CALLS;
         }
-        println!("  {name:<32} {ratio}");
-        summary.set(name, ratio.median());
+        println!("  {name:<32} {rate}   CPU {cpu}");
+        summary.set(name, rate.median());
+        summary.set(format!("{name}_cpu"), cpu.median());
     }
     Ok(())
 }
 
-/// Redis's CPU time of one call, in µs; every connection waits for its answers.
-async fn each(redis: &mut Redis, bytes: impl Fn(u32, u32) -> Vec<u8>) -> Result<f64, String> {
-    let before = redis.process().cpu_us();
+/// What one call took, in µs.
+struct Each {
+    /// Of Redis's CPU time.
+    cpu_us: f64,
+    /// From one answer to the next, of all connections together.
+    each_us: f64,
+}
+
+/// Every connection waits for its answers.
+async fn each(redis: &mut Redis, bytes: impl Fn(u32, u32) -> Vec<u8>) -> Result<Each, String> {
+    let (before, began) = (redis.process().cpu_us(), Instant::now());
     let port = redis.tcp_port();
     let mut callers = Vec::new();
     for holder in 0..HOLDERS {
@@ -158,5 +170,6 @@ async fn each(redis: &mut Redis, bytes: impl Fn(u32, u32) -> Vec<u8>) -> Result<
         ended.map_err(|error| error.to_string())?;
     }
     let calls = f64::from(HOLDERS * CALLS);
-    Ok((redis.process().cpu_us() - before) as f64 / calls)
+    let each_us = began.elapsed().as_secs_f64() * 1e6 / calls;
+    Ok(Each { cpu_us: (redis.process().cpu_us() - before) as f64 / calls, each_us })
 }
