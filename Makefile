@@ -65,7 +65,7 @@ check: ## Formatting, clippy, house rules, licences and sources of dependencies.
 bench: ## Compare with no filter and a no-op filter; writes target/bench/summary.json.
 	@$(BRING) wasm envoy redis wrk
 	@$(MAKE) --no-print-directory plugin
-	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
+	cargo build --release -p tidegate-gateway -p tidegate-tests --bins --example plain-claims
 	$(TARGET)/release/bench all
 	cargo build --release -p host-sim
 	$(TARGET)/release/host-sim bench host-sim/cli/bench

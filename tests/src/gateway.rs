@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub const ADMIN_TOKEN: &str = "admin-token";
 /// What a test asks for.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// The program, if not the gateway that is shipped.
+    pub program: Option<PathBuf>,
     /// The data listener; port 0 is any free one.
     pub listen: String,
     /// The admin listener; port 0 is any free one.
@@ -45,6 +48,7 @@ impl Options {
     /// A gateway with its state in memory.
     pub fn memory() -> Self {
         Self {
+            program: None,
             listen: "127.0.0.1:0".to_owned(),
             admin_listen: "127.0.0.1:0".to_owned(),
             redis_url: None,
@@ -94,7 +98,7 @@ impl Gateway {
     pub async fn try_start(options: &Options) -> Result<Self, String> {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let file = dir.path().join("addresses");
-        let mut command = Command::new(parts::gateway());
+        let mut command = Command::new(options.program.clone().unwrap_or_else(parts::gateway));
         command.arg("serve").args(["--listen", &options.listen]);
         command.args(["--admin-listen", &options.admin_listen]);
         command.arg("--addresses-file").arg(&file);

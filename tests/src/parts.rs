@@ -51,6 +51,11 @@ pub fn gateway() -> PathBuf {
     found("the built gateway", beside("tidegate-gateway"), "run `make gateway`")
 }
 
+/// The gateway whose claims are plain commands, of the same profile as the program that asks.
+pub fn plain_gateway() -> PathBuf {
+    found("the gateway with plain claims", beside("examples/plain-claims"), "run `make bench`")
+}
+
 /// The server that benchmarks measure the gateway beside, of the same profile as the program that asks.
 pub fn http_floor() -> PathBuf {
     found("the server without decisions", beside("http-floor"), "run `make bench`")

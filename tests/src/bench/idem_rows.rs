@@ -1,8 +1,9 @@
-//! Owns what idempotency costs: a begin inside Redis against SET of the same size, begin and complete at the
-//! gateway (closed loop beside a decision with one limit, open loop by a timetable), and a POST of 1 KiB
-//! through Envoy with a key against the same without.
+//! Owns what idempotency costs: begin and complete against SET of the same size, inside Redis and through the
+//! gateway (closed loop), at the gateway by a timetable, and a POST of 1 KiB through Envoy with a key
+//! against the same without.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -60,7 +61,7 @@ async fn inside_redis(summary: &mut Summary) -> Result<(), String> {
     println!(
         "\nRedis, redis-benchmark -c 50 over TCP, {PAIRS} interleaved pairs, ratio to SET of 70 octets"
     );
-    for (name, words) in [("idem_begin_vs_set", &begin), ("set_aa", &set)] {
+    for (name, words) in [("idem_begin_in_redis_vs_set", &begin), ("set_in_redis_aa", &set)] {
         let mut ratio = Figures::default();
         for _ in 0..PAIRS {
             // Each on an empty store; what SET wrote is no record.
@@ -122,60 +123,112 @@ impl Callers {
         (begun, ended, failed)
     }
 
-    /// Answers per second to callers that wait for theirs and ask again.
-    async fn eager(self: &Arc<Self>, lasts: Duration, claims: bool) -> f64 {
+    /// Rounds per second of callers that wait for their answers and ask again.
+    async fn eager(self: &Arc<Self>, lasts: Duration, round: Round) -> f64 {
         let all = Arc::clone(self);
         without_a_pause(CALLERS, lasts, move |caller| {
             let all = Arc::clone(&all);
             async move {
                 let nth = all.next();
-                let sent = if claims { claim(nth) } else { question::body(caller) };
-                all.timed(nth, DECIDE_PATH, sent, Instant::now()).await.is_some()
+                let sent = match round {
+                    Round::Decision => question::body(caller),
+                    Round::Begin | Round::Both => claim(nth),
+                };
+                let now = Instant::now();
+                let is_begun = all.timed(nth, DECIDE_PATH, sent, now).await.is_some();
+                if !is_begun || !matches!(round, Round::Both) {
+                    return is_begun;
+                }
+                all.timed(nth, SETTLE_PATH, complete(nth), now).await.is_some()
             }
         })
         .await
     }
 }
 
+/// What a caller does before it begins again.
+#[derive(Clone, Copy)]
+enum Round {
+    Decision,
+    Begin,
+    /// Begin and complete.
+    Both,
+}
+
+/// A gateway with a Redis of its own.
+struct Side {
+    redis: Redis,
+    _gateway: Gateway,
+    callers: Arc<Callers>,
+}
+
+impl Side {
+    async fn start(program: Option<PathBuf>) -> Result<Self, String> {
+        let redis = Redis::start_with_tcp().await;
+        let url = format!("redis://127.0.0.1:{}", redis.tcp_port());
+        let options = gateway::Options::redis(&url).flags(&ROOMY);
+        let gateway = Gateway::start(&gateway::Options { program, ..options }).await;
+        let callers = Callers::connect(gateway.addr).await?;
+        Ok(Self { redis, _gateway: gateway, callers })
+    }
+}
+
 async fn at_the_gateway(effort: Effort, summary: &mut Summary) -> Result<(), String> {
-    let redis = Redis::start_with_tcp().await;
-    let url = format!("redis://127.0.0.1:{}", redis.tcp_port());
-    let gateway = Gateway::start(&gateway::Options::redis(&url).flags(&ROOMY)).await;
-    let callers = Callers::connect(gateway.addr).await?;
+    // The second one is the same program with SET in place of the scripts of claims.
+    let sides = [Side::start(None).await?, Side::start(Some(parts::plain_gateway())).await?];
+    let [scripts, plain] = [0, 1];
+    let rows = [
+        (plain, Round::Begin),
+        (plain, Round::Begin),
+        (scripts, Round::Begin),
+        (plain, Round::Both),
+        (scripts, Round::Both),
+        (scripts, Round::Decision),
+    ];
     let lasts = Duration::from_secs(effort.seconds.into());
     println!(
-        "\nclaims at the gateway over HTTP/2, {} rounds of {} s, shuffled: {CALLERS} callers that wait ÷ decisions with one limit; {OFFERED_PER_S}/s by a timetable, answers of {BODY} octets",
+        "\nclaims at the gateway over HTTP/2, {} rounds of {} s, shuffled: {CALLERS} callers that wait, ÷ the same through the same gateway with SET in place of scripts; {OFFERED_PER_S}/s by a timetable, answers of {BODY} octets",
         effort.rounds, effort.seconds
     );
-    let mut rates: [Figures; 3] = Default::default();
+    let mut rates: [Figures; 6] = Default::default();
     let mut p99: [Figures; 2] = Default::default();
     let mut failures = 0;
-    let mut order: Vec<usize> = (0..4).collect();
+    let mut order: Vec<usize> = (0..=rows.len()).collect();
     let mut seed = effort.seed;
     for round in 0..=effort.rounds {
         shuffle(&mut order, &mut seed);
         for &row in &order {
-            if row == 3 {
-                let (begun, ended, failed) = callers.offer(lasts).await;
-                if round > 0 {
-                    failures += failed;
-                    p99[0].push(at_share(&begun, 99));
-                    p99[1].push(at_share(&ended, 99));
+            match rows.get(row) {
+                None => {
+                    let (begun, ended, failed) = sides[scripts].callers.offer(lasts).await;
+                    if round > 0 {
+                        failures += failed;
+                        p99[0].push(at_share(&begun, 99));
+                        p99[1].push(at_share(&ended, 99));
+                    }
                 }
-                // Records live for a day.
-                redis.command(&["FLUSHALL"]).await;
-            } else {
-                let rate = callers.eager(lasts, row == 2).await;
-                if round > 0 {
-                    rates[row].push(rate);
+                Some((side, what)) => {
+                    let rate = sides[*side].callers.eager(lasts, *what).await;
+                    if round > 0 {
+                        rates[row].push(rate);
+                    }
                 }
+            }
+            // Records live for a day.
+            for side in &sides {
+                side.redis.command(&["FLUSHALL"]).await;
             }
         }
         eprint!("\r  round {round} of {}", effort.rounds);
     }
     eprintln!("\r");
-    for (row, name) in [(1, "decide_aa"), (2, "idem_begin_vs_decide")] {
-        let ratio = rates[row].over(&rates[0]);
+    for (row, base, name) in [
+        (1, 0, "set_aa"),
+        (2, 0, "idem_begin_vs_set"),
+        (4, 3, "idem_begin_and_complete_vs_sets"),
+        (2, 5, "idem_begin_vs_decide"),
+    ] {
+        let ratio = rates[row].over(&rates[base]);
         println!("  {name:<32} {ratio}");
         summary.set(name, ratio.median());
     }

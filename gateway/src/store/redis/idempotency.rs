@@ -169,6 +169,11 @@ impl RedisStore {
             })
         })
     }
+
+    /// Runs one command where `name` lies. What the scripts are measured beside (`gateway/examples`).
+    pub fn plain(&self, name: &RecordName, command: Cmd) -> Call<()> {
+        self.ask(name, command, |_| Some(()))
+    }
 }
 
 impl Claims for RedisStore {
