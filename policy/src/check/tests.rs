@@ -112,7 +112,8 @@ fn each_trap_of_an_envoy_file_gets_its_own_sentence() {
     assert_eq!(lines(SOUND, &part), [""; 0], "other clusters may come from elsewhere");
     let homes = r#""homes": {"regions": {"north": {"cluster": "upstream"}, "south": {"cluster": "nowhere"}}, "default": "south"}, "policies""#;
     let away = SOUND.replacen("\"policies\"", homes, 1);
-    let near = FACTS.replace("\"name\": \"upstream\"", "\"name\": \"upstream\", \"connect_timeout_ms\": 99");
+    let near = FACTS
+        .replace("\"name\": \"upstream\"", "\"name\": \"upstream\", \"connect_timeout_ms\": 99");
     one(
         &lines(&away, &near),
         "error homes.regions.south.cluster: the Envoy file has no cluster \"nowhere\"",
