@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-rate-limit-multi-region test-idempotency-race-condition quick conformance check bench bench-redis-pool load lease-report chaos fuzz plugin others gateway envoy redis clean
+.PHONY: help demo run test test-rate-limit-multi-region test-idempotency-race-condition quick conformance check bench bench-redis-pool load lease-report chaos outage fuzz plugin others gateway envoy redis clean
 
 # Ports of `make run`; `make demo` takes free ones.
 export PORT ?= 10000
@@ -94,6 +94,11 @@ chaos: ## What clients see while the gateway or Redis fails, fault by fault; two
 	@$(BRING) wasm envoy redis
 	@$(MAKE) --no-print-directory plugin gateway
 	@$(TARGET)/debug/chaos
+
+outage: ## What three Envoys let through to an upstream that dies, hangs and half fails; writes docs/outage.md; three minutes.
+	@$(BRING) wasm envoy redis
+	@$(MAKE) --no-print-directory plugin gateway
+	@$(TARGET)/debug/outage
 
 fuzz: ## Fuzz the configuration's reader and what clients send, each for FUZZ_S (60) seconds.
 	@$(BRING) fuzz

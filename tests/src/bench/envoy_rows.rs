@@ -123,12 +123,7 @@ pub async fn measure_filters(effort: Effort, summary: &mut Summary) -> Result<()
 }
 
 async fn compare(effort: Effort, behind: &mut Behind, summary: &mut Summary) -> Result<(), String> {
-    let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
-    let mut upstream_options = Options::new(nowhere, nowhere);
-    upstream_options.upstream = None;
-    upstream_options.filter = None;
-    upstream_options.access_log = false;
-    let upstream = Envoy::start(&upstream_options).await;
+    let upstream = upstream().await;
     for (suffix, hop) in [("", None), ("_upstream", Some(upstream.addr))] {
         for connections in [16, 64] {
             let mut rows = start(plans(), hop, behind).await;
@@ -152,22 +147,53 @@ async fn compare(effort: Effort, behind: &mut Behind, summary: &mut Summary) -> 
     Ok(())
 }
 
-/// Other plans in the same way, without an upstream hop; gives their Envoys.
+/// An Envoy that answers what another one asks it.
+pub(super) async fn upstream() -> Envoy {
+    let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
+    let mut options = Options::new(nowhere, nowhere);
+    options.upstream = None;
+    options.filter = None;
+    options.access_log = false;
+    Envoy::start(&options).await
+}
+
+/// Under what plans are measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    /// Who is behind each Envoy, if it does not answer itself.
+    pub(super) hop: Option<SocketAddr>,
+    pub(super) connections: u32,
+    pub(super) title: &'static str,
+}
+
+/// What one plan came to.
+pub(super) struct Measured {
+    pub(super) name: &'static str,
+    pub(super) envoy: Envoy,
+    pub(super) rps: Figures,
+    pub(super) envoy_cpu_us: Figures,
+}
+
+/// Other plans in the same way.
 pub(super) async fn measure_plans(
     plans: Vec<Plan>,
     effort: Effort,
-    connections: u32,
-    title: &str,
+    load: Load,
     suffix: &str,
     summary: &mut Summary,
-) -> Result<Vec<Envoy>, String> {
+) -> Result<Vec<Measured>, String> {
+    let Load { hop, connections, title } = load;
     let mut behind = behind().await;
-    let mut rows = start(plans, None, &behind).await;
+    let mut rows = start(plans, hop, &behind).await;
     let Effort { rounds: count, seconds, .. } = effort;
     println!("\n{title}, wrk -t1 -c{connections}, {count} rounds of {seconds} s, shuffled");
     rounds(effort, connections, &mut rows, &mut behind).await?;
     report(&rows, suffix, summary);
-    Ok(rows.into_iter().map(|row| row.envoy).collect())
+    let measured = rows.into_iter().map(|row| {
+        let Row { name, envoy, rps, envoy_cpu_us, .. } = row;
+        Measured { name, envoy, rps, envoy_cpu_us }
+    });
+    Ok(measured.collect())
 }
 
 /// Only the rows of many policies.

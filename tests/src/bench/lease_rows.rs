@@ -53,10 +53,10 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
     for connections in [16, 64] {
         let title = "leases, Envoy answers itself (no upstream hop)";
         let suffix = if connections == 16 { "" } else { "_c64" };
-        let admins =
-            envoy_rows::measure_plans(plans(), effort, connections, title, suffix, summary).await?;
+        let load = envoy_rows::Load { hop: None, connections, title };
+        let rows = envoy_rows::measure_plans(plans(), effort, load, suffix, summary).await?;
         // The third of the plans.
-        let stats = client::get(admins[2].admin, "/stats").await.body;
+        let stats = client::get(rows[2].envoy.admin, "/stats").await.body;
         let number = |name: &str| {
             let of = |line: &str| line.strip_prefix(name)?.strip_prefix(": ")?.parse::<f64>().ok();
             stats.lines().find_map(of).unwrap_or(0.0)

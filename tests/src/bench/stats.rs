@@ -48,6 +48,11 @@ impl Figures {
     pub fn over(&self, other: &Figures) -> Figures {
         Figures(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
     }
+
+    /// The same figures, each less the other row's of the same round.
+    pub fn beyond(&self, other: &Figures) -> Figures {
+        Figures(self.0.iter().zip(&other.0).map(|(a, b)| a - b).collect())
+    }
 }
 
 impl fmt::Display for Figures {

@@ -1,6 +1,6 @@
 //! The benchmarks: `bench all` compares and writes the summary, `bench policies` does so for many policies
 //! alone, `bench envoy` for the filters alone, `bench gateway` for the gateway without Envoy, `bench idempotency` for keys alone, `bench leases` for
-//! what is decided inside Envoy, `bench pool` reports on the bound of calls to
+//! what is decided inside Envoy, `bench breakers` for a closed circuit breaker alone, `bench pool` reports on the bound of calls to
 //! Redis, `bench load` draws the curve of offered load.
 
 use std::env;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use tidegate_tests::bench::envoy_rows::{self, Effort};
 use tidegate_tests::bench::summary::Summary;
 use tidegate_tests::bench::{
-    gateway_rows, idem_rows, lease_rows, load, policy_rows, pool, redis_rows,
+    breaker_rows, gateway_rows, idem_rows, lease_rows, load, policy_rows, pool, redis_rows,
 };
 
 #[tokio::main]
@@ -21,10 +21,11 @@ async fn main() -> ExitCode {
         Some("gateway") => gateway().await,
         Some("idempotency") => idempotency().await,
         Some("leases") => leases().await,
+        Some("breakers") => breakers().await,
         Some("pool") => report(pool::measure).await,
         Some("load") => report(load::measure).await,
         other => Err(format!(
-            "{other:?} is no command; write `bench all`, `policies`, `envoy`, `gateway`, `idempotency`, `leases`, `pool` or `load`"
+            "{other:?} is no command; write `bench all`, `policies`, `envoy`, `gateway`, `idempotency`, `leases`, `breakers`, `pool` or `load`"
         )),
     };
     match done {
@@ -45,6 +46,14 @@ async fn all() -> Result<(), String> {
     idem_rows::measure(effort, &mut summary).await?;
     envoy_rows::measure(effort, &mut summary).await?;
     lease_rows::measure(effort, &mut summary).await?;
+    breaker_rows::measure(effort, &mut summary).await?;
+    written(&summary)
+}
+
+/// Only what a closed circuit breaker costs.
+async fn breakers() -> Result<(), String> {
+    let mut summary = Summary::default();
+    breaker_rows::measure(effort()?, &mut summary).await?;
     written(&summary)
 }
 

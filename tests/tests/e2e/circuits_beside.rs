@@ -2,8 +2,6 @@
 //! are cut off, routes to several clusters, and many requests at once while a test is out.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,104 +9,11 @@ use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually;
 use tidegate_tests::gateway::{self, Gateway};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tidegate_tests::puppet::{Does, Puppet};
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinSet;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What the upstream does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Does {
-    /// Answers 200.
-    Works,
-    /// Answers 500.
-    Fails,
-    /// Ends the connection within the body of a 200.
-    Cuts,
-    /// Begins a 200 and says no more until it does something else, then the rest.
-    Pauses,
-    /// Says nothing until it does something else, then answers 200.
-    Hangs,
-}
-
-/// An upstream over HTTP/1 that does as it is told, octet for octet.
-struct Puppet {
-    addr: SocketAddr,
-    seen: Arc<AtomicUsize>,
-    does: watch::Sender<Does>,
-    task: JoinHandle<()>,
-}
-
-impl Puppet {
-    async fn start(does: Does) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let addr = listener.local_addr().expect("a bound listener");
-        let (seen, (does, told)) = (Arc::new(AtomicUsize::new(0)), watch::channel(does));
-        let counted = Arc::clone(&seen);
-        let task = tokio::spawn(async move {
-            loop {
-                let Ok((stream, _)) = listener.accept().await else { return };
-                let (told, counted) = (told.clone(), Arc::clone(&counted));
-                // A client that leaves is no concern of the upstream's.
-                tokio::spawn(async move { serve(stream, told, &counted).await.ok() });
-            }
-        });
-        Self { addr, seen, does, task }
-    }
-
-    fn seen(&self) -> usize {
-        self.seen.load(Ordering::SeqCst)
-    }
-
-    fn now(&self, does: Does) {
-        self.does.send_replace(does);
-    }
-}
-
-impl Drop for Puppet {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn serve(
-    mut stream: TcpStream,
-    mut told: watch::Receiver<Does>,
-    seen: &AtomicUsize,
-) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    loop {
-        head.clear();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await?);
-        }
-        seen.fetch_add(1, Ordering::SeqCst);
-        let does = *told.borrow_and_update();
-        let change = std::io::Error::other;
-        match does {
-            Does::Works => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await?
-            }
-            Does::Fails => {
-                stream.write_all(b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n").await?;
-            }
-            Does::Cuts => {
-                return stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
-            }
-            Does::Pauses => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf").await?;
-                told.wait_for(|does| *does != Does::Pauses).await.map_err(change)?;
-                stream.write_all(b"done").await?;
-            }
-            Does::Hangs => {
-                told.wait_for(|does| *does != Does::Hangs).await.map_err(change)?;
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await?;
-            }
-        }
-    }
-}
 
 fn config(breaker: &Value) -> String {
     json!({

@@ -181,3 +181,25 @@ fn what_tests_closed_is_let_go_slowly() {
     assert!((75..=99).contains(&shares[2]), "{shares:?}");
     assert_eq!(shares[3], 100, "{shares:?}");
 }
+
+/// What a closed breaker adds to a request that is admitted inside Envoy, in instructions of the filter: the bound of
+/// docs/breakers.md.
+#[test]
+fn a_closed_breaker_adds_few_instructions() {
+    let limits = "rate_limits: [{ name: a, by: ip, limit: 1000000, per: second, decide: lease }]";
+    let of = |policy: &str| {
+        let yaml = format!(
+            "plugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, {policy} }}] }}\ngateway: in-process\nupstream:\n  - {{ answer: {{ status: 200, body: done }} }}\ntimeline:\n  - {{ at: 0ms, client: c, times: 200, every: 3ms, send: {{ path: /p }} }}\n"
+        );
+        let report = run(&yaml, 1);
+        let mut fuel: Vec<u64> = report.exchanges.iter().map(|one| one.usage.fuel).collect();
+        fuel.sort_unstable();
+        fuel[100]
+    };
+    let added = |off: &str, on: &str| (of(off), of(on));
+    let beside = added(limits, &format!("{limits}, circuit_breaker: {{}}"));
+    let alone = added("mode: \"off\", circuit_breaker: {}", "circuit_breaker: {}");
+    println!("beside a leased limit {beside:?}, alone {alone:?}");
+    assert!(beside.1 - beside.0 < 12_000, "{beside:?}");
+    assert!(alone.1 - alone.0 < 8_500, "{alone:?}");
+}
