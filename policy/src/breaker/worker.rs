@@ -152,6 +152,21 @@ mod tests {
         assert_eq!(taken(&mut worker), (1, 0));
     }
 
+    #[test]
+    fn just_so_many_failures_in_a_row_shut_its_process() {
+        let mut worker = Worker::default();
+        let mut fails = |outcomes: &[Outcome]| {
+            outcomes
+                .iter()
+                .map(|outcome| worker.count(0, *outcome, false, 5))
+                .position(|shuts| shuts)
+        };
+        let [good, bad, nothing] = [Outcome::Success, Outcome::Failure, Outcome::Ignored];
+        assert_eq!(fails(&[bad, bad, bad, bad, good]), None);
+        assert_eq!(fails(&[bad, bad, nothing, bad, bad, bad]), Some(5));
+        assert_eq!(fails(&[bad]), Some(0), "until its process has changed");
+    }
+
     proptest! {
         /// What is handed on is what there was, but for what later calls have yet to make up for; a report's failures
         /// are some of its calls.
