@@ -100,9 +100,9 @@ outage: ## What three Envoys let through to an upstream that dies, hangs and hal
 	@$(MAKE) --no-print-directory plugin gateway
 	@$(TARGET)/debug/outage
 
-fuzz: ## Fuzz the configuration's reader and what clients send, each for FUZZ_S (60) seconds.
+fuzz: ## Fuzz the configuration's reader, what clients send and the audit verifier, each for FUZZ_S (60) seconds.
 	@$(BRING) fuzz
-	@for target in document facts; do \
+	@for target in document facts export; do \
 		mkdir -p $(TARGET)/fuzz/corpus/$$target; \
 		PATH="$(CURDIR)/.tools/bin:$$PATH" cargo fuzz run --fuzz-dir policy/fuzz --sanitizer none \
 			--target-dir $(TARGET)/fuzz $$target $(TARGET)/fuzz/corpus/$$target policy/fuzz/seeds/$$target -- \

@@ -287,7 +287,8 @@ impl Vm {
         facts: Option<&Facts<'_>>,
     ) -> Action {
         loop {
-            root.tell(|| exchange.testimony(&root.config, &effects));
+            let whom = effects.whom.take();
+            root.tell(|| exchange.testimony(&root.config, &effects, whom));
             for signal in effects.signals {
                 root.counters.borrow_mut().signal(&root.config, signal);
             }

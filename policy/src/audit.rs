@@ -7,6 +7,7 @@
 pub mod append;
 pub mod hash;
 pub mod keys;
+pub mod likeness;
 pub mod merkle;
 pub mod note;
 pub mod outbox;
@@ -21,6 +22,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use self::likeness::Likeness;
+use self::tally::Alike;
 use crate::identity::Subject;
 use crate::scope::{Region, Tenant};
 
@@ -170,6 +173,52 @@ impl Action {
     /// The action of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == name)
+    }
+}
+
+// === impl AuditEvent ===
+
+impl AuditEvent {
+    fn mark(&self, seed: u64) -> Likeness {
+        let mut mark = Likeness::new(seed);
+        mark.text(self.action.as_str());
+        mark.text(&self.outcome);
+        if let Tenant::Named(tenant) = &self.tenant {
+            mark.text(tenant.as_str());
+        }
+        mark
+    }
+}
+
+impl Alike for AuditEvent {
+    type Mark = u64;
+
+    fn kind(&self, seed: u64) -> u64 {
+        let mut mark = self.mark(seed);
+        self.about.iter().for_each(|about| mark.text(&about.limit));
+        mark.end()
+    }
+
+    fn marks(&self, seed: u64) -> (u64, u64) {
+        let mut mark = self.mark(seed);
+        mark.text(&self.actor);
+        if self.about.is_empty() {
+            mark.text(&self.detail);
+        }
+        for about in &self.about {
+            mark.text(&about.limit);
+            mark.text(about.subject.kind.as_str());
+            mark.text(about.subject.name.as_str());
+        }
+        (self.kind(seed), mark.end())
+    }
+
+    fn counted(&self) -> Self {
+        self.clone()
+    }
+
+    fn other(&self) -> Self {
+        Self { about: Vec::new(), tenant: Tenant::None, ..self.clone() }
     }
 }
 

@@ -141,13 +141,15 @@ pub struct Exchange {
     id: Option<DecisionId>,
     /// Whether what follows is the gateway's verdict, which the gateway records.
     has_verdict: bool,
+    /// The policy whose circuit breaker gave leave for what follows.
+    passed: Option<usize>,
 }
 
 // === impl Exchange ===
 
 impl Default for Exchange {
     fn default() -> Self {
-        Self { phase: Phase::Fresh, gate: None, id: None, has_verdict: false }
+        Self { phase: Phase::Fresh, gate: None, id: None, has_verdict: false, passed: None }
     }
 }
 
@@ -302,6 +304,9 @@ impl Exchange {
             (Phase::Permitting(permitting), Event::Waited) => permitting.again(),
             (phase, _) => (phase, Effects::of(Act::Pass, Vec::new())),
         };
+        if matches!(effects.act, Act::Pass | Act::Resume) {
+            self.passed = self.gate.as_ref().and_then(permit::Gate::passed);
+        }
         let (next, effects) = permit::ask(config, &mut self.gate, next, effects);
         self.phase = next;
         effects

@@ -40,6 +40,10 @@ impl Hash {
     }
 }
 
+fn letter(digit: u8) -> u8 {
+    if digit < 10 { b'0'.saturating_add(digit) } else { b'a'.saturating_add(digit - 10) }
+}
+
 fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -50,7 +54,11 @@ fn digit(byte: u8) -> Option<u8> {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[letter(byte >> 4), letter(byte & 15)]);
+        }
+        f.write_str(core::str::from_utf8(&text).map_err(|_none| fmt::Error)?)
     }
 }
 

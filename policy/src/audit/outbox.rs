@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::tally::Tally;
+use super::tally::{Places, Tally};
 use super::testimony::Testimony;
 use super::{Action, Thinning};
 use crate::wire::DecisionId;
@@ -21,6 +21,8 @@ pub const WAITING_MAX: usize = 1_024;
 pub const WAITING_BYTES_MAX: usize = 512 * 1_024;
 /// The most bytes of events in one message, about; a message may have 64 KiB.
 const BATCH_BYTES_MAX: usize = 40 * 1_024;
+/// The most firsts and kinds of one window: fewer than the gateway's, this is one worker.
+pub const PLACES: Places = Places { firsts: 256, kinds: 64 };
 /// So long events are gathered for one message.
 const GATHER_MS: u64 = 500;
 /// From a failure to the next try: at least, and at most after many failures.
@@ -37,7 +39,9 @@ pub struct Outbox {
     made: u64,
     /// When the last tick was, in ms.
     now_ms: u64,
-    tally: Tally,
+    tally: Tally<Testimony>,
+    /// Of the tally's marks.
+    seed: u64,
     waiting: VecDeque<Waiting>,
     bytes: usize,
     flight: Option<Flight>,
@@ -102,11 +106,14 @@ impl Waiting {
 impl Outbox {
     /// An empty one; `run` are 128 bits that no other worker has.
     pub fn new(run: u128, now_ms: u64) -> Self {
+        let seed = u64::try_from(run >> 64).unwrap_or_default();
+        let seed = seed ^ u64::try_from(run & u128::from(u64::MAX)).unwrap_or_default();
         Self {
             run: format!("{run:032x}"),
             made: 0,
             now_ms,
-            tally: Tally::default(),
+            tally: Tally::new(PLACES, seed),
+            seed,
             waiting: VecDeque::new(),
             bytes: 0,
             flight: None,
@@ -143,8 +150,10 @@ impl Outbox {
         }
         // A clock that was set back must not stop the sending.
         self.due_ms = self.due_ms.min(now_ms.saturating_add(RETRY_MS_MAX));
-        let mut tally = core::mem::take(&mut self.tally);
-        tally.turn(now_ms, |what, more| self.push(what, more));
+        let empty = Tally::new(PLACES, self.seed);
+        let mut tally = core::mem::replace(&mut self.tally, empty);
+        tally
+            .turn(now_ms, |what, more, _| self.push(what, u32::try_from(more).unwrap_or(u32::MAX)));
         self.tally = tally;
         if self.untold > 0 {
             let text = format!("{} events of a filter found no room", self.untold);
@@ -222,8 +231,8 @@ impl Outbox {
     pub fn close(&mut self) {
         let waiting = core::mem::take(&mut self.waiting);
         let events: u64 = waiting.iter().map(Waiting::events).sum();
-        let lost = events.saturating_add(self.tally.counted());
-        (self.bytes, self.flight, self.tally) = (0, None, Tally::default());
+        let lost = events.saturating_add(self.tally.counted_events());
+        (self.bytes, self.flight, self.tally) = (0, None, Tally::new(PLACES, self.seed));
         self.counts.lost = self.counts.lost.saturating_add(lost);
     }
 

@@ -16,10 +16,14 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::hash::{Hash, from_base64, to_base64};
+pub use self::event::Event;
+use super::Action;
+use super::hash::{Hash, from_base64};
 use super::value::{self, Object, Unfit, Value};
-use super::{Action, AuditEvent};
-use crate::scope::{Environment, Region, Tenant};
+use crate::scope::{Environment, Region};
+
+mod event;
+mod plain;
 
 /// The longest record in bytes: what a tile of a transparency log can hold.
 pub const RECORD_LEN_MAX: usize = 65_535;
@@ -63,13 +67,6 @@ pub struct Head {
     pub seq: u64,
     /// Its hash.
     pub hash: Hash,
-}
-
-/// An event that can stand in a chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    id: String,
-    fields: Object,
 }
 
 /// Records that go into the chain together, the last one signed.
@@ -187,99 +184,30 @@ impl Head {
     pub const GENESIS: Self = Self { seq: 0, hash: Hash::GENESIS };
 }
 
-// === impl Event ===
-
-impl Event {
-    /// Takes the event's fields; refuses what could not be read back. What it is about stays out.
-    pub fn new(event: &AuditEvent) -> Result<Self, Unfit> {
-        Self::with_detail(event, Value::text(&event.detail))
-    }
-
-    /// The same with another detail, such as what the event is about without personal data.
-    pub fn with_detail(event: &AuditEvent, detail: Value) -> Result<Self, Unfit> {
-        let tenant = match &event.tenant {
-            Tenant::Named(tenant) => Value::text(tenant.as_str()),
-            Tenant::None => Value::Null,
-        };
-        let fields = [
-            ("v", Value::number(VERSION)),
-            ("id", Value::text(&event.id)),
-            ("ts", Value::number(event.ts_ms)),
-            ("region", Value::text(event.region.as_str())),
-            ("actor", Value::text(&event.actor)),
-            ("tenant", tenant),
-            ("action", Value::text(event.action.as_str())),
-            ("outcome", Value::text(&event.outcome)),
-            ("detail", detail),
-        ];
-        let fields = fields.map(|(key, value)| (key.to_owned(), value));
-        Self::from_fields(Object::from_iter(fields))
-    }
-
-    /// Reads an event from its own canonical bytes, as [`Event::bytes`] gives them.
-    pub fn read(bytes: &[u8]) -> Result<Self, Unfit> {
-        Self::from_fields(value::read(bytes)?)
-    }
-
-    fn from_fields(fields: Object) -> Result<Self, Unfit> {
-        value::check(&fields)?;
-        if ["seq", "prev", "key_version", "sig"].iter().any(|place| fields.contains_key(*place)) {
-            return Err(Unfit::new("an event without place has no seq, prev, key_version or sig"));
-        }
-        let (id, _ts_ms) = check_event(&fields)?;
-        let length = value::write(&fields).len();
-        if length > EVENT_LEN_MAX {
-            return Err(Unfit(format!("{length} bytes: an event has at most {EVENT_LEN_MAX}")));
-        }
-        Ok(Self { id, fields })
-    }
-
-    /// The event of a record: what is left without its place and its signature.
-    pub fn of_record(bytes: &[u8]) -> Result<Self, Unfit> {
-        let mut fields = value::read(bytes)?;
-        for place in ["seq", "prev", "key_version", "sig"] {
-            fields.remove(place);
-        }
-        Self::from_fields(fields)
-    }
-
-    /// What tells it from every other: an event that comes again is not appended again.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Its canonical bytes, without a place in a chain.
-    pub fn bytes(&self) -> Vec<u8> {
-        value::write(&self.fields)
-    }
-}
-
 /// Links the events behind `head` in order and signs the last of them.
 pub fn batch(chain: &ChainName, head: Head, events: &[Event], signer: &dyn Signer) -> Batch {
     let mut end = head;
     let mut lines = Vec::with_capacity(events.len());
     for (index, event) in events.iter().enumerate() {
-        let mut fields = event.fields.clone();
-        let seq = end.seq.saturating_add(1);
-        fields.insert("seq".to_owned(), Value::number(seq));
-        fields.insert("prev".to_owned(), Value::Text(end.hash.to_string()));
-        let mut bytes = value::write(&fields);
-        end = Head { seq, hash: hash(&end.hash, &bytes) };
+        let (prev, seq) = (end.hash, end.seq.saturating_add(1));
+        let mut bytes = event.placed(&prev, seq, None);
+        end = Head { seq, hash: hash_of(&prev, &[&bytes]) };
         if index.saturating_add(1) == events.len() {
             let version = signer.version();
             let signature = signer.sign(&signed(chain, seq, &end.hash, version));
-            fields.insert("key_version".to_owned(), Value::Text(version.to_string()));
-            fields.insert("sig".to_owned(), Value::Text(to_base64(&signature)));
-            bytes = value::write(&fields);
+            bytes = event.placed(&prev, seq, Some((version, signature)));
         }
-        lines.push(Line { id: event.id.clone(), bytes });
+        lines.push(Line { id: event.id().to_owned(), bytes });
     }
     Batch { lines, head: end }
 }
 
-fn hash(prev: &Hash, bytes: &[u8]) -> Hash {
-    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    Hash::of(&[HASH_PREFIX, &prev.0, &length.to_be_bytes(), bytes])
+/// Of the canonical bytes, which may come in pieces: at most three, what is left without a signature.
+fn hash_of(prev: &Hash, pieces: &[&[u8]]) -> Hash {
+    let length = pieces.iter().map(|piece| piece.len()).fold(0, usize::saturating_add);
+    let length = u64::try_from(length).unwrap_or(u64::MAX);
+    let [a, b, c] = [0, 1, 2].map(|at| pieces.get(at).copied().unwrap_or_default());
+    Hash::of(&[HASH_PREFIX, &prev.0, &length.to_be_bytes(), a, b, c])
 }
 
 /// What is signed for the record `seq` with that hash.
@@ -300,6 +228,14 @@ impl Record {
         if bytes.len() > RECORD_LEN_MAX {
             return Err(Unfit(format!("longer than {RECORD_LEN_MAX} bytes")));
         }
+        match plain::read(bytes) {
+            Some(record) => Ok(record),
+            None => Self::read_any(bytes),
+        }
+    }
+
+    /// The same for any spelling that a record may have.
+    fn read_any(bytes: &[u8]) -> Result<Self, Unfit> {
         let mut fields = value::read(bytes)?;
         let seal = take_seal(&mut fields)?;
         let seq = fields.get("seq").and_then(Value::as_number).filter(|seq| *seq > 0);
@@ -308,8 +244,8 @@ impl Record {
         let prev = prev.ok_or_else(|| Unfit::new("prev is no hash in 64 lower-case hex digits"))?;
         let (id, ts_ms) = check_event(&fields)?;
         let hash = match seal {
-            None => hash(&prev, bytes),
-            Some(_) => hash(&prev, &value::write(&fields)),
+            None => hash_of(&prev, &[bytes]),
+            Some(_) => hash_of(&prev, &[&value::write(&fields)]),
         };
         let rollback = rollback(&fields, seq)?;
         Ok(Self { seq, prev, id, ts_ms, hash, seal, rollback })

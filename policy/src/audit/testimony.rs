@@ -6,6 +6,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use super::likeness::Likeness;
+use super::tally::Alike;
 use super::{About, Action, Thinning};
 use crate::config::Rung;
 use crate::reason::Reason;
@@ -31,7 +33,8 @@ pub struct Testimony {
     pub cause: Option<Reason>,
     /// The rungs that the policies ended on.
     pub rungs: Vec<Rung>,
-    /// The limits (`policy.limit`), policies or circuit breakers that it is about.
+    /// The limits (`policy.limit`), policies or circuit breakers that it is about; none if those of `about` are
+    /// all there are.
     pub names: Vec<String>,
     /// What else a reader needs; no personal data.
     pub text: String,
@@ -67,39 +70,11 @@ impl Testimony {
         }
     }
 
-    /// What makes two of them one kind, whomever they are about.
-    pub(super) fn kind(&self) -> String {
-        let tenant = match &self.tenant {
-            Tenant::Named(tenant) => tenant.as_str(),
-            Tenant::None => "",
-        };
-        let cause = self.cause.map_or("", Reason::as_str);
-        let mut kind = format!("{} {} {tenant} {cause}", self.action.as_str(), self.outcome);
-        for part in self.names.iter().chain([&self.text]) {
-            kind.push(' ');
-            kind.push_str(part);
-        }
-        kind
-    }
-
-    /// What makes two of one kind alike: whom they are about.
-    pub(super) fn likeness(&self) -> String {
-        let mut likeness = self.kind();
-        for about in &self.about {
-            // None of these stands in a limit's name, a kind or a subject's spelling.
-            for part in ["\n", &about.limit, " ", about.subject.kind.as_str(), " "] {
-                likeness.push_str(part);
-            }
-            likeness.push_str(about.subject.name.as_str());
-        }
-        likeness
-    }
-
     /// About how many bytes it takes, in memory and in a message.
     pub(super) fn weight(&self) -> usize {
         const EVENT: usize = 400;
         const LIMIT: usize = 64;
-        let names = self.names.iter().map(|name| name.len().saturating_add(1)).sum::<usize>();
+        let names = self.all_names().map(|name| name.len().saturating_add(1)).sum::<usize>();
         let about = |about: &About| {
             LIMIT
                 .saturating_add(about.limit.len())
@@ -124,6 +99,26 @@ impl Testimony {
         }
     }
 
+    /// What it is about; the limits, unless something else is named.
+    fn all_names(&self) -> impl Iterator<Item = &str> {
+        let limits = self.about.iter().filter(|_| self.names.is_empty());
+        let limits = limits.map(|about| about.limit.as_str());
+        self.names.iter().map(String::as_str).chain(limits)
+    }
+
+    fn mark(&self, seed: u64) -> Likeness {
+        let mut mark = Likeness::new(seed);
+        mark.text(self.action.as_str());
+        mark.text(self.outcome);
+        if let Tenant::Named(tenant) = &self.tenant {
+            mark.text(tenant.as_str());
+        }
+        mark.text(self.cause.map_or("", Reason::as_str));
+        self.all_names().for_each(|name| mark.text(name));
+        mark.text(&self.text);
+        mark
+    }
+
     fn detail(&self) -> String {
         let mut detail = self.text.clone();
         let mut part = |name: &str, value: &str| {
@@ -141,8 +136,9 @@ impl Testimony {
             let rungs: Vec<_> = self.rungs.iter().map(Rung::to_string).collect();
             part("rungs", &rungs.join(","));
         }
-        if !self.names.is_empty() {
-            part("names", &names(&self.names));
+        let names = names(self.all_names());
+        if !names.is_empty() {
+            part("names", &names);
         }
         if let Some(decision) = self.decision {
             part("decision", &decision.to_string());
@@ -151,18 +147,47 @@ impl Testimony {
     }
 }
 
-fn names(all: &[String]) -> String {
-    let mut shown = String::new();
-    for (index, name) in all.iter().enumerate() {
-        if shown.len().saturating_add(name.len()) > NAMES_BYTES_MAX {
-            let left = all.len().saturating_sub(index);
-            shown.push_str(&format!(",+{left}"));
-            break;
+impl Alike for Testimony {
+    type Mark = u64;
+
+    fn kind(&self, seed: u64) -> u64 {
+        self.mark(seed).end()
+    }
+
+    fn marks(&self, seed: u64) -> (u64, u64) {
+        let mut mark = self.mark(seed);
+        let kind = mark.end();
+        for about in &self.about {
+            mark.text(about.subject.kind.as_str());
+            mark.text(about.subject.name.as_str());
         }
-        if index > 0 {
+        (kind, mark.end())
+    }
+
+    fn counted(&self) -> Self {
+        let names = self.all_names().map(String::from).collect();
+        Self { decision: None, about: Vec::new(), names, ..self.clone() }
+    }
+
+    fn other(&self) -> Self {
+        Self { rungs: self.rungs.clone(), ..Self::own(self.action, self.outcome, String::new()) }
+    }
+}
+
+fn names<'n>(all: impl Iterator<Item = &'n str>) -> String {
+    let (mut shown, mut left) = (String::new(), 0_usize);
+    for name in all {
+        if left > 0 || shown.len().saturating_add(name.len()) > NAMES_BYTES_MAX {
+            left = left.saturating_add(1);
+            continue;
+        }
+        if !shown.is_empty() {
             shown.push(',');
         }
         shown.push_str(name);
+    }
+    if left > 0 {
+        shown.push_str(&format!(",+{left}"));
     }
     shown
 }

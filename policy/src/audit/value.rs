@@ -127,6 +127,31 @@ pub fn write(object: &Object) -> Vec<u8> {
     out
 }
 
+/// The same bytes, and where in them each of these keys, which the object does not have and which are in order,
+/// would go with a comma before it.
+pub(super) fn write_with_cuts<const N: usize>(
+    object: &Object,
+    keys: [&str; N],
+) -> (Vec<u8>, [usize; N]) {
+    let mut out = Vec::with_capacity(512);
+    let mut cuts = keys.map(|key| (key, None));
+    out.push(b'{');
+    for (index, (key, value)) in object.iter().enumerate() {
+        for (_, cut) in cuts.iter_mut().filter(|(other, cut)| cut.is_none() && *other < key) {
+            *cut = Some(out.len());
+        }
+        if index > 0 {
+            out.push(b',');
+        }
+        write_text(&mut out, key);
+        out.push(b':');
+        write_value(&mut out, value);
+    }
+    let end = out.len();
+    out.push(b'}');
+    (out, cuts.map(|(_, cut)| cut.unwrap_or(end)))
+}
+
 fn write_object(out: &mut Vec<u8>, object: &Object) {
     out.push(b'{');
     for (index, (key, value)) in object.iter().enumerate() {

@@ -7,6 +7,14 @@ use super::shapes;
 /// The share of admitted requests that become events, in hundredths of a percent.
 pub(super) fn audit(at: &At<'_, '_>) -> Option<u16> {
     let remedy = "write {} or {\"allows\": \"1%\"}";
+    // Ignored as an unknown field, it would be believed.
+    if let Some(sync) = at.foreign("sync") {
+        sync.wrong(
+            "no request waits for an event of the filter",
+            "leave it out; answers of the gateway wait for the actions that its --audit-sync names (docs/audit.md)",
+        );
+        return None;
+    }
     let table = at.table(shapes::AUDIT.known, remedy)?;
     match table.get("allows") {
         None => Some(0),
@@ -63,6 +71,7 @@ mod tests {
             (r#"{"allows": "1"}"#, "audit.allows", "\"1\" is no percentage", "\"0%\" to \"100%\""),
             (r#"{"allows": "101%"}"#, "audit.allows", "is no percentage", "\"0%\" to \"100%\""),
             ("true", "audit", "true is no table", "{\"allows\": \"1%\"}"),
+            (r#"{"sync": ["deny"]}"#, "audit.sync", "no request waits", "--audit-sync"),
             ("\"1%\"", "audit", "\"1%\" is no table", "{\"allows\": \"1%\"}"),
         ];
         for (value, path, problem, remedy) in rows {

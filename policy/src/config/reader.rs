@@ -262,6 +262,13 @@ impl<'r, 'd> At<'r, 'd> {
         Some(fields)
     }
 
+    /// A field whose name the table's shape does not have, for an error that says more than that.
+    pub fn foreign(&self, name: &str) -> Option<At<'r, 'd>> {
+        let Kind::Table(entries) = &self.node.kind else { return None };
+        let (_, node) = entries.iter().find(|(key, _)| key.as_ref() == name)?;
+        Some(At { reader: self.reader, node, path: join(&self.path, name) })
+    }
+
     fn twice(&self) {
         let span = key_span(self.reader.document, &self.node.span);
         self.reader.note(

@@ -80,6 +80,11 @@ impl Gate {
         self.circuit.enforced && known.is_shut(&self.circuit)
     }
 
+    /// The policy whose circuit breaker gave leave, if it did.
+    pub(super) fn passed(&self) -> Option<usize> {
+        (self.is_open && !self.reroutes).then_some(self.circuit.policy)
+    }
+
     /// A question was answered. Where it is asked again it is for the claim alone.
     pub(super) fn charged(&mut self, question: Question) {
         if !question.limits.is_empty() {

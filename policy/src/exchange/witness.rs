@@ -1,6 +1,7 @@
 //! Owns what of a request the filter alone can tell the audit chain: denials that it decided itself, rungs of the
 //! ladder, and a share of what it let go on. What the gateway decided the gateway records.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -29,6 +30,11 @@ impl Whom {
         Self::told(&question.tenant, question.asked.iter().zip(&question.limits))
     }
 
+    /// Whether its limits are these.
+    fn names_all(&self, names: &[String]) -> bool {
+        self.about.iter().map(|about| &about.limit).eq(names)
+    }
+
     fn told<'q>(tenant: &Tenant, limits: impl Iterator<Item = (&'q Asked, &'q LimitCall)>) -> Self {
         let about = limits
             .filter(|(asked, _)| asked.is_enforced())
@@ -41,8 +47,13 @@ impl Whom {
 // === impl Exchange ===
 
 impl Exchange {
-    /// What the audit chain is to be told of what follows, if anything.
-    pub fn testimony(&self, config: &Config, effects: &Effects) -> Option<Testimony> {
+    /// What the audit chain is to be told of what follows, if anything; `whom` is taken from the effects.
+    pub fn testimony(
+        &self,
+        config: &Config,
+        effects: &Effects,
+        whom: Option<Box<Whom>>,
+    ) -> Option<Testimony> {
         if !config.audits {
             return None;
         }
@@ -50,19 +61,21 @@ impl Exchange {
             Act::Deny(denial) if self.has_verdict && is_the_gateways(denial.reason) => return None,
             Act::Deny(denial) => {
                 let told = Testimony::own(Action::Deny, denial.reason.as_str(), String::new());
-                Testimony { names: denial.violated.clone(), ..told }
+                let is_told = whom.as_ref().is_some_and(|whom| whom.names_all(&denial.violated));
+                let names = if is_told { Vec::new() } else { denial.violated.clone() };
+                Testimony { names, ..told }
             }
             Act::Pass | Act::Resume => self.went_on(config, effects)?,
             _ => return None,
         };
         let note = effects.note.as_ref();
-        let whom = effects.whom.as_deref();
+        let Whom { tenant, about } = whom.map(|whom| *whom).unwrap_or_default();
         Some(Testimony {
             decision: self.id,
             cause: told.cause.or(note.and_then(|note| note.cause)),
             rungs: note.map(|note| note.rungs.clone()).unwrap_or_default(),
-            tenant: whom.map(|whom| whom.tenant.clone()).unwrap_or_default(),
-            about: whom.map(|whom| whom.about.clone()).unwrap_or_default(),
+            tenant,
+            about,
             ..told
         })
     }
@@ -72,7 +85,7 @@ impl Exchange {
             let told = Testimony::own(Action::Rung, note.reason.as_str(), String::new());
             return Some(Testimony { names: note.limits.clone(), ..told });
         }
-        let drawn = drawn(config, self.id?, &effects.signals);
+        let drawn = drawn(config, self.id?, &effects.signals, self.passed);
         let names: Vec<_> = drawn
             .filter_map(|policy| config.policies.get(policy))
             .map(|policy| policy.name.clone())
@@ -82,13 +95,20 @@ impl Exchange {
     }
 }
 
-/// Whether any policy wants to be told of this request if it goes on.
+/// Whether any policy wants to be told of this request if it goes on. What its circuit breaker says is still to
+/// come, and counts nobody.
 pub(super) fn is_drawn(config: &Config, id: DecisionId, signals: &[Signal]) -> bool {
-    config.audits && drawn(config, id, signals).next().is_some()
+    config.audits && drawn(config, id, signals, None).next().is_some()
 }
 
-/// The policies that let the request go on and whose share it falls into.
-fn drawn(config: &Config, id: DecisionId, signals: &[Signal]) -> impl Iterator<Item = usize> {
+/// The policies that let the request go on and whose share it falls into; `passed` is the one whose circuit
+/// breaker did.
+fn drawn(
+    config: &Config,
+    id: DecisionId,
+    signals: &[Signal],
+    passed: Option<usize>,
+) -> impl Iterator<Item = usize> {
     let draw = draw_bp(id);
     let of = |signal: &Signal| match *signal {
         Signal::Decided {
@@ -101,13 +121,16 @@ fn drawn(config: &Config, id: DecisionId, signals: &[Signal]) -> impl Iterator<I
         }
         _ => None,
     };
-    let mut policies: Vec<usize> = signals.iter().filter_map(of).collect();
-    policies.sort_unstable();
-    policies.dedup();
-    policies.retain(|&policy| {
+    // A request pays for this: it is gone through again rather than gathered.
+    let all = move || signals.iter().filter_map(of).chain(passed);
+    let wants = move |policy: usize| {
         config.policies.get(policy).is_some_and(|policy| draw < policy.audited_allows_bp)
-    });
-    policies.into_iter()
+    };
+    let is_first = move |at: usize, policy: usize| !all().take(at).any(|other| other == policy);
+    all()
+        .enumerate()
+        .filter(move |(at, policy)| wants(*policy) && is_first(*at, *policy))
+        .map(|(_, policy)| policy)
 }
 
 /// 0 to 9,999, by the id alone: anybody can check later that the sample was no choice. SplitMix64's finish.

@@ -11,13 +11,20 @@ use super::runner;
 
 const REQUESTS: usize = 200;
 const ROOMY: &str = "limit: 1000000, per: second";
+/// More than an event takes: half a microsecond of a processor that does a few at once.
+const EVENT_FUEL: u64 = 2_000;
 const TIGHT: &str = "limit: 100, per: 1000s";
 
 /// The cheapest of the last requests of one client: between two looks at what its process holds.
 fn busy(limit: &str, matches: &str) -> Usage {
+    busy_in("", limit, matches)
+}
+
+/// The same with more in the document.
+fn busy_in(document: &str, limit: &str, matches: &str) -> Usage {
     let yaml = format!(
         "name: costs\n\
-         plugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ {matches} }}, rate_limits: [{{ name: l, by: ip, {limit} }}] }}] }}\n\
+         plugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, {document}policies: [{{ name: p, match: {{ {matches} }}, rate_limits: [{{ name: l, by: ip, {limit} }}] }}] }}\n\
          host: {{ workers: 1, main: false, canary: false, until: 1s }}\n\
          gateway: in-process\n\
          timeline:\n  - {{ at: 0ms, client: a, address: '192.0.2.1:1', times: {REQUESTS}, every: 1ms, send: {{ path: /p, headers: {{ user-agent: wrk, accept: '*/*', x-request-id: 8e3bd7c2-6a27-4b8e-9f7b-000000000001, x-forwarded-proto: http }} }} }}\n"
@@ -28,7 +35,7 @@ fn busy(limit: &str, matches: &str) -> Usage {
     let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
     let last = (REQUESTS - 20..=REQUESTS).filter_map(|nth| report.exchange("a", nth));
     let usage = last.map(|sent| sent.usage).min_by_key(|usage| usage.fuel).expect("requests");
-    println!("{limit}, {matches}: {usage:?}");
+    println!("{document}{limit}, {matches}: {usage:?}");
     usage
 }
 
@@ -57,6 +64,21 @@ fn a_policy_that_looks_at_more_reads_no_more_than_that() {
 fn a_denial_inside_envoy_is_eight_calls() {
     let usage = busy(&format!("{TIGHT}, decide: lease"), "path: /**");
     assert_eq!((usage.host_calls, usage.allocations, usage.callouts), (8, 2, 0));
+}
+
+/// Each of these requests is an event: recorded without a call of the host, and in few instructions.
+#[test]
+fn an_event_of_the_audit_is_no_call() {
+    for (limit, calls) in [(ROOMY, 6), (TIGHT, 8)] {
+        let limit = format!("{limit}, decide: lease");
+        let without = busy(&limit, "path: /**");
+        let with = busy_in("audit: { allows: 100% }, ", &limit, "path: /**");
+        let counted = (with.host_calls, with.host_bytes, with.allocations, with.callouts);
+        assert_eq!(counted, (calls, without.host_bytes, without.allocations, 0), "{limit}");
+        let more = with.fuel - without.fuel;
+        println!("an event more: {more} instructions");
+        assert!(more < EVENT_FUEL, "{limit}: {more}");
+    }
 }
 
 /// `:path`, `source.address`, three headers that are told, the callout; a counter, the resumption, two

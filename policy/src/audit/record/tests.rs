@@ -1,8 +1,11 @@
 //! Tests of records: what is read, what is refused, what a signature covers.
 
 use super::*;
+use crate::audit::AuditEvent;
 use crate::audit::tests::{Fake, FakeSigner, audit_event, chain, events, key};
+use proptest::prelude::*;
 use std::string::String;
+use std::vec;
 use std::vec::Vec;
 
 fn made(count: u64) -> Batch {
@@ -115,5 +118,105 @@ fn key_versions_have_one_spelling() {
     assert_eq!(KeyVersion::new("v999999999"), Some(KeyVersion(999_999_999)));
     for wrong in ["", "v", "1", "V1", "v01", "v+1", "v1 ", "v1000000000", "v-1"] {
         assert_eq!(KeyVersion::new(wrong), None, "{wrong}");
+    }
+}
+
+/// What events can hold in their free parts, with little that has to be escaped.
+fn detail() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i32>().prop_map(|number| Value::Number(number.into())),
+        "[ -~é]{0,12}".prop_map(Value::Text),
+    ];
+    leaf.prop_recursive(10, 24, 3, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
+            proptest::collection::btree_map("[ -~]{0,3}", inner, 0..3).prop_map(Value::Object),
+        ]
+    })
+}
+
+/// A byte is replaced, put in or left out, or a piece is said twice.
+#[derive(Debug, Clone)]
+enum Change {
+    Set(prop::sample::Index, u8),
+    Insert(prop::sample::Index, u8),
+    Remove(prop::sample::Index),
+    Repeat(prop::sample::Index, prop::sample::Index),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let at = any::<prop::sample::Index>;
+    let byte = || prop_oneof![any::<u8>(), prop::sample::select(&b"{}[]\",:\\-0123456789v"[..])];
+    prop_oneof![
+        (at(), byte()).prop_map(|(at, byte)| Change::Set(at, byte)),
+        (at(), byte()).prop_map(|(at, byte)| Change::Insert(at, byte)),
+        at().prop_map(Change::Remove),
+        (at(), at()).prop_map(|(from, to)| Change::Repeat(from, to)),
+    ]
+}
+
+fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
+    for change in changes {
+        if bytes.is_empty() {
+            break;
+        }
+        let length = bytes.len();
+        match change {
+            Change::Set(at, byte) => bytes[at.index(length)] = *byte,
+            Change::Insert(at, byte) => bytes.insert(at.index(length), *byte),
+            Change::Remove(at) => drop(bytes.remove(at.index(length))),
+            Change::Repeat(from, to) => {
+                let (from, to) = (from.index(length), to.index(length));
+                let piece = bytes[from.min(to)..from.max(to)].to_vec();
+                bytes.splice(from.min(to)..from.min(to), piece);
+            }
+        }
+    }
+    bytes
+}
+
+fn placed(detail: Value, seq: u64) -> Vec<Vec<u8>> {
+    let event = Event::with_detail(&audit_event("e-1"), detail).expect("sound");
+    let head = Head { seq, hash: Hash::of(&[b"x"]) };
+    let twice = [event.clone(), event];
+    let made = batch(&chain(), head, &twice, &FakeSigner(1, KeyVersion(7)));
+    made.lines.into_iter().map(|line| line.bytes).collect()
+}
+
+proptest! {
+    /// The fast reader is no second opinion.
+    #[test]
+    fn what_is_read_fast_is_read_the_same_slowly(
+        detail in detail(),
+        seq in 0..1_u64 << 50,
+        changes in proptest::collection::vec(change(), 0..3),
+        is_signed in any::<bool>(),
+    ) {
+        let bytes = placed(detail, seq).swap_remove(usize::from(is_signed));
+        let bytes = changed(bytes, &changes);
+        if let Some(record) = plain::read(&bytes) {
+            prop_assert_eq!(Record::read_any(&bytes), Ok(record));
+        }
+    }
+
+    /// Where nothing has to be escaped and nothing lies deep, it is the fast one that reads.
+    #[test]
+    fn plain_records_are_read_fast(text in "[ !#-Z^-~é]{0,40}", seq in 0..1_u64 << 50) {
+        let inner = Object::from_iter([("a".to_owned(), Value::Text(text)), ("b".to_owned(), Value::Number(-7))]);
+        for bytes in placed(Value::Array(vec![Value::Object(inner), Value::Null, Value::Bool(true)]), seq) {
+            prop_assert!(plain::read(&bytes).is_some());
+        }
+    }
+
+    /// Linking writes the same bytes as writing the whole record would.
+    #[test]
+    fn a_place_is_written_where_the_canonical_order_has_it(detail in detail(), seq in 0..1_u64 << 50) {
+        for bytes in placed(detail, seq) {
+            let fields = value::read(&bytes);
+            prop_assert!(fields.is_ok(), "{fields:?}");
+            prop_assert_eq!(value::write(&fields.expect("read")), bytes);
+        }
     }
 }

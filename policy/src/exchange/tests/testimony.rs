@@ -17,7 +17,8 @@ fn config(audit: &str) -> Config {
             {{"name": "deny", "match": {{"path": "/deny"}}, "rate_limits": {exact}, "on_unavailable": ["deny"]}},
             {{"name": "open", "match": {{"path": "/open"}}, "rate_limits": {exact}, "on_unavailable": ["local_share", "allow"]}},
             {{"name": "lease", "match": {{"path": "/lease"}}, "rate_limits": {leased}}},
-            {{"name": "up", "match": {{"path": "/up"}}, "circuit_breaker": {{}}, "rate_limits": {exact}}}]}}"#
+            {{"name": "up", "match": {{"path": "/up"}}, "circuit_breaker": {{}}, "rate_limits": {exact}}},
+            {{"name": "only", "match": {{"path": "/only"}}, "circuit_breaker": {{}}}}]}}"#
     );
     let reading = Config::read(&document);
     reading.config.unwrap_or_else(|| panic!("{:?}", reading.diagnostics))
@@ -29,7 +30,7 @@ fn bench(audit: &str) -> Bench {
 
 impl Bench {
     fn told(&self, effects: &Effects) -> Option<Testimony> {
-        self.exchange.testimony(&self.config, effects)
+        self.exchange.testimony(&self.config, effects, effects.whom.clone())
     }
 
     fn spent(&mut self, answer: Spent) -> Effects {
@@ -163,6 +164,22 @@ fn who_is_not_known_and_who_meets_an_open_circuit_is_told_of() {
     let went_on = open.exchange.on(&open.config, &open.overrides, Event::Permit(Ok(())));
     let told = open.told(&went_on).expect("all of its share");
     assert_eq!((told.action, whom(&told).len()), (Action::Allow, 1));
+}
+
+#[test]
+fn what_a_circuit_breaker_alone_lets_go_on_is_told_by_its_share() {
+    for (audit, is_told) in [(ON, true), (r#""audit": {},"#, false)] {
+        let mut bench = bench(audit);
+        let permit = bench.request("/only", &facts());
+        assert!(matches!(permit.act, Act::Permit { .. }), "{permit:?}");
+        assert_eq!(bench.told(&permit), None, "it has not gone on");
+        let went_on = bench.exchange.on(&bench.config, &bench.overrides, Event::Permit(Ok(())));
+        assert!(matches!(went_on.act, Act::Pass | Act::Resume), "{went_on:?}");
+        let told = bench.told(&went_on);
+        assert_eq!(told.is_some(), is_told);
+        let names = told.map(|told| (told.action, told.names, told.about.len()));
+        assert_eq!(names, is_told.then(|| (Action::Allow, vec!["only".to_string()], 0)));
+    }
 }
 
 #[test]
