@@ -15,6 +15,7 @@ mod refused;
 mod settle;
 pub mod statistics;
 mod sync;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, Verdict};
 
 use self::admission::{Admission, AdmissionSettings, NotDone};
 use self::breakers::Seen;
-use self::chronicle::Chronicle;
+use self::chronicle::{Chronicle, Decided};
 use self::claim::Claiming;
 use self::guard::Guard;
 use self::ledger::Ledger;
@@ -109,7 +110,7 @@ impl Service {
         );
         let observed = Arc::new(Observed::new(Arc::clone(&clock), Arc::clone(&metrics)));
         let seen = Arc::new(Seen::new(Arc::clone(&metrics), Arc::clone(&auditor)));
-        let chronicle = Chronicle::new(auditor, settings.admission.deadline);
+        let chronicle = Chronicle::new(auditor);
         Self {
             settings,
             stores,
@@ -143,6 +144,7 @@ impl Service {
                 id: None,
             });
         }
+        let begun_us = self.clock.elapsed_us();
         let message = match DecideRequest::decode(message) {
             Ok(message) => Arc::new(message),
             Err(error) => {
@@ -157,7 +159,7 @@ impl Service {
             Ok(scope) => self.charge(&message, scope).await,
             Err(refused) => Err(refused),
         };
-        self.note(&message, &decided).await;
+        self.note(&message, &decided, begun_us).await;
         decided
     }
 
@@ -355,7 +357,7 @@ impl Service {
         Err(refuse(reason, detail))
     }
 
-    async fn note(&self, message: &DecideRequest, decided: &Result<DecideReply, Refused>) {
+    async fn note(&self, message: &DecideRequest, decided: &Decided, begun_us: u64) {
         let (outcome, action) = match decided {
             Ok(DecideReply { verdict: Verdict::Allow, .. }) => ("allow", None),
             Ok(DecideReply { verdict: Verdict::Deny, .. }) => {
@@ -380,23 +382,8 @@ impl Service {
             }
             Err(refused) => self.log_mismatch(refused),
         }
-        self.chronicle.decided(message, decided, action, outcome).await;
-    }
-
-    fn log_mismatch(&self, refused: &Refused) {
-        let mismatch = matches!(
-            refused.reason,
-            Reason::RegionMismatch | Reason::EnvironmentMismatch | Reason::DeadlineOrder
-        );
-        if mismatch && let Some(more) = self.mismatches.admit(self.clock.elapsed_us()) {
-            tracing::warn!(reason = %refused.reason, detail = refused.detail, more, "refused a filter");
-        }
-    }
-
-    fn log_failure(&self, failure: &StoreFailure) {
-        if let Some(more) = self.failures.admit(self.clock.elapsed_us()) {
-            tracing::error!(store = "regional", %failure, more, "a store call failed");
-        }
+        let spent_us = self.clock.elapsed_us().saturating_sub(begun_us);
+        self.chronicle.decided(message, decided, action, outcome, spent_us).await;
     }
 }
 

@@ -19,6 +19,8 @@ pub struct ChainCounters {
     pub spool_bytes: Gauge,
     /// Events that were lost before they were accepted.
     pub dropped: Counter,
+    /// Answers that waited for their event as long as they could, and went without it.
+    pub late: Counter,
     /// 1 while the spool takes no more.
     pub spool_full: Gauge,
     /// 1 while the store is found set back: nothing new is appended.
@@ -37,6 +39,8 @@ pub struct ChainCounters {
     pub verify_lag: Gauge,
     /// What the verification found; anything above 0 is an alarm.
     pub findings: Gauge,
+    /// The first bad or missing record; 0 if there is none.
+    pub first_bad: Gauge,
     /// Whole verifications from the first record on.
     pub sweeps: Counter,
     /// The size of the last checkpoint.
@@ -62,6 +66,7 @@ impl ChainCounters {
             ("audit_duplicates", "Audit events that were in the chain already", &self.duplicates),
             ("audit_spooled", "Audit events that went to the local spool", &self.spooled),
             ("audit_dropped", "Audit events lost before they were accepted", &self.dropped),
+            ("audit_late", "Answers that could not wait longer for their event", &self.late),
             ("audit_put_back", "Records that the store had lost and got back", &self.put_back),
             ("audit_repaired", "Chains that were whole again after a rollback", &self.repaired),
             ("audit_origins", "New origins, since records were lost for good", &self.origins),
@@ -91,6 +96,11 @@ impl ChainCounters {
             ("audit_verified_seq", "The last verified record", &self.verified_seq),
             ("audit_verify_lag", "Records behind the last verified one", &self.verify_lag),
             ("audit_findings", "What verification found; above 0 is an alarm", &self.findings),
+            (
+                "audit_first_bad_seq",
+                "The first bad or missing record; 0 if none is",
+                &self.first_bad,
+            ),
             ("audit_checkpoint_size", "Records under the last checkpoint", &self.checkpoint_size),
             (
                 "audit_checkpoint_time_seconds",

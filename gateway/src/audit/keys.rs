@@ -285,6 +285,14 @@ mod tests {
         assert_eq!(shown, "[KeyVersion(1)]");
     }
 
+    /// Nothing else holds a key: the texts that it was read from are wiped, too.
+    #[test]
+    fn keys_are_wiped_when_they_are_dropped() {
+        fn is_wiped<T: zeroize::ZeroizeOnDrop>() {}
+        is_wiped::<SigningKey>();
+        is_wiped::<Zeroizing<String>>();
+    }
+
     #[test]
     fn what_is_signed_checks_and_nothing_else_does() {
         let keys = keys([("AUDIT_PRIVATE_KEY_V1", PEM)]).expect("sound");

@@ -2,24 +2,20 @@
 //! that counts them; and what a record says of whom an event is about. Knows no chain.
 //!
 //! Who is denied a million times leaves two records a minute. Who is denied as a million clients leaves at
-//! most [`FIRSTS_MAX`] and one for each limit.
+//! most a thousand firsts and one for each limit.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use tidegate_policy::audit::record::Event;
+use tidegate_policy::audit::tally::{Places, Tally, WINDOW_MS};
 use tidegate_policy::audit::value::{Object, Unfit, Value};
 use tidegate_policy::audit::{AuditEvent, Thinning};
 use tidegate_policy::identity::Subject;
 
-/// How long a window is.
-pub const WINDOW_MS: u64 = 60_000;
-/// Firsts of one window.
-pub const FIRSTS_MAX: usize = 1_000;
-/// Kinds that are counted apart in one window; all others are counted together.
-const KINDS_MAX: usize = 1_000;
+/// What is told and counted apart of one window.
+pub const PLACES: Places = Places { firsts: 1_000, kinds: 1_000 };
 const HASH_LEN: usize = 16;
 
 /// How subjects stand in records: as an HMAC, or not at all.
@@ -34,18 +30,10 @@ pub struct Thinner {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    window: u64,
-    firsts: BTreeSet<[u8; 32]>,
-    rest: BTreeMap<String, Rest>,
+    tally: Tally<AuditEvent>,
+    /// Counting events so far.
     made: u64,
-}
-
-/// What came after the first.
-struct Rest {
-    like: AuditEvent,
-    count: u64,
 }
 
 // === impl Pseudonyms ===
@@ -93,7 +81,8 @@ impl Pseudonyms {
 impl Thinner {
     /// Nothing was seen yet.
     pub fn new(pseudonyms: Pseudonyms, run: u64) -> Self {
-        Self { pseudonyms, run, state: Mutex::default() }
+        let state = State { tally: Tally::new(PLACES, run), made: 0 };
+        Self { pseudonyms, run, state: Mutex::new(state) }
     }
 
     /// The events that are to be recorded now: this one unless it is one more of its kind, and the counts
@@ -104,54 +93,59 @@ impl Thinner {
         }
         let mut state = self.lock();
         let mut made = self.turn(&mut state, event.ts_ms);
-        let first = state.firsts.len() < FIRSTS_MAX && state.firsts.insert(likeness(event));
-        if first {
+        if state.tally.is_first(event, began(event.ts_ms)) {
             made.push(self.pseudonyms.event(event));
-        } else {
-            state.count(event);
         }
         made
     }
 
     /// The counts of a window that is over.
     pub fn turned(&self, now_ms: u64) -> Vec<Result<Event, Unfit>> {
-        let mut state = self.lock();
-        self.turn(&mut state, now_ms)
+        self.turn(&mut self.lock(), now_ms)
     }
 
     /// The counts of the window under way: at the end.
-    pub fn close(&self) -> Vec<Result<Event, Unfit>> {
-        let mut state = self.lock();
-        let window = state.window.saturating_add(1);
-        self.turn(&mut state, window.saturating_mul(WINDOW_MS))
+    pub fn close(&self, now_ms: u64) -> Vec<Result<Event, Unfit>> {
+        let State { tally, made } = &mut *self.lock();
+        let mut told = Vec::new();
+        tally.close(now_ms, |like, count, began_ms| {
+            told.push(self.counted(made, like, count, began_ms, now_ms));
+            None
+        });
+        told
     }
 
     fn turn(&self, state: &mut State, now_ms: u64) -> Vec<Result<Event, Unfit>> {
-        let window = now_ms / WINDOW_MS;
-        // A clock that was set back begins a new window as well.
-        if window == state.window {
-            return Vec::new();
-        }
-        let began_ms = state.window.saturating_mul(WINDOW_MS);
-        state.window = window;
-        state.firsts.clear();
-        let rest = std::mem::take(&mut state.rest);
-        let counted = rest.into_values().map(|Rest { like, count }| {
-            state.made = state.made.saturating_add(1);
-            let id = format!("counted-{:016x}-{}", self.run, state.made);
-            let mut detail = object([
-                ("more", Value::number(count)),
-                ("window_ms", Value::number(WINDOW_MS)),
-                ("since_ms", Value::number(began_ms)),
-            ]);
-            let limits: Vec<Value> = like.about.iter().map(|a| Value::text(&a.limit)).collect();
-            if !limits.is_empty() {
-                detail.insert("limits".to_owned(), Value::Array(limits));
-            }
-            let event = AuditEvent { id, ts_ms: now_ms, ..like };
-            Event::with_detail(&event, Value::Object(detail))
+        let State { tally, made } = state;
+        let mut told = Vec::new();
+        tally.turn(began(now_ms), |like, count, began_ms| {
+            told.push(self.counted(made, like, count, began_ms, now_ms));
+            None
         });
-        counted.collect()
+        told
+    }
+
+    fn counted(
+        &self,
+        made: &mut u64,
+        like: AuditEvent,
+        count: u64,
+        began_ms: u64,
+        now_ms: u64,
+    ) -> Result<Event, Unfit> {
+        *made = made.saturating_add(1);
+        let id = format!("counted-{:016x}-{made}", self.run);
+        let mut detail = object([
+            ("more", Value::number(count)),
+            ("window_ms", Value::number(WINDOW_MS)),
+            ("since_ms", Value::number(began_ms)),
+        ]);
+        let limits: Vec<Value> = like.about.iter().map(|a| Value::text(&a.limit)).collect();
+        if !limits.is_empty() {
+            detail.insert("limits".to_owned(), Value::Array(limits));
+        }
+        let event = AuditEvent { id, ts_ms: now_ms, ..like };
+        Event::with_detail(&event, Value::Object(detail))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -159,53 +153,13 @@ impl Thinner {
     }
 }
 
-// === impl State ===
-
-impl State {
-    fn count(&mut self, event: &AuditEvent) {
-        let limits: Vec<&str> = event.about.iter().map(|about| about.limit.as_str()).collect();
-        let (action, outcome) = (event.action.as_str(), event.outcome.as_str());
-        let kind = format!("{action} {outcome} {:?} {}", event.tenant, limits.join(" "));
-        if let Some(rest) = self.rest.get_mut(&kind) {
-            rest.count = rest.count.saturating_add(1);
-            return;
-        }
-        let (kind, like) = if self.rest.len() < KINDS_MAX {
-            (kind, event.clone())
-        } else {
-            // No tenant and no limit: of them there are too many.
-            let about = Vec::new();
-            let tenant = tidegate_policy::scope::Tenant::None;
-            (format!("{action} {outcome} others"), AuditEvent { about, tenant, ..event.clone() })
-        };
-        self.rest.entry(kind).or_insert(Rest { like, count: 0 }).count += 1;
-    }
+/// Windows are minutes of the clock: what all gateways tell of one minute lies beside each other.
+fn began(now_ms: u64) -> u64 {
+    now_ms - now_ms % WINDOW_MS
 }
 
 fn object<const N: usize>(fields: [(&str, Value); N]) -> Object {
     Object::from_iter(fields.map(|(key, value)| (key.to_owned(), value)))
-}
-
-/// What makes two events of one kind alike: a digest, so that no subject stays here in the clear.
-fn likeness(event: &AuditEvent) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    let mut part = |text: &str| {
-        digest.update(text.len().to_be_bytes());
-        digest.update(text.as_bytes());
-    };
-    part(event.action.as_str());
-    part(&event.outcome);
-    part(&event.actor);
-    part(&format!("{:?}", event.tenant));
-    if event.about.is_empty() {
-        part(&event.detail);
-    }
-    for about in &event.about {
-        part(&about.limit);
-        part(about.subject.kind.as_str());
-        part(about.subject.name.as_str());
-    }
-    digest.finalize().into()
 }
 
 #[cfg(test)]
@@ -273,11 +227,11 @@ mod tests {
     fn a_flood_of_clients_is_bounded() {
         let thinner = Thinner::new(key(), 7);
         let mut made = 0;
-        for n in 0..5 * FIRSTS_MAX {
+        for n in 0..5 * PLACES.firsts {
             made += thinner.take(&denial(n, 1, &format!("client-{n}"))).len();
         }
-        assert_eq!(made, FIRSTS_MAX);
-        let counted = texts(thinner.close());
+        assert_eq!(made, PLACES.firsts);
+        let counted = texts(thinner.close(2));
         assert!(counted.len() == 1 && counted[0].contains("\"more\":4000"), "{counted:?}");
     }
 

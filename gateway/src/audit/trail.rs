@@ -140,7 +140,10 @@ impl Trail {
             let Some(acknowledged) = self.submit(made, true) else { return Err(NotOnRecord) };
             tokio::select! {
                 accepted = acknowledged => drop(accepted.map_err(|_lost| NotOnRecord)?),
-                () = self.clock.sleep(wait_max) => return Err(NotOnRecord),
+                () = self.clock.sleep(wait_max) => {
+                    self.counters.late.inc();
+                    return Err(NotOnRecord);
+                }
             }
         }
         Ok(())
@@ -160,7 +163,7 @@ impl Trail {
 
     /// Commits what is left, within a few seconds.
     pub async fn finish(&self) {
-        self.hand_over(self.thinner.close());
+        self.hand_over(self.thinner.close(self.clock.unix_us() / 1_000));
         self.writer.stop();
         let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut writing) = writing else { return };

@@ -46,6 +46,19 @@ pub struct Watch {
     told: u64,
     revoked_told: u64,
     checkpoint_us: u64,
+    /// Verified records that are not in the store any more.
+    missing: Option<Missing>,
+}
+
+/// What was verified and is gone.
+#[derive(Clone, Copy)]
+struct Missing {
+    /// The first of them, as far as the store's head tells.
+    first: u64,
+    /// The last record that was verified.
+    last: u64,
+    /// Rollbacks that the chain told of before.
+    rollbacks: usize,
 }
 
 /// One reading of the chain.
@@ -90,6 +103,7 @@ impl Watch {
             told,
             revoked_told,
             checkpoint_us,
+            missing: None,
         };
         watch.show(0);
         Ok(watch)
@@ -110,7 +124,7 @@ impl Watch {
         self.follow_keys();
         let place = self.place().await?;
         if self.was_set_back(place).await? {
-            self.begin_anew();
+            self.begin_anew(place);
         }
         for _ in 0..CHUNKS_MAX {
             let (store, chain) = (Arc::clone(&self.store), self.chain.clone());
@@ -120,6 +134,7 @@ impl Watch {
             self.show(place.head.seq);
             self.checkpoint();
         }
+        self.look_for_missing();
         self.show(place.head.seq);
         self.checkpoint();
         self.sweep(place).await?;
@@ -151,14 +166,39 @@ impl Watch {
         Ok(hash != Some(end.hash))
     }
 
-    fn begin_anew(&mut self) {
+    fn begin_anew(&mut self, place: Place) {
+        let last = self.tail.verifier.end().seq;
+        // A head that is no further back is of another chain from some earlier record on.
+        let first = place.head.seq.saturating_add(1).min(last);
         tracing::error!(
-            critical = true, chain = %self.chain, verified = self.tail.verifier.end().seq,
+            critical = true, chain = %self.chain, seq = first, verified = last,
             "verified audit records are not in the store any more; the chain is verified anew"
         );
+        let rollbacks = self.tail.verifier.so_far().rollbacks.len();
+        let before = self.missing;
+        self.missing = Some(Missing {
+            first: before.map_or(first, |before| before.first.min(first)),
+            last: before.map_or(last, |before| before.last.max(last)),
+            rollbacks: before.map_or(rollbacks, |before| before.rollbacks),
+        });
         self.tail = Pass::new(&self.ring, self.notes.as_ref());
         self.sweep = Pass::new(&self.ring, self.notes.as_ref());
         self.revoked_told = 0;
+    }
+
+    /// Missing records are found again when the gateways have put them back, or have said on record that they
+    /// are lost.
+    fn look_for_missing(&mut self) {
+        let Some(missing) = self.missing else { return };
+        let so_far = self.tail.verifier.so_far();
+        let is_told = so_far.rollbacks.len() > missing.rollbacks;
+        if so_far.findings_total == 0 && (self.tail.verifier.end().seq >= missing.last || is_told) {
+            tracing::warn!(
+                chain = %self.chain, first = missing.first, last = missing.last, is_told,
+                "the missing audit records are accounted for"
+            );
+            self.missing = None;
+        }
     }
 
     fn follow_keys(&mut self) {
@@ -219,7 +259,10 @@ impl Watch {
     fn show(&mut self, there: u64) {
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let (tail, sweep) = (self.tail.verifier.so_far(), self.sweep.verifier.so_far());
-        let found = tail.findings_total.saturating_add(sweep.findings_total);
+        let found = tail
+            .findings_total
+            .saturating_add(sweep.findings_total)
+            .saturating_add(u64::from(self.missing.is_some()));
         let verified = if tail.findings_total == 0 {
             self.tail.verifier.end().seq
         } else {
@@ -228,14 +271,20 @@ impl Watch {
         self.counters.verified_seq.set(gauge(verified));
         self.counters.verify_lag.set(gauge(there.saturating_sub(verified)));
         self.counters.findings.set(gauge(found));
+        let first_bad = tail.first_bad.into_iter().chain(sweep.first_bad).min();
+        let missing = self.missing.map(|missing| missing.first);
+        let worst = first_bad.into_iter().chain(missing).min();
+        self.counters.first_bad.set(gauge(worst.unwrap_or_default()));
         let revoked: u64 = tail.revoked_signatures.values().sum();
         self.counters.revoked_usage.inc_by(revoked.saturating_sub(self.revoked_told));
         self.revoked_told = revoked;
-        if found > self.told {
+        // Which are missing was said when they were missed.
+        if found > self.told && (tail.findings_total > 0 || sweep.findings_total > 0) {
             let first = tail.findings.iter().chain(&sweep.findings).next();
-            let (seq, detail) = first.map(|f| (f.seq, f.detail.clone())).unwrap_or_default();
+            let seq = first_bad.unwrap_or_default();
+            let detail = first.map(|found| found.detail.clone()).unwrap_or_default();
             tracing::error!(
-                critical = true, chain = %self.chain, findings = found, ?seq, detail,
+                critical = true, chain = %self.chain, findings = found, seq, detail,
                 "the audit chain was tampered with"
             );
         }
@@ -295,3 +344,6 @@ fn with_notes(keys: &SharedKeys, notes: Option<&Notes>) -> Arc<KeyRing> {
         None => ring,
     }
 }
+
+#[cfg(test)]
+mod tests;

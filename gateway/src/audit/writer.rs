@@ -55,6 +55,19 @@ struct Queues {
     urgent: mpsc::Receiver<Item>,
 }
 
+// === impl Queues ===
+
+impl Queues {
+    /// Takes along all others that are waited for, as far as they are there.
+    fn hurry(&mut self, batch: &mut Vec<Item>) {
+        while batch.len() < BATCH_MAX
+            && let Ok(item) = self.urgent.try_recv()
+        {
+            batch.push(item);
+        }
+    }
+}
+
 // === impl Writer ===
 
 impl Writer {
@@ -114,7 +127,11 @@ async fn run(
     loop {
         let batch = tokio::select! {
             biased;
-            Some(item) = queues.urgent.recv() => vec![item],
+            Some(item) = queues.urgent.recv() => {
+                let mut batch = vec![item];
+                queues.hurry(&mut batch);
+                batch
+            }
             item = queues.items.recv() => match item {
                 Some(item) => gather(item, &mut queues, clock.as_ref(), tick).await,
                 None => break,
@@ -157,6 +174,7 @@ async fn gather(first: Item, queues: &mut Queues, clock: &dyn Clock, tick: Durat
         let Some(item) = item else { break };
         batch.push(item);
         if urgent {
+            queues.hurry(&mut batch);
             break;
         }
     }

@@ -14,11 +14,15 @@ use crate::audit::trail::PassOnError;
 use crate::audit::writer::Acknowledged;
 use crate::audit::{Auditor, Happening};
 
+/// Of the time that a filter waits, so much is for the way.
+const WAY: u32 = 4;
+
+/// What became of a question.
+pub type Decided = Result<DecideReply, Refused>;
+
 /// The decisions' events.
 pub struct Chronicle {
     auditor: Arc<Auditor>,
-    /// So long a decision waits for its event, if its class says so.
-    wait_max: Duration,
     cold: AtomicBool,
 }
 
@@ -26,19 +30,21 @@ pub struct Chronicle {
 
 impl Chronicle {
     /// Nothing was decided yet.
-    pub fn new(auditor: Arc<Auditor>, wait_max: Duration) -> Self {
-        Self { auditor, wait_max, cold: AtomicBool::new(false) }
+    pub fn new(auditor: Arc<Auditor>) -> Self {
+        Self { auditor, cold: AtomicBool::new(false) }
     }
 
-    /// Takes a decision; `action` is what a denial or refusal is, if it is one for the audit trail.
+    /// Takes a decision; `action` is what a denial or refusal is, if it is one for the audit trail. Its answer
+    /// waits for an event of the `sync` class, as long as the filter waits for the answer.
     pub async fn decided(
         &self,
         message: &DecideRequest,
-        decided: &Result<DecideReply, Refused>,
+        decided: &Decided,
         action: Option<Action>,
         outcome: &'static str,
+        spent_us: u64,
     ) {
-        self.event(message, decided, action, outcome).await;
+        self.event(message, decided, action, outcome, spent_us).await;
         if let Ok(reply) = decided {
             self.cold_start(reply);
         }
@@ -47,9 +53,10 @@ impl Chronicle {
     async fn event(
         &self,
         message: &DecideRequest,
-        decided: &Result<DecideReply, Refused>,
+        decided: &Decided,
         action: Option<Action>,
         outcome: &'static str,
+        spent_us: u64,
     ) {
         let claim = decided.as_ref().ok().and_then(|reply| claimed(reply.claim));
         let Some((action, outcome)) = action.map(|action| (action, outcome)).or(claim) else {
@@ -65,9 +72,12 @@ impl Chronicle {
             thinning: Thinning::First,
             about: about(message, decided),
         };
-        if let Err(lost) = Box::pin(self.auditor.record_durably(happening, self.wait_max)).await {
-            // The answer stands: it is a refusal, or what somebody was answered before.
-            tracing::error!(critical = true, id = %message.id, %lost, "a decision went without its event");
+        let there = Duration::from_millis(u64::from(message.timeout_ms));
+        let wait_max = (there - there / WAY).saturating_sub(Duration::from_micros(spent_us));
+        if let Err(lost) = Box::pin(self.auditor.record_durably(happening, wait_max)).await {
+            // The answer stands: it is a refusal, or what somebody was answered before. Without an answer the
+            // filter would decide by itself.
+            tracing::error!(critical = true, id = %message.id, %lost, "an answer went before its audit event");
         }
     }
 
@@ -108,7 +118,7 @@ fn claimed(claim: Option<ClaimState>) -> Option<(Action, &'static str)> {
     }
 }
 
-fn detail(message: &DecideRequest, decided: &Result<DecideReply, Refused>) -> String {
+fn detail(message: &DecideRequest, decided: &Decided) -> String {
     match decided {
         Err(refused) => refused.detail.clone(),
         // The key itself is the client's.
@@ -124,7 +134,7 @@ fn detail(message: &DecideRequest, decided: &Result<DecideReply, Refused>) -> St
     }
 }
 
-fn about(message: &DecideRequest, decided: &Result<DecideReply, Refused>) -> Vec<About> {
+fn about(message: &DecideRequest, decided: &Decided) -> Vec<About> {
     let Ok(reply) = decided else { return Vec::new() };
     if reply.claim.is_some() {
         return Vec::new();

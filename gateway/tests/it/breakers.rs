@@ -34,11 +34,11 @@ const TERMS: Terms = Terms {
 };
 
 /// A process that talks to one gateway.
-struct Process<'g> {
-    gateway: &'g Running,
-    id: u8,
-    seq: u64,
-    since: u64,
+pub struct Process<'g> {
+    pub gateway: &'g Running,
+    pub id: u8,
+    pub seq: u64,
+    pub since: u64,
 }
 
 impl Process<'_> {
@@ -75,7 +75,7 @@ impl Process<'_> {
         states
     }
 
-    async fn one(&mut self, name: &str, batch: Batch) -> BreakerState {
+    pub async fn one(&mut self, name: &str, batch: Batch) -> BreakerState {
         let states = self.say(&[(name, batch)]).await;
         states.into_iter().find(|state| state.name.as_str() == name).expect("reported on")
     }

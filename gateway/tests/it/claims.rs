@@ -33,7 +33,7 @@ fn keyed(order: u32, key: &str) -> Keyed {
 }
 
 /// The question of one decision, with a claim for a refund of an order.
-fn asked(id: u128, tenant: &str, order: u32, key: &str) -> DecideRequest {
+pub fn asked(id: u128, tenant: &str, order: u32, key: &str) -> DecideRequest {
     let mut asked = question("203.0.113.7");
     asked.id = DecisionId::new(id);
     asked.timeout_ms = 5_000;
@@ -52,7 +52,7 @@ fn asked(id: u128, tenant: &str, order: u32, key: &str) -> DecideRequest {
     asked
 }
 
-async fn decide(gateway: &Running, asked: &DecideRequest) -> DecideReply {
+pub async fn decide(gateway: &Running, asked: &DecideRequest) -> DecideReply {
     let caller = Caller::new(Speaks::Http2);
     eventually(PATIENCE, "a verdict", async || {
         let answer = caller.decide(gateway.data_addr, asked).await;
@@ -93,6 +93,13 @@ async fn finish(
     let answer = Caller::new(Speaks::Http1).send(sent).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     SettleReply::decode(&answer.body, asked.id).expect("a reply").finish
+}
+
+/// Claims, and ends the claim with an answer.
+pub async fn complete_one(gateway: &Running, asked: &DecideRequest) {
+    assert_eq!(state(gateway, asked).await, CLAIMED);
+    let (by, octets) = complete(&answer(Vec::new()));
+    assert_eq!(finish(gateway, asked, 1, by, octets).await, Some(Finished::Stored));
 }
 
 fn answer(body: Vec<u8>) -> StoredAnswer {

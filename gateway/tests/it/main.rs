@@ -1,6 +1,8 @@
 //! The gateway over real sockets and, where it is about Redis, a real Redis.
 
 mod admin;
+mod audit_kinds;
+mod audit_sync;
 mod bench;
 mod breakers;
 mod claims;

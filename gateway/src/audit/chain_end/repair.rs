@@ -13,7 +13,7 @@ use crate::audit::keys::Ed25519;
 use crate::audit::spool::Waiting;
 
 /// So long the chain may stand still before a missing piece is given up.
-const PATIENCE_US: u64 = 5_000_000;
+const PATIENCE_US: u64 = 10_000_000;
 /// How far back a rollback record of another gateway is looked for.
 const LOOK_BACK: u64 = 20_000;
 const CHUNK: u64 = 1_000;

@@ -15,6 +15,8 @@ use crate::audit::keys::Ed25519;
 
 /// A line's end and one byte too many: what is longer is no record and need not be kept.
 const LINE_MAX: usize = RECORD_LEN_MAX + 2;
+/// How many bytes the bar moves at a time.
+const SHOWN_EACH: u64 = 1 << 20;
 const STANDARD_INPUT: &str = "-";
 
 /// Verifies and prints; the exit code.
@@ -77,15 +79,19 @@ fn records(
     progress: &ProgressBar,
 ) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(1 << 20, source);
-    let mut line = Vec::new();
+    let (mut line, mut unshown) = (Vec::new(), 0_u64);
     loop {
         line.clear();
         let limit = u64::try_from(LINE_MAX).unwrap_or(u64::MAX);
         let count = (&mut reader).take(limit).read_until(b'\n', &mut line)?;
+        unshown = unshown.saturating_add(u64::try_from(count).unwrap_or_default());
+        // The bar costs more than a line.
+        if count == 0 || unshown >= SHOWN_EACH {
+            progress.inc(std::mem::take(&mut unshown));
+        }
         if count == 0 {
             return Ok(());
         }
-        progress.inc(u64::try_from(count).unwrap_or_default());
         verifier.push(line.strip_suffix(b"\n").unwrap_or(&line));
     }
 }

@@ -49,17 +49,22 @@ impl Notes {
         &self.key
     }
 
-    /// Makes the folder, and reads the newest checkpoint of an earlier run. One that cannot be read is no
-    /// beginning: it may be what a thief left.
+    /// Makes the folder, and reads the newest checkpoint of an earlier run; if the file of that name was
+    /// removed, the newest of those with a size. One that cannot be read is no beginning: it may be what a
+    /// thief left.
     pub fn open(&mut self) -> Result<(), String> {
-        let path = self.dir.join(NEWEST);
-        let named = |what: &dyn fmt::Display| {
-            format!(
-                "--audit-checkpoint-dir (TIDEGATE_AUDIT_CHECKPOINT_DIR): {}: {what}",
-                path.display()
-            )
-        };
-        fs::create_dir_all(&self.dir).map_err(|error| named(&error))?;
+        let mut path = self.dir.join(NEWEST);
+        fs::create_dir_all(&self.dir).map_err(|error| named(&path, &error))?;
+        if !path.exists()
+            && let Some(sized) = self.newest_sized().map_err(|error| named(&path, &error))?
+        {
+            tracing::error!(
+                critical = true, missing = %path.display(), instead = %sized.display(),
+                "the newest audit checkpoint was removed"
+            );
+            path = sized;
+        }
+        let named = |what: &dyn fmt::Display| named(&path, what);
         let note = match fs::read_to_string(&path) {
             Ok(note) => note,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -73,6 +78,20 @@ impl Notes {
         })?;
         (self.size, self.origin, self.last) = (opened.size, opened.origin, Some(note));
         Ok(())
+    }
+
+    /// The checkpoint of the latest origin with the most records.
+    fn newest_sized(&self) -> io::Result<Option<PathBuf>> {
+        let mut newest = None;
+        for entry in fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            let size = name.to_str().and_then(|name| name.strip_prefix(NEWEST)?.strip_prefix('-'));
+            let size = size.and_then(|size| size.split_once('-'));
+            let Some((epoch, size)) = size else { continue };
+            let order = epoch.parse::<u64>().ok().zip(size.parse::<u64>().ok());
+            newest = newest.max(order.map(|order| (order, name)));
+        }
+        Ok(newest.map(|(_, name)| self.dir.join(name)))
     }
 
     /// The newest checkpoint.
@@ -112,8 +131,43 @@ impl Notes {
     }
 }
 
+fn named(path: &Path, what: &dyn fmt::Display) -> String {
+    format!("--audit-checkpoint-dir (TIDEGATE_AUDIT_CHECKPOINT_DIR): {}: {what}", path.display())
+}
+
 impl fmt::Debug for Notes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Notes({} in {})", self.key, self.dir.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notes(dir: &Path) -> Notes {
+        let pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+        let mut notes = Notes::new(dir, "log.example/eu", &Secret::new(pem)).expect("a key");
+        notes.open().expect("opened");
+        notes
+    }
+
+    #[test]
+    fn a_newest_checkpoint_that_was_removed_is_found_by_its_size() {
+        let dir = tempfile::tempdir().expect("a folder");
+        assert_eq!((notes(dir.path()).size(), notes(dir.path()).last()), (0, None));
+        let mut first = notes(dir.path());
+        for (size, epoch) in [(9, 0), (1_000, 0), (20, 1), (100, 1)] {
+            first.write(size, Hash([7; 32]), epoch).expect("written");
+        }
+        assert_eq!(notes(dir.path()).size(), 100);
+        std::fs::remove_file(dir.path().join(NEWEST)).expect("removed");
+        let again = notes(dir.path());
+        assert_eq!((again.size(), again.last()), (100, first.last()));
+        assert!(!again.is_new(100, 1) && again.is_new(101, 1) && again.is_new(50, 2));
+        // Cut off or written over, it is no beginning.
+        std::fs::write(dir.path().join(NEWEST), "log.example/eu\n").expect("written");
+        let error = Notes::open(&mut first).expect_err("no note");
+        assert!(error.contains("--audit-checkpoint-dir"), "{error}");
     }
 }

@@ -1,0 +1,90 @@
+//! Tests of the continuous verification: when checkpoints are written, and how a chain is followed.
+
+use std::path::Path;
+use std::sync::RwLock;
+
+use super::*;
+use crate::audit::chain_end::tests::{Faulty, chain, event, open, ring, world};
+use crate::audit::chain_end::{BATCH_MAX, ChainEnd, SEGMENT_MAX};
+use crate::clock::SystemClock;
+use crate::secret::Secret;
+
+/// RFC 8410 §10.3: everybody knows it.
+const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+
+fn watch(store: &Arc<Faulty>, dir: &Path) -> (Watch, ChainCounters) {
+    let counters = ChainCounters::default();
+    let notes = Notes::new(dir, "log.example/eu", &Secret::new(PEM)).expect("a key");
+    let keys = Arc::new(RwLock::new(Arc::new(ring())));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let store: Arc<dyn Store> = Arc::<Faulty>::clone(store);
+    let watch = Watch::new(chain(), store, keys, Some(notes), clock, counters.clone());
+    (watch.expect("begun"), counters)
+}
+
+/// Appends the events from one number to another, the last one left out.
+async fn append(end: &mut ChainEnd, from: u64, to: u64) {
+    let ids: Vec<u64> = (from..to).collect();
+    for batch in ids.chunks(BATCH_MAX) {
+        let events = batch.iter().map(|id| event(&format!("e-{id}"))).collect();
+        end.commit(events).await.expect("not lost");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_is_written_after_ten_seconds_or_a_thousand_records() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let (mut watch, counters) = watch(&store, &dir.path().join("checkpoints"));
+    let mut size = async || {
+        watch.step().await.expect("the store answers");
+        counters.checkpoint_size.get()
+    };
+    append(&mut end, 0, 999).await;
+    assert_eq!(size().await, 0);
+    tokio::time::advance(Duration::from_millis(9_000)).await;
+    assert_eq!(size().await, 0, "not yet");
+    append(&mut end, 999, 1_000).await;
+    assert_eq!(size().await, 1_000);
+    append(&mut end, 1_000, 1_001).await;
+    assert_eq!(size().await, 1_000);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(size().await, 1_001);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(size().await, 1_001, "nothing new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_is_followed_from_segment_to_segment_and_read_again_from_the_start() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let (mut watch, counters) = watch(&store, &dir.path().join("checkpoints"));
+    let count = SEGMENT_MAX + 200;
+    append(&mut end, 0, count).await;
+    for _ in 0..40 {
+        watch.step().await.expect("the store answers");
+    }
+    let seen = (counters.verified_seq.get(), counters.verify_lag.get(), counters.findings.get());
+    assert_eq!(seen, (i64::try_from(count).expect("small"), 0, 0));
+    assert!(counters.sweeps.get() > 1, "{}", counters.sweeps.get());
+}
+
+/// The gateways that lost them put them back; until then they are a finding.
+#[tokio::test(start_paused = true)]
+async fn verified_records_that_are_gone_are_a_finding_until_they_are_back() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let (mut watch, counters) = watch(&store, &dir.path().join("checkpoints"));
+    append(&mut end, 0, 200).await;
+    watch.step().await.expect("the store answers");
+    let told = || (counters.findings.get(), counters.first_bad.get());
+    assert_eq!(told(), (0, 0));
+    // The first batch is left.
+    store.set_back(1);
+    watch.step().await.expect("the store answers");
+    assert_eq!(told(), (1, 65));
+    end.retry().await;
+    watch.step().await.expect("the store answers");
+    assert_eq!(told(), (0, 0), "all is back");
+    assert_eq!(counters.verified_seq.get(), 200);
+}

@@ -1,0 +1,99 @@
+//! Every kind of event that a gateway makes, from the request that is its cause to the record in Redis; and that no
+//! record says whom it is about.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::Method;
+use tidegate_gateway::Environment;
+use tidegate_gateway::store::chains::Chains as _;
+use tidegate_policy::audit::record::{ChainName, Record};
+use tidegate_policy::breaker::mesh::Batch;
+use tidegate_policy::wire::{ClaimState, DecisionId, Verdict};
+use tidegate_tests::eventually;
+use tidegate_tests::redis::Redis;
+
+use crate::audit_sync::PEM;
+use crate::bench::{Caller, Speaks, TOKEN, question, request, settings_with, start};
+use crate::breakers::Process;
+use crate::{claims, redis_store};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const CLIENT: &str = "203.0.113.7";
+
+/// What each kind of record has to say: its outcome, or a part of its detail, or who did it.
+const KINDS: [(&str, &str); 9] = [
+    ("admin", "\"actor\":\"bo\""),
+    ("breaker", "pay: closed to open"),
+    ("cold_start", "the region is cold"),
+    ("config", "settings: "),
+    ("conflict", "\"outcome\":\"conflict\""),
+    ("deny", "\"limit\":\"p.one\""),
+    ("lifecycle", "started "),
+    ("refuse_caller", "\"outcome\":\"unauthorized\""),
+    ("replay", "\"outcome\":\"ok\""),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_event_becomes_a_record_without_a_subject() {
+    let redis = Redis::start().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let environment = Environment::from([
+        ("TIDEGATE_TOKEN", TOKEN),
+        ("TIDEGATE_ADMIN_TOKENS", "bo:admin:the-admins-token"),
+        ("AUDIT_PRIVATE_KEY_V1", PEM),
+        ("TIDEGATE_AUDIT_SUBJECT_KEY", "a secret of some length that nobody knows"),
+    ]);
+    let (url, folder) = (redis.url(), dir.path().display());
+    let flags = format!("--redis-url {url} --audit-dir {folder} --deadline 2s --pool-wait 1s");
+    let gateway = start(settings_with(&flags, &environment)).await;
+
+    // A new Redis is a cold region, whose limits are reduced: a cold start, and soon a denial.
+    let mut denied = false;
+    for id in 1..=6 {
+        let asked = tidegate_policy::wire::DecideRequest {
+            id: DecisionId::new(id),
+            timeout_ms: 5_000,
+            ..question(CLIENT)
+        };
+        denied |= claims::decide(&gateway, &asked).await.verdict == Verdict::Deny;
+    }
+    assert!(denied, "six of five");
+    claims::complete_one(&gateway, &claims::asked(11, "acme", 1, "k-of-a-client")).await;
+    let again = claims::asked(12, "acme", 1, "k-of-a-client");
+    assert!(matches!(claims::decide(&gateway, &again).await.claim, Some(ClaimState::Done(_))));
+    let other = claims::asked(13, "acme", 2, "k-of-a-client");
+    assert_eq!(claims::decide(&gateway, &other).await.claim, Some(ClaimState::Conflict));
+    let mut process = Process { gateway: &gateway, id: 1, seq: 0, since: 0 };
+    let epoch = process.one("pay:tenant-of-somebody", Batch::default()).await.epoch;
+    let dead = Batch { epoch, calls: 20, failures: 20, ..Batch::default() };
+    process.one("pay:tenant-of-somebody", dead).await;
+    let caller = Caller::new(Speaks::Http1);
+    let stranger = request(gateway.data_addr, Method::POST, "/v1/decide", Some("wrong"), "{}");
+    assert_eq!(caller.send(stranger).await.status, 401);
+    let status = caller.get(gateway.admin_addr, "/v1/status", Some("the-admins-token")).await;
+    assert_eq!(status.status, 200);
+
+    let store = redis_store::start(&redis, PATIENCE).await;
+    let chain = ChainName::new("default").expect("a name");
+    let records = eventually(PATIENCE, "all kinds are on record", async || {
+        let records = store.records(&chain, 0, 0, 1_000).await.expect("records");
+        let text = |record: Vec<u8>| String::from_utf8(record).expect("text");
+        let records: Vec<String> = records.into_iter().map(text).collect();
+        let mut kinds: BTreeMap<&str, bool> = BTreeMap::new();
+        for (action, said) in KINDS {
+            let action_of = format!("\"action\":\"{action}\"");
+            let is_there =
+                records.iter().any(|record| record.contains(&action_of) && record.contains(said));
+            kinds.insert(action, is_there);
+        }
+        if kinds.values().all(|is_there| *is_there) { Ok(records) } else { Err((kinds, records)) }
+    })
+    .await;
+    for record in &records {
+        assert!(Record::read(record.as_bytes()).is_ok());
+        for personal in [CLIENT, "k-of-a-client", "tenant-of-somebody"] {
+            assert!(!record.contains(personal), "{personal} in {record}");
+        }
+    }
+}

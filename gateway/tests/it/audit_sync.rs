@@ -1,0 +1,213 @@
+//! Answers that wait for their audit event: which events those are is a setting, and what callers see when the
+//! chain's Redis stands still. Limits and claims are in memory, the chain is in a real Redis.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use tempfile::TempDir;
+use tidegate_gateway::clock::{Clock, SystemClock};
+use tidegate_gateway::store::StoreCounters;
+use tidegate_gateway::store::chains::Chains as _;
+use tidegate_gateway::store::memory::MemoryStore;
+use tidegate_gateway::{Environment, Running};
+use tidegate_policy::audit::Action;
+use tidegate_policy::audit::record::{ChainName, Record};
+use tidegate_policy::scope::Tenant;
+use tidegate_policy::wire::audit::{AUDIT_PATH, AuditNote, AuditRequest};
+use tidegate_policy::wire::{ClaimState, DecideRequest, DecisionId, VERSION, Verdict, encode};
+use tidegate_tests::eventually;
+use tidegate_tests::redis::Redis;
+
+use crate::bench::{Caller, Speaks, TOKEN, question, request, settings_with, start_around};
+use crate::claims;
+use crate::redis_store;
+
+/// RFC 8410 §10.3: everybody knows it.
+pub const PEM: &str = "-----BEGIN PRIVATE KEY-----\\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\\n-----END PRIVATE KEY-----";
+const PATIENCE: Duration = Duration::from_secs(60);
+const VIEWER: &str = "the-viewers-token";
+
+struct Bench {
+    redis: Redis,
+    dir: TempDir,
+    gateway: Running,
+}
+
+impl Bench {
+    /// Who does not wait waits while events are gathered for ten minutes.
+    async fn start(flags: &str) -> Self {
+        let redis = Redis::start().await;
+        let dir = tempfile::tempdir().expect("a folder");
+        let environment = Environment::from([
+            ("TIDEGATE_TOKEN", TOKEN),
+            ("TIDEGATE_ADMIN_TOKENS", "ann:viewer:the-viewers-token"),
+            ("AUDIT_PRIVATE_KEY_V1", PEM),
+        ]);
+        let (url, folder) = (redis.url(), dir.path().display());
+        let flags = format!(
+            "--redis-url {url} --cold-start off --audit-dir {folder} --audit-tick 600s --deadline 2s --pool-wait 1s {flags}"
+        );
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let memory = MemoryStore::new(clock, 1_000, StoreCounters::default());
+        let settings = settings_with(&flags, &environment);
+        let gateway = start_around(settings, Arc::new(memory)).await;
+        let bench = Self { redis, dir, gateway };
+        bench.reach().await;
+        bench
+    }
+
+    /// Until the chain's Redis takes events: that is a moment after the start.
+    async fn reach(&self) {
+        let note = AuditNote {
+            id: format!("{:032x}-1", 7),
+            age_ms: 0,
+            action: Action::Config,
+            outcome: "ok".to_owned(),
+            tenant: Tenant::None,
+            more: 0,
+            detail: String::new(),
+            about: Vec::new(),
+        };
+        let message = AuditRequest {
+            v: VERSION,
+            id: DecisionId::new(7),
+            scope: question("203.0.113.7").scope,
+            timeout_ms: 60_000,
+            urgent: true,
+            events: vec![note],
+        };
+        let to = self.gateway.data_addr;
+        eventually(PATIENCE, "the first event is in the chain", async || {
+            let sent = request(to, Method::POST, AUDIT_PATH, Some(TOKEN), encode(&message));
+            assert_eq!(Caller::new(Speaks::Http1).send(sent).await.status, 200);
+            let ids = self.chained().await;
+            if ids.contains(&message.events[0].id) { Ok(()) } else { Err(ids) }
+        })
+        .await;
+    }
+
+    /// The ids of the chain's events.
+    async fn chained(&self) -> Vec<String> {
+        let store = redis_store::start(&self.redis, PATIENCE).await;
+        let chain = ChainName::new("default").expect("a name");
+        let records = store.records(&chain, 0, 0, 1_000).await.expect("records");
+        records.iter().map(|record| Record::read(record).expect("a record").id).collect()
+    }
+
+    async fn decide(&self, asked: &DecideRequest) -> tidegate_policy::wire::DecideReply {
+        claims::decide(&self.gateway, asked).await
+    }
+
+    /// Whether the chain holds exactly one event with that id.
+    async fn is_on_record(&self, id: u128) -> bool {
+        let id = DecisionId::new(id).to_string();
+        let count = self.chained().await.into_iter().filter(|other| *other == id).count();
+        assert!(count <= 1, "{count} times");
+        count == 1
+    }
+
+    fn is_on_disk(&self, id: u128) -> bool {
+        let spool: &Path = &self.dir.path().join("spool.jsonl");
+        let text = std::fs::read_to_string(spool).expect("a spool");
+        text.contains(&DecisionId::new(id).to_string())
+    }
+
+    async fn metric(&self, name: &str) -> u64 {
+        let caller = Caller::new(Speaks::Http1);
+        let text = caller.get(self.gateway.admin_addr, "/metrics", Some(VIEWER)).await.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+    }
+
+    /// Asks until it is denied; the id of the denial.
+    async fn denied(&self, timeout_ms: u32) -> u128 {
+        for id in 1..=6 {
+            let asked = question_of(id, timeout_ms);
+            if self.decide(&asked).await.verdict == Verdict::Deny {
+                return id;
+            }
+        }
+        panic!("five are admitted");
+    }
+}
+
+fn question_of(id: u128, timeout_ms: u32) -> DecideRequest {
+    DecideRequest { id: DecisionId::new(id), timeout_ms, ..question("203.0.113.7") }
+}
+
+/// A claim that memory takes.
+fn claiming(id: u128, order: u32) -> DecideRequest {
+    let mut asked = claims::asked(id, "acme", order, "k");
+    asked.claim.as_mut().expect("a claim").ephemeral = true;
+    asked
+}
+
+/// A denial, a replay and a conflict; each is on record at its answer if the setting names it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_events_that_the_setting_names_are_on_record_when_the_answer_comes() {
+    for (sync, expected) in [
+        ("none", [false, false, false]),
+        ("deny", [true, false, false]),
+        ("replay,conflict", [false, true, true]),
+        ("admin,deny,replay,conflict", [true, true, true]),
+    ] {
+        // Each alone: whoever waits takes along what was gathered.
+        for (kind, expected) in expected.into_iter().enumerate() {
+            let bench = Bench::start(&format!("--audit-sync {sync}")).await;
+            let id = match kind {
+                0 => bench.denied(5_000).await,
+                kind => {
+                    claims::complete_one(&bench.gateway, &claiming(1, 1)).await;
+                    let order = if kind == 1 { 1 } else { 2 };
+                    let reply = bench.decide(&claiming(2, order)).await;
+                    let is_replay = matches!(reply.claim, Some(ClaimState::Done(_)));
+                    let is_conflict = reply.claim == Some(ClaimState::Conflict);
+                    assert_eq!((is_replay, is_conflict), (kind == 1, kind == 2), "{reply:?}");
+                    2
+                }
+            };
+            assert_eq!(bench.is_on_record(id).await, expected, "--audit-sync {sync}, {kind}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_stands_still_the_answer_waits_until_its_event_is_on_the_disk() {
+    let mut bench = Bench::start("--audit-sync deny --redis-response-timeout 50ms").await;
+    bench.redis.process().pause();
+    let id = bench.denied(60_000).await;
+    assert!(bench.is_on_disk(id), "answered, and neither in the chain nor on the disk");
+    bench.redis.process().resume();
+    eventually(PATIENCE, "the event is in the chain", async || {
+        if bench.is_on_record(id).await { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    assert_eq!(bench.metric("tidegate_gateway_audit_late_total").await, 0);
+}
+
+/// Without an answer the filter would decide by itself: a denial could become an admission.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_waits_no_longer_than_the_filter_and_stands_when_its_event_is_late() {
+    let mut bench = Bench::start("--audit-sync deny --redis-response-timeout 60s").await;
+    bench.redis.process().pause();
+    let id = bench.denied(2_100).await;
+    assert_eq!(bench.metric("tidegate_gateway_audit_late_total").await, 1);
+    assert!(!bench.is_on_disk(id));
+    bench.redis.process().resume();
+    eventually(PATIENCE, "the event is in the chain all the same", async || {
+        if bench.is_on_record(id).await { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denial_stands_although_neither_redis_nor_the_disk_take_its_event() {
+    let flags = "--audit-sync deny --redis-response-timeout 50ms --audit-spool-max 1";
+    let mut bench = Bench::start(flags).await;
+    bench.redis.process().pause();
+    let id = bench.denied(60_000).await;
+    assert!(!bench.is_on_disk(id));
+    assert!(bench.metric("tidegate_gateway_audit_dropped_total").await > 0, "and it is counted");
+}
