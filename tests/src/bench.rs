@@ -2,6 +2,7 @@
 //! with their spread, ratios instead of absolute figures, CPU time of each process beside them.
 //! Nothing is asserted on a figure.
 
+pub mod audit_rows;
 pub mod breaker_rows;
 pub mod callers;
 pub mod envoy_rows;

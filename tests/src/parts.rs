@@ -56,6 +56,11 @@ pub fn plain_gateway() -> PathBuf {
     found("the gateway with plain claims", beside("examples/plain-claims"), "run `make bench`")
 }
 
+/// The auditor's program, of the same profile as the program that asks.
+pub fn auditor() -> PathBuf {
+    found("the built tidegate-audit", beside("tidegate-audit"), "run `make gateway`")
+}
+
 /// The server that benchmarks measure the gateway beside, of the same profile as the program that asks.
 pub fn http_floor() -> PathBuf {
     found("the server without decisions", beside("http-floor"), "run `make bench`")

@@ -1,8 +1,8 @@
 //! Owns child processes: their output goes to a file, and they end with whoever started them.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::process::CommandExt;
+use std::io::{self, Read as _};
+use std::os::unix::process::{CommandExt, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -91,6 +91,43 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// How a program ended, and what it used.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to standard output.
+    pub output: String,
+    /// Its CPU time, user and system, in µs.
+    pub cpu_us: u64,
+    /// The most memory that it held at once, in KiB.
+    pub peak_kib: u64,
+}
+
+/// Runs a program to its end.
+pub fn run(mut command: Command) -> io::Result<Ended> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut output = String::new();
+    if let Some(stdout) = &mut child.stdout {
+        stdout.read_to_string(&mut output)?;
+    }
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: the child is ours and not reaped yet, and both places outlive the call.
+    if unsafe { libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) } != pid {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: numbers only, and all of them are set.
+    let usage = unsafe { usage.assume_init() };
+    let us = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
+    Ok(Ended {
+        code: ExitStatus::from_raw(status).code(),
+        output,
+        cpu_us: u64::try_from(us(usage.ru_utime) + us(usage.ru_stime)).unwrap_or_default(),
+        peak_kib: u64::try_from(usage.ru_maxrss).unwrap_or_default(),
+    })
 }
 
 /// CPU time of a process, user and system, in µs (from `/proc`).

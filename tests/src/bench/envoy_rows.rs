@@ -11,8 +11,8 @@ use super::summary::Summary;
 use super::wrk;
 use crate::envoy::{Envoy, Options};
 use crate::gateway::{self, Gateway};
-use crate::parts;
 use crate::redis::Redis;
+use crate::{client, parts};
 
 /// Rounds and seconds of one measurement.
 #[derive(Debug, Clone, Copy)]
@@ -196,6 +196,30 @@ pub(super) async fn measure_plans(
     Ok(measured.collect())
 }
 
+/// Other plans, in front of a gateway with an audit chain in Redis, which these variables say; the rows'
+/// names and Envoy's CPU time for each request, in µs.
+pub(super) async fn measure_audited(
+    plans: Vec<Plan>,
+    chain: &[(&str, &str)],
+    effort: Effort,
+    connections: u32,
+    title: &str,
+    summary: &mut Summary,
+) -> Result<Vec<(&'static str, Figures)>, String> {
+    let mut behind = behind_with(chain).await;
+    let mut rows = start(plans, None, &behind).await;
+    let Effort { rounds: count, seconds, .. } = effort;
+    println!("\n{title}, wrk -t1 -c{connections}, {count} rounds of {seconds} s, shuffled");
+    rounds(effort, connections, &mut rows, &mut behind).await?;
+    report(&rows, "", summary);
+    for row in &rows {
+        let stats = client::get(row.envoy.admin, "/stats").await.body;
+        let told = stats.lines().filter(|line| line.contains("tidegate_audit_events_total"));
+        told.for_each(|line| println!("  {}: {line}", row.name));
+    }
+    Ok(rows.into_iter().map(|row| (row.name, row.envoy_cpu_us)).collect())
+}
+
 /// Only the rows of many policies.
 pub async fn measure_policies(effort: Effort, summary: &mut Summary) -> Result<(), String> {
     let mut behind = behind().await;
@@ -203,9 +227,16 @@ pub async fn measure_policies(effort: Effort, summary: &mut Summary) -> Result<(
 }
 
 async fn behind() -> Behind {
+    behind_with(&[]).await
+}
+
+/// `variables` are those of the gateway on Redis.
+async fn behind_with(variables: &[(&str, &str)]) -> Behind {
     let store = Redis::start_with_tcp().await;
     let roomy = ["--dev", "--deadline", "1s", "--pool-wait", "500ms"];
-    let redis = gateway::Options::redis(&format!("redis://127.0.0.1:{}", store.tcp_port()));
+    let mut redis = gateway::Options::redis(&format!("redis://127.0.0.1:{}", store.tcp_port()));
+    let pairs = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    redis.variables.extend(pairs);
     Behind {
         memory: Gateway::start(&gateway::Options::memory().flags(&roomy)).await,
         redis: Gateway::start(&redis.flags(&roomy)).await,

@@ -44,6 +44,11 @@ impl Figures {
         })
     }
 
+    /// The same figures, each less the other row's of the same round.
+    pub fn less(&self, other: &Figures) -> Figures {
+        Figures(self.0.iter().zip(&other.0).map(|(a, b)| a - b).collect())
+    }
+
     /// The same figures, each divided by the other row's of the same round.
     pub fn over(&self, other: &Figures) -> Figures {
         Figures(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
@@ -91,6 +96,7 @@ mod tests {
         assert_eq!(figures(&[4.0, 1.0, 2.0, 3.0]).median(), 2.5);
         assert_eq!(figures(&[3.0, 1.0, 2.0]).spread(), (1.0, 3.0));
         assert_eq!(figures(&[1.0, 9.0]).over(&figures(&[2.0, 3.0])).median(), 1.75);
+        assert_eq!(figures(&[1.0, 9.0]).less(&figures(&[2.0, 3.0])).spread(), (-1.0, 6.0));
         assert!(figures(&[]).median().is_nan() && at_share(&[], 99).is_nan());
         let ms = |ms| Duration::from_millis(ms);
         assert_eq!(at_share(&[ms(1), ms(2), ms(9)], 50), 2.0);

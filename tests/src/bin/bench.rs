@@ -1,6 +1,6 @@
 //! The benchmarks: `bench all` compares and writes the summary, `bench policies` does so for many policies
 //! alone, `bench envoy` for the filters alone, `bench gateway` for the gateway without Envoy, `bench idempotency` for keys alone, `bench leases` for
-//! what is decided inside Envoy, `bench breakers` for a closed circuit breaker alone, `bench pool` reports on the bound of calls to
+//! what is decided inside Envoy, `bench breakers` for a closed circuit breaker alone, `bench audit` for the audit chain, `bench pool` reports on the bound of calls to
 //! Redis, `bench load` draws the curve of offered load.
 
 use std::env;
@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use tidegate_tests::bench::envoy_rows::{self, Effort};
 use tidegate_tests::bench::summary::Summary;
 use tidegate_tests::bench::{
-    breaker_rows, gateway_rows, idem_rows, lease_rows, load, policy_rows, pool, redis_rows,
+    audit_rows, breaker_rows, gateway_rows, idem_rows, lease_rows, load, policy_rows, pool,
+    redis_rows,
 };
 
 #[tokio::main]
@@ -22,10 +23,11 @@ async fn main() -> ExitCode {
         Some("idempotency") => idempotency().await,
         Some("leases") => leases().await,
         Some("breakers") => breakers().await,
+        Some("audit") => audit().await,
         Some("pool") => report(pool::measure).await,
         Some("load") => report(load::measure).await,
         other => Err(format!(
-            "{other:?} is no command; write `bench all`, `policies`, `envoy`, `gateway`, `idempotency`, `leases`, `breakers`, `pool` or `load`"
+            "{other:?} is no command; write `bench all`, `policies`, `envoy`, `gateway`, `idempotency`, `leases`, `breakers`, `audit`, `pool` or `load`"
         )),
     };
     match done {
@@ -47,6 +49,14 @@ async fn all() -> Result<(), String> {
     envoy_rows::measure(effort, &mut summary).await?;
     lease_rows::measure(effort, &mut summary).await?;
     breaker_rows::measure(effort, &mut summary).await?;
+    audit_rows::measure(effort, &mut summary).await?;
+    written(&summary)
+}
+
+/// Only what the audit chain costs.
+async fn audit() -> Result<(), String> {
+    let mut summary = Summary::default();
+    audit_rows::measure(effort()?, &mut summary).await?;
     written(&summary)
 }
 

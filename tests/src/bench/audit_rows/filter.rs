@@ -1,0 +1,73 @@
+//! Owns what an event of the audit costs a request inside Envoy: the same decision with and without `audit`,
+//! each request an event, handing them over to a gateway with a chain included.
+
+use super::chains::PEM;
+use crate::bench::envoy_rows::{self, Effort, Plan};
+use crate::bench::summary::Summary;
+use crate::parts;
+
+const CONNECTIONS: u32 = 16;
+
+/// Each row with a bucket of its own; decided inside Envoy.
+fn config(name: &str, limit: &str, audit: &str) -> String {
+    format!(
+        r#"{{"version": 1, "gateway": {{"cluster": "tidegate", "timeout": "5s", "token": {{"env": "TIDEGATE_TOKEN"}}}}{audit},
+            "policies": [{{"name": "bench", "match": {{"path": "/**"}},
+            "rate_limits": [{{"name": "{name}", "by": "ip", {limit}, "decide": "lease"}}]}}]}}"#
+    )
+}
+
+fn plans() -> Vec<Plan> {
+    const ROOMY: &str = r#""limit": 1000000, "per": "second""#;
+    const TIGHT: &str = r#""limit": 1000, "per": "1000s""#;
+    const ALL: &str = r#", "audit": {"allows": "100%"}"#;
+    const SOME: &str = r#", "audit": {"allows": "1%"}"#;
+    let plan = |name, limit, audit, denies| Plan {
+        name,
+        filter: Some(parts::filter("tidegate")),
+        config: config(&name.replace('_', "-"), limit, audit),
+        gateway: Some(1),
+        denies,
+    };
+    let noop = Plan {
+        name: "noop",
+        filter: Some(parts::filter("noop_filter")),
+        config: String::new(),
+        gateway: None,
+        denies: false,
+    };
+    vec![
+        noop,
+        plan("audit_off", ROOMY, "", false),
+        plan("audit_off_again", ROOMY, "", false),
+        plan("audit_1_percent", ROOMY, SOME, false),
+        plan("audit_all", ROOMY, ALL, false),
+        plan("audit_off_denied", TIGHT, "", true),
+        plan("audit_denied", TIGHT, ALL, true),
+    ]
+}
+
+/// Measures, prints, adds to the summary.
+pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String> {
+    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let folder = dir.path().display().to_string();
+    let chain = [("AUDIT_PRIVATE_KEY_V1", PEM), ("TIDEGATE_AUDIT_DIR", folder.as_str())];
+    let title = "audit events of the filter, decided inside Envoy (no upstream hop)";
+    let cpu_us =
+        envoy_rows::measure_audited(plans(), &chain, effort, CONNECTIONS, title, summary).await?;
+    let figures = |name: &str| {
+        let found = cpu_us.iter().find(|(row, _)| *row == name);
+        found.map(|(_, figures)| figures).ok_or_else(|| format!("no row {name}"))
+    };
+    for (key, with, without) in [
+        ("audit_off_aa_us", "audit_off_again", "audit_off"),
+        ("audit_sampled_us", "audit_1_percent", "audit_off"),
+        ("audit_async_us", "audit_all", "audit_off"),
+        ("audit_async_denied_us", "audit_denied", "audit_off_denied"),
+    ] {
+        let more = figures(with)?.less(figures(without)?);
+        println!("  {key:<24} {more} µs of Envoy's CPU for each request");
+        summary.set(key, more.median());
+    }
+    Ok(())
+}
