@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_policy::fnv;
 use tidegate_policy::lease::holder::TICK_US;
 use tidegate_policy::lease::slot::{SLOTS, Slot};
 
@@ -29,11 +30,8 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new(name: &str) -> Self {
-        // FNV-1a: a short name for a long one, of the operator's own making.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self { name: format!("tidegate.lease.{hash:016x}"), listed: [0; BITMAP_LEN], own: None }
+        let short = fnv::hash64(name.as_bytes());
+        Self { name: format!("tidegate.lease.{short:016x}"), listed: [0; BITMAP_LEN], own: None }
     }
 
     pub(crate) fn is_of(&self, other: &Self) -> bool {

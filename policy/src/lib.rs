@@ -31,6 +31,7 @@ pub mod cost;
 mod digits;
 pub mod exchange;
 pub mod fields;
+pub mod fnv;
 pub mod gcra;
 pub mod homes;
 pub mod idempotency;

@@ -24,6 +24,10 @@ pub const REPLAYED_HEADER: &str = "idempotent-replayed";
 /// The decision's id: it is in every reply, also where a body has no place for it.
 pub const DECISION_HEADER: &str = "x-tidegate-decision";
 
+/// What a client is told that comes when there is more to do than can be done, exactly (product row A5). The gateway
+/// says the same.
+pub const OVERLOADED: &str = "Service temporarily overloaded, please retry";
+
 /// A reply, with nothing left to choose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -165,7 +169,7 @@ fn problem(config: Option<&Config>, denial: &Denial, look: &Look) -> Vec<u8> {
         detail: denial.detail.as_deref(),
         stored_status: denial.stored_status,
         error: overload.then_some("service_overloaded"),
-        message: overload.then_some("Service temporarily overloaded, please retry"),
+        message: overload.then_some(OVERLOADED),
     };
     // A document of strings and numbers always serialises.
     serde_json::to_vec(&problem).unwrap_or_default()

@@ -2,12 +2,10 @@
 
 use tidegate_policy::audit::Action;
 use tidegate_policy::reason::Reason;
+pub use tidegate_policy::render::OVERLOADED;
 use tidegate_policy::wire::DecisionId;
 
 use crate::store::StoreFailure;
-
-/// Exactly this (product row A5).
-pub const OVERLOADED: &str = "Service temporarily overloaded, please retry";
 
 /// No verdict. The detail is for the filter's operator and names nothing behind the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 use sha2::{Digest, Sha256};
 
 use crate::config::CircuitBreaker;
+use crate::fnv;
 
 /// How many lie in one bucket.
 pub const BUCKET: usize = 8;
@@ -133,9 +134,7 @@ impl Places {
 
 /// FNV-1a, its halves mixed: tells layouts apart, and keeps nothing secret.
 pub fn hashed(octets: &[u8]) -> u64 {
-    let hash = octets.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
-        (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = fnv::hash64(octets);
     let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     mixed ^ (mixed >> 29)
 }
