@@ -99,7 +99,7 @@ impl Vm {
 
     /// Lets those go on whose message nobody answers: a wait never outlasts the next look.
     pub(super) fn look_after_joined(&mut self) {
-        if self.joined.is_empty() {
+        if self.joined.is_empty() && self.woken.is_empty() {
             return;
         }
         let Ok(now_us) = host::now_us() else { return };
