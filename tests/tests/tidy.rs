@@ -218,6 +218,18 @@ fn paths_in_documents_exist() {
 }
 
 #[test]
+fn every_record_is_in_the_index() {
+    let (index, records): (Vec<Source>, Vec<Source>) = with_ending(".md")
+        .into_iter()
+        .filter(|document| document.path.starts_with("docs/"))
+        .partition(|document| document.path == "docs/README.md");
+    let listed = |record: &Source| index.iter().any(|index| index.text.contains(&record.path));
+    let lost: Vec<String> =
+        records.into_iter().filter(|record| !listed(record)).map(|record| record.path).collect();
+    none(&lost, "list it in docs/README.md");
+}
+
+#[test]
 fn every_script_lists_its_keys_arguments_and_returns() {
     let mut silent = Vec::new();
     for script in with_ending(".lua") {
