@@ -14,11 +14,12 @@ use tidegate_policy::breaker::places;
 use tidegate_policy::breaker::process::{Leave, Process};
 use tidegate_policy::breaker::worker::Worker;
 use tidegate_policy::config::{CircuitBreaker, Config};
-use tidegate_policy::exchange::{self, Circuit};
+use tidegate_policy::exchange::Circuit;
 
 use crate::host;
 
 mod flights;
+mod fresh;
 mod known;
 mod marks;
 mod mesh;
@@ -26,6 +27,7 @@ mod shared;
 mod told;
 
 use flights::{Flight, Part};
+pub(crate) use fresh::Fresh;
 use known::{Known, now_ms};
 use marks::Marks;
 pub(crate) use mesh::{Report, TICK_MS};
@@ -291,22 +293,6 @@ impl Circuits {
         // Where the metric cannot be counted every worker looks with every request.
         if let Some(id) = self.changes {
             let _counted: Result<(), host::Status> = host::increment(id, 1);
-        }
-    }
-}
-
-// === impl Known ===
-
-impl exchange::Known for Circuits {
-    fn is_shut(&self, circuit: &Circuit) -> bool {
-        let known = self.known.borrow();
-        let is_shut = |slot: Option<&known::Slot>| {
-            slot.is_some_and(|slot| slot.seen.is_some() && !slot.worker.passes)
-        };
-        match known.ordered(circuit.breaker) {
-            // It may be over by now: then the breaker itself is asked all the same.
-            Some(state) => !state.passes(),
-            None => is_shut(known.last(circuit.breaker, circuit.whose.as_deref())),
         }
     }
 }

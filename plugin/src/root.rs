@@ -15,7 +15,7 @@ use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Tenant};
 use tidegate_policy::wire;
 
-use crate::circuits::{self, Circuits, Told};
+use crate::circuits::{self, Circuits, Fresh, Told};
 use crate::codec;
 use crate::counters::{self, Counters};
 use crate::host::{self, Buffer, Level};
@@ -212,6 +212,11 @@ impl Root {
         Some(format!(
             "configuration={hash}{replaces} policies={policies} audit={audit} filter={filter} version={version}"
         ))
+    }
+
+    /// What the process knows of circuit breakers, for the exchange.
+    pub(crate) fn fresh_circuits(&self) -> Fresh<'_> {
+        Fresh { circuits: &self.circuits, config: &self.config }
     }
 
     /// Counts what circuit breakers do.

@@ -203,7 +203,7 @@ impl Vm {
             Err(status) => return unreadable(&root, status),
         };
         let id = ids.decision();
-        let shut = &root.circuits;
+        let shut = &root.fresh_circuits();
         let event = Event::Request { matched, facts: &facts, caller: &root.caller, id, shut };
         let mut exchange = Exchange::default();
         let effects = exchange.on(&root.config, &root.overrides, event);

@@ -266,7 +266,9 @@ impl Exchange {
             (Phase::Fresh, Event::Request { matched, facts, caller, id, shut }) => {
                 self.id = Some(id);
                 self.gate = Gate::of(config, overrides, &matched, facts, id);
-                let gated = self.gate.as_ref().map(|gate| gate.is_shut(shut));
+                let gate = self.gate.as_ref();
+                let is_shut: &dyn Fn() -> bool = &|| gate.is_some_and(|gate| gate.is_shut(shut));
+                let gated = gate.map(|_| is_shut);
                 ask(config, overrides, &matched, facts, caller, (id, gated))
             }
             (Phase::Spending(question), Event::Spent { answers, entropy, facts }) => {

@@ -70,22 +70,6 @@ impl Known {
         self.found.get(breaker)?.get(whose).copied()
     }
 
-    /// What this worker last knew, without looking.
-    pub(super) fn last(&self, breaker: usize, whose: Option<&str>) -> Option<&Slot> {
-        let place = match whose {
-            Some(whose) => self.found(breaker, whose)?,
-            None => self.places.alone(breaker)?,
-        };
-        self.slots.get(place)?.as_deref()
-    }
-
-    /// What an operator says of all of many, as far as this worker knows.
-    pub(super) fn ordered(&self, breaker: usize) -> Option<State> {
-        let place = self.places.alone(breaker).filter(|_| self.places.is_of_many(breaker))?;
-        let slot = self.slots.get(place)?.as_deref()?;
-        Some(slot.state).filter(|state| slot.seen.is_some() && state.is_ordered())
-    }
-
     /// Where a place's part lies in shared data, and whose it has to be.
     pub(super) fn home(&self, place: usize) -> Option<Home> {
         let (breaker, lies) = self.places.at(place)?;

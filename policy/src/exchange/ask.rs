@@ -22,7 +22,7 @@ use crate::scope::{CallerScope, Tenant};
 use crate::stages::{Identity, Outcomes, Stage, Verdict};
 use crate::wire::{self, DecideRequest, DecisionId, LeaseCall, LimitCall, SettleRequest};
 
-/// Collects every limit that applies, or finds a reason to answer at once. `gated`: whether the circuit
+/// Collects every limit that applies, or finds a reason to answer at once. `gated`: says whether the circuit
 /// breaker that is asked in the end is known to refuse, if one is asked.
 pub(super) fn ask(
     config: &Config,
@@ -30,7 +30,7 @@ pub(super) fn ask(
     matched: &Matched,
     facts: &Facts<'_>,
     caller: &CallerScope,
-    (id, gated): (DecisionId, Option<bool>),
+    (id, gated): (DecisionId, Option<&dyn Fn() -> bool>),
 ) -> (Phase, Effects) {
     let mut signals = Vec::new();
     let mut aside = Aside::default();
@@ -108,7 +108,7 @@ pub(super) fn ask(
         Wanted::Nothing => None,
         Wanted::Claim(draft, named) => {
             tenant = named;
-            Some(draft.only_looks(gated == Some(true)))
+            Some(draft.only_looks(gated.is_some_and(|is_shut| is_shut())))
         }
         Wanted::Refused(denial) => {
             return denied(Denial { grpc: is_grpc(facts), ..*denial }, None, aside, signals);

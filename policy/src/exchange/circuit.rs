@@ -27,9 +27,9 @@ pub struct Circuit {
     pub whose: Option<Rc<str>>,
 }
 
-/// What a worker knows of circuit breakers without looking again.
+/// What a worker and its process know of circuit breakers.
 pub trait Known: Debug {
-    /// Whether it last knew this one to let nothing pass.
+    /// Whether this one lets nothing pass by now. Asked only of requests that would claim a key.
     fn is_shut(&self, circuit: &Circuit) -> bool;
 }
 

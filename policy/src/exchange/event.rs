@@ -22,7 +22,7 @@ pub enum Event<'a> {
         caller: &'a CallerScope,
         /// A fresh id.
         id: DecisionId,
-        /// Which circuit breakers this worker last knew to refuse. A hint: what is asked meanwhile claims
+        /// Which circuit breakers refuse, as its process knows. A hint: what is asked meanwhile claims
         /// nothing that would have to be given back.
         shut: &'a dyn Known,
     },

@@ -1,0 +1,56 @@
+//! Owns what the exchange is told of circuit breakers before it asks for leave: what the whole process knows at
+//! that moment, not only what this worker last saw.
+
+use tidegate_policy::config::{CircuitBreaker, Config};
+use tidegate_policy::exchange::{Circuit, Known};
+
+use super::Circuits;
+use super::known::now_ms;
+
+/// The breakers of one configuration, looked at with each question.
+#[derive(Debug)]
+pub(crate) struct Fresh<'r> {
+    pub(crate) circuits: &'r Circuits,
+    pub(crate) config: &'r Config,
+}
+
+// === impl Fresh ===
+
+impl Fresh<'_> {
+    /// Whether the part of one that is for each of many refuses, or that of all. Takes no place in the table: who
+    /// is not there was never refused.
+    fn is_shut_by_itself(
+        &self,
+        circuit: &Circuit,
+        breaker: &CircuitBreaker,
+        changes: Option<u64>,
+    ) -> bool {
+        let mut known = self.circuits.known.borrow_mut();
+        let Some(alone) = known.places().alone(circuit.breaker) else { return false };
+        let place = if breaker.many.is_some() {
+            // Whether it is over by now is asked with the leave.
+            let for_all = known.look(alone, changes).map(|slot| slot.state);
+            if let Some(state) = for_all.ok().filter(|state| state.is_ordered()) {
+                return !state.passes();
+            }
+            match &circuit.whose {
+                None => known.places().others(circuit.breaker),
+                Some(whose) => {
+                    now_ms().and_then(|now_ms| known.find(circuit.breaker, whose, false, now_ms))
+                }
+            }
+        } else {
+            Some(alone)
+        };
+        place.is_some_and(|place| known.look(place, changes).is_ok_and(|slot| !slot.worker.passes))
+    }
+}
+
+impl Known for Fresh<'_> {
+    fn is_shut(&self, circuit: &Circuit) -> bool {
+        let Some(breaker) = self.config.circuit_breakers.get(circuit.breaker) else { return false };
+        let changes = self.circuits.changes();
+        !self.circuits.needed_pass(self.config, breaker, changes)
+            || self.is_shut_by_itself(circuit, breaker, changes)
+    }
+}
