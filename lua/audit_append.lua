@@ -7,14 +7,16 @@
 -- ARGV  1 2 3  where the chain is believed to end: seq, hash, seg
 --       4      the segment that the records go into: seg, or the one after it
 --       5      the hash of the last of the records
---       6..    id and bytes of each record
+--       6..    the id of each record, then the bytes of each
 -- Returns {1, seq, hash, seg, seg_first}      appended; where the chain ends now
 --         {0, seq, hash, seg, seg_first}      nothing done: it ends elsewhere, there
 --         {2, seq, hash, seg, seg_first, i…}  nothing done: the i-th records (from 1) hold ids that are in the chain
--- Ids come first: an append whose reply was lost is found by them although the chain has moved. Safe to repeat.
--- Numbers stay texts where they are only compared: Lua would write large ones with an exponent.
+-- The head comes first, since most appends that are not done have lost a race: ids are looked up where it is the
+-- expected one. Safe to repeat: an append whose reply was lost is found by its ids before anything is written.
+-- Numbers stay texts where they are only compared: Lua would write large ones with an exponent. Redis writes those
+-- that it is handed with all their digits.
 local GENESIS = string.rep('0', 64)
-local call = redis.call
+local call, ARGV = redis.call, ARGV
 
 local head = call('HMGET', KEYS[1], 'seq', 'hash', 'seg', 'seg_first')
 if not head[1] then
@@ -24,36 +26,34 @@ elseif not (head[2] and head[3] and head[4]) then
   return redis.error_reply('TGSTATE ' .. KEYS[1] .. ' holds no head')
 end
 
-local ids, records = {}, {}
-for i = 6, #ARGV, 2 do
-  ids[#ids + 1], records[#records + 1] = ARGV[i], ARGV[i + 1]
+if head[1] ~= ARGV[1] or head[2] ~= ARGV[2] or head[3] ~= ARGV[3] then
+  return { 0, head[1], head[2], head[3], head[4] }
 end
 
-local twice = {}
+local count = (#ARGV - 5) / 2
+local twice, found = {}, false
 for k = 3, #KEYS do
-  for i, seq in ipairs(call('HMGET', KEYS[k], unpack(ids))) do
-    if seq then twice[i] = true end
+  local seqs = call('HMGET', KEYS[k], unpack(ARGV, 6, 5 + count))
+  for i = 1, count do
+    if seqs[i] then twice[i], found = true, true end
   end
 end
-local reply = { 2, head[1], head[2], head[3], head[4] }
-for i = 1, #ids do
-  if twice[i] then reply[#reply + 1] = i end
-end
-if #reply > 5 then return reply end
-
-if head[1] ~= ARGV[1] or head[2] ~= ARGV[2] or head[3] ~= ARGV[3] then
-  reply[1] = 0
+if found then
+  local reply = { 2, head[1], head[2], head[3], head[4] }
+  for i = 1, count do
+    if twice[i] then reply[#reply + 1] = i end
+  end
   return reply
 end
 
 local seq, first = tonumber(head[1]), head[4]
 if ARGV[4] ~= head[3] then first = string.format('%.0f', seq + 1) end
 local numbered = {}
-for i, id in ipairs(ids) do
-  numbered[2 * i - 1], numbered[2 * i] = id, string.format('%.0f', seq + i)
+for i = 1, count do
+  numbered[2 * i - 1], numbered[2 * i] = ARGV[5 + i], seq + i
 end
-local last = string.format('%.0f', seq + #ids)
-call('RPUSH', KEYS[2], unpack(records))
+local last = string.format('%.0f', seq + count)
+call('RPUSH', KEYS[2], unpack(ARGV, 6 + count))
 call('HSET', KEYS[3], unpack(numbered))
 call('HSET', KEYS[1], 'seq', last, 'hash', ARGV[5], 'seg', ARGV[4], 'seg_first', first)
 return { 1, last, ARGV[5], ARGV[4], first }

@@ -15,7 +15,7 @@ use tidegate_gateway::store::memory::MemoryStore;
 use tidegate_gateway::store::{Store, StoreCounters, StoreFailure};
 use tidegate_policy::audit::append::{Append, Outcome, Place, Shelf};
 use tidegate_policy::audit::hash::Hash;
-use tidegate_policy::audit::record::{ChainName, Line};
+use tidegate_policy::audit::record::{ChainName, Head, Line};
 use tidegate_tests::random::Random;
 use tidegate_tests::redis::Redis;
 
@@ -196,4 +196,29 @@ async fn a_head_without_all_its_parts_is_refused() {
         );
         redis::cmd("DEL").arg(head_key(&chain())).exec_async(&mut connection).await.expect("gone");
     }
+}
+
+/// Numbers keep all their digits up to the largest that a record can have.
+#[tokio::test]
+async fn large_numbers_are_written_out() {
+    const SEQ: u64 = (1 << 53) - 8;
+    let redis = Redis::start().await;
+    let store = redis_store::start(&redis, WAIT).await;
+    let mut connection = connect(&redis).await;
+    let head = Head { seq: SEQ, hash: Hash::of(&[b"before"]) };
+    let place = Place { head, segment: 3, segment_first: SEQ };
+    let mut set = redis::cmd("HSET");
+    set.arg(head_key(&chain())).arg("seq").arg(SEQ).arg("hash").arg(head.hash.to_string());
+    set.arg("seg").arg(3).arg("seg_first").arg(SEQ);
+    set.exec_async(&mut connection).await.expect("set");
+    let lines =
+        ["a", "b"].map(|id| Line { id: id.to_owned(), bytes: id.as_bytes().to_vec() }).to_vec();
+    let hash = Hash::of(&[b"after"]);
+    let append = Append { expected: place, segment: 4, ids_from: 3, hash, lines: &lines };
+    let end = Place { head: Head { seq: SEQ + 2, hash }, segment: 4, segment_first: SEQ + 1 };
+    assert_eq!(store.append(&chain(), &append).await, Ok(Outcome::Done(end)));
+    let mut all = redis::cmd("HGETALL");
+    all.arg(ids_key(&chain(), 4));
+    let ids: BTreeMap<String, u64> = all.query_async(&mut connection).await.expect("ids");
+    assert_eq!(ids, BTreeMap::from([("a".to_owned(), SEQ + 1), ("b".to_owned(), SEQ + 2)]));
 }

@@ -117,6 +117,25 @@ fn several_files_are_one_chain_in_their_order() {
 }
 
 #[test]
+fn how_far_it_is_is_shown_to_who_looks_on_and_to_nobody_else() {
+    const TERMINAL: &str = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
+    let case = Case::new();
+    let words = ["verify", "chain.jsonl", "--keys", "keys.json"];
+    let unseen = run(case.dir.path(), &words, &[]);
+    assert_eq!(unseen.status.code(), Some(0), "{unseen:?}");
+    assert!(unseen.stderr.is_empty(), "{unseen:?}");
+    let mut command = Command::new("python3");
+    command.args(["-c", TERMINAL, env!("CARGO_BIN_EXE_tidegate-audit")]).args(words);
+    command.current_dir(case.dir.path()).env("TERM", "xterm");
+    let seen = command.output().expect("python3 runs");
+    let shown = String::from_utf8_lossy(&seen.stdout);
+    assert_eq!(seen.status.code(), Some(0), "{shown}");
+    let size = fs::metadata(case.path("chain.jsonl")).expect("there").len();
+    let size = indicatif::HumanBytes(size).to_string();
+    assert!(shown.contains(&format!("{size}/{size}")) && shown.contains("eu: valid"), "{shown}");
+}
+
+#[test]
 fn keys_are_made_once_and_listed_without_showing_them() {
     let dir = tempfile::tempdir().expect("a folder");
     let words = ["keys", "generate", "--version", "v7", "--out", "v7.pem"];

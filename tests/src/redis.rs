@@ -142,6 +142,11 @@ impl Redis {
         self.dir.path().join("redis.sock")
     }
 
+    /// What it worked by now, in µs.
+    pub fn cpu_us(&self) -> u64 {
+        self.process.cpu_us()
+    }
+
     /// The process, for signals.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

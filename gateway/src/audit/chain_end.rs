@@ -2,6 +2,7 @@
 //! do when somebody was faster, when the store is gone, and when it was set back. Knows neither queues
 //! nor ticks. Record 0049.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -188,7 +189,7 @@ impl ChainEnd {
     async fn commit_all(&mut self, events: Vec<Event>, count: usize) -> Result<Accepted, Lost> {
         let ids_from = self.ids_from();
         let refused = match self.drain().await {
-            Ok(()) => self.append(events.clone(), ids_from).await.err(),
+            Ok(()) => self.append(&events, ids_from).await.err(),
             Err(refused) => Some(refused),
         };
         let Some(refused) = refused else { return Ok(Accepted::Chained) };
@@ -243,19 +244,18 @@ impl ChainEnd {
                 Err(error) => return Err(unreadable(&error)),
             };
             let ids_from = waiting.iter().map(|one| one.ids_from).min().unwrap_or_default();
-            self.append(waiting.into_iter().map(|one| one.event).collect(), ids_from).await?;
+            let events: Vec<Event> = waiting.into_iter().map(|one| one.event).collect();
+            self.append(&events, ids_from).await?;
             self.on_spool(move |spool| spool.pass(end)).await.map_err(|e| unreadable(&e))?;
         }
         Ok(())
     }
 
-    async fn append(&mut self, mut events: Vec<Event>, ids_from: u64) -> Result<(), Refused> {
+    async fn append(&mut self, events: &[Event], ids_from: u64) -> Result<(), Refused> {
         if events.is_empty() {
             return Ok(());
         }
-        // The script compares with the chain, not within one append.
-        let mut ids = BTreeSet::new();
-        events.retain(|event| ids.insert(event.id().to_owned()));
+        let mut events = each_once(events);
         let mut place = self.place().await?;
         let begun = place;
         for attempt in 0..=AT_ONCE_MAX + WAITS.len() {
@@ -281,7 +281,7 @@ impl ChainEnd {
                     self.ahead(there)?;
                     place = there;
                     let mut index = 0..;
-                    events.retain(|_| !index.next().is_some_and(|at| twice.contains(&at)));
+                    events.to_mut().retain(|_| !index.next().is_some_and(|at| twice.contains(&at)));
                     if events.is_empty() {
                         return self.arrive(begun, place, there).await;
                     }
@@ -358,6 +358,16 @@ impl ChainEnd {
         self.counters.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         done
     }
+}
+
+/// The script compares with the chain, not within one append.
+fn each_once(events: &[Event]) -> Cow<'_, [Event]> {
+    let ids: BTreeSet<&str> = events.iter().map(Event::id).collect();
+    if ids.len() == events.len() {
+        return Cow::Borrowed(events);
+    }
+    let mut ids = BTreeSet::new();
+    Cow::Owned(events.iter().filter(|event| ids.insert(event.id())).cloned().collect())
 }
 
 fn unreadable(error: &std::io::Error) -> Refused {

@@ -97,9 +97,14 @@ impl Default for Shelf {
 }
 
 impl Shelf {
-    /// Appends all or nothing. Ids come first: an append whose reply was lost is found by them,
-    /// although the chain has moved.
+    /// Appends all or nothing. The head comes first, since most appends that are not done have lost a race:
+    /// ids are looked up where it is the expected one, so that an append whose reply was lost is found when
+    /// it is repeated behind the chain's end.
     pub fn append(&mut self, append: &Append<'_>) -> Outcome {
+        let Place { head, segment, .. } = append.expected;
+        if (self.place.head, self.place.segment) != (head, segment) {
+            return Outcome::Moved(self.place);
+        }
         let held = |line: &Line| {
             let later = self.ids.range(append.ids_from..=append.segment);
             later.into_iter().any(|(_, ids)| ids.contains_key(&line.id))
@@ -108,10 +113,6 @@ impl Shelf {
         let twice: Vec<usize> = lines.filter(|(_, line)| held(line)).map(|(at, _)| at).collect();
         if !twice.is_empty() {
             return Outcome::Duplicates(self.place, twice);
-        }
-        let Place { head, segment, .. } = append.expected;
-        if (self.place.head, self.place.segment) != (head, segment) {
-            return Outcome::Moved(self.place);
         }
         let records = self.segments.entry(append.segment).or_default();
         let ids = self.ids.entry(append.segment).or_default();
@@ -150,7 +151,9 @@ mod tests {
         assert_eq!(shelf.append(&first), Outcome::Done(place));
         let before = shelf.clone();
         // Its reply was lost.
-        assert_eq!(shelf.append(&first), Outcome::Duplicates(place, vec![0, 1]));
+        assert_eq!(shelf.append(&first), Outcome::Moved(place));
+        let again = append(place, 0, &ab);
+        assert_eq!(shelf.append(&again), Outcome::Duplicates(place, vec![0, 1]));
         // Somebody was faster.
         let c = [line("c")];
         assert_eq!(shelf.append(&append(Place::GENESIS, 0, &c)), Outcome::Moved(place));

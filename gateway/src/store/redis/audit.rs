@@ -82,7 +82,10 @@ fn command(sha: &str, chain: &ChainName, append: &Append<'_>) -> Cmd {
     command.arg(expected.head.seq).arg(expected.head.hash.to_string()).arg(expected.segment);
     command.arg(*segment).arg(hash.to_string());
     for line in *lines {
-        command.arg(&line.id).arg(&line.bytes);
+        command.arg(&line.id);
+    }
+    for line in *lines {
+        command.arg(&line.bytes);
     }
     command
 }

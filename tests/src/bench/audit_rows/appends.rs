@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use tidegate_gateway::audit::chain_end::{Accepted, BATCH_MAX};
+use tidegate_policy::audit::record::Event;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
@@ -21,6 +22,8 @@ const PAIRS: usize = 8;
 const WRITERS: u32 = 4;
 /// Events of an append whose rate is compared.
 const BATCH: u64 = 32;
+/// Appends of each gateway for a second that another row lasts.
+const APPENDS_PER_S: u64 = 400;
 /// Gateways, and events per second of each.
 const PACES: [(u32, u64); 2] = [(4, 1_000), (8, 250)];
 /// How long events are gathered.
@@ -43,33 +46,45 @@ async fn saturated(
     summary: &mut Summary,
 ) -> Result<(), String> {
     let lasts = Duration::from_secs(effort.seconds.into());
+    let each = APPENDS_PER_S * u64::from(effort.seconds);
     println!(
-        "\nthe audit chain, {WRITERS} gateways that append {BATCH} events at a time without a rest ÷ {WRITERS} connections of INCR, {PAIRS} interleaved pairs of {} s",
+        "\nthe audit chain, {WRITERS} gateways that append {BATCH} events at a time without a rest, {each} times each ÷ {WRITERS} connections of INCR, {PAIRS} interleaved pairs of {} s",
         effort.seconds
     );
-    let (mut ratio, mut again) = (Figures::default(), Figures::default());
+    let (mut ratio, mut bare, mut again) =
+        (Figures::default(), Figures::default(), Figures::default());
     let (mut rates, mut races) = (Figures::default(), Figures::default());
+    let (mut spooled, mut busy) = (Figures::default(), Figures::default());
     for _ in 0..PAIRS {
         let incr = increments(redis, lasts).await?;
+        let asked = asked(redis, lasts).await?;
         let name = names.next().ok_or("no name is left")?;
-        let done = appended(chains::gateways(redis, &name, WRITERS).await, lasts).await?;
-        ratio.push(done.events / incr);
+        let gateways = chains::gateways(redis, &name, WRITERS).await;
+        let done = appended(redis, gateways, each).await?;
+        ratio.push(done.events / asked);
+        bare.push(done.events / incr);
         rates.push(done.events);
         races.push(done.races_each);
+        spooled.push(done.spooled);
+        busy.push(done.redis_us_each);
         again.push(increments(redis, lasts).await? / incr);
         // Chains stay for ever.
         redis.command(&["FLUSHALL"]).await;
     }
     println!("  {:<32} {ratio}", "audit_append_32_vs_incr");
+    println!("  {:<32} {bare}", "audit_append_32_vs_bare_incr");
     println!("  {:<32} {again}", "audit_incr_aa");
-    println!("  events/s {rates}, races lost per append {races}");
+    println!(
+        "  events/s {rates}, races lost per append {races}, Redis's CPU µs per append {busy}, on the disk {spooled} %"
+    );
     summary.set("audit_append_32_vs_incr", ratio.median());
+    summary.set("audit_append_32_vs_bare_incr", bare.median());
     summary.set("audit_incr_aa", again.median());
     summary.set("audit_append_32_events_per_s", rates.median());
     Ok(())
 }
 
-/// INCRs per second of connections that wait for their answers.
+/// INCRs per second of connections that wait for their answers, by octets that are ready.
 async fn increments(redis: &Redis, lasts: Duration) -> Result<f64, String> {
     let mut tasks = JoinSet::new();
     let begin = Instant::now();
@@ -96,36 +111,77 @@ async fn increments(redis: &Redis, lasts: Duration) -> Result<f64, String> {
     Ok(total / begin.elapsed().as_secs_f64())
 }
 
+/// The same by the client that appends.
+async fn asked(redis: &Redis, lasts: Duration) -> Result<f64, String> {
+    let mut tasks = JoinSet::new();
+    let begin = Instant::now();
+    for _ in 0..WRITERS {
+        let url = redis.url();
+        tasks.spawn(async move {
+            let mut connection =
+                redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+            let mut count = 0_u32;
+            while begin.elapsed() < lasts {
+                let _sum: u64 =
+                    redis::cmd("INCR").arg("counter").query_async(&mut connection).await?;
+                count += 1;
+            }
+            Ok::<_, redis::RedisError>(count)
+        });
+    }
+    let mut total = 0.0;
+    for done in tasks.join_all().await {
+        total += f64::from(done.map_err(|error| error.to_string())?);
+    }
+    Ok(total / begin.elapsed().as_secs_f64())
+}
+
 struct Appended {
     /// Per second.
     events: f64,
     /// Races lost, per append.
     races_each: f64,
+    /// Events that went to the disk first, of a hundred.
+    spooled: f64,
+    /// What Redis worked for one append, in µs.
+    redis_us_each: f64,
 }
 
-async fn appended(gateways: Vec<Gateway>, lasts: Duration) -> Result<Appended, String> {
+async fn appended(redis: &Redis, gateways: Vec<Gateway>, each: u64) -> Result<Appended, String> {
+    // What becomes an event is not the append's work.
+    let batches = |which: u64| -> Vec<Vec<Event>> {
+        let from = which << 40;
+        let batch = |n: u64| (from + n * BATCH..from + (n + 1) * BATCH).map(chains::denial);
+        (0..each).map(|n| batch(n).collect()).collect()
+    };
+    let gateways: Vec<_> =
+        (0_u64..).zip(gateways).map(|(which, gateway)| (batches(which), gateway)).collect();
+    let worked = redis.cpu_us();
     let begin = Instant::now();
     let mut tasks = JoinSet::new();
-    for (which, mut gateway) in (0_u64..).zip(gateways) {
+    for (batches, mut gateway) in gateways {
         tasks.spawn(async move {
-            let mut made = 0;
-            while begin.elapsed() < lasts {
-                let events = (made..made + BATCH).map(|n| chains::denial((which << 40) + n));
-                gateway.end.commit(events.collect()).await.map_err(|lost| lost.to_string())?;
-                made += BATCH;
+            for batch in batches {
+                gateway.end.commit(batch).await.map_err(|lost| lost.to_string())?;
             }
             Ok::<_, String>(gateway.counters)
         });
     }
-    let (mut events, mut races) = (0, 0);
+    let (mut events, mut races, mut spooled) = (0, 0, 0);
     for counters in tasks.join_all().await {
         let counters = counters?;
         events += counters.appended.get();
         races += counters.races_lost.get();
+        spooled += counters.spooled.get();
     }
     let took = begin.elapsed().as_secs_f64();
     let appends = number(events) / number(BATCH);
-    Ok(Appended { events: number(events) / took, races_each: number(races) / appends })
+    Ok(Appended {
+        events: number(events) / took,
+        races_each: number(races) / appends,
+        spooled: number(spooled) * 100.0 / number(events),
+        redis_us_each: number(redis.cpu_us().saturating_sub(worked)) / appends,
+    })
 }
 
 /// What gateways do at their own pace.
