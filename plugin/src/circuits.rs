@@ -2,8 +2,8 @@
 //! is written so that all workers of the process share it. What the octets mean is policy's.
 //!
 //! While a breaker is closed a request costs one read of a metric, which counts the changes of all
-//! breakers in the process, and one read of its answer's status. Only when that number has changed, or
-//! a call failed, shared data is read.
+//! breakers in the process, and one read of its answer's status; one with a body that of its `content-type`, too.
+//! Only when that number has changed, or a call failed, shared data is read.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -43,6 +43,8 @@ pub(crate) struct Circuits {
     /// The metric's id; `None` where the host has none, and then every request looks.
     changes: Option<u32>,
     known: RefCell<Known>,
+    /// The changes that a stream was told of which then asks for leave in the same turn.
+    glimpse: Cell<Option<(u32, u64)>>,
     /// Those of which there is something to report.
     marks: Marks,
     /// Those of which this worker counted something that it has not handed on.
@@ -115,7 +117,8 @@ impl Circuits {
         count: &mut impl FnMut(usize, Told, u64),
     ) -> Result<(), Option<u64>> {
         let Some(breaker) = config.circuit_breakers.get(circuit.breaker) else { return Ok(()) };
-        let changes = self.changes();
+        let glimpse = self.glimpse.take().filter(|(of, _)| *of == stream);
+        let changes = glimpse.map(|(_, changes)| changes).or_else(|| self.changes());
         let refuse = |wait_ms: Option<u64>, count: &mut dyn FnMut(usize, Told, u64)| {
             if circuit.enforced {
                 return Err(wait_ms);
@@ -177,11 +180,16 @@ impl Circuits {
         if free.is_none() && !self.is_let_go(place, breaker, entropy) {
             refuse(None, count)?;
         }
+        self.take_off(breaker, stream, flight);
+        Ok(())
+    }
+
+    /// A request with leave is on its way.
+    fn take_off(&self, breaker: &CircuitBreaker, stream: u32, mut flight: Flight) {
         if breaker.slow_ms.is_some() {
             flight.since_us = host::now_us().ok();
         }
         self.flights.borrow_mut().insert(stream, flight);
-        Ok(())
     }
 
     /// Where the breaker of a request lies, whose it is there, and what is known of it.

@@ -214,9 +214,9 @@ impl Root {
         ))
     }
 
-    /// What the process knows of circuit breakers, for the exchange.
-    pub(crate) fn fresh_circuits(&self) -> Fresh<'_> {
-        Fresh { circuits: &self.circuits, config: &self.config }
+    /// What the process knows of circuit breakers, for a stream's exchange.
+    pub(crate) fn fresh_circuits(&self, stream: u32) -> Fresh<'_> {
+        Fresh { circuits: &self.circuits, config: &self.config, stream }
     }
 
     /// Counts what circuit breakers do.

@@ -203,8 +203,8 @@ impl Vm {
             Err(status) => return unreadable(&root, status),
         };
         let id = ids.decision();
-        let shut = &root.fresh_circuits();
-        let event = Event::Request { matched, facts: &facts, caller: &root.caller, id, shut };
+        let known = &root.fresh_circuits(stream);
+        let event = Event::Request { matched, facts: &facts, caller: &root.caller, id, known };
         let mut exchange = Exchange::default();
         let effects = exchange.on(&root.config, &root.overrides, event);
         self.carry_on(stream, &root, exchange, effects, (false, Taken::default()), Some(&facts))
@@ -334,7 +334,8 @@ impl Vm {
                 }
                 Act::Spend(spends) => {
                     let answers = self.spend(stream, root, spends);
-                    let event = Event::Spent { answers, entropy: self.entropy(), facts };
+                    let (entropy, known) = (self.entropy(), &root.fresh_circuits(stream));
+                    let event = Event::Spent { answers, entropy, facts, known };
                     exchange.on(&root.config, &root.overrides, event)
                 }
                 Act::Join => {

@@ -262,16 +262,17 @@ impl Exchange {
     pub fn on(&mut self, config: &Config, overrides: &Overrides, event: Event<'_>) -> Effects {
         let phase = core::mem::replace(&mut self.phase, Phase::Admitted(Told::default()));
         self.has_verdict = false;
+        let circuits = event.known();
         let (next, effects) = match (phase, event) {
-            (Phase::Fresh, Event::Request { matched, facts, caller, id, shut }) => {
+            (Phase::Fresh, Event::Request { matched, facts, caller, id, known }) => {
                 self.id = Some(id);
                 self.gate = Gate::of(config, overrides, &matched, facts, id);
                 let gate = self.gate.as_ref();
-                let is_shut: &dyn Fn() -> bool = &|| gate.is_some_and(|gate| gate.is_shut(shut));
+                let is_shut: &dyn Fn() -> bool = &|| gate.is_some_and(|gate| gate.is_shut(known));
                 let gated = gate.map(|_| is_shut);
                 ask(config, overrides, &matched, facts, caller, (id, gated))
             }
-            (Phase::Spending(question), Event::Spent { answers, entropy, facts }) => {
+            (Phase::Spending(question), Event::Spent { answers, entropy, facts, .. }) => {
                 lease::spent(config, *question, answers, entropy, facts)
             }
             (Phase::Spending(question), Event::Waited) => put(config, *question, None, Vec::new()),
@@ -307,6 +308,9 @@ impl Exchange {
             (phase, _) => (phase, Effects::of(Act::Pass, Vec::new())),
         };
         if matches!(effects.act, Act::Pass | Act::Resume) {
+            if let Some((gate, known)) = self.gate.as_mut().zip(circuits) {
+                gate.open(&next, known);
+            }
             self.passed = self.gate.as_ref().and_then(permit::Gate::passed);
         }
         let (next, effects) = permit::ask(config, &mut self.gate, next, effects);

@@ -1,6 +1,7 @@
 //! Owns what a request has to be read for: which of its header fields the policies that its path leads
 //! to look at. What none of them looks at is read only for those who have to be told of it.
 
+use crate::breaker::by::By;
 use crate::config::Policy;
 
 /// What has to be read of a request, beside its path, before its policies can be asked.
@@ -26,9 +27,9 @@ impl Needs {
             .chain(&policy.rollout_by)
             .flat_map(|identity| identity.sources());
         let headers = !policy.matcher.headers.is_empty()
-            // A key is a header; and whether a request is gRPC decides what its circuit breaker counts.
+            // A key is a header.
             || policy.idempotency.is_some()
-            || policy.circuit_breaker.is_some()
+            || policy.circuit_by.as_ref().is_some_and(By::reads_headers)
             || limits.iter().any(|limit| limit.cost.reads_headers())
             || sources.any(|source| source.place.reads_headers());
         let matcher = &policy.matcher;
@@ -79,7 +80,10 @@ mod tests {
                 ),
                 headers,
             ),
-            (format!(r#"{}, "circuit_breaker": {{}}"#, limit(r#""ip""#)), headers),
+            (r#""circuit_breaker": {}"#.into(), nothing),
+            (r#""circuit_breaker": {"by": "route"}"#.into(), nothing),
+            (r#""circuit_breaker": {"by": "q"}"#.into(), nothing),
+            (r#""circuit_breaker": {"by": "c"}"#.into(), headers),
         ];
         for (fields, expected) in rows {
             let document = format!(

@@ -1,6 +1,7 @@
 //! Owns what becomes of requests that have leave: their outcomes, and what follows for the worker and its
 //! process.
 
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 use tidegate_policy::breaker::Outcome;
@@ -67,8 +68,14 @@ impl Circuits {
         (entropy, end): (u32, bool),
         count: &mut impl FnMut(usize, Told, u64),
     ) {
-        let Some((flight, breaker)) = self.take_known(config, stream) else { return };
+        if !self.is_aloft(stream) {
+            return;
+        }
         let status = host::header(Map::Response, ":status").ok().flatten().unwrap_or_default();
+        if !end && self.is_well(config, stream, &status) {
+            return;
+        }
+        let Some((flight, breaker)) = self.take_known(config, stream) else { return };
         let code = match flight.grpc {
             true => host::header(Map::Response, GRPC_STATUS).ok().flatten(),
             false => None,
@@ -85,6 +92,21 @@ impl Circuits {
         }
         // Whether it comes to its end is told later.
         self.began(config, stream, flight);
+    }
+
+    /// Whether an answer says at a glance that all is well, as most do: then its end is waited for.
+    fn is_well(&self, config: &Config, stream: u32, status: &[u8]) -> bool {
+        let mut flights = self.flights.borrow_mut();
+        let Some(flight) = flights.get_mut(&stream) else { return false };
+        let is_plain = !flight.grpc && flight.test.is_none() && flight.since_us.is_none();
+        let breaker = config.circuit_breakers.get(flight.breaker).filter(|_| is_plain);
+        let seen = Seen::Answered { status, grpc: None };
+        if breaker.map(|breaker| breaker.rules.outcome(seen, None)) != Some(Ok(Outcome::Success)) {
+            return false;
+        }
+        flight.answer = Part::Begun(0);
+        self.with_worker(config, flight, |worker| worker.began(flight.generation, false));
+        true
     }
 
     fn began(&self, config: &Config, stream: u32, flight: Flight) {
@@ -108,13 +130,10 @@ impl Circuits {
         entropy: u32,
         count: &mut impl FnMut(usize, Told, u64),
     ) {
-        {
-            let flights = self.flights.borrow();
-            if !flights.get(&stream).is_some_and(|f| matches!(f.answer, Part::Begun(_))) {
-                return;
-            }
-        }
-        let Some(flight) = self.take(stream) else { return };
+        let Some(flight) = self.take_if(stream, |flight| matches!(flight.answer, Part::Begun(_)))
+        else {
+            return;
+        };
         if flight.test.is_some() {
             return self.land(config, flight, Outcome::Success, entropy, count);
         }
@@ -182,9 +201,19 @@ impl Circuits {
         Some((flight, breaker))
     }
 
+    fn is_aloft(&self, stream: u32) -> bool {
+        self.flights.borrow().contains_key(&stream)
+    }
+
     fn take(&self, stream: u32) -> Option<Flight> {
-        let mut flights = self.flights.borrow_mut();
-        if flights.is_empty() { None } else { flights.remove(&stream) }
+        self.take_if(stream, |_| true)
+    }
+
+    fn take_if(&self, stream: u32, takes: impl FnOnce(&Flight) -> bool) -> Option<Flight> {
+        match self.flights.borrow_mut().entry(stream) {
+            Entry::Occupied(flight) if takes(flight.get()) => Some(flight.remove()),
+            _ => None,
+        }
     }
 
     /// What this worker knows of a request's breaker, if that is still the same one and counts.

@@ -1,10 +1,11 @@
 //! Owns what the exchange is told of circuit breakers before it asks for leave: what the whole process knows at
-//! that moment, not only what this worker last saw.
+//! that moment, not only what this worker last saw. Gives leave where that is all there is to it.
 
 use tidegate_policy::config::{CircuitBreaker, Config};
 use tidegate_policy::exchange::{Circuit, Known};
 
 use super::Circuits;
+use super::flights::Flight;
 use super::known::now_ms;
 
 /// The breakers of one configuration, looked at with each question.
@@ -12,6 +13,8 @@ use super::known::now_ms;
 pub(crate) struct Fresh<'r> {
     pub(crate) circuits: &'r Circuits,
     pub(crate) config: &'r Config,
+    /// Who asks.
+    pub(crate) stream: u32,
 }
 
 // === impl Fresh ===
@@ -52,5 +55,21 @@ impl Known for Fresh<'_> {
         let changes = self.circuits.changes();
         !self.circuits.needed_pass(self.config, breaker, changes)
             || self.is_shut_by_itself(circuit, breaker, changes)
+    }
+
+    fn grants(&self, circuit: &Circuit, grpc: bool) -> bool {
+        let Some(breaker) = self.config.circuit_breakers.get(circuit.breaker) else { return true };
+        let circuits = self.circuits;
+        // Without a count of changes every question reads what is shared: once is enough.
+        let Some(changes) = circuits.changes() else { return false };
+        let known = Some(changes);
+        let passes = circuits.needed_pass(self.config, breaker, known);
+        let pass = || circuits.known.borrow_mut().pass(circuit, breaker, known);
+        let Some(flight) = passes.then(pass).flatten() else {
+            circuits.glimpse.set(Some((self.stream, changes)));
+            return false;
+        };
+        circuits.take_off(breaker, self.stream, Flight { grpc, ..flight });
+        true
     }
 }

@@ -8,8 +8,10 @@ use tidegate_policy::breaker::mesh::State;
 use tidegate_policy::breaker::places::{BUCKET, Lies, OTHERS, Places, PlacesKey};
 use tidegate_policy::breaker::process::{Counts, Process};
 use tidegate_policy::breaker::worker::Worker;
-use tidegate_policy::config::Config;
+use tidegate_policy::config::{CircuitBreaker, Config};
+use tidegate_policy::exchange::Circuit;
 
+use super::flights::{Flight, Part};
 use super::shared::{Home, Lost, TRIES_MAX, kept, put, read};
 use crate::host;
 
@@ -92,6 +94,39 @@ impl Known {
             self.take_in(place, None, &process, changes);
         }
         self.slot(place).ok_or(Lost::Host)
+    }
+
+    /// A request that goes on since its breaker lets all of them pass. `None` where it does not, where only a share
+    /// passes, or where there is more to be found out.
+    pub(super) fn pass(
+        &mut self,
+        circuit: &Circuit,
+        breaker: &CircuitBreaker,
+        changes: Option<u64>,
+    ) -> Option<Flight> {
+        let mut place = self.places.alone(circuit.breaker)?;
+        if breaker.many.is_some() {
+            if self.look(place, changes).ok()?.state.is_ordered() {
+                return None;
+            }
+            place = match &circuit.whose {
+                None => self.places.others(circuit.breaker)?,
+                Some(whose) => self.found(circuit.breaker, whose)?,
+            };
+        }
+        let Slot { whose, worker, .. } = self.look(place, changes).ok()?;
+        let passes = worker.passes && !worker.is_ramping(&breaker.own);
+        let (whose, generation) = (whose.clone(), worker.generation);
+        passes.then_some(Flight {
+            breaker: circuit.breaker,
+            place,
+            whose,
+            generation,
+            test: None,
+            since_us: None,
+            grpc: false,
+            answer: Part::Nothing,
+        })
     }
 
     fn take_in(

@@ -52,6 +52,16 @@ impl By {
         }
     }
 
+    /// Whether header fields have to be read for it.
+    pub fn reads_headers(&self) -> bool {
+        match self {
+            Self::Cluster | Self::Route => false,
+            Self::Identity(identity) => {
+                identity.sources().any(|source| source.place.reads_headers())
+            }
+        }
+    }
+
     /// Whether no client can choose at will which breaker it falls under.
     pub fn is_trusted(&self) -> bool {
         match self {

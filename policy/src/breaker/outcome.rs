@@ -70,12 +70,14 @@ impl Statuses {
     }
 
     fn has_http(&self, status: &[u8]) -> bool {
-        let number = core::str::from_utf8(status).ok().and_then(|text| text.parse::<u16>().ok());
-        let bit = number.and_then(|number| number.checked_sub(Self::FIRST));
-        bit.is_some_and(|bit| {
-            let word = self.http.get(usize::from(bit / 64)).copied().unwrap_or(0);
-            word >> (bit % 64) & 1 == 1
-        })
+        let digit = |octet: u8| u16::from(octet.wrapping_sub(b'0'));
+        // With each answer: no more than it takes.
+        let [hundreds @ b'1'..=b'5', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] = *status else {
+            return false;
+        };
+        let bit = (digit(hundreds).saturating_sub(1) * 10 + digit(tens)) * 10 + digit(ones);
+        let word = self.http.get(usize::from(bit / 64)).copied().unwrap_or(0);
+        word >> (bit % 64) & 1 == 1
     }
 
     fn has_grpc(&self, code: &[u8]) -> bool {

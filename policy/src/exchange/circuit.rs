@@ -31,6 +31,10 @@ pub struct Circuit {
 pub trait Known: Debug {
     /// Whether this one lets nothing pass by now. Asked only of requests that would claim a key.
     fn is_shut(&self, circuit: &Circuit) -> bool;
+
+    /// Gives leave, where that needs no more than a look; else it is asked for by [`super::Act::Permit`]. `grpc`: as
+    /// there.
+    fn grants(&self, circuit: &Circuit, grpc: bool) -> bool;
 }
 
 // === impl Circuit ===

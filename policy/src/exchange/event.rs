@@ -22,9 +22,9 @@ pub enum Event<'a> {
         caller: &'a CallerScope,
         /// A fresh id.
         id: DecisionId,
-        /// Which circuit breakers refuse, as its process knows. A hint: what is asked meanwhile claims
-        /// nothing that would have to be given back.
-        shut: &'a dyn Known,
+        /// What is known of circuit breakers. Which refuse is a hint: what is asked meanwhile claims nothing that
+        /// would have to be given back.
+        known: &'a dyn Known,
     },
     /// The next piece of the request's body arrived.
     Body {
@@ -50,6 +50,8 @@ pub enum Event<'a> {
         entropy: u64,
         /// What the request says of its sender, if it has just come.
         facts: Option<&'a Facts<'a>>,
+        /// What is known of circuit breakers.
+        known: &'a dyn Known,
     },
     /// What the circuit breaker says.
     Permit(Result<(), NoLeave>),
@@ -60,6 +62,18 @@ pub enum Event<'a> {
         /// Any 64 bits: spreads the `Retry-After` of many clients.
         entropy: u64,
     },
+}
+
+// === impl Event ===
+
+impl<'a> Event<'a> {
+    /// What is known of circuit breakers, where the request may go on at once.
+    pub(super) fn known(&self) -> Option<&'a dyn Known> {
+        match self {
+            Self::Request { known, .. } | Self::Spent { known, .. } => Some(*known),
+            _ => None,
+        }
+    }
 }
 
 /// What a circuit breaker says that gives no leave.

@@ -68,7 +68,8 @@ impl Gate {
         Some(Self {
             circuit,
             id,
-            grpc: is_grpc(facts),
+            // Without a body it is none, whatever its header says; most are not asked for that one.
+            grpc: facts.has_body && is_grpc(facts),
             charged: None,
             is_open: false,
             reroutes: false,
@@ -78,6 +79,13 @@ impl Gate {
     /// Whether it is known to refuse.
     pub(super) fn is_shut(&self, known: &dyn Known) -> bool {
         self.circuit.enforced && known.is_shut(&self.circuit)
+    }
+
+    /// Asks for leave at once, if nothing else is in the way.
+    pub(super) fn open(&mut self, next: &Phase, known: &dyn Known) {
+        if !self.is_open && matches!(next, Phase::Admitted(_)) {
+            self.is_open = known.grants(&self.circuit, self.grpc);
+        }
     }
 
     /// The policy whose circuit breaker gave leave, if it did.

@@ -29,6 +29,10 @@ impl Known for Vec<usize> {
     fn is_shut(&self, circuit: &Circuit) -> bool {
         self.contains(&circuit.breaker)
     }
+
+    fn grants(&self, _circuit: &Circuit, _grpc: bool) -> bool {
+        false
+    }
 }
 
 const ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
@@ -88,7 +92,7 @@ impl Bench {
             facts,
             caller: &caller(),
             id: DecisionId::new(ID),
-            shut: &Vec::<usize>::new(),
+            known: &Vec::<usize>::new(),
         };
         self.exchange.on(&self.config, &self.overrides, event)
     }

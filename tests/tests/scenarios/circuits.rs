@@ -200,6 +200,6 @@ fn a_closed_breaker_adds_few_instructions() {
     let beside = added(limits, &format!("{limits}, circuit_breaker: {{}}"));
     let alone = added("mode: \"off\", circuit_breaker: {}", "circuit_breaker: {}");
     println!("beside a leased limit {beside:?}, alone {alone:?}");
-    assert!(beside.1 - beside.0 < 12_000, "{beside:?}");
-    assert!(alone.1 - alone.0 < 8_500, "{alone:?}");
+    assert!(beside.1 - beside.0 < 3_000, "{beside:?}");
+    assert!(alone.1 - alone.0 < 3_000, "{alone:?}");
 }

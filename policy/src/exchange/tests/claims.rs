@@ -55,7 +55,7 @@ impl Desk {
     pub(super) fn request(&mut self, facts: &Facts<'_>) -> Effects {
         let matched = self.config.on_path(Some(b"/pay")).on_host(&self.config, None);
         let (caller, id, shut) = (self.caller.clone(), DecisionId::new(ID), self.shut.clone());
-        self.on(Event::Request { matched, facts, caller: &caller, id, shut: &shut })
+        self.on(Event::Request { matched, facts, caller: &caller, id, known: &shut })
     }
 
     /// The gateway's word on the question that was asked.

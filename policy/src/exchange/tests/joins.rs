@@ -21,7 +21,8 @@ fn bench(limits: usize) -> Bench {
 
 impl Bench {
     fn says(&mut self, answer: Spent, facts: Option<&Facts<'_>>) -> Effects {
-        let event = Event::Spent { answers: vec![answer], facts, entropy: 0 };
+        let event =
+            Event::Spent { answers: vec![answer], facts, entropy: 0, known: &Vec::<usize>::new() };
         self.exchange.on(&self.config, &self.overrides, event)
     }
 }

@@ -272,7 +272,7 @@ fn a_fallback_answers_or_leads_the_request_elsewhere() {
 }
 
 fn grpc() -> Facts<'static> {
-    facts(&[("content-type", "application/grpc")], false)
+    facts(&[("content-type", "application/grpc")], true)
 }
 
 #[test]
@@ -317,4 +317,78 @@ fn who_leaves_while_held_gives_back_claim_and_charge() {
     let settlement = desk.left();
     assert_eq!(given_back(settlement.as_ref()), (-1, true, 2_000_000));
     assert_eq!(desk.left(), None, "once");
+}
+
+/// Breakers that grant leave at once, or do not; how often they were asked, with whether for gRPC.
+#[derive(Debug)]
+struct Counting(bool, core::cell::RefCell<Vec<bool>>);
+
+impl Known for Counting {
+    fn is_shut(&self, _circuit: &Circuit) -> bool {
+        false
+    }
+
+    fn grants(&self, _circuit: &Circuit, grpc: bool) -> bool {
+        self.1.borrow_mut().push(grpc);
+        self.0
+    }
+}
+
+fn arrives(desk: &mut Desk, facts: &Facts<'_>, known: &dyn Known) -> Effects {
+    let matched = desk.config.on_path(Some(b"/pay")).on_host(&desk.config, None);
+    let (caller, id) = (caller(), DecisionId::new(ID));
+    desk.on(Event::Request { matched, facts, caller: &caller, id, known })
+}
+
+#[test]
+fn leave_that_is_granted_at_once_is_the_same_as_one_that_was_asked_for() {
+    let leased = r#", "rate_limits": [{"name": "ip", "by": "ip", "limit": 5, "per": "minute",
+        "decide": "lease"}], "circuit_breaker": {}"#;
+    for policy in [r#", "circuit_breaker": {}"#, leased] {
+        let run = |known: &Counting| {
+            let mut desk = desk(policy);
+            let mut effects = arrives(&mut desk, &facts(&[], false), known);
+            if matches!(effects.act, Act::Spend(_)) {
+                assert!(known.1.borrow().is_empty(), "limits are asked first");
+                let answers = vec![Spent::Taken { remaining: 3 }];
+                let facts = Some(&facts(&[], false));
+                effects = desk.on(Event::Spent { answers, entropy: 0, facts, known });
+            }
+            let is_asked = asks_leave(&effects);
+            if is_asked {
+                effects = desk.permit(None);
+            }
+            let told = desk.exchange.testimony(&desk.config, &effects, None);
+            assert_eq!(*known.1.borrow(), [false], "once, and for no gRPC");
+            (is_asked, effects, told, desk.exchange.has_to_tell())
+        };
+        let (asked, at_once) =
+            (run(&Counting(false, vec![].into())), run(&Counting(true, vec![].into())));
+        assert!(asked.0 && !at_once.0, "{policy}");
+        assert_eq!((asked.1, asked.2, asked.3), (at_once.1, at_once.2, at_once.3), "{policy}");
+    }
+}
+
+#[test]
+fn leave_is_asked_for_when_the_request_would_go_on_and_not_before() {
+    let policy = format!(r#"{LIMITS}{IDEMPOTENCY}}}, "circuit_breaker": {{}}"#);
+    let known = Counting(true, vec![].into());
+    let mut desk = desk(&policy);
+    let asked = arrives(&mut desk, &facts(&KEYED, false), &known);
+    assert!(asks_leave(&desk.answer(&asked, r#"{"state":"claimed","fence":3}"#)), "as it is now");
+    assert!(known.1.borrow().is_empty(), "what it said before the question is of no use after it");
+}
+
+#[test]
+fn a_request_is_grpc_to_its_breaker_if_it_says_so_and_has_a_body() {
+    for (facts, expected) in [
+        (facts(&[("content-type", "application/grpc")], true), true),
+        (facts(&[("content-type", "application/grpc")], false), false),
+        (facts(&[("content-type", "application/json")], true), false),
+    ] {
+        let known = Counting(true, vec![].into());
+        let mut desk = desk(r#", "circuit_breaker": {}"#);
+        assert_eq!(arrives(&mut desk, &facts, &known).act, Act::Pass);
+        assert_eq!(*known.1.borrow(), [expected], "{facts:?}");
+    }
 }

@@ -35,7 +35,12 @@ impl Bench {
 
     fn spent(&mut self, answer: Spent) -> Effects {
         let facts = facts();
-        let event = Event::Spent { answers: vec![answer], facts: Some(&facts), entropy: 0 };
+        let event = Event::Spent {
+            answers: vec![answer],
+            facts: Some(&facts),
+            entropy: 0,
+            known: &Vec::<usize>::new(),
+        };
         self.exchange.on(&self.config, &self.overrides, event)
     }
 }
