@@ -127,7 +127,7 @@ impl Gateway {
         let log = dir.path().join("gateway.log");
         let mut process = Process::start(command, &log).expect("the gateway can be run");
         let (addr, admin) =
-            eventually(Duration::from_secs(20), "the gateway listens", async || {
+            eventually(Duration::from_secs(60), "the gateway listens", async || {
                 if let Some(status) = process.ended() {
                     return Ok::<_, String>(Err(format!("{status}\n{}", process.output())));
                 }
@@ -150,7 +150,7 @@ impl Gateway {
     /// Makes its region `cold` or `warm`, as its administrator.
     pub async fn declare(&self, temperature: &str) {
         let body = format!("{{\"temperature\": \"{temperature}\"}}");
-        eventually(Duration::from_secs(20), "the region is declared", async || {
+        eventually(Duration::from_secs(60), "the region is declared", async || {
             let answer = self.command("/v1/region", &body).await;
             if answer.status == 200 { Ok(()) } else { Err((answer, self.output())) }
         })

@@ -177,7 +177,7 @@ impl Redis {
     }
 
     async fn ready(&self) {
-        eventually(Duration::from_secs(10), "Redis answers", async || {
+        eventually(Duration::from_secs(60), "Redis answers", async || {
             UnixStream::connect(self.socket()).map_err(|error| error.to_string())?;
             match self.try_command(&["PING"]).await {
                 Ok(reply) if reply.starts_with("+PONG") => Ok(()),

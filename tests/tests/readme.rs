@@ -70,7 +70,7 @@ async fn make_run_serves_what_the_curl_line_asks_for() {
     })
     .await;
     let mut statuses = Vec::new();
-    eventually(Duration::from_secs(20), "the sixth is refused", async || {
+    eventually(Duration::from_secs(60), "the sixth is refused", async || {
         let answer = client::get(address, "/api/hello").await;
         statuses.push(answer.status);
         if answer.status == 429 { Ok(()) } else { Err(answer) }

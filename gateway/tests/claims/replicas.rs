@@ -39,7 +39,7 @@ async fn a_claim_is_on_as_many_replicas_as_say_so() {
         assert_eq!(counted, Ok(0), "{replicas}");
     }
     replica.process().resume();
-    eventually(Duration::from_secs(20), "it is back", async || {
+    eventually(Duration::from_secs(60), "it is back", async || {
         match claims.replicated(&name, &claim(1), 1, patient).await {
             Ok(1) => Ok(()),
             other => Err(other),
@@ -91,7 +91,7 @@ async fn who_waits_keeps_nobody_else_waiting_and_one_wait_serves_many() {
             told.split("cmdstat_wait:calls=").nth(1).and_then(|rest| rest.split(',').next());
         calls.and_then(|calls| calls.parse::<u32>().ok()).unwrap_or(0)
     };
-    eventually(Duration::from_secs(20), "somebody waits", async || {
+    eventually(Duration::from_secs(60), "somebody waits", async || {
         let told = master.command(&["INFO", "clients"]).await;
         if told.contains("blocked_clients:1") { Ok(()) } else { Err(told) }
     })

@@ -11,7 +11,7 @@ use crate::bench::{
 use tidegate_tests::eventually;
 
 async fn ready(caller: &Caller, gateway: &tidegate_gateway::Running) {
-    eventually(Duration::from_secs(5), "the gateway is ready", async || {
+    eventually(Duration::from_secs(60), "the gateway is ready", async || {
         let answer = caller.get(gateway.admin_addr, "/readyz", None).await;
         if answer.text() == r#"{"status":"ok"}"# { Ok(()) } else { Err(answer.text()) }
     })

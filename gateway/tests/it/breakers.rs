@@ -19,7 +19,7 @@ use crate::bench::{Answer, Caller, Speaks, TOKEN, VIEWER, question, request, set
 
 const ADMIN: &str = "the-admins-token";
 const CALM: &str = "--deadline 2s --pool-wait 1s";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const TERMS: Terms = Terms {
     window: Window::Ms(60_000),
     min_calls: 20,

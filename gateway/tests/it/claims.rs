@@ -20,7 +20,7 @@ use tidegate_tests::redis::Redis;
 use crate::bench::{Caller, Speaks, TOKEN, question, request, settings, start};
 
 const CALM: &str = "--deadline 2s --pool-wait 1s";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn keyed(order: u32, key: &str) -> Keyed {
     let target = format!("/v1/orders/{order}/refund");

@@ -25,7 +25,7 @@ use crate::proxy::Proxy;
 use crate::redis_store;
 use crate::redis_store::swift::Swift;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn gateway(url: &str, flags: &str) -> Running {
     start(settings(&format!("--redis-url {url} {CALM} {flags}"))).await

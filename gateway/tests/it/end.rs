@@ -18,19 +18,19 @@ async fn what_is_under_way_is_finished_and_nothing_new_is_taken() {
         asked.timeout_ms = 30_000;
         let caller = Caller::new(speaks);
         let under_way = tokio::spawn(async move { caller.decide(data, &asked).await });
-        eventually(Duration::from_secs(5), "the call is out", async || {
+        eventually(Duration::from_secs(60), "the call is out", async || {
             if store.calls.load(Ordering::SeqCst) == 1 { Ok(()) } else { Err("not yet") }
         })
         .await;
 
         let ended = tokio::spawn(gateway.shutdown());
         let probe = Caller::new(Speaks::Http1);
-        eventually(Duration::from_secs(5), "readyz says draining", async || {
+        eventually(Duration::from_secs(60), "readyz says draining", async || {
             let answer = probe.get(admin, "/readyz", None).await;
             if answer.status == 503 { Ok(()) } else { Err(answer.text()) }
         })
         .await;
-        eventually(Duration::from_secs(5), "new connections are refused", async || {
+        eventually(Duration::from_secs(60), "new connections are refused", async || {
             match TcpStream::connect(data).await {
                 Ok(_connected) => Err("accepted"),
                 Err(_refused) => Ok(()),
@@ -55,7 +55,7 @@ async fn a_call_that_never_ends_is_cut_off_after_the_drain_timeout() {
     asked.timeout_ms = 30_000;
     let caller = Caller::new(Speaks::Http2);
     let under_way = tokio::spawn(async move { caller.decide(data, &asked).await });
-    eventually(Duration::from_secs(5), "the call is out", async || {
+    eventually(Duration::from_secs(60), "the call is out", async || {
         if store.calls.load(Ordering::SeqCst) == 1 { Ok(()) } else { Err("not yet") }
     })
     .await;

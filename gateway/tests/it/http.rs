@@ -163,7 +163,7 @@ async fn a_caller_that_leaves_is_counted_and_its_call_keeps_its_place() {
             let (to, question) = (gateway.data_addr, question.clone());
             async move { caller.decide(to, &question).await }
         });
-        eventually(Duration::from_secs(5), "the call is out", async || {
+        eventually(Duration::from_secs(60), "the call is out", async || {
             match store.calls.load(Ordering::SeqCst) {
                 calls if calls == leavers => Ok(()),
                 calls => Err(calls),
@@ -174,14 +174,14 @@ async fn a_caller_that_leaves_is_counted_and_its_call_keeps_its_place() {
         assert!(left.await.expect_err("aborted").is_cancelled());
         let admin = Caller::new(Speaks::Http1);
         let gone = format!("tidegate_gateway_callers_gone_total {leavers}\n");
-        eventually(Duration::from_secs(5), "the leaver is noticed", async || {
+        eventually(Duration::from_secs(60), "the leaver is noticed", async || {
             let text = admin.get(gateway.admin_addr, "/metrics", Some(VIEWER)).await.text();
             let held = text.contains("tidegate_gateway_in_flight 1\n");
             if text.contains(&gone) && held { Ok(()) } else { Err(text) }
         })
         .await;
         store.gate.send_replace(true);
-        eventually(Duration::from_secs(5), "the place is free", async || {
+        eventually(Duration::from_secs(60), "the place is free", async || {
             let text = admin.get(gateway.admin_addr, "/metrics", Some(VIEWER)).await.text();
             if text.contains("tidegate_gateway_in_flight 0\n") { Ok(()) } else { Err(text) }
         })

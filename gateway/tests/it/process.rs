@@ -42,7 +42,7 @@ impl Drop for Running {
 }
 
 async fn addresses(file: &Path) -> (SocketAddr, SocketAddr) {
-    let text = eventually(Duration::from_secs(10), "the addresses are written", async || {
+    let text = eventually(Duration::from_secs(60), "the addresses are written", async || {
         fs::read_to_string(file)
     })
     .await;
@@ -102,7 +102,7 @@ async fn it_serves_until_a_signal_and_ends_with_0() {
         assert_eq!(caller.decide(data, &question("a")).await.status, 200);
         assert_eq!(caller.get(admin, "/livez", None).await.status, 200);
         running.signal(signal);
-        let status = eventually(Duration::from_secs(10), "the program ends", async || {
+        let status = eventually(Duration::from_secs(60), "the program ends", async || {
             running.0.try_wait().map_err(|error| error.to_string())?.ok_or_else(String::new)
         })
         .await;

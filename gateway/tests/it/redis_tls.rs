@@ -13,7 +13,7 @@ use tidegate_tests::redis::Redis;
 use crate::bench::{CALM, Caller, Speaks, VIEWER, question, settings, start};
 
 /// Generous for a machine that is busy elsewhere.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A CA and the files of a server and of the gateway that it signed.
 struct Signed {

@@ -10,7 +10,7 @@ use tidegate_tests::redis::Redis;
 
 use crate::bench::{CALM, Caller, Speaks, question, settings, start};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn gateway(redis: &Redis, flags: &str) -> Running {
     start(settings(&format!("--redis-url {} {CALM} {flags}", redis.url()))).await

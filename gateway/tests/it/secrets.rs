@@ -24,7 +24,7 @@ async fn a_token_is_rotated_without_a_restart() {
         caller.send(request).await.status.as_u16()
     };
     let becomes = async |token: &str, expected: u16| {
-        eventually(Duration::from_secs(10), token, async || match status(token).await {
+        eventually(Duration::from_secs(60), token, async || match status(token).await {
             found if found == expected => Ok(()),
             found => Err(found),
         })

@@ -37,7 +37,7 @@ use crate::bench::{
 use crate::connections::Yes;
 
 /// Generous for a machine that is busy elsewhere.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A gateway's files and those who signed them.
 struct Setting {

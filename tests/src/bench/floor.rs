@@ -26,7 +26,7 @@ impl Floor {
         let command = Command::new(parts::http_floor());
         let process = Process::start(command, &dir.path().join("floor.log"))
             .map_err(|error| error.to_string())?;
-        let addr = eventually(Duration::from_secs(20), "the floor listens", async || {
+        let addr = eventually(Duration::from_secs(60), "the floor listens", async || {
             process.output().trim().parse().map_err(|error: AddrParseError| error.to_string())
         })
         .await;

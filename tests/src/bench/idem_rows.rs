@@ -191,20 +191,23 @@ async fn at_the_gateway(effort: Effort, summary: &mut Summary) -> Result<(), Str
         effort.rounds, effort.seconds
     );
     let mut rates: [Figures; 6] = Default::default();
-    let mut p99: [Figures; 2] = Default::default();
+    let offered = [scripts, plain];
+    let mut p99: [[Figures; 2]; 2] = Default::default();
     let mut failures = 0;
-    let mut order: Vec<usize> = (0..=rows.len()).collect();
+    let mut order: Vec<usize> = (0..rows.len() + offered.len()).collect();
     let mut seed = effort.seed;
     for round in 0..=effort.rounds {
         shuffle(&mut order, &mut seed);
         for &row in &order {
             match rows.get(row) {
                 None => {
-                    let (begun, ended, failed) = sides[scripts].callers.offer(lasts).await;
+                    let which = row - rows.len();
+                    let callers = &sides[offered[which]].callers;
+                    let (begun, ended, failed) = callers.offer(lasts).await;
                     if round > 0 {
                         failures += failed;
-                        p99[0].push(at_share(&begun, 99));
-                        p99[1].push(at_share(&ended, 99));
+                        p99[which][0].push(at_share(&begun, 99));
+                        p99[which][1].push(at_share(&ended, 99));
                     }
                 }
                 Some((side, what)) => {
@@ -232,7 +235,8 @@ async fn at_the_gateway(effort: Effort, summary: &mut Summary) -> Result<(), Str
         println!("  {name:<32} {ratio}");
         summary.set(name, ratio.median());
     }
-    for (figures, name) in p99.iter().zip(["idem_begin_p99_ms", "idem_complete_p99_ms"]) {
+    let names = ["idem_begin_p99_ms", "idem_complete_p99_ms", "set_p99_ms", "second_set_p99_ms"];
+    for (figures, name) in p99.iter().flatten().zip(names) {
         println!("  {name:<32} {figures}");
         summary.set(name, figures.median());
     }

@@ -147,7 +147,7 @@ async fn log_and_metrics_say_why() {
         "429 tidegate:quota-exceeded:api.per-key - ".to_owned(),
         format!("verdict=denied reason=quota-exceeded limits=api.per-key decision={id}"),
     ];
-    eventually(Duration::from_secs(15), "the access log says why", async || {
+    eventually(Duration::from_secs(60), "the access log says why", async || {
         let output = bench.envoy.output();
         let is_there = |line: &String| output.contains(line.as_str());
         if lines.iter().all(is_there) { Ok(()) } else { Err(output) }
@@ -177,7 +177,7 @@ async fn log_and_metrics_say_why() {
     }
     // How long callouts take is Envoy's to say: the histogram of the gateway's cluster.
     let count = "envoy_cluster_internal_upstream_rq_time_count{envoy_cluster_name=\"tidegate\"} ";
-    eventually(Duration::from_secs(30), "the latency of callouts", async || {
+    eventually(Duration::from_secs(60), "the latency of callouts", async || {
         let stats = bench.envoy.stats().await;
         let told = stats.lines().find_map(|line| line.strip_prefix(count)?.parse::<u32>().ok());
         if told.is_some_and(|told| told >= 6) { Ok(()) } else { Err(stats) }
@@ -217,12 +217,12 @@ async fn what_the_response_tells_is_settled_afterwards() {
     let mut leaving = client::connect(envoy.addr, None).await.expect("a listener");
     let request = b"GET /llm HTTP/1.1\r\nhost: h\r\n\r\n";
     client::send(&mut leaving, request).await;
-    eventually(Duration::from_secs(15), "the upstream is asked", async || {
+    eventually(Duration::from_secs(60), "the upstream is asked", async || {
         if upstream.seen() >= 2 { Ok(()) } else { Err(upstream.seen()) }
     })
     .await;
     drop(leaving);
-    let settled = eventually(Duration::from_secs(15), "all is settled", async || {
+    let settled = eventually(Duration::from_secs(60), "all is settled", async || {
         let settled = gateway.settled();
         if settled.len() >= 3 { Ok(settled) } else { Err(settled) }
     })
@@ -234,7 +234,7 @@ async fn what_the_response_tells_is_settled_afterwards() {
     said.sort_unstable();
     assert_eq!(said, [("llm.metered", 32), ("llm.metered", 32), ("llm.tokens", 250)]);
     assert!(settled.iter().all(|message| message.age_us < 60_000_000), "{settled:?}");
-    eventually(Duration::from_secs(15), "and counted", async || {
+    eventually(Duration::from_secs(60), "and counted", async || {
         let count = envoy.metric("tidegate_settlements_total{}").await;
         if count == 3 { Ok(()) } else { Err(envoy.metrics().await) }
     })
@@ -244,7 +244,7 @@ async fn what_the_response_tells_is_settled_afterwards() {
     assert_eq!(envoy.metric(malformed).await, 1, "{}", envoy.metrics().await);
     gateway.set(Script::SettlesNothing);
     let failed = "tidegate_settlements_failed_total{reason=\"store-timeout\"}";
-    eventually(Duration::from_secs(15), "what is not settled is counted", async || {
+    eventually(Duration::from_secs(60), "what is not settled is counted", async || {
         client::get_from(envoy.addr, None, "/llm", "x-answer-x-tokens: 350\r\n").await;
         let count = envoy.metric(failed).await;
         if count > 0 { Ok(()) } else { Err(envoy.metrics().await) }
@@ -281,7 +281,7 @@ async fn informational_responses_are_not_taken_for_the_response() {
     let _open = serving.await.expect("it answered");
     assert_eq!((answer.status, answer.body.as_str()), (200, "ok"), "{answer:?}");
     assert_eq!(all(&answer, "ratelimit-policy").len(), 1, "{answer:?}");
-    let settled = eventually(Duration::from_secs(15), "the response is settled", async || {
+    let settled = eventually(Duration::from_secs(60), "the response is settled", async || {
         let settled = gateway.settled();
         if settled.is_empty() { Err(settled) } else { Ok(settled) }
     })

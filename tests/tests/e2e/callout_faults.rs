@@ -46,7 +46,7 @@ async fn degrades(envoy: &Envoy, upstream: &Upstream, reason: &str, case: &str) 
     }
     // A line a second at the most: the first fault is in it, later ones may be counted only.
     let line = "tidegate: no verdict: verdict=";
-    eventually(Duration::from_secs(5), "the log says so", async || {
+    eventually(Duration::from_secs(60), "the log says so", async || {
         let output = envoy.output();
         if output.contains(line) { Ok(()) } else { Err(output) }
     })
@@ -54,7 +54,7 @@ async fn degrades(envoy: &Envoy, upstream: &Upstream, reason: &str, case: &str) 
 }
 
 async fn allows(envoy: &Envoy) {
-    eventually(Duration::from_secs(5), "a genuine verdict is taken again", async || {
+    eventually(Duration::from_secs(60), "a genuine verdict is taken again", async || {
         let answer = client::get(envoy.addr, "/strict/x").await;
         if answer.status == 200 { Ok(()) } else { Err(answer) }
     })
@@ -99,7 +99,7 @@ async fn fault_table(http2: bool) {
     }
 
     gateway.set(Script::Verdict(Verdict::Deny));
-    let denied: Answer = eventually(Duration::from_secs(5), "a denial is taken", async || {
+    let denied: Answer = eventually(Duration::from_secs(60), "a denial is taken", async || {
         let answer = client::get(envoy.addr, "/lax/x").await;
         if answer.status == 429 { Ok(answer) } else { Err(answer) }
     })

@@ -85,7 +85,7 @@ async fn a_wrong_update_leaves_the_old_configuration_serving() {
     assert_eq!(envoy.metric(hash).await, hash_of(BOTH_RUNGS));
 
     envoy.update(&options.clone().config(&BOTH_RUNGS.replacen("\"limit\": 5", "\"limit\": 0", 1)));
-    eventually(Duration::from_secs(10), "the update is refused", async || {
+    eventually(Duration::from_secs(60), "the update is refused", async || {
         let output = envoy.output();
         let field = "policies[0].rate_limits[0].limit: 0 admits no request at all";
         if output.contains(field) { Ok(()) } else { Err(output) }
@@ -97,13 +97,13 @@ async fn a_wrong_update_leaves_the_old_configuration_serving() {
     // A sound update is taken while the old one still serves.
     let sound = BOTH_RUNGS.replacen("/strict/**", "/other/**", 1);
     envoy.update(&options.clone().config(&sound));
-    eventually(Duration::from_secs(10), "the update is taken", async || {
+    eventually(Duration::from_secs(60), "the update is taken", async || {
         // The listener of before closes its last connections while the new one takes over.
         let answer = client::try_get(envoy.addr, "/other/x").await;
         if answer.as_ref().is_some_and(|a| a.status == 429) { Ok(()) } else { Err(answer) }
     })
     .await;
-    eventually(Duration::from_secs(10), "the old one is gone", async || {
+    eventually(Duration::from_secs(60), "the old one is gone", async || {
         let answer = client::try_get(envoy.addr, "/strict/x").await;
         if answer.as_ref().is_some_and(|a| a.status == 200) { Ok(()) } else { Err(answer) }
     })

@@ -48,7 +48,7 @@ impl Bench {
 
     /// The VM is alive: the next request is decided, and nothing trapped so far.
     async fn lives(&self) {
-        eventually(Duration::from_secs(5), "a request is decided", async || {
+        eventually(Duration::from_secs(60), "a request is decided", async || {
             let answer = client::get(self.envoy.addr, "/after").await;
             if [200, 429].contains(&answer.status) { Ok(()) } else { Err(answer) }
         })
@@ -171,7 +171,7 @@ async fn a_client_that_leaves_while_the_callout_is_out_harms_nobody() {
     let bench = bench(Verdict::Allow, |_| {}).await;
     bench.gateway.set(Script::Late(Duration::from_millis(50)));
     // A callout that is out while the script changes is cut off, and never seen by the new one.
-    eventually(Duration::from_secs(5), "callouts arrive", async || {
+    eventually(Duration::from_secs(60), "callouts arrive", async || {
         let asked = bench.gateway.seen();
         let answer = client::get(bench.envoy.addr, "/first").await;
         if bench.gateway.seen() > asked { Ok(()) } else { Err(answer) }
@@ -182,13 +182,13 @@ async fn a_client_that_leaves_while_the_callout_is_out_harms_nobody() {
         let asked = bench.gateway.seen();
         let mut stream = client::connect(bench.envoy.addr, None).await.expect("a listener");
         stream.write_all(b"GET /x HTTP/1.1\r\nhost: h\r\n\r\n").await.expect("sent");
-        eventually(Duration::from_secs(5), "the callout is out", async || {
+        eventually(Duration::from_secs(60), "the callout is out", async || {
             if bench.gateway.seen() > asked { Ok(()) } else { Err("not yet") }
         })
         .await;
         drop(stream);
     }
-    eventually(Duration::from_secs(5), "late answers are counted", async || {
+    eventually(Duration::from_secs(60), "late answers are counted", async || {
         match bench.envoy.metric("tidegate_late_answers_total{}").await {
             0 => Err(bench.envoy.metrics().await),
             _ => Ok(()),
@@ -218,7 +218,7 @@ async fn a_body_waits_for_the_verdict() {
 
         bench.gateway.set(Script::Late(Duration::from_millis(25)));
         request.resize(request.len() + size - 64 * 1024, b'x');
-        let answer = eventually(Duration::from_secs(10), "the verdict is allow", async || {
+        let answer = eventually(Duration::from_secs(60), "the verdict is allow", async || {
             let answer = bench.raw(&request).await;
             if answer.status == 429 { Err(answer) } else { Ok(answer) }
         })

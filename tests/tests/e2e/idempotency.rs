@@ -11,7 +11,7 @@ use tidegate_tests::orders::Orders;
 use tidegate_tests::redis::Redis;
 use tokio::task::JoinSet;
 
-pub(crate) const WITHIN: Duration = Duration::from_secs(40);
+pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 pub(crate) const ROOMY: [&str; 4] = ["--deadline", "2s", "--pool-wait", "1500ms"];
 
 /// A wait that is over long after the upstream has answered, and an upstream that answers late.

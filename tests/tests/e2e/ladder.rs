@@ -46,12 +46,12 @@ async fn workers_spend_one_share_and_a_gateway_that_is_back_is_asked_again() {
     assert!(skipped > 0, "{}", envoy.metrics().await);
 
     gateway.set(Script::Verdict(Verdict::Allow));
-    eventually(Duration::from_secs(40), "the gateway is asked again", async || {
+    eventually(Duration::from_secs(60), "the gateway is asked again", async || {
         let answer = client::get(envoy.addr, "/p").await;
         if answer.status == 200 { Ok(()) } else { Err(answer) }
     })
     .await;
-    eventually(Duration::from_secs(40), "a breaker is closed again", async || {
+    eventually(Duration::from_secs(60), "a breaker is closed again", async || {
         client::get(envoy.addr, "/p").await;
         let closed = metric("tidegate_gateway_breaker_transitions_total{to=\"closed\"}").await;
         if closed > 0 { Ok(()) } else { Err(closed) }

@@ -109,7 +109,7 @@ async fn a_gateway_of_a_foreign_ca_is_not_believed() {
     let envoy = Envoy::start(&mutual.envoy(Some(GatewayTls { ca, own: Some(own) }))).await;
     assert_eq!(client::get(envoy.addr, "/api/x").await.status, 503);
     // The gateway hears of it after Envoy has answered.
-    eventually(Duration::from_secs(10), "the refusal is counted", async || {
+    eventually(Duration::from_secs(60), "the refusal is counted", async || {
         let counted = mutual.handshake_failures("refused").await;
         if counted == "1" { Ok(()) } else { Err(counted) }
     })
