@@ -22,18 +22,28 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Headers<'_>> {
 
 /// Writes a map. Sizes beyond u32 cannot occur in a 32-bit memory.
 pub(crate) fn encode(headers: &[(&str, &str)]) -> Vec<u8> {
-    encode_bytes(headers)
+    encode_bytes(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
 }
 
-/// The same of values that need not be text.
-pub(crate) fn encode_bytes<T: AsRef<[u8]>>(headers: &[(T, T)]) -> Vec<u8> {
-    let mut bytes = size(headers.len()).to_vec();
-    for (name, value) in headers {
-        bytes.extend(size(name.as_ref().len()));
-        bytes.extend(size(value.as_ref().len()));
+/// The same of values that need not be text, without a list of them.
+pub(crate) fn encode_bytes<'h>(
+    headers: impl Iterator<Item = (&'h [u8], &'h [u8])> + Clone,
+) -> Vec<u8> {
+    let (mut count, mut len) = (0usize, 4usize);
+    for (name, value) in headers.clone() {
+        count = count.wrapping_add(1);
+        len = len.wrapping_add(10).wrapping_add(name.len()).wrapping_add(value.len());
     }
-    for part in headers.iter().flat_map(|(name, value)| [name, value]) {
-        bytes.extend(part.as_ref());
+    let mut bytes = Vec::with_capacity(len);
+    bytes.extend_from_slice(&size(count));
+    for (name, value) in headers.clone() {
+        bytes.extend_from_slice(&size(name.len()));
+        bytes.extend_from_slice(&size(value.len()));
+    }
+    for (name, value) in headers {
+        bytes.extend_from_slice(name);
+        bytes.push(0);
+        bytes.extend_from_slice(value);
         bytes.push(0);
     }
     bytes

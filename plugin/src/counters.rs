@@ -17,6 +17,9 @@ use crate::property::Property;
 /// Longer names of filters are cut in metrics.
 const FILTER_NAME_LEN_MAX: usize = 64;
 
+/// As many counters are tried one by one.
+const FIRST_MAX: usize = 8;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Counter {
     Decided(usize, Outcome),
@@ -41,6 +44,8 @@ enum Counter {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     ids: BTreeMap<Counter, u32>,
+    /// Those that came first, of a configuration with few policies all that ever come: found without a search.
+    first: Vec<(Counter, u32)>,
 }
 
 /// The filter's name in the Envoy's configuration, as it may stand in a metric's name.
@@ -122,16 +127,26 @@ impl Counters {
         if by == 0 {
             return;
         }
-        let id = match self.ids.get(&counter) {
-            Some(&id) => Ok(id),
-            None => host::define_counter(&counter.name(config)),
-        };
         // A counter that the host refuses must not cost a request its decision.
-        if let Ok(id) = id
+        if let Some(id) = self.known(counter) {
+            let _counted: Result<(), host::Status> = host::increment(id, by);
+            return;
+        }
+        if let Ok(id) = host::define_counter(&counter.name(config))
             && host::increment(id, by).is_ok()
         {
-            self.ids.insert(counter, id);
+            match self.first.len() < FIRST_MAX {
+                true => self.first.push((counter, id)),
+                false => {
+                    self.ids.insert(counter, id);
+                }
+            }
         }
+    }
+
+    fn known(&self, counter: Counter) -> Option<u32> {
+        let first = self.first.iter().find(|(known, _)| *known == counter);
+        first.map(|(_, id)| *id).or_else(|| self.ids.get(&counter).copied())
     }
 }
 

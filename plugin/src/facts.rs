@@ -91,12 +91,14 @@ impl Request {
         headers: Fields<'r>,
         has_body: bool,
     ) -> Result<Facts<'r>, Status> {
-        let mut properties = matched.properties(config);
-        let source_address = match properties.remove(SOURCE_ADDRESS) {
+        let source_address = match matched.reads_address(config) {
             true => host::property(SOURCE_ADDRESS)?.bytes(),
             false => None,
         };
-        let read = properties_of(properties)?;
+        let read = match matched.has_properties(config) {
+            true => properties_of(matched.properties(config))?,
+            false => BTreeMap::new(),
+        };
         Ok(Facts {
             source_address,
             headers,

@@ -2,8 +2,6 @@
 //! Envoy are one holder; a worker's slices in its own memory. Where the host has no shared data the
 //! worker is a holder itself. Decides nothing; what pools and slices do is policy's.
 
-use std::collections::BTreeMap;
-
 use tidegate_policy::config::Config;
 use tidegate_policy::exchange::{LeaseName, Spend, Spent};
 use tidegate_policy::lease::holder::TICK_US;
@@ -14,6 +12,10 @@ use tidegate_policy::wire::{LeaseCall, LeaseGrant, Want};
 use crate::ids::Ids;
 use crate::lease_home::Home;
 
+mod slices;
+
+use slices::{Local, Slices};
+
 /// The most keys that a worker has slices of. Who comes beyond them is decided by the gateway.
 const KEYS_MAX: usize = 4_096;
 /// A clock that is further back than that was set back.
@@ -23,19 +25,11 @@ const CLOCK_SLACK_US: u64 = 10_000;
 #[derive(Debug)]
 pub(crate) struct Leases {
     home: Home,
-    slices: BTreeMap<LeaseName, Local>,
+    slices: Slices,
     seen_us: u64,
     timeout_us: u64,
     /// When it was last looked after.
     looked_us: u64,
-}
-
-#[derive(Debug)]
-struct Local {
-    slice: Slice,
-    place: Place,
-    /// The last message that this worker sent for the pool.
-    asked: Option<Flight>,
 }
 
 /// A message of a pool that waits for its answer.
@@ -49,7 +43,8 @@ pub(crate) struct Flight {
 /// What a request took, and what there is to send for it.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
-    pub reserved: Vec<(LeaseName, Reserved)>,
+    /// With the places of their slices.
+    pub reserved: Vec<(usize, Reserved)>,
     /// Of the messages in the answers, or in `ahead`.
     pub flights: Vec<Flight>,
     /// Of another request's message that this one may wait for.
@@ -111,28 +106,42 @@ impl Taken {
 impl Leases {
     pub(crate) fn new(home: Home, timeout_ms: u32) -> Self {
         let timeout_us = u64::from(timeout_ms).saturating_mul(1_000);
-        Self { home, slices: BTreeMap::new(), seen_us: 0, timeout_us, looked_us: 0 }
+        Self { home, slices: Slices::default(), seen_us: 0, timeout_us, looked_us: 0 }
     }
 
-    /// Takes each for itself; one that denies stops the rest, since the request is denied.
+    /// Takes each for itself.
     pub(crate) fn spend(
         &mut self,
         config: &Config,
-        spends: Vec<Spend>,
+        spends: &[Spend],
         now_us: u64,
         ids: &mut Ids,
         counted: &mut Counted,
     ) -> (Vec<Spent>, Taken) {
         self.see(now_us);
-        let (mut answers, mut taken) = (Vec::with_capacity(spends.len()), Taken::default());
+        let mut answers = Vec::with_capacity(spends.len());
+        let reserved = Vec::with_capacity(spends.len());
+        let mut taken = Taken { reserved, ..Taken::default() };
         for Spend { name, cost, joins: may_join } in spends {
-            let known = self.slices.get_mut(&name);
-            let offer = known.map_or(Offer::Empty, |local| local.slice.take(now_us, cost));
-            let refill = match offer {
-                Offer::Empty => self.refill(config, &name, cost, now_us, ids),
-                offer => Some(Refill { offer, calls: Vec::new(), joins: None, expired: 0 }),
-            };
-            let Some(Refill { offer, calls, joins, expired }) = refill else {
+            let (cost, known) = (*cost, self.slices.find(name));
+            if let Some(at) = known
+                && let Some(local) = self.slices.get_mut(at)
+            {
+                match local.slice.take(now_us, cost) {
+                    Offer::Taken(reserved) => {
+                        answers.push(Spent::Taken { remaining: local.slice.remaining() });
+                        taken.reserved.push((at, reserved));
+                        continue;
+                    }
+                    Offer::Denied { wait_us } => {
+                        answers.push(Spent::Denied { wait_us });
+                        continue;
+                    }
+                    Offer::Empty => {}
+                }
+            }
+            let refill = self.refill(config, (name, known), cost, now_us, ids);
+            let Some((at, Refill { offer, calls, joins, expired })) = refill else {
                 answers.push(Spent::Ask { leases: Vec::new() });
                 continue;
             };
@@ -141,8 +150,9 @@ impl Leases {
             taken.flights.extend(flights);
             match offer {
                 Offer::Taken(reserved) => {
-                    let remaining = self.slices.get(&name).map_or(0, |it| it.slice.remaining());
-                    taken.reserved.push((name, reserved));
+                    let local = self.slices.get_mut(at);
+                    let remaining = local.map_or(0, |local| local.slice.remaining());
+                    taken.reserved.push((at, reserved));
                     count(counted, LeaseEvent::Ahead, u64::from(!calls.is_empty()));
                     taken.ahead.extend(calls);
                     answers.push(Spent::Taken { remaining });
@@ -151,7 +161,7 @@ impl Leases {
                     taken.ahead.extend(calls);
                     answers.push(Spent::Denied { wait_us });
                 }
-                Offer::Empty if may_join && joins.is_some() => {
+                Offer::Empty if *may_join && joins.is_some() => {
                     taken.joins = joins;
                     count(counted, LeaseEvent::Join, 1);
                     answers.push(Spent::Join);
@@ -172,22 +182,23 @@ impl Leases {
     fn refill(
         &mut self,
         config: &Config,
-        name: &LeaseName,
+        (name, known): (&LeaseName, Option<usize>),
         cost: u32,
         now_us: u64,
         ids: &mut Ids,
-    ) -> Option<Refill> {
+    ) -> Option<(usize, Refill)> {
         let key = name.key(config)?;
-        if !self.slices.contains_key(name) && self.slices.len() >= KEYS_MAX {
+        if known.is_none() && self.slices.len() >= KEYS_MAX {
             return None;
         }
         let timeout_us = self.timeout_us;
-        let local = self.slices.entry(name.clone()).or_insert_with(|| {
+        let at = known.unwrap_or_else(|| {
             let mut slice = Slice::default();
             // Counts what was asked.
             slice.take(now_us, cost);
-            Local { slice, place: key.place(), asked: None }
+            self.slices.insert(name.clone(), Local { slice, place: key.place(), asked: None })
         });
+        let local = self.slices.get_mut(at)?;
         let place = local.place;
         let fresh = ids.entropy();
         let done = self.home.update(place.slot, |slot| {
@@ -223,22 +234,22 @@ impl Leases {
         let (slice, asked, refill) = done.flatten()?;
         local.slice = slice;
         local.asked = asked.or(local.asked);
-        Some(refill)
+        Some((at, refill))
     }
 
     /// The request goes on.
-    pub(crate) fn commit(&mut self, taken: Vec<(LeaseName, Reserved)>) {
-        for (name, reserved) in taken {
-            if let Some(local) = self.slices.get_mut(&name) {
+    pub(crate) fn commit(&mut self, taken: Vec<(usize, Reserved)>) {
+        for (at, reserved) in taken {
+            if let Some(local) = self.slices.get_mut(at) {
                 local.slice.spend(reserved);
             }
         }
     }
 
     /// The request does not go on.
-    pub(crate) fn give_back(&mut self, taken: Vec<(LeaseName, Reserved)>, now_us: u64) {
-        for (name, reserved) in taken {
-            if let Some(local) = self.slices.get_mut(&name) {
+    pub(crate) fn give_back(&mut self, taken: Vec<(usize, Reserved)>, now_us: u64) {
+        for (at, reserved) in taken {
+            if let Some(local) = self.slices.get_mut(at) {
                 local.slice.give_back(reserved, now_us);
             }
         }
@@ -295,7 +306,7 @@ impl Leases {
     pub(crate) fn settle(&mut self, now_us: u64, whole: bool, counted: &mut Counted) {
         self.see(now_us);
         let home = &mut self.home;
-        self.slices.retain(|_, local| {
+        self.slices.retain(|local| {
             let (owes, idle) = local.slice.rest();
             if owes || whole {
                 let told = home.update(local.place.slot, |slot| {

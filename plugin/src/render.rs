@@ -10,13 +10,12 @@ use crate::host::{self, Map, Status};
 /// Answers in the upstream's place.
 pub(crate) fn deny(config: Option<&Config>, denial: &Denial) -> Result<(), Status> {
     let reply = render::reply(config, denial);
-    let headers: Vec<(&str, &str)> =
-        reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let headers = reply.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     host::send_local_response(
         reply.status.into(),
         &reply.details,
         &reply.body,
-        &codec::encode(&headers),
+        &codec::encode_bytes(headers),
         reply.grpc_status.into(),
     )
 }
@@ -25,14 +24,15 @@ pub(crate) fn deny(config: Option<&Config>, denial: &Denial) -> Result<(), Statu
 pub(crate) fn replay(config: &Config, replay: &Replay) -> Result<(), Status> {
     const NO_GRPC_STATUS: i32 = -1;
     let reply = render::replay(config, replay);
-    let headers = codec::encode_bytes(&reply.headers);
+    let headers = reply.headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+    let headers = codec::encode_bytes(headers);
     let status = u32::from(reply.status);
     host::send_local_response(status, &reply.details, &reply.body, &headers, NO_GRPC_STATUS)
 }
 
 /// Writes down why, for the access log: `%FILTER_STATE(wasm.tidegate:PLAIN)%`.
 pub(crate) fn note(note: &Note) -> Result<(), Status> {
-    host::set_property("tidegate", &note.to_string())
+    host::set_property("tidegate", &note.line())
 }
 
 /// Tells the upstream which soft limits are used up.

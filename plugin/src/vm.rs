@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tidegate_policy::breaker::Ticket;
-use tidegate_policy::exchange::{Act, Effects, Event, Exchange, Moment, Said, Settlement};
+use tidegate_policy::exchange::{Act, Effects, Event, Exchange, Moment, Settlement};
 use tidegate_policy::identity::Facts;
 use tidegate_policy::wire::DecisionId;
 
@@ -34,7 +34,7 @@ use calls::To;
 pub(crate) use replies::refuse_unready;
 use replies::{deny, or_log, resume};
 use route::{routed, unreadable};
-use sync::Leased;
+use sync::Takings;
 
 thread_local! {
     static VM: RefCell<Vm> = const { RefCell::new(Vm::new()) };
@@ -67,7 +67,7 @@ pub(crate) struct Vm {
     /// How often it was called by the clock.
     ticks: u32,
     /// What streams have of leased units, until they are decided.
-    leased: BTreeMap<u32, Leased>,
+    leased: Takings,
     /// Streams that wait for units that another one's message brings.
     joined: BTreeMap<u32, Option<Flight>>,
     /// Those of them whose wait is over.
@@ -79,7 +79,7 @@ struct Stream {
     /// How much of the body that the host holds was read: of the request, then of the answer.
     seen: usize,
     /// Only a stream that asked has one.
-    exchange: Option<Open>,
+    exchange: Option<Box<Open>>,
 }
 
 /// An exchange that goes on, with the configuration that it began under.
@@ -123,7 +123,7 @@ impl Vm {
             ids: None,
             waiting: Vec::new(),
             ticks: 0,
-            leased: BTreeMap::new(),
+            leased: Takings::new(),
             joined: BTreeMap::new(),
             woken: Vec::new(),
         }
@@ -139,7 +139,9 @@ impl Vm {
 
     pub(crate) fn delete(&mut self, context: u32) {
         self.give_back(context);
-        self.joined.remove(&context);
+        if !self.joined.is_empty() {
+            self.joined.remove(&context);
+        }
         if self.streams.remove(&context).is_none()
             && let Some(root) = self.roots.remove(&context).flatten()
         {
@@ -225,37 +227,14 @@ impl Vm {
         self.response(stream, Moment::End);
     }
 
-    fn response(&mut self, stream: u32, moment: Moment) {
-        let open = self.streams.get_mut(&stream).map(|stream| &mut stream.exchange);
-        let Some(open) = open.and_then(|open| open.take_if(|o| o.exchange.has_to_tell())) else {
-            return;
-        };
-        let Open { mut exchange, root } = open;
-        let wanted = exchange.wanted(&root.config, moment);
-        let values: Vec<_> = wanted.into_iter().map(facts::cost).collect();
-        let now_us = (!values.is_empty()).then(host::now_us).and_then(Result::ok);
-        let said = Said { moment, values: &values, now_us };
-        let response = exchange.on_response(&root.config, &said);
-        for signal in &response.signals {
-            root.counters.borrow_mut().signal(&root.config, *signal);
-        }
-        or_log(render::tell(&response), "a response cannot be told what is left");
-        if exchange.has_to_tell() {
-            self.keep_open(stream, exchange, &root);
-        }
-        if let Some(settlement) = response.settlement {
-            self.settle(&root, settlement);
-        }
-    }
-
-    fn take_open(&mut self, stream: u32) -> Option<Open> {
+    fn take_open(&mut self, stream: u32) -> Option<Box<Open>> {
         self.streams.get_mut(&stream)?.exchange.take()
     }
 
     /// Keeps an exchange for the event that it waits for.
     fn keep_open(&mut self, stream: u32, exchange: Exchange, root: &Rc<Root>) {
         if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.exchange = Some(Open { exchange, root: Rc::clone(root) });
+            stream.exchange = Some(Box::new(Open { exchange, root: Rc::clone(root) }));
         }
     }
 
@@ -303,7 +282,7 @@ impl Vm {
                 or_log(render::reroute(&root.config, breaker), "no way to another cluster");
             }
             if let Some(settlement) = effects.settlement {
-                self.settle(root, settlement);
+                self.settle(root, *settlement);
             }
             // Some acts have their answer at once; the loop ends because the exchange does.
             effects = match effects.act {
@@ -333,9 +312,10 @@ impl Vm {
                     return Action::HoldAll;
                 }
                 Act::Spend(spends) => {
-                    let answers = self.spend(stream, root, spends);
-                    let (entropy, known) = (self.entropy(), &root.fresh_circuits(stream));
-                    let event = Event::Spent { answers, entropy, facts, known };
+                    let answers = self.spend(stream, root, &spends);
+                    let (caller, known) = (&root.caller, &root.fresh_circuits(stream));
+                    let entropy = self.entropy();
+                    let event = Event::Spent { spends, answers, entropy, facts, caller, known };
                     exchange.on(&root.config, &root.overrides, event)
                 }
                 Act::Join => {

@@ -1,7 +1,6 @@
 //! Owns what a configuration says of the answers that clients get: the bases of problem types, the
 //! dialect of the RateLimit fields, a policy's own wording. Knows no request.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -39,12 +38,11 @@ impl Default for Problems {
 }
 
 impl Problems {
-    /// The problem type of a reason.
-    pub fn type_of(&self, reason: Reason) -> String {
+    /// What the problem type of a reason begins with.
+    pub fn base_of(&self, reason: Reason) -> &str {
         let registered = self.registered
             && matches!(reason, Reason::QuotaExceeded | Reason::TemporaryReducedCapacity);
-        let base = if registered { REGISTERED_BASE } else { &self.base };
-        format!("{base}{reason}")
+        if registered { REGISTERED_BASE } else { &self.base }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::answers::{Answers, Denied};
 use crate::breaker;
 use crate::breaker::by::By;
 use crate::cost::Cost;
+use crate::fields::Spelled;
 use crate::gcra::Quota;
 use crate::homes::Homes;
 use crate::idempotency::terms::Terms;
@@ -137,7 +138,9 @@ pub struct Policy {
     pub rollout_others: Rollout,
     /// Who falls on which side of a share; the first limit's identity if nothing is said.
     pub rollout_by: Option<Identity>,
-    /// The host's properties that its identities are read from, each once.
+    /// Whether any of its identities is the client's address.
+    pub reads_address: bool,
+    /// The other properties of the host's that its identities are read from.
     pub properties: Vec<String>,
     /// What it says of its own denials, if anything.
     pub denied: Option<Denied>,
@@ -164,6 +167,8 @@ pub struct RateLimit {
     pub algorithm: Algorithm,
     /// Whether Envoys take units out ahead and decide with them.
     pub leased: bool,
+    /// What clients are told of it in any case.
+    pub spelled: Spelled,
 }
 
 /// One step of what a policy does without a verdict (product row A4).
@@ -192,14 +197,21 @@ pub struct Reading {
 
 // === impl Rung ===
 
-impl fmt::Display for Rung {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Rung {
+    /// As it stands in documents and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Lease => "lease",
             Self::LocalShare => "local_share",
             Self::Allow => "allow",
             Self::Deny => "deny",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

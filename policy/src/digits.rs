@@ -3,23 +3,20 @@
 
 use alloc::string::String;
 
-/// As many digits as the largest `u64` has.
-const DIGITS_MAX: usize = 20;
+/// The numbers below a hundred.
+const PAIRS: &str = "\
+    0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
+    5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
 
-/// Appends a number in decimal digits.
-pub(crate) fn push_number(text: &mut String, mut number: u64) {
-    let mut digits = [0u8; DIGITS_MAX];
-    let mut left = DIGITS_MAX;
-    for (place, digit) in digits.iter_mut().enumerate().rev() {
-        // The remainder of ten is a digit.
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-        left = place;
-        if number == 0 {
-            break;
-        }
+/// Appends a number in decimal digits, two at a time.
+pub(crate) fn push_number(text: &mut String, number: u64) {
+    let (before, last) = (number / 100, number % 100);
+    if before > 0 {
+        push_number(text, before);
     }
-    text.push_str(digits.get(left..).and_then(|d| core::str::from_utf8(d).ok()).unwrap_or("0"));
+    let at = usize::try_from(last * 2).unwrap_or(0);
+    let from = if before == 0 && last < 10 { at.saturating_add(1) } else { at };
+    text.push_str(PAIRS.get(from..at.saturating_add(2)).unwrap_or_default());
 }
 
 #[cfg(test)]

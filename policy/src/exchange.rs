@@ -15,7 +15,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::config::Config;
+use crate::config::{Config, RateLimit};
 use crate::cost::ResponseSource;
 use crate::mode::Overrides;
 use crate::scope::Tenant;
@@ -46,15 +46,15 @@ use claim::{Claiming, Hashing, Waiting};
 pub use event::{Answer, Event, NoLeave};
 pub use held::{Answering, Envoys, Hold, Part};
 use ladder::Sharing;
-use lease::Held;
+use lease::Leasing;
 pub use lease::{LeaseName, Spend, Spent};
 use note::{Aside, worded_by};
 pub use note::{Note, Noted};
 use owed::Terms;
 pub use owed::{Moment, Settlement, settlement_failure};
 use permit::{Gate, Permitting};
-use respond::Told;
 pub use respond::{Response, Said};
+use respond::{Standing, Told};
 use settle::settle;
 pub use signal::{Idempotent, Outcome, Signal};
 pub use witness::Whom;
@@ -77,6 +77,11 @@ impl Asked {
     /// Whether it may deny.
     fn is_enforced(&self) -> bool {
         !self.shadow && !self.soft
+    }
+
+    /// What the configuration says of it.
+    fn rate_limit<'c>(&self, config: &'c Config) -> Option<&'c RateLimit> {
+        config.policies.get(self.policy)?.rate_limits.get(self.limit)
     }
 }
 
@@ -106,7 +111,7 @@ struct Question {
     /// What gives back what the limits charged before the home region was asked.
     charged: Option<Box<SettleRequest>>,
     /// The leased limits whose units the request has; the gateway is not asked about them.
-    held: Vec<Held>,
+    held: Vec<Standing>,
     /// Whether it has waited for units that another request's message brought.
     joined: bool,
 }
@@ -117,12 +122,14 @@ enum Phase {
     /// The body is on its way.
     Hashing(Box<Hashing>),
     Spending(Box<Question>),
-    Asking(Question),
+    /// The same, of nothing but leased limits.
+    Leasing(Leasing),
+    Asking(Box<Question>),
     /// Another request has the key.
     Waiting(Box<Waiting>),
     /// Nobody has the key, and it is claimed once the circuit breaker lets the request go.
     Looked(Box<Waiting>),
-    Sharing(Sharing),
+    Sharing(Box<Sharing>),
     /// The circuit breaker is asked.
     Permitting(Box<Permitting>),
     /// On its way to the upstream; what its response has to tell of it.
@@ -166,7 +173,7 @@ impl Exchange {
 
     /// Whether it matters when the question was sent; then [`Exchange::sent`] says so.
     pub fn is_timed(&self) -> bool {
-        matches!(&self.phase, Phase::Asking(Question { terms: Some(_), .. }))
+        matches!(&self.phase, Phase::Asking(question) if question.terms.is_some())
     }
 
     /// How long the answer to the question is waited for, in ms.
@@ -187,7 +194,9 @@ impl Exchange {
 
     /// The question was sent, at this time in µs by the filter's clock.
     pub fn sent(&mut self, now_us: u64) {
-        if let Phase::Asking(Question { terms: Some(terms), .. }) = &mut self.phase {
+        if let Phase::Asking(question) = &mut self.phase
+            && let Some(terms) = &mut question.terms
+        {
             terms.sent_us = Some(now_us);
         }
     }
@@ -272,8 +281,16 @@ impl Exchange {
                 let gated = gate.map(|_| is_shut);
                 ask(config, overrides, &matched, facts, caller, (id, gated))
             }
-            (Phase::Spending(question), Event::Spent { answers, entropy, facts, .. }) => {
-                lease::spent(config, *question, answers, entropy, facts)
+            (
+                Phase::Leasing(leasing),
+                Event::Spent { spends, answers, entropy, facts, caller, .. },
+            ) => leasing.spent(config, lease::Said { spends, answers, entropy, facts, caller }),
+            (
+                Phase::Spending(question),
+                Event::Spent { spends, answers, entropy, facts, caller, .. },
+            ) => {
+                let said = lease::Said { spends, answers, entropy, facts, caller };
+                lease::spent(config, *question, said)
             }
             (Phase::Spending(question), Event::Waited) => put(config, *question, None, Vec::new()),
             (Phase::Asking(mut question), Event::Answer { answer, entropy }) => {
@@ -284,11 +301,11 @@ impl Exchange {
                             effects.whom = Some(Box::new(Whom::of(&question)));
                         }
                         if let Some(gate) = &mut self.gate {
-                            gate.charged(question);
+                            gate.charged(*question);
                         }
                         (phase, effects)
                     }
-                    Err(why) => ladder::fall(config, question, why, Vec::new()),
+                    Err(why) => ladder::fall(config, *question, why, Vec::new()),
                 }
             }
             (Phase::Hashing(hashing), Event::Body { bytes, end }) => {
@@ -296,7 +313,7 @@ impl Exchange {
             }
             (Phase::Waiting(waiting), Event::Waited) => waiting.again(config),
             (Phase::Sharing(sharing), Event::Shares { answers, entropy }) => {
-                ladder::land(config, sharing, answers, entropy, Vec::new())
+                ladder::land(config, *sharing, answers, entropy, Vec::new())
             }
             (Phase::Permitting(permitting), Event::Permit(Ok(()))) => {
                 permitting.granted(config, &mut self.gate)

@@ -50,6 +50,15 @@ pub struct Shown<'c> {
     pub next_us: u64,
     /// Whether it denies this request.
     pub denies: bool,
+    /// Its name and its policy, spelled before, if the quota in force is the configured one.
+    pub spelled: Option<&'c Spelled>,
+}
+
+/// What never changes of a limit's fields in [`Dialect::Draft10`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spelled {
+    name: String,
+    policy: String,
 }
 
 /// A header field: its name in lower case, its value.
@@ -63,26 +72,34 @@ impl Dialect {
     /// `retry_after_s` is the reply's `Retry-After`: no limit that still admits is shown with a
     /// later time than that, or clients would read two answers to one question.
     pub fn fields(self, shown: &[Shown<'_>], retry_after_s: Option<u64>) -> Vec<Field> {
-        let Some(closest) = shown.iter().min_by(|a, b| rank(a, b)) else {
-            return Vec::new();
-        };
         match self {
             Self::Off => Vec::new(),
-            Self::XDraft03 => x_draft_03(shown, closest),
-            Self::Draft10 => draft_10(&capped(shown), retry_after_s),
+            Self::XDraft03 => match shown.iter().min_by(|a, b| rank(a, b)) {
+                Some(closest) => x_draft_03(shown, closest),
+                None => Vec::new(),
+            },
+            Self::Draft10 if shown.is_empty() => Vec::new(),
+            Self::Draft10 if shown.len() <= SHOWN_MAX => draft_10(shown.iter(), retry_after_s),
+            Self::Draft10 => draft_10(capped(shown).into_iter(), retry_after_s),
         }
+    }
+}
+
+// === impl Spelled ===
+
+impl Spelled {
+    /// Of a limit with these numbers.
+    pub fn new(name: &str, quota: u32, period_us: u64) -> Self {
+        let mut spelled = Self { name: String::new(), policy: String::new() };
+        push_string(&mut spelled.name, name);
+        push_policy(&mut spelled.policy, name, quota, period_us);
+        spelled
     }
 }
 
 // === impl Shown ===
 
 impl Shown<'_> {
-    /// The period in s, if it is a whole number of them.
-    fn window_s(&self) -> Option<u64> {
-        (self.period_us >= SECOND_US && self.period_us.is_multiple_of(SECOND_US))
-            .then(|| self.period_us.div_euclid(SECOND_US))
-    }
-
     /// Seconds until one more unit is there, never too early; nothing if the bucket is full.
     fn next_s(&self) -> Option<u64> {
         (self.next_us > 0).then(|| self.next_us.div_ceil(SECOND_US))
@@ -113,7 +130,10 @@ fn capped<'s, 'c>(shown: &'s [Shown<'c>]) -> Vec<&'s Shown<'c>> {
     places.into_iter().map(|(_, shown)| shown).collect()
 }
 
-fn draft_10(shown: &[&Shown<'_>], retry_after_s: Option<u64>) -> Vec<Field> {
+fn draft_10<'s, 'c: 's>(
+    shown: impl ExactSizeIterator<Item = &'s Shown<'c>>,
+    retry_after_s: Option<u64>,
+) -> Vec<Field> {
     let room = || String::with_capacity(shown.len().saturating_mul(LIMIT_LEN));
     let (mut policy, mut state) = (room(), room());
     for limit in shown {
@@ -121,11 +141,16 @@ fn draft_10(shown: &[&Shown<'_>], retry_after_s: Option<u64>) -> Vec<Field> {
             if !list.is_empty() {
                 list.push_str(", ");
             }
-            push_string(list, limit.name);
         }
-        push_parameter(&mut policy, "q", limit.quota.into());
-        if let Some(window_s) = limit.window_s() {
-            push_parameter(&mut policy, "w", window_s);
+        match limit.spelled {
+            Some(spelled) => {
+                state.push_str(&spelled.name);
+                policy.push_str(&spelled.policy);
+            }
+            None => {
+                push_string(&mut state, limit.name);
+                push_policy(&mut policy, limit.name, limit.quota, limit.period_us);
+            }
         }
         push_parameter(&mut state, "r", limit.remaining());
         let sooner = |next_s: &u64| limit.denies || retry_after_s.is_none_or(|s| *next_s <= s);
@@ -136,13 +161,27 @@ fn draft_10(shown: &[&Shown<'_>], retry_after_s: Option<u64>) -> Vec<Field> {
     [("ratelimit-policy", policy), ("ratelimit", state)].into()
 }
 
+fn push_policy(policy: &mut String, name: &str, quota: u32, period_us: u64) {
+    push_string(policy, name);
+    push_parameter(policy, "q", quota.into());
+    if let Some(window_s) = window_s(period_us) {
+        push_parameter(policy, "w", window_s);
+    }
+}
+
+/// A period in s, if it is a whole number of them.
+fn window_s(period_us: u64) -> Option<u64> {
+    (period_us >= SECOND_US && period_us.is_multiple_of(SECOND_US))
+        .then(|| period_us.div_euclid(SECOND_US))
+}
+
 /// As Envoy's own rate limit filter writes it: the closest limit's quota, then every quota.
 fn x_draft_03(shown: &[Shown<'_>], closest: &Shown<'_>) -> Vec<Field> {
     let mut quota = closest.quota.to_string();
     for limit in capped(shown) {
         quota.push_str(", ");
         quota.push_str(&limit.quota.to_string());
-        if let Some(window_s) = limit.window_s() {
+        if let Some(window_s) = window_s(limit.period_us) {
             push_parameter(&mut quota, "w", window_s);
         }
         quota.push_str(";name=");

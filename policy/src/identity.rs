@@ -64,12 +64,25 @@ impl Identity {
 
     /// Who these facts name, or `None` if they name nobody and the policy says to deny.
     pub fn counted(&self, facts: &Facts<'_>) -> Option<Counted> {
+        // Nearly every limit counts by one source, which names somebody: no list is needed to find him.
+        if let Some(counted) = self.alone().and_then(|source| source.counted(facts)) {
+            return Some(counted);
+        }
         let mut values = Vec::new();
         let mut tenant = Tenant::None;
         for part in &self.parts {
             part.values(facts, &mut values, &mut tenant)?;
         }
         Some(Counted { subject: Subject::of(values)?, tenant })
+    }
+
+    /// The source, if there is one that is neither to be combined with another nor a stand-in.
+    fn alone(&self) -> Option<&Source> {
+        let [part] = self.parts.as_slice() else { return None };
+        match part.chain.first()?.as_slice() {
+            [source] => Some(source),
+            _ => None,
+        }
     }
 
     /// The subject alone.
@@ -134,16 +147,26 @@ impl Source {
         values: &mut Vec<Value>,
         tenant: &mut Tenant,
     ) -> Option<()> {
+        let Counted { subject: Subject { kind, name }, tenant: named } = self.counted(facts)?;
+        if named != Tenant::None {
+            *tenant = named;
+        }
+        values.push(Value { kind, rank, spelling: name });
+        Some(())
+    }
+
+    fn counted(&self, facts: &Facts<'_>) -> Option<Counted> {
         let value = self.place.value(facts)?;
+        let mut tenant = Tenant::None;
         if self.is_tenant {
             // What is no tenant's name names nobody.
             let name =
                 core::str::from_utf8(&value).ok().and_then(|text| TenantId::new(text).ok())?;
-            *tenant = Tenant::Named(name);
+            tenant = Tenant::Named(name);
         }
         let kind = self.kind();
-        values.push(Value { kind, rank, spelling: facts.secrets.spell(kind, &value) });
-        Some(())
+        let subject = Subject { kind, name: facts.secrets.spell(kind, &value) };
+        Some(Counted { subject, tenant })
     }
 }
 

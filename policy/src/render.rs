@@ -4,18 +4,18 @@
 //! Source: RFC 9457 (problem details), RFC 9110 §10.2.3 (Retry-After), the gRPC status codes,
 //! product row A5.
 
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde::Serialize;
-
-use crate::answers::Problems;
 use crate::config::{Config, Fallback};
+use crate::digits::push_number;
 use crate::exchange::{Denial, Replay};
-use crate::fields::Field;
 use crate::reason::Reason;
 use crate::template::Values;
+
+mod problem;
 
 /// Marks the filter's own replies, so that no other hop takes one for its upstream's answer.
 pub const REPLY_HEADER: &str = "x-tidegate-reply";
@@ -28,9 +28,12 @@ pub const DECISION_HEADER: &str = "x-tidegate-decision";
 /// says the same.
 pub const OVERLOADED: &str = "Service temporarily overloaded, please retry";
 
+/// A header field of a reply: its name in lower case, its value.
+pub type Header<'r> = (&'static str, Cow<'r, str>);
+
 /// A reply, with nothing left to choose.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
+pub struct Reply<'r> {
     /// The HTTP status. A gRPC request gets 200, which the host makes of it.
     pub status: u16,
     /// The gRPC status, for gRPC requests only.
@@ -38,7 +41,7 @@ pub struct Reply {
     /// What access logs show: `tidegate:reason:limits`.
     pub details: String,
     /// The header fields.
-    pub headers: Vec<Field>,
+    pub headers: Vec<Header<'r>>,
     /// The body; of a gRPC request its `grpc-message`.
     pub body: Vec<u8>,
 }
@@ -56,24 +59,10 @@ pub struct ReplayReply {
     pub body: Vec<u8>,
 }
 
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    instance: String,
-    #[serde(rename = "violated-policies")]
-    violated_policies: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    /// Of a first answer whose body is not there.
-    #[serde(rename = "stored-status", skip_serializing_if = "Option::is_none")]
-    stored_status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
-}
+/// As many header fields as a reply has at most.
+const HEADERS: usize = 10;
+/// About what details take, in bytes.
+const DETAILS_LEN: usize = 64;
 
 /// What a reason looks like.
 struct Look {
@@ -83,7 +72,7 @@ struct Look {
 }
 
 /// Renders a denial in the words of the configuration; there is none where the filter is not ready.
-pub fn reply(config: Option<&Config>, denial: &Denial) -> Reply {
+pub fn reply<'r>(config: Option<&'r Config>, denial: &'r Denial) -> Reply<'r> {
     let worded_by = config.zip(denial.worded_by);
     let policy = worded_by.and_then(|(config, index)| config.policies.get(index));
     let own = policy.and_then(|policy| policy.denied.as_ref());
@@ -93,12 +82,12 @@ pub fn reply(config: Option<&Config>, denial: &Denial) -> Reply {
     let usual = look(denial.reason);
     let status = own.and_then(|own| own.status(denial.reason)).unwrap_or(usual.status);
     let look = Look { status, grpc_status: grpc_status(status, usual.grpc_status), ..usual };
-    let mut headers: Vec<Field> = Vec::with_capacity(10);
+    let mut headers: Vec<Header<'r>> = Vec::with_capacity(HEADERS);
     let body = match (denial.grpc, own.and_then(|own| own.wording.as_ref())) {
         // The host sets the content type and makes `grpc-message` of the body.
         (true, _) => format!("{}: {}", look.title, denial.violated.join(", ")).into_bytes(),
         (false, Some(wording)) => {
-            headers.push(("content-type", wording.content_type.clone()));
+            headers.push(("content-type", Cow::Borrowed(&wording.content_type)));
             let values = Values {
                 reason: denial.reason,
                 retry_after_s: denial.retry_after_s,
@@ -110,39 +99,43 @@ pub fn reply(config: Option<&Config>, denial: &Denial) -> Reply {
             wording.body.fill(&values).into_bytes()
         }
         (false, None) => {
-            headers.push(("content-type", "application/problem+json".to_string()));
-            problem(config, denial, &look)
+            headers.push(("content-type", Cow::Borrowed("application/problem+json")));
+            let problems = config.map(|config| &config.answers.problems);
+            problem::problem(problems, denial, &look).into_bytes()
         }
     };
-    headers.push(("cache-control", "no-store".to_string()));
-    headers.push((REPLY_HEADER, denial.reason.to_string()));
-    headers.push((DECISION_HEADER, denial.id.to_string()));
+    headers.push(("cache-control", Cow::Borrowed("no-store")));
+    headers.push((REPLY_HEADER, Cow::Borrowed(denial.reason.as_str())));
+    headers.push((DECISION_HEADER, Cow::Owned(denial.id.to_text())));
     if let Some(seconds) = denial.retry_after_s {
-        headers.push(("retry-after", seconds.to_string()));
+        let mut text = String::new();
+        push_number(&mut text, seconds);
+        headers.push(("retry-after", Cow::Owned(text)));
     }
     if status == 429 {
         // Other Envoys then know that a retry is no use.
-        headers.push(("x-envoy-ratelimited", "true".to_string()));
+        headers.push(("x-envoy-ratelimited", Cow::Borrowed("true")));
     }
     if denial.reason == Reason::CircuitOpen {
         // As Envoy says of its own circuit breakers: other Envoys then do not retry.
-        headers.push(("x-envoy-overloaded", "true".to_string()));
+        headers.push(("x-envoy-overloaded", Cow::Borrowed("true")));
     }
-    headers.extend(denial.fields.iter().cloned());
+    let fields = denial.fields.iter();
+    headers.extend(fields.map(|(name, value)| (*name, Cow::Borrowed(value.as_str()))));
     Reply { status, grpc_status: look.grpc_status, details: details(denial), headers, body }
 }
 
 /// What a circuit breaker has its refused requests answered with.
-fn fallback(config: &Config, denial: &Denial) -> Option<Reply> {
+fn fallback<'r>(config: &'r Config, denial: &Denial) -> Option<Reply<'r>> {
     let breaker = config.circuit_breakers.get(denial.fallback?)?;
     let Some(Fallback::Answer { status, content_type, body }) = &breaker.fallback else {
         return None;
     };
     let headers = Vec::from([
-        ("content-type", content_type.clone()),
-        ("cache-control", "no-store".to_string()),
-        (REPLY_HEADER, denial.reason.to_string()),
-        (DECISION_HEADER, denial.id.to_string()),
+        ("content-type", Cow::Borrowed(content_type.as_str())),
+        ("cache-control", Cow::Borrowed("no-store")),
+        (REPLY_HEADER, Cow::Borrowed(denial.reason.as_str())),
+        (DECISION_HEADER, Cow::Owned(denial.id.to_text())),
     ]);
     Some(Reply {
         status: *status,
@@ -154,25 +147,17 @@ fn fallback(config: &Config, denial: &Denial) -> Option<Reply> {
 }
 
 fn details(denial: &Denial) -> String {
-    format!("tidegate:{}:{}", denial.reason, denial.violated.join(","))
-}
-
-fn problem(config: Option<&Config>, denial: &Denial, look: &Look) -> Vec<u8> {
-    let problems = config.map_or_else(Problems::default, |config| config.answers.problems.clone());
-    let overload = denial.reason == Reason::ServiceOverloaded;
-    let problem = Problem {
-        r#type: problems.type_of(denial.reason),
-        title: look.title,
-        status: look.status,
-        instance: format!("urn:uuid:{}", denial.id),
-        violated_policies: &denial.violated,
-        detail: denial.detail.as_deref(),
-        stored_status: denial.stored_status,
-        error: overload.then_some("service_overloaded"),
-        message: overload.then_some(OVERLOADED),
-    };
-    // A document of strings and numbers always serialises.
-    serde_json::to_vec(&problem).unwrap_or_default()
+    let mut text = String::with_capacity(DETAILS_LEN);
+    text.push_str("tidegate:");
+    text.push_str(denial.reason.as_str());
+    for (place, name) in denial.violated.iter().enumerate() {
+        text.push(if place == 0 { ':' } else { ',' });
+        text.push_str(name);
+    }
+    if denial.violated.is_empty() {
+        text.push(':');
+    }
+    text
 }
 
 /// The first answer again. Of a body that is empty no host says the content type.

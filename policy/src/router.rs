@@ -140,8 +140,10 @@ impl Router {
 
     /// Each node is reached by one way only, so no path costs more than the tree is large.
     fn walk(&self, path: &[u8], leaves: &mut Vec<usize>) {
-        let mut open: Vec<(usize, Option<&[u8]>)> = [(0, Some(path))].into();
-        while let Some((node, rest)) = open.pop() {
+        // Only where a segment leads two ways does one of them have to wait.
+        let mut waiting: Vec<(usize, Option<&[u8]>)> = Vec::new();
+        let mut next = Some((0, Some(path)));
+        while let Some((node, rest)) = next.take().or_else(|| waiting.pop()) {
             let Some(node) = self.nodes.get(node) else {
                 continue;
             };
@@ -150,13 +152,20 @@ impl Router {
                 leaves.extend(node.exact);
                 continue;
             };
+            if node.literals.is_empty() && node.named.is_none() {
+                continue;
+            }
             let (segment, after) = match rest.iter().position(|&b| b == b'/') {
                 Some(slash) => (rest.get(..slash), rest.get(slash.saturating_add(1)..)),
                 None => (Some(rest), None),
             };
             let segment = segment.unwrap_or_default();
-            open.extend(node.literals.get(segment).map(|&next| (next, after)));
-            open.extend(node.named.filter(|_| !segment.is_empty()).map(|next| (next, after)));
+            next = node.literals.get(segment).map(|&next| (next, after));
+            let named = node.named.filter(|_| !segment.is_empty()).map(|next| (next, after));
+            match next {
+                Some(_) => waiting.extend(named),
+                None => next = named,
+            }
         }
     }
 }
@@ -223,9 +232,9 @@ impl Candidates {
 
     /// The policies that are left once the host (`:authority`) is known, in their order.
     pub fn on_host(&self, config: &Config, authority: Option<&[u8]>) -> Matched {
-        let mut policies = Vec::new();
         let leaves = || self.leaves.iter().filter_map(|&leaf| config.router.leaves.get(leaf));
         let host = authority.filter(|_| leaves().any(Leaf::has_hosts)).map(canonical_host);
+        let mut policies = Vec::with_capacity(leaves().map(|leaf| leaf.everywhere.len()).sum());
         for leaf in leaves() {
             leaf.policies(host.as_deref(), &mut policies);
         }
@@ -305,7 +314,17 @@ impl Matched {
         self.keep(config, |_, policy| fits(&policy.matcher))
     }
 
-    /// The host's properties that the identities of these policies are read from, each once.
+    /// Whether any identity of these policies is the client's address.
+    pub fn reads_address(&self, config: &Config) -> bool {
+        self.policies(config).any(|(_, policy)| policy.reads_address)
+    }
+
+    /// Whether any is another property of the host's.
+    pub fn has_properties(&self, config: &Config) -> bool {
+        self.policies(config).any(|(_, policy)| !policy.properties.is_empty())
+    }
+
+    /// The other properties of the host's that their identities are read from, each once.
     pub fn properties<'c>(&self, config: &'c Config) -> BTreeSet<&'c str> {
         self.policies(config).flat_map(|(_, p)| &p.properties).map(String::as_str).collect()
     }

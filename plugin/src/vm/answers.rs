@@ -3,14 +3,14 @@
 
 use std::rc::Rc;
 
-use tidegate_policy::exchange::{Answer, Answering, Hold, Part, Settlement};
+use tidegate_policy::exchange::{Answer, Answering, Hold, Moment, Part, Said, Settlement};
 
 use super::calls::To;
 use super::{Open, Stream, Vm, Waiter, or_log};
 use crate::abi::Action;
 use crate::host::{self, Buffer, Map};
 use crate::root::Root;
-use crate::{callout, codec, facts};
+use crate::{callout, codec, facts, render};
 
 /// Of so many short ticks one looks after claims: each 0.61 s. A prime, since several roots may tick in turn.
 const SHORT_TICKS: u32 = 61;
@@ -18,6 +18,31 @@ const SHORT_TICKS: u32 = 61;
 // === impl Vm ===
 
 impl Vm {
+    /// What the response of an admitted request carries, and what it settles.
+    pub(super) fn response(&mut self, stream: u32, moment: Moment) {
+        let Some(held) = self.streams.get_mut(&stream).map(|stream| &mut stream.exchange) else {
+            return;
+        };
+        let Some(open) = held.as_mut().filter(|open| open.exchange.has_to_tell()) else { return };
+        let Open { exchange, root } = &mut **open;
+        let wanted = exchange.wanted(&root.config, moment);
+        let values: Vec<_> = wanted.into_iter().map(facts::cost).collect();
+        let now_us = (!values.is_empty()).then(host::now_us).and_then(Result::ok);
+        let said = Said { moment, values: &values, now_us };
+        let response = exchange.on_response(&root.config, &said);
+        for signal in &response.signals {
+            root.counters.borrow_mut().signal(&root.config, *signal);
+        }
+        or_log(render::tell(&response), "a response cannot be told what is left");
+        let settling = response.settlement.map(|settlement| (Rc::clone(root), settlement));
+        if !exchange.has_to_tell() {
+            *held = None;
+        }
+        if let Some((root, settlement)) = settling {
+            self.settle(&root, *settlement);
+        }
+    }
+
     /// The headers of an answer.
     pub(crate) fn answer_headers(&mut self, stream: u32, end: bool) -> Action {
         let Some(open) = self.take_wanting(stream) else {
@@ -29,7 +54,7 @@ impl Vm {
         let pairs = host::header_pairs(Map::Response).unwrap_or_default();
         let headers = codec::decode(&pairs).unwrap_or_default();
         let part = Part::Headers { headers: &headers, envoys: facts::envoys(), end };
-        match self.answer_part(stream, open, part) {
+        match self.answer_part(stream, *open, part) {
             Hold::Go => Action::Continue,
             Hold::Collect => Action::HoldBody,
             Hold::Keep => Action::HoldAll,
@@ -55,10 +80,10 @@ impl Vm {
         let part = match read {
             Ok(bytes) => self.answer_part(
                 stream,
-                open,
+                *open,
                 Part::Body { bytes: &bytes.unwrap_or_default(), end },
             ),
-            Err(_unreadable) => self.answer_part(stream, open, Part::Over(facts::envoys())),
+            Err(_unreadable) => self.answer_part(stream, *open, Part::Over(facts::envoys())),
         };
         match part {
             Hold::Go => Action::Continue,
@@ -74,7 +99,7 @@ impl Vm {
         let Some(open) = self.take_wanting(stream) else {
             return Action::Continue;
         };
-        match self.answer_part(stream, open, Part::Trailers) {
+        match self.answer_part(stream, *open, Part::Trailers) {
             Hold::Go => Action::Continue,
             Hold::Collect | Hold::Keep => Action::HoldBody,
         }
@@ -98,7 +123,7 @@ impl Vm {
             return;
         }
         let Ok(now_us) = host::now_us() else { return };
-        let beat = |open: &mut Open| {
+        let beat = |open: &mut Box<Open>| {
             let settlement = open.exchange.beats(&open.root.config, now_us)?;
             Some((Rc::clone(&open.root), settlement))
         };
@@ -112,14 +137,14 @@ impl Vm {
     /// for and not told of yet is given back.
     pub(super) fn answer_over(&mut self, stream: u32) {
         if let Some(open) = self.take_wanting(stream) {
-            self.answer_part(stream, open, Part::Over(facts::envoys()));
+            self.answer_part(stream, *open, Part::Over(facts::envoys()));
             return;
         }
         let open = self.streams.get_mut(&stream).map(|stream| &mut stream.exchange);
         let Some(open) = open.and_then(|open| open.take_if(|o| o.exchange.holds_request())) else {
             return;
         };
-        let Open { mut exchange, root } = open;
+        let Open { mut exchange, root } = *open;
         match exchange.left(&root.config, host::now_us().ok()) {
             Some(settlement) => self.settle(&root, settlement),
             None => self.keep_open(stream, exchange, &root),
@@ -127,7 +152,7 @@ impl Vm {
     }
 
     /// An exchange whose claim waits for the answer.
-    fn take_wanting(&mut self, stream: u32) -> Option<Open> {
+    fn take_wanting(&mut self, stream: u32) -> Option<Box<Open>> {
         let open = &mut self.streams.get_mut(&stream)?.exchange;
         open.take_if(|open| open.exchange.wants_answer())
     }
@@ -215,7 +240,8 @@ impl Vm {
     /// Lets an answer go on that was held until it is stored, if it still is there.
     fn stored(&mut self, stream: Option<u32>) {
         let Some(stream) = stream else { return };
-        let Some(Open { mut exchange, root }) = self.take_open(stream) else { return };
+        let Some(open) = self.take_open(stream) else { return };
+        let Open { mut exchange, root } = *open;
         exchange.on_answer(&root.config, Part::Stored);
         if exchange.has_to_tell() {
             self.keep_open(stream, exchange, &root);

@@ -52,7 +52,7 @@ impl Vm {
             _ => host::buffer_from(Buffer::RequestBody, seen, len),
         };
         match read {
-            Ok(bytes) => self.hash(stream, open, &bytes.unwrap_or_default(), end),
+            Ok(bytes) => self.hash(stream, *open, &bytes.unwrap_or_default(), end),
             Err(status) => unreadable(&open.root, status),
         }
     }
@@ -61,7 +61,7 @@ impl Vm {
     pub(crate) fn request_trailers(&mut self, stream: u32) -> Action {
         match self.take_open(stream) {
             None => Action::Continue,
-            Some(open) if open.exchange.collects() => self.hash(stream, open, &[], true),
+            Some(open) if open.exchange.collects() => self.hash(stream, *open, &[], true),
             Some(open) => {
                 let held = open.exchange.holds_request();
                 self.keep_open(stream, open.exchange, &open.root);
@@ -126,10 +126,11 @@ impl Vm {
         for Waits { stream, held, .. } in due {
             let taken = held.map(|held| held.taken).unwrap_or_default();
             // Who left meanwhile has no exchange.
-            let Some(Open { mut exchange, root }) = self.take_open(stream) else {
+            let Some(open) = self.take_open(stream) else {
                 taken.give_back();
                 continue;
             };
+            let Open { mut exchange, root } = *open;
             if let Err(status) = host::set_effective_context(stream) {
                 or_log(Err(status), "no context to ask again for");
                 taken.give_back();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tidegate_policy::exchange::{Answer, Event};
 
-use super::{Call, Open, Vm, Waiter};
+use super::{Call, Vm, Waiter};
 use crate::callout;
 use crate::host::{self, Level};
 use crate::root::Root;
@@ -63,11 +63,12 @@ impl Vm {
             Waiter::Sync(id, flights) => return self.synced(&root, id, &flights, &answer),
         };
         self.answered(stream, &answer);
-        let Some(Open { mut exchange, .. }) = self.take_open(stream) else {
+        let Some(open) = self.take_open(stream) else {
             // The client left; the gateway's answer has nobody to go to.
             root.counters.borrow_mut().late_answer(&root.config);
             return;
         };
+        let mut exchange = open.exchange;
         let event = Event::Answer { answer, entropy: self.entropy() };
         let effects = exchange.on(&root.config, &root.overrides, event);
         if let Err(status) = host::set_effective_context(stream) {

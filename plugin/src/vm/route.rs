@@ -20,6 +20,9 @@ pub(super) fn routed(root: &Root, matched: Matched) -> Result<Matched, host::Sta
     if matched.is_empty() {
         return Ok(matched);
     }
+    if !config.route_opt_out {
+        return Ok(matched.applying(config));
+    }
     let mut said = facts::opt_out(config)?;
     let (matched, out) = said.apply(config, matched);
     for policy in out {

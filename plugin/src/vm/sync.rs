@@ -1,6 +1,7 @@
 //! Owns what a VM does about leased units: spends them for requests, sends what their pools have to
 //! say, takes the answers.
 
+use std::collections::BTreeMap;
 use std::mem::take;
 use std::rc::Rc;
 
@@ -20,11 +21,51 @@ pub(super) struct Leased {
     taken: Taken,
 }
 
+/// What streams have of leased units. Nearly always a request is decided within one callback: it comes and goes without
+/// a place among those that wait.
+pub(super) struct Takings {
+    last: Option<(u32, Leased)>,
+    others: BTreeMap<u32, Leased>,
+}
+
+// === impl Takings ===
+
+impl Takings {
+    pub(super) const fn new() -> Self {
+        Self { last: None, others: BTreeMap::new() }
+    }
+
+    fn insert(&mut self, stream: u32, leased: Leased) {
+        if let Some((before, leased)) = self.last.replace((stream, leased)) {
+            self.others.insert(before, leased);
+        }
+        if !self.others.is_empty() {
+            self.others.remove(&stream);
+        }
+    }
+
+    fn remove(&mut self, stream: u32) -> Option<Leased> {
+        match self.last.take_if(|(last, _)| *last == stream) {
+            Some((_, leased)) => Some(leased),
+            None if self.others.is_empty() => None,
+            None => self.others.remove(&stream),
+        }
+    }
+
+    fn get_mut(&mut self, stream: u32) -> Option<&mut Leased> {
+        match &mut self.last {
+            Some((last, leased)) if *last == stream => Some(leased),
+            _ if self.others.is_empty() => None,
+            _ => self.others.get_mut(&stream),
+        }
+    }
+}
+
 // === impl Vm ===
 
 impl Vm {
     /// Takes units for a request. What has to be fetched besides is sent at once; nobody waits for it.
-    pub(super) fn spend(&mut self, stream: u32, root: &Rc<Root>, spends: Vec<Spend>) -> Vec<Spent> {
+    pub(super) fn spend(&mut self, stream: u32, root: &Rc<Root>, spends: &[Spend]) -> Vec<Spent> {
         let count = spends.len();
         let none = || vec![Spent::Ask { leases: Vec::new() }; count];
         let Some((leases, ids)) = root.leases.as_ref().zip(self.ids.as_mut()) else {
@@ -48,7 +89,7 @@ impl Vm {
 
     /// The request goes on: its units are spent.
     pub(super) fn commit(&mut self, stream: u32) {
-        if let Some(Leased { root, taken }) = self.leased.remove(&stream)
+        if let Some(Leased { root, taken }) = self.leased.remove(stream)
             && let Some(leases) = &root.leases
         {
             leases.borrow_mut().commit(taken.reserved);
@@ -58,7 +99,7 @@ impl Vm {
     /// The request does not go on: its units are there again. An answer that its call still gets is
     /// for the holder all the same.
     pub(super) fn give_back(&mut self, stream: u32) {
-        let Some(Leased { root, taken }) = self.leased.get_mut(&stream) else { return };
+        let Some(Leased { root, taken }) = self.leased.get_mut(stream) else { return };
         let reserved = take(&mut taken.reserved);
         if let Some(leases) = root.leases.as_ref().filter(|_| !reserved.is_empty())
             && let Ok(now_us) = host::now_us()
@@ -66,13 +107,13 @@ impl Vm {
             leases.borrow_mut().give_back(reserved, now_us);
         }
         if taken.flights.is_empty() {
-            self.leased.remove(&stream);
+            self.leased.remove(stream);
         }
     }
 
     /// Holds a request until another one's message is answered.
     pub(super) fn join(&mut self, stream: u32, exchange: Exchange, root: &Rc<Root>) {
-        let leased = self.leased.remove(&stream);
+        let leased = self.leased.remove(stream);
         self.keep_open(stream, exchange, root);
         self.joined.insert(stream, leased.and_then(|leased| leased.taken.joins));
     }
@@ -81,7 +122,8 @@ impl Vm {
     pub(super) fn wake(&mut self) {
         for stream in take(&mut self.woken) {
             // Who left meanwhile has no exchange.
-            let Some(Open { mut exchange, root }) = self.take_open(stream) else { continue };
+            let Some(open) = self.take_open(stream) else { continue };
+            let Open { mut exchange, root } = *open;
             if let Err(status) = host::set_effective_context(stream) {
                 or_log(Err(status), "no context to go on in");
                 continue;
@@ -125,10 +167,10 @@ impl Vm {
 
     /// What a callout says of messages that went with it.
     pub(super) fn answered(&mut self, stream: u32, answer: &Answer<'_>) {
-        let Some(leased) = self.leased.get_mut(&stream) else { return };
+        let Some(leased) = self.leased.get_mut(stream) else { return };
         let (root, flights) = (Rc::clone(&leased.root), take(&mut leased.taken.flights));
         if leased.taken.is_empty() {
-            self.leased.remove(&stream);
+            self.leased.remove(stream);
         }
         if flights.is_empty() {
             return;

@@ -16,6 +16,7 @@ use super::reader::{At, Table};
 use super::shapes;
 use super::suggest::nearest;
 use crate::cost::{COST_MAX, Cost};
+use crate::fields::Spelled;
 use crate::gcra::Quota;
 use crate::limit::Algorithm;
 use crate::matching::PathPattern;
@@ -182,7 +183,8 @@ fn rate_limit<'r, 'd>(
     let (name, by) = (name?, by?);
     let Terms { quota, algorithm, cost, soft, leased } = terms?;
     let id = format!("{policy}.{name}");
-    let limit = RateLimit { id, name, by, quota, algorithm, cost, soft, leased };
+    let spelled = Spelled::new(&id, quota.limit(), quota.period_us());
+    let limit = RateLimit { id, name, by, quota, algorithm, cost, soft, leased, spelled };
     Some(Read { limit, at: by_at?, atoms: atoms? })
 }
 

@@ -29,7 +29,7 @@ use super::{
     version,
 };
 use crate::breaker;
-use crate::identity::Identity;
+use crate::identity::{Identity, SOURCE_ADDRESS};
 use crate::local_share::LocalShare;
 use crate::mode::Rollout;
 use crate::needs::Needs;
@@ -298,6 +298,9 @@ fn policy<'r, 'd>(
     if let Some(by) = &circuit_by {
         by.properties(&mut properties);
     }
+    let all = properties.len();
+    properties.retain(|path| path != SOURCE_ADDRESS);
+    let reads_address = properties.len() < all;
     let policy = Policy {
         name: name?,
         matcher: matcher?,
@@ -309,6 +312,7 @@ fn policy<'r, 'd>(
         rollout,
         rollout_others: others,
         rollout_by,
+        reads_address,
         properties,
         denied: denied?,
         audited_allows_bp: 0,

@@ -48,9 +48,9 @@ pub enum Act {
     /// Let the request go on, which may be held.
     Resume,
     /// Answer in the upstream's place.
-    Deny(Denial),
+    Deny(Box<Denial>),
     /// Give the first answer again.
-    Replay(Replay),
+    Replay(Box<Replay>),
 }
 
 /// The first answer to a request that is repeated.
@@ -97,13 +97,13 @@ pub struct Effects {
     /// What to count.
     pub signals: Vec<Signal>,
     /// What the access log should show, if anything.
-    pub note: Option<Note>,
+    pub note: Option<Box<Note>>,
     /// The value of [`SOFT_HEADER`] for the upstream, if a soft limit is used up.
     pub soft: Option<String>,
     /// The circuit breaker whose fallback leads the request to another cluster, by its index.
     pub reroute: Option<usize>,
     /// What is to be given back, and nobody waits for.
-    pub settlement: Option<Settlement>,
+    pub settlement: Option<Box<Settlement>>,
     /// Whom it is about, for the audit chain, where the filter decided or the request was drawn.
     pub whom: Option<Box<Whom>>,
 }

@@ -8,12 +8,12 @@ use alloc::vec::Vec;
 use super::claim::{self, Claiming, Hashing, Wanted};
 use super::judge::Over;
 use super::ladder::{Fall, fall};
-use super::lease;
+use super::lease::{self, Leasing, Wish};
 use super::note::{Aside, denied, worded_by};
 use super::owed::{Terms, any_told_later};
 use super::respond::Told;
 use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal};
-use crate::config::{Config, RateLimit};
+use crate::config::{Config, Policy, RateLimit};
 use crate::identity::{Facts, Subject};
 use crate::mode::{Mechanism, Mode, Overrides, effective};
 use crate::reason::Reason;
@@ -21,6 +21,9 @@ use crate::router::Matched;
 use crate::scope::{CallerScope, Tenant};
 use crate::stages::{Identity, Outcomes, Stage, Verdict};
 use crate::wire::{self, DecideRequest, DecisionId, LeaseCall, LimitCall, SettleRequest};
+
+/// As many limits apply to nearly every request at most.
+const WISHES: usize = 4;
 
 /// Collects every limit that applies, or finds a reason to answer at once. `gated`: says whether the circuit
 /// breaker that is asked in the end is known to refuse, if one is asked.
@@ -34,39 +37,25 @@ pub(super) fn ask(
 ) -> (Phase, Effects) {
     let mut signals = Vec::new();
     let mut aside = Aside::default();
-    let (mut asked, mut limits) = (Vec::new(), Vec::new());
+    let mut wishes = Vec::with_capacity(WISHES);
     let mut tenant = Tenant::None;
     // The limits that deny for want of an identity, with their policies.
     let mut lacking: Vec<(usize, String)> = Vec::new();
     for (index, policy) in matched.policies(config) {
-        let counted: Vec<_> =
-            policy.rate_limits.iter().map(|limit| limit.by.counted(facts)).collect();
-        let sticky = match &policy.rollout_by {
-            Some(by) => by.subject(facts),
-            None => counted.iter().flatten().next().map(|counted| counted.subject.clone()),
-        };
-        let mode = effective(
-            policy.rollout,
-            &policy.name,
-            Mechanism::RateLimit,
-            sticky.as_ref().map(|subject| subject.name.as_str().as_bytes()),
-            overrides,
-        );
-        let shadow = match mode {
+        let shadow = match mode(policy, facts, overrides) {
             Mode::Off => continue,
             Mode::Shadow => true,
             Mode::Enforce => false,
         };
-        for ((place, limit), counted) in policy.rate_limits.iter().enumerate().zip(counted) {
-            match counted {
+        for (place, limit) in policy.rate_limits.iter().enumerate() {
+            match limit.by.counted(facts) {
                 Some(counted) => {
-                    asked.push(Asked { policy: index, limit: place, shadow, soft: limit.soft });
+                    let asked = Asked { policy: index, limit: place, shadow, soft: limit.soft };
                     let priced = limit.cost.before(facts);
                     if priced.malformed {
                         signals.push(Signal::CostMalformed { policy: index, limit: place });
                     }
-                    let shadow = shadow || limit.soft;
-                    limits.push(call(limit, counted.subject, priced.units, shadow));
+                    wishes.push(Wish { asked, subject: counted.subject, cost: priced.units });
                     if counted.tenant != Tenant::None {
                         tenant = counted.tenant;
                     }
@@ -114,32 +103,15 @@ pub(super) fn ask(
             return denied(Denial { grpc: is_grpc(facts), ..*denial }, None, aside, signals);
         }
     };
-    if limits.is_empty() && draft.is_none() {
+    if wishes.is_empty() && draft.is_none() {
         return nothing_to_ask(id, aside, signals);
     }
-    let audited = if config.audits { tenant.clone() } else { Tenant::None };
-    let terms = Terms {
-        scope: CallerScope { tenant, ..caller.clone() },
-        traceparent: None,
-        request_id: None,
-        sent_us: None,
-    };
-    let mut question = Question {
-        id,
-        tenant: audited,
-        asked,
-        grpc: false,
-        unread: true,
-        limits,
-        aside,
-        terms: Some(terms),
-        gated: gated.is_some(),
-        claim: None,
-        later: None,
-        charged: None,
-        held: Vec::new(),
-        joined: false,
-    };
+    if draft.is_none() && aside == Aside::default() && lease::are_leased(config, &wishes) {
+        return Leasing { id, tenant, gated: gated.is_some() }.ask(wishes, signals);
+    }
+    let wishes = wishes.into_iter();
+    let mut question =
+        Question { aside, ..Question::new(config, (id, gated.is_some()), caller, tenant, wishes) };
     // Where headers were left unread, nobody may ever have to be told of them.
     if facts.peek.0.is_none() {
         question.learn(facts);
@@ -223,12 +195,62 @@ pub(super) fn send(
         request_id: message.request_id,
         sent_us: None,
     });
-    (Phase::Asking(question), Effects::of(act, signals))
+    (Phase::Asking(Box::new(question)), Effects::of(act, signals))
+}
+
+/// The mode in force for a policy's limits.
+fn mode(policy: &Policy, facts: &Facts<'_>, overrides: &Overrides) -> Mode {
+    let is_shared = policy.rollout.share_bp < 10_000 || !overrides.flags.is_empty();
+    let sticky = || match &policy.rollout_by {
+        Some(by) => by.subject(facts),
+        None => policy.rate_limits.iter().find_map(|limit| limit.by.subject(facts)),
+    };
+    let sticky = is_shared.then(sticky).flatten();
+    let identity = sticky.as_ref().map(|subject| subject.name.as_str().as_bytes());
+    effective(policy.rollout, &policy.name, Mechanism::RateLimit, identity, overrides)
 }
 
 // === impl Question ===
 
 impl Question {
+    /// About what was wished for, and nothing more.
+    pub(super) fn new(
+        config: &Config,
+        (id, gated): (DecisionId, bool),
+        caller: &CallerScope,
+        tenant: Tenant,
+        wishes: impl Iterator<Item = Wish>,
+    ) -> Self {
+        let audited = if config.audits { tenant.clone() } else { Tenant::None };
+        let terms = Terms {
+            scope: CallerScope { tenant, ..caller.clone() },
+            traceparent: None,
+            request_id: None,
+            sent_us: None,
+        };
+        let call = |wish: Wish| {
+            let limit = wish.asked.rate_limit(config)?;
+            Some((wish.asked, call(limit, wish.subject, wish.cost, !wish.asked.is_enforced())))
+        };
+        let (asked, limits) = wishes.filter_map(call).unzip();
+        Self {
+            id,
+            tenant: audited,
+            asked,
+            grpc: false,
+            unread: true,
+            limits,
+            aside: Aside::default(),
+            terms: Some(terms),
+            gated,
+            claim: None,
+            later: None,
+            charged: None,
+            held: Vec::new(),
+            joined: false,
+        }
+    }
+
     /// Learns what the gateway is told of the request's headers, and what a denial has to know of them.
     pub(super) fn learn(&mut self, facts: &Facts<'_>) {
         let unread = self.unread;
@@ -280,7 +302,8 @@ impl Question {
 }
 
 fn nothing_to_ask(id: DecisionId, aside: Aside, signals: Vec<Signal>) -> (Phase, Effects) {
-    let effects = Effects { note: aside.admitted(id), ..Effects::of(Act::Pass, signals) };
+    let effects =
+        Effects { note: aside.admitted(id).map(Box::new), ..Effects::of(Act::Pass, signals) };
     (Phase::Admitted(Told::default()), effects)
 }
 

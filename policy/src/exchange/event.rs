@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Known, Spent};
+use super::{Known, Spend, Spent};
 use crate::identity::Facts;
 use crate::local_share::ShareAnswer;
 use crate::router::Matched;
@@ -44,12 +44,16 @@ pub enum Event<'a> {
     },
     /// What this Envoy's own units say; one answer per spend, in order.
     Spent {
+        /// What they were asked for: what came with [`super::Act::Spend`].
+        spends: Vec<Spend>,
         /// The answers.
         answers: Vec<Spent>,
         /// Any 64 bits: spreads the `Retry-After` of many clients.
         entropy: u64,
         /// What the request says of its sender, if it has just come.
         facts: Option<&'a Facts<'a>>,
+        /// Where the filter runs.
+        caller: &'a CallerScope,
         /// What is known of circuit breakers.
         known: &'a dyn Known,
     },

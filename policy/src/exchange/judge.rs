@@ -93,7 +93,10 @@ pub(super) fn judge(
             (question.claim, question.charged) = (Some(claim), None);
             let (phase, effects) = unasked(config, question, over, cause, signals);
             let denied = matches!(effects.act, Act::Deny(_));
-            return (phase, Effects { settlement: refund.filter(|_| denied), ..effects });
+            return (
+                phase,
+                Effects { settlement: refund.filter(|_| denied).map(Box::new), ..effects },
+            );
         }
     };
     if let (ClaimState::Claimed { fence, replicas, .. }, Some(wanted)) = (state, terms.replicas)
@@ -122,7 +125,7 @@ pub(super) fn judge(
             let bytes = answer.body.as_ref().map_or(0, Vec::len);
             let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
             signals.push(Signal::AnswerBytes { policy, replayed: true, bytes });
-            let act = Act::Replay(Replay { policy, id, answer });
+            let act = Act::Replay(Box::new(Replay { policy, id, answer }));
             (Phase::Replied, Effects::of(act, signals))
         }
         (Verdict::Deny(_), Idempotent::Refused { reason, shadow: false }) => {
@@ -174,7 +177,7 @@ fn too_few_replicas(
         ..denial(config, policy, reason, question.id)
     };
     let (phase, effects) = denied(denial, Some(cause), aside, signals);
-    (phase, Effects { settlement, ..effects })
+    (phase, Effects { settlement: settlement.map(Box::new), ..effects })
 }
 
 /// What becomes of a request with a key that nobody could be asked about.
@@ -225,7 +228,7 @@ pub(super) fn unasked(
         }
         Verdict::Admit | Verdict::Replay => over.admitted(signals),
     };
-    (phase, Effects { settlement, ..effects })
+    (phase, Effects { settlement: settlement.map(Box::new), ..effects })
 }
 
 /// Whether a question that ended like that may have reached the store.
@@ -246,6 +249,7 @@ pub(super) fn may_have_claimed(cause: Reason) -> bool {
 impl Over {
     pub(super) fn admitted(self, signals: Vec<Signal>) -> (Phase, Effects) {
         let Self { told, note, soft, .. } = self;
+        let note = note.map(Box::new);
         let effects = Effects { note, soft, ..Effects::of(Act::Resume, signals) };
         (Phase::Admitted(told), effects)
     }

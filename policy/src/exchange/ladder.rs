@@ -71,7 +71,7 @@ pub(super) fn fall(
     if calls.is_empty() {
         return land(config, sharing, &[], 0, signals);
     }
-    (Phase::Sharing(sharing), Effects::of(Act::Share(calls), signals))
+    (Phase::Sharing(Box::new(sharing)), Effects::of(Act::Share(calls), signals))
 }
 
 /// Ends on the ladder, with what the shares say.
@@ -96,16 +96,16 @@ pub(super) fn land(
     // Policies all of whose limits are leased, and whose units were there, need no verdict.
     let asked = &sharing.question.asked;
     let is_asked = |policy| asked.iter().any(|asked| asked.policy == policy && asked.is_enforced());
-    for held in sharing.question.held.chunk_by(|(a, _), (b, _)| a.policy == b.policy) {
-        let Some((Asked { policy, .. }, _)) = held.first().filter(|(a, _)| !is_asked(a.policy))
-        else {
+    for held in sharing.question.held.chunk_by(|a, b| a.asked.policy == b.asked.policy) {
+        let Some(Asked { policy, .. }) = held.first().map(|held| held.asked) else { continue };
+        if is_asked(policy) {
             continue;
-        };
+        }
         let outcome = match verdict.denying.is_empty() {
             true => Outcome::LeaseAllowed,
             false => Outcome::NotCharged,
         };
-        signals.push(Signal::Decided { policy: *policy, outcome });
+        signals.push(Signal::Decided { policy, outcome });
         ends.push(Rung::Lease);
     }
     let reason = sharing.fall.reason;
@@ -113,7 +113,10 @@ pub(super) fn land(
     let whom = config.audits.then(|| Box::new(Whom::of(&sharing.question)));
     let (phase, effects) = verdict.act(config, sharing, entropy, signals);
     let rungs = ends.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-    (phase, Effects { note: effects.note.map(|note| note.fallen(rungs)), whom, ..effects })
+    (
+        phase,
+        Effects { note: effects.note.map(|note| Box::new(note.fallen(rungs))), whom, ..effects },
+    )
 }
 
 /// What was found on the way down.
@@ -228,7 +231,7 @@ impl Verdict {
             false => None,
         };
         let (phase, effects) = denied(denial, Some(why), aside, signals);
-        (phase, Effects { settlement, ..effects })
+        (phase, Effects { settlement: settlement.map(Box::new), ..effects })
     }
 }
 

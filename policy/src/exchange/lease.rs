@@ -6,16 +6,18 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem::take;
 
-use super::ask::send;
-use super::settle::carry_out;
+use super::ask::{is_grpc, send};
+use super::note::Aside;
+use super::respond::Standing;
+use super::settle::{admit, conclude, deny};
 use super::witness::is_drawn;
-use super::{Act, Asked, Effects, Phase, Question, Whom};
+use super::{Act, Asked, Effects, Phase, Question, Signal, Whom};
 use crate::audit::About;
 use crate::config::Config;
 use crate::identity::{Facts, Subject};
 use crate::lease::slot::Key;
-use crate::scope::Tenant;
-use crate::wire::{self, DecideReply, LeaseCall, LimitCall, LimitState, Verdict};
+use crate::scope::{CallerScope, Tenant};
+use crate::wire::{self, DecisionId, LeaseCall, LimitCall, Verdict};
 
 /// A limit for one subject, as the workers of an Envoy find its units.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,12 +65,42 @@ pub enum Spent {
     },
 }
 
-/// A leased limit whose units this request has.
-pub(super) type Held = (Asked, LimitState);
+/// Units that a limit is to be asked for.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) asked: Asked,
+    pub(super) subject: Subject,
+    pub(super) cost: u32,
+}
+
+/// A request all of whose limits are leased, and of which nothing else is to be asked. Nearly always this Envoy's units
+/// answer it; only if they do not is there a [`Question`].
+#[derive(Debug)]
+pub(super) struct Leasing {
+    pub(super) id: DecisionId,
+    pub(super) tenant: Tenant,
+    /// Whether a circuit breaker is asked in the end.
+    pub(super) gated: bool,
+}
+
+/// What this Envoy's own units say to a request, and what else is known at that moment.
+#[derive(Debug)]
+pub(super) struct Said<'a> {
+    pub(super) spends: Vec<Spend>,
+    pub(super) answers: Vec<Spent>,
+    pub(super) entropy: u64,
+    pub(super) facts: Option<&'a Facts<'a>>,
+    pub(super) caller: &'a CallerScope,
+}
 
 // === impl LeaseName ===
 
 impl LeaseName {
+    fn of(asked: &Asked, subject: Subject, tenant: &Tenant) -> Self {
+        let tenant = if subject.is_of_tenant() { tenant.clone() } else { Tenant::None };
+        Self { policy: asked.policy, limit: asked.limit, subject, tenant }
+    }
+
     /// What is leased, with the limit's numbers; `None` if the configuration has no such limit.
     pub fn key(&self, config: &Config) -> Option<Key> {
         let limit = config.policies.get(self.policy)?.rate_limits.get(self.limit)?;
@@ -90,10 +122,11 @@ pub(super) fn spends(config: &Config, question: &Question) -> Vec<Spend> {
     }
     let tenant = question.terms.as_ref().map(|terms| &terms.scope.tenant);
     let spend = |(asked, call): (&Asked, &LimitCall)| {
-        let tenant = tenant.filter(|_| call.subject.is_of_tenant()).cloned().unwrap_or_default();
-        let (policy, limit) = (asked.policy, asked.limit);
-        let name = LeaseName { policy, limit, subject: call.subject.clone(), tenant };
-        is_spent(config, asked, call).then_some(Spend { name, cost: call.cost, joins: false })
+        if !is_spent(config, asked, call.cost) {
+            return None;
+        }
+        let name = LeaseName::of(asked, call.subject.clone(), tenant.unwrap_or(&Tenant::None));
+        Some(Spend { name, cost: call.cost, joins: false })
     };
     let mut spends: Vec<_> =
         question.asked.iter().zip(&question.limits).filter_map(spend).collect();
@@ -108,9 +141,7 @@ pub(super) fn spends(config: &Config, question: &Question) -> Vec<Spend> {
 pub(super) fn spent(
     config: &Config,
     mut question: Question,
-    answers: Vec<Spent>,
-    entropy: u64,
-    facts: Option<&Facts<'_>>,
+    Said { answers, entropy, facts, .. }: Said<'_>,
 ) -> (Phase, Effects) {
     if matches!(answers.as_slice(), [Spent::Join]) {
         question.joined = true;
@@ -126,16 +157,16 @@ pub(super) fn spent(
     let mut said = Vec::new();
     let (asked, limits) = (take(&mut question.asked), take(&mut question.limits));
     for (one, call) in asked.into_iter().zip(limits) {
-        match if is_spent(config, &one, &call) { answers.next() } else { None } {
+        match if is_spent(config, &one, call.cost) { answers.next() } else { None } {
             Some(Spent::Taken { remaining }) => {
-                question.held.push((one, state(&call, remaining, None)));
+                question.held.push(taken(config, one, remaining));
                 if config.audits {
                     said.push((false, About { limit: call.id, subject: call.subject }));
                 }
             }
             Some(Spent::Denied { wait_us }) => {
                 denies = true;
-                question.held.push((one, state(&call, 0, Some(wait_us))));
+                question.held.push(denied(one, wait_us));
                 if config.audits {
                     said.push((true, About { limit: call.id, subject: call.subject }));
                 }
@@ -166,10 +197,8 @@ pub(super) fn spent(
     }
     if question.asked.is_empty() && question.claim.is_none() {
         question.terms = None;
-        let (v, id, claim) = (wire::VERSION, question.id, None);
-        let (limits, leases, octets) = (Vec::new(), Vec::new(), Vec::new());
-        let reply = DecideReply { v, id, verdict, limits, claim, leases, octets };
-        let (phase, mut effects) = carry_out(config, &mut question, &reply, entropy);
+        let (phase, mut effects) =
+            conclude(config, &mut question, Vec::new(), (verdict, None), entropy);
         if config.audits && (denies || is_drawn(config, question.id, &effects.signals)) {
             said.retain(|(denied, _)| *denied == denies);
             let about = said.into_iter().map(|(_, about)| about).collect();
@@ -181,25 +210,115 @@ pub(super) fn spent(
     send(config, question, leases, Vec::new())
 }
 
-/// Whether a limit's units are this Envoy's to spend.
-fn is_spent(config: &Config, asked: &Asked, call: &LimitCall) -> bool {
-    asked.is_enforced() && call.cost > 0 && is_leased(config, asked)
-}
+// === impl Leasing ===
 
-fn is_leased(config: &Config, asked: &Asked) -> bool {
-    let policy = config.policies.get(asked.policy);
-    policy.and_then(|policy| policy.rate_limits.get(asked.limit)).is_some_and(|limit| limit.leased)
-}
-
-fn state(call: &LimitCall, remaining: u64, wait_us: Option<u64>) -> LimitState {
-    let interval_us = call.period_us.div_ceil(u64::from(call.limit.max(1)));
-    LimitState {
-        id: call.id.clone(),
-        allowed: wait_us.is_none(),
-        remaining,
-        next_us: wait_us.unwrap_or(interval_us),
-        reset_us: wait_us.unwrap_or(interval_us),
-        retry_us: Some(wait_us.unwrap_or(0)),
-        limit: None,
+impl Leasing {
+    /// Asks this Envoy's units.
+    pub(super) fn ask(self, wishes: Vec<Wish>, signals: Vec<Signal>) -> (Phase, Effects) {
+        // What two limits wait for comes at two moments, and units of one would be held for the other.
+        let joins = wishes.len() == 1;
+        let spend = |Wish { asked, subject, cost }| {
+            let name = LeaseName::of(&asked, subject, &self.tenant);
+            Spend { name, cost, joins }
+        };
+        let spends = wishes.into_iter().map(spend).collect();
+        (Phase::Leasing(self), Effects::of(Act::Spend(spends), signals))
     }
+
+    /// Goes on with what they say.
+    pub(super) fn spent(self, config: &Config, said: Said<'_>) -> (Phase, Effects) {
+        let Some(limits) = said.limits(config) else {
+            let question = self.question(config, &said);
+            return spent(config, question, said);
+        };
+        let denies = limits.iter().any(Standing::denies);
+        let (phase, mut effects) = match denies {
+            true => {
+                let grpc = said.facts.is_some_and(is_grpc);
+                deny(config, (self.id, grpc), &limits, Aside::default(), said.entropy)
+            }
+            false => admit(config, limits),
+        };
+        if config.audits && (denies || is_drawn(config, self.id, &effects.signals)) {
+            let spends = said.spends.into_iter().zip(&said.answers);
+            let spends = spends.filter(|(_, answer)| answer.denies() == denies);
+            let about = spends.filter_map(|(spend, _)| {
+                let limit = spend.asked().rate_limit(config)?.id.clone();
+                Some(About { limit, subject: spend.name.subject })
+            });
+            effects.whom = Some(Box::new(Whom { tenant: self.tenant, about: about.collect() }));
+        }
+        (phase, effects)
+    }
+
+    /// What the gateway is asked in the end.
+    fn question(self, config: &Config, said: &Said<'_>) -> Question {
+        let wish = |spend: &Spend| Wish {
+            asked: spend.asked(),
+            subject: spend.name.subject.clone(),
+            cost: spend.cost,
+        };
+        let wishes = said.spends.iter().map(wish);
+        Question::new(config, (self.id, self.gated), said.caller, self.tenant, wishes)
+    }
+}
+
+// === impl Said ===
+
+impl Said<'_> {
+    /// How the limits stand, if every one of them is answered here.
+    fn limits(&self, config: &Config) -> Option<Vec<Standing>> {
+        if self.answers.len() != self.spends.len() {
+            return None;
+        }
+        let stand = |(spend, answer): (&Spend, &Spent)| match answer {
+            Spent::Taken { remaining } => Some(taken(config, spend.asked(), *remaining)),
+            Spent::Denied { wait_us } => Some(denied(spend.asked(), *wait_us)),
+            Spent::Join | Spent::Ask { .. } => None,
+        };
+        self.spends.iter().zip(&self.answers).map(stand).collect()
+    }
+}
+
+// === impl Spend ===
+
+impl Spend {
+    /// What it is of: in shadow nothing is leased.
+    fn asked(&self) -> Asked {
+        let LeaseName { policy, limit, .. } = self.name;
+        Asked { policy, limit, shadow: false, soft: false }
+    }
+}
+
+// === impl Spent ===
+
+impl Spent {
+    fn denies(&self) -> bool {
+        matches!(self, Self::Denied { .. })
+    }
+}
+
+/// Whether this Envoy's units may answer all of it.
+pub(super) fn are_leased(config: &Config, wishes: &[Wish]) -> bool {
+    config.has_leases() && wishes.iter().all(|wish| is_spent(config, &wish.asked, wish.cost))
+}
+
+/// Whether a limit's units are this Envoy's to spend.
+fn is_spent(config: &Config, asked: &Asked, cost: u32) -> bool {
+    let is_leased = || asked.rate_limit(config).is_some_and(|limit| limit.leased);
+    asked.is_enforced() && cost > 0 && is_leased()
+}
+
+/// A limit whose units the request has.
+fn taken(config: &Config, asked: Asked, remaining: u64) -> Standing {
+    let next_us = asked
+        .rate_limit(config)
+        .map_or(0, |limit| limit.quota.period_us().div_ceil(u64::from(limit.quota.limit().max(1))));
+    Standing { asked, allowed: true, remaining, next_us, retry_us: Some(0), reduced: None }
+}
+
+/// A limit of which there are no units.
+fn denied(asked: Asked, wait_us: u64) -> Standing {
+    let retry_us = Some(wait_us);
+    Standing { asked, allowed: false, remaining: 0, next_us: wait_us, retry_us, reduced: None }
 }

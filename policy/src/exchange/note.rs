@@ -1,6 +1,7 @@
 //! Owns why a request was denied, or would have been, as an access log shows it: one line of
 //! `key=value`, written only where there is something to say.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -8,11 +9,14 @@ use core::fmt;
 use super::respond::Told;
 use super::{Act, Denial, Effects, Phase, Signal};
 use crate::config::{Config, Rung};
+use crate::digits::push_number;
 use crate::reason::Reason;
 use crate::wire::DecisionId;
 
 /// The most names of one list: a log line is no place for 64 limits.
 const NAMES_MAX: usize = 16;
+/// About what a line takes, in bytes.
+const LINE_LEN: usize = 128;
 
 /// Why, for the access log. Holds nothing that a client sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +83,39 @@ impl Note {
         self.verdict != Noted::Degraded && self.cause.is_none()
     }
 
+    /// The line, without the machinery of formats: every denial has one.
+    pub fn line(&self) -> String {
+        let mut line = String::with_capacity(LINE_LEN);
+        line.push_str("verdict=");
+        line.push_str(self.verdict.as_str());
+        line.push_str(" reason=");
+        line.push_str(self.reason.as_str());
+        if let Some(cause) = self.cause {
+            line.push_str(" cause=");
+            line.push_str(cause.as_str());
+        }
+        for (place, rung) in self.rungs.iter().enumerate() {
+            line.push_str(if place == 0 { " rungs=" } else { "," });
+            line.push_str(rung.as_str());
+        }
+        for (key, names) in
+            [(" limits=", &self.limits), (" would_deny=", &self.would_deny), (" soft=", &self.soft)]
+        {
+            for (place, name) in names.iter().take(NAMES_MAX).enumerate() {
+                line.push_str(if place == 0 { key } else { "," });
+                line.push_str(name);
+            }
+            if names.len() > NAMES_MAX {
+                line.push_str(",+");
+                let more = names.len().saturating_sub(NAMES_MAX);
+                push_number(&mut line, u64::try_from(more).unwrap_or(u64::MAX));
+            }
+        }
+        line.push_str(" decision=");
+        self.id.push_to(&mut line);
+        line
+    }
+
     /// With the rungs that its policies ended on.
     pub(super) fn fallen(mut self, rungs: Vec<Rung>) -> Self {
         self.rungs = rungs;
@@ -126,8 +163,9 @@ pub(super) fn denied(
     signals: Vec<Signal>,
 ) -> (Phase, Effects) {
     let limits = denial.violated.clone();
-    let note = Some(aside.beside(Noted::Denied, denial.reason, cause, limits, denial.id));
-    (Phase::Replied, Effects { note, ..Effects::of(Act::Deny(denial), signals) })
+    let note = aside.beside(Noted::Denied, denial.reason, cause, limits, denial.id);
+    let act = Act::Deny(Box::new(denial));
+    (Phase::Replied, Effects { note: Some(Box::new(note)), ..Effects::of(act, signals) })
 }
 
 /// A request that goes on without a verdict, with the line that says why.
@@ -138,7 +176,7 @@ pub(super) fn degraded(
     id: DecisionId,
     signals: Vec<Signal>,
 ) -> (Phase, Effects) {
-    let note = Some(aside.beside(Noted::Degraded, why, None, policies, id));
+    let note = Some(Box::new(aside.beside(Noted::Degraded, why, None, policies, id)));
     let effects = Effects { note, ..Effects::of(Act::Resume, signals) };
     (Phase::Admitted(Told::default()), effects)
 }
@@ -153,25 +191,7 @@ pub(super) fn worded_by(
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "verdict={} reason={}", self.verdict.as_str(), self.reason)?;
-        if let Some(cause) = self.cause {
-            write!(f, " cause={cause}")?;
-        }
-        for (place, rung) in self.rungs.iter().enumerate() {
-            write!(f, "{}{rung}", if place == 0 { " rungs=" } else { "," })?;
-        }
-        for (key, names) in
-            [("limits", &self.limits), ("would_deny", &self.would_deny), ("soft", &self.soft)]
-        {
-            let shown = names.get(..NAMES_MAX).unwrap_or(names);
-            if !names.is_empty() {
-                write!(f, " {key}={}", shown.join(","))?;
-            }
-            if names.len() > shown.len() {
-                write!(f, ",+{}", names.len().saturating_sub(shown.len()))?;
-            }
-        }
-        write!(f, " decision={}", self.id)
+        f.write_str(&self.line())
     }
 }
 

@@ -9,14 +9,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::ends::Ending;
+use super::respond::Standing;
 use super::{Answer, Asked, Question, Signal};
-use crate::config::{Config, RateLimit};
+use crate::config::Config;
 use crate::cost::{ResponseCost, ResponseSource};
 use crate::reason::Reason;
 use crate::scope::CallerScope;
-use crate::wire::{
-    self, Adjustment, DecisionId, LimitCall, LimitState, Refusal, SettleReply, SettleRequest,
-};
+use crate::wire::{self, Adjustment, DecisionId, LimitCall, Refusal, SettleReply, SettleRequest};
 
 /// Told of a request whose moment of asking nobody knows: long enough for every limit to have run
 /// out by itself, so that nothing is given back twice.
@@ -107,13 +106,16 @@ impl Owed {
     pub(super) fn of(
         config: &Config,
         question: &Question,
-        pairs: &[(&Asked, &LimitState)],
+        limits: &[Standing],
     ) -> Option<Box<Self>> {
+        if !any_told_later(config, &question.asked) {
+            return None;
+        }
         let terms = question.terms.clone()?;
-        let refused: Vec<&Asked> = pairs
+        let refused: Vec<&Asked> = limits
             .iter()
-            .filter(|(asked, state)| !asked.is_enforced() && !state.allowed)
-            .map(|(asked, _)| *asked)
+            .filter(|limit| !limit.asked.is_enforced() && !limit.allowed)
+            .map(|limit| &limit.asked)
             .collect();
         let charged = |asked: &Asked| !refused.contains(&asked);
         let reserved: Vec<Reserved> = question
@@ -207,8 +209,7 @@ pub(super) fn any_told_later(config: &Config, asked: &[Asked]) -> bool {
 }
 
 fn told_later<'c>(config: &'c Config, asked: &Asked) -> Option<&'c ResponseCost> {
-    let limit: &RateLimit = config.policies.get(asked.policy)?.rate_limits.get(asked.limit)?;
-    limit.cost.after()
+    asked.rate_limit(config)?.cost.after()
 }
 
 fn moment_of(source: &ResponseSource) -> Moment {

@@ -148,12 +148,8 @@ impl Permitting {
     }
 
     /// It may go; what was only looked for is claimed first.
-    pub(super) fn granted(
-        self: Box<Self>,
-        config: &Config,
-        gate: &mut Option<Gate>,
-    ) -> (Phase, Effects) {
-        let Self { gate: mut passed, goes_on, effects, .. } = *self;
+    pub(super) fn granted(self, config: &Config, gate: &mut Option<Gate>) -> (Phase, Effects) {
+        let Self { gate: mut passed, goes_on, effects, .. } = self;
         passed.is_open = true;
         match goes_on {
             GoesOn::Admitted(told) => {
@@ -194,21 +190,18 @@ impl Permitting {
         let (mut denial, note) = circuit.refusal(config, id, no_leave.wait_ms, grpc);
         // gRPC clients read no body.
         denial.fallback = fallback.filter(|_| !grpc).map(|_| circuit.breaker);
-        let note = Some(beside(note, self.effects.note.take()));
+        let note = Some(Box::new(beside(note, self.effects.note.take().map(|note| *note))));
         let signals = core::mem::take(&mut self.effects.signals);
         let signals = signals.into_iter().filter_map(not_gone).collect();
-        let settlement = self.given_back(config, no_leave.now_us);
-        let effects = Effects { note, settlement, ..Effects::of(Act::Deny(denial), signals) };
+        let settlement = self.given_back(config, no_leave.now_us).map(Box::new);
+        let act = Act::Deny(Box::new(denial));
+        let effects = Effects { note, settlement, ..Effects::of(act, signals) };
         (Phase::Replied, effects)
     }
 
     /// What gives back what was taken for nothing.
-    pub(super) fn given_back(
-        self: Box<Self>,
-        config: &Config,
-        now_us: Option<u64>,
-    ) -> Option<Settlement> {
-        let Self { gate, goes_on, .. } = *self;
+    pub(super) fn given_back(self, config: &Config, now_us: Option<u64>) -> Option<Settlement> {
+        let Self { gate, goes_on, .. } = self;
         let claim = match goes_on {
             GoesOn::Admitted(told) => told.claim,
             GoesOn::Looked(_) => None,

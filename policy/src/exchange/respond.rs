@@ -15,21 +15,23 @@ use crate::wire::LimitState;
 /// What an admitted request leaves behind for its response.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    limits: Vec<Kept>,
+    limits: Vec<Standing>,
     owed: Option<Box<Owed>>,
     /// The claim that the answer ends.
     pub(super) claim: Option<Box<HeldClaim>>,
 }
 
-/// What the gateway said of one limit, without its name: the configuration has that.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Kept {
-    asked: Asked,
-    remaining: u64,
-    next_us: u64,
+/// How one limit stands, without its name: the configuration has that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) asked: Asked,
+    pub(super) allowed: bool,
+    pub(super) remaining: u64,
+    pub(super) next_us: u64,
+    /// How long until this request would fit, in µs; `None` if it never will.
+    pub(super) retry_us: Option<u64>,
     /// The units per period in force, if that is not what is configured.
-    reduced: Option<u32>,
-    denies: bool,
+    pub(super) reduced: Option<u32>,
 }
 
 /// What a response has to carry.
@@ -40,7 +42,7 @@ pub struct Response {
     /// The field of the upstream's that decides whether ours may be written at all, if one does.
     pub yields_to: Option<&'static str>,
     /// What is to be settled now.
-    pub settlement: Option<Settlement>,
+    pub settlement: Option<Box<Settlement>>,
     /// What to count.
     pub signals: Vec<Signal>,
 }
@@ -60,10 +62,13 @@ pub struct Said<'a> {
 
 impl Told {
     /// Of a verdict: what clients may see of it, and what is owed.
-    pub(super) fn of(config: &Config, kept: Vec<Kept>, owed: Option<Box<Owed>>) -> Self {
+    pub(super) fn of(config: &Config, mut limits: Vec<Standing>, owed: Option<Box<Owed>>) -> Self {
         match config.answers.rate_limit_fields {
             Dialect::Off => Self { owed, ..Self::default() },
-            Dialect::XDraft03 | Dialect::Draft10 => Self { limits: kept, owed, claim: None },
+            Dialect::XDraft03 | Dialect::Draft10 => {
+                limits.retain(Standing::is_shown);
+                Self { limits, owed, claim: None }
+            }
         }
     }
 
@@ -80,8 +85,8 @@ impl Told {
         let mut response = Response::default();
         if let Some(owed) = &mut self.owed {
             let Said { moment, values, now_us } = *said;
-            response.settlement =
-                owed.settle(config, moment, values, now_us, &mut response.signals);
+            let settlement = owed.settle(config, moment, values, now_us, &mut response.signals);
+            response.settlement = settlement.map(Box::new);
         }
         self.owed.take_if(|owed| owed.is_settled() || said.moment == Moment::End);
         let limits = core::mem::take(&mut self.limits);
@@ -108,37 +113,64 @@ impl Response {
     }
 }
 
-/// The limits of a verdict that clients may see: what never denies them is not their business.
-pub(super) fn kept(pairs: &[(&Asked, &LimitState)]) -> Vec<Kept> {
-    let enforced = pairs.iter().filter(|(asked, _)| asked.is_enforced());
-    enforced
-        .map(|(asked, state)| Kept {
-            asked: **asked,
+// === impl Standing ===
+
+impl Standing {
+    /// As the gateway says it.
+    pub(super) fn of(asked: &Asked, state: &LimitState) -> Self {
+        Self {
+            asked: *asked,
+            allowed: state.allowed,
             remaining: state.remaining,
             next_us: state.next_us,
+            retry_us: state.retry_us,
             reduced: state.limit,
-            denies: !state.allowed,
-        })
-        .collect()
+        }
+    }
+
+    /// Whether clients may see it: what never denies them is not their business.
+    fn is_shown(&self) -> bool {
+        self.asked.is_enforced()
+    }
+
+    /// Whether it stands in the way.
+    pub(super) fn denies(&self) -> bool {
+        self.asked.is_enforced() && !self.allowed
+    }
+
+    /// `policy.limit`.
+    pub(super) fn name<'c>(&self, config: &'c Config) -> Option<&'c str> {
+        self.asked.rate_limit(config).map(|limit| limit.id.as_str())
+    }
 }
 
-/// Their fields, in the dialect of the configuration.
-pub(super) fn fields(config: &Config, kept: &[Kept], retry_after_s: Option<u64>) -> Vec<Field> {
-    let shown: Vec<Shown<'_>> = kept.iter().filter_map(|kept| shown(config, kept)).collect();
-    config.answers.rate_limit_fields.fields(&shown, retry_after_s)
+/// The fields of those that clients may see, in the dialect of the configuration.
+pub(super) fn fields(
+    config: &Config,
+    limits: &[Standing],
+    retry_after_s: Option<u64>,
+) -> Vec<Field> {
+    let dialect = config.answers.rate_limit_fields;
+    if dialect == Dialect::Off {
+        return Vec::new();
+    }
+    let limits = limits.iter().filter(|limit| limit.is_shown());
+    let shown: Vec<Shown<'_>> = limits.filter_map(|limit| shown(config, limit)).collect();
+    dialect.fields(&shown, retry_after_s)
 }
 
-fn shown<'c>(config: &'c Config, kept: &Kept) -> Option<Shown<'c>> {
-    let limit = config.policies.get(kept.asked.policy)?.rate_limits.get(kept.asked.limit)?;
+fn shown<'c>(config: &'c Config, standing: &Standing) -> Option<Shown<'c>> {
+    let limit = standing.asked.rate_limit(config)?;
     let configured = limit.quota.limit();
     Some(Shown {
         name: &limit.id,
         // Never more than configured, whoever says so.
-        quota: kept.reduced.map_or(configured, |reduced| reduced.min(configured)),
+        quota: standing.reduced.map_or(configured, |reduced| reduced.min(configured)),
         period_us: limit.quota.period_us(),
         burst: limit.quota.burst(),
-        remaining: kept.remaining,
-        next_us: kept.next_us,
-        denies: kept.denies,
+        remaining: standing.remaining,
+        next_us: standing.next_us,
+        denies: !standing.allowed,
+        spelled: standing.reduced.is_none().then_some(&limit.spelled),
     })
 }

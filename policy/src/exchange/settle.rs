@@ -2,27 +2,26 @@
 //! of a request when there is none.
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::judge::{Over, judge};
 use super::ladder::{Fall, enforcing};
 use super::note::{Aside, degraded, denied, worded_by};
 use super::owed::Owed;
-use super::respond::{Told, fields, kept};
+use super::respond::{Standing, Told, fields};
 use super::{
-    Answer, Asked, Denial, Effects, OVERLOAD_RETRY_AFTER_S, Outcome, Phase, Question, Settlement,
-    Signal,
+    Act, Answer, Asked, Denial, Effects, OVERLOAD_RETRY_AFTER_S, Outcome, Phase, Question,
+    Settlement, Signal,
 };
 use crate::config::Config;
+use crate::idempotency::stored::StoredAnswer;
 use crate::reason::Reason;
 use crate::stages::{self, Limits, Outcomes};
-use crate::wire::{DecideReply, LimitState, Refusal, Verdict};
+use crate::wire::{ClaimState, DecideReply, DecisionId, LimitState, Refusal, Verdict};
 
 /// The most soft limits that an upstream is told of in one field.
 const SOFT_NAMES_MAX: usize = 16;
-
-/// A limit that was asked about, with what the gateway says of it.
-type Pair<'r> = (&'r Asked, &'r LimitState);
 
 /// Reads the answer; everything that is not surely the gateway's verdict is a fall onto the ladder.
 pub(super) fn settle(
@@ -73,101 +72,135 @@ fn verdict(config: &Config, body: &[u8], question: &Question) -> Option<DecideRe
     sound.then_some(reply)
 }
 
-pub(super) fn carry_out(
+/// What follows from a verdict over all limits that were asked about.
+fn carry_out(
     config: &Config,
     question: &mut Question,
     reply: &DecideReply,
+    entropy: u64,
+) -> (Phase, Effects) {
+    let asked = question.asked.iter().zip(&reply.limits);
+    let limits = asked.map(|(asked, state)| Standing::of(asked, state)).collect();
+    let claimed = reply.claim.zip(reply.answer().ok());
+    conclude(config, question, limits, (reply.verdict, claimed), entropy)
+}
+
+/// The same, as these limits stand and those that are held.
+pub(super) fn conclude(
+    config: &Config,
+    question: &mut Question,
+    mut limits: Vec<Standing>,
+    (verdict, claimed): (Verdict, Option<(ClaimState, Option<StoredAnswer>)>),
     entropy: u64,
 ) -> (Phase, Effects) {
     let Question { id, grpc, .. } = *question;
     let mut aside = question.aside.clone();
     // Once: where a claim is asked for again, they were told.
     let held = core::mem::take(&mut question.held);
-    let mut pairs: Vec<Pair<'_>> = question.asked.iter().zip(&reply.limits).collect();
     if !held.is_empty() {
-        pairs.extend(held.iter().map(|(asked, state)| (asked, state)));
-        pairs.sort_by_key(|(asked, _)| (asked.policy, asked.limit));
+        limits.extend(held);
+        limits.sort_by_key(|limit| (limit.asked.policy, limit.asked.limit));
     }
-    let limits = match reply.verdict {
-        Verdict::Allow => Limits::Charged,
-        Verdict::Deny => Limits::Denied,
-    };
-    let outcomes = Outcomes { limits, ..Outcomes::NONE };
-    let is_denied = outcomes.verdict() != stages::Verdict::Admit;
-    let signals = signals(&pairs, is_denied);
     let used_up = |of: fn(&Asked) -> bool| {
-        let ids = pairs.iter().filter(move |(asked, state)| !state.allowed && of(asked));
-        ids.map(|(_, state)| state.id.clone())
+        let used_up = limits.iter().filter(move |limit| !limit.allowed && of(&limit.asked));
+        used_up.filter_map(|limit| limit.name(config)).map(ToOwned::to_owned)
     };
     aside.missing &= used_up(|asked| asked.shadow && !asked.soft).next().is_none();
     aside.would_deny.extend(used_up(|asked| asked.shadow && !asked.soft));
     aside.soft = used_up(|asked| asked.soft && !asked.shadow).collect();
-    let kept = kept(&pairs);
-    if !is_denied {
-        let shown = aside.soft.get(..SOFT_NAMES_MAX).unwrap_or(&aside.soft);
-        let soft = (!shown.is_empty()).then(|| shown.join(", "));
-        let told = Told::of(config, kept, Owed::of(config, question, &pairs));
-        let claimed = reply.claim.zip(reply.answer().ok());
-        let later = question.later.take();
-        let goes_on = claimed.is_none() && later.is_none();
-        let beside = if goes_on { Aside::default() } else { aside.clone() };
-        let over = Over { told, note: aside.admitted(id), soft, aside: beside };
-        return match (claimed, later) {
-            (_, Some(later)) => {
-                let over = (over, question.refund(config, 0));
-                question.asks_home(config, later, over, signals)
-            }
-            (Some(claimed), None) => judge(config, question, claimed, over, signals, entropy),
-            (None, None) => over.admitted(signals),
-        };
+    if is_denied(verdict) {
+        return deny(config, (id, grpc), &limits, aside, entropy);
     }
-    let violated = || pairs.iter().filter(|(asked, state)| asked.is_enforced() && !state.allowed);
+    let signals = signals(&limits, false);
+    let shown = aside.soft.get(..SOFT_NAMES_MAX).unwrap_or(&aside.soft);
+    let soft = (!shown.is_empty()).then(|| shown.join(", "));
+    let owed = Owed::of(config, question, &limits);
+    let told = Told::of(config, limits, owed);
+    let later = question.later.take();
+    let goes_on = claimed.is_none() && later.is_none();
+    let beside = if goes_on { Aside::default() } else { aside.clone() };
+    let over = Over { told, note: aside.admitted(id), soft, aside: beside };
+    match (claimed, later) {
+        (_, Some(later)) => {
+            let over = (over, question.refund(config, 0));
+            question.asks_home(config, later, over, signals)
+        }
+        (Some(claimed), None) => judge(config, question, claimed, over, signals, entropy),
+        (None, None) => over.admitted(signals),
+    }
+}
+
+fn is_denied(verdict: Verdict) -> bool {
+    let limits = match verdict {
+        Verdict::Allow => Limits::Charged,
+        Verdict::Deny => Limits::Denied,
+    };
+    (Outcomes { limits, ..Outcomes::NONE }).verdict() != stages::Verdict::Admit
+}
+
+/// A request that its limits let go on, where nothing else was found.
+pub(super) fn admit(config: &Config, limits: Vec<Standing>) -> (Phase, Effects) {
+    let signals = signals(&limits, false);
+    let told = Told::of(config, limits, None);
+    (Phase::Admitted(told), Effects::of(Act::Resume, signals))
+}
+
+/// A request that a limit stands in the way of.
+pub(super) fn deny(
+    config: &Config,
+    (id, grpc): (DecisionId, bool),
+    limits: &[Standing],
+    aside: Aside,
+    entropy: u64,
+) -> (Phase, Effects) {
+    let violated = || limits.iter().filter(|limit| limit.denies());
     // The longest wait counts, and one limit that never admits makes it never.
-    let mut waits = violated().map(|(_, state)| state.retry_us);
+    let mut waits = violated().map(|limit| limit.retry_us);
     let wait_us = waits.try_fold(0, |longest, us| Some(us?.max(longest)));
     let retry_after_s = wait_us.map(|us| retry_after_s(us, entropy));
     // Only where every limit in the way is a lowered one is that what stands in the way.
-    let reason = match violated().all(|(_, state)| state.limit.is_some()) {
+    let reason = match violated().all(|limit| limit.reduced.is_some()) {
         true => Reason::TemporaryReducedCapacity,
         false => Reason::QuotaExceeded,
     };
+    let names = violated().filter_map(|limit| limit.name(config));
     let denial = Denial {
         reason,
         id,
-        violated: violated().map(|(_, state)| state.id.clone()).collect(),
+        violated: names.map(ToOwned::to_owned).collect(),
         retry_after_s,
-        fields: fields(config, &kept, retry_after_s),
+        fields: fields(config, limits, retry_after_s),
         grpc,
-        worded_by: worded_by(config, violated().map(|(asked, _)| asked.policy)),
+        worded_by: worded_by(config, violated().map(|limit| limit.asked.policy)),
         detail: None,
         stored_status: None,
         fallback: None,
     };
-    denied(denial, None, aside, signals)
+    denied(denial, None, aside, signals(limits, true))
 }
 
 /// What to count: every policy's outcome, and the limits that are used up.
-fn signals(pairs: &[Pair<'_>], is_denied: bool) -> Vec<Signal> {
-    let mut signals = Vec::new();
-    for limits in pairs.chunk_by(|(a, _), (b, _)| a.policy == b.policy) {
-        let Some((first, _)) = limits.first() else { continue };
-        let (policy, shadow) = (first.policy, first.shadow);
-        let mut hard = limits.iter().filter(|(asked, _)| !asked.soft).peekable();
+fn signals(limits: &[Standing], is_denied: bool) -> Vec<Signal> {
+    let mut signals = Vec::with_capacity(limits.len().saturating_add(usize::from(is_denied)));
+    for limits in limits.chunk_by(|a, b| a.asked.policy == b.asked.policy) {
+        let Some(first) = limits.first() else { continue };
+        let Asked { policy, shadow, .. } = first.asked;
+        let mut hard = limits.iter().filter(|limit| !limit.asked.soft).peekable();
         let has_hard = hard.peek().is_some();
-        let outcome = match (shadow, hard.all(|(_, state)| state.allowed), is_denied) {
+        let outcome = match (shadow, hard.all(|limit| limit.allowed), is_denied) {
             (true, false, _) => Outcome::ShadowDenied,
             (false, false, _) => Outcome::Denied,
             (false, true, true) => Outcome::NotCharged,
             (_, true, _) => Outcome::Allowed,
         };
-        let is_soft_exceeded = limits.iter().any(|(asked, state)| asked.soft && !state.allowed);
+        let is_soft_exceeded = limits.iter().any(|limit| limit.asked.soft && !limit.allowed);
         if has_hard || !is_soft_exceeded {
             signals.push(Signal::Decided { policy, outcome });
         }
         if is_soft_exceeded {
             signals.push(Signal::Decided { policy, outcome: Outcome::SoftExceeded });
         }
-        for (asked, _) in limits.iter().filter(|(_, state)| !state.allowed) {
+        for Standing { asked, .. } in limits.iter().filter(|limit| !limit.allowed) {
             let outcome = match (asked.soft, asked.shadow) {
                 (true, _) => Outcome::SoftExceeded,
                 (false, true) => Outcome::ShadowDenied,
@@ -224,5 +257,5 @@ fn overloaded(config: &Config, question: &Question) -> (Phase, Effects) {
         fallback: None,
     };
     let (phase, effects) = denied(denial, None, aside, signals);
-    (phase, Effects { settlement: charged.map(Settlement::of), ..effects })
+    (phase, Effects { settlement: charged.map(Settlement::of).map(Box::new), ..effects })
 }

@@ -19,6 +19,7 @@ mod costs;
 mod homes;
 mod joins;
 mod ladder;
+mod leasing;
 mod permits;
 mod responses;
 mod soft;
@@ -216,7 +217,7 @@ fn deny_names_the_limits_and_the_longest_wait() {
     );
     assert_eq!(
         effects,
-        Effects { note: effects.note.clone(), ..Effects::of(Act::Deny(denial), signals) }
+        Effects { note: effects.note.clone(), ..Effects::of(Act::Deny(Box::new(denial)), signals) }
     );
     assert!(bench.exchange.replied());
 }

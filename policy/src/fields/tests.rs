@@ -7,7 +7,7 @@ use sfv::{BareItem, List, ListEntry, Parser};
 use std::vec;
 
 fn shown(name: &str, quota: u32, period_us: u64, remaining: u64, next_us: u64) -> Shown<'_> {
-    Shown { name, quota, period_us, burst: quota, remaining, next_us, denies: false }
+    Shown { name, quota, period_us, burst: quota, remaining, next_us, denies: false, spelled: None }
 }
 
 fn value<'f>(fields: &'f [Field], name: &str) -> &'f str {
@@ -129,6 +129,30 @@ fn items(value: &str) -> Vec<sfv::Item> {
 }
 
 proptest! {
+    /// What was spelled before is what would be spelled now.
+    #[test]
+    fn what_is_spelled_before_is_spelled_the_same(
+        limits in prop::collection::vec(("[a-z.]{1,9}", 1u32.., 1u64..100_000_000, 0u64..9), 1..20),
+        retry_after_s: Option<u64>,
+    ) {
+        let spell = |(name, quota, period_us, _): &(String, u32, u64, u64)| {
+            Spelled::new(name, *quota, *period_us)
+        };
+        let spelled: Vec<_> = limits.iter().map(spell).collect();
+        let plain: Vec<_> = limits.iter().map(|(name, quota, period_us, left)| {
+            shown(name, *quota, *period_us, *left, *period_us)
+        }).collect();
+        let prepared: Vec<_> = plain.iter().zip(&spelled).map(|(shown, spelled)| {
+            Shown { spelled: Some(spelled), ..*shown }
+        }).collect();
+        for dialect in [Dialect::Draft10, Dialect::XDraft03] {
+            prop_assert_eq!(
+                dialect.fields(&plain, retry_after_s),
+                dialect.fields(&prepared, retry_after_s)
+            );
+        }
+    }
+
     #[test]
     fn every_list_is_read_back_as_it_was_meant(
         limits in prop::collection::vec(
@@ -142,6 +166,7 @@ proptest! {
             .map(|(name, quota, period_us, burst, remaining, next_us, denies)| Shown {
                 name, quota: *quota, period_us: *period_us, burst: *burst,
                 remaining: *remaining, next_us: *next_us, denies: *denies,
+                spelled: None,
             })
             .collect();
         let fields = Dialect::Draft10.fields(&shown, retry_after_s);

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::address::{client_ip, spell_ip};
+use super::address::{client_ip, plain_v4, spell_ip};
 use super::facts::Facts;
 use super::fingerprint::Fingerprint;
 use super::subject::SubjectKind;
@@ -116,7 +116,11 @@ impl Place {
     pub(super) fn value<'f>(&self, facts: &'f Facts<'_>) -> Option<Cow<'f, [u8]>> {
         match self {
             Self::Ip { v6_prefix } => {
-                let address = client_ip(facts.source_address.as_deref()?)?;
+                let address = facts.source_address.as_deref()?;
+                if let Some(v4) = plain_v4(address) {
+                    return Some(Cow::Borrowed(v4));
+                }
+                let address = client_ip(address)?;
                 Some(spell_ip(address, *v6_prefix).into_bytes().into())
             }
             Self::Header(name) => facts.header(name).map(Cow::Borrowed),

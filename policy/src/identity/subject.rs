@@ -227,8 +227,21 @@ fn percent(bytes: &[u8]) -> Option<String> {
     Some(spelled)
 }
 
+/// Whether each byte is written as it is: every name of a request is looked at.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0u8;
+    let mut rest: &mut [bool] = &mut plain;
+    while let Some((place, after)) = rest.split_first_mut() {
+        *place = byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        byte = byte.wrapping_add(1);
+        rest = after;
+    }
+    plain
+};
+
 fn plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+    PLAIN.get(usize::from(byte)).is_some_and(|plain| *plain)
 }
 
 fn hex_digit(nibble: u8) -> char {

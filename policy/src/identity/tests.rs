@@ -312,7 +312,7 @@ fn a_fingerprint_needs_its_device_and_keeps_its_parts_apart() {
     assert_eq!(text(&[("x-did", b"-")], "").as_deref(), Some("%2D:-:-"));
     assert_eq!(text(&[("user-agent", b"curl/8.0")], "t13d_a"), None, "no device, no fingerprint");
     // The address has no part in it: that is what it is for.
-    assert!(config.policies[0].properties.iter().all(|path| path != SOURCE_ADDRESS));
+    assert!(!config.policies[0].reads_address);
 }
 
 #[test]

@@ -153,13 +153,14 @@ impl Slot {
 
     /// As it is stored.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let len = |record: &Record| record.key.len().saturating_add(HEAD_LEN + POOL_LEN);
+        let mut bytes = Vec::with_capacity(self.0.iter().map(len).sum());
         for Record { tag, pool, key } in &self.0 {
             let Ok(len) = u16::try_from(key.len()) else { continue };
-            bytes.extend(tag);
-            bytes.extend(len.to_le_bytes());
-            bytes.extend(pool.to_bytes());
-            bytes.extend(key);
+            bytes.extend_from_slice(tag);
+            bytes.extend_from_slice(&len.to_le_bytes());
+            bytes.extend_from_slice(&pool.to_bytes());
+            bytes.extend_from_slice(key);
         }
         bytes
     }

@@ -4,6 +4,8 @@ use super::holder::Pool;
 
 /// As it is stored.
 pub(super) const POOL_LEN: usize = 105;
+/// The numbers of eight octets, which come first.
+const WIDE_LEN: usize = 72;
 
 // === impl Pool ===
 
@@ -32,10 +34,17 @@ impl Pool {
             self.rtt_us,
         ];
         let mut bytes = [0; POOL_LEN];
-        let numbers = wide.map(u64::to_le_bytes).into_iter().flatten();
-        let numbers = numbers.chain(narrow.map(u32::to_le_bytes).into_iter().flatten());
-        for (to, from) in bytes.iter_mut().zip(numbers.chain([u8::from(self.scarce)])) {
-            *to = from;
+        // Number by number: octet by octet a pool took a third of the instructions of a request that meets it.
+        let (in_wide, rest) = bytes.split_at_mut(WIDE_LEN);
+        for (to, number) in in_wide.as_chunks_mut::<8>().0.iter_mut().zip(wide) {
+            *to = number.to_le_bytes();
+        }
+        let (in_narrow, last) = rest.as_chunks_mut::<4>();
+        for (to, number) in in_narrow.iter_mut().zip(narrow) {
+            *to = number.to_le_bytes();
+        }
+        if let Some(last) = last.first_mut() {
+            *last = self.scarce.into();
         }
         bytes
     }

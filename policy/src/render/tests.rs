@@ -31,9 +31,17 @@ fn denial(reason: Reason) -> Denial {
     }
 }
 
-fn header<'r>(reply: &'r Reply, name: &str) -> Option<&'r str> {
+/// A reply that outlives what it was made of.
+fn told(config: Option<&Config>, denial: &Denial) -> Reply<'static> {
+    let Reply { status, grpc_status, details, headers, body } = reply(config, denial);
+    let owned = |(name, value): Header<'_>| (name, Cow::Owned(value.into_owned()));
+    let headers = headers.into_iter().map(owned).collect();
+    Reply { status, grpc_status, details, headers, body }
+}
+
+fn header<'r>(reply: &'r Reply<'_>, name: &str) -> Option<&'r str> {
     let mut found = reply.headers.iter().filter(|(key, _)| *key == name);
-    let value = found.next().map(|(_, value)| value.as_str());
+    let value = found.next().map(|(_, value)| value.as_ref());
     assert!(found.next().is_none(), "{name} stands twice");
     value
 }
@@ -50,7 +58,7 @@ fn every_reason_has_its_row() {
     ];
     let config = config("", "");
     for (reason, status, grpc_status, title) in rows {
-        let reply = reply(Some(&config), &denial(reason));
+        let reply = told(Some(&config), &denial(reason));
         assert_eq!((reply.status, reply.grpc_status), (status, grpc_status), "{reason}");
         assert_eq!(header(&reply, "content-type"), Some("application/problem+json"));
         assert_eq!(header(&reply, "cache-control"), Some("no-store"));
@@ -73,7 +81,7 @@ fn every_reason_has_its_row() {
         let body: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
         assert_eq!(body, problem, "{reason}");
 
-        let reply = super::reply(Some(&config), &Denial { grpc: true, ..denial(reason) });
+        let reply = told(Some(&config), &Denial { grpc: true, ..denial(reason) });
         assert_eq!(reply.grpc_status, grpc_status);
         assert_eq!(reply.body, format!("{title}: api.l").into_bytes());
         assert_eq!(header(&reply, "content-type"), None, "the host sets it");
@@ -82,14 +90,14 @@ fn every_reason_has_its_row() {
 
 #[test]
 fn a_time_that_is_not_known_is_not_told() {
-    let reply = reply(None, &Denial { retry_after_s: None, ..denial(Reason::QuotaExceeded) });
+    let reply = told(None, &Denial { retry_after_s: None, ..denial(Reason::QuotaExceeded) });
     assert_eq!(header(&reply, "retry-after"), None);
 }
 
 #[test]
 fn bases_of_problem_types_can_be_switched() {
     let of = |fields: &str, reason| {
-        let reply = reply(Some(&config(fields, "")), &denial(reason));
+        let reply = told(Some(&config(fields, "")), &denial(reason));
         let body: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
         body["type"].as_str().expect("a type").to_string()
     };
@@ -113,15 +121,15 @@ fn a_policy_words_its_own_denials_and_keeps_the_head() {
         r#""denied": {"content_type": "application/json", "body": "{\"e\": \"{{reason}}\", \"in\": {{retry_after}}, \"by\": \"{{policy}}\", \"l\": \"{{limit}}\", \"s\": {{status}}}"},"#,
     );
     let denial = Denial { worded_by: Some(0), ..denial(Reason::QuotaExceeded) };
-    let own = reply(Some(&worded), &denial);
+    let own = told(Some(&worded), &denial);
     let text = String::from_utf8(own.body.clone()).expect("text");
     assert_eq!(text, r#"{"e": "quota-exceeded", "in": 12, "by": "api", "l": "api.l", "s": 429}"#);
     assert_eq!(header(&own, "content-type"), Some("application/json"));
-    let usual = reply(Some(&worded), &Denial { worded_by: None, ..denial.clone() });
+    let usual = told(Some(&worded), &Denial { worded_by: None, ..denial.clone() });
     assert_eq!(own.headers[1..], usual.headers[1..], "all but the type and the body is as usual");
-    let grpc = reply(Some(&worded), &Denial { grpc: true, ..denial.clone() });
+    let grpc = told(Some(&worded), &Denial { grpc: true, ..denial.clone() });
     assert_eq!(grpc.body, b"Request quota exceeded: api.l");
-    let never = reply(Some(&worded), &Denial { retry_after_s: None, ..denial });
+    let never = told(Some(&worded), &Denial { retry_after_s: None, ..denial });
     assert!(String::from_utf8(never.body).expect("text").contains("\"in\": null"));
 }
 
@@ -133,7 +141,7 @@ fn a_policy_chooses_among_the_statuses_of_a_reason() {
             let statuses = vec![(reason, status)];
             config.policies[0].denied = Some(Denied { wording: None, statuses });
             let denial = Denial { worded_by: Some(0), ..denial(reason) };
-            let reply = reply(Some(&config), &denial);
+            let reply = told(Some(&config), &denial);
             assert_eq!(reply.status, status, "{reason}");
             let body: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
             assert_eq!(body["status"], status);
@@ -151,7 +159,7 @@ fn a_fallback_is_the_answer_and_still_says_whose_it_is() {
         {"status": 203, "content_type": "application/json", "body": "[]"}}},"#;
     let config = config("", breaker);
     let refused = Denial { fallback: Some(0), ..denial(Reason::CircuitOpen) };
-    let reply = reply(Some(&config), &refused);
+    let reply = told(Some(&config), &refused);
     assert_eq!((reply.status, reply.body.as_slice()), (203, b"[]".as_slice()));
     assert_eq!(header(&reply, "content-type"), Some("application/json"));
     assert_eq!(header(&reply, REPLY_HEADER), Some("circuit-open"));

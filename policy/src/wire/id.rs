@@ -1,5 +1,7 @@
 //! Owns the id of a decision: its bits and its one spelling. Knows no message.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -20,25 +22,60 @@ impl DecisionId {
 
     /// Its spelling, without the machinery of formats: every message has one.
     fn with_text<T>(self, give: impl FnOnce(&str) -> T) -> T {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let [first, second, third, fourth] = self.quarters().map(digits);
+        let [a, b, c, d, e, f, g, h] = second;
+        let [i, j, k, l, rest @ ..] = third;
         let mut text = [b'-'; 36];
-        let mut shift = 128u32;
-        for (place, byte) in text.iter_mut().enumerate() {
-            if matches!(place, 8 | 13 | 18 | 23) {
-                continue;
+        let groups: [(usize, &[u8]); 6] = [
+            (0, &first),
+            (9, &[a, b, c, d]),
+            (14, &[e, f, g, h]),
+            (19, &[i, j, k, l]),
+            (24, &rest),
+            (28, &fourth),
+        ];
+        for (at, group) in groups {
+            if let Some(place) = text.get_mut(at..at.saturating_add(group.len())) {
+                place.copy_from_slice(group);
             }
-            shift = shift.saturating_sub(4);
-            let digit = usize::try_from((self.0 >> shift) & 0xf).unwrap_or_default();
-            *byte = DIGITS.get(digit).copied().unwrap_or_default();
         }
         // Digits and dashes are text.
         give(core::str::from_utf8(&text).unwrap_or_default())
+    }
+
+    fn quarters(self) -> [u32; 4] {
+        let quarter = |shift: u32| u32::try_from((self.0 >> shift) & 0xffff_ffff).unwrap_or(0);
+        [quarter(96), quarter(64), quarter(32), quarter(0)]
+    }
+
+    /// Appends its spelling.
+    pub fn push_to(self, text: &mut String) {
+        self.with_text(|spelling| text.push_str(spelling));
+    }
+
+    /// Its spelling.
+    pub fn to_text(self) -> String {
+        self.with_text(ToOwned::to_owned)
     }
 
     /// All 128 bits.
     pub fn bits(self) -> u128 {
         self.0
     }
+}
+
+/// The eight digits of a number, all at once: a byte for each.
+fn digits(number: u32) -> [u8; 8] {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let number = u64::from(number);
+    let halves = (number | (number << 16)) & 0x0000_ffff_0000_ffff;
+    let bytes = (halves | (halves << 8)) & 0x00ff_00ff_00ff_00ff;
+    let nibbles = (bytes | (bytes << 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    // One for each that is a letter; no byte overflows into the next.
+    let letters = (nibbles.wrapping_add(6 * EACH) >> 4) & EACH;
+    let to_letters = u64::from(b'a' - b'9' - 1);
+    let text = nibbles.wrapping_add(u64::from(b'0') * EACH);
+    text.wrapping_add(letters.wrapping_mul(to_letters)).to_be_bytes()
 }
 
 impl fmt::Display for DecisionId {

@@ -13,6 +13,9 @@ const REQUESTS: usize = 200;
 const ROOMY: &str = "limit: 1000000, per: second";
 /// More than an event takes: half a microsecond of a processor that does a few at once.
 const EVENT_FUEL: u64 = 2_000;
+/// What an admission inside Envoy takes, and what a denial there does, in instructions: no more without a decision.
+const ADMISSION_FUEL: u64 = 12_200;
+const DENIAL_FUEL: u64 = 20_500;
 const TIGHT: &str = "limit: 100, per: 1000s";
 
 /// The cheapest of the last requests of one client: between two looks at what its process holds.
@@ -44,6 +47,7 @@ fn busy_in(document: &str, limit: &str, matches: &str) -> Usage {
 fn an_admission_inside_envoy_is_six_calls() {
     let usage = busy(&format!("{ROOMY}, decide: lease"), "path: /**");
     assert_eq!((usage.host_calls, usage.allocations, usage.callouts), (6, 2, 0));
+    assert!(usage.fuel <= ADMISSION_FUEL, "{}", usage.fuel);
 }
 
 /// What a policy looks at is read: the method by itself, with the host all in one.
@@ -64,6 +68,7 @@ fn a_policy_that_looks_at_more_reads_no_more_than_that() {
 fn a_denial_inside_envoy_is_eight_calls() {
     let usage = busy(&format!("{TIGHT}, decide: lease"), "path: /**");
     assert_eq!((usage.host_calls, usage.allocations, usage.callouts), (8, 2, 0));
+    assert!(usage.fuel <= DENIAL_FUEL, "{}", usage.fuel);
 }
 
 /// Each of these requests is an event: recorded without a call of the host, and in few instructions.

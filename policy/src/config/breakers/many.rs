@@ -121,7 +121,7 @@ mod tests {
             (r#"{"by": "cluster"}"#, Some(1_000), "xds\0cluster_name", ""),
             (r#"{"by": "route", "max": 8}"#, Some(8), "xds\0route_name", ""),
             (r#"{"by": "tenant", "max": 10000}"#, Some(10_000), "", ""),
-            (r#"{"by": ["tenant", "ip"]}"#, Some(1_000), "source\0address", ""),
+            (r#"{"by": ["tenant", "ip"]}"#, Some(1_000), "", ""),
             (r#"{"by": {"path": "id", "trusted": true}}"#, Some(1_000), "", ""),
             (r#"{"by": "client"}"#, Some(1_000), "", "clients choose which breaker"),
             ("{}", None, "", ""),
@@ -134,6 +134,7 @@ mod tests {
             let policy = &config.policies[0];
             assert_eq!(policy.circuit_by.is_some(), many.is_some());
             assert_eq!(policy.properties.concat(), property, "{circuit}");
+            assert_eq!(policy.reads_address, circuit.contains("\"ip\""), "{circuit}");
             assert!(told(&reading).contains(doubt), "{circuit}: {}", told(&reading));
         }
     }

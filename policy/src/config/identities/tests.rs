@@ -137,7 +137,8 @@ fn the_keys_of_signed_ids_and_the_properties_are_gathered_once() {
     let keys: Vec<_> = config.signing_keys.into_iter().collect();
     assert_eq!(keys, [("K".to_string(), "identities.did.signed.key".to_string())]);
     let jwt = property("metadata|filter_metadata|envoy.filters.http.jwt_authn|m|sub");
-    assert_eq!(config.policies[0].properties, [jwt, property("source|address")]);
+    assert_eq!(config.policies[0].properties, [jwt]);
+    assert!(config.policies[0].reads_address);
     assert!(config.policies[0].rate_limits[0].by.parts[0].shared);
 }
 

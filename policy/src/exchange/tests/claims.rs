@@ -176,8 +176,8 @@ fn a_body_is_asked_for_to_its_end_and_changes_the_hash() {
     desk.request(&facts(&KEYED, true));
     let effects = desk.on(Event::Body { bytes: b"{ }", end: false });
     assert!(matches!(
-        effects.act,
-        Act::Deny(Denial { reason: Reason::IdempotencyBodyTooLong, .. })
+        &effects.act,
+        Act::Deny(denial) if denial.reason == Reason::IdempotencyBodyTooLong
     ));
 }
 
@@ -313,7 +313,10 @@ fn the_first_answer_comes_back_as_it_was() {
     let mut desk = Desk::new("");
     let asked = desk.request(&facts(&KEYED, false));
     let effects = desk.done(&asked, &answer);
-    assert_eq!(effects.act, Act::Replay(Replay { policy: 0, id: DecisionId::new(ID), answer }));
+    assert_eq!(
+        effects.act,
+        Act::Replay(Box::new(Replay { policy: 0, id: DecisionId::new(ID), answer }))
+    );
 }
 
 #[test]
@@ -357,7 +360,9 @@ fn a_claim_on_too_few_replicas_is_given_back_or_counted() {
     }
     // What is there already is on as many replicas as it is.
     let (effects, _) = on("", r#"{"state":"conflict"}"#);
-    assert!(matches!(effects.act, Act::Deny(Denial { reason: Reason::IdempotencyConflict, .. })));
+    assert!(
+        matches!(&effects.act, Act::Deny(denial) if denial.reason == Reason::IdempotencyConflict)
+    );
 }
 
 #[test]

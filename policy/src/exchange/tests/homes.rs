@@ -54,7 +54,7 @@ fn at_home(desk: &mut Desk) -> Effects {
 }
 
 /// What goes back: the units of the limits, here, and the claim's fence, at home.
-fn given_back(settlement: Option<Settlement>) -> (Option<i64>, Option<u64>) {
+fn given_back(settlement: Option<Box<Settlement>>) -> (Option<i64>, Option<u64>) {
     let Some(settlement) = settlement else { return (None, None) };
     let message = settled(&settlement);
     let by = |message: &crate::wire::SettleRequest| {
@@ -114,7 +114,7 @@ fn limits_that_deny_ask_nobody_at_home() {
     let mut desk = desk("");
     let asked = desk.request(&facts(&KEYED, false));
     let effects = desk.told(&asked, false, "", &[]);
-    assert!(matches!(effects.act, Act::Deny(Denial { reason: Reason::QuotaExceeded, .. })));
+    assert!(matches!(&effects.act, Act::Deny(denial) if denial.reason == Reason::QuotaExceeded));
     assert_eq!(effects.settlement, None);
 }
 
@@ -179,8 +179,8 @@ fn a_gateway_here_that_cannot_be_asked_decides_about_limits_alone() {
     none.on(Event::Answer { answer: RESET, entropy: 0 });
     let effects = none.on(Event::Answer { answer: RESET, entropy: 0 });
     assert!(matches!(
-        effects.act,
-        Act::Deny(Denial { reason: Reason::PolicyStoreUnavailable, .. })
+        &effects.act,
+        Act::Deny(denial) if denial.reason == Reason::PolicyStoreUnavailable
     ));
     assert_eq!(given_back(effects.settlement), (None, Some(0)));
 
@@ -194,7 +194,9 @@ fn a_gateway_here_that_cannot_be_asked_decides_about_limits_alone() {
     let mut busy = desk(r#", "mode": {"rate_limits": "shadow"}"#);
     busy.request(&facts(&KEYED, false));
     let effects = busy.on(Event::Answer { answer: BUSY, entropy: 0 });
-    assert!(matches!(effects.act, Act::Deny(Denial { reason: Reason::ServiceOverloaded, .. })));
+    assert!(
+        matches!(&effects.act, Act::Deny(denial) if denial.reason == Reason::ServiceOverloaded)
+    );
 }
 
 #[test]
@@ -217,5 +219,5 @@ fn who_leaves_gives_back_at_home_what_may_be_claimed_there() {
     let mut desk = self::desk("");
     at_home(&mut desk);
     let left = desk.exchange.left(&desk.config, None);
-    assert_eq!(given_back(left), (None, Some(0)));
+    assert_eq!(given_back(left.map(Box::new)), (None, Some(0)));
 }

@@ -20,9 +20,10 @@ fn bench(limits: usize) -> Bench {
 }
 
 impl Bench {
-    fn says(&mut self, answer: Spent, facts: Option<&Facts<'_>>) -> Effects {
-        let event =
-            Event::Spent { answers: vec![answer], facts, entropy: 0, known: &Vec::<usize>::new() };
+    fn says(&mut self, asks: Effects, answer: Spent, facts: Option<&Facts<'_>>) -> Effects {
+        let Act::Spend(spends) = asks.act else { panic!("{asks:?}") };
+        let (answers, caller, known) = (vec![answer], &caller(), &Vec::<usize>::new());
+        let event = Event::Spent { spends, answers, facts, entropy: 0, caller, known };
         self.exchange.on(&self.config, &self.overrides, event)
     }
 }
@@ -42,13 +43,14 @@ fn a_request_may_wait_once_and_then_goes_on_as_any_other() {
         Spent::Ask { leases: Vec::new() },
     ] {
         let mut bench = bench(1);
-        assert_eq!(may_join(&bench.request("/lease", &facts())), [true]);
-        let held = bench.says(Spent::Join, Some(&facts()));
+        let asks = bench.request("/lease", &facts());
+        assert_eq!(may_join(&asks), [true]);
+        let held = bench.says(asks, Spent::Join, Some(&facts()));
         assert_eq!((held.act, held.signals.len()), (Act::Join, 0), "nothing is decided yet");
         assert!(bench.exchange.holds_request());
         let again = bench.exchange.on(&bench.config, &bench.overrides, Event::Waited);
         assert_eq!(may_join(&again), [false], "once");
-        match (bench.says(then.clone(), None).act, then) {
+        match (bench.says(again, then.clone(), None).act, then) {
             (Act::Resume, Spent::Taken { .. }) | (Act::Deny(_), Spent::Denied { .. }) => {}
             (Act::Ask(message), Spent::Ask { .. }) => {
                 let message = DecideRequest::decode(&message).expect("a message");

@@ -33,14 +33,11 @@ impl Bench {
         self.exchange.testimony(&self.config, effects, effects.whom.clone())
     }
 
-    fn spent(&mut self, answer: Spent) -> Effects {
-        let facts = facts();
-        let event = Event::Spent {
-            answers: vec![answer],
-            facts: Some(&facts),
-            entropy: 0,
-            known: &Vec::<usize>::new(),
-        };
+    fn spent(&mut self, asks: Effects, answer: Spent) -> Effects {
+        let Act::Spend(spends) = asks.act else { panic!("{asks:?}") };
+        let (answers, facts, caller) = (vec![answer], &facts(), &caller());
+        let known = &Vec::<usize>::new();
+        let event = Event::Spent { spends, answers, facts: Some(facts), entropy: 0, caller, known };
         self.exchange.on(&self.config, &self.overrides, event)
     }
 }
@@ -97,15 +94,14 @@ fn leased_units_that_deny_are_told_with_whom_and_those_that_admit_by_their_share
     for (audit, allows) in [(ON, true), (r#""audit": {},"#, false)] {
         let mut denying = bench(audit);
         let spends = denying.request("/lease", &facts());
-        assert!(matches!(spends.act, Act::Spend(_)), "{spends:?}");
-        let denied = denying.spent(Spent::Denied { wait_us: 1 });
+        let denied = denying.spent(spends, Spent::Denied { wait_us: 1 });
         let told = denying.told(&denied).expect("the gateway knows nothing of it");
         assert_eq!((told.action, told.outcome), (Action::Deny, "quota-exceeded"));
         assert_eq!(whom(&told), [("lease.key", SubjectKind::Header, "k1")]);
 
         let mut admitting = bench(audit);
-        admitting.request("/lease", &facts());
-        let admitted = admitting.spent(Spent::Taken { remaining: 3 });
+        let spends = admitting.request("/lease", &facts());
+        let admitted = admitting.spent(spends, Spent::Taken { remaining: 3 });
         let told = admitting.told(&admitted);
         assert_eq!(told.as_ref().map(|told| whom(told).len()), allows.then_some(1), "{audit}");
     }
