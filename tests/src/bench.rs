@@ -12,6 +12,7 @@ pub mod gateway_rows;
 pub mod idem_rows;
 pub mod lease_rows;
 pub mod load;
+mod pace;
 pub mod policy_rows;
 pub mod pool;
 pub mod question;

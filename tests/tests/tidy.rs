@@ -112,6 +112,8 @@ fn no_test_sleeps_in_hope() {
         "tests/src/scripted.rs",
         // The moments of a timeline are what a scenario says.
         "tests/src/conformance/clock.rs",
+        // A timetable is kept, whatever comes of it.
+        "tests/src/bench/pace.rs",
         // A clock has timers.
         "gateway/tests/redis_store/swift.rs",
     ];

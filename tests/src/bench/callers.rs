@@ -9,16 +9,14 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::pace;
 use crate::gateway::TOKEN;
 
 const CONNECTIONS: usize = 4;
 const WINDOW_BYTES: u32 = 16 * 1_024 * 1_024;
-/// How often calls that are due are sent.
-const PACE: Duration = Duration::from_micros(50);
 /// An answer that comes later is none.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -87,27 +85,13 @@ pub async fn by_timetable<T: Send + 'static, F: Future<Output = T> + Send + 'sta
 ) -> Vec<T> {
     let begin = Instant::now();
     let due = move |nth: u64| begin + Duration::from_micros(nth * 1_000_000 / per_s);
-    let (released, mut releases) = mpsc::unbounded_channel();
-    // A thread of its own: a runtime's timer is late by a millisecond, which would count as the gateway's.
-    let pacer = std::thread::spawn(move || {
-        let mut sent = 0;
-        while begin.elapsed() < lasts {
-            std::thread::sleep(PACE);
-            let passed_us = u64::try_from(begin.elapsed().as_micros()).expect("seconds");
-            let until = passed_us * per_s / 1_000_000;
-            if until > sent && released.send(sent..until).is_err() {
-                break;
-            }
-            sent = until;
-        }
-    });
+    let mut releases = pace::released(per_s, begin, lasts);
     let mut calls = JoinSet::new();
     while let Some(numbers) = releases.recv().await {
         for nth in numbers {
             calls.spawn(call(nth, due(nth)));
         }
     }
-    pacer.join().expect("it only sleeps");
     calls.join_all().await
 }
 

@@ -14,7 +14,7 @@ use tidegate_tests::upstream::Upstream;
 /// One policy that denies when no verdict can be had, one that allows.
 pub const BOTH_RUNGS: &str = r#"{
   "version": 1,
-  "gateway": {"cluster": "tidegate", "timeout": "2s", "breaker": {"failures": 1000000}},
+  "gateway": {"cluster": "tidegate", "timeout": "4s", "breaker": {"failures": 1000000}},
   "policies": [
     {"name": "strict", "match": {"path": "/strict/**"}, "on_unavailable": ["deny"],
      "rate_limits": [{"name": "ip", "by": "ip", "limit": 5, "per": "minute"}]},
@@ -69,7 +69,7 @@ async fn fault_table(http2: bool) {
     allows(&envoy).await;
 
     let plain = |status, marked, body| Script::Answer { status, marked, body };
-    let late = Script::Late(Duration::from_secs(4));
+    let late = Script::Late(Duration::from_secs(8));
     let cases = [
         (Script::Unmarked(Verdict::Allow), "callout-unmarked"),
         (Script::OtherDecision, "callout-malformed"),

@@ -41,7 +41,7 @@ impl Parts {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_configuration_refuses_the_start_and_names_every_field() {
     let parts = parts().await;
-    let wrong = BOTH_RUNGS.replacen("\"minute\"", "\"minut\"", 1).replacen("2s", "45", 1);
+    let wrong = BOTH_RUNGS.replacen("\"minute\"", "\"minut\"", 1).replacen("4s", "45", 1);
     let expected = [
         "tidegate: error: gateway.timeout: \"45\" is no duration; write 45ms",
         "tidegate: error: policies[0].rate_limits[0].per: \"minut\" is no duration; did you mean \"minute\"?",
@@ -55,7 +55,7 @@ async fn a_wrong_configuration_refuses_the_start_and_names_every_field() {
 async fn a_token_that_is_not_there_refuses_the_start() {
     let parts = parts().await;
     let config =
-        BOTH_RUNGS.replacen("\"timeout\": \"2s\"", "\"token\": {\"env\": \"TIDEGATE_TOKEN\"}", 1);
+        BOTH_RUNGS.replacen("\"timeout\": \"4s\"", "\"token\": {\"env\": \"TIDEGATE_TOKEN\"}", 1);
     let mut options = parts.options(&config);
     options.token = None;
     let expected = "gateway.token: the environment variable TIDEGATE_TOKEN is not set";
