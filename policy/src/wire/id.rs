@@ -129,3 +129,22 @@ fn parse_id(text: &str) -> Option<DecisionId> {
     }
     groups.next().is_none().then_some(DecisionId(bits))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::format;
+
+    proptest! {
+        #[test]
+        fn an_id_is_spelled_as_a_formatter_spells_it_and_is_read_back(bits: u128) {
+            let id = DecisionId::new(bits);
+            let digits = format!("{:032x}", id.bits());
+            let ends = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)];
+            let spelled = ends.map(|(from, to)| digits.get(from..to).unwrap_or_default()).join("-");
+            prop_assert_eq!(&id.to_text(), &spelled);
+            prop_assert_eq!(parse_id(&spelled), Some(id));
+        }
+    }
+}
