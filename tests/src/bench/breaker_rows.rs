@@ -3,6 +3,7 @@
 //! are that are the same stands beside it.
 
 use super::envoy_rows::{self, Effort, Measured, Plan};
+use super::stats::Figures;
 use super::summary::Summary;
 use crate::parts;
 
@@ -60,17 +61,25 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
         let (off, again, on) =
             (row("breaker_off")?, row("breaker_off_again")?, row("breaker_closed")?);
         let alone =
-            row("breaker_alone")?.envoy_cpu_us.beyond(&row("breaker_alone_off")?.envoy_cpu_us);
-        let (added, nothing) = (
-            on.envoy_cpu_us.beyond(&off.envoy_cpu_us),
-            again.envoy_cpu_us.beyond(&off.envoy_cpu_us),
-        );
+            row("breaker_alone")?.envoy_cpu_us.less(&row("breaker_alone_off")?.envoy_cpu_us);
+        let (added, nothing) =
+            (on.envoy_cpu_us.less(&off.envoy_cpu_us), again.envoy_cpu_us.less(&off.envoy_cpu_us));
         let (rate, same) = (on.rps.over(&off.rps), again.rps.over(&off.rps));
+        let surely = |figures: &Figures| {
+            let (low, high) = figures.median_within();
+            format!("{figures}, its median within {low:.2}..{high:.2}")
+        };
         println!(
-            "  a closed breaker adds {added} µs of Envoy's CPU per request (off and off: {nothing})"
+            "  a closed breaker adds {} µs of Envoy's CPU per request; off and off: {}",
+            surely(&added),
+            surely(&nothing)
         );
-        println!("  a policy that has only a breaker, on and not off, adds {alone} µs");
-        println!("  requests per second with it ÷ without: {rate} (off and off: {same})");
+        println!("  a policy that has only a breaker, on and not off, adds {} µs", surely(&alone));
+        println!(
+            "  requests per second with it ÷ without: {}; off and off: {}",
+            surely(&rate),
+            surely(&same)
+        );
         summary.set(format!("breaker_on_us{suffix}"), added.median());
         summary.set(format!("breaker_aa_us{suffix}"), nothing.median());
         summary.set(format!("breaker_alone_us{suffix}"), alone.median());

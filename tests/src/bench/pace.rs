@@ -16,6 +16,10 @@ pub fn released(per_s: u64, begin: Instant, lasts: Duration) -> UnboundedReceive
     thread::spawn(move || {
         let mut sent = 0;
         while begin.elapsed() < lasts {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a timetable is kept: nothing is hoped for"
+            )]
             thread::sleep(STEP);
             let passed_us = u64::try_from(begin.elapsed().as_micros()).expect("seconds");
             let until = passed_us * per_s / 1_000_000;

@@ -54,9 +54,15 @@ impl Figures {
         Figures(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
     }
 
-    /// The same figures, each less the other row's of the same round.
-    pub fn beyond(&self, other: &Figures) -> Figures {
-        Figures(self.0.iter().zip(&other.0).map(|(a, b)| a - b).collect())
+    /// Between which two of the figures the median of endless rounds lies, 19 times of 20 (the binomial's order
+    /// statistics, whatever the figures' distribution); all of them where there are few.
+    pub fn median_within(&self) -> (f64, f64) {
+        let mut sorted: Vec<f64> = self.0.iter().copied().filter(|f| !f.is_nan()).collect();
+        sorted.sort_by(f64::total_cmp);
+        let count = sorted.len() as f64;
+        let below = (count / 2.0 - 0.98 * count.sqrt()).floor().max(1.0) as usize;
+        let at = |place: usize| sorted.get(place).copied().unwrap_or(f64::NAN);
+        (at(below - 1), at(sorted.len().wrapping_sub(below)))
     }
 }
 
@@ -97,6 +103,10 @@ mod tests {
         assert_eq!(figures(&[3.0, 1.0, 2.0]).spread(), (1.0, 3.0));
         assert_eq!(figures(&[1.0, 9.0]).over(&figures(&[2.0, 3.0])).median(), 1.75);
         assert_eq!(figures(&[1.0, 9.0]).less(&figures(&[2.0, 3.0])).spread(), (-1.0, 6.0));
+        let many: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(figures(&many).median_within(), (40.0, 61.0));
+        assert_eq!(figures(&[3.0, 1.0, 2.0]).median_within(), (1.0, 3.0));
+        assert!(figures(&[]).median_within().0.is_nan());
         assert!(figures(&[]).median().is_nan() && at_share(&[], 99).is_nan());
         let ms = |ms| Duration::from_millis(ms);
         assert_eq!(at_share(&[ms(1), ms(2), ms(9)], 50), 2.0);

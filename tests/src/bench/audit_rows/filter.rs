@@ -66,7 +66,10 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
         ("audit_async_denied_us", "audit_denied", "audit_off_denied"),
     ] {
         let more = figures(with)?.less(figures(without)?);
-        println!("  {key:<24} {more} µs of Envoy's CPU for each request");
+        let (low, high) = more.median_within();
+        println!(
+            "  {key:<24} {more} µs of Envoy's CPU for each request, its median within {low:.2}..{high:.2}"
+        );
         summary.set(key, more.median());
     }
     Ok(())
