@@ -12,8 +12,11 @@ use tidegate_policy::wire::{LeaseCall, LeaseGrant, Want};
 use crate::ids::Ids;
 use crate::lease_home::Home;
 
+mod events;
 mod slices;
 
+use events::count;
+pub(crate) use events::{Counted, LeaseEvent};
 use slices::{Local, Slices};
 
 /// The most keys that a worker has slices of. Who comes beyond them is decided by the gateway.
@@ -52,28 +55,6 @@ pub(crate) struct Taken {
     /// To be sent by itself: units that will be needed soon, and those of a key that had to go.
     pub ahead: Vec<LeaseCall>,
 }
-
-/// What happened to units, for the counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum LeaseEvent {
-    /// A request found none, and asked.
-    Miss,
-    /// The same while a message of its pool was under way: more should have been asked for earlier.
-    MissWhileAsking,
-    /// A request found none, and waited for what another's message brought.
-    Join,
-    /// More was asked for before there was none.
-    Ahead,
-    /// An answer came too late.
-    Void,
-    /// Units came.
-    Granted,
-    /// Units ran out unspent.
-    Expired,
-}
-
-/// What is to be counted, in units or messages.
-pub(crate) type Counted = Vec<(LeaseEvent, u64)>;
 
 /// What became of a request's wish.
 struct Refill {
@@ -122,6 +103,8 @@ impl Leases {
         let mut answers = Vec::with_capacity(spends.len());
         let reserved = Vec::with_capacity(spends.len());
         let mut taken = Taken { reserved, ..Taken::default() };
+        // One limit that denies ends it: nothing is begun for the others, since nobody would send it.
+        let mut denies = spends.len() > 1 && spends.iter().any(|spend| self.denies(spend, now_us));
         for Spend { name, cost, joins: may_join } in spends {
             let (cost, known) = (*cost, self.slices.find(name));
             if let Some(at) = known
@@ -139,6 +122,10 @@ impl Leases {
                     }
                     Offer::Empty => {}
                 }
+            }
+            if denies {
+                answers.push(Spent::Ask { leases: Vec::new() });
+                continue;
             }
             let refill = self.refill(config, (name, known), cost, now_us, ids);
             let Some((at, Refill { offer, calls, joins, expired })) = refill else {
@@ -158,6 +145,7 @@ impl Leases {
                     answers.push(Spent::Taken { remaining });
                 }
                 Offer::Denied { wait_us } => {
+                    denies = true;
                     taken.ahead.extend(calls);
                     answers.push(Spent::Denied { wait_us });
                 }
@@ -174,7 +162,20 @@ impl Leases {
                 }
             }
         }
+        if denies {
+            // What was begun before goes by itself.
+            for answer in &mut answers {
+                if let Spent::Ask { leases } = answer {
+                    taken.ahead.append(leases);
+                }
+            }
+        }
         (answers, taken)
+    }
+
+    fn denies(&mut self, spend: &Spend, now_us: u64) -> bool {
+        let known = self.slices.find(&spend.name).and_then(|at| self.slices.get_mut(at));
+        known.is_some_and(|local| local.slice.denies(now_us, spend.cost))
     }
 
     /// Fills a slice from the pool, and begins the pool's message if there is too little in it. `None`:
@@ -384,11 +385,5 @@ impl Leases {
             self.seen_us = now_us;
         }
         self.seen_us = self.seen_us.max(now_us);
-    }
-}
-
-fn count(counted: &mut Counted, event: LeaseEvent, by: u64) {
-    if by > 0 {
-        counted.push((event, by));
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tidegate_policy::breaker::Ticket;
-use tidegate_policy::exchange::{Act, Effects, Event, Exchange, Moment, Settlement};
+use tidegate_policy::exchange::{Act, Answer, Effects, Event, Exchange, Moment, Settlement};
 use tidegate_policy::identity::Facts;
 use tidegate_policy::wire::DecisionId;
 
@@ -288,6 +288,8 @@ impl Vm {
             effects = match effects.act {
                 Act::Deny(denial) => {
                     taken.give_back();
+                    // Nothing of it is out any more: what has no answer by now was never sent.
+                    self.answered(stream, &Answer::NotSent);
                     self.give_back(stream);
                     self.circuit_denied(root, stream);
                     return deny(Some(&root.config), &denial);

@@ -89,10 +89,13 @@ impl Vm {
 
     /// The request goes on: its units are spent.
     pub(super) fn commit(&mut self, stream: u32) {
-        if let Some(Leased { root, taken }) = self.leased.remove(stream)
-            && let Some(leases) = &root.leases
-        {
+        let Some(Leased { root, taken }) = self.leased.remove(stream) else { return };
+        if let Some(leases) = &root.leases {
             leases.borrow_mut().commit(taken.reserved);
+        }
+        if !taken.flights.is_empty() {
+            // Their message was never sent.
+            self.granted(&root, &taken.flights, &[]);
         }
     }
 

@@ -62,6 +62,13 @@ impl Slice {
         }
     }
 
+    /// Whether a request that needs so many units would be denied.
+    pub fn denies(&self, now_us: u64, cost: u32) -> bool {
+        let mut fresh = self.clone();
+        fresh.freshen(now_us);
+        fresh.units < cost && fresh.deny_until_us > now_us
+    }
+
     /// The request went on: its units are spent.
     pub fn spend(&mut self, reserved: Reserved) {
         if self.of(reserved) {
