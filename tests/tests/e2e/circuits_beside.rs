@@ -182,8 +182,20 @@ async fn what_outlier_detection_leaves_is_what_the_breaker_sees() {
         "clusters": [cluster("watched", upstream.addr, &outliers)],
     }));
     let envoy = Envoy::start(&options).await;
-    // Three failures of its own, then nobody is left, which is a failure of the upstream, too.
-    assert_eq!(until_refused(&envoy, "/").await, 5);
+    // Three failures of its own, and Envoy takes the host out, which its main thread does behind the answers.
+    for _ in 0..3 {
+        let answer = client::get(envoy.addr, "/").await;
+        assert_eq!(answer.status, 500, "{answer:?}");
+    }
+    eventually(PATIENCE, "the host is taken out", async || {
+        let out =
+            "envoy_cluster_outlier_detection_ejections_active{envoy_cluster_name=\"watched\"} 1";
+        let stats = envoy.stats().await;
+        if stats.lines().any(|line| line == out) { Ok(()) } else { Err(stats) }
+    })
+    .await;
+    // Now nobody is left, which is a failure of the upstream, too.
+    assert_eq!(until_refused(&envoy, "/").await, 2);
     assert_eq!(upstream.seen(), 3);
 }
 
