@@ -42,6 +42,7 @@ pub mod local_share;
 pub mod matching;
 pub mod mode;
 pub mod needs;
+mod octets;
 pub mod opt_out;
 mod property;
 pub mod reason;

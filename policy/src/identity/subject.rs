@@ -10,6 +10,8 @@ use core::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::octets::Octets;
+
 /// Longer spellings of one value are replaced by a digest.
 const VALUE_LEN_MAX: usize = 96;
 /// The most values that one subject is made of.
@@ -208,12 +210,12 @@ fn sound_value(text: &str) -> bool {
 /// `None` if it gets too long.
 fn percent(bytes: &[u8]) -> Option<String> {
     // Nearly every value is spelled as it is.
-    if bytes.len() <= VALUE_LEN_MAX && bytes.iter().copied().all(plain) {
+    if bytes.len() <= VALUE_LEN_MAX && bytes.iter().all(|octet| PLAIN.has(*octet)) {
         return core::str::from_utf8(bytes).ok().map(ToOwned::to_owned);
     }
     let mut spelled = String::with_capacity(bytes.len().min(VALUE_LEN_MAX));
     for &byte in bytes {
-        if plain(byte) {
+        if PLAIN.has(byte) {
             spelled.push(char::from(byte));
         } else {
             spelled.push('%');
@@ -227,22 +229,15 @@ fn percent(bytes: &[u8]) -> Option<String> {
     Some(spelled)
 }
 
-/// Whether each byte is written as it is: every name of a request is looked at.
-static PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0u8;
-    let mut rest: &mut [bool] = &mut plain;
-    while let Some((place, after)) = rest.split_first_mut() {
-        *place = byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        byte = byte.wrapping_add(1);
-        rest = after;
-    }
-    plain
-};
-
-fn plain(byte: u8) -> bool {
-    PLAIN.get(usize::from(byte)).is_some_and(|plain| *plain)
-}
+/// What is written as it is: every name of a request is looked at.
+static PLAIN: Octets = Octets::of(&[
+    (b'0', b'9'),
+    (b'A', b'Z'),
+    (b'a', b'z'),
+    (b'.', b'.'),
+    (b'_', b'_'),
+    (b'-', b'-'),
+]);
 
 fn hex_digit(nibble: u8) -> char {
     char::from_digit(u32::from(nibble), 16).unwrap_or('0')

@@ -64,9 +64,7 @@ impl Slice {
 
     /// Whether a request that needs so many units would be denied.
     pub fn denies(&self, now_us: u64, cost: u32) -> bool {
-        let mut fresh = self.clone();
-        fresh.freshen(now_us);
-        fresh.units < cost && fresh.deny_until_us > now_us
+        matches!(self.clone().take(now_us, cost), Offer::Denied { .. })
     }
 
     /// The request went on: its units are spent.

@@ -7,6 +7,7 @@ use super::{Look, OVERLOADED};
 use crate::answers::Problems;
 use crate::digits::push_number;
 use crate::exchange::Denial;
+use crate::octets::Octets;
 use crate::reason::Reason;
 
 /// About what a document takes, in bytes.
@@ -56,7 +57,7 @@ pub(super) fn problem(problems: Option<&Problems>, denial: &Denial, look: &Look)
 fn push_joined(text: &mut String, first: &str, second: &str) {
     text.push('"');
     for part in [first, second] {
-        if part.bytes().all(is_plain) {
+        if part.bytes().all(|octet| PLAIN.has(octet)) {
             text.push_str(part);
             continue;
         }
@@ -68,22 +69,8 @@ fn push_joined(text: &mut String, first: &str, second: &str) {
     text.push('"');
 }
 
-/// Whether each byte stands for itself in a string of JSON.
-static PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0u8;
-    let mut rest: &mut [bool] = &mut plain;
-    while let Some((place, after)) = rest.split_first_mut() {
-        *place = matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-        byte = byte.wrapping_add(1);
-        rest = after;
-    }
-    plain
-};
-
-fn is_plain(byte: u8) -> bool {
-    PLAIN.get(usize::from(byte)).is_some_and(|plain| *plain)
-}
+/// What stands for itself in a string of JSON.
+static PLAIN: Octets = Octets::of(&[(b' ', b'!'), (b'#', b'['), (b']', b'~')]);
 
 #[cfg(test)]
 mod tests {

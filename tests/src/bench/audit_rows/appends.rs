@@ -1,6 +1,7 @@
 //! Owns how fast gateways append to one chain: events per second beside a bare INCR, and how long an append
 //! takes, and how many events go to the disk, where several gateways append at their own pace.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use tidegate_gateway::audit::chain_end::{Accepted, BATCH_MAX};
@@ -104,11 +105,7 @@ async fn increments(redis: &Redis, lasts: Duration) -> Result<f64, String> {
             Ok::<_, std::io::Error>(count)
         });
     }
-    let mut total = 0.0;
-    for done in tasks.join_all().await {
-        total += f64::from(done.map_err(|error| error.to_string())?);
-    }
-    Ok(total / begin.elapsed().as_secs_f64())
+    per_second(tasks, begin).await
 }
 
 /// The same by the client that appends.
@@ -129,6 +126,14 @@ async fn asked(redis: &Redis, lasts: Duration) -> Result<f64, String> {
             Ok::<_, redis::RedisError>(count)
         });
     }
+    per_second(tasks, begin).await
+}
+
+/// What tasks counted since then, per second.
+async fn per_second<E: Display + Send + 'static>(
+    tasks: JoinSet<Result<u32, E>>,
+    begin: Instant,
+) -> Result<f64, String> {
     let mut total = 0.0;
     for done in tasks.join_all().await {
         total += f64::from(done.map_err(|error| error.to_string())?);
