@@ -164,7 +164,8 @@ impl Redis {
         self.try_command(words).await.expect("a Redis that answers")
     }
 
-    async fn try_command(&self, words: &[&str]) -> std::io::Result<String> {
+    /// The same where it may end connections, or be away.
+    pub async fn try_command(&self, words: &[&str]) -> std::io::Result<String> {
         let mut stream = tokio::net::UnixStream::connect(self.socket()).await?;
         let mut bytes = format!("*{}\r\n", words.len());
         for word in words {
