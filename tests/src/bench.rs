@@ -19,4 +19,5 @@ pub mod question;
 pub mod redis_rows;
 pub mod stats;
 pub mod summary;
+pub mod turns;
 pub mod wrk;

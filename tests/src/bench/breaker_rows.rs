@@ -3,7 +3,6 @@
 //! are that are the same stands beside it.
 
 use super::envoy_rows::{self, Effort, Measured, Plan};
-use super::stats::Figures;
 use super::summary::Summary;
 use crate::parts;
 
@@ -60,25 +59,21 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
         };
         let (off, again, on) =
             (row("breaker_off")?, row("breaker_off_again")?, row("breaker_closed")?);
-        let alone =
-            row("breaker_alone")?.envoy_cpu_us.less(&row("breaker_alone_off")?.envoy_cpu_us);
-        let (added, nothing) =
-            (on.envoy_cpu_us.less(&off.envoy_cpu_us), again.envoy_cpu_us.less(&off.envoy_cpu_us));
-        let (rate, same) = (on.rps.over(&off.rps), again.rps.over(&off.rps));
-        let surely = |figures: &Figures| {
-            let (low, high) = figures.median_within();
-            format!("{figures}, its median within {low:.2}..{high:.2}")
-        };
+        let cpu_us = |row: &Measured| row.by_turns.envoy_cpu_us.clone();
+        let alone = cpu_us(row("breaker_alone")?).less(&cpu_us(row("breaker_alone_off")?));
+        let (added, nothing) = (cpu_us(on).less(&cpu_us(off)), cpu_us(again).less(&cpu_us(off)));
+        let off_rps = &off.by_turns.rps;
+        let (rate, same) = (on.by_turns.rps.over(off_rps), again.by_turns.rps.over(off_rps));
         println!(
-            "  a closed breaker adds {} µs of Envoy's CPU per request; off and off: {}",
-            surely(&added),
-            surely(&nothing)
+            "  by turns a closed breaker adds {} µs of Envoy's CPU per request; off and off: {}",
+            added.surely(),
+            nothing.surely()
         );
-        println!("  a policy that has only a breaker, on and not off, adds {} µs", surely(&alone));
+        println!("  a policy that has only a breaker, on and not off, adds {} µs", alone.surely());
         println!(
             "  requests per second with it ÷ without: {}; off and off: {}",
-            surely(&rate),
-            surely(&same)
+            rate.surely(),
+            same.surely()
         );
         summary.set(format!("breaker_on_us{suffix}"), added.median());
         summary.set(format!("breaker_aa_us{suffix}"), nothing.median());

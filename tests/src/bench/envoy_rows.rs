@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::policy_rows;
 use super::stats::{Figures, shuffle};
 use super::summary::Summary;
+use super::turns::{self, Taken};
 use super::wrk;
 use crate::envoy::{Envoy, Options};
 use crate::gateway::{self, Gateway};
@@ -170,8 +171,8 @@ pub(super) struct Load {
 pub(super) struct Measured {
     pub(super) name: &'static str,
     pub(super) envoy: Envoy,
-    pub(super) rps: Figures,
-    pub(super) envoy_cpu_us: Figures,
+    /// By turns: what is close is told apart by them.
+    pub(super) by_turns: Taken,
 }
 
 /// Other plans in the same way.
@@ -189,11 +190,7 @@ pub(super) async fn measure_plans(
     println!("\n{title}, wrk -t1 -c{connections}, {count} rounds of {seconds} s, shuffled");
     rounds(effort, connections, &mut rows, &mut behind).await?;
     report(&rows, suffix, summary);
-    let measured = rows.into_iter().map(|row| {
-        let Row { name, envoy, rps, envoy_cpu_us, .. } = row;
-        Measured { name, envoy, rps, envoy_cpu_us }
-    });
-    Ok(measured.collect())
+    by_turns(rows, effort, connections)
 }
 
 /// Other plans, in front of a gateway with an audit chain in Redis, which these variables say; the rows'
@@ -205,7 +202,7 @@ pub(super) async fn measure_audited(
     connections: u32,
     title: &str,
     summary: &mut Summary,
-) -> Result<Vec<(&'static str, Figures)>, String> {
+) -> Result<Vec<Measured>, String> {
     let mut behind = behind_with(chain).await;
     let mut rows = start(plans, None, &behind).await;
     let Effort { rounds: count, seconds, .. } = effort;
@@ -217,7 +214,18 @@ pub(super) async fn measure_audited(
         let told = stats.lines().filter(|line| line.contains("tidegate_audit_events_total"));
         told.for_each(|line| println!("  {}: {line}", row.name));
     }
-    Ok(rows.into_iter().map(|row| (row.name, row.envoy_cpu_us)).collect())
+    by_turns(rows, effort, connections)
+}
+
+fn by_turns(mut rows: Vec<Row>, effort: Effort, connections: u32) -> Result<Vec<Measured>, String> {
+    let mut turns: Vec<_> =
+        rows.iter_mut().map(|row| (row.name, &mut row.envoy, row.denies)).collect();
+    let taken = tokio::task::block_in_place(|| turns::take(&mut turns, effort, connections))?;
+    let measured = rows.into_iter().zip(taken).map(|(row, by_turns)| {
+        let Row { name, envoy, .. } = row;
+        Measured { name, envoy, by_turns }
+    });
+    Ok(measured.collect())
 }
 
 /// Only the rows of many policies.

@@ -55,6 +55,15 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
         let suffix = if connections == 16 { "" } else { "_c64" };
         let load = envoy_rows::Load { hop: None, connections, title };
         let rows = envoy_rows::measure_plans(plans(), effort, load, suffix, summary).await?;
+        let noop = &rows[0].by_turns;
+        println!("  by turns:            req/s ÷ no-op, and Envoy's µs per request over it");
+        for row in &rows {
+            let (rps, cpu_us) = (&row.by_turns.rps, &row.by_turns.envoy_cpu_us);
+            let (rate, added) = (rps.over(&noop.rps), cpu_us.less(&noop.envoy_cpu_us));
+            println!("  {:<18} {:>26} {:>26}", row.name, rate.surely(), added.surely());
+            summary.set(format!("{}_turns{suffix}", row.name), rate.median());
+            summary.set(format!("{}_over_us{suffix}", row.name), added.median());
+        }
         // The third of the plans.
         let stats = client::get(rows[2].envoy.admin, "/stats").await.body;
         let number = |name: &str| {

@@ -54,6 +54,12 @@ impl Figures {
         Figures(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
     }
 
+    /// The median, and between which two of the figures that of endless rounds lies.
+    pub fn surely(&self) -> String {
+        let (low, high) = self.median_within();
+        format!("{:.2} (within {low:.2}..{high:.2})", self.median())
+    }
+
     /// Between which two of the figures the median of endless rounds lies, 19 times of 20 (the binomial's order
     /// statistics, whatever the figures' distribution); all of them where there are few.
     pub fn median_within(&self) -> (f64, f64) {

@@ -53,11 +53,11 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
     let folder = dir.path().display().to_string();
     let chain = [("AUDIT_PRIVATE_KEY_V1", PEM), ("TIDEGATE_AUDIT_DIR", folder.as_str())];
     let title = "audit events of the filter, decided inside Envoy (no upstream hop)";
-    let cpu_us =
+    let rows =
         envoy_rows::measure_audited(plans(), &chain, effort, CONNECTIONS, title, summary).await?;
     let figures = |name: &str| {
-        let found = cpu_us.iter().find(|(row, _)| *row == name);
-        found.map(|(_, figures)| figures).ok_or_else(|| format!("no row {name}"))
+        let found = rows.iter().find(|row| row.name == name);
+        found.map(|row| &row.by_turns.envoy_cpu_us).ok_or_else(|| format!("no row {name}"))
     };
     for (key, with, without) in [
         ("audit_off_aa_us", "audit_off_again", "audit_off"),
@@ -66,10 +66,7 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
         ("audit_async_denied_us", "audit_denied", "audit_off_denied"),
     ] {
         let more = figures(with)?.less(figures(without)?);
-        let (low, high) = more.median_within();
-        println!(
-            "  {key:<24} {more} µs of Envoy's CPU for each request, its median within {low:.2}..{high:.2}"
-        );
+        println!("  {key:<24} {} µs of Envoy's CPU for each request, by turns", more.surely());
         summary.set(key, more.median());
     }
     Ok(())

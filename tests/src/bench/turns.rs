@@ -1,0 +1,181 @@
+//! Owns short turns of load: connections that stay open, each of which asks again when it is answered. What
+//! takes turns of a fifth of a second meets the same machine, which is another one from second to second.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::envoy_rows::Effort;
+use super::stats::{Figures, shuffle};
+use crate::envoy::Envoy;
+
+/// How long one is.
+const TURN: Duration = Duration::from_millis(200);
+/// Turns of each row for one of its rounds of a second.
+const FOR_A_ROUND: u32 = 10;
+
+/// Longer nobody waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Who asks.
+pub struct Caller {
+    connections: Vec<Connection>,
+    request: Vec<u8>,
+}
+
+/// What one turn came to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Turn {
+    /// Answers.
+    pub requests: f64,
+    /// Of them not 2xx or 3xx.
+    pub refused: f64,
+    /// Answers per second.
+    pub rps: f64,
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// What was read, and how much of it belongs to earlier answers.
+    read: Vec<u8>,
+}
+
+/// What a row came to by turns.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Requests per second.
+    pub rps: Figures,
+    /// Envoy's CPU time for each, in µs.
+    pub envoy_cpu_us: Figures,
+}
+
+/// Rows take turns: their names, Envoys, and whether it is the refusal that is measured.
+pub fn take(
+    rows: &mut [(&'static str, &mut Envoy, bool)],
+    effort: Effort,
+    connections: u32,
+) -> Result<Vec<Taken>, String> {
+    let named = |name: &str, error: io::Error| format!("{name}, by turns: {error}");
+    let mut callers = Vec::new();
+    for (name, envoy, _) in &*rows {
+        let caller = Caller::open(envoy.addr, "/bench", connections);
+        callers.push(caller.map_err(|error| named(name, error))?);
+    }
+    let mut taken: Vec<Taken> = rows.iter().map(|_| Taken::default()).collect();
+    let (mut seed, mut order) = (effort.seed, (0..rows.len()).collect::<Vec<_>>());
+    // One that does not count: code is compiled.
+    for round in 0..=effort.rounds * FOR_A_ROUND {
+        shuffle(&mut order, &mut seed);
+        for &index in &order {
+            let (name, envoy, denies) = &mut rows[index];
+            let before = envoy.process().cpu_us();
+            let turn = callers[index].turn(TURN).map_err(|error| named(name, error))?;
+            let cpu_us = envoy.process().cpu_us() - before;
+            if round == 0 {
+                continue;
+            }
+            if !*denies && turn.refused > 0.0 {
+                let Turn { requests, refused, .. } = turn;
+                return Err(format!("{name}: of {requests} requests {refused} were refused"));
+            }
+            taken[index].rps.push(turn.rps);
+            let cpu_us = f64::from(u32::try_from(cpu_us).unwrap_or(u32::MAX));
+            taken[index].envoy_cpu_us.push(cpu_us / turn.requests);
+        }
+    }
+    Ok(taken)
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// So many connections.
+    pub fn open(to: SocketAddr, path: &str, connections: u32) -> io::Result<Self> {
+        let open = || {
+            let stream = TcpStream::connect(to)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            Ok(Connection { stream, read: Vec::new() })
+        };
+        let connections = (0..connections).map(|_| open()).collect::<io::Result<_>>()?;
+        Ok(Self {
+            connections,
+            request: format!("GET {path} HTTP/1.1\r\nhost: {to}\r\n\r\n").into(),
+        })
+    }
+
+    /// Asks on all of them for so long; ends when all are answered.
+    pub fn turn(&mut self, lasts: Duration) -> io::Result<Turn> {
+        let Self { connections, request } = self;
+        let (begin, mut requests, mut refused) = (Instant::now(), 0_u32, 0_u32);
+        for connection in &mut *connections {
+            connection.stream.write_all(request)?;
+        }
+        let mut goes_on = true;
+        while goes_on {
+            goes_on = begin.elapsed() < lasts;
+            for connection in &mut *connections {
+                let status = connection.answer()?;
+                requests += 1;
+                refused += u32::from(status >= 400);
+                if goes_on {
+                    connection.stream.write_all(request)?;
+                }
+            }
+        }
+        let (requests, refused) = (f64::from(requests), f64::from(refused));
+        Ok(Turn { requests, refused, rps: requests / begin.elapsed().as_secs_f64() })
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// The status of the next answer, once it has come whole.
+    fn answer(&mut self) -> io::Result<u16> {
+        loop {
+            if let Some((status, length)) = head(&self.read)?
+                && self.read.len() >= length
+            {
+                self.read.drain(..length);
+                return Ok(status);
+            }
+            let mut part = [0; 4096];
+            let read = self.stream.read(&mut part)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.read.extend_from_slice(&part[..read]);
+        }
+    }
+}
+
+/// The status of an answer that begins here, and its length with the body; `None` before its head has come.
+fn head(read: &[u8]) -> io::Result<Option<(u16, usize)>> {
+    let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+    let wrong = |what: &str| io::Error::other(format!("{what}: {}", read.escape_ascii()));
+    let head = str::from_utf8(&read[..end]).map_err(|error| wrong(&error.to_string()))?;
+    let status = head.get(9..12).and_then(|digits| digits.parse().ok());
+    let field = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then_some(value)
+    });
+    let body: Option<usize> = field.and_then(|value| value.trim().parse().ok());
+    let (status, body) = status.zip(body).ok_or_else(|| wrong("no status or no length"))?;
+    Ok(Some((status, end + 4 + body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_to_its_end_and_no_further() {
+        let answer =
+            b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 3\r\nx: y\r\n\r\nabcHTTP/1.1 ";
+        let end = answer.len() - "HTTP/1.1 ".len();
+        assert_eq!(head(answer).expect("sound"), Some((429, end)));
+        assert_eq!(head(&answer[..40]).expect("sound"), None);
+        assert!(head(b"HTTP/1.1 200 OK\r\nx: y\r\n\r\n").is_err(), "its end is not told");
+    }
+}
