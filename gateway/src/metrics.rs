@@ -22,7 +22,7 @@ use tidegate_policy::reason::Reason;
 pub use self::breakers::{BreakerLabel, BreakerMetrics, ChangeLabel, TestLabel};
 pub use self::labels::{
     ActionLabel, CauseLabel, HttpLabel, LimitLabel, OutcomeLabel, ReasonLabel, RoleLabel,
-    StateLabel, VerdictLabel,
+    VerdictLabel,
 };
 use self::leases::LeaseCounters;
 use self::pressure::PressureMetrics;
@@ -80,8 +80,6 @@ pub struct Metrics {
     pub store_connections: Family<RoleLabel, Gauge>,
     /// Those that are up.
     pub store_connections_up: Family<RoleLabel, Gauge>,
-    /// Changes of state of the stores' breakers.
-    pub breaker_transitions: Family<StateLabel, Counter>,
     /// What is seen of leases.
     pub leases: LeaseCounters,
     /// Upstreams' breakers.
@@ -147,7 +145,6 @@ impl Metrics {
             store_up: Family::default(),
             store_connections: Family::default(),
             store_connections_up: Family::default(),
-            breaker_transitions: Family::default(),
             leases: LeaseCounters::default(),
             breakers: BreakerMetrics::default(),
             store: StoreCounters::default(),
@@ -250,11 +247,6 @@ impl Metrics {
             "store_connections_up",
             "Connections that are up",
             self.store_connections_up.clone(),
-        );
-        registry.register(
-            "store_breaker_transitions",
-            "Changes of state of the stores' breakers",
-            self.breaker_transitions.clone(),
         );
         registry.register(
             "store_reconnects",

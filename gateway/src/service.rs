@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::audit::Action;
-use tidegate_policy::breaker::{self, Outcome};
+use tidegate_policy::breaker::{Outcome, alone};
 use tidegate_policy::identity::Subject;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Scope, Tenant};
@@ -58,7 +58,7 @@ pub struct ServiceSettings {
     /// The bound and the deadlines.
     pub admission: AdmissionSettings,
     /// When a store that fails is left alone for a while.
-    pub breaker: breaker::Settings,
+    pub breaker: alone::Settings,
 }
 
 /// The decisions.
@@ -168,7 +168,7 @@ impl Service {
         self.pressure.watch().await;
     }
 
-    /// The guard of the store, for the status.
+    /// The guard of the store.
     pub fn guard(&self) -> &Guard {
         &self.guard
     }

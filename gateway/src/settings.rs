@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use tidegate_policy::breaker;
+use tidegate_policy::breaker::alone;
 use tidegate_policy::scope::Region;
 
 use self::cli::{Cli, Command, ServeArgs};
@@ -224,7 +224,7 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
     let successes = resolver.take(
         &knob::STORE_BREAKER_SUCCESSES,
         arguments.store_breaker_successes,
-        knob::count,
+        knob::octet,
     );
     let region = resolver.maybe(&knob::REGION, arguments.region, knob::region);
     if arguments.environment.is_none()
@@ -291,11 +291,11 @@ fn resolve(arguments: ServeArgs, resolver: &mut Resolver<'_>) -> Option<Settings
         region: region.unwrap_or_else(Region::fallback),
         environment: environment.unwrap_or_default(),
         admission: AdmissionSettings { max_in_flight, pool_wait: pool_wait?, deadline },
-        breaker: breaker::Settings {
+        breaker: alone::Settings {
             failures: small(failures?),
             open_ms: u32::try_from(open?.as_millis()).unwrap_or(u32::MAX),
-            successes: small(successes?),
-            ..breaker::Settings::default()
+            successes: successes?,
+            ..alone::Settings::default()
         },
     };
     let region = redis::Region {

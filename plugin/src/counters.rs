@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_policy::breaker::StateName;
 use tidegate_policy::config::{Config, ConfigHash, Rung};
 use tidegate_policy::exchange::{Idempotent, Outcome, Signal};
 use tidegate_policy::reason::Reason;
@@ -34,8 +33,9 @@ enum Counter {
     Settled(Option<Reason>),
     LateAnswer,
     Lease(LeaseEvent),
-    Breaker(StateName),
     Circuit(usize, Told),
+    /// Of the way to the gateway, or to a home region's.
+    Way(Option<usize>, Told),
     /// What became of audit events.
     Events(&'static str),
 }
@@ -104,9 +104,9 @@ impl Counters {
         self.count(config, Counter::Settled(failed));
     }
 
-    /// Counts a change of the state of the way to the gateway.
-    pub(crate) fn breaker(&mut self, config: &Config, entered: StateName) {
-        self.count(config, Counter::Breaker(entered));
+    /// Counts what the circuit breaker of the way to a gateway does.
+    pub(crate) fn way(&mut self, config: &Config, home: Option<usize>, told: Told) {
+        self.count(config, Counter::Way(home, told));
     }
 
     /// Counts what a circuit breaker does.
@@ -184,13 +184,17 @@ impl Counter {
             Self::Fell(rung, reason) => {
                 format!("tidegate_without_verdict_total.rung.{rung}.reason.{reason}")
             }
-            Self::Breaker(state) => {
-                format!("tidegate_gateway_breaker_transitions_total.to.{}", state.as_str())
-            }
             Self::Circuit(breaker, told) => {
                 let breaker = config.circuit_breakers.get(breaker);
                 let name = breaker.map_or("", |breaker| &breaker.name);
                 format!("tidegate_circuit_total.breaker.{name}.event.{}", told.as_str())
+            }
+            Self::Way(home, told) => {
+                let home = home.and_then(|home| config.homes.get(home));
+                let of = home.map_or_else(String::new, |home| format!("-{}", home.region));
+                // A dot would end the label.
+                let of = of.replace('.', "_");
+                format!("tidegate_circuit_total.breaker.~gateway{of}.event.{}", told.as_str())
             }
             Self::Events(fate) => format!("tidegate_audit_events_total.outcome.{fate}"),
             Self::LateAnswer => "tidegate_late_answers_total".to_owned(),

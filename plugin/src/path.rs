@@ -5,9 +5,12 @@
 
 use std::cell::RefCell;
 
-use tidegate_policy::breaker::{Admission, Breaker, Outcome, Settings, StateName, Ticket};
+use tidegate_policy::breaker::Outcome;
+use tidegate_policy::breaker::alone::{Admission, Breaker, Settings, Ticket};
+use tidegate_policy::breaker::mesh::State;
 use tidegate_policy::exchange::Answer;
 
+use crate::circuits::Told;
 use crate::host::{self, Level};
 
 /// The guard.
@@ -16,6 +19,15 @@ pub(crate) struct Path {
     breaker: RefCell<Breaker>,
     /// What it leads to, as the log calls it.
     name: String,
+}
+
+/// What a guard has to say of a step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    /// What is worth counting.
+    pub(crate) told: Option<Told>,
+    /// The state that it changed to.
+    pub(crate) entered: Option<State>,
 }
 
 // === impl Path ===
@@ -30,35 +42,21 @@ impl Path {
         &self.name
     }
 
-    /// Whether a callout may be made; if not, in how many ms it makes sense to ask again. `entered`
-    /// hears of a change of state.
-    pub(crate) fn admit(
-        &self,
-        entropy: u64,
-        entered: impl FnOnce(StateName),
-    ) -> Result<Ticket, u64> {
+    /// Whether a callout may be made; if not, in how many ms it makes sense to ask again.
+    pub(crate) fn admit(&self) -> (Result<Ticket, u64>, Step) {
         let mut breaker = self.breaker.borrow_mut();
         // A closed breaker needs no time: the healthy path costs no host call.
         let now_ms = if breaker.is_closed() { 0 } else { now_ms() };
-        let (admission, changed) = breaker.admit(now_ms, entropy);
-        if let Some(changed) = changed {
-            self.say(changed.to);
-            entered(changed.to);
-        }
-        match admission {
-            Admission::Pass(ticket) => Ok(ticket),
-            Admission::Refuse { retry_ms } => Err(retry_ms),
-        }
+        let (admission, changed) = breaker.admit(now_ms);
+        let (leave, told) = match admission {
+            Admission::Pass(ticket) => (Ok(ticket), ticket.is_test().then_some(Told::Test)),
+            Admission::Refuse { retry_ms } => (Err(retry_ms), Some(Told::Refused)),
+        };
+        (leave, self.step(told, changed.map(|changed| changed.to)))
     }
 
     /// Takes what became of a callout, whether or not its request still waits.
-    pub(crate) fn settle(
-        &self,
-        ticket: Ticket,
-        answer: &Answer<'_>,
-        entropy: u64,
-        entered: impl FnOnce(StateName),
-    ) {
+    pub(crate) fn settle(&self, ticket: Ticket, answer: &Answer<'_>, entropy: u64) -> Step {
         let outcome = match answer {
             // Whatever it says, the gateway said it: overload and refusals prove that the path works.
             Answer::Response { marked: true, .. } => Outcome::Success,
@@ -69,21 +67,24 @@ impl Path {
         };
         let mut breaker = self.breaker.borrow_mut();
         let now_ms = if breaker.is_closed() && outcome != Outcome::Failure { 0 } else { now_ms() };
-        if let Some(changed) = breaker.settle(ticket, outcome, now_ms, entropy) {
-            self.say(changed.to);
-            entered(changed.to);
-        }
+        let settled = breaker.settle(ticket, outcome, now_ms, entropy);
+        let entered = settled.changed.map(|changed| changed.to);
+        let trips = !ticket.is_test() && entered == Some(State::Open);
+        let told = settled.test.map(Told::tested).or(trips.then_some(Told::Tripped));
+        self.step(told, entered)
     }
 
-    fn say(&self, state: StateName) {
-        let (level, what) = match state {
-            StateName::Open => {
+    fn step(&self, told: Option<Told>, entered: Option<State>) -> Step {
+        let said = match entered {
+            Some(State::Open) => {
                 (Level::Error, "is not asked for a while: too many callouts failed in a row")
             }
-            StateName::HalfOpen => (Level::Info, "is tested"),
-            StateName::Closed => (Level::Info, "answers again"),
+            Some(State::HalfOpen) => (Level::Info, "is tested"),
+            Some(_) => (Level::Info, "answers again"),
+            None => return Step { told, entered },
         };
-        host::log(level, &format!("tidegate: {} {what}", self.name));
+        host::log(said.0, &format!("tidegate: {} {}", self.name, said.1));
+        Step { told, entered }
     }
 }
 

@@ -5,7 +5,8 @@ use std::cell::{Cell, RefCell};
 
 use tidegate_policy::audit::Action;
 use tidegate_policy::audit::testimony::Testimony;
-use tidegate_policy::breaker::{StateName, Ticket};
+use tidegate_policy::breaker::alone::Ticket;
+use tidegate_policy::breaker::mesh::State;
 use tidegate_policy::config::{Config, ConfigHash, Severity};
 use tidegate_policy::exchange::Answer;
 use tidegate_policy::homes;
@@ -22,7 +23,7 @@ use crate::host::{self, Buffer, Level};
 use crate::lease_home::Home;
 use crate::leases::Leases;
 use crate::notice::Notice;
-use crate::path::Path;
+use crate::path::{Path, Step};
 use crate::property::Property;
 use crate::vm::Events;
 
@@ -239,31 +240,36 @@ impl Root {
     }
 
     /// Whether a gateway may be asked now; if not, in how many ms it makes sense.
-    pub(crate) fn admit(&self, home: Option<usize>, entropy: u64) -> Result<Ticket, u64> {
-        let path = self.path(home);
-        path.admit(entropy, |entered| self.entered(path, entered))
+    pub(crate) fn admit(&self, home: Option<usize>) -> Result<Ticket, u64> {
+        let (leave, step) = self.path(home).admit();
+        self.note(home, step);
+        leave
     }
 
     /// Takes what became of a callout.
     pub(crate) fn settle(
         &self,
-        called: (Option<usize>, Ticket),
+        (home, ticket): (Option<usize>, Ticket),
         answer: &Answer<'_>,
         entropy: u64,
     ) {
-        let (home, ticket) = called;
-        let path = self.path(home);
-        path.settle(ticket, answer, entropy, |entered| self.entered(path, entered));
+        self.note(home, self.path(home).settle(ticket, answer, entropy));
     }
 
     fn path(&self, home: Option<usize>) -> &Path {
         home.and_then(|index| self.homes.get(index)).unwrap_or(&self.path)
     }
 
-    fn entered(&self, path: &Path, state: StateName) {
-        self.counters.borrow_mut().breaker(&self.config, state);
+    fn note(&self, home: Option<usize>, step: Step) {
+        if let Some(told) = step.told {
+            self.counters.borrow_mut().way(&self.config, home, told);
+        }
+        let Some(entered) = step.entered else { return };
+        if entered == State::Closed {
+            self.counters.borrow_mut().way(&self.config, home, Told::Closed);
+        }
         self.tell(|| {
-            let text = format!("the way to {} is {}", path.name(), state.as_str());
+            let text = format!("the way to {} is {}", self.path(home).name(), entered.as_str());
             Some(Testimony::own(Action::Breaker, "ok", text))
         });
     }

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tidegate_policy::breaker::Ticket;
+use tidegate_policy::breaker::alone::Ticket;
 use tidegate_policy::exchange::{Act, Answer, Effects, Event, Exchange, Moment, Settlement};
 use tidegate_policy::identity::Facts;
 use tidegate_policy::wire::DecisionId;

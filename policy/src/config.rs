@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::answers::{Answers, Denied};
-use crate::breaker;
+use crate::breaker::alone;
 use crate::breaker::by::By;
 use crate::cost::Cost;
 use crate::fields::Spelled;
@@ -112,7 +112,7 @@ pub struct Gateway {
     /// The environment variable that holds the bearer token, if one is used.
     pub token_env: Option<String>,
     /// When the filter stops asking for a while.
-    pub breaker: breaker::Settings,
+    pub breaker: alone::Settings,
 }
 
 /// One policy.

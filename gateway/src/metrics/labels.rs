@@ -40,15 +40,6 @@ pub struct RoleLabel {
     pub role: &'static str,
 }
 
-/// `role` of a store and the state that its breaker changed `to`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct StateLabel {
-    /// The role's text.
-    pub role: &'static str,
-    /// closed, open or half_open.
-    pub to: &'static str,
-}
-
 /// `action`: an audit event's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ActionLabel {

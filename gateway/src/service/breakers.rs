@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use tidegate_policy::audit::Action;
-use tidegate_policy::breaker::mesh::{Batch, ENTROPY_RANGE, Ended, Event, Said, State};
+use tidegate_policy::breaker::mesh::{Batch, ENTROPY_RANGE, Event, Said, State};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Scope, Tenant};
 use tidegate_policy::wire::breaker::{
     BreakerName, BreakerReport, BreakerState, BreakersPart, BreakersReply, BreakersRequest,
@@ -17,7 +17,7 @@ use tidegate_policy::wire::{DecisionId, VERSION};
 
 use super::{Refused, Service};
 use crate::audit::{Auditor, Happening};
-use crate::metrics::{BreakerLabel, ChangeLabel, SharedMetrics, TestLabel};
+use crate::metrics::{ChangeLabel, SharedMetrics};
 use crate::store::{Call, Store, StoreFailure, StoreRole};
 
 /// Changes are told again for that long, in ms: the list is written after the breaker itself, and by
@@ -160,13 +160,10 @@ impl Seen {
     /// Counts what a step did.
     pub fn note(&self, name: &BreakerName, batch: Option<&Batch>, said: &Said) {
         let breaker = self.place(name, said.state);
+        let metrics = &self.metrics.breakers;
         for change in &said.transitions {
+            metrics.changed(&breaker, change);
             let (from, to) = (change.from.as_str(), change.to.as_str());
-            let label =
-                ChangeLabel { breaker: breaker.clone(), from, to, cause: change.cause.as_str() };
-            self.metrics.breakers.changes.get_or_create(&label).inc();
-            let label = BreakerLabel { breaker: breaker.clone(), state: from };
-            self.metrics.breakers.state_ms.get_or_create(&label).inc_by(change.after_ms);
             let (name, cause) = (name.as_str(), change.cause.as_str());
             // Of the name what is configured: the rest may be somebody's.
             let detail = format!("{breaker}: {from} to {to}, {cause}");
@@ -177,20 +174,11 @@ impl Seen {
                 tracing::info!(breaker = name, from, to, cause, "a breaker changed");
             }
         }
-        let test = |outcome| {
-            let label = TestLabel { breaker: breaker.clone(), outcome };
-            self.metrics.breakers.tests.get_or_create(&label).inc();
-        };
         if said.permit.is_some() {
-            test("granted");
+            metrics.granted(&breaker);
         }
         if let Some(probe) = batch.and_then(|batch| batch.probe) {
-            test(match (said.settled, probe.ended) {
-                (false, _) => "late",
-                (true, Ended::Ok) => "ok",
-                (true, Ended::Failed) => "failed",
-                (true, Ended::GivenBack) => "given_back",
-            });
+            metrics.tested(&breaker, said.settled.then_some(probe.ended));
         }
         if let Some(cause) = said.would_open {
             let label = ChangeLabel {
@@ -199,7 +187,7 @@ impl Seen {
                 to: "would_open",
                 cause: cause.as_str(),
             };
-            self.metrics.breakers.changes.get_or_create(&label).inc();
+            metrics.changes.get_or_create(&label).inc();
         }
     }
 
@@ -213,19 +201,10 @@ impl Seen {
             OTHERS
         };
         let of_name = names.entry(label.to_owned()).or_default();
-        let gauge = |state: State| {
-            let label = BreakerLabel { breaker: label.to_owned(), state: state.as_str() };
-            self.metrics.breakers.states.get_or_create(&label).clone()
-        };
         // Bounded as what operators are told is.
         if of_name.len() < KNOWN_MAX || of_name.contains_key(name) {
             let before = of_name.insert(name.clone(), state);
-            if before != Some(state) {
-                gauge(state).inc();
-                if let Some(before) = before {
-                    gauge(before).dec();
-                }
-            }
+            self.metrics.breakers.stands(label, before, state);
         }
         label.to_owned()
     }

@@ -6,18 +6,20 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_policy::audit::Action;
-use tidegate_policy::breaker::{
-    Admission, Breaker, Outcome, Settings, StateName, Ticket, Transition,
-};
+use tidegate_policy::breaker::Outcome;
+use tidegate_policy::breaker::alone::{Admission, Breaker, Settings, Ticket};
+use tidegate_policy::breaker::mesh::{State, Transition};
 
 use crate::audit::{Auditor, Happening};
 use crate::clock::Clock;
-use crate::metrics::{SharedMetrics, StateLabel};
+use crate::metrics::SharedMetrics;
 use crate::store::StoreRole;
 
 /// The guard of one store.
 pub struct Guard {
     role: StoreRole,
+    /// Its name in metrics: none that is configured begins so.
+    name: String,
     breaker: Mutex<Breaker>,
     clock: Arc<dyn Clock>,
     /// Of this gateway alone: when it began.
@@ -44,29 +46,35 @@ impl Guard {
         auditor: Arc<Auditor>,
     ) -> Self {
         let seed = clock.unix_us();
+        let name = format!("~store-{role}");
+        metrics.breakers.stands(&name, None, State::Closed);
         let breaker = Mutex::new(Breaker::new(settings));
-        Self { role, breaker, clock, seed, metrics, auditor }
+        Self { role, name, breaker, clock, seed, metrics, auditor }
     }
 
     /// Leave to call, or none for now.
     pub fn admit(&self) -> Option<Trial<'_>> {
-        let (now_ms, entropy) = self.now();
-        let (admission, changed) = self.with(|breaker| breaker.admit(now_ms, entropy));
+        let (admission, changed) = self.with(|breaker| breaker.admit(self.now_ms()));
         self.note(changed);
-        match admission {
-            Admission::Pass(ticket) => Some(Trial { guard: self, ticket: Some(ticket) }),
-            Admission::Refuse { .. } => None,
+        let Admission::Pass(ticket) = admission else { return None };
+        if ticket.is_test() {
+            self.metrics.breakers.granted(&self.name);
         }
+        Some(Trial { guard: self, ticket: Some(ticket) })
     }
 
-    /// The state, for the status.
-    pub fn state(&self) -> StateName {
+    /// The state.
+    pub fn state(&self) -> State {
         self.with(|breaker| breaker.state())
     }
 
     fn settle(&self, ticket: Ticket, outcome: Outcome) {
-        let (now_ms, entropy) = self.now();
-        self.note(self.with(|breaker| breaker.settle(ticket, outcome, now_ms, entropy)));
+        let (now_ms, entropy) = (self.now_ms(), self.entropy());
+        let settled = self.with(|breaker| breaker.settle(ticket, outcome, now_ms, entropy));
+        if ticket.is_test() {
+            self.metrics.breakers.tested(&self.name, settled.test);
+        }
+        self.note(settled.changed);
     }
 
     /// A breaker is whole between its calls, so one that panicked elsewhere is still good.
@@ -74,27 +82,32 @@ impl Guard {
         step(&mut self.breaker.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The time, and bits that differ between gateways and moments: they spread, and guard nothing.
-    fn now(&self) -> (u64, u64) {
+    fn now_ms(&self) -> u64 {
+        self.clock.elapsed_us() / 1_000
+    }
+
+    /// Bits that differ between gateways and moments: they spread, and guard nothing.
+    fn entropy(&self) -> u64 {
         let elapsed_us = self.clock.elapsed_us();
         let mixed = (self.seed ^ elapsed_us.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (elapsed_us / 1_000, mixed ^ (mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9))
+        mixed ^ (mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
     }
 
     fn note(&self, changed: Option<Transition>) {
-        let Some(Transition { to, .. }) = changed else { return };
-        let label = StateLabel { role: self.role.as_str(), to: to.as_str() };
-        self.metrics.breaker_transitions.get_or_create(&label).inc();
+        let Some(change) = changed else { return };
+        self.metrics.breakers.changed(&self.name, &change);
+        self.metrics.breakers.stands(&self.name, Some(change.from), change.to);
+        let to = change.to;
         let detail = format!("the store {} is {}", self.role, to.as_str());
         self.auditor.record(Happening::own(Action::Breaker, detail));
         match to {
-            StateName::Open => tracing::error!(
+            State::Open => tracing::error!(
                 critical = true,
                 store = %self.role,
                 "too many store calls failed in a row: none is made for a while"
             ),
-            StateName::HalfOpen => tracing::info!(store = %self.role, "the store is tested"),
-            StateName::Closed => tracing::info!(store = %self.role, "the store answers again"),
+            State::HalfOpen => tracing::info!(store = %self.role, "the store is tested"),
+            _ => tracing::info!(store = %self.role, "the store answers again"),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::metrics::{Metrics, ReasonLabel};
+use crate::metrics::{BreakerLabel, ChangeLabel, Metrics, ReasonLabel, TestLabel};
 use crate::store::{Adjustment, Call, Charge, Checked, Standing, Store, Temperature};
 use tidegate_policy::audit::{AuditEvent, AuditSink, Thinning};
-use tidegate_policy::breaker;
+use tidegate_policy::breaker::mesh::State;
 use tidegate_policy::gcra::{EPOCH_US, Reading, Retry};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant};
@@ -153,7 +153,7 @@ fn bench_with(script: Script, change: impl FnOnce(&mut ServiceSettings)) -> Benc
             pool_wait: POOL_WAIT,
             deadline: DEADLINE,
         },
-        breaker: breaker::Settings::default(),
+        breaker: alone::Settings::default(),
     };
     change(&mut settings);
     let store = Arc::new(FakeStore {
@@ -453,7 +453,7 @@ async fn a_gateway_without_time_says_so_and_blames_no_store() {
     }
     assert_eq!(bench.metrics.pressure.shed.get(), 6);
     let state = bench.service.guard().state();
-    assert_eq!(state, breaker::StateName::Closed, "six in a row would have opened it");
+    assert_eq!(state, State::Closed, "six in a row would have opened it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -469,7 +469,7 @@ async fn a_slow_store_that_answers_others_is_not_left_alone() {
         assert_eq!(reason(&call.await.expect("no panic")), Some(Reason::StoreTimeout));
     }
     let state = bench.service.guard().state();
-    assert_eq!(state, breaker::StateName::Closed, "six in a row, all older than an answer");
+    assert_eq!(state, State::Closed, "six in a row, all older than an answer");
 }
 
 #[tokio::test(start_paused = true)]
@@ -566,11 +566,25 @@ async fn a_store_that_fails_five_times_in_a_row_is_left_alone_for_a_while() {
     for _ in 0..10 {
         assert!(ask(&bench, &one()).await.is_ok(), "closed again");
     }
-    let changed = |to| {
-        let label = crate::metrics::StateLabel { role: "regional", to };
-        bench.metrics.breaker_transitions.get_or_create(&label).get()
+    // The same names as for upstreams' breakers.
+    let breaker = || "~store-regional".to_owned();
+    let changed = |from, to, cause| {
+        let label = ChangeLabel { breaker: breaker(), from, to, cause };
+        bench.metrics.breakers.changes.get_or_create(&label).get()
     };
-    assert_eq!((changed("open"), changed("half_open"), changed("closed")), (1, 1, 1));
+    assert_eq!(changed("closed", "open", "failures"), 1);
+    assert_eq!(changed("open", "half_open", "wait_over"), 1);
+    assert_eq!(changed("half_open", "closed", "probes_succeeded"), 1);
+    let tests = |outcome| {
+        let label = TestLabel { breaker: breaker(), outcome };
+        bench.metrics.breakers.tests.get_or_create(&label).get()
+    };
+    assert_eq!((tests("granted"), tests("ok"), tests("failed")), (3, 3, 0));
+    let of_state = |state| BreakerLabel { breaker: breaker(), state };
+    let stands = |state| bench.metrics.breakers.states.get_or_create(&of_state(state)).get();
+    assert_eq!((stands("closed"), stands("open"), stands("half_open")), (1, 0, 0));
+    let was_ms = |state| bench.metrics.breakers.state_ms.get_or_create(&of_state(state)).get();
+    assert!((8_000..=12_010).contains(&was_ms("open")), "{} ms", was_ms("open"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -240,6 +240,11 @@ pub fn count(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A whole number from 1 to 255.
+pub fn octet(text: &str) -> Result<u8, String> {
+    u8::try_from(count(text)?).ok().ok_or_else(|| "must be at most 255".to_owned())
+}
+
 /// `15ms`, `2s`, `1m`; a bare number has no unit and is refused.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let hint = "write a whole number and a unit, such as 15ms, 2s or 1m";

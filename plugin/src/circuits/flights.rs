@@ -248,22 +248,21 @@ impl Circuits {
         let Some(breaker) = config.circuit_breakers.get(flight.breaker) else { return };
         let slow = !matches!(flight.answer, Part::Begun(_)) && is_slow(breaker, &flight);
         if let Some(id) = flight.test {
-            let (ended, told) = match outcome {
+            let ended = match outcome {
                 // An upstream that answers too slowly does not work yet.
-                Outcome::Success if slow && breaker.own.terms.slow_permille > 0 => {
-                    (Ended::Failed, Told::TestFailed)
-                }
-                Outcome::Success => (Ended::Ok, Told::TestOk),
-                Outcome::Failure => (Ended::Failed, Told::TestFailed),
-                Outcome::Ignored => (Ended::GivenBack, Told::TestGivenBack),
+                Outcome::Success if slow && breaker.own.terms.slow_permille > 0 => Ended::Failed,
+                Outcome::Success => Ended::Ok,
+                Outcome::Failure => Ended::Failed,
+                Outcome::Ignored => Ended::GivenBack,
             };
-            count(flight.breaker, told, 1);
+            count(flight.breaker, Told::tested(ended), 1);
             let Some(now_ms) = now_ms() else { return };
             let settled = self.step(flight.place, Some(now_ms), |process| {
                 process.settle(&breaker.own, id, ended, now_ms, entropy)
             });
             self.marks.urgent([flight.place]);
             if settled == Ok(true) {
+                count(flight.breaker, Told::Closed, 1);
                 self.changed();
             }
             return;

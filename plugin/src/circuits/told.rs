@@ -1,4 +1,6 @@
-//! Owns what a worker counts of its circuit breakers, and the labels.
+//! Owns what a worker counts of its circuit breakers, upstreams' and the gateway's, and the labels.
+
+use tidegate_policy::breaker::mesh::Ended;
 
 /// What is worth counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,11 +25,22 @@ pub(crate) enum Told {
     TestFailed,
     /// A test told nothing.
     TestGivenBack,
+    /// The process alone made enough good tests in a row: all calls pass.
+    Closed,
 }
 
 // === impl Told ===
 
 impl Told {
+    /// What became of a test.
+    pub(crate) fn tested(ended: Ended) -> Self {
+        match ended {
+            Ended::Ok => Self::TestOk,
+            Ended::Failed => Self::TestFailed,
+            Ended::GivenBack => Self::TestGivenBack,
+        }
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -40,6 +53,7 @@ impl Told {
             Self::TestOk => "test_ok",
             Self::TestFailed => "test_failed",
             Self::TestGivenBack => "test_given_back",
+            Self::Closed => "closed",
         }
     }
 }

@@ -113,7 +113,7 @@ impl Vm {
         waiter: Waiter,
         to: To,
     ) -> Result<(), (Answer<'static>, Waiter)> {
-        let ticket = match root.admit(to.home, self.entropy()) {
+        let ticket = match root.admit(to.home) {
             Ok(ticket) => ticket,
             Err(retry_ms) => return Err((Answer::CircuitOpen { retry_ms }, waiter)),
         };

@@ -96,7 +96,7 @@ pub enum State {
 /// Why it changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    /// Too many failures in the window.
+    /// Too many failures in the window; of a breaker that nobody shares, in a row.
     Failures,
     /// Too many slow calls in the window.
     Slow,

@@ -324,7 +324,9 @@ impl Process {
         let longest_ms =
             u64::from(own.terms.open_ms) << own.terms.backoff.min(super::mesh::BACKOFF_MAX);
         if !self.state.is_ordered() {
-            self.until_ms = self.until_ms.min(now_ms.saturating_add(longest_ms.saturating_mul(2)));
+            // A fifth later at most, as it is drawn.
+            let latest_ms = now_ms.saturating_add(longest_ms.saturating_add(longest_ms / 5));
+            self.until_ms = self.until_ms.min(latest_ms);
         }
         if let Some(probe) = &mut self.probe {
             let latest_ms = now_ms.saturating_add(u64::from(own.terms.probe_ms));

@@ -9,7 +9,7 @@ use super::reader::At;
 use super::rollout::share_bp;
 use super::suggest::nearest;
 use super::{Rung, shapes};
-use crate::breaker;
+use crate::breaker::alone;
 use crate::local_share::LocalShare;
 
 const RUNGS: &[(&str, Rung)] = &[
@@ -88,10 +88,10 @@ pub(super) fn local_share(at: &At<'_, '_>) -> Option<LocalShare> {
     Some(LocalShare { fraction_bp: fraction_bp?, envoys: envoys? })
 }
 
-pub(super) fn breaker(at: &At<'_, '_>) -> Option<breaker::Settings> {
+pub(super) fn breaker(at: &At<'_, '_>) -> Option<alone::Settings> {
     let remedy = "write {\"failures\": 5, \"open\": \"10s\", \"successes\": 3}";
     let table = at.table(shapes::BREAKER.known, remedy)?;
-    let default = breaker::Settings::default();
+    let default = alone::Settings::default();
     let failures = match table.get("failures") {
         None => Some(default.failures),
         Some(at) => at.whole(1, 1_000_000),
@@ -103,9 +103,9 @@ pub(super) fn breaker(at: &At<'_, '_>) -> Option<breaker::Settings> {
     };
     let successes = match table.get("successes") {
         None => Some(default.successes),
-        Some(at) => at.whole(1, 1_000),
+        Some(at) => at.whole(1, 255).and_then(|tests| u8::try_from(tests).ok()),
     };
-    Some(breaker::Settings {
+    Some(alone::Settings {
         failures: failures?,
         open_ms: open_ms?,
         successes: successes?,

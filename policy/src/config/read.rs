@@ -28,7 +28,7 @@ use super::{
     Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, RateLimit, Reading, duration, shapes, tree,
     version,
 };
-use crate::breaker;
+use crate::breaker::alone;
 use crate::identity::{Identity, SOURCE_ADDRESS};
 use crate::local_share::LocalShare;
 use crate::mode::Rollout;
@@ -188,7 +188,7 @@ fn gateway(at: &At<'_, '_>) -> Option<Gateway> {
         Some(at) => token(&at).map(Some),
     };
     let breaker = match table.get("breaker") {
-        None => Some(breaker::Settings::default()),
+        None => Some(alone::Settings::default()),
         Some(at) => ladder::breaker(&at),
     };
     Some(Gateway {

@@ -408,7 +408,7 @@ fn a_ladder_is_read_in_order_and_has_a_default() {
 #[test]
 fn the_guard_and_the_share_have_the_products_numbers_and_others() {
     let config = Config::read(SOUND).config.expect("sound");
-    assert_eq!(config.gateway.breaker, crate::breaker::Settings::default());
+    assert_eq!(config.gateway.breaker, crate::breaker::alone::Settings::default());
     assert_eq!(config.local_share, crate::local_share::LocalShare::default());
     let document = SOUND
         .replace(

@@ -40,7 +40,9 @@ async fn workers_spend_one_share_and_a_gateway_that_is_back_is_asked_again() {
         |outcome: &str| format!("tidegate_decisions_total{{policy=\"p\",outcome=\"{outcome}\"}}");
     assert_eq!(metric(&outcome("local_share_allowed")).await, 20);
     assert_eq!(metric(&outcome("local_share_denied")).await, 40);
-    let opened = metric("tidegate_gateway_breaker_transitions_total{to=\"open\"}").await;
+    let way =
+        |event: &str| format!("tidegate_circuit_total{{breaker=\"~gateway\",event=\"{event}\"}}");
+    let opened = metric(&way("tripped")).await;
     assert!(opened >= 1, "{}", envoy.metrics().await);
     let skipped = metric("tidegate_unavailable_total{reason=\"callout-circuit-open\"}").await;
     assert!(skipped > 0, "{}", envoy.metrics().await);
@@ -53,7 +55,7 @@ async fn workers_spend_one_share_and_a_gateway_that_is_back_is_asked_again() {
     .await;
     eventually(Duration::from_secs(60), "a breaker is closed again", async || {
         client::get(envoy.addr, "/p").await;
-        let closed = metric("tidegate_gateway_breaker_transitions_total{to=\"closed\"}").await;
+        let closed = metric(&way("closed")).await;
         if closed > 0 { Ok(()) } else { Err(closed) }
     })
     .await;

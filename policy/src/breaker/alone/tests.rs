@@ -11,14 +11,14 @@ fn breaker() -> Breaker {
 }
 
 fn pass(breaker: &mut Breaker, now_ms: u64) -> Ticket {
-    match breaker.admit(now_ms, MIDDLE).0 {
+    match breaker.admit(now_ms).0 {
         Admission::Pass(ticket) => ticket,
         refused => panic!("{refused:?} at {now_ms} in {breaker:?}"),
     }
 }
 
 fn refused_ms(breaker: &mut Breaker, now_ms: u64) -> u64 {
-    match breaker.admit(now_ms, MIDDLE).0 {
+    match breaker.admit(now_ms).0 {
         Admission::Refuse { retry_ms } => retry_ms,
         passed => panic!("{passed:?} at {now_ms} in {breaker:?}"),
     }
@@ -28,9 +28,9 @@ fn tripped(now_ms: u64) -> Breaker {
     let mut breaker = breaker();
     for n in 0..5 {
         let ticket = pass(&mut breaker, now_ms);
-        let changed = breaker.settle(ticket, Outcome::Failure, now_ms, MIDDLE);
-        let opens = Transition { from: StateName::Closed, to: StateName::Open };
-        assert_eq!(changed, (n == 4).then_some(opens));
+        let changed = breaker.settle(ticket, Outcome::Failure, now_ms, MIDDLE).changed;
+        let opens = (State::Closed, State::Open, Cause::Failures);
+        assert_eq!(changed.map(|c| (c.from, c.to, c.cause)), (n == 4).then_some(opens));
     }
     breaker
 }
@@ -40,37 +40,36 @@ fn five_failures_in_a_row_open_it_and_a_success_in_between_forgets_them() {
     let mut breaker = breaker();
     for outcome in [Outcome::Failure; 4].into_iter().chain([Outcome::Success, Outcome::Ignored]) {
         let ticket = pass(&mut breaker, 0);
-        assert_eq!(breaker.settle(ticket, outcome, 0, 0), None);
+        assert_eq!(breaker.settle(ticket, outcome, 0, 0).changed, None);
     }
     for _ in 0..4 {
         let ticket = pass(&mut breaker, 0);
-        assert_eq!(breaker.settle(ticket, Outcome::Failure, 0, 0), None);
+        assert_eq!(breaker.settle(ticket, Outcome::Failure, 0, 0).changed, None);
         let ticket = pass(&mut breaker, 0);
-        assert_eq!(breaker.settle(ticket, Outcome::Ignored, 0, 0), None);
+        assert_eq!(breaker.settle(ticket, Outcome::Ignored, 0, 0).changed, None);
     }
     assert!(breaker.is_closed());
     let ticket = pass(&mut breaker, 0);
-    assert!(breaker.settle(ticket, Outcome::Failure, 0, 0).is_some(), "the fifth");
+    assert!(breaker.settle(ticket, Outcome::Failure, 0, 0).changed.is_some(), "the fifth");
 }
 
 #[test]
 fn open_lasts_ten_seconds_more_or_less_a_fifth() {
-    for (entropy, open_ms) in [(0, 8_000), (MIDDLE, 10_000), (u64::MAX, 12_000)] {
+    for (entropy, open_ms) in [(0, 8_000), (MIDDLE, 10_000), (u64::MAX, 11_999)] {
         let mut breaker = Breaker::new(Settings { failures: 1, ..Settings::default() });
         let ticket = pass(&mut breaker, 500);
         breaker.settle(ticket, Outcome::Failure, 500, entropy);
         assert_eq!(refused_ms(&mut breaker, 500), open_ms);
         assert_eq!(refused_ms(&mut breaker, 499 + open_ms), 1);
         pass(&mut breaker, 500 + open_ms);
-        assert_eq!(breaker.state(), StateName::HalfOpen);
+        assert_eq!(breaker.state(), State::HalfOpen);
     }
 }
 
 #[test]
 fn of_ten_that_ask_in_half_open_one_passes() {
     let mut breaker = tripped(0);
-    let passed =
-        (0..10).filter(|_| matches!(breaker.admit(10_000, 0).0, Admission::Pass(_))).count();
+    let passed = (0..10).filter(|_| matches!(breaker.admit(10_000).0, Admission::Pass(_))).count();
     assert_eq!(passed, 1);
 }
 
@@ -80,22 +79,22 @@ fn three_tests_in_a_row_close_it_and_one_failure_opens_it_anew() {
     for n in 0..3 {
         let ticket = pass(&mut breaker, 10_000);
         refused_ms(&mut breaker, 10_000);
-        let changed = breaker.settle(ticket, Outcome::Success, 10_001, MIDDLE);
-        assert_eq!(changed.map(|c| c.to), (n == 2).then_some(StateName::Closed));
+        let changed = breaker.settle(ticket, Outcome::Success, 10_001, MIDDLE).changed;
+        assert_eq!(changed.map(|c| c.to), (n == 2).then_some(State::Closed));
     }
     // Flapping: two good, one bad.
     let mut breaker = tripped(0);
     for outcome in [Outcome::Success, Outcome::Success] {
         let ticket = pass(&mut breaker, 10_000);
-        assert_eq!(breaker.settle(ticket, outcome, 10_001, MIDDLE), None);
+        assert_eq!(breaker.settle(ticket, outcome, 10_001, MIDDLE).changed, None);
     }
     let ticket = pass(&mut breaker, 10_002);
-    let changed = breaker.settle(ticket, Outcome::Failure, 10_002, MIDDLE);
-    assert_eq!(changed.map(|c| c.to), Some(StateName::Open));
+    let changed = breaker.settle(ticket, Outcome::Failure, 10_002, MIDDLE).changed;
+    assert_eq!(changed.map(|c| c.to), Some(State::Open));
     assert_eq!(refused_ms(&mut breaker, 10_002), 10_000);
     // The successes before count no more.
     let ticket = pass(&mut breaker, 20_002);
-    assert_eq!(breaker.settle(ticket, Outcome::Success, 20_002, MIDDLE), None);
+    assert_eq!(breaker.settle(ticket, Outcome::Success, 20_002, MIDDLE).changed, None);
 }
 
 #[test]
@@ -106,11 +105,11 @@ fn what_began_before_a_transition_changes_nothing_after_it() {
         let ticket = pass(&mut breaker, 0);
         breaker.settle(ticket, Outcome::Failure, 0, MIDDLE);
     }
-    assert_eq!(breaker.settle(early, Outcome::Success, 1, 0), None);
+    assert_eq!(breaker.settle(early, Outcome::Success, 1, 0).changed, None);
     let probe = pass(&mut breaker, 10_000);
-    assert_eq!(breaker.settle(early, Outcome::Failure, 10_000, 0), None);
-    assert_eq!(breaker.settle(probe, Outcome::Success, 10_000, 0), None);
-    assert_eq!(breaker.state(), StateName::HalfOpen);
+    assert_eq!(breaker.settle(early, Outcome::Failure, 10_000, 0).changed, None);
+    assert_eq!(breaker.settle(probe, Outcome::Success, 10_000, 0).changed, None);
+    assert_eq!(breaker.state(), State::HalfOpen);
     for _ in 0..2 {
         let probe = pass(&mut breaker, 10_000);
         breaker.settle(probe, Outcome::Success, 10_000, 0);
@@ -126,8 +125,8 @@ fn what_began_before_a_transition_changes_nothing_after_it() {
 fn an_outcome_after_the_tests_time_is_dropped_even_if_nobody_asked_since() {
     let mut breaker = tripped(0);
     let late = pass(&mut breaker, 10_000);
-    assert_eq!(breaker.settle(late, Outcome::Failure, 15_000, 0), None);
-    assert_eq!(breaker.state(), StateName::HalfOpen);
+    assert_eq!(breaker.settle(late, Outcome::Failure, 15_000, 0).changed, None);
+    assert_eq!(breaker.state(), State::HalfOpen);
 }
 
 #[test]
@@ -136,24 +135,49 @@ fn a_test_without_an_outcome_runs_out_and_its_late_outcome_is_dropped() {
     let lost = pass(&mut breaker, 10_000);
     assert_eq!(refused_ms(&mut breaker, 14_999), 1);
     let second = pass(&mut breaker, 15_000);
-    assert_eq!(breaker.settle(lost, Outcome::Failure, 15_000, 0), None);
-    assert_eq!(breaker.settle(second, Outcome::Success, 15_001, 0), None);
-    // Three in a row that nobody finishes: there is nobody to test.
-    for start_ms in [16_000, 21_000, 26_000] {
+    assert_eq!(breaker.settle(lost, Outcome::Failure, 15_000, 0).changed, None);
+    assert_eq!(breaker.settle(second, Outcome::Success, 15_001, 0).changed, None);
+    // However many nobody finishes: the next one has its turn, and successes before count no more.
+    for start_ms in [16_000, 21_000, 26_000, 31_000] {
         pass(&mut breaker, start_ms);
+        assert_eq!(refused_ms(&mut breaker, start_ms), 5_000);
     }
-    assert_eq!(refused_ms(&mut breaker, 31_000), 10_000);
-    assert_eq!(breaker.state(), StateName::Open);
+    for n in 0..3 {
+        let ticket = pass(&mut breaker, 36_000);
+        let changed = breaker.settle(ticket, Outcome::Success, 36_000, 0).changed;
+        assert_eq!(changed.map(|c| c.to), (n == 2).then_some(State::Closed), "{n}");
+    }
 }
 
 #[test]
 fn a_clock_that_steps_back_makes_nobody_wait_longer() {
     let mut breaker = tripped(1_000_000);
-    assert_eq!(refused_ms(&mut breaker, 1_000), 10_000);
-    assert_eq!(refused_ms(&mut breaker, 10_999), 1);
-    pass(&mut breaker, 11_000);
+    assert_eq!(refused_ms(&mut breaker, 1_000), 12_000, "as long as the longest");
+    assert_eq!(refused_ms(&mut breaker, 12_999), 1);
+    pass(&mut breaker, 13_000);
     // The test is lost and the clock steps back again.
-    pass(&mut breaker, 2);
+    assert_eq!(refused_ms(&mut breaker, 2), 12_000);
+    pass(&mut breaker, 12_002);
+}
+
+#[test]
+fn it_tells_what_a_test_came_to_and_how_long_each_state_lasted() {
+    let mut breaker = tripped(1_000);
+    let ticket = pass(&mut breaker, 12_000);
+    assert!(ticket.is_test());
+    let given_back = breaker.settle(ticket, Outcome::Ignored, 12_500, MIDDLE);
+    assert_eq!(given_back, Settled { test: Some(Ended::GivenBack), changed: None });
+    assert_eq!(breaker.state(), State::HalfOpen);
+    let again = breaker.settle(ticket, Outcome::Failure, 12_500, MIDDLE);
+    assert_eq!(again, Settled::default(), "it is over");
+    let ticket = pass(&mut breaker, 12_600);
+    let failed = breaker.settle(ticket, Outcome::Failure, 13_000, MIDDLE);
+    assert_eq!(failed.test, Some(Ended::Failed));
+    let (from, to, cause) = (State::HalfOpen, State::Open, Cause::ProbeFailed);
+    assert_eq!(failed.changed, Some(Transition { from, to, cause, after_ms: 1_000 }));
+    let changed = breaker.admit(23_000).1;
+    let (from, to, cause) = (State::Open, State::HalfOpen, Cause::WaitOver);
+    assert_eq!(changed, Some(Transition { from, to, cause, after_ms: 10_000 }));
 }
 
 #[derive(Debug, Clone)]
@@ -194,21 +218,21 @@ proptest! {
                     None
                 }
                 Step::Ask => {
-                    let (admission, changed) = breaker.admit(now_ms, entropy);
+                    let (admission, changed) = breaker.admit(now_ms);
                     if let Admission::Pass(ticket) = admission {
-                        if breaker.state() == StateName::HalfOpen {
+                        if breaker.state() == State::HalfOpen {
                             prop_assert!(probe_since.is_none_or(|since| now_ms >= since + 5_000));
                             probe_since = Some(now_ms);
                         }
-                        prop_assert_ne!(breaker.state(), StateName::Open);
+                        prop_assert_ne!(breaker.state(), State::Open);
                         out.push(ticket);
                     }
                     changed
                 }
                 Step::Settle(n, outcome) if n < out.len() => {
                     let ticket = out.remove(n);
-                    let changed = breaker.settle(ticket, outcome, now_ms, entropy);
-                    if ticket.probe == Some(breaker.probes) {
+                    let changed = breaker.settle(ticket, outcome, now_ms, entropy).changed;
+                    if ticket.test == Some(u64::from(breaker.process.own_tests)) {
                         probe_since = None;
                     }
                     changed
@@ -219,16 +243,16 @@ proptest! {
                 }
                 Step::Settle(..) | Step::Lose(_) => None,
             };
-            if let Some(Transition { from, to }) = changed {
+            if let Some(Transition { from, to, .. }) = changed {
                 prop_assert_ne!(from, to);
-                prop_assert!(from != StateName::Open || to == StateName::HalfOpen);
+                prop_assert!(from != State::Open || to == State::HalfOpen);
             }
         }
         // Healthy from now on: at most three lost tests of 5 s, 12 s open, three tests.
         let deadline_ms = now_ms + 3 * 5_000 + 12_000;
         while !breaker.is_closed() {
             prop_assert!(now_ms <= deadline_ms, "{breaker:?}");
-            match breaker.admit(now_ms, 0).0 {
+            match breaker.admit(now_ms).0 {
                 Admission::Pass(ticket) => {
                     breaker.settle(ticket, Outcome::Success, now_ms, 0);
                 }

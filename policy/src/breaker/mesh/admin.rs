@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::step::{Step, jittered_ms};
 use super::{Cause, State, Usual};
-use crate::breaker::Settings;
+use crate::breaker::alone::Settings;
 
 /// An operator's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

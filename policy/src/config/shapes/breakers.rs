@@ -83,6 +83,6 @@ shapes! {
     BREAKER "breaker" {
         "failures" => with_default(Whole { min: 1, max: 1_000_000 }, "5", "10", "Failures in a row that open it, in each worker. A failure is a timeout, a refused or reset call, or an answer that is not the gateway's.").unit("failures");
         "open" => with_default(Duration { min_ms: 100, max_ms: 3_600_000 }, "\"10s\"", "\"5s\"", "How long it stays open, more or less a fifth, so that instances do not move in step.");
-        "successes" => with_default(Whole { min: 1, max: 1_000 }, "3", "1", "Successful tests in a row that close it; one request at a time is a test.").unit("tests");
+        "successes" => with_default(Whole { min: 1, max: 255 }, "3", "1", "Successful tests in a row that close it; one request at a time is a test.").unit("tests");
     }
 }
