@@ -1,37 +1,49 @@
-//! Owns short turns of load: connections that stay open, each of which asks again when it is answered. What
-//! takes turns of a fifth of a second meets the same machine, which is another one from second to second.
+//! Owns short turns of load: connections that stay open, each of which asks again when it is answered. A shared
+//! machine is another one from second to second (what takes 6 ms differs by 2 % at once, by 11 % after 600 ms): rows
+//! that take turns of 25 ms meet the same one.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::cores::Apart;
 use super::envoy_rows::Effort;
 use super::stats::{Figures, shuffle};
 use crate::envoy::Envoy;
 
 /// How long one is.
-const TURN: Duration = Duration::from_millis(200);
-/// Turns of each row for one of its rounds of a second.
-const FOR_A_ROUND: u32 = 10;
+const TURN: Duration = Duration::from_millis(25);
+/// Turns of each row for one figure: as long together as from one tick of the filter to the next.
+const FOR_A_FIGURE: u32 = 10;
+/// Figures for one of a row's rounds of a second.
+const FOR_A_ROUND: u32 = 8;
 
 /// Longer nobody waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who asks.
-pub struct Caller {
+struct Caller {
     connections: Vec<Connection>,
     request: Vec<u8>,
 }
 
 /// What one turn came to.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Turn {
+struct Turn {
     /// Answers.
-    pub requests: f64,
+    requests: f64,
     /// Of them not 2xx or 3xx.
-    pub refused: f64,
-    /// Answers per second.
-    pub rps: f64,
+    refused: f64,
+    /// How long it took.
+    seconds: f64,
+}
+
+/// What turns came to together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum {
+    requests: f64,
+    seconds: f64,
+    cpu_us: f64,
 }
 
 struct Connection {
@@ -56,6 +68,8 @@ pub fn take(
     connections: u32,
 ) -> Result<Vec<Taken>, String> {
     let named = |name: &str, error: io::Error| format!("{name}, by turns: {error}");
+    let measured: Vec<u32> = rows.iter_mut().map(|(_, envoy, _)| envoy.process().pid()).collect();
+    let _apart = Apart::keep(&measured).map_err(|error| format!("cores: {error}"))?;
     let mut callers = Vec::new();
     for (name, envoy, _) in &*rows {
         let caller = Caller::open(envoy.addr, "/bench", connections);
@@ -64,23 +78,29 @@ pub fn take(
     let mut taken: Vec<Taken> = rows.iter().map(|_| Taken::default()).collect();
     let (mut seed, mut order) = (effort.seed, (0..rows.len()).collect::<Vec<_>>());
     // One that does not count: code is compiled.
-    for round in 0..=effort.rounds * FOR_A_ROUND {
-        shuffle(&mut order, &mut seed);
-        for &index in &order {
-            let (name, envoy, denies) = &mut rows[index];
-            let before = envoy.process().cpu_us();
-            let turn = callers[index].turn(TURN).map_err(|error| named(name, error))?;
-            let cpu_us = envoy.process().cpu_us() - before;
-            if round == 0 {
-                continue;
+    for figure in 0..=effort.rounds * FOR_A_ROUND {
+        let mut sums = vec![Sum::default(); rows.len()];
+        for _ in 0..FOR_A_FIGURE {
+            shuffle(&mut order, &mut seed);
+            for &index in &order {
+                let (name, envoy, denies) = &mut rows[index];
+                let before = envoy.process().cpu_us();
+                let turn = callers[index].turn(TURN).map_err(|error| named(name, error))?;
+                let cpu_us = envoy.process().cpu_us() - before;
+                if !*denies && figure > 0 && turn.refused > 0.0 {
+                    let Turn { requests, refused, .. } = turn;
+                    return Err(format!("{name}: of {requests} requests {refused} were refused"));
+                }
+                sums[index].requests += turn.requests;
+                sums[index].seconds += turn.seconds;
+                sums[index].cpu_us += f64::from(u32::try_from(cpu_us).unwrap_or(u32::MAX));
             }
-            if !*denies && turn.refused > 0.0 {
-                let Turn { requests, refused, .. } = turn;
-                return Err(format!("{name}: of {requests} requests {refused} were refused"));
+        }
+        if figure > 0 {
+            for (Sum { requests, seconds, cpu_us }, taken) in sums.into_iter().zip(&mut taken) {
+                taken.rps.push(requests / seconds);
+                taken.envoy_cpu_us.push(cpu_us / requests);
             }
-            taken[index].rps.push(turn.rps);
-            let cpu_us = f64::from(u32::try_from(cpu_us).unwrap_or(u32::MAX));
-            taken[index].envoy_cpu_us.push(cpu_us / turn.requests);
         }
     }
     Ok(taken)
@@ -90,7 +110,7 @@ pub fn take(
 
 impl Caller {
     /// So many connections.
-    pub fn open(to: SocketAddr, path: &str, connections: u32) -> io::Result<Self> {
+    fn open(to: SocketAddr, path: &str, connections: u32) -> io::Result<Self> {
         let open = || {
             let stream = TcpStream::connect(to)?;
             stream.set_nodelay(true)?;
@@ -105,7 +125,7 @@ impl Caller {
     }
 
     /// Asks on all of them for so long; ends when all are answered.
-    pub fn turn(&mut self, lasts: Duration) -> io::Result<Turn> {
+    fn turn(&mut self, lasts: Duration) -> io::Result<Turn> {
         let Self { connections, request } = self;
         let (begin, mut requests, mut refused) = (Instant::now(), 0_u32, 0_u32);
         for connection in &mut *connections {
@@ -124,7 +144,7 @@ impl Caller {
             }
         }
         let (requests, refused) = (f64::from(requests), f64::from(refused));
-        Ok(Turn { requests, refused, rps: requests / begin.elapsed().as_secs_f64() })
+        Ok(Turn { requests, refused, seconds: begin.elapsed().as_secs_f64() })
     }
 }
 
