@@ -87,6 +87,14 @@ impl ServiceSettings {
     }
 }
 
+/// What a call leaves behind that goes on after its caller was answered.
+#[derive(Debug, Clone, Copy)]
+enum Leaves {
+    Nothing,
+    /// A claim, which has to be given back.
+    Claim,
+}
+
 // === impl Service ===
 
 impl Service {
@@ -288,7 +296,9 @@ impl Service {
             };
             Ok((weighed, claim, leases))
         });
-        let (weighed, claim, leases) = self.admitted(message.id, || work).await?;
+        let claims = message.claim.as_ref().is_some_and(|claim| !claim.look);
+        let leaves = if claims { Leaves::Claim } else { Leaves::Nothing };
+        let (weighed, claim, leases) = self.admitted(message.id, leaves, || work).await?;
         let mut reply = ledger::reply(message, weighed).ok_or_else(|| Refused {
             reason: Reason::StoreError,
             detail: "the store answered for other limits".to_owned(),
@@ -306,7 +316,12 @@ impl Service {
     }
 
     /// Runs a store call behind the breaker, within the bound and the deadline.
-    async fn admitted<T, F>(&self, id: DecisionId, call: impl FnOnce() -> F) -> Result<T, Refused>
+    async fn admitted<T, F>(
+        &self,
+        id: DecisionId,
+        leaves: Leaves,
+        call: impl FnOnce() -> F,
+    ) -> Result<T, Refused>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreFailure>> + Send + 'static,
@@ -347,7 +362,11 @@ impl Service {
             Err(NotDone::Overloaded) => (Reason::ServiceOverloaded, OVERLOADED),
             Err(NotDone::Late { .. }) if blame == Blame::Gateway => {
                 self.pressure.shed();
-                (Reason::ServiceOverloaded, OVERLOADED)
+                match leaves {
+                    Leaves::Nothing => (Reason::ServiceOverloaded, OVERLOADED),
+                    // Who is told of an overload takes it that nothing was begun.
+                    Leaves::Claim => (Reason::StoreTimeout, outward(&StoreFailure::Timeout)),
+                }
             }
             Err(NotDone::Late { .. }) => {
                 self.log_failure(&StoreFailure::Timeout);

@@ -30,6 +30,7 @@ use flights::{Flight, Part};
 pub(crate) use fresh::Fresh;
 use known::{Known, now_ms};
 use marks::Marks;
+use mesh::Keys;
 pub(crate) use mesh::{Report, TICK_MS};
 use shared::{Lost, step};
 pub(crate) use told::Told;
@@ -47,6 +48,7 @@ pub(crate) struct Circuits {
     glimpse: Cell<Option<(u32, u64)>>,
     /// Those of which there is something to report.
     marks: Marks,
+    keys: Keys,
     /// Those of which this worker counted something that it has not handed on.
     counted: RefCell<Vec<usize>>,
     /// Requests on their way whose outcome counts, by stream.
@@ -86,9 +88,11 @@ impl Circuits {
             .iter()
             .flat_map(|one| [one.name.as_bytes(), &one.many.unwrap_or(0).to_le_bytes()].concat())
             .collect();
+        let layout = places::hashed(&layout);
         Self {
             changes: host::define_counter(CHANGES).ok(),
-            marks: Marks::new(places::hashed(&layout), known.places().count()),
+            marks: Marks::new(layout, known.places().count()),
+            keys: Keys::of(layout),
             known: RefCell::new(known),
             names: names.collect(),
             me,
@@ -157,7 +161,7 @@ impl Circuits {
             }
         } else if !worker.passes {
             let Some(now_ms) = now_ms() else { return Ok(()) };
-            let alone = mesh::is_alone(now_ms);
+            let alone = self.is_alone(now_ms);
             let leave = self.step(place, None, |process| {
                 let wanted = process.wanted;
                 let leave = process.admit(&breaker.own, now_ms, alone);

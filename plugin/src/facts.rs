@@ -174,15 +174,12 @@ fn properties_of(paths: BTreeSet<&str>) -> Result<BTreeMap<&str, Vec<u8>>, Statu
 /// What Envoy says of an answer. What it does not say counts as if something may have been sent.
 pub(crate) fn envoys() -> Envoys {
     let read = |path| host::property(path).ok().and_then(Property::bytes);
-    if read("response\0code_details").as_deref() == Some(b"via_upstream") {
-        return Envoys { from_upstream: true, ..Envoys::default() };
-    }
     let number = |path| Some(u64::from_le_bytes(*read(path)?.first_chunk()?));
-    Envoys {
-        from_upstream: false,
-        flags: number("response\0flags").unwrap_or(u64::MAX),
-        attempts: number("upstream\0request_attempt_count"),
+    let attempts = number("upstream\0request_attempt_count");
+    if read("response\0code_details").as_deref() == Some(b"via_upstream") {
+        return Envoys { from_upstream: true, flags: 0, attempts };
     }
+    Envoys { from_upstream: false, flags: number("response\0flags").unwrap_or(u64::MAX), attempts }
 }
 
 /// What a response says of the cost of its request; what cannot be read says nothing.

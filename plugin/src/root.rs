@@ -52,6 +52,8 @@ pub(crate) struct Root {
     pub leases: Option<RefCell<Leases>>,
     /// Whether any policy has idempotency: its claims are looked after while their requests take long.
     pub is_idempotent: bool,
+    /// How often it was called by the clock, to look after claims.
+    pub ticks: Cell<u32>,
     /// Guards the way to the gateway.
     path: Path,
     /// Guards the ways to the gateways of home regions, in their order.
@@ -159,6 +161,7 @@ impl Root {
             notice: Notice::default(),
             leases,
             is_idempotent,
+            ticks: Cell::new(0),
             path,
             homes,
             told_strange_route: Cell::default(),

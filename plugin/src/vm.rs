@@ -64,8 +64,6 @@ pub(crate) struct Vm {
     ids: Option<Ids>,
     /// The requests that wait for the first answer to their key.
     waiting: Vec<Waits>,
-    /// How often it was called by the clock.
-    ticks: u32,
     /// What streams have of leased units, until they are decided.
     leased: Takings,
     /// Streams that wait for units that another one's message brings.
@@ -122,7 +120,6 @@ impl Vm {
             calls: BTreeMap::new(),
             ids: None,
             waiting: Vec::new(),
-            ticks: 0,
             leased: Takings::new(),
             joined: BTreeMap::new(),
             woken: Vec::new(),
@@ -142,6 +139,7 @@ impl Vm {
         if !self.joined.is_empty() {
             self.joined.remove(&context);
         }
+        self.wait_over(context);
         if self.streams.remove(&context).is_none()
             && let Some(root) = self.roots.remove(&context).flatten()
         {

@@ -228,7 +228,17 @@ impl Exchange {
     pub fn beats(&mut self, config: &Config, now_us: u64) -> Option<Settlement> {
         match &mut self.phase {
             Phase::Admitted(told) => told.claim.as_mut()?.beats(config, now_us),
+            // Held until its circuit breaker lets it go.
+            Phase::Permitting(waits) => waits.claim_mut()?.beats(config, now_us),
             _ => None,
+        }
+    }
+
+    /// Whether it has a claim that may have to be kept alive.
+    pub fn has_claim(&self) -> bool {
+        match &self.phase {
+            Phase::Permitting(waits) => waits.has_claim(),
+            _ => self.wants_answer(),
         }
     }
 

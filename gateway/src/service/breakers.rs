@@ -15,7 +15,7 @@ use tidegate_policy::wire::breaker::{
 };
 use tidegate_policy::wire::{DecisionId, VERSION};
 
-use super::{Refused, Service};
+use super::{Leaves, Refused, Service};
 use crate::audit::{Auditor, Happening};
 use crate::metrics::{ChangeLabel, SharedMetrics};
 use crate::store::{Call, Store, StoreFailure, StoreRole};
@@ -63,7 +63,12 @@ impl Service {
         let scope = reported.inspect_err(|refused| self.log_mismatch(refused))?;
         let store = Arc::clone(self.stores.of(StoreRole::Regional));
         let seen = Arc::clone(&self.seen);
-        self.admitted(id, || async move { sync(&store, &scope, part, &seen).await }).await
+        self.admitted(
+            id,
+            Leaves::Nothing,
+            || async move { sync(&store, &scope, part, &seen).await },
+        )
+        .await
     }
 }
 

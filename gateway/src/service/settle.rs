@@ -8,7 +8,7 @@ use tidegate_policy::wire::{
 };
 
 use super::claim::Claiming;
-use super::{Refused, Service, ledger};
+use super::{Leaves, Refused, Service, ledger};
 use crate::store::{Adjustment, StoreFailure, StoreRole};
 
 // === impl Service ===
@@ -60,7 +60,7 @@ impl Service {
                 call.await.map(|standings| (finished, standings))
             }
         };
-        let (finish, standings) = self.admitted(id, || work).await?;
+        let (finish, standings) = self.admitted(id, Leaves::Nothing, || work).await?;
         let states = message.adjustments.iter().zip(standings);
         let limits: Vec<LimitState> =
             states.map(|(one, standing)| ledger::state(&one.id, standing)).collect();

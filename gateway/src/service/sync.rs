@@ -10,7 +10,7 @@ use tidegate_policy::lease::step::Call as Said;
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::{LeaseCall, LeaseGrant, SyncReply, SyncRequest, VERSION};
 
-use super::{Refused, Service};
+use super::{Leaves, Refused, Service};
 use crate::metrics::SharedMetrics;
 use crate::store::leases::{Lease, Leased};
 use crate::store::{Call, Store, StoreFailure, StoreRole};
@@ -60,7 +60,7 @@ impl Service {
                 (grants, _) => Ok(grants),
             }
         };
-        let leases = self.admitted(id, || work).await?;
+        let leases = self.admitted(id, Leaves::Nothing, || work).await?;
         Ok(SyncReply { v: VERSION, id, leases })
     }
 

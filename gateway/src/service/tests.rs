@@ -11,8 +11,11 @@ use tidegate_policy::audit::{AuditEvent, AuditSink, Thinning};
 use tidegate_policy::breaker::mesh::State;
 use tidegate_policy::gcra::{EPOCH_US, Reading, Retry};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
-use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant};
-use tidegate_policy::wire::{LimitCall, SettleRequest, VERSION};
+use tidegate_policy::idempotency::endpoint::Endpoint;
+use tidegate_policy::idempotency::fingerprint::{Head, LongBody, RequestHasher};
+use tidegate_policy::idempotency::key::IdempotencyKey;
+use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant, TenantId};
+use tidegate_policy::wire::{ClaimCall, Keyed, LimitCall, SettleRequest, VERSION};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -454,6 +457,37 @@ async fn a_gateway_without_time_says_so_and_blames_no_store() {
     assert_eq!(bench.metrics.pressure.shed.get(), 6);
     let state = bench.service.guard().state();
     assert_eq!(state, State::Closed, "six in a row would have opened it");
+}
+
+/// An overload says that nothing was begun; a claim may have been, and is given back by whoever is told of a timeout.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_without_time_tells_of_a_claim_that_may_have_been_made() {
+    let bench = bench(Script::After(Duration::from_secs(9)));
+    let head = Head { method: b"POST", target: b"/pay", content_type: None };
+    let claim = ClaimCall {
+        keyed: Keyed {
+            key: IdempotencyKey::new("k").expect("a key"),
+            endpoint: Endpoint::of(b"POST", b"/pay", None).expect("an endpoint"),
+            hash: RequestHasher::new(&head, 0, LongBody::Refuse).finish(),
+        },
+        lock_ms: 15_000,
+        life_s: 86_400,
+        takeover: false,
+        look: false,
+        older_keys: false,
+        ephemeral: false,
+        replicas: None,
+    };
+    let mut keyed = one();
+    keyed.scope.tenant = Tenant::Named(TenantId::new("acme").expect("a tenant"));
+    keyed.claim = Some(claim);
+    let call = tokio::spawn(ask(&bench, &keyed));
+    tokio::task::yield_now().await;
+    tokio::time::advance(Duration::from_millis(100)).await;
+    assert_eq!(reason(&call.await.expect("no panic")), Some(Reason::StoreTimeout));
+    assert_eq!(bench.metrics.pressure.shed.get(), 1);
+    let state = bench.service.guard().state();
+    assert_eq!(state, State::Closed, "and no store is blamed");
 }
 
 #[tokio::test(start_paused = true)]

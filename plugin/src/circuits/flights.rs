@@ -38,8 +38,8 @@ pub(super) struct Flight {
 pub(super) enum Part {
     /// Nothing.
     Nothing,
-    /// The headers of a gRPC answer: only its trailers tell.
-    Untold,
+    /// The headers of a gRPC answer, at this time in ms if it is a test's: only its trailers tell.
+    Untold(u64),
     /// Headers that say that all is well, at this time in ms if it is a test's.
     Begun(u64),
 }
@@ -81,7 +81,11 @@ impl Circuits {
             false => None,
         };
         if flight.grpc && code.is_none() && status == b"200" {
-            let waits = Flight { answer: Part::Untold, ..flight };
+            let since_ms = flight.test.and_then(|_| now_ms()).unwrap_or(0);
+            if flight.test.is_some() {
+                self.tested.borrow_mut().push(stream);
+            }
+            let waits = Flight { answer: Part::Untold(since_ms), ..flight };
             self.flights.borrow_mut().insert(stream, waits);
             return;
         }
@@ -153,7 +157,7 @@ impl Circuits {
         let Some(now_ms) = now_ms() else { return };
         for stream in self.tested.take() {
             let answer = self.flights.borrow().get(&stream).map(|flight| flight.answer);
-            let Some(Part::Begun(begun_ms)) = answer else { continue };
+            let Some(Part::Begun(begun_ms) | Part::Untold(begun_ms)) = answer else { continue };
             if now_ms.abs_diff(begun_ms) < u64::from(TICK_MS) {
                 self.tested.borrow_mut().push(stream);
             } else if let Some(flight) = self.take(stream) {
@@ -172,7 +176,7 @@ impl Circuits {
     ) {
         let Some((flight, breaker)) = self.take_known(config, stream) else { return };
         let outcome = match flight.answer {
-            Part::Untold => {
+            Part::Untold(_) => {
                 let code = host::header(Map::ResponseTrailer, GRPC_STATUS).ok().flatten();
                 let grpc = Some(code.as_deref());
                 match code {

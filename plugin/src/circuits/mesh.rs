@@ -30,8 +30,13 @@ const HANDED_MAX: usize = 512;
 const SWEPT_MAX: usize = 512;
 /// A gateway that did not answer for that long does not.
 const ALONE_MS: u64 = 2_000;
-const LEADER: &str = "tidegate.circuits.leader";
-const HEARD: &str = "tidegate.circuits.heard";
+
+/// Where the processes' one who reports is agreed on, and when the gateway was heard of last.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    leader: String,
+    heard: String,
+}
 
 /// A report on its way.
 #[derive(Debug)]
@@ -79,17 +84,27 @@ impl Leader {
     }
 }
 
-/// Whether the gateway was not heard of lately.
-pub(super) fn is_alone(now_ms: u64) -> bool {
-    let heard = host::shared(HEARD)
-        .ok()
-        .and_then(|(octets, _)| octets.first_chunk().map(|eight| u64::from_le_bytes(*eight)));
-    heard.is_none_or(|heard_ms| now_ms.abs_diff(heard_ms) > ALONE_MS)
+// === impl Keys ===
+
+impl Keys {
+    /// `layout` tells layouts of places apart: who reports does so for the marks of one.
+    pub(super) fn of(layout: u64) -> Self {
+        let key = |what| format!("tidegate.circuits.{what}.{layout:016x}");
+        Self { leader: key("leader"), heard: key("heard") }
+    }
 }
 
 // === impl Circuits ===
 
 impl Circuits {
+    /// Whether the gateway was not heard of lately.
+    pub(super) fn is_alone(&self, now_ms: u64) -> bool {
+        let heard = host::shared(&self.keys.heard)
+            .ok()
+            .and_then(|(octets, _)| octets.first_chunk().map(|eight| u64::from_le_bytes(*eight)));
+        heard.is_none_or(|heard_ms| now_ms.abs_diff(heard_ms) > ALONE_MS)
+    }
+
     /// Hands on what this worker counted. If it is the one that reports, says what to send.
     pub(crate) fn tick(
         &self,
@@ -213,9 +228,9 @@ impl Circuits {
         if changed {
             self.changed();
         }
-        if let Ok((_, cas)) = host::shared(HEARD) {
+        if let Ok((_, cas)) = host::shared(&self.keys.heard) {
             let _written: Result<bool, host::Status> =
-                host::set_shared(HEARD, &report.sent_ms.to_le_bytes(), cas);
+                host::set_shared(&self.keys.heard, &report.sent_ms.to_le_bytes(), cas);
         }
         self.heard_until(reply.breakers.cursor);
     }
@@ -294,7 +309,7 @@ impl Circuits {
     /// Whether this worker reports now, and as what. While an old configuration drains its workers tick
     /// on: the newest leads.
     fn lead(&self, now_ms: u64, urgent: bool) -> Option<Leader> {
-        let (octets, cas) = host::shared(LEADER).ok()?;
+        let (octets, cas) = host::shared(&self.keys.leader).ok()?;
         let held = Leader::from_bytes(&octets);
         let mut leader = held.unwrap_or(Leader { process: self.me, ..Leader::default() });
         let live = now_ms < leader.until_ms && leader.until_ms.saturating_sub(now_ms) <= LEAD_MS;
@@ -306,18 +321,18 @@ impl Circuits {
             return None;
         }
         leader.seq = leader.seq.saturating_add(1);
-        host::set_shared(LEADER, &leader.to_bytes(), cas).ok()?.then_some(leader)
+        host::set_shared(&self.keys.leader, &leader.to_bytes(), cas).ok()?.then_some(leader)
     }
 
     fn heard_until(&self, cursor: u64) {
         for _ in 0..TRIES_MAX {
-            let Ok((octets, cas)) = host::shared(LEADER) else { return };
+            let Ok((octets, cas)) = host::shared(&self.keys.leader) else { return };
             let Some(leader) = Leader::from_bytes(&octets).filter(|held| held.since < cursor)
             else {
                 return;
             };
             let leader = Leader { since: cursor, ..leader };
-            if host::set_shared(LEADER, &leader.to_bytes(), cas) != Ok(false) {
+            if host::set_shared(&self.keys.leader, &leader.to_bytes(), cas) != Ok(false) {
                 return;
             }
         }

@@ -12,7 +12,7 @@ use crate::host::{self, Buffer, Map};
 use crate::root::Root;
 use crate::{callout, codec, facts, render};
 
-/// Of so many short ticks one looks after claims: each 0.61 s. A prime, since several roots may tick in turn.
+/// Of so many short ticks of a root one looks after its claims: each 0.61 s.
 const SHORT_TICKS: u32 = 61;
 
 // === impl Vm ===
@@ -107,18 +107,18 @@ impl Vm {
 
     /// Time has gone by: claims of requests that take long are locked for longer.
     pub(super) fn beat(&mut self, context: u32) {
-        // While a request waits the tick is a short one, and a claim has more time than that.
-        self.ticks = self.ticks.wrapping_add(1);
-        if !self.waiting.is_empty() && !self.ticks.is_multiple_of(SHORT_TICKS) {
-            return;
-        }
-        let is_idempotent = |root: &Rc<Root>| root.is_idempotent;
-        if !self.roots.get(&context).and_then(Option::as_ref).is_some_and(is_idempotent) {
+        let root = self.roots.get(&context).and_then(Option::as_ref);
+        let Some(root) = root.filter(|root| root.is_idempotent) else { return };
+        // While a request of its own waits the tick is a short one, and a claim has more time than that.
+        let ticks = root.ticks.get().wrapping_add(1);
+        root.ticks.set(ticks);
+        let is_short = self.waiting.iter().any(|waits| waits.is_of(context));
+        if is_short && !ticks.is_multiple_of(SHORT_TICKS) {
             return;
         }
         let of_root = |stream: &&mut Stream| stream.root == context;
         let opens = self.streams.values_mut().filter(of_root).filter_map(|s| s.exchange.as_mut());
-        let mut wanting = opens.filter(|open| open.exchange.wants_answer()).peekable();
+        let mut wanting = opens.filter(|open| open.exchange.has_claim()).peekable();
         if wanting.peek().is_none() {
             return;
         }

@@ -20,9 +20,24 @@ pub(super) struct Waits {
     stream: u32,
     root: u32,
     due_us: u64,
+    delay_us: u64,
     tick_ms: u32,
     /// What it is held for, if a circuit breaker.
     held: Option<Held>,
+}
+
+// === impl Waits ===
+
+impl Waits {
+    /// Whether this root's tick looks after it.
+    pub(super) fn is_of(&self, root: u32) -> bool {
+        self.root == root
+    }
+
+    /// Whether its time is over; also where the clock has stepped back, which must not make it longer.
+    fn is_due(&self, now_us: u64) -> bool {
+        self.due_us <= now_us || self.due_us.saturating_sub(now_us) > self.delay_us
+    }
 }
 
 /// What a request has that a circuit breaker may yet let go.
@@ -86,7 +101,8 @@ impl Vm {
         held: Option<Held>,
     ) {
         let now_us = host::now_us().unwrap_or(0);
-        let due_us = now_us.saturating_add(u64::from(delay_ms).saturating_mul(1_000));
+        let delay_us = u64::from(delay_ms).saturating_mul(1_000);
+        let due_us = now_us.saturating_add(delay_us);
         let Some(context) = self.streams.get(&stream).map(|stream| stream.root) else {
             return;
         };
@@ -97,7 +113,7 @@ impl Vm {
         if others.map(|waits| waits.tick_ms).min().is_none_or(|others_ms| tick_ms < others_ms) {
             or_log(host::set_tick_period(tick_ms), "a request cannot be waited for");
         }
-        self.waiting.push(Waits { stream, root: context, due_us, tick_ms, held });
+        self.waiting.push(Waits { stream, root: context, due_us, delay_us, tick_ms, held });
     }
 
     /// How many requests are held for a circuit breaker, beside this one.
@@ -109,13 +125,24 @@ impl Vm {
             .count()
     }
 
+    /// A stream is gone, or a root that ticks no more: nobody waits for it.
+    pub(super) fn wait_over(&mut self, context: u32) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let is_gone = |waits: &Waits| waits.stream == context || waits.root == context;
+        let (gone, others) = self.waiting.drain(..).partition::<Vec<_>, _>(is_gone);
+        self.waiting = others;
+        gone.into_iter().filter_map(|waits| waits.held).for_each(|held| held.taken.give_back());
+    }
+
     /// Time has gone by for the requests of one root.
     pub(super) fn waited(&mut self, root: u32) {
         if !self.waiting.iter().any(|waits| waits.root == root) {
             return;
         }
         let now_us = host::now_us().unwrap_or(u64::MAX);
-        let is_due = |waits: &Waits| waits.root == root && waits.due_us <= now_us;
+        let is_due = |waits: &Waits| waits.root == root && waits.is_due(now_us);
         let (due, later) = self.waiting.drain(..).partition::<Vec<_>, _>(is_due);
         self.waiting = later;
         if !self.waiting.iter().any(|waits| waits.root == root) {

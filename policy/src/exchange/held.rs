@@ -214,7 +214,11 @@ impl HeldClaim {
         }
         let status = number(b":status").and_then(|status| u16::try_from(status).ok()).unwrap_or(0);
         let retry_after = first(b"retry-after").is_some();
-        let how = rule.finalise(Ended::Answered { status, retry_after, body: Body::Whole });
+        let how = match rule.finalise(Ended::Answered { status, retry_after, body: Body::Whole }) {
+            // What an earlier try came to nobody knows, and the last says nothing of it.
+            Finalise::Release if envoys.attempts != Some(1) => Finalise::KeepClaimed,
+            how => how,
+        };
         if how != Finalise::Store {
             return self.ends(config, how, None);
         }

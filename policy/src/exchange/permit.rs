@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::claim::Waiting;
+use super::held::HeldClaim;
 use super::note::{Note, Noted};
 use super::respond::Told;
 use super::{
@@ -135,6 +136,19 @@ impl Permitting {
     pub(super) fn again(self: Box<Self>) -> (Phase, Effects) {
         let act = Act::Permit { circuit: self.gate.circuit.clone(), grpc: self.gate.grpc };
         (Phase::Permitting(self), Effects::of(act, Vec::new()))
+    }
+
+    /// Whether the request that waits for leave has a claim.
+    pub(super) fn has_claim(&self) -> bool {
+        matches!(&self.goes_on, GoesOn::Admitted(told) if told.claim.is_some())
+    }
+
+    /// The claim of the request that waits for leave.
+    pub(super) fn claim_mut(&mut self) -> Option<&mut HeldClaim> {
+        match &mut self.goes_on {
+            GoesOn::Admitted(told) => told.claim.as_deref_mut(),
+            GoesOn::Looked(_) => None,
+        }
     }
 
     /// How long to hold the request before the circuit breaker is asked again, in ms; `None` if it has been

@@ -119,7 +119,7 @@ fn headers(status: &'static str) -> crate::identity::Fields<'static> {
     vec![(b":status", status.as_bytes()), (b"etag", b"e"), (b"set-cookie", b"s=1")]
 }
 
-const OURS: Envoys = Envoys { from_upstream: true, flags: 0, attempts: None };
+const OURS: Envoys = Envoys { from_upstream: true, flags: 0, attempts: Some(1) };
 
 fn claimed(more: &str) -> Desk {
     let mut desk = Desk::new(more);
@@ -261,6 +261,21 @@ fn an_answer_is_held_until_it_is_stored_or_streams() {
         assert_eq!(desk.exchange.wants_answer(), hold == Hold::Collect, "while it is held");
         desk.part(Part::Stored);
         assert!(!desk.exchange.wants_answer());
+    }
+}
+
+/// 429 says that the work was not done, but only of its own try.
+#[test]
+fn an_answer_releases_only_what_was_tried_once() {
+    for (attempts, released) in [(Some(1), true), (Some(2), false), (None, false)] {
+        let mut desk = claimed("");
+        let envoys = Envoys { attempts, ..OURS };
+        let answering = desk.part(Part::Headers { headers: &headers("429"), envoys, end: true });
+        let finish = answering.settlement.map(|end| settled(&end).finish.expect("an end"));
+        let abandons = finish.is_some_and(|f| matches!(f.by, FinishBy::Abandon { .. }));
+        assert_eq!((abandons, answering.hold), (released, Hold::Go), "{attempts:?}");
+        let kept = Signal::Idempotency { policy: 0, outcome: Idempotent::Kept };
+        assert_eq!(answering.signals == [kept], !released, "{attempts:?}");
     }
 }
 

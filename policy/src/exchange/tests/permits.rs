@@ -319,6 +319,24 @@ fn who_leaves_while_held_gives_back_claim_and_charge() {
     assert_eq!(desk.left(), None, "once");
 }
 
+/// It may be held for longer than its claim is locked.
+#[test]
+fn the_claim_of_who_is_held_is_kept_alive() {
+    let breaker = r#", "circuit_breaker": {"hold": {"for": "60s"}}"#;
+    let mut desk = desk(&format!("{LIMITS}{IDEMPOTENCY}}}{breaker}"));
+    let asked = desk.request(&facts(&KEYED, false));
+    desk.exchange.sent(5_000_000);
+    assert!(!desk.exchange.has_claim());
+    desk.answer(&asked, r#"{"state":"claimed","fence":3}"#);
+    assert!(matches!(desk.permit(Some(1)).act, Act::Hold { .. }));
+    assert!(desk.exchange.has_claim() && !desk.exchange.wants_answer());
+    let config = desk.config.clone();
+    assert_eq!(desk.exchange.beats(&config, 5_000_001), None);
+    let beats = desk.exchange.beats(&config, 60_000_000).expect("a third of its lock is over");
+    let message = SettleRequest::decode(&beats.message).expect("a sound message");
+    assert!(matches!(message.finish.expect("of a claim").by, FinishBy::Extend { .. }));
+}
+
 /// Breakers that grant leave at once, or do not; how often they were asked, with whether for gRPC.
 #[derive(Debug)]
 struct Counting(bool, core::cell::RefCell<Vec<bool>>);
