@@ -27,7 +27,7 @@ use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Scope, Tenant};
 use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, Verdict};
 
-use self::admission::{Admission, AdmissionSettings, NotDone};
+use self::admission::{Admission, AdmissionSettings, Leaves, NotDone};
 use self::breakers::Seen;
 use self::chronicle::{Chronicle, Decided};
 use self::claim::Claiming;
@@ -85,14 +85,6 @@ impl ServiceSettings {
         let (region, environment) = (self.region.clone(), self.environment.clone());
         Scope { region, environment, tenant, key_format }
     }
-}
-
-/// What a call leaves behind that goes on after its caller was answered.
-#[derive(Debug, Clone, Copy)]
-enum Leaves {
-    Nothing,
-    /// A claim, which has to be given back.
-    Claim,
 }
 
 // === impl Service ===

@@ -62,6 +62,15 @@ struct Place {
     _counted: Held,
 }
 
+/// What a call leaves behind that goes on after its caller was answered.
+#[derive(Debug, Clone, Copy)]
+pub enum Leaves {
+    /// Nothing that anybody misses.
+    Nothing,
+    /// A claim, which has to be given back.
+    Claim,
+}
+
 // === impl Admission ===
 
 impl Admission {

@@ -15,7 +15,8 @@ use tidegate_policy::wire::breaker::{
 };
 use tidegate_policy::wire::{DecisionId, VERSION};
 
-use super::{Leaves, Refused, Service};
+use super::admission::Leaves;
+use super::{Refused, Service};
 use crate::audit::{Auditor, Happening};
 use crate::metrics::{ChangeLabel, SharedMetrics};
 use crate::store::{Call, Store, StoreFailure, StoreRole};

@@ -7,8 +7,9 @@ use tidegate_policy::wire::{
     Adjustment as Message, DecisionId, Finished, LimitState, SettleReply, SettleRequest, VERSION,
 };
 
+use super::admission::Leaves;
 use super::claim::Claiming;
-use super::{Leaves, Refused, Service, ledger};
+use super::{Refused, Service, ledger};
 use crate::store::{Adjustment, StoreFailure, StoreRole};
 
 // === impl Service ===

@@ -10,7 +10,8 @@ use tidegate_policy::lease::step::Call as Said;
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::{LeaseCall, LeaseGrant, SyncReply, SyncRequest, VERSION};
 
-use super::{Leaves, Refused, Service};
+use super::admission::Leaves;
+use super::{Refused, Service};
 use crate::metrics::SharedMetrics;
 use crate::store::leases::{Lease, Leased};
 use crate::store::{Call, Store, StoreFailure, StoreRole};

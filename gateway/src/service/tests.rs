@@ -10,10 +10,10 @@ use crate::store::{Adjustment, Call, Charge, Checked, Standing, Store, Temperatu
 use tidegate_policy::audit::{AuditEvent, AuditSink, Thinning};
 use tidegate_policy::breaker::mesh::State;
 use tidegate_policy::gcra::{EPOCH_US, Reading, Retry};
-use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::idempotency::endpoint::Endpoint;
 use tidegate_policy::idempotency::fingerprint::{Head, LongBody, RequestHasher};
 use tidegate_policy::idempotency::key::IdempotencyKey;
+use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant, TenantId};
 use tidegate_policy::wire::{ClaimCall, Keyed, LimitCall, SettleRequest, VERSION};
 use tokio::sync::watch;

@@ -14,6 +14,7 @@ mod homes;
 mod hostile_input;
 mod idempotency;
 mod idempotency_kinds;
+mod idempotency_retries;
 mod identities;
 mod ladder;
 mod leases;

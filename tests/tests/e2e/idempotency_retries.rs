@@ -1,0 +1,80 @@
+//! Keys behind Envoy's own retries: what an earlier try came to nobody knows.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+use tidegate_tests::client;
+use tidegate_tests::envoy::{Envoy, Options};
+use tidegate_tests::gateway::{self, Gateway};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use crate::idempotency::lines;
+
+const CONFIG: &str = r#"{
+  "version": 1,
+  "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "identities": {"tenant": {"header": "x-tenant", "trusted": true}},
+  "policies": [{"name": "p", "match": {"path": "/**"},
+    "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "60s", "ephemeral": true}}]
+}"#;
+
+/// Takes every request; of those with `x-breaks` the first is cut off. All others get 429.
+async fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&seen);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut request = Vec::new();
+            while !request.windows(6).any(|six| six == b"\r\n\r\n{}") {
+                if stream.read_buf(&mut request).await.expect("a request") == 0 {
+                    break;
+                }
+            }
+            let nth = counted.fetch_add(1, Ordering::SeqCst);
+            if nth == 0 && request.windows(8).any(|name| name == b"x-breaks") {
+                continue;
+            }
+            let answer =
+                b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.expect("an answer");
+        }
+    });
+    (addr, seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_first_try_broke_off_is_not_released_by_the_second() {
+    for (breaks, tries, again) in [("", 1, 429), ("x-breaks: 1\r\n", 2, 409)] {
+        let gateway = Gateway::start(&gateway::Options::memory()).await;
+        let (addr, seen) = upstream().await;
+        let mut options = Options::new(gateway.addr, addr).config(CONFIG);
+        let retries = json!({"retry_on": "reset", "num_retries": 1});
+        let route = json!({"cluster": "upstream", "timeout": "60s", "retry_policy": retries});
+        options.example = Some(json!({"routes": [{"match": {"prefix": "/"}, "route": route}]}));
+        let envoy = Envoy::start(&options).await;
+        let post = async || client::post(envoy.addr, "/pay", &lines("k", breaks), "{}").await;
+        let first = post().await;
+        let taken = seen.load(Ordering::SeqCst);
+        assert_eq!((first.status, taken), (429, tries), "{breaks:?}: {first:?}");
+        if tries == 1 {
+            // Released behind the answer.
+            tidegate_tests::eventually(crate::idempotency::WITHIN, "released", async || {
+                let answer = post().await;
+                if answer.status == again { Ok(()) } else { Err(answer) }
+            })
+            .await;
+            assert!(seen.load(Ordering::SeqCst) > tries, "it ran again");
+        } else {
+            let second = post().await;
+            let reply = second.header("x-tidegate-reply");
+            assert_eq!((second.status, reply), (again, Some("idempotency-in-flight")));
+            assert_eq!(seen.load(Ordering::SeqCst), tries, "it did not run again");
+        }
+    }
+}
