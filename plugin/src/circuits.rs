@@ -287,7 +287,9 @@ impl Circuits {
             seen.push(needed);
             let place = known.places().alone(needed);
             let slot = place.map(|place| known.look(place, changes));
-            if matches!(slot, Some(Ok(slot)) if !slot.worker.passes) {
+            if matches!(slot, Some(Ok(slot)) if !slot.worker.passes)
+                && !is_forgotten(&known, config, needed)
+            {
                 return false;
             }
             left.extend(
@@ -307,4 +309,12 @@ impl Circuits {
             let _counted: Result<(), host::Status> = host::increment(id, 1);
         }
     }
+}
+
+/// Whether a breaker that is shut is nobody's to test.
+fn is_forgotten(known: &Known, config: &Config, needed: usize) -> bool {
+    let home = known.places().alone(needed).and_then(|place| known.home(place));
+    let breaker = config.circuit_breakers.get(needed);
+    let Some(((home, breaker), now_ms)) = home.zip(breaker).zip(now_ms()) else { return false };
+    shared::read(&home).is_ok_and(|process| process.is_forgotten(&breaker.own, now_ms))
 }

@@ -221,6 +221,13 @@ impl Process {
         if self.state.is_ordered() { self.wait_ms(now_ms) } else { None }
     }
 
+    /// Whether it is shut and nobody finds out if it still has to be: its wait has been over for as long again as it
+    /// lasts at most, and nobody came to test. Who only needs it learns nothing by waiting on.
+    pub fn is_forgotten(&self, own: &Own, now_ms: u64) -> bool {
+        let is_over = now_ms >= self.until_ms.saturating_add(longest_ms(own));
+        is_over && !self.passes() && self.probe.is_none() && !self.wanted
+    }
+
     /// Whether it has more to say than what it counted.
     pub fn is_pending(&self) -> bool {
         self.tripped || self.wanted || self.ended.is_some() || self.probe.is_some()
@@ -289,7 +296,10 @@ impl Process {
                 State::HalfOpen => 0,
                 _ => told.wait_ms.unwrap_or(u64::MAX),
             };
-            self.until_ms = sent_ms.saturating_add(wait_ms);
+            let until_ms = sent_ms.saturating_add(wait_ms);
+            // What was over and is told again was over before.
+            let again = wait_ms == 0 && !newer && before.1 == told.state;
+            self.until_ms = if again { self.until_ms.min(until_ms) } else { until_ms };
         }
         self.healed_at_ms = match (told.state, told.healed_ms) {
             (State::Closed, Some(passed_ms)) => sent_ms.saturating_sub(passed_ms).max(1),
@@ -321,12 +331,8 @@ impl Process {
 
     /// A clock that stepped back makes no wait longer than it can have been meant.
     fn bound(&mut self, own: &Own, now_ms: u64) {
-        let longest_ms =
-            u64::from(own.terms.open_ms) << own.terms.backoff.min(super::mesh::BACKOFF_MAX);
         if !self.state.is_ordered() {
-            // A fifth later at most, as it is drawn.
-            let latest_ms = now_ms.saturating_add(longest_ms.saturating_add(longest_ms / 5));
-            self.until_ms = self.until_ms.min(latest_ms);
+            self.until_ms = self.until_ms.min(now_ms.saturating_add(longest_ms(own)));
         }
         if let Some(probe) = &mut self.probe {
             let latest_ms = now_ms.saturating_add(u64::from(own.terms.probe_ms));
@@ -345,6 +351,12 @@ impl Process {
         let entropy = entropy % ENTROPY_RANGE;
         now_ms.saturating_add(jittered_ms(u64::from(own.terms.open_ms), entropy))
     }
+}
+
+/// The longest that it can be shut at once, in ms: a fifth later at most, as it is drawn.
+fn longest_ms(own: &Own) -> u64 {
+    let open_ms = u64::from(own.terms.open_ms) << own.terms.backoff.min(super::mesh::BACKOFF_MAX);
+    open_ms.saturating_add(open_ms / 5)
 }
 
 // === impl Own ===

@@ -39,6 +39,25 @@ fn heard(state: State, epoch: u64) -> Process {
     process
 }
 
+/// Who only needs what is shut refuses no longer than anybody could find out.
+#[test]
+fn what_nobody_tests_is_forgotten_and_what_is_asked_for_or_ordered_is_not() {
+    let until_ms = 10_000;
+    let shut = |state| Process { until_ms, ..heard(state, 7) };
+    for state in [State::Open, State::HalfOpen] {
+        let process = shut(state);
+        assert!(!process.is_forgotten(&OWN, 21_999) && process.is_forgotten(&OWN, 22_000));
+        let wanted = Process { wanted: true, ..process.clone() };
+        let probe = Some(Probe { id: 1, of_mesh: true, until_ms: 23_000, out: true });
+        let tested = Process { probe, ..process };
+        assert!(!wanted.is_forgotten(&OWN, 22_000) && !tested.is_forgotten(&OWN, 22_000));
+    }
+    assert!(
+        !Process { until_ms: u64::MAX, ..shut(State::ForcedOpen) }.is_forgotten(&OWN, u64::MAX - 1)
+    );
+    assert!(!shut(State::Closed).is_forgotten(&OWN, 22_000), "it lets all pass");
+}
+
 #[test]
 fn a_trip_shuts_the_process_and_three_tests_of_its_own_open_it() {
     let mut process = heard(State::Closed, 7);
