@@ -139,10 +139,10 @@ impl Vm {
         if !self.joined.is_empty() {
             self.joined.remove(&context);
         }
-        self.wait_over(context);
         if self.streams.remove(&context).is_none()
             && let Some(root) = self.roots.remove(&context).flatten()
         {
+            self.wait_over(context);
             Self::leave(&root);
             self.leave_events(&root);
         }

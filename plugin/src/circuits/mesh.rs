@@ -31,7 +31,7 @@ const SWEPT_MAX: usize = 512;
 /// A gateway that did not answer for that long does not.
 const ALONE_MS: u64 = 2_000;
 
-/// Where the processes' one who reports is agreed on, and when the gateway was heard of last.
+/// Where the workers of a process agree on who reports, and on when the gateway was heard of last.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     leader: String,

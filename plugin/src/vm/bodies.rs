@@ -125,13 +125,11 @@ impl Vm {
             .count()
     }
 
-    /// A stream is gone, or a root that ticks no more: nobody waits for it.
-    pub(super) fn wait_over(&mut self, context: u32) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let is_gone = |waits: &Waits| waits.stream == context || waits.root == context;
-        let (gone, others) = self.waiting.drain(..).partition::<Vec<_>, _>(is_gone);
+    /// A root ticks no more: nobody looks after those that wait. A stream that is gone stays until its root's tick,
+    /// which sets the tick back.
+    pub(super) fn wait_over(&mut self, root: u32) {
+        let (gone, others) =
+            self.waiting.drain(..).partition::<Vec<_>, _>(|waits| waits.is_of(root));
         self.waiting = others;
         gone.into_iter().filter_map(|waits| waits.held).for_each(|held| held.taken.give_back());
     }
