@@ -57,19 +57,20 @@ for i = n + 1, #KEYS do
   left[i - n] = start + ARGV[2] - now
 end
 
--- What is leased raises the arrival time, now and at each end of a generation since; until when any of it counts.
+-- What is leased raises the arrival time, now and at each end of a generation since, to an empty bucket at most (rl_lease); until
+-- when any of it counts.
 local leases
-local function leased(stored, tat, x)
-  local fin, u0, u1, span = read('<dddI4', stored, 10)
+local function leased(stored, tat, x, most)
+  local fin, u0, u1, span = read('<dddI4', stored, 11)
   if now >= fin then
-    tat = math.max(tat, fin + (u0 + u1) * x)
+    tat = math.max(tat, fin + math.min((u0 + u1) * x, most))
     u0, u1 = 0, u0
     if now >= fin + span then
-      tat = math.max(tat, fin + span + u1 * x)
+      tat = math.max(tat, fin + span + math.min(u1 * x, most))
       u1 = 0
     end
   end
-  return math.max(tat, now + (u0 + u1) * x), fin + span
+  return math.max(tat, now + math.min((u0 + u1) * x, most)), fin + span
 end
 
 -- Only where there is a grant: what is left of it, until when, the limit's own state, and what is drawn.
@@ -97,20 +98,20 @@ for i = 1, n do
     local reach = own
     if stored then
       local size = #stored
-      local has_leases = size >= 45 and (size - 45) % 21 == 0 and stored:byte() == 254
+      local has_leases = size >= 46 and (size - 46) % 21 == 0 and stored:byte() == 254
       local known = 0
       if size == 9 then tat, known = read('<dB', stored) elseif size == 8 then tat = read('<d', stored)
-      elseif has_leases then tat = read('<d', stored, 2) end
+      elseif has_leases then known, tat = read('<Bd', stored, 2) end
       if not has_leases and size ~= 9 and size ~= 8 or tat ~= tat then
         return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no arrival time')
       end
       if tat < now then tat = now end
       if has_leases then
         local over
-        tat, over = leased(stored, tat, x)
+        tat, over = leased(stored, tat, x, known == 0 and math.huge or known > own and 2 ^ known or math.max(y, warm_y))
         if now < over then
           leases = leases or {}
-          leases[i] = { stored:sub(10), over }
+          leases[i] = { stored:sub(11), over }
         end
       end
       -- Where nothing is known no clock is blamed.
@@ -192,7 +193,7 @@ for i = 1, n do
       local beside = leases and leases[i]
       left_us = tat - now
       if beside then
-        value, left_us = struct.pack('<Bd', 254, tat) .. beside[1], math.max(left_us, beside[2] - now)
+        value, left_us = struct.pack('<BBd', 254, exponent, tat) .. beside[1], math.max(left_us, beside[2] - now)
       else
         -- Where an exponent stands for a window.
         value = struct.pack('<dB', tat, exponent)

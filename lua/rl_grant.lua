@@ -23,7 +23,7 @@ if held and #held > 11 and held:byte() == 255 then
   if till > now then before = units end
   held = held:sub(13)
 end
-local has_leases = held and #held >= 45 and (#held - 45) % 21 == 0 and held:byte() == 254
+local has_leases = held and #held >= 46 and (#held - 46) % 21 == 0 and held:byte() == 254
 if held and ARGV[2] == 'g' and #held ~= 9 and #held ~= 8 and not has_leases then return redis.error_reply('TGSTATE ' .. KEYS[1] .. ' holds no arrival time') end
 held = held or (ARGV[2] == 'g' and struct.pack('<d', now) or '')
 

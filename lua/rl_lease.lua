@@ -10,14 +10,15 @@
 --              and the length of a generation, the life of a busy key's lease, and the shortest pause, in µs
 -- Returns flat integers: heard (1; 0 = a newer message was before, nothing changed), granted, ttl_us, deny_us,
 --       remaining, scarce (1/0), cold (1/0)
--- The key then holds, packed as <BddddI4I4I4: 254, the arrival time of rl_check, the end of the generation, the units that may
--- be unspent of leases of this and of the last generation, the next generation's length, the demand of both; and behind
+-- The key then holds, packed as <BBddddI4I4I4: 254, the reach and the arrival time of rl_check, the end of the generation, the
+-- units that may be unspent of leases of this and of the last generation, the next generation's length, the demand of both; and behind
 -- that each holder as <c8I4I4I4B: id, seq, units, demand, age (0/1 generation). At most 255 holders. Expires when the bucket is full and no lease is left.
 --
 -- The order matters: the floor is applied with what was leased before this report, at each end of a generation and now;
--- only then the report is heard. What the bucket does not count cannot be given back.
+-- only then the report is heard. What the bucket does not count cannot be given back. The floor is an empty bucket at most, of the
+-- largest numbers that are known: what was leased while a unit took less time to come back is no debt.
 local EPOCH_US = 1704067200000000
-local HOLDERS_MAX, HOLDER_LEN, HEAD_LEN = 255, 21, 45
+local HOLDERS_MAX, HOLDER_LEN, HEAD_LEN = 255, 21, 46
 local call, floor, ceil = redis.call, math.floor, math.ceil
 local read, pack = struct.unpack, struct.pack
 
@@ -44,7 +45,7 @@ end
 
 local holder, seq, demand, left, back, want, x, y, cold_x, cold_y, generation, short, hold =
   read('<c8I4I4I4I4BddddI4I4I4', ARGV[3])
-local warm_x = x
+local warm_x, warm_y = x, y
 if cold > 0 then x, y = cold_x, cold_y end
 
 local stored = call('GET', KEYS[1])
@@ -56,17 +57,20 @@ if stored and #stored > 11 and stored:byte() == 255 then
   stored = stored:sub(13)
 end
 local tat, fin, u0, u1, span, d0, d1, holders = now, now + generation, 0, 0, generation, 0, 0, ''
-if stored and (#stored == 9 or #stored == 8) then
-  tat = read('<d', stored)
+local known = 0
+if stored and #stored == 9 then tat, known = read('<dB', stored)
+elseif stored and #stored == 8 then tat = read('<d', stored)
 elseif stored then
   if #stored < HEAD_LEN or (#stored - HEAD_LEN) % HOLDER_LEN ~= 0 or stored:byte() ~= 254 then
     return redis.error_reply('TGSTATE ' .. KEYS[1] .. ' holds no lease')
   end
-  tat, fin, u0, u1, span, d0, d1 = read('<ddddI4I4I4', stored, 2)
+  known, tat, fin, u0, u1, span, d0, d1 = read('<BddddI4I4I4', stored, 2)
   holders = string.sub(stored, HEAD_LEN + 1)
 end
 if tat ~= tat then return redis.error_reply('TGSTATE ' .. KEYS[1] .. ' holds no arrival time') end
 if tat < now then tat = now end
+local _, own = math.frexp(math.max(y, warm_y))
+local most = known == 0 and math.huge or known > own and 2 ^ known or math.max(y, warm_y)
 local was_leased = stored and #stored > 9
 
 local function shift()
@@ -82,11 +86,11 @@ end
 
 if was_leased then
   if now >= fin then
-    tat = math.max(tat, fin + (u0 + u1) * x)
+    tat = math.max(tat, fin + math.min((u0 + u1) * x, most))
     shift()
     fin = fin + span
     if now >= fin then
-      tat = math.max(tat, fin + u1 * x)
+      tat = math.max(tat, fin + math.min(u1 * x, most))
       shift()
       fin = now + generation
     end
@@ -95,8 +99,13 @@ if was_leased then
     fin = now + 60000000
   end
   span = math.max(span, generation)
-  tat = math.max(tat, now + (u0 + u1) * x)
+  tat = math.max(tat, now + math.min((u0 + u1) * x, most))
 end
+
+-- Twice as far ahead it is only after a clock stepped back, as in rl_check.
+local reach, torn = own, tat > now + most + most
+if torn then tat = now + most + most end
+if tat > now and known > own then reach = known end
 
 local old, at = 0, 1
 while true do
@@ -171,8 +180,8 @@ local function save(value, over)
   call('SET', KEYS[1], grant .. value, 'PX', ceil((math.max(over, granted_till) - now) / 1000) + 1)
 end
 if holders ~= '' then
-  save(pack('<BddddI4I4I4', 254, tat, fin, u0, u1, span, d0, d1) .. holders, math.max(tat, fin + span))
-elseif was_leased then
-  save(pack('<d', tat), tat)
+  save(pack('<BBddddI4I4I4', 254, reach, tat, fin, u0, u1, span, d0, d1) .. holders, math.max(tat, fin + span))
+elseif was_leased or torn then
+  save(pack('<dB', tat, reach), tat)
 end
 return { 1, granted, busy and short or generation, deny, free_units(), granted < wanted and 1 or 0, cold > 0 and 1 or 0 }

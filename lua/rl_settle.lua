@@ -45,7 +45,7 @@ for i = 1, n do
   end
   local gcra = read('<B', ARGV[i + 3]) == 103
   local sound = not stored or (gcra and (#stored == 9 or #stored == 8)) or (not gcra and stored == '')
-  if not sound and gcra then sound = #stored >= 45 and (#stored - 45) % 21 == 0 and stored:byte() == 254 end
+  if not sound and gcra then sound = #stored >= 46 and (#stored - 46) % 21 == 0 and stored:byte() == 254 end
   if not sound and not gcra then sound = #stored >= 7 and (#stored - 7) % (2 + read('<B', stored) % 4) == 0 end
   if not sound then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no limit') end
   held[i] = stored
@@ -59,17 +59,17 @@ local function save(key, value, left_us)
 end
 
 -- What is leased raises the arrival time, as in rl_check.
-local function leased(stored, tat, x)
-  local fin, u0, u1, span = read('<dddI4', stored, 10)
+local function leased(stored, tat, x, most)
+  local fin, u0, u1, span = read('<dddI4', stored, 11)
   if now >= fin then
-    tat = math.max(tat, fin + (u0 + u1) * x)
+    tat = math.max(tat, fin + math.min((u0 + u1) * x, most))
     u0, u1 = 0, u0
     if now >= fin + span then
-      tat = math.max(tat, fin + span + u1 * x)
+      tat = math.max(tat, fin + span + math.min(u1 * x, most))
       u1 = 0
     end
   end
-  return math.max(tat, now + (u0 + u1) * x)
+  return math.max(tat, now + math.min((u0 + u1) * x, most))
 end
 
 -- The reach as in rl_check.
@@ -77,13 +77,15 @@ local function settle_gcra(key, stored, by, age, x, y, warm_y)
   if not stored and by < 0 then return end
   local has_leases = stored and #stored > 9
   local tat, reach = now, 0
-  if has_leases then tat = read('<d', stored, 2)
+  if has_leases then reach, tat = read('<Bd', stored, 2)
   elseif stored and #stored == 9 then tat, reach = read('<dB', stored)
   elseif stored then tat = read('<d', stored) end
   if by > 0 then
     if tat < now then tat = now end
-    if has_leases then tat = leased(stored, tat, x) end
     local _, own = math.frexp(math.max(y, warm_y))
+    if has_leases then
+      tat = leased(stored, tat, x, reach == 0 and math.huge or reach > own and 2 ^ reach or math.max(y, warm_y))
+    end
     if tat <= now then reach = own end
     local ceiling = math.max(now + y + y, now + warm_y + warm_y)
     local honest = reach == 0 and math.huge or reach > own and now + 2 ^ (reach + 1) or ceiling
@@ -98,9 +100,9 @@ local function settle_gcra(key, stored, by, age, x, y, warm_y)
   local value, over = struct.pack('<d', tat), tat
   if reach > 0 then value = value .. string.char(reach) end
   if has_leases then
-    local fin, _, _, span = read('<dddI4', stored, 10)
+    local fin, _, _, span = read('<dddI4', stored, 11)
     if now < fin + span then
-      value, over = struct.pack('<Bd', 254, tat) .. stored:sub(10), math.max(tat, fin + span)
+      value, over = struct.pack('<BBd', 254, reach, tat) .. stored:sub(11), math.max(tat, fin + span)
     end
   end
   save(key, value, over - now)

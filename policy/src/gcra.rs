@@ -246,15 +246,8 @@ pub(crate) fn weigh(Instant(now): Instant, charge: &Charge, cold_left_us: u64) -
     let warm = charge.quota.pace();
     let pace = if cold_left_us > 0 { charge.quota.cold_pace() } else { warm };
     let horizon = now + pace.span;
-    let (mut tat, reach, own) = held(now, [pace, warm], charge.tat, charge.reach);
-    // Above the horizon is debt, of one burst at most, or what larger numbers charged. Above that only
-    // after the clock stepped back; then it is written down again, or the wait would be as long as the
-    // step.
-    let ceiling = reach.ceiling(own, now, ceiling(now, pace, warm));
-    let torn = tat > ceiling;
-    if torn {
-        tat = ceiling;
-    }
+    let Arrival { tat, reach, torn } =
+        arrival(Instant(now), [pace, warm], charge.tat, charge.reach);
     let cost = f64::from(charge.cost);
     let after = tat + cost * pace.interval;
     let retry = if after <= horizon {
@@ -266,7 +259,32 @@ pub(crate) fn weigh(Instant(now): Instant, charge: &Charge, cold_left_us: u64) -
     } else {
         Retry::AfterUs(ceil(after - horizon))
     };
-    Row { pace, horizon, tat, reach: reach.max(own), torn, after, retry, cost: charge.cost }
+    Row { pace, horizon, tat, reach, torn, after, retry, cost: charge.cost }
+}
+
+/// A stored arrival time as it counts now.
+pub(crate) struct Arrival {
+    /// In µs since 2024, not before now.
+    pub(crate) tat: f64,
+    /// To be stored with it.
+    pub(crate) reach: Reach,
+    /// It was too far ahead, and has to be written down.
+    pub(crate) torn: bool,
+}
+
+/// Above the horizon is debt, of one burst at most, or what larger numbers charged. Above that only
+/// after the clock stepped back; then it is written down again, or the wait would be as long as the
+/// step.
+pub(crate) fn arrival(
+    Instant(now): Instant,
+    [pace, warm]: [Pace; 2],
+    stored: Option<Tat>,
+    reach: Reach,
+) -> Arrival {
+    let (tat, reach, own) = held(now, [pace, warm], stored, reach);
+    let ceiling = reach.ceiling(own, now, ceiling(now, pace, warm));
+    let torn = tat > ceiling;
+    Arrival { tat: if torn { ceiling } else { tat }, reach: reach.max(own), torn }
 }
 
 /// What is held, how far ahead it may honestly be, and how far these numbers may lead it. A bucket that

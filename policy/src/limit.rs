@@ -193,7 +193,8 @@ impl Held {
     fn reach(&self) -> Reach {
         match self.bare() {
             Self::Arrival(_, reach) => *reach,
-            Self::Leased(_) | Self::Groups(_) | Self::Granted(..) => Reach::UNKNOWN,
+            Self::Leased(bucket) => bucket.reach,
+            Self::Groups(_) | Self::Granted(..) => Reach::UNKNOWN,
         }
     }
 
@@ -229,9 +230,9 @@ impl Held {
     }
 
     /// The arrival time, with room for what is leased.
-    fn floored(&self, now: Instant, pace: Pace) -> Option<Tat> {
+    fn floored(&self, now: Instant, pace: Pace, warm: Pace) -> Option<Tat> {
         match self.bare() {
-            Self::Leased(bucket) => Some(bucket.floored(now, pace.interval)),
+            Self::Leased(bucket) => Some(bucket.floored(now, pace, warm)),
             bare => bare.tat(),
         }
     }
@@ -240,7 +241,7 @@ impl Held {
 /// A new arrival time beside the leases as they were: they change only when a holder reports.
 fn beside(now: Instant, write: gcra::Write, leases: Option<&Leases>) -> Write {
     match leases {
-        Some(leases) => lease::beside(now, write.tat, leases.clone()),
+        Some(leases) => lease::beside(now, (write.tat, write.reach), leases.clone()),
         None => Write { held: Held::Arrival(write.tat, write.reach), ttl_ms: write.ttl_ms },
     }
 }
@@ -258,7 +259,7 @@ impl<'h> Row<'h> {
         let Charge { terms, cost, held, .. } = *charge;
         match terms.algorithm {
             Algorithm::Gcra => {
-                let tat = held.and_then(|held| held.floored(now, terms.pace()));
+                let tat = held.and_then(|held| held.floored(now, terms.pace(), terms.quota.pace()));
                 let reach = held.map_or(Reach::UNKNOWN, Held::reach);
                 let charge = gcra::Charge { quota: terms.quota, cost, tat, reach };
                 let leases = held.and_then(|held| held.leases(now));
@@ -323,7 +324,7 @@ pub fn settle(now: Instant, change: &Change<'_>) -> Option<Write> {
         _ if by == 0 => None,
         (Algorithm::Gcra, true) => {
             let paces = [pace, terms.quota.pace()];
-            let tat = held.and_then(|held| held.floored(now, pace));
+            let tat = held.and_then(|held| held.floored(now, pace, terms.quota.pace()));
             let write = gcra::charge_more(now, paces, (tat, reach), units);
             Some(beside(now, write, held.and_then(|held| held.leases(now))))
         }

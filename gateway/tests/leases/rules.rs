@@ -88,7 +88,10 @@ macro_rules! rule {
 
 rule!(
     without_the_floor_in_a_check_exact_callers_get_what_is_leased,
-    [("return math.max(tat, now + (u0 + u1) * x), fin + span", "return tat, fin + span")],
+    [(
+        "return math.max(tat, now + math.min((u0 + u1) * x, most)), fin + span",
+        "return tat, fin + span"
+    )],
     async |story: &mut Story| {
         let has = story.say(A, 1, 0, 0, Want::Ahead).await;
         story.pass(2_100_000);
@@ -99,7 +102,7 @@ rule!(
 
 rule!(
     without_the_conservation_floor_a_second_holder_gets_what_is_leased,
-    [("  tat = math.max(tat, now + (u0 + u1) * x)\nend", "end")],
+    [("  tat = math.max(tat, now + math.min((u0 + u1) * x, most))\nend", "end")],
     async |story: &mut Story| {
         let has = story.say(A, 1, 0, 0, Want::Ahead).await;
         story.pass(2_100_000);
@@ -111,8 +114,8 @@ rule!(
 rule!(
     without_the_floor_at_the_end_of_a_generation_the_bucket_fills_behind_a_lease,
     [
-        ("tat = math.max(tat, fin + (u0 + u1) * x)", "tat = tat"),
-        ("tat = math.max(tat, fin + span + u1 * x)", "tat = tat"),
+        ("tat = math.max(tat, fin + math.min((u0 + u1) * x, most))", "tat = tat"),
+        ("tat = math.max(tat, fin + span + math.min(u1 * x, most))", "tat = tat"),
     ],
     async |story: &mut Story| {
         let has = story.say(A, 1, 0, 0, Want::Ahead).await;
@@ -241,6 +244,74 @@ async fn a_bucket_knows_no_more_than_255_holders() {
     assert!(!story.over(), "{} too many", story.ideal.worst);
     story.pass(6 * SECOND);
     assert!(story.say(300, 2, 0, 0, Want::Ahead).await > 0, "there is room again");
+}
+
+/// How long until who asks each second is admitted, at the latest after two hours.
+async fn seconds_until_admitted(story: &mut Story) -> u64 {
+    for second in 0..7_200 {
+        if story.server.exact(story.now_us, story.quota, 1).await {
+            return second;
+        }
+        story.pass(SECOND);
+    }
+    7_200
+}
+
+/// Units that are out when a limit is made tighter are spent within their life. They leave an empty bucket
+/// behind, and not what they would cost by the new numbers.
+#[tokio::test]
+async fn a_tightened_limit_is_empty_once_and_owes_nothing() {
+    let redis = Redis::start().await;
+    for renews in [false, true] {
+        let mut story = Story::new(&redis, &[]).await;
+        story.quota = quota(1_000, SECOND, 1_000);
+        let has = story.say(A, 1, 0, 0, Want::Ahead).await;
+        assert!(has >= 20, "{has} units are out");
+        story.quota = quota(10, 60 * SECOND, 10);
+        if renews {
+            // A holder of the new numbers meets the leases first.
+            assert_eq!(story.say(B, 1, 0, 0, Want::Now).await, 0, "some are unspent");
+        }
+        // They may be spent until they are over: here for two generations, of 1 s and of 15 s. Then one unit
+        // comes back within 6 s. If nobody comes meanwhile, the bucket is full again by the old numbers.
+        let second = seconds_until_admitted(&mut story).await;
+        let expected = if renews { 17..=23 } else { 2..=3 };
+        assert!(expected.contains(&second), "{renews}: admitted again after {second} s");
+    }
+}
+
+/// The store's clock may step back by an hour: nobody waits longer than for leases that may live, and for debt.
+#[tokio::test]
+async fn a_clock_that_steps_back_locks_no_leased_limit() {
+    let redis = Redis::start().await;
+    for keeps in [false, true] {
+        let mut story = Story::new(&redis, &[]).await;
+        story.say(A, 1, 0, 0, Want::Ahead).await;
+        story.exact(12).await;
+        story.now_us -= 3_600 * SECOND;
+        if keeps {
+            story.say(A, 2, 3, 0, Want::Nothing).await;
+        } else {
+            story.say(A, 2, 0, 0, Want::Nothing).await;
+        }
+        let second = seconds_until_admitted(&mut story).await;
+        assert!(second <= 80, "admitted again after {second} s");
+    }
+}
+
+/// Nor a limit that nobody leases of any more, when a new holder is the first to meet it.
+#[tokio::test]
+async fn a_holder_who_meets_a_clock_that_stepped_back_writes_it_down() {
+    let redis = Redis::start().await;
+    let mut story = Story::new(&redis, &[]).await;
+    story.exact(12).await;
+    story.now_us -= 3_600 * SECOND;
+    let mut waited = 0;
+    while story.say(A, waited + 1, 0, 0, Want::Ahead).await == 0 {
+        waited += 1;
+        assert!(waited <= 20, "nothing after {waited} s");
+        story.pass(SECOND);
+    }
 }
 
 async fn late_reply(filter: &mut Filter) {

@@ -26,6 +26,28 @@ impl Reach {
         Self(u8::try_from(exponent.saturating_sub(1_022)).unwrap_or(u8::MAX))
     }
 
+    /// What was stored; 0 if nothing was known.
+    pub(crate) fn from_byte(byte: u8) -> Self {
+        Self(byte)
+    }
+
+    /// The span of the largest numbers that are known, of a limit whose own these are.
+    pub(crate) fn span_us(self, pace: Pace, warm: Pace) -> f64 {
+        if self == Self::UNKNOWN {
+            f64::INFINITY
+        } else if self > Self::of(pace, warm) {
+            self.power_us()
+        } else if pace.span > warm.span {
+            pace.span
+        } else {
+            warm.span
+        }
+    }
+
+    fn power_us(self) -> f64 {
+        f64::from_bits((u64::from(self.0) + 1_023) << 52)
+    }
+
     /// What is stored; `None` if nothing is.
     pub(crate) fn byte(self) -> Option<u8> {
         Some(self.0).filter(|_| self != Self::UNKNOWN)
@@ -36,7 +58,7 @@ impl Reach {
         if self == Self::UNKNOWN {
             f64::INFINITY
         } else if self > own {
-            now + f64::from_bits((u64::from(self.0) + 1 + 1_023) << 52)
+            now + self.power_us() + self.power_us()
         } else {
             ceiling
         }

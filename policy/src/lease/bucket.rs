@@ -11,14 +11,14 @@
 
 use alloc::vec::Vec;
 
-use crate::gcra::{Instant, Tat, ceil};
+use crate::gcra::{Instant, Pace, Reach, Tat, ceil};
 
 /// The most holders of one bucket. Who comes later is served from the bucket, unit by unit.
 pub const HOLDERS_MAX: usize = 255;
 /// The highest demand that is counted, in units a second: the sum over all holders fits 32 bits.
 pub const DEMAND_MAX: u32 = 0x00ff_ffff;
 /// The arrival time and what stands before the holders.
-const HEAD_LEN: usize = 45;
+const HEAD_LEN: usize = 46;
 /// The first byte: neither a grant's nor that of an arrival time alone, which is shorter.
 const MARK: u8 = 254;
 const HOLDER_LEN: usize = 21;
@@ -26,6 +26,8 @@ const HOLDER_LEN: usize = 21;
 /// An arrival time with the leases that its bucket has given.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bucket {
+    /// How far ahead that may honestly be.
+    pub reach: Reach,
     /// When the bucket would be full if nothing were leased.
     pub tat: Tat,
     /// The leases.
@@ -69,7 +71,7 @@ impl Bucket {
     pub fn to_bytes(&self) -> Vec<u8> {
         let Leases { end, span_us, units, demand, holders } = &self.leases;
         let [units_0, units_1] = units;
-        let mut bytes = Vec::from([MARK]);
+        let mut bytes = Vec::from([MARK, self.reach.byte().unwrap_or(0)]);
         let doubles = [&self.tat.0, end, units_0, units_1];
         bytes.extend(doubles.into_iter().flat_map(|number| number.to_le_bytes()));
         let [demand_0, demand_1] = demand;
@@ -108,20 +110,21 @@ impl Bucket {
         }
         let holders = rest.chunks_exact(HOLDER_LEN).map(holder).collect::<Option<_>>()?;
         Some(Self {
-            tat: Tat(double(1)?),
+            reach: Reach::from_byte(*head.get(1)?),
+            tat: Tat(double(2)?),
             leases: Leases {
-                end: double(9)?,
-                units: [double(17)?, double(25)?],
-                span_us: word(head, 33)?,
-                demand: [word(head, 37)?, word(head, 41)?],
+                end: double(10)?,
+                units: [double(18)?, double(26)?],
+                span_us: word(head, 34)?,
+                demand: [word(head, 38)?, word(head, 42)?],
                 holders,
             },
         })
     }
 
-    /// The arrival time now, with `interval` µs for a unit.
-    pub fn floored(&self, now: Instant, interval: f64) -> Tat {
-        self.leases.floored(self.tat, now, interval)
+    /// The arrival time now, by the numbers that count and those of a warm region.
+    pub fn floored(&self, now: Instant, pace: Pace, warm: Pace) -> Tat {
+        self.leases.floored(self.tat, now, pace.interval, self.reach.span_us(pace, warm))
     }
 }
 
@@ -141,26 +144,29 @@ impl Leases {
 
     /// The earliest arrival time that leaves room for what is leased: now, and at each end of a
     /// generation that has passed, for what was leased until then. Since leases stand still between
-    /// two steps, that is exactly how far the bucket may have filled.
-    pub fn floored(&self, Tat(tat): Tat, now: Instant, interval: f64) -> Tat {
+    /// two steps, that is exactly how far the bucket may have filled. An empty bucket at most, which
+    /// fills within `span_us`: what was leased while a unit took less time to come back is no debt.
+    pub fn floored(&self, Tat(tat): Tat, now: Instant, interval: f64, span_us: f64) -> Tat {
         let now = now.since_epoch_us();
         let mut tat = if tat < now { now } else { tat };
-        let mut raise = |to: f64| {
+        let mut raise = |at: f64, units: f64| {
+            let taken_us = units * interval;
+            let to = at + if taken_us < span_us { taken_us } else { span_us };
             if to > tat {
                 tat = to;
             }
         };
         let [mut here, mut before] = self.units;
         if now >= self.end {
-            raise(self.end + (here + before) * interval);
+            raise(self.end, here + before);
             (here, before) = (0.0, here);
             let next_end = self.end + f64::from(self.span_us);
             if now >= next_end {
-                raise(next_end + before * interval);
+                raise(next_end, before);
                 before = 0.0;
             }
         }
-        raise(now + (here + before) * interval);
+        raise(now, here + before);
         Tat(tat)
     }
 

@@ -6,7 +6,7 @@
 )]
 
 use super::bucket::{Bucket, DEMAND_MAX, HOLDERS_MAX, Holder, Leases};
-use crate::gcra::{Instant, Quota, Reach, Tat, ceil};
+use crate::gcra::{self, Arrival, Instant, Quota, Reach, Tat, ceil};
 use crate::limit::grant;
 use crate::limit::{Held, Write};
 use crate::wire::Want;
@@ -122,11 +122,14 @@ fn bare_step(
     let warm = terms.quota.pace();
     let pace = if terms.cold_left_us > 0 { terms.quota.cold_pace() } else { warm };
     let horizon = at + pace.span;
-    let (mut tat, leases) = match held {
-        Some(Held::Leased(bucket)) => (bucket.floored(now, pace.interval).0, Some(&bucket.leases)),
-        Some(Held::Arrival(Tat(tat), _)) if *tat > at => (*tat, None),
-        Some(_) | None => (at, None),
+    let (stored, reach, leases) = match held {
+        Some(Held::Leased(bucket)) => {
+            (Some(bucket.floored(now, pace, warm)), bucket.reach, Some(&bucket.leases))
+        }
+        Some(Held::Arrival(tat, reach)) => (Some(*tat), *reach, None),
+        Some(_) | None => (None, Reach::UNKNOWN, None),
     };
+    let Arrival { mut tat, reach, torn } = gcra::arrival(now, [pace, warm], stored, reach);
     let is_new = leases.is_none();
     let mut leases = leases.map_or_else(
         || Leases::none(at, times.generation_us),
@@ -217,10 +220,10 @@ fn bare_step(
         remaining,
         scarce,
     };
-    if is_new && leases.holders.is_empty() {
+    if is_new && leases.holders.is_empty() && !torn {
         return (given, None);
     }
-    (given, Some(write(now, Tat(tat), leases)))
+    (given, Some(write(now, (Tat(tat), reach), leases)))
 }
 
 fn share(demand: f64, others: f64) -> f64 {
@@ -229,18 +232,18 @@ fn share(demand: f64, others: f64) -> f64 {
 }
 
 /// What to store, and for how long: until the bucket is full and no lease is left.
-fn write(now: Instant, tat: Tat, leases: Leases) -> Write {
+fn write(now: Instant, (tat, reach): (Tat, Reach), leases: Leases) -> Write {
     if leases.holders.is_empty() {
         let ttl_ms = ceil((tat.0 - now.since_epoch_us()) / 1000.0) + 1;
-        return Write { held: Held::Arrival(tat, Reach::UNKNOWN), ttl_ms };
+        return Write { held: Held::Arrival(tat, reach), ttl_ms };
     }
-    beside(now, tat, leases)
+    beside(now, (tat, reach), leases)
 }
 
 /// The same, where leases are left.
-pub(crate) fn beside(now: Instant, tat: Tat, leases: Leases) -> Write {
+pub(crate) fn beside(now: Instant, (tat, reach): (Tat, Reach), leases: Leases) -> Write {
     let at = now.since_epoch_us();
     let until = if tat.0 > leases.over_at() { tat.0 } else { leases.over_at() };
     let ttl_ms = ceil((until - at) / 1000.0) + 1;
-    Write { held: Held::Leased(Bucket { tat, leases }), ttl_ms }
+    Write { held: Held::Leased(Bucket { reach, tat, leases }), ttl_ms }
 }
