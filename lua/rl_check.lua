@@ -58,19 +58,21 @@ for i = n + 1, #KEYS do
 end
 
 -- What is leased raises the arrival time, now and at each end of a generation since, to an empty bucket at most (rl_lease); until
--- when any of it counts.
+-- when any of it counts, and until when the floor of its end does.
 local leases
 local function leased(stored, tat, x, most)
   local fin, u0, u1, span = read('<dddI4', stored, 11)
+  local over = fin + span
+  local kept = over + math.min((u0 + u1) * x, most)
   if now >= fin then
     tat = math.max(tat, fin + math.min((u0 + u1) * x, most))
     u0, u1 = 0, u0
-    if now >= fin + span then
-      tat = math.max(tat, fin + span + math.min(u1 * x, most))
+    if now >= over then
+      tat = math.max(tat, over + math.min(u1 * x, most))
       u1 = 0
     end
   end
-  return math.max(tat, now + math.min((u0 + u1) * x, most)), fin + span
+  return math.max(tat, now + math.min((u0 + u1) * x, most)), over, kept
 end
 
 -- Only where there is a grant: what is left of it, until when, the limit's own state, and what is drawn.
@@ -107,11 +109,11 @@ for i = 1, n do
       end
       if tat < now then tat = now end
       if has_leases then
-        local over
-        tat, over = leased(stored, tat, x, known == 0 and math.huge or known > own and 2 ^ known or math.max(y, warm_y))
+        local over, kept
+        tat, over, kept = leased(stored, tat, x, known == 0 and math.huge or known > own and 2 ^ known or math.max(y, warm_y))
         if now < over then
           leases = leases or {}
-          leases[i] = { stored:sub(11), over }
+          leases[i] = { stored:sub(11), kept }
         end
       end
       -- Where nothing is known no clock is blamed.

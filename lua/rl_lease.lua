@@ -12,7 +12,8 @@
 --       remaining, scarce (1/0), cold (1/0)
 -- The key then holds, packed as <BBddddI4I4I4: 254, the reach and the arrival time of rl_check, the end of the generation, the
 -- units that may be unspent of leases of this and of the last generation, the next generation's length, the demand of both; and behind
--- that each holder as <c8I4I4I4B: id, seq, units, demand, age (0/1 generation). At most 255 holders. Expires when the bucket is full and no lease is left.
+-- that each holder as <c8I4I4I4B: id, seq, units, demand, age (0/1 generation). At most 255 holders. Expires when the bucket is full, no lease is left,
+-- and what was spent at the end of the last one has come back.
 --
 -- The order matters: the floor is applied with what was leased before this report, at each end of a generation and now;
 -- only then the report is heard. What the bucket does not count cannot be given back. The floor is an empty bucket at most, of the
@@ -180,7 +181,8 @@ local function save(value, over)
   call('SET', KEYS[1], grant .. value, 'PX', ceil((math.max(over, granted_till) - now) / 1000) + 1)
 end
 if holders ~= '' then
-  save(pack('<BBddddI4I4I4', 254, reach, tat, fin, u0, u1, span, d0, d1) .. holders, math.max(tat, fin + span))
+  save(pack('<BBddddI4I4I4', 254, reach, tat, fin, u0, u1, span, d0, d1) .. holders,
+    math.max(tat, fin + span + math.min((u0 + u1) * x, most)))
 elseif was_leased or torn then
   save(pack('<dB', tat, reach), tat)
 end

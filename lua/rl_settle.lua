@@ -61,15 +61,17 @@ end
 -- What is leased raises the arrival time, as in rl_check.
 local function leased(stored, tat, x, most)
   local fin, u0, u1, span = read('<dddI4', stored, 11)
+  local over = fin + span
+  local kept = over + math.min((u0 + u1) * x, most)
   if now >= fin then
     tat = math.max(tat, fin + math.min((u0 + u1) * x, most))
     u0, u1 = 0, u0
-    if now >= fin + span then
-      tat = math.max(tat, fin + span + math.min(u1 * x, most))
+    if now >= over then
+      tat = math.max(tat, over + math.min(u1 * x, most))
       u1 = 0
     end
   end
-  return math.max(tat, now + math.min((u0 + u1) * x, most))
+  return math.max(tat, now + math.min((u0 + u1) * x, most)), over, kept
 end
 
 -- The reach as in rl_check.
@@ -80,12 +82,14 @@ local function settle_gcra(key, stored, by, age, x, y, warm_y)
   if has_leases then reach, tat = read('<Bd', stored, 2)
   elseif stored and #stored == 9 then tat, reach = read('<dB', stored)
   elseif stored then tat = read('<d', stored) end
+  local _, own = math.frexp(math.max(y, warm_y))
+  local floored, ends, kept = tat, 0, 0
+  if has_leases then
+    local most = reach == 0 and math.huge or reach > own and 2 ^ reach or math.max(y, warm_y)
+    floored, ends, kept = leased(stored, math.max(tat, now), x, most)
+  end
   if by > 0 then
-    if tat < now then tat = now end
-    local _, own = math.frexp(math.max(y, warm_y))
-    if has_leases then
-      tat = leased(stored, tat, x, reach == 0 and math.huge or reach > own and 2 ^ reach or math.max(y, warm_y))
-    end
+    tat = math.max(floored, now)
     if tat <= now then reach = own end
     local ceiling = math.max(now + y + y, now + warm_y + warm_y)
     local honest = reach == 0 and math.huge or reach > own and now + 2 ^ (reach + 1) or ceiling
@@ -93,18 +97,15 @@ local function settle_gcra(key, stored, by, age, x, y, warm_y)
     tat, reach = math.min(tat + by * x, most), math.max(reach, own)
   else
     local back = -by * x - age
+    -- Nothing raises it later any more.
+    if now >= ends then tat = floored end
     if back <= 0 or tat <= now then return end
     tat = tat - back
     if tat < now then tat = now end
   end
   local value, over = struct.pack('<d', tat), tat
   if reach > 0 then value = value .. string.char(reach) end
-  if has_leases then
-    local fin, _, _, span = read('<dddI4', stored, 11)
-    if now < fin + span then
-      value, over = struct.pack('<BBd', 254, reach, tat) .. stored:sub(11), math.max(tat, fin + span)
-    end
-  end
+  if now < ends then value, over = struct.pack('<BBd', 254, reach, tat) .. stored:sub(11), math.max(tat, kept) end
   save(key, value, over - now)
 end
 

@@ -99,7 +99,8 @@ pub struct Answer {
 }
 
 enum Row<'h> {
-    Gcra(gcra::Row, Option<&'h Leases>),
+    /// With the leases beside it, and until when they have to be known, in µs since 2024.
+    Gcra(gcra::Row, Option<(&'h Leases, f64)>),
     Window(window::Row),
 }
 
@@ -221,10 +222,14 @@ impl Held {
         }
     }
 
-    /// The leases that are not over.
-    fn leases(&self, now: Instant) -> Option<&Leases> {
+    /// The leases that are not over, and until when they have to be known, in µs since 2024.
+    fn leases(&self, now: Instant, pace: Pace, warm: Pace) -> Option<(&Leases, f64)> {
         match self.bare() {
-            Self::Leased(bucket) => Some(&bucket.leases).filter(|leases| !leases.is_over(now)),
+            Self::Leased(bucket) => {
+                let span_us = bucket.reach.span_us(pace, warm);
+                let until = bucket.leases.kept_until(pace.interval, span_us);
+                Some((&bucket.leases, until)).filter(|(leases, _)| !leases.is_over(now))
+            }
             Self::Arrival(..) | Self::Groups(_) | Self::Granted(..) => None,
         }
     }
@@ -239,9 +244,11 @@ impl Held {
 }
 
 /// A new arrival time beside the leases as they were: they change only when a holder reports.
-fn beside(now: Instant, write: gcra::Write, leases: Option<&Leases>) -> Write {
+fn beside(now: Instant, write: gcra::Write, leases: Option<(&Leases, f64)>) -> Write {
     match leases {
-        Some(leases) => lease::beside(now, (write.tat, write.reach), leases.clone()),
+        Some((leases, until)) => {
+            lease::beside(now, (write.tat, write.reach), leases.clone(), until)
+        }
         None => Write { held: Held::Arrival(write.tat, write.reach), ttl_ms: write.ttl_ms },
     }
 }
@@ -262,7 +269,8 @@ impl<'h> Row<'h> {
                 let tat = held.and_then(|held| held.floored(now, terms.pace(), terms.quota.pace()));
                 let reach = held.map_or(Reach::UNKNOWN, Held::reach);
                 let charge = gcra::Charge { quota: terms.quota, cost, tat, reach };
-                let leases = held.and_then(|held| held.leases(now));
+                let leases =
+                    held.and_then(|held| held.leases(now, terms.pace(), terms.quota.pace()));
                 Self::Gcra(gcra::weigh(now, &charge, terms.cold_left_us), leases)
             }
             Algorithm::Window => {
@@ -276,6 +284,14 @@ impl<'h> Row<'h> {
         match self {
             Self::Gcra(row, _) => row.retry == Retry::Fits,
             Self::Window(row) => row.retry == Retry::Fits,
+        }
+    }
+
+    /// Until when the leases beside it have to be known.
+    fn kept_until(&self) -> Option<f64> {
+        match self {
+            Self::Gcra(_, leases) => leases.map(|(_, until)| until),
+            Self::Window(_) => None,
         }
     }
 
@@ -306,7 +322,8 @@ pub fn check<'h>(now: Instant, charges: &[Charge<'h>]) -> Answer {
     let allowed = rows.iter().zip(charges).all(|(row, charge)| charge.alone || fits(row));
     let settled = |((row, draw), charge): ((Row<'_>, Draw), &Charge<'_>)| {
         let charged = allowed && row.fits();
-        draw.settle(allowed, charge.held, row.settle(now, charged))
+        let kept = row.kept_until();
+        draw.settle(allowed, charge.held, kept, row.settle(now, charged))
     };
     let limits = rows.into_iter().zip(charges).map(settled).collect();
     Answer { allowed, limits }
@@ -319,19 +336,21 @@ pub fn settle(now: Instant, change: &Change<'_>) -> Option<Write> {
     let units = u32::try_from(by.unsigned_abs()).unwrap_or(u32::MAX);
     let cold = if by > 0 { terms.cold_left_us > 0 } else { charged_cold };
     let pace = if cold { terms.quota.cold_pace() } else { terms.quota.pace() };
+    let warm = terms.quota.pace();
     let reach = held.map_or(Reach::UNKNOWN, Held::reach);
+    let floored = held.and_then(|held| held.floored(now, pace, warm));
+    let leases = held.and_then(|held| held.leases(now, pace, warm));
     let write: Option<Write> = match (terms.algorithm, by > 0) {
         _ if by == 0 => None,
         (Algorithm::Gcra, true) => {
-            let paces = [pace, terms.quota.pace()];
-            let tat = held.and_then(|held| held.floored(now, pace, terms.quota.pace()));
-            let write = gcra::charge_more(now, paces, (tat, reach), units);
-            Some(beside(now, write, held.and_then(|held| held.leases(now))))
+            let write = gcra::charge_more(now, [pace, warm], (floored, reach), units);
+            Some(beside(now, write, leases))
         }
         (Algorithm::Gcra, false) => {
-            let before = (held.and_then(Held::tat), reach);
-            let write = gcra::give_back(now, pace, before, units, age_us);
-            write.map(|write| beside(now, write, held.and_then(|held| held.leases(now))))
+            // Of leases that are over nothing raises it later any more.
+            let tat = if leases.is_some() { held.and_then(Held::tat) } else { floored };
+            let write = gcra::give_back(now, pace, (tat, reach), units, age_us);
+            write.map(|write| beside(now, write, leases))
         }
         (Algorithm::Window, true) => {
             let groups = held.and_then(Held::groups);

@@ -89,8 +89,8 @@ macro_rules! rule {
 rule!(
     without_the_floor_in_a_check_exact_callers_get_what_is_leased,
     [(
-        "return math.max(tat, now + math.min((u0 + u1) * x, most)), fin + span",
-        "return tat, fin + span"
+        "return math.max(tat, now + math.min((u0 + u1) * x, most)), over, kept",
+        "return tat, over, kept"
     )],
     async |story: &mut Story| {
         let has = story.say(A, 1, 0, 0, Want::Ahead).await;
@@ -115,7 +115,7 @@ rule!(
     without_the_floor_at_the_end_of_a_generation_the_bucket_fills_behind_a_lease,
     [
         ("tat = math.max(tat, fin + math.min((u0 + u1) * x, most))", "tat = tat"),
-        ("tat = math.max(tat, fin + span + math.min(u1 * x, most))", "tat = tat"),
+        ("tat = math.max(tat, over + math.min(u1 * x, most))", "tat = tat"),
     ],
     async |story: &mut Story| {
         let has = story.say(A, 1, 0, 0, Want::Ahead).await;
@@ -125,6 +125,33 @@ rule!(
         story.pass(3_100_000);
         story.exact(12).await;
     }
+);
+
+/// Of 10 units 3 are kept until the last instant at which they may be spent, and are; nobody comes before the key would be
+/// gone if it lasted no longer than its leases.
+async fn last_moment(story: &mut Story, exact_beside: usize) {
+    let has = story.say(A, 1, 0, 0, Want::Ahead).await;
+    story.spend(has - 3);
+    story.pass(2_400_000);
+    story.say(A, 2, 3, 0, Want::Nothing).await;
+    story.renew(A, 3, 3).await;
+    story.exact(exact_beside).await;
+    story.pass(2_490_000);
+    story.spend(3);
+    story.pass(530_000 + SECOND * exact_beside as u64);
+    story.exact(12).await;
+}
+
+rule!(
+    without_its_time_after_the_last_lease_a_key_expires_full,
+    [("math.max(tat, fin + span + math.min((u0 + u1) * x, most))", "math.max(tat, fin + span)")],
+    async |story: &mut Story| last_moment(story, 0).await
+);
+
+rule!(
+    without_its_time_after_the_last_lease_a_charged_key_expires_full,
+    [("local kept = over + math.min((u0 + u1) * x, most)", "local kept = over")],
+    async |story: &mut Story| last_moment(story, 1).await
 );
 
 rule!(

@@ -4,14 +4,9 @@
 //! Time runs in generations. A lease counts in the one in which it was last heard of and in the next;
 //! then it is over, for its holder (whose time is shorter) as for the bucket.
 
-#![expect(
-    clippy::as_conversions,
-    reason = "doubles mirror Lua's numbers; every cast is of a value below 2^53 or saturates"
-)]
-
 use alloc::vec::Vec;
 
-use crate::gcra::{Instant, Pace, Reach, Tat, ceil};
+use crate::gcra::{Instant, Pace, Reach, Tat};
 
 /// The most holders of one bucket. Who comes later is served from the bucket, unit by unit.
 pub const HOLDERS_MAX: usize = 255;
@@ -175,10 +170,11 @@ impl Leases {
         self.end + f64::from(self.span_us)
     }
 
-    /// How long any of them counts, in ms.
-    pub(crate) fn ttl_ms(&self, now_us: u64) -> u64 {
-        let left_us = self.over_at() - now_us as f64;
-        if left_us > 0.0 { ceil(left_us / 1000.0) + 1 } else { 0 }
+    /// Until when they have to be known, in µs since 2024: what was spent at the end of the last one raises
+    /// the arrival time from there.
+    pub(crate) fn kept_until(&self, interval: f64, span_us: f64) -> f64 {
+        let taken_us = self.unspent() * interval;
+        self.over_at() + if taken_us < span_us { taken_us } else { span_us }
     }
 
     /// Whether all are over.

@@ -129,6 +129,7 @@ fn bare_step(
         Some(Held::Arrival(tat, reach)) => (Some(*tat), *reach, None),
         Some(_) | None => (None, Reach::UNKNOWN, None),
     };
+    let span_us = reach.span_us(pace, warm);
     let Arrival { mut tat, reach, torn } = gcra::arrival(now, [pace, warm], stored, reach);
     let is_new = leases.is_none();
     let mut leases = leases.map_or_else(
@@ -223,7 +224,8 @@ fn bare_step(
     if is_new && leases.holders.is_empty() && !torn {
         return (given, None);
     }
-    (given, Some(write(now, (Tat(tat), reach), leases)))
+    let until = leases.kept_until(pace.interval, span_us);
+    (given, Some(write(now, (Tat(tat), reach), leases, until)))
 }
 
 fn share(demand: f64, others: f64) -> f64 {
@@ -231,19 +233,24 @@ fn share(demand: f64, others: f64) -> f64 {
     if share < SHARE_MIN { SHARE_MIN } else { share }
 }
 
-/// What to store, and for how long: until the bucket is full and no lease is left.
-fn write(now: Instant, (tat, reach): (Tat, Reach), leases: Leases) -> Write {
+/// What to store, and for how long: until the bucket is full, and `until` if leases are left.
+fn write(now: Instant, (tat, reach): (Tat, Reach), leases: Leases, until: f64) -> Write {
     if leases.holders.is_empty() {
         let ttl_ms = ceil((tat.0 - now.since_epoch_us()) / 1000.0) + 1;
         return Write { held: Held::Arrival(tat, reach), ttl_ms };
     }
-    beside(now, (tat, reach), leases)
+    beside(now, (tat, reach), leases, until)
 }
 
 /// The same, where leases are left.
-pub(crate) fn beside(now: Instant, (tat, reach): (Tat, Reach), leases: Leases) -> Write {
+pub(crate) fn beside(
+    now: Instant,
+    (tat, reach): (Tat, Reach),
+    leases: Leases,
+    until: f64,
+) -> Write {
     let at = now.since_epoch_us();
-    let until = if tat.0 > leases.over_at() { tat.0 } else { leases.over_at() };
+    let until = if tat.0 > until { tat.0 } else { until };
     let ttl_ms = ceil((until - at) / 1000.0) + 1;
     Write { held: Held::Leased(Bucket { reach, tat, leases }), ttl_ms }
 }

@@ -9,7 +9,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Held, Write};
-use crate::gcra::{Instant, Reading, Retry};
+use crate::gcra::{self, Instant, Reading, Retry};
 
 /// The longest that a grant lasts: a week, in s.
 pub const SECONDS_MAX: u32 = 7 * 86_400;
@@ -31,7 +31,7 @@ pub struct Grant {
 /// What a grant does in one step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Draw {
-    now_us: u64,
+    now: Instant,
     grant: Option<Grant>,
     cost: u32,
     /// The limit does not admit, and the grant holds enough.
@@ -59,18 +59,18 @@ impl Grant {
 
 impl Draw {
     pub(super) fn new(now: Instant, held: Option<&Held>, cost: u32, limit_admits: bool) -> Self {
-        let now_us = now.us();
-        let grant = held.and_then(Held::grant).filter(|grant| grant.until_us > now_us);
+        let grant = held.and_then(Held::grant).filter(|grant| grant.until_us > now.us());
         let fits = !limit_admits && grant.is_some_and(|grant| grant.units >= cost);
-        Self { now_us, grant, cost, fits }
+        Self { now, grant, cost, fits }
     }
 
     /// The step's outcome, given that of the limit alone; `charged` says whether the request is
-    /// charged at all.
+    /// charged at all, `kept_until` until when leases beside it have to be known.
     pub(super) fn settle(
         self,
         charged: bool,
         held: Option<&Held>,
+        kept_until: Option<f64>,
         (mut reading, write): (Reading, Option<Write>),
     ) -> (Reading, Option<Write>) {
         let Some(mut grant) = self.grant else { return (reading, write) };
@@ -83,15 +83,13 @@ impl Draw {
         let write = match (write, held.map(Held::bare)) {
             (None, Some(held)) if drawn > 0 => {
                 let ttl_ms = reading.reset_us.div_ceil(1_000).saturating_add(1);
-                let ttl_ms = match held {
-                    Held::Leased(bucket) => ttl_ms.max(bucket.leases.ttl_ms(self.now_us)),
-                    _ => ttl_ms,
-                };
-                Some(Write { held: held.clone(), ttl_ms })
+                let left_us = kept_until.unwrap_or(0.0) - self.now.since_epoch_us();
+                let kept_ms = if left_us > 0.0 { gcra::ceil(left_us / 1_000.0) + 1 } else { 0 };
+                Some(Write { held: held.clone(), ttl_ms: ttl_ms.max(kept_ms) })
             }
             (write, _) => write,
         };
-        (reading, write.map(|write| keep(Some(grant), self.now_us, write)))
+        (reading, write.map(|write| keep(Some(grant), self.now.us(), write)))
     }
 }
 
