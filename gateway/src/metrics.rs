@@ -74,6 +74,8 @@ pub struct Metrics {
     pub store_calls_ok: Histogram,
     /// Shadow limits that could not be read beside enforced ones that could.
     pub shadow_failures: Counter,
+    /// Decisions whose charge was given back, since nobody heard of them.
+    pub given_back: Counter,
     /// Whether the background probe reached the store of a role.
     pub store_up: Family<RoleLabel, Gauge>,
     /// Connections that a role's store may have.
@@ -142,6 +144,7 @@ impl Metrics {
             store_calls,
             store_calls_ok,
             shadow_failures: Counter::default(),
+            given_back: Counter::default(),
             store_up: Family::default(),
             store_connections: Family::default(),
             store_connections_up: Family::default(),
@@ -198,6 +201,11 @@ impl Metrics {
             "shadow_failures",
             "Shadow limits that could not be read beside enforced ones that could",
             self.shadow_failures.clone(),
+        );
+        registry.register(
+            "charges_given_back",
+            "Decisions whose charge was given back: their caller had gone, or their claim failed",
+            self.given_back.clone(),
         );
         registry.register("http_requests", "HTTP answers", self.http_requests.clone());
         registry.register(

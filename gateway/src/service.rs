@@ -16,6 +16,7 @@ mod settle;
 pub mod statistics;
 mod sync;
 mod told;
+mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,9 +31,7 @@ use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, Verdict};
 use self::admission::{Admission, AdmissionSettings, Leaves, NotDone};
 use self::breakers::Seen;
 use self::chronicle::{Chronicle, Decided};
-use self::claim::Claiming;
 use self::guard::Guard;
-use self::ledger::Ledger;
 use self::observed::Observed;
 use self::pressure::{Blame, Pressure};
 pub use self::refused::{OVERLOADED, Refused};
@@ -249,70 +248,27 @@ impl Service {
         Ok(())
     }
 
-    async fn charge(
-        &self,
-        message: &Arc<DecideRequest>,
-        scope: Scope,
-    ) -> Result<DecideReply, Refused> {
-        let store = Arc::clone(self.stores.of(StoreRole::Regional));
-        let claims = Arc::clone(self.stores.of(StoreRole::Idempotency));
-        let claiming = message.claim.is_some().then(|| Claiming {
-            store: claims,
-            scope: scope.clone(),
-            id: message.id,
-        });
-        let spreading = claiming.clone();
-        let ledger = Ledger {
-            store,
-            scope,
-            message: Arc::clone(message),
-            clock: Arc::clone(&self.clock),
-            metrics: Arc::clone(&self.metrics),
-        };
-        let leasing = (!message.leases.is_empty()).then(|| self.leasing(ledger.scope.clone()));
-        let asked = Arc::clone(message);
-        // One deadline for both. What not every request asks is in boxes of its own, and all of it in
-        // one: a future is moved several times before it runs.
-        let work = Box::pin(async move {
-            let weighed = ledger.weigh().await?;
-            let claim = match (claiming, &asked.claim) {
-                (Some(claiming), Some(call)) if weighed.allowed() => {
-                    Some(Box::pin(claiming.begin(call)).await?)
-                }
-                (Some(_) | None, _) => None,
-            };
-            // After the request itself, which is served first; and nothing that it depends on.
-            let leases = match leasing {
-                Some(leasing) => Box::pin(leasing.ask(&asked.leases)).await.0,
-                None => Vec::new(),
-            };
-            Ok((weighed, claim, leases))
-        });
-        let claims = message.claim.as_ref().is_some_and(|claim| !claim.look);
-        let leaves = if claims { Leaves::Claim } else { Leaves::Nothing };
-        let (weighed, claim, leases) = self.admitted(message.id, leaves, || work).await?;
-        let mut reply = ledger::reply(message, weighed).ok_or_else(|| Refused {
-            reason: Reason::StoreError,
-            detail: "the store answered for other limits".to_owned(),
-            id: Some(message.id),
-        })?;
-        reply.leases = leases;
-        if let (Some((state, octets)), Some(spreading), Some(call)) =
-            (claim, spreading, &message.claim)
-        {
-            // With neither a place nor the deadline of those that wait for no replica.
-            let state = spreading.replicated(call, state, self.clock.as_ref()).await;
-            (reply.claim, reply.octets) = (Some(state), octets);
-        }
-        Ok(reply)
-    }
-
     /// Runs a store call behind the breaker, within the bound and the deadline.
     async fn admitted<T, F>(
         &self,
         id: DecisionId,
         leaves: Leaves,
         call: impl FnOnce() -> F,
+    ) -> Result<T, Refused>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreFailure>> + Send + 'static,
+    {
+        self.admitted_or(id, leaves, call, || None).await
+    }
+
+    /// The same; `late` says what there is already when the deadline passes.
+    async fn admitted_or<T, F>(
+        &self,
+        id: DecisionId,
+        leaves: Leaves,
+        call: impl FnOnce() -> F,
+        late: impl FnOnce() -> Option<T>,
     ) -> Result<T, Refused>
     where
         T: Send + 'static,
@@ -345,6 +301,11 @@ impl Service {
                 Outcome::Ignored
             }
         });
+        if matches!(done, Err(NotDone::Late { .. }))
+            && let Some(done) = late()
+        {
+            return Ok(done);
+        }
         let (reason, detail) = match done {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(failure)) => {

@@ -10,13 +10,7 @@ use tidegate_policy::wire::{DecideReply, DecideRequest, LimitState, VERSION, Ver
 
 use crate::clock::Clock;
 use crate::metrics::{OutcomeLabel, SharedMetrics};
-use crate::store::{Call, Charge, Checked, Standing, Store, StoreFailure};
-
-/// The two calls of one decision.
-pub struct Weighed {
-    enforced: Checked,
-    shadow: Option<Checked>,
-}
+use crate::store::{Adjustment, Call, Charge, Checked, Standing, Store, StoreFailure};
 
 /// What one decision needs of its store; owns it all, so that it can outlive its caller.
 pub struct Ledger {
@@ -27,41 +21,74 @@ pub struct Ledger {
     pub metrics: SharedMetrics,
 }
 
-// === impl Weighed ===
-
-impl Weighed {
-    /// Whether every enforced limit admits.
-    pub fn allowed(&self) -> bool {
-        self.enforced.allowed
-    }
-}
-
 // === impl Ledger ===
 
 impl Ledger {
-    /// Enforced limits first, all or nothing; then the shadow ones, each for itself: one that is used
-    /// up stops no other from counting. Where the request is denied they are only looked at.
-    pub async fn weigh(self) -> Result<Weighed, StoreFailure> {
-        let message = Arc::clone(&self.message);
-        let has = |shadow| message.limits.iter().any(|limit| limit.shadow == shadow);
-        let enforced = if has(false) {
-            self.check(false, true).await?
+    /// The enforced limits, all or nothing.
+    pub async fn enforced(&self) -> Result<Checked, StoreFailure> {
+        if self.has(false) {
+            self.check(false, true).await
         } else {
-            Checked { allowed: true, limits: Vec::new() }
-        };
-        if !has(true) {
-            return Ok(Weighed { enforced, shadow: None });
+            Ok(Checked { allowed: true, limits: Vec::new() })
         }
-        match self.check(true, enforced.allowed).await {
-            Ok(shadow) => Ok(Weighed { enforced, shadow: Some(shadow) }),
+    }
+
+    /// The shadow limits, each for itself: one that is used up stops no other from counting. Where the
+    /// request is denied they are only looked at.
+    pub async fn shadow(&self, allowed: bool) -> Result<Option<Checked>, StoreFailure> {
+        if !self.has(true) {
+            return Ok(None);
+        }
+        match self.check(true, allowed).await {
+            Ok(shadow) => Ok(Some(shadow)),
             // A shadow limit is never a reason to deny; and the others are charged by now.
-            Err(failure) if has(false) => {
+            Err(failure) if self.has(false) => {
                 self.metrics.shadow_failures.inc();
                 tracing::debug!(%failure, "shadow limits could not be read");
-                Ok(Weighed { enforced, shadow: None })
+                Ok(None)
             }
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Gives back what a check charged that was begun at `begun_us`, for a decision that came to nothing.
+    /// What cannot be given back runs out by itself.
+    pub async fn give_back(&self, enforced: &Checked, begun_us: u64) {
+        if !enforced.allowed {
+            return;
+        }
+        let age_us = self.clock.elapsed_us().saturating_sub(begun_us);
+        let charged = self.message.limits.iter().filter(|limit| !limit.shadow);
+        let adjustments: Result<Vec<Adjustment<'_>>, BadQuota> = charged
+            .zip(&enforced.limits)
+            .filter(|(limit, _)| limit.cost > 0)
+            .map(|(limit, standing)| {
+                Ok(Adjustment {
+                    subject: &limit.subject,
+                    limit_id: &limit.id,
+                    quota: limit.quota()?,
+                    algorithm: limit.algorithm,
+                    by: -i64::from(limit.cost),
+                    age_us,
+                    charged_cold: standing.reduced.is_some(),
+                })
+            })
+            .collect();
+        let Ok(adjustments) = adjustments else { return };
+        if adjustments.is_empty() {
+            return;
+        }
+        let settled = self.store.settle(&self.scope, self.message.id, &adjustments);
+        match settled.await {
+            Ok(_) => drop(self.metrics.given_back.inc()),
+            Err(failure) => {
+                tracing::debug!(id = %self.message.id, %failure, "a charge could not be given back");
+            }
+        }
+    }
+
+    fn has(&self, shadow: bool) -> bool {
+        self.message.limits.iter().any(|limit| limit.shadow == shadow)
     }
 
     async fn check(&self, shadow: bool, charged: bool) -> Result<Checked, StoreFailure> {
@@ -103,9 +130,13 @@ impl Ledger {
 }
 
 /// Puts the two calls' readings back into the message's order; `None` if the store gave others.
-pub fn reply(message: &DecideRequest, weighed: Weighed) -> Option<DecideReply> {
-    let mut enforced = weighed.enforced.limits.into_iter();
-    let mut shadow = weighed.shadow.map(|checked| checked.limits.into_iter());
+pub fn reply(
+    message: &DecideRequest,
+    Checked { allowed, limits }: Checked,
+    shadow: Option<Checked>,
+) -> Option<DecideReply> {
+    let mut enforced = limits.into_iter();
+    let mut shadow = shadow.map(|checked| checked.limits.into_iter());
     let limits = message.limits.iter().map(|limit| {
         let standing = match (&mut shadow, limit.shadow) {
             (_, false) => enforced.next(),
@@ -115,7 +146,7 @@ pub fn reply(message: &DecideRequest, weighed: Weighed) -> Option<DecideReply> {
         standing.map(|standing| state(&limit.id, standing))
     });
     let limits: Vec<LimitState> = limits.collect::<Option<_>>()?;
-    let verdict = if weighed.enforced.allowed { Verdict::Allow } else { Verdict::Deny };
+    let verdict = if allowed { Verdict::Allow } else { Verdict::Deny };
     let finished = enforced.next().is_none() && shadow.is_none_or(|mut rest| rest.next().is_none());
     let (v, id) = (VERSION, message.id);
     finished.then_some(DecideReply {

@@ -26,6 +26,8 @@ enum Script {
     AdmitUpTo(u32),
     Fail(StoreFailure),
     FailShadow(StoreFailure),
+    /// Of two calls the first admits so much, the second hangs.
+    HangShadow(u32),
     /// Hangs until the gate opens.
     Hang(watch::Receiver<bool>),
     After(Duration),
@@ -42,6 +44,10 @@ struct FakeStore {
 }
 
 impl FakeStore {
+    fn settled(&self) -> Vec<(u64, i64)> {
+        self.settled.lock().expect("unpoisoned").clone()
+    }
+
     fn seen(&self) -> Vec<Vec<(String, u32)>> {
         self.seen.lock().expect("unpoisoned").clone()
     }
@@ -68,6 +74,8 @@ impl Store for FakeStore {
                 Script::Fail(failure) => Err(failure),
                 Script::FailShadow(failure) if before % 2 == 1 => Err(failure),
                 Script::FailShadow(_) => Ok(answer(&costs, u32::MAX)),
+                Script::HangShadow(_) if before % 2 == 1 => std::future::pending().await,
+                Script::HangShadow(max) => Ok(answer(&costs, max)),
                 Script::Hang(mut gate) => {
                     gate.wait_for(|open| *open).await.expect("the test holds the gate");
                     Ok(answer(&costs, u32::MAX))
@@ -330,6 +338,63 @@ async fn a_shadow_limit_that_fails_is_no_reason_to_deny() {
     assert_eq!(reason(&decided), Some(Reason::StoreTimeout), "alone there is no verdict");
 }
 
+/// Nor one that is never answered: what the enforced limits said stands.
+#[tokio::test(start_paused = true)]
+async fn a_shadow_limit_that_hangs_is_no_reason_to_deny_nor_to_admit() {
+    for (max, verdict) in [(9, Verdict::Allow), (0, Verdict::Deny)] {
+        let bench = bench(Script::HangShadow(max));
+        let start = Instant::now();
+        let limits = vec![limit("p.one", 1, false), limit("p.shadow", 2, true)];
+        let reply = ask(&bench, &question(limits)).await.expect("a verdict");
+        assert_eq!((reply.verdict, reply.limits.len()), (verdict, 2));
+        assert_eq!(start.elapsed().as_millis(), DEADLINE.as_millis());
+        assert_eq!(bench.metrics.shadow_failures.get(), 1);
+        assert_eq!(bench.store.settled(), [], "the verdict was heard");
+    }
+    let alone = bench(Script::After(Duration::from_secs(9)));
+    let decided = ask(&alone, &question(vec![limit("p.shadow", 2, true)])).await;
+    assert_eq!(reason(&decided), Some(Reason::StoreTimeout), "alone there is no verdict");
+}
+
+/// A store that stands still charges all that it was asked when it goes on: nobody heard of it.
+#[tokio::test(start_paused = true)]
+async fn what_was_charged_for_a_decision_that_nobody_heard_of_is_given_back() {
+    let limits = || vec![limit("p.one", 1, false), limit("p.two", 3, false)];
+    for leaves in [false, true] {
+        let (gate, closed) = watch::channel(false);
+        let bench = bench(Script::Hang(closed));
+        let call = tokio::spawn(ask(&bench, &question(limits())));
+        tokio::task::yield_now().await;
+        if leaves {
+            call.abort();
+            assert!(call.await.expect_err("aborted").is_cancelled());
+        } else {
+            let decided = call.await.expect("no panic");
+            assert_eq!(reason(&decided), Some(Reason::StoreTimeout));
+        }
+        tokio::time::advance(Duration::from_millis(70)).await;
+        gate.send(true).expect("the call waits");
+        while bench.metrics.in_flight.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let age_us = if leaves { 70_000 } else { 100_000 };
+        assert_eq!(bench.store.settled(), [(age_us, -1), (age_us, -3)]);
+        assert_eq!(bench.metrics.given_back.get(), 1);
+    }
+    // What was denied charged nothing.
+    let denied = bench(Script::AdmitUpTo(0));
+    assert!(ask(&denied, &question(limits())).await.is_ok());
+    assert_eq!(denied.store.settled(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_fails_leaves_no_charge() {
+    let bench = bench(Script::AdmitUpTo(9));
+    let decided = ask(&bench, &keyed()).await;
+    assert_eq!(reason(&decided), Some(Reason::StoreError), "this store keeps no claims");
+    assert_eq!(bench.store.settled(), [(0, -1)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_filter_that_does_not_fit_is_refused_with_both_values() {
     let elsewhere = |q: &mut DecideRequest| q.scope.region = Region::new("there").ok();
@@ -463,6 +528,17 @@ async fn a_gateway_without_time_says_so_and_blames_no_store() {
 #[tokio::test(start_paused = true)]
 async fn a_gateway_without_time_tells_of_a_claim_that_may_have_been_made() {
     let bench = bench(Script::After(Duration::from_secs(9)));
+    let call = tokio::spawn(ask(&bench, &keyed()));
+    tokio::task::yield_now().await;
+    tokio::time::advance(Duration::from_millis(100)).await;
+    assert_eq!(reason(&call.await.expect("no panic")), Some(Reason::StoreTimeout));
+    assert_eq!(bench.metrics.pressure.shed.get(), 1);
+    let state = bench.service.guard().state();
+    assert_eq!(state, State::Closed, "and no store is blamed");
+}
+
+/// One limit and a claim.
+fn keyed() -> DecideRequest {
     let head = Head { method: b"POST", target: b"/pay", content_type: None };
     let claim = ClaimCall {
         keyed: Keyed {
@@ -481,13 +557,7 @@ async fn a_gateway_without_time_tells_of_a_claim_that_may_have_been_made() {
     let mut keyed = one();
     keyed.scope.tenant = Tenant::Named(TenantId::new("acme").expect("a tenant"));
     keyed.claim = Some(claim);
-    let call = tokio::spawn(ask(&bench, &keyed));
-    tokio::task::yield_now().await;
-    tokio::time::advance(Duration::from_millis(100)).await;
-    assert_eq!(reason(&call.await.expect("no panic")), Some(Reason::StoreTimeout));
-    assert_eq!(bench.metrics.pressure.shed.get(), 1);
-    let state = bench.service.guard().state();
-    assert_eq!(state, State::Closed, "and no store is blamed");
+    keyed
 }
 
 #[tokio::test(start_paused = true)]
