@@ -272,6 +272,11 @@ impl Metrics {
             self.store.unreadable.clone(),
         );
         registry.register(
+            "store_evicting",
+            "Looks, each 30 s, at a Redis that throws keys away when its memory is full",
+            self.store.evicting.clone(),
+        );
+        registry.register(
             "store_full",
             "Calls refused because the memory store was full",
             self.store.full.clone(),

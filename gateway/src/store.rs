@@ -119,6 +119,8 @@ pub struct StoreCounters {
     pub full: Counter,
     /// Stored answers that could not be opened.
     pub unreadable: Counter,
+    /// Looks at a server that throws keys away when its memory is full: at each connect, and every 30 s.
+    pub evicting: Counter,
 }
 
 /// What a region is told to be.

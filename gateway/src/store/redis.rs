@@ -14,6 +14,7 @@ mod audit;
 pub mod breakers;
 mod call_keys;
 mod cluster;
+mod eviction;
 mod grant;
 mod idempotency;
 mod leases;

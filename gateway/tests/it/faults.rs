@@ -337,6 +337,21 @@ async fn a_full_redis_is_down_until_it_has_room() {
     assert!((1..=5_000).contains(&left_ms), "the probe's key vanishes: {left_ms}");
 }
 
+/// A limit that is thrown away while its region's mark stays would be a full one.
+#[tokio::test]
+async fn a_redis_that_throws_keys_away_is_told_of() {
+    let redis = Redis::start().await;
+    let sound = start_on(&redis, CALM).await;
+    readyz(&sound, "ok").await;
+    assert_eq!(metric(&sound, "tidegate_gateway_store_evicting_total").await, 0.0);
+    command(&redis, "CONFIG SET maxmemory 100mb").await;
+    command(&redis, "CONFIG SET maxmemory-policy volatile-lru").await;
+    let gateway = start_on(&redis, CALM).await;
+    readyz(&gateway, "ok").await;
+    let looks = metric(&gateway, "tidegate_gateway_store_evicting_total").await;
+    assert!(looks >= 1.0, "{looks}");
+}
+
 #[tokio::test]
 async fn garbage_from_redis_is_no_verdict_and_is_overcome() {
     let redis = Redis::start().await;

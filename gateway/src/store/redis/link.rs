@@ -206,6 +206,16 @@ impl Live {
         answer
     }
 
+    /// Where it leads.
+    pub fn target(&self) -> &Target {
+        &self.settings.target
+    }
+
+    /// Where things are counted.
+    pub fn counters(&self) -> &StoreCounters {
+        &self.settings.counters
+    }
+
     /// Whether the server answers.
     pub async fn ping(&mut self) -> RedisResult<()> {
         self.send(&redis::cmd("PING")).await.map(drop)

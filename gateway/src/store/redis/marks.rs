@@ -10,6 +10,7 @@ use std::time::Duration;
 use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use tidegate_policy::gcra::EPOCH_US;
 
+use super::eviction;
 use super::link::Live;
 use crate::store::Temperature;
 
@@ -29,6 +30,10 @@ pub enum Marking {
 
 /// Carries it out on the server of one connection, by that server's clock.
 pub async fn mark(live: &mut Live, marks: &Arc<[String]>, marking: Marking) -> RedisResult<()> {
+    if marking == Marking::Missing {
+        // Marks guard nothing on a server that throws away what they guard.
+        eviction::look(live).await;
+    }
     if marks.is_empty() {
         return Ok(());
     }
