@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
-use tidegate_policy::gcra::{Quota, Reading};
+use tidegate_policy::gcra::{Quota, Reading, Retry};
 use tidegate_policy::identity::Subject;
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::reason::Reason;
@@ -77,6 +77,15 @@ pub struct Standing {
     pub reading: Reading,
     /// The units per period that are in force, if they are fewer than configured.
     pub reduced: Option<u32>,
+}
+
+impl Standing {
+    /// What an untouched bucket says: stands in for a limit that could not be read and decides nothing.
+    pub fn untouched(quota: Quota) -> Self {
+        let remaining = u64::from(quota.burst());
+        let reading = Reading { remaining, next_us: 0, reset_us: 0, retry: Retry::Fits };
+        Self { reading, reduced: None }
+    }
 }
 
 /// What a store says of all limits of one call.

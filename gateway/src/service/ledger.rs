@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_policy::gcra::{BadQuota, Quota, Reading, Retry};
+use tidegate_policy::gcra::{BadQuota, Retry};
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::{DecideReply, DecideRequest, LimitState, VERSION, Verdict};
 
@@ -141,7 +141,7 @@ pub fn reply(
         let standing = match (&mut shadow, limit.shadow) {
             (_, false) => enforced.next(),
             (Some(shadow), true) => shadow.next(),
-            (None, true) => limit.quota().ok().map(untouched),
+            (None, true) => limit.quota().ok().map(Standing::untouched),
         };
         standing.map(|standing| state(&limit.id, standing))
     });
@@ -158,13 +158,6 @@ pub fn reply(
         leases: Vec::new(),
         octets: Vec::new(),
     })
-}
-
-/// What an untouched bucket says: stands in for a shadow limit that could not be read.
-fn untouched(quota: Quota) -> Standing {
-    let remaining = u64::from(quota.burst());
-    let reading = Reading { remaining, next_us: 0, reset_us: 0, retry: Retry::Fits };
-    Standing { reading, reduced: None }
 }
 
 /// What a message says of where a limit stands.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Method;
+use rustix::process::Signal;
 use tidegate_gateway::Running;
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::wire::{DecideRequest, DecisionId, SETTLE_PATH, SettleReply, Verdict, encode};
@@ -205,7 +206,7 @@ async fn grants_and_settlements_go_with_a_slot_that_moves_and_with_a_replica_tha
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_subjects_on_a_cluster_are_charged_together_or_not_at_all() {
-    let cluster = RedisCluster::start().await;
+    let mut cluster = RedisCluster::start().await;
     let gateway = gateway(&cluster.url()).await;
     let both = |one: &str, two: &str| {
         let mut question = daily(one, 5);
@@ -247,6 +248,25 @@ async fn several_subjects_on_a_cluster_are_charged_together_or_not_at_all() {
         assert_eq!(left, (1, 2), "{turn}: given back");
     }
     assert_eq!(decides(&gateway, &costs(1, 2)).await.verdict, Verdict::Allow);
+
+    // Whose other limit lies on a master that stands still is denied all the same by one that is known to be used up.
+    let mut serving = None;
+    for (nth, node) in cluster.nodes.iter().enumerate().take(3) {
+        let keys = node.command(&["KEYS", "*"]).await;
+        let client = ["a", "b", "c", "d", "e", "f", "g", "h"]
+            .iter()
+            .find(|client| keys.contains(&format!(":ip:{client}:p.one")));
+        if let (false, Some(client)) = (keys.contains(":ip:shared:"), client) {
+            serving = Some((nth, *client));
+        }
+    }
+    let (still, client) = serving.expect("one is on another node");
+    cluster.nodes[still].process().signal(Signal::STOP.as_raw());
+    let denied =
+        Caller::new(Speaks::Http2).decide(gateway.data_addr, &both(client, "shared")).await;
+    cluster.nodes[still].process().signal(Signal::CONT.as_raw());
+    let denied: serde_json::Value = serde_json::from_slice(&denied.body).expect("JSON");
+    assert_eq!(denied["verdict"], "deny", "{denied}");
 }
 
 /// Three real Sentinels; the master is killed under load.

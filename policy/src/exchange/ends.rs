@@ -13,7 +13,8 @@ use crate::wire::{
     self, AnswerHead, Finish, FinishBy, Finished, Keyed, SettleReply, SettleRequest,
 };
 
-/// How often a message that ends a claim is sent at most: it may be repeated, and others wait for it.
+/// How often a message is sent at most that ends a claim, since others wait for it, or that only charges more. Both
+/// may be repeated: each is done at most once.
 const TRIES: u8 = 3;
 
 /// What a settlement ends.
@@ -27,8 +28,6 @@ pub struct Ending {
     bare: bool,
     /// Whether it ends nothing: the claim is only locked for longer.
     beats: bool,
-    /// How often it may still be sent.
-    tries: u8,
 }
 
 /// The message that stores an answer.
@@ -48,7 +47,6 @@ pub(super) fn complete(
         bytes: Some(u64::try_from(bytes).unwrap_or(u64::MAX)),
         bare: answer.body.is_none(),
         beats: false,
-        tries: TRIES,
     };
     Some(message(config, settling, finish, &octets, ending))
 }
@@ -64,7 +62,7 @@ pub(super) fn abandon(
 ) -> Option<Settlement> {
     let life_s = terms(config, policy)?.life_s;
     let finish = Finish { keyed, fence, by: FinishBy::Abandon { life_s } };
-    let ending = Ending { policy, bytes: None, bare: false, beats: false, tries: TRIES };
+    let ending = Ending { policy, bytes: None, bare: false, beats: false };
     Some(message(config, settling, finish, &[], ending))
 }
 
@@ -78,7 +76,7 @@ pub(super) fn extend(
 ) -> Option<Settlement> {
     let terms = terms(config, policy)?;
     let by = FinishBy::Extend { lock_ms: terms.lock_ms(), life_s: terms.life_s };
-    let ending = Ending { policy, bytes: None, bare: false, beats: true, tries: 1 };
+    let ending = Ending { policy, bytes: None, bare: false, beats: true };
     Some(message(config, settling, Finish { keyed, fence, by }, &[], ending))
 }
 
@@ -103,35 +101,41 @@ fn message(
     let id = settling.id;
     let message = SettleRequest { finish: Some(finish), ..settling };
     let message = wire::encode_framed(&message, octets);
-    Settlement { id, message, home, beside, ends: Some(ending) }
+    let tries = if ending.beats { 1 } else { TRIES };
+    Settlement { id, message, home, beside, ends: Some(ending), tries }
 }
 
 // === impl Settlement ===
 
 impl Settlement {
-    /// What adjusts limits and ends no claim.
+    /// What adjusts limits and ends no claim. What gives back is sent once: sent again it would be older than it
+    /// says, and give back what had come back by itself.
     pub(super) fn of(message: SettleRequest) -> Self {
+        let charges = message.adjustments.iter().all(|one| one.by > 0);
+        let tries = if charges { TRIES } else { 1 };
         let (id, message) = (message.id, wire::encode(&message));
-        Self { id, message, home: None, beside: None, ends: None }
+        Self { id, message, home: None, beside: None, ends: None, tries }
     }
 
-    /// What became of a claim's end, to be counted; `None` if it is to be sent once more.
+    /// What became of it, to be counted; `None` if it is to be sent once more.
     pub fn ended(&mut self, answer: &Answer<'_>) -> Option<Vec<Signal>> {
-        let Some(ending) = &mut self.ends else {
-            return Some(Vec::new());
-        };
         let body = match answer {
             Answer::Response { marked: true, status: b"200", body } => *body,
             _ => &[],
         };
-        let finished = SettleReply::decode(body, self.id).ok().and_then(|reply| reply.finish);
-        if finished.is_none() && !matches!(answer, Answer::CircuitOpen { .. }) {
-            ending.tries = ending.tries.saturating_sub(1);
-            if ending.tries > 0 {
+        let reply = SettleReply::decode(body, self.id).ok();
+        let done = reply.is_some();
+        let finished = reply.and_then(|reply| reply.finish);
+        let heard = if self.ends.is_some() { finished.is_some() } else { done };
+        if !heard && !matches!(answer, Answer::CircuitOpen { .. }) {
+            self.tries = self.tries.saturating_sub(1);
+            if self.tries > 0 {
                 return None;
             }
         }
-        let Ending { policy, bytes, bare, beats, .. } = *ending;
+        let Some(Ending { policy, bytes, bare, beats }) = self.ends else {
+            return Some(Vec::new());
+        };
         if beats {
             // What else became of the claim, its end will tell.
             let extended = Signal::Idempotency { policy, outcome: Idempotent::Extended };

@@ -68,15 +68,17 @@ pub struct Settlement {
     pub beside: Option<Box<Settlement>>,
     /// The claim that it ends, if it ends one.
     pub(super) ends: Option<Ending>,
+    /// How often it may still be sent.
+    pub(super) tries: u8,
 }
 
 // === impl Terms ===
 
 impl Terms {
-    /// How long ago the question was sent, or longer.
+    /// How long ago the question was sent, or longer. Of a clock that stepped back behind it nothing is known.
     pub(super) fn age_us(&self, now_us: Option<u64>) -> u64 {
         match (self.sent_us, now_us) {
-            (Some(sent_us), Some(now_us)) => now_us.saturating_sub(sent_us),
+            (Some(sent_us), Some(now_us)) => now_us.checked_sub(sent_us).unwrap_or(AGE_UNKNOWN_US),
             _ => AGE_UNKNOWN_US,
         }
     }

@@ -24,6 +24,8 @@ use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure};
 /// How often a refund is sent: it is done at most once, however often it arrives.
 const REFUNDS_MAX: u32 = 3;
 const REFUND_PAUSE: Duration = Duration::from_millis(20);
+/// How long a denial waits for what each of the other shards says.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// One charge that owns what it names.
 #[derive(Debug, Clone)]
@@ -120,8 +122,15 @@ impl Reservation {
         let mut reserved: Vec<(&Shard, Vec<Standing>)> = Vec::new();
         let mut allowed = true;
         for shard in &self.shards {
-            let checked = match self.check(shard, !allowed).await {
+            let checked =
+                if allowed { self.check(shard, false).await } else { self.look(shard).await };
+            let checked = match checked {
                 Ok(checked) => checked,
+                // It is known that one denies; what others say is told, and changes nothing.
+                Err(failure) if !allowed => {
+                    tracing::debug!(%failure, "a limit could not be looked at beside one that denies");
+                    continue;
+                }
                 Err(failure) => {
                     self.refund(&reserved, started_us).await;
                     return Err(failure);
@@ -138,9 +147,9 @@ impl Reservation {
             } else if allowed {
                 allowed = false;
                 self.refund(&reserved, started_us).await;
-                // What they say now, untouched.
+                // What they say now, untouched; or what they said.
                 for (shard, _) in reserved.drain(..) {
-                    let looked = self.check(shard, true).await?;
+                    let Ok(looked) = self.look(shard).await else { continue };
                     for (item, standing) in shard.items.iter().zip(looked.limits) {
                         if let Some(place) = found.get_mut(item.index) {
                             *place = Some(standing);
@@ -149,10 +158,26 @@ impl Reservation {
                 }
             }
         }
+        if !allowed {
+            for item in self.shards.iter().flat_map(|shard| &shard.items) {
+                if let Some(place @ None) = found.get_mut(item.index) {
+                    *place = Some(Standing::untouched(item.quota));
+                }
+            }
+        }
         let limits: Option<Vec<Standing>> = found.into_iter().collect();
         let limits =
             limits.ok_or_else(|| StoreFailure::Garbled("a limit got no answer".to_owned()))?;
         Ok(Checked { allowed, limits })
+    }
+
+    /// A look that a denial does not wait for beyond its time.
+    async fn look(&self, shard: &Shard) -> Result<Checked, StoreFailure> {
+        tokio::select! {
+            biased;
+            looked = self.check(shard, true) => looked,
+            () = self.clock.sleep(LOOK) => Err(StoreFailure::Timeout),
+        }
     }
 
     async fn check(&self, shard: &Shard, looking: bool) -> Result<Checked, StoreFailure> {

@@ -143,6 +143,39 @@ fn without_a_clock_nothing_is_given_back_that_ran_out_by_itself() {
     assert!(message.age_us > 365 * 86_400_000_000);
 }
 
+/// Nor behind a clock that stepped back: what looks like no time at all may have been any.
+#[test]
+fn behind_a_clock_that_stepped_back_nothing_is_given_back_either() {
+    let (mut bench, _) = answered([true; 4]);
+    let values = values(&[Some("0"), None]);
+    let said = Said { moment: Moment::Headers, values: &values, now_us: Some(2_999_999) };
+    let settlement = bench.exchange.on_response(&bench.config, &said).settlement.expect("one");
+    let message = SettleRequest::decode(&settlement.message).expect("readable");
+    assert!(message.age_us > 365 * 86_400_000_000);
+}
+
+/// What charges more is done once, however often it is heard; what gives back is of an age that it tells.
+#[test]
+fn what_charges_more_is_sent_again_until_it_is_heard_and_what_gives_back_is_not() {
+    let late = Answer::Response { marked: false, status: b"504", body: b"" };
+    let reply =
+        format!(r#"{{"v": 1, "id": "{}", "limits": []}}"#, DecisionId::new(ID)).into_bytes();
+    let heard = Answer::Response { marked: true, status: b"200", body: &reply };
+    let settled = |cost: &str| {
+        let (mut bench, _) = answered([true; 4]);
+        let response = bench.respond(Moment::Headers, &values(&[Some(cost), None]));
+        response.settlement.expect("one")
+    };
+    let mut more = settled("4000");
+    assert_eq!((more.ended(&late), more.ended(&Answer::Reset)), (None, None));
+    assert_eq!(more.ended(&late), Some(Vec::new()), "it was sent three times");
+    let mut more = settled("4000");
+    assert_eq!((more.ended(&late), more.ended(&heard)), (None, Some(Vec::new())));
+    let open = Answer::CircuitOpen { retry_ms: 9_000 };
+    assert_eq!(settled("4000").ended(&open), Some(Vec::new()), "nobody is asked");
+    assert_eq!(settled("0").ended(&late), Some(Vec::new()));
+}
+
 #[test]
 fn a_settlement_fails_for_a_reason() {
     let id = DecisionId::new(ID);
