@@ -26,6 +26,7 @@ mod mesh;
 mod shared;
 mod told;
 
+pub(crate) use flights::GRPC_STATUS;
 use flights::{Flight, Part};
 pub(crate) use fresh::Fresh;
 use known::{Known, now_ms};

@@ -247,6 +247,14 @@ impl Exchange {
         matches!(&self.phase, Phase::Admitted(Told { claim: Some(_), .. }))
     }
 
+    /// Whether of the answer to a request with a claim nothing matters any more but the `grpc-status` of its trailers.
+    pub fn awaits_status(&self) -> bool {
+        match &self.phase {
+            Phase::Admitted(Told { claim: Some(claim), .. }) => claim.awaits_status(),
+            _ => false,
+        }
+    }
+
     /// Takes what the upstream answers to a request with a claim, or how it ended without.
     pub fn on_answer(&mut self, config: &Config, part: Part<'_>) -> Answering {
         match &mut self.phase {

@@ -9,6 +9,7 @@
 //! x-run: gzip     an answer that says it is compressed
 //! x-run: events   a stream of events: one at once, the last when the test opens the gate
 //! x-run: trap     an answer that makes the filter of a test trap
+//! x-run: grpc-N   a gRPC message, and N as the call's status in trailers
 //! x-run: STATUS   an answer with this status
 //! ```
 
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Frame, Incoming};
+use hyper::header::HeaderName;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -112,9 +114,11 @@ async fn run(
     }
     let content_type = match how.as_str() {
         "events" => "text/event-stream",
+        call if call.starts_with("grpc-") => "application/grpc",
         _ => "application/octet-stream",
     };
-    let status = how.parse().unwrap_or(201_u16);
+    let call = how.strip_prefix("grpc-").map(str::to_owned);
+    let status = how.parse().unwrap_or(if call.is_some() { 200_u16 } else { 201 });
     let response = Response::builder()
         .status(status)
         .header("content-type", content_type)
@@ -131,6 +135,11 @@ async fn run(
         let part = Ok(Frame::data(Bytes::from(bytes)));
         let end = Err(std::io::Error::other("cut"));
         BoxBody::new(Parts(vec![end, part]))
+    } else if let Some(code) = call {
+        let code = code.parse().map_err(std::io::Error::other)?;
+        let trailers =
+            Frame::trailers([(HeaderName::from_static("grpc-status"), code)].into_iter().collect());
+        BoxBody::new(Parts(vec![Ok(trailers), Ok(Frame::data(Bytes::from(bytes)))]))
     } else if how == "events" {
         let opened = Box::pin(async move { gate.wait_for(|open| *open).await.is_ok() });
         BoxBody::new(Events { first: Some("data: first\n\n"), opened: Some(opened) })

@@ -16,7 +16,8 @@ use crate::host::{self, Map};
 use crate::property::Property;
 
 const DETAILS: &str = "response\0code_details";
-const GRPC_STATUS: &str = "grpc-status";
+/// Where gRPC says what came of a call.
+pub(crate) const GRPC_STATUS: &str = "grpc-status";
 
 /// A request on its way.
 #[derive(Debug, Clone)]

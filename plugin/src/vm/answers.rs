@@ -8,6 +8,7 @@ use tidegate_policy::exchange::{Answer, Answering, Hold, Moment, Part, Said, Set
 use super::calls::To;
 use super::{Open, Stream, Vm, Waiter, or_log};
 use crate::abi::Action;
+use crate::circuits::GRPC_STATUS;
 use crate::host::{self, Buffer, Map};
 use crate::root::Root;
 use crate::{callout, codec, facts, render};
@@ -71,7 +72,8 @@ impl Vm {
             Some(known) if held => core::mem::replace(&mut known.seen, size),
             Some(_) | None => 0,
         };
-        let len = size.saturating_sub(seen);
+        let skips = open.exchange.awaits_status();
+        let len = if skips { 0 } else { size.saturating_sub(seen) };
         let read = match len {
             0 => Ok(None),
             _ => host::buffer_from(Buffer::ResponseBody, seen, len),
@@ -99,7 +101,12 @@ impl Vm {
         let Some(open) = self.take_wanting(stream) else {
             return Action::Continue;
         };
-        match self.answer_part(stream, *open, Part::Trailers) {
+        let code = match open.exchange.awaits_status() {
+            true => host::header(Map::ResponseTrailer, GRPC_STATUS).ok().flatten(),
+            false => None,
+        };
+        let part = Part::Trailers { grpc_status: code.as_deref() };
+        match self.answer_part(stream, *open, part) {
             Hold::Go => Action::Continue,
             Hold::Collect | Hold::Keep => Action::HoldBody,
         }

@@ -37,6 +37,8 @@ enum State {
     Running,
     /// The body is on its way; `None` once it is longer than what may be stored.
     Collecting { status: u16, headers: StoredHeaders, body: Option<Vec<u8>> },
+    /// The messages of a gRPC call pass; its trailers say what came of it. `once`: Envoy tried no more than once.
+    Calling { headers: StoredHeaders, once: bool },
     /// The answer is held until it is stored.
     Storing,
 }
@@ -61,7 +63,10 @@ pub enum Part<'a> {
         end: bool,
     },
     /// The trailers: the body is whole.
-    Trailers,
+    Trailers {
+        /// Of a gRPC call, if [`super::Exchange::awaits_status`].
+        grpc_status: Option<&'a [u8]>,
+    },
     /// What was to be stored is, or cannot be: nothing is held any longer.
     Stored,
     /// The stream is over, however it ended.
@@ -157,7 +162,12 @@ impl HeldClaim {
 
     /// Whether the answer is held back.
     pub(super) fn holds(&self) -> bool {
-        self.durable
+        self.durable && !self.awaits_status()
+    }
+
+    /// Whether nothing but the trailers matters any more, and its status in them.
+    pub(super) fn awaits_status(&self) -> bool {
+        matches!(self.state, State::Calling { .. })
     }
 
     /// Gives the claim back before the request went anywhere, with what else is given back.
@@ -213,10 +223,20 @@ impl HeldClaim {
             return self.ends(config, rule.finalise(ended), None);
         }
         let status = number(b":status").and_then(|status| u16::try_from(status).ok()).unwrap_or(0);
+        // What an earlier try came to nobody knows, and the last says nothing of it.
+        let once = envoys.attempts == Some(1);
+        if self.grpc && status == 200 {
+            let headers = terms.stored.headers.kept(fields.iter().copied()).unwrap_or_default();
+            self.state = State::Calling { headers, once };
+            return if end {
+                self.called(config, terms, first(b"grpc-status"))
+            } else {
+                self.goes_on()
+            };
+        }
         let retry_after = first(b"retry-after").is_some();
         let how = match rule.finalise(Ended::Answered { status, retry_after, body: Body::Whole }) {
-            // What an earlier try came to nobody knows, and the last says nothing of it.
-            Finalise::Release if envoys.attempts != Some(1) => Finalise::KeepClaimed,
+            Finalise::Release if !once => Finalise::KeepClaimed,
             how => how,
         };
         if how != Finalise::Store {
@@ -240,6 +260,9 @@ impl HeldClaim {
     }
 
     fn body(&mut self, config: &Config, terms: &Policy, bytes: &[u8], end: bool) -> Answering {
+        if end && self.awaits_status() {
+            return self.called(config, terms, None);
+        }
         let State::Collecting { body, .. } = &mut self.state else {
             return self.goes_on();
         };
@@ -253,6 +276,23 @@ impl HeldClaim {
             return self.collected(config);
         }
         self.goes_on()
+    }
+
+    /// The end of a gRPC call.
+    fn called(&mut self, config: &Config, terms: &Policy, status: Option<&[u8]>) -> Answering {
+        let (headers, once) = match core::mem::replace(&mut self.state, State::Storing) {
+            State::Calling { headers, once } => (headers, once),
+            state => {
+                self.state = state;
+                return self.goes_on();
+            }
+        };
+        let status = status.and_then(|status| core::str::from_utf8(status).ok()?.parse().ok());
+        match terms.stored.rule.finalise(Ended::Called { status }) {
+            Finalise::Store | Finalise::StoreWithoutBody => self.whole(config, 200, headers, None),
+            Finalise::Release if !once => self.ends(config, Finalise::KeepClaimed, None),
+            how => self.ends(config, how, None),
+        }
     }
 
     fn collected(&mut self, config: &Config) -> Answering {
@@ -294,7 +334,9 @@ impl HeldClaim {
     fn over(&mut self, config: &Config, terms: &Policy, envoys: Envoys) -> Answering {
         match &self.state {
             State::Storing => Answering::default(),
-            State::Collecting { .. } => self.ends(config, Finalise::KeepClaimed, None),
+            State::Collecting { .. } | State::Calling { .. } => {
+                self.ends(config, Finalise::KeepClaimed, None)
+            }
             State::Running => {
                 let never = envoys.never_sent();
                 let ended = if never { Ended::NeverSent } else { Ended::ClientLeft };
@@ -321,7 +363,10 @@ pub(super) fn on_answer(
             claim.headers(config, terms, headers, envoys, end)
         }
         Part::Body { bytes, end } => claim.body(config, terms, bytes, end),
-        Part::Trailers => claim.collected(config),
+        Part::Trailers { grpc_status } if claim.awaits_status() => {
+            claim.called(config, terms, grpc_status)
+        }
+        Part::Trailers { .. } => claim.collected(config),
         Part::Stored => Answering::default(),
         Part::Over(envoys) => claim.over(config, terms, envoys),
     };

@@ -18,6 +18,11 @@ pub enum Ended {
         /// How much of the body was seen.
         body: Body,
     },
+    /// The upstream answered a gRPC call: with its `grpc-status`, or without one, since it was cut off.
+    Called {
+        /// The status, if there was one that can be read.
+        status: Option<u32>,
+    },
     /// No byte of the request reached the upstream: no connection, no host, or a denial of our own
     /// after the claim.
     NeverSent,
@@ -55,7 +60,7 @@ pub enum Finalise {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rule {
     /// 2xx, 3xx and 4xx but 401, 403, 408, 425 and 429. Those, and 503 with `Retry-After`, release;
-    /// every other 5xx keeps the claim.
+    /// every other 5xx keeps the claim. Of gRPC calls: 0 and 6, and 7, 8 and 16 release.
     #[default]
     Standard,
     /// As `Standard`, and every 5xx but 503 with `Retry-After` is stored: of upstreams whose errors are
@@ -93,6 +98,12 @@ impl Rule {
         match ended {
             Ended::NeverSent => Finalise::Release,
             Ended::Lost | Ended::ClientLeft => Finalise::KeepClaimed,
+            // Messages are not stored.
+            Ended::Called { status } => match self.says_of_call(status) {
+                Says::Final => Finalise::StoreWithoutBody,
+                Says::NotDone => Finalise::Release,
+                Says::Unsure => Finalise::KeepClaimed,
+            },
             Ended::Answered { status, retry_after, body } => {
                 match (self.says(status, retry_after), body) {
                     (Says::Final, Body::Whole) => Finalise::Store,
@@ -102,6 +113,23 @@ impl Rule {
                     (Says::Final, Body::Cut) | (Says::Unsure, _) => Finalise::KeepClaimed,
                 }
             }
+        }
+    }
+
+    /// Of a gRPC call only that it was done can be remembered: who asks again hears `ALREADY_EXISTS`. So an error
+    /// that is final in HTTP leaves the claim as it is here.
+    fn says_of_call(self, status: Option<u32>) -> Says {
+        /// OK, and that it was done before.
+        const DONE: [u32; 2] = [0, 6];
+        /// PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAUTHENTICATED: 403, 429 and 401.
+        const NOT_DONE: [u32; 3] = [7, 8, 16];
+        match (status, self) {
+            (None, _) => Says::Unsure,
+            (Some(status), _) if DONE.contains(&status) => Says::Final,
+            (_, Self::Stripe) => Says::Final,
+            (Some(status), _) if NOT_DONE.contains(&status) => Says::NotDone,
+            (_, Self::Store5xx) => Says::Final,
+            (_, Self::Standard) => Says::Unsure,
         }
     }
 
@@ -199,6 +227,30 @@ mod tests {
     }
 
     /// The invariant behind the table, over everything: what may have been done never runs again.
+    #[test]
+    fn of_a_grpc_call_its_own_status_says_what_was_done() {
+        use Finalise::{KeepClaimed as Keep, Release, StoreWithoutBody as Done};
+        // Standard, store_5xx, stripe.
+        let rows = [
+            (Some(0), [Done, Done, Done]),
+            (Some(6), [Done, Done, Done]),
+            (Some(7), [Release, Release, Done]),
+            (Some(8), [Release, Release, Done]),
+            (Some(16), [Release, Release, Done]),
+            (Some(3), [Keep, Done, Done]),
+            (Some(13), [Keep, Done, Done]),
+            (Some(14), [Keep, Done, Done]),
+            (Some(99), [Keep, Done, Done]),
+            (None, [Keep, Keep, Keep]),
+        ];
+        for (status, expected) in rows {
+            for (rule, expected) in Rule::ALL.into_iter().zip(expected) {
+                let how = rule.finalise(Ended::Called { status });
+                assert_eq!(how, expected, "{status:?} {rule:?}");
+            }
+        }
+    }
+
     #[test]
     fn nothing_that_may_have_been_done_is_released() {
         for rule in Rule::ALL {

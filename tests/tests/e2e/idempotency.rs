@@ -43,12 +43,17 @@ pub(crate) async fn bench(envoys: usize) -> Bench {
 }
 
 pub(crate) async fn bench_of(count: usize, config: &str) -> Bench {
+    bench_with(count, config, |_| {}).await
+}
+
+pub(crate) async fn bench_with(count: usize, config: &str, change: impl Fn(&mut Options)) -> Bench {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&ROOMY)).await;
     let upstream = Orders::start().await;
     let mut envoys = Vec::new();
     for _ in 0..count {
-        let options = Options { concurrency: 2, ..Options::new(gateway.addr, upstream.addr) };
+        let mut options = Options { concurrency: 2, ..Options::new(gateway.addr, upstream.addr) };
+        change(&mut options);
         envoys.push(Envoy::start(&options.config(config)).await);
     }
     Bench { redis, gateway, upstream, envoys }

@@ -3,7 +3,7 @@
 use tidegate_tests::{client, http2};
 use tokio::io::AsyncReadExt as _;
 
-use crate::idempotency::{bench, bench_of, lines, replayed, told};
+use crate::idempotency::{CONFIG, bench, bench_of, bench_with, lines, replayed, told};
 
 const OLDER: &str = r#"{
   "version": 1,
@@ -102,6 +102,40 @@ async fn a_stream_of_events_passes_as_it_comes_and_is_not_run_again() {
     let after = bench.post("/fast/orders", "events", "", "{}").await;
     assert_eq!(after.header("x-tidegate-reply"), Some("idempotency-result-not-stored"));
     assert_eq!((after.status, bench.upstream.runs()), (409, 2), "{after:?}");
+}
+
+/// What came of a gRPC call stands behind its messages, in the trailers. They wait until the record is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_call_that_says_that_nothing_was_done_is_run_again() {
+    let bench = bench_with(1, CONFIG, |options| options.upstream_http2 = true).await;
+    let call = async |key: &str, run: &str| {
+        let headers = [
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+            ("x-tenant", "acme"),
+            ("idempotency-key", key),
+            ("x-run", run),
+        ];
+        http2::post_body(bench.envoys[0].addr, "/orders", &headers, b"12345").await
+    };
+    // What the second call meets, and how often it ran.
+    let rows = [
+        ("grpc-0", Some("6"), "stored_without_body", 1),
+        ("grpc-8", None, "released", 2),
+        ("grpc-14", Some("10"), "kept", 1),
+    ];
+    let mut runs = 0;
+    for (run, again, outcome, times) in rows {
+        let before = bench.counted("orders", outcome).await;
+        let first = call(run, run).await;
+        assert_eq!((first.status, first.header("grpc-status")), (200, None), "{first:?}");
+        assert!(first.bytes.starts_with(b"run "), "the message came through: {first:?}");
+        bench.reaches("orders", outcome, before + 1).await;
+        let second = call(run, "grpc-0").await;
+        assert_eq!((second.status, second.header("grpc-status")), (200, again), "{second:?}");
+        runs += times;
+        assert_eq!(bench.upstream.runs(), runs, "{run}");
+    }
 }
 
 const LONG: &str = r#"{
