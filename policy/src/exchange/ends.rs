@@ -23,7 +23,7 @@ pub struct Ending {
     /// The policy whose claim it was.
     policy: usize,
     /// How many octets of a body are stored; `None` if no answer is.
-    bytes: Option<u64>,
+    bytes: Option<u32>,
     /// Whether an answer is stored without its body.
     bare: bool,
     /// Whether it ends nothing: the claim is only locked for longer.
@@ -44,7 +44,7 @@ pub(super) fn complete(
     let bytes = answer.body.as_ref().map_or(0, Vec::len);
     let ending = Ending {
         policy,
-        bytes: Some(u64::try_from(bytes).unwrap_or(u64::MAX)),
+        bytes: Some(u32::try_from(bytes).unwrap_or(u32::MAX)),
         bare: answer.body.is_none(),
         beats: false,
     };
@@ -161,6 +161,7 @@ impl Settlement {
         let mut signals = Vec::from([Signal::Idempotency { policy, outcome }]);
         let stored = matches!(outcome, Idempotent::Stored | Idempotent::Recovered);
         if let (true, Some(bytes)) = (stored, bytes) {
+            let bytes = u64::from(bytes);
             signals.push(Signal::AnswerBytes { policy, replayed: false, bytes });
         }
         Some(signals)
