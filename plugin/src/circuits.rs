@@ -163,7 +163,7 @@ impl Circuits {
         } else if !worker.passes {
             let Some(now_ms) = now_ms() else { return Ok(()) };
             let alone = self.is_alone(now_ms);
-            let leave = self.step(place, None, |process| {
+            let leave = self.step(place, Some(now_ms), |process| {
                 let wanted = process.wanted;
                 let leave = process.admit(&breaker.own, now_ms, alone);
                 flight.generation = process.generation;

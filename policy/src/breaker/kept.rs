@@ -9,6 +9,9 @@ use super::process::Process;
 
 /// Who was not used for that long and is closed makes room for others, in ms.
 pub const QUIET_MS: u64 = 10_000;
+/// Who did not come for that long makes room even if it is shut, in ms: the region knows of it for longer, and tells
+/// whoever comes back.
+pub const ABSENT_MS: u64 = 60_000;
 
 /// What lies in a place of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +52,8 @@ impl Kept {
 }
 
 /// Where there is room for one more among the buckets where it may lie: an empty place of the emptier one, or
-/// that of whoever was not used for longest and has nothing left to say.
+/// that of whoever was not used for longest and has nothing left to say; else of who is shut and has been absent for
+/// longest.
 pub fn room(lying: &[Option<&Kept>], now_ms: u64) -> Option<usize> {
     let empty = |bucket: &&[Option<&Kept>]| bucket.iter().filter(|kept| kept.is_none()).count();
     let (nth, emptier) =
@@ -58,11 +62,14 @@ pub fn room(lying: &[Option<&Kept>], now_ms: u64) -> Option<usize> {
         return Some(nth.saturating_mul(BUCKET).saturating_add(free));
     }
     // A clock that stepped back must not keep everybody for good.
-    let is_quiet =
-        |kept: &Kept| kept.process.is_quiet() && now_ms.abs_diff(kept.used_ms) >= QUIET_MS;
-    let quiet = lying.iter().enumerate().filter_map(|(at, kept)| Some((at, (*kept)?)));
-    let longest = quiet.filter(|(_, kept)| is_quiet(kept)).min_by_key(|(_, kept)| kept.used_ms);
-    longest.map(|(at, _)| at)
+    let unused = |kept: &Kept, ms| now_ms.abs_diff(kept.used_ms) >= ms;
+    let is_quiet = |kept: &Kept| kept.process.is_quiet() && unused(kept, QUIET_MS);
+    let is_absent = |kept: &Kept| kept.process.is_shut() && unused(kept, ABSENT_MS);
+    let longest = |goes: &dyn Fn(&Kept) -> bool| {
+        let all = lying.iter().enumerate().filter_map(|(at, kept)| Some((at, (*kept)?)));
+        all.filter(|(_, kept)| goes(kept)).min_by_key(|(_, kept)| kept.used_ms).map(|(at, _)| at)
+    };
+    longest(&is_quiet).or_else(|| longest(&is_absent))
 }
 
 #[cfg(test)]
@@ -105,8 +112,17 @@ mod tests {
         assert_eq!(at(&busy, &quiet, &[]), Some(8));
         assert_eq!(at(&busy, &quiet, &[3]), Some(3), "nobody goes while there is a place");
         quiet[5] = used(QUIET_MS * 3, Process::default());
-        quiet[6] = used(QUIET_MS * 9, shut);
+        quiet[6] = used(QUIET_MS * 9, shut.clone());
         assert_eq!(at(&busy, &quiet, &[]), Some(13), "for longest, but never one that is shut");
+        let half = Process { state: State::HalfOpen, ..Process::default() };
+        let mut shuts = vec![used(ABSENT_MS - 1, shut.clone()); BUCKET];
+        assert_eq!(at(&busy, &shuts, &[]), None, "they may come back soon");
+        shuts[2] = used(ABSENT_MS, half);
+        shuts[4] = used(ABSENT_MS + 1, shut.clone());
+        shuts[7] = used(ABSENT_MS + 2, Process { state: State::ForcedOpen, ..Process::default() });
+        assert_eq!(at(&busy, &shuts, &[]), Some(12), "the one that is absent for longest");
+        shuts[1] = used(QUIET_MS, Process::default());
+        assert_eq!(at(&busy, &shuts, &[]), Some(9), "a closed one first");
         let ahead = Kept { used_ms: NOW + QUIET_MS, ..used(0, Process::default()) };
         assert_eq!(at(&vec![ahead; BUCKET], &busy, &[]), Some(0), "the clock stepped back");
     }

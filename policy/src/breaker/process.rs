@@ -238,6 +238,11 @@ impl Process {
         self.state == State::Closed && !self.is_pending() && self.counts.calls == 0
     }
 
+    /// Whether it refuses, at nobody's order, and nobody tests it.
+    pub fn is_shut(&self) -> bool {
+        matches!(self.state, State::Open | State::HalfOpen) && self.probe.is_none()
+    }
+
     /// What the process has to say, if anything; the counts are taken out.
     pub fn report(&mut self, own: &Own, now_ms: u64) -> Option<Batch> {
         self.bound(own, now_ms);

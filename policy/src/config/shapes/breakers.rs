@@ -27,7 +27,7 @@ shapes! {
         "fallback" => may(Table(&FALLBACK), "503 `circuit-open`", r#"{"answer": {"body": "[]", "content_type": "application/json"}}"#, "What a request gets that it refuses.");
         "hold" => may(Table(&HOLD), "it is refused at once", r#"{"for": "500ms", "max": 64}"#, "How long a request is held before it is refused, while leave may come any moment: while a test is out, or the wait is nearly over.");
         "by" => may(BY, "one breaker for all requests", "\"cluster\"", "Whom there is one breaker for each of, with these numbers: `cluster` (the one that Envoy's route leads to), `route` (by its name), or identities as limits have them. Requests that name nobody, and those for whom there is no room, share one more.");
-        "max" => with_default(Whole { min: 8, max: 10_000 }, "1000", "200", "With `by`: how many have one of their own in each Envoy at least; up to half as many again find room. Beyond that whoever was not seen for 10 s and is closed makes room. All breakers of a document together are at most 10,000.").unit("breakers");
+        "max" => with_default(Whole { min: 8, max: 10_000 }, "1000", "200", "With `by`: how many have one of their own in each Envoy at least; up to half as many again find room. Beyond that whoever was not seen for 10 s and is closed makes room, and then whoever is open and was not seen for a minute. All breakers of a document together are at most 10,000.").unit("breakers");
         "depends_on" => with_default(List { item: &NAME, min: 0, max: 8 }, "[]", "[]", "Other `circuit_breakers`, by name. While one of them is not closed this one refuses as well, makes no test, and counts nothing, unless nobody has tested that one for as long again as it was to be open.");
     }
 
