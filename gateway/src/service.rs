@@ -290,13 +290,18 @@ impl Service {
         if matches!(done, Ok(Ok(_))) {
             self.pressure.answered();
         }
+        // Of several servers one that fails says nothing of the others.
+        let elsewhere = self.stores.of(StoreRole::Regional).answers_elsewhere();
         trial.end(match &done {
             // An answer of the store's, whatever it says, shows that it can be reached.
             Ok(Ok(_) | Err(StoreFailure::Refused(_) | StoreFailure::Garbled(_))) => {
                 Outcome::Success
             }
+            Ok(Err(StoreFailure::Unreachable(_) | StoreFailure::Timeout)) if elsewhere => {
+                Outcome::Ignored
+            }
             Ok(Err(StoreFailure::Unreachable(_) | StoreFailure::Timeout)) => Outcome::Failure,
-            Err(NotDone::Late { .. }) if blame == Blame::Store => Outcome::Failure,
+            Err(NotDone::Late { .. }) if blame == Blame::Store && !elsewhere => Outcome::Failure,
             Ok(Err(StoreFailure::Full(_))) | Err(NotDone::Overloaded | NotDone::Late { .. }) => {
                 Outcome::Ignored
             }

@@ -154,6 +154,11 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// Whether it is several servers, of which at least one has answered lately: what fails is one of them.
+    fn answers_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Charges all limits or none, by the store's own clock, in one atomic step; on a Cluster several
     /// subjects in several steps.
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked>;

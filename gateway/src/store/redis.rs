@@ -29,6 +29,7 @@ mod script;
 pub mod seal;
 mod sentinel;
 mod servers;
+mod silence;
 pub mod tls;
 
 use std::sync::Arc;
@@ -189,6 +190,10 @@ impl Store for RedisStore {
 
     fn connections(&self) -> Option<(usize, usize)> {
         Some(self.servers.connections())
+    }
+
+    fn answers_elsewhere(&self) -> bool {
+        self.servers.answers_elsewhere()
     }
 
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {

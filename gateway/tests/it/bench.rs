@@ -289,3 +289,11 @@ pub async fn decides(gateway: &Running, question: &DecideRequest) -> DecideReply
     })
     .await
 }
+
+/// The value of a metric without labels.
+pub async fn metric(gateway: &Running, name: &str) -> f64 {
+    let caller = Caller::new(Speaks::Http1);
+    let text = caller.get(gateway.admin_addr, "/metrics", Some(VIEWER)).await.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.trim().parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+}

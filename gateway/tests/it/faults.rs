@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tidegate_gateway::Running;
 use tidegate_policy::wire::{DecideRequest, DecisionId, Verdict};
 
-use crate::bench::{Answer, CALM, Caller, Speaks, VIEWER, question, settings, start};
+use crate::bench::{Answer, CALM, Caller, Speaks, VIEWER, metric, question, settings, start};
 use crate::proxy::{Mode, Proxy};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
@@ -39,13 +39,6 @@ async fn decides(gateway: &Running, caller: &Caller, client: &str) -> Answer {
         if answer.status == 200 { Ok(answer) } else { Err(answer.text()) }
     })
     .await
-}
-
-async fn metric(gateway: &Running, name: &str) -> f64 {
-    let caller = Caller::new(Speaks::Http1);
-    let text = caller.get(gateway.admin_addr, "/metrics", Some(VIEWER)).await.text();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|rest| rest.trim().parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
 }
 
 /// A connection of the test's own.

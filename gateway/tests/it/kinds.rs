@@ -16,8 +16,8 @@ use tidegate_tests::redis::sentinel::Watched;
 use tokio::task::JoinHandle;
 
 use crate::bench::{
-    ADMIN, CALM_SOON_BACK, Caller, Speaks, TOKEN, decides, question, request, settings, settlement,
-    start,
+    ADMIN, CALM_SOON_BACK, Caller, Speaks, TOKEN, decides, metric, question, request, settings,
+    settlement, start,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -267,6 +267,69 @@ async fn several_subjects_on_a_cluster_are_charged_together_or_not_at_all() {
     cluster.nodes[still].process().signal(Signal::CONT.as_raw());
     let denied: serde_json::Value = serde_json::from_slice(&denied.body).expect("JSON");
     assert_eq!(denied["verdict"], "deny", "{denied}");
+}
+
+/// One master that stands still, or dies, is the trouble of its own clients: it takes neither the places of the others nor
+/// the guard of the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_master_that_fails_is_no_trouble_for_the_clients_of_the_others() {
+    const FLAGS: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 60s";
+    let mut cluster = RedisCluster::start().await;
+    for node in &cluster.nodes {
+        // No replica takes over, however long it lasts.
+        let set = node.command(&["CONFIG", "SET", "cluster-node-timeout", "600000"]).await;
+        assert!(set.starts_with("+OK"), "{set}");
+    }
+    cluster.whole().await;
+    let gateway = start(settings(&format!("--redis-url {} {FLAGS}", cluster.url()))).await;
+    let caller = Caller::new(Speaks::Http2);
+    let clients: Vec<String> = (0..24).map(|n| format!("c{n}")).collect();
+    for client in &clients {
+        assert_eq!(decides(&gateway, &daily(client, 1_000)).await.verdict, Verdict::Allow);
+    }
+    let (mut failing, mut keys) = (0, String::new());
+    for (nth, node) in cluster.nodes.iter().enumerate() {
+        let lie = node.command(&["KEYS", "ratelimit:*:ip:c*"]).await;
+        if node.command(&["ROLE"]).await.contains("master") && lie.contains(":ip:c") {
+            (failing, keys) = (nth, lie);
+        }
+    }
+    let is_first = |client: &&String| keys.contains(&format!(":ip:{client}:p.one"));
+    let own: Vec<&String> = clients.iter().filter(is_first).collect();
+    let others: Vec<&String> = clients.iter().filter(|client| !is_first(client)).collect();
+    assert!(!own.is_empty() && !others.is_empty(), "{keys}");
+    let served = async |turns: usize, when: &str| {
+        for client in others.iter().cycle().take(turns) {
+            let answer = caller.decide(gateway.data_addr, &daily(client, 1_000)).await;
+            assert_eq!(answer.status, 200, "{when}: {}", answer.text());
+        }
+    };
+    // Its own clients come, two hundred at once, and again when it was found silent.
+    cluster.nodes[failing].process().signal(Signal::STOP.as_raw());
+    for _ in 0..2 {
+        let crowd = (0..200).map(|nth| {
+            let (caller, to) = (caller.clone(), gateway.data_addr);
+            let asked = daily(own[nth % own.len()], 1_000);
+            tokio::spawn(async move { caller.decide(to, &asked).await.status })
+        });
+        for one in crowd.collect::<Vec<_>>() {
+            assert_ne!(one.await.expect("no panic"), 200);
+        }
+        // Half of all places are taken for as long as it is silent.
+        assert_eq!(metric(&gateway, "tidegate_gateway_in_flight").await, 50.0);
+        served(50, "one stands still").await;
+    }
+    cluster.nodes[failing].process().signal(Signal::CONT.as_raw());
+    decides(&gateway, &daily(own[0], 1_000)).await;
+
+    // Five in a row would open the guard of one server.
+    cluster.nodes[failing].process().kill();
+    for _ in 0..10 {
+        for _ in 0..6 {
+            caller.decide(gateway.data_addr, &daily(own[0], 1_000)).await;
+        }
+        served(1, "one is dead").await;
+    }
 }
 
 /// Three real Sentinels; the master is killed under load.

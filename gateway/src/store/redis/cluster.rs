@@ -6,6 +6,7 @@
 //! repeated only after an answer that says that nothing ran.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::link::{LinkSettings, Live, Target};
 use super::marks::{self, Marking};
 use super::pool::{Pool, evaluate};
 use super::script::Scripts;
+use super::silence::Waiting;
 use crate::store::StoreFailure;
 
 const SLOTS: u16 = 16_384;
@@ -29,6 +31,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(4);
 /// Between two looks at the map while all is well, and while something is not.
 const REFRESH_CALM: Duration = Duration::from_secs(5);
 const REFRESH_HASTE: Duration = Duration::from_millis(250);
+/// A Cluster of which a node answered within that time is not gone: two looks at the map, of which one has to wait
+/// for nodes that are silent.
+const ANSWERS_US: u64 = 15_000_000;
 
 /// The nodes.
 pub struct Cluster {
@@ -38,6 +43,8 @@ pub struct Cluster {
     marks: Arc<[String]>,
     seeds: Vec<Pool>,
     map: RwLock<Map>,
+    /// When any node last answered.
+    answered_us: AtomicU64,
     stale: Notify,
 }
 
@@ -84,6 +91,7 @@ impl Cluster {
             marks,
             seeds: seeds.collect::<Result<_, _>>()?,
             map: RwLock::default(),
+            answered_us: AtomicU64::new(0),
             stale: Notify::new(),
         });
         let follower = tokio::spawn(Arc::clone(&cluster).follow());
@@ -122,6 +130,8 @@ impl Cluster {
         let mut asking = false;
         let mut last = StoreFailure::Unreachable("the slot did not come to rest".to_owned());
         for _ in 0..REDIRECTS_MAX {
+            let node = Arc::clone(&target);
+            let waiting = node.enter()?;
             let picked = if apart { Box::pin(target.pick_apart()).await } else { target.pick() };
             let mut live = picked.inspect_err(|_| self.stale.notify_one())?;
             let answer = if asking {
@@ -130,9 +140,15 @@ impl Cluster {
                 evaluate(&mut live, scripts, command).await
             };
             let error = match answer {
-                Ok(value) => return Ok((live, value)),
+                Ok(value) => {
+                    self.heard(waiting);
+                    return Ok((live, value));
+                }
                 Err(error) => error,
             };
+            if matches!(error.kind(), ErrorKind::Server(_)) {
+                self.heard(waiting);
+            }
             last = failure(&error);
             let ErrorKind::Server(kind) = error.kind() else { break };
             match (kind, error.redirect_node()) {
@@ -162,6 +178,21 @@ impl Cluster {
             }
         }
         Err(last)
+    }
+
+    fn heard(&self, waiting: Waiting<'_>) {
+        waiting.heard();
+        self.answered();
+    }
+
+    fn answered(&self) {
+        self.answered_us.store(self.link.clock.elapsed_us().max(1), Ordering::Relaxed);
+    }
+
+    /// Whether any node has answered lately.
+    pub fn answers(&self) -> bool {
+        let answered_us = self.answered_us.load(Ordering::Relaxed);
+        answered_us > 0 && self.link.clock.elapsed_us().saturating_sub(answered_us) < ANSWERS_US
     }
 
     /// Sets marks, each on the node that serves it.
@@ -284,6 +315,7 @@ impl Cluster {
         for pool in known {
             let Ok(mut live) = pool.pick() else { continue };
             let Ok(reply) = live.send(&command).await else { continue };
+            self.answered();
             let Some(ranges) = ranges(&reply, &self.pattern.host()) else { continue };
             return Some(self.adopt(ranges));
         }

@@ -8,6 +8,7 @@ use redis::{Cmd, RedisError, RedisResult, Value};
 
 use super::link::{Link, LinkSettings, Live};
 use super::replicas::REPLICAS_WITHIN_MAX;
+use super::silence::{Silence, Waiting};
 use super::{failure, script::Scripts};
 use crate::cores;
 use crate::store::StoreFailure;
@@ -26,6 +27,7 @@ pub struct Pool {
     apart: OnceLock<Link>,
     settings: Arc<LinkSettings>,
     next: AtomicUsize,
+    silence: Silence,
 }
 
 // === impl Pool ===
@@ -40,7 +42,8 @@ impl Pool {
         let links = (0..connections.max(1)).map(|slot| Link::start(slot, settings));
         let links = links.collect::<Result<_, _>>()?;
         let (apart, settings) = (OnceLock::new(), Arc::clone(settings));
-        Ok(Self { name, links, apart, settings, next: AtomicUsize::new(0) })
+        let silence = Silence::new(Arc::clone(&settings.clock), settings.pipeline_len_max);
+        Ok(Self { name, links, apart, settings, next: AtomicUsize::new(0), silence })
     }
 
     /// The next connection of this core that is up, in turn; another's if there is none.
@@ -75,6 +78,11 @@ impl Pool {
             self.settings.clock.sleep(CONNECTING_LOOK).await;
         }
         Err(self.unconnected())
+    }
+
+    /// Lets one of several servers be asked, unless it has left enough calls unanswered.
+    pub fn enter(&self) -> Result<Waiting<'_>, StoreFailure> {
+        self.silence.enter().ok_or(StoreFailure::Timeout)
     }
 
     fn unconnected(&self) -> StoreFailure {

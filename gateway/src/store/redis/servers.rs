@@ -82,6 +82,14 @@ impl Servers {
         matches!(self, Self::One { .. })
     }
 
+    /// Whether they are several, of which at least one has answered lately.
+    pub fn answers_elsewhere(&self) -> bool {
+        match self {
+            Self::One { .. } => false,
+            Self::Many(cluster) => cluster.answers(),
+        }
+    }
+
     /// Runs a script where `key` lies.
     pub async fn evaluate(
         &self,
