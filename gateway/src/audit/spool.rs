@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 use tidegate_policy::audit::record::Event;
 
+use super::hold::Hold;
+
 const NAME: &str = "spool.jsonl";
 const CRC_LEN: usize = 8;
 
@@ -49,6 +51,8 @@ pub struct Spool {
     done: u64,
     /// Lines whose checksum is wrong.
     bad: u64,
+    /// What keeps other gateways out of the folder; it lasts as long as anybody can write here.
+    _hold: Option<Hold>,
 }
 
 // === impl Spool ===
@@ -65,7 +69,12 @@ impl Spool {
         let end = whole_lines(&mut file)?;
         file.set_len(end)?;
         file.sync_all()?;
-        Ok(Self { path, file, bytes_max, end, done: 0, bad: 0 })
+        Ok(Self { path, file, bytes_max, end, done: 0, bad: 0, _hold: None })
+    }
+
+    /// Keeps the folder for as long as it lives itself.
+    pub fn held(self, hold: Hold) -> Self {
+        Self { _hold: Some(hold), ..self }
     }
 
     /// Whether nothing waits.

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::NotOnRecord;
 use super::chain_end::{ChainEnd, Parts, SharedKeys};
 use super::counters::ChainCounters;
+use super::hold::Hold;
 use super::keys::{KeySource, SigningKeys};
 use super::mark::Mark;
 use super::ring::Ring;
@@ -64,7 +65,7 @@ pub struct Trail {
 // === impl Trail ===
 
 impl Trail {
-    /// Opens spool and mark, and starts the tasks. Needs a tokio runtime. The error says what to do.
+    /// Takes the folder, opens spool and mark, and starts the tasks. Needs a tokio runtime. The error says what to do.
     pub fn start(
         settings: TrailSettings,
         pseudonyms: Pseudonyms,
@@ -80,7 +81,10 @@ impl Trail {
         let named = |error: std::io::Error| {
             format!("--audit-dir (TIDEGATE_AUDIT_DIR) is {}: {error}", settings.dir.display())
         };
+        // Before anything in the folder is read: what is read may be cut off.
+        let hold = Hold::take(&settings.dir).map_err(named)?;
         let spool = Spool::open(&settings.dir, settings.spool_bytes_max).map_err(named)?;
+        let spool = spool.held(hold);
         let parts = Parts {
             chain: settings.chain.clone(),
             store: Arc::clone(&store),
@@ -273,3 +277,6 @@ async fn turn(trail: std::sync::Weak<Trail>, clock: Arc<dyn Clock>) {
         trail.hand_over(trail.thinner.turned(clock.unix_us() / 1_000));
     }
 }
+
+#[cfg(test)]
+mod tests;
