@@ -188,10 +188,9 @@ async fn what_is_acknowledged_is_in_the_chain_once() {
     let mut tasks = tokio::task::JoinSet::new();
     let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir().expect("a folder")).collect();
     for (gateway, dir) in dirs.iter().enumerate() {
-        let signer = shared(Arc::new(keys().current().expect("a key")));
         let end = end(store(&redis, WAIT).await, dir.path(), &counters);
         let tick = Duration::from_millis(5);
-        let (writer, writing) = Writer::start(end, signer, clock(), counters.clone(), tick);
+        let (writer, writing) = Writer::start(end, clock(), counters.clone(), tick);
         tasks.spawn(async move {
             let mut acks = Vec::new();
             for number in 0..200 {

@@ -35,8 +35,8 @@ const SEEN_MAX: usize = 4_096;
 /// A segment with that many records is followed by the next.
 pub const SEGMENT_MAX: u64 = 10_000;
 
-/// Who signs from now on; another may take its place at any time.
-pub type SharedSigner = Arc<RwLock<Arc<dyn Signer + Send + Sync>>>;
+/// Who signs from now on; another may take its place at any time. `None` while no key may sign.
+pub type SharedSigner = Arc<RwLock<Option<Arc<dyn Signer + Send + Sync>>>>;
 
 /// The public keys that go with the signers; replaced together with them.
 pub type SharedKeys = Arc<RwLock<Arc<KeyRing>>>;
@@ -64,6 +64,8 @@ enum Refused {
     Store(#[from] StoreFailure),
     #[error("others were faster {0} times in a row")]
     Races(usize),
+    #[error("every key that could sign is revoked")]
+    NoKey,
     #[error("others may have to put records back first")]
     Quiet,
     #[error("the store was set back: it ends at {there:?}, this gateway knows {known:?}")]
@@ -311,7 +313,8 @@ impl ChainEnd {
         events: &[Event],
         ids_from: u64,
     ) -> Result<Outcome, Refused> {
-        let signer = Arc::clone(&*self.signer.read().unwrap_or_else(PoisonError::into_inner));
+        let signer = self.signer.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let signer = signer.ok_or(Refused::NoKey)?;
         let batch = batch(&self.chain, expected.head, events, &*signer);
         let next = expected.segment_len() >= SEGMENT_MAX;
         let segment = expected.segment.saturating_add(u64::from(next));

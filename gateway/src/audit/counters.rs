@@ -23,6 +23,8 @@ pub struct ChainCounters {
     pub late: Counter,
     /// 1 while the spool takes no more.
     pub spool_full: Gauge,
+    /// 1 while every key is revoked: nothing is appended.
+    pub no_key: Gauge,
     /// 1 while the store is found set back: nothing new is appended.
     pub rollback: Gauge,
     /// Records that the store had lost and that were put back.
@@ -88,6 +90,11 @@ impl ChainCounters {
         let gauges = [
             ("audit_spool_bytes", "Bytes in the spool", &self.spool_bytes),
             ("audit_spool_full", "1 while the spool takes no more events", &self.spool_full),
+            (
+                "audit_no_key",
+                "1 while every key is revoked: nothing is appended, events wait in the spool",
+                &self.no_key,
+            ),
             (
                 "audit_rollback_detected",
                 "1 while the chain's store is found set back: nothing new is appended",

@@ -6,6 +6,7 @@
 //! `v0`. `AUDIT_PRIVATE_KEY_DIR` names a folder of files `v1.pem`, `v2.pem`, … and perhaps `revoked`, which is read
 //! again while the gateway runs. The largest version signs that `REVOKED_KEY_VERSIONS` (`v1,v2`) does not name.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -60,9 +61,9 @@ impl KeySource {
         given.then_some(Self(own))
     }
 
-    /// The keys as they are now.
-    pub fn read(&self) -> Result<SigningKeys, Vec<String>> {
-        SigningKeys::from_environment(&self.0)
+    /// The keys as they are now, and what of them cannot be read.
+    pub fn read(&self) -> (SigningKeys, Vec<String>) {
+        SigningKeys::gather(&self.0)
     }
 }
 
@@ -78,10 +79,19 @@ impl SigningKeys {
     /// Reads all keys that the environment names. Every problem at once, each with its variable; none of
     /// them shows any of a key.
     pub fn from_environment(environment: &Environment) -> Result<Self, Vec<String>> {
+        let (keys, problems) = Self::gather(environment);
+        if problems.is_empty() { Ok(keys) } else { Err(problems) }
+    }
+
+    /// Reads what can be read, and says what cannot: a revocation must not wait for somebody to mend a file
+    /// that has nothing to do with it.
+    fn gather(environment: &Environment) -> (Self, Vec<String>) {
         let (mut keys, mut problems) = (BTreeMap::new(), Vec::new());
         let mut take = |name: &str, read: Result<(KeyVersion, SigningKey), String>| match read {
             Ok((version, key)) => {
-                if keys.insert(version, key).is_some() {
+                if let Entry::Vacant(free) = keys.entry(version) {
+                    free.insert(key);
+                } else {
                     problems.push(format!("{name}: {version} is given twice: unset one of them"));
                 }
             }
@@ -92,19 +102,25 @@ impl SigningKeys {
         for name in names.filter(|name| *name != DIR).filter(set) {
             take(name, read(name, environment.get(name).unwrap_or_default()));
         }
+        let mut unread = Vec::new();
         let mut revoked_names = environment.get(REVOKED).unwrap_or_default().to_owned();
         if let Some(dir) = environment.get(DIR).filter(|dir| !dir.trim().is_empty()) {
-            match listed(Path::new(dir.trim())) {
-                Ok((found, revoked)) => {
-                    for (path, version) in found {
-                        let read = pem(&path).and_then(|pem| parsed(&pem));
-                        take(&path.display().to_string(), read.map(|key| (version, key)));
-                    }
-                    revoked_names = format!("{revoked_names},{revoked}");
-                }
-                Err(error) => problems.push(format!("{DIR}: {dir:?}: {error}")),
+            let dir = Path::new(dir.trim());
+            let found = listed(dir).unwrap_or_else(|error| {
+                unread.push(format!("{DIR}: {dir:?}: {error}"));
+                Vec::new()
+            });
+            for (path, version) in found {
+                let read = pem(&path).and_then(|pem| parsed(&pem));
+                take(&path.display().to_string(), read.map(|key| (version, key)));
+            }
+            match std::fs::read_to_string(dir.join(REVOKED_FILE)) {
+                Ok(revoked) => revoked_names = format!("{revoked_names},{revoked}"),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => unread.push(format!("{DIR}: {dir:?}: {REVOKED_FILE}: {error}")),
             }
         }
+        problems.append(&mut unread);
         let mut revoked = BTreeSet::new();
         let names = revoked_names.split([',', '\n']);
         for name in names.map(str::trim).filter(|name| !name.is_empty()) {
@@ -113,7 +129,16 @@ impl SigningKeys {
                 None => problems.push(format!("{REVOKED}: {name:?} is no version: write v1,v2")),
             }
         }
-        if problems.is_empty() { Ok(Self { keys, revoked }) } else { Err(problems) }
+        (Self { keys, revoked }, problems)
+    }
+
+    /// Where not all could be read: what was in force before stays, and so does every revocation.
+    pub fn or_else(mut self, before: &Self) -> Self {
+        for (version, key) in &before.keys {
+            self.keys.entry(*version).or_insert_with(|| key.clone());
+        }
+        self.revoked.extend(&before.revoked);
+        self
     }
 
     /// Whether no key was given at all.
@@ -180,8 +205,8 @@ fn parsed(pem: &str) -> Result<SigningKey, String> {
         .map_err(|error| format!("no Ed25519 key in PKCS#8 PEM ({error}): see tidegate-audit keys"))
 }
 
-/// The folder's keys by version, and what it says of revoked ones.
-fn listed(dir: &Path) -> std::io::Result<(Vec<(PathBuf, KeyVersion)>, String)> {
+/// The folder's keys by version.
+fn listed(dir: &Path) -> std::io::Result<Vec<(PathBuf, KeyVersion)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
@@ -190,11 +215,7 @@ fn listed(dir: &Path) -> std::io::Result<(Vec<(PathBuf, KeyVersion)>, String)> {
             found.push((path, version));
         }
     }
-    match std::fs::read_to_string(dir.join(REVOKED_FILE)) {
-        Ok(revoked) => Ok((found, revoked)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((found, String::new())),
-        Err(error) => Err(error),
-    }
+    Ok(found)
 }
 
 // === impl Current ===

@@ -1,32 +1,29 @@
-//! Owns the audit chain of a running gateway: putting its parts together, taking events, following the keys,
-//! and the end. Decides nothing about records.
+//! Owns the audit chain of a running gateway: putting its parts together, taking events, and the end. Decides nothing about records.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidegate_policy::audit::AuditEvent;
-use tidegate_policy::audit::keys::{Key, KeyRing, Revocation};
-use tidegate_policy::audit::record::{ChainName, Event, KeyVersion};
+use tidegate_policy::audit::record::{ChainName, Event};
 use tidegate_policy::audit::value::Unfit;
 use tokio::task::JoinSet;
 
 use super::NotOnRecord;
-use super::chain_end::{ChainEnd, Parts, SharedKeys};
+use super::chain_end::{ChainEnd, Parts};
 use super::counters::ChainCounters;
+use super::follow::Following;
 use super::hold::Hold;
-use super::keys::{KeySource, SigningKeys};
+use super::keys::KeySource;
 use super::mark::Mark;
 use super::ring::Ring;
 use super::spool::Spool;
 use super::thin::{Pseudonyms, Thinner};
 use super::watch::{Notes, Watch};
-use super::writer::{Acknowledged, QueueFull, Writer, Writing, shared};
+use super::writer::{Acknowledged, QueueFull, Writer, Writing};
 use crate::clock::Clock;
 use crate::store::Store;
 
-/// Between two looks at the keys.
-const FOLLOW: Duration = Duration::from_secs(1);
 /// Between two looks whether a window of counts is over.
 const TURN: Duration = Duration::from_secs(1);
 /// What is not appended by then at the end waits in the spool or is lost, and counted.
@@ -56,7 +53,6 @@ pub struct Trail {
     writing: Mutex<Option<Writing>>,
     thinner: Thinner,
     pseudonyms: Pseudonyms,
-    keys: SharedKeys,
     clock: Arc<dyn Clock>,
     counters: ChainCounters,
     tasks: Mutex<JoinSet<()>>,
@@ -74,9 +70,12 @@ impl Trail {
         clock: Arc<dyn Clock>,
         counters: ChainCounters,
     ) -> Result<Arc<Self>, String> {
-        let keys = settings.keys.read().map_err(|all| all.join("\n"))?;
-        let signer = shared(Arc::new(keys.current()?));
-        let ring = Arc::new(RwLock::new(Arc::new(key_ring(&settings.chain, &keys))));
+        let following = Following::begin(
+            settings.chain.clone(),
+            settings.keys.clone(),
+            Arc::clone(&clock),
+            counters.clone(),
+        )?;
         let run = getrandom::u64().map_err(|error| format!("no randomness: {error}"))?;
         let named = |error: std::io::Error| {
             format!("--audit-dir (TIDEGATE_AUDIT_DIR) is {}: {error}", settings.dir.display())
@@ -88,8 +87,8 @@ impl Trail {
         let parts = Parts {
             chain: settings.chain.clone(),
             store: Arc::clone(&store),
-            signer: signer.clone(),
-            keys: Arc::clone(&ring),
+            signer: following.signer(),
+            keys: following.ring(),
             clock: Arc::clone(&clock),
             spool,
             mark: Mark::in_dir(&settings.dir),
@@ -98,11 +97,11 @@ impl Trail {
         };
         let end = ChainEnd::open(parts).map_err(named)?;
         let (writer, writing) =
-            Writer::start(end, signer, Arc::clone(&clock), counters.clone(), settings.tick);
+            Writer::start(end, Arc::clone(&clock), counters.clone(), settings.tick);
         let watch = Watch::new(
             settings.chain.clone(),
             store,
-            Arc::clone(&ring),
+            following.ring(),
             notes,
             Arc::clone(&clock),
             counters.clone(),
@@ -113,14 +112,13 @@ impl Trail {
             writing: Mutex::new(Some(writing)),
             thinner: Thinner::new(pseudonyms.clone(), run),
             pseudonyms,
-            keys: ring,
             clock,
             counters,
             tasks: Mutex::new(JoinSet::new()),
         });
         let mut tasks = trail.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn(following.run());
         // Weak: a trail that nobody holds any more ends.
-        tasks.spawn(follow(Arc::downgrade(&trail), Arc::clone(&trail.clock)));
         tasks.spawn(turn(Arc::downgrade(&trail), Arc::clone(&trail.clock)));
         tasks.spawn(watch.run());
         drop(tasks);
@@ -199,40 +197,6 @@ impl Trail {
             }
         }
     }
-
-    /// Reads the keys again; what cannot be used leaves those in force that are.
-    fn follow_keys(&self, signing: &mut Option<KeyVersion>, failing: &mut bool) {
-        let read = self.settings.keys.read();
-        let keys = match read.and_then(|keys| match keys.current() {
-            Ok(current) => Ok((keys, current)),
-            Err(problem) => Err(vec![problem]),
-        }) {
-            Ok(keys) => keys,
-            Err(problems) => {
-                if !std::mem::replace(failing, true) {
-                    let problems = problems.join("; ");
-                    tracing::error!(problems, "the audit keys in force stay in force");
-                }
-                return;
-            }
-        };
-        *failing = false;
-        let (keys, current) = keys;
-        let ring = key_ring(&self.settings.chain, &keys);
-        let mut held = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        if **held == ring && *signing == keys.signing_version() {
-            return;
-        }
-        *held = Arc::new(ring);
-        drop(held);
-        let version = keys.signing_version();
-        if signing.is_some() || version.is_none() {
-            let version = version.map(|version| version.to_string()).unwrap_or_default();
-            tracing::info!(version, "another audit key signs, or another is revoked");
-        }
-        *signing = version;
-        self.writer.rotate(Arc::new(current));
-    }
 }
 
 /// Why an event of another process is not taken.
@@ -247,27 +211,6 @@ pub enum PassOnError {
     /// It may be later.
     #[error(transparent)]
     Full(QueueFull),
-}
-
-fn key_ring(chain: &ChainName, keys: &SigningKeys) -> KeyRing {
-    let key = |(version, public, revoked): (KeyVersion, [u8; 32], bool)| {
-        let revoked = revoked.then(|| Revocation { after_seq: None, reason: String::new() });
-        (version, Key { public, revoked })
-    };
-    KeyRing {
-        chain: chain.clone(),
-        keys: keys.public().map(key).collect(),
-        checkpoint_keys: Vec::new(),
-    }
-}
-
-async fn follow(trail: std::sync::Weak<Trail>, clock: Arc<dyn Clock>) {
-    let (mut signing, mut failing) = (None, false);
-    loop {
-        clock.sleep(FOLLOW).await;
-        let Some(trail) = trail.upgrade() else { return };
-        trail.follow_keys(&mut signing, &mut failing);
-    }
 }
 
 async fn turn(trail: std::sync::Weak<Trail>, clock: Arc<dyn Clock>) {

@@ -1,7 +1,7 @@
 //! Owns group commit: events are gathered for a tick, or until a batch is full, and appended together.
 //! Knows neither stores nor hashes.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tidegate_policy::audit::record::{Event, Signer};
@@ -42,7 +42,6 @@ pub struct Writer {
     /// Those that somebody waits for: they pass all others.
     urgent: mpsc::Sender<Item>,
     stop: watch::Sender<bool>,
-    signer: SharedSigner,
     counters: ChainCounters,
 }
 
@@ -74,7 +73,6 @@ impl Writer {
     /// Starts the task. Needs a tokio runtime.
     pub fn start(
         end: ChainEnd,
-        signer: SharedSigner,
         clock: Arc<dyn Clock>,
         counters: ChainCounters,
         tick: Duration,
@@ -84,7 +82,7 @@ impl Writer {
         let (stop, stopped) = watch::channel(false);
         let queues = Queues { items, urgent: urgent_items };
         let writing = tokio::spawn(run(end, queues, stopped, clock, tick));
-        (Self { queue, urgent, stop, signer, counters }, writing)
+        (Self { queue, urgent, stop, counters }, writing)
     }
 
     /// Hands an event over without waiting. An `urgent` one is appended at once: for decisions and
@@ -99,11 +97,6 @@ impl Writer {
         Ok(acknowledged)
     }
 
-    /// Another key signs from the next batch on.
-    pub fn rotate(&self, signer: Arc<dyn Signer + Send + Sync>) {
-        *self.signer.write().unwrap_or_else(PoisonError::into_inner) = signer;
-    }
-
     /// Takes no more events; what was handed over is committed.
     pub fn stop(&self) {
         self.stop.send_replace(true);
@@ -112,7 +105,7 @@ impl Writer {
 
 /// A signer that can be replaced.
 pub fn shared(signer: Arc<dyn Signer + Send + Sync>) -> SharedSigner {
-    Arc::new(RwLock::new(signer))
+    Arc::new(RwLock::new(Some(signer)))
 }
 
 async fn run(

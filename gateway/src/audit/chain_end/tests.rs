@@ -338,7 +338,7 @@ async fn another_key_signs_from_the_next_batch_on() {
     let (store, dir) = world();
     let mut end = open(&store, dir.path());
     commit(&mut end, &["a"]).await;
-    *end.signer.write().expect("no panic") = Arc::new(TestSigner(2));
+    *end.signer.write().expect("no panic") = Some(Arc::new(TestSigner(2)));
     commit(&mut end, &["b", "c"]).await;
     let (report, _) = verify(&store).await;
     assert_eq!(report.verdict, Verdict::Valid);

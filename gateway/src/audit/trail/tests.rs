@@ -2,12 +2,19 @@
 
 use std::path::Path;
 
+use tidegate_policy::audit::record::{KeyVersion, Record};
+use tidegate_policy::audit::{Action, Durability, Thinning};
+use tidegate_policy::scope::{Region, Tenant};
+use tidegate_tests::eventually;
+
 use super::*;
+use crate::audit::chain_end::Accepted;
 use crate::clock::SystemClock;
 use crate::settings::Environment;
 use crate::store::StoreCounters;
 use crate::store::memory::MemoryStore;
 
+const WAIT: Duration = Duration::from_secs(60);
 /// RFC 8410 §10.3: everybody knows it.
 const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
 
@@ -53,4 +60,68 @@ async fn a_second_gateway_is_kept_out_of_the_folder() {
     first.finish().await;
     drop(first);
     start(&store, dir.path()).expect("free again");
+}
+
+/// Another key, of 32 octets that are all seven.
+fn second_key() -> String {
+    use ed25519_dalek::pkcs8::EncodePrivateKey;
+    use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+    let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+    key.to_pkcs8_pem(LineEnding::LF).expect("a key").to_string()
+}
+
+async fn on_record(trail: &Trail, id: &str) -> Accepted {
+    let event = AuditEvent {
+        id: id.to_owned(),
+        ts_ms: 1,
+        region: Region::new("eu").expect("a region"),
+        actor: "ann".to_owned(),
+        tenant: Tenant::None,
+        action: Action::Admin,
+        outcome: "ok".to_owned(),
+        detail: String::new(),
+        durability: Durability::Sync,
+        thinning: Thinning::Each,
+        about: Vec::new(),
+    };
+    trail.pass_on(&event, true).expect("room").await.expect("not lost")
+}
+
+/// Each record's event, and the version that signed it.
+async fn records(store: &Arc<dyn Store>) -> Vec<(String, Option<KeyVersion>)> {
+    let chain = ChainName::new("eu").expect("a name");
+    let records = store.chains().expect("chains").records(&chain, 0, 0, 1_000).await;
+    let record = |bytes: Vec<u8>| Record::read(&bytes).expect("a record");
+    let records = records.expect("read").into_iter().map(record);
+    records.map(|record| (record.id, record.seal.map(|seal| seal.version))).collect()
+}
+
+#[tokio::test]
+async fn the_last_key_never_signs_again_once_it_is_revoked_and_nothing_is_lost() {
+    let (store, dir) = (memory(), tempfile::tempdir().expect("a folder"));
+    let (trail, counters) = start(&store, dir.path()).expect("started");
+    assert_eq!(on_record(&trail, "before").await, Accepted::Chained);
+    // A file that nobody can read has nothing to do with it.
+    std::fs::write(dir.path().join("keys/v9.pem"), "no key").expect("written");
+    std::fs::write(dir.path().join("keys/revoked"), "v1\n").expect("written");
+    eventually(WAIT, "no key may sign", async || {
+        if counters.no_key.get() == 1 { Ok(()) } else { Err(counters.no_key.get()) }
+    })
+    .await;
+    for id in ["one", "two"] {
+        assert_eq!(on_record(&trail, id).await, Accepted::Spooled);
+    }
+    let held = |id: &str, version| (id.to_owned(), Some(KeyVersion(version)));
+    assert_eq!(records(&store).await, [held("before", 1)]);
+    // Another key is there, and the events leave the disk.
+    std::fs::remove_file(dir.path().join("keys/v9.pem")).expect("removed");
+    std::fs::write(dir.path().join("keys/v2.pem"), second_key()).expect("written");
+    eventually(WAIT, "the spool is empty", async || {
+        let all = records(&store).await;
+        if all.len() >= 3 { Ok(()) } else { Err(all) }
+    })
+    .await;
+    let all = records(&store).await;
+    assert_eq!(all, [held("before", 1), ("one".to_owned(), None), held("two", 2)]);
+    assert_eq!((counters.no_key.get(), counters.dropped.get()), (0, 0));
 }
