@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 pub struct Secret(String);
 
 /// Where a secret is given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum SecretSource {
     /// The value of an environment variable.
     Value {
@@ -33,11 +33,11 @@ pub enum SecretSource {
     },
 }
 
-/// Why a secret cannot be used. Never holds any of it.
-#[derive(Debug, thiserror::Error)]
+/// Why a secret cannot be used. Never shows any of it.
+#[derive(thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be read.
-    #[error("{flag}: cannot read {}", path.display())]
+    #[error("{flag}: cannot read {}", shown_path(path))]
     Unreadable {
         /// The flag that named the file.
         flag: &'static str,
@@ -83,11 +83,34 @@ pub struct Parsed<T> {
     pub parse: Parse<T>,
 }
 
+/// The longest value that is shown as a path.
+const PATH_LEN_MAX: usize = 256;
+/// The longest one without a folder: names of files are short, and secrets are not.
+const NAME_LEN_MAX: usize = 20;
+
 /// A parsed secret that follows its origin.
 pub struct Watched<O: Origin> {
     origin: O,
     current: RwLock<Arc<O::Value>>,
     last_read: Mutex<O::Text>,
+}
+
+/// A path for messages, unless it might be the secret itself: who writes that where its file belongs
+/// should not find it in the log.
+pub fn shown(path: &str) -> String {
+    let is_text = !path.chars().any(char::is_control) && !path.contains("-----BEGIN");
+    let has_folder = ["/", "./", "../"].iter().any(|start| path.starts_with(start));
+    let length_max = if has_folder { PATH_LEN_MAX } else { NAME_LEN_MAX };
+    if is_text && path.len() < length_max {
+        path.to_owned()
+    } else {
+        "(not shown, since it may be the secret itself: write the path of its file)".to_owned()
+    }
+}
+
+/// The same of a path.
+fn shown_path(path: &std::path::Path) -> String {
+    shown(&path.to_string_lossy())
 }
 
 // === impl Secret ===
@@ -123,7 +146,7 @@ impl SecretSource {
     pub fn place(&self) -> String {
         match self {
             Self::Value { variable, .. } => (*variable).to_owned(),
-            Self::File { flag, path } => format!("{flag} ({})", path.display()),
+            Self::File { flag, path } => format!("{flag} ({})", shown_path(path)),
         }
     }
 
@@ -136,6 +159,20 @@ impl SecretSource {
                 Err(source) => Err(SecretError::Unreadable { flag, path: path.clone(), source }),
             },
         }
+    }
+}
+
+impl fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretSource({})", self.place())
+    }
+}
+
+// === impl SecretError ===
+
+impl fmt::Debug for SecretError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretError({self})")
     }
 }
 
@@ -214,6 +251,25 @@ mod tests {
         let source = SecretSource::Value { variable: "TIDEGATE_TOKEN", secret: secret.clone() };
         let shown = format!("{secret} {secret:?} {source:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    /// Where the file's path belongs, the secret itself is a common mistake.
+    #[test]
+    fn a_secret_in_its_files_place_never_shows() {
+        let pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2Vw\n-----END PRIVATE KEY-----\n";
+        let folded = pem.replace('\n', "\\n");
+        let long = format!("/{}", "x".repeat(300));
+        let digits = "000102030405060708090a0b0c0d0e0f";
+        for secret in [pem, &folded, &long, digits, "t0p\nsecret"] {
+            let source = SecretSource::File { flag: "--token-file", path: secret.into() };
+            let error = source.read().expect_err("no file");
+            let shown = format!("{error} {error:?} {source:?} {}", source.place());
+            assert!(!shown.contains(secret) && shown.contains("--token-file"), "{shown}");
+            assert!(!shown.contains("MC4") && shown.contains("the path of its file"), "{shown}");
+        }
+        for path in ["/run/secrets/token", "../token", "token.txt"] {
+            assert_eq!(shown(path), path);
+        }
     }
 
     #[test]

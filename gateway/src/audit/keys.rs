@@ -16,6 +16,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use tidegate_policy::audit::record::{KeyVersion, SignatureCheck, Signer};
 use zeroize::Zeroizing;
 
+use crate::secret::shown;
 use crate::settings::Environment;
 
 /// What the names of the variables begin with.
@@ -105,9 +106,10 @@ impl SigningKeys {
         let mut unread = Vec::new();
         let mut revoked_names = environment.get(REVOKED).unwrap_or_default().to_owned();
         if let Some(dir) = environment.get(DIR).filter(|dir| !dir.trim().is_empty()) {
-            let dir = Path::new(dir.trim());
+            let text = dir.trim();
+            let dir = Path::new(text);
             let found = listed(dir).unwrap_or_else(|error| {
-                unread.push(format!("{DIR}: {dir:?}: {error}"));
+                unread.push(format!("{DIR}: {:?}: {error}", shown(text)));
                 Vec::new()
             });
             for (path, version) in found {
@@ -117,7 +119,9 @@ impl SigningKeys {
             match std::fs::read_to_string(dir.join(REVOKED_FILE)) {
                 Ok(revoked) => revoked_names = format!("{revoked_names},{revoked}"),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => unread.push(format!("{DIR}: {dir:?}: {REVOKED_FILE}: {error}")),
+                Err(error) => {
+                    unread.push(format!("{DIR}: {:?}: {REVOKED_FILE}: {error}", shown(text)))
+                }
             }
         }
         problems.append(&mut unread);
@@ -126,7 +130,8 @@ impl SigningKeys {
         for name in names.map(str::trim).filter(|name| !name.is_empty()) {
             match KeyVersion::new(name) {
                 Some(version) => drop(revoked.insert(version)),
-                None => problems.push(format!("{REVOKED}: {name:?} is no version: write v1,v2")),
+                None => problems
+                    .push(format!("{REVOKED}: {:?} is no version: write v1,v2", shown(name))),
             }
         }
         (Self { keys, revoked }, problems)
@@ -197,7 +202,7 @@ fn read(name: &str, value: &str) -> Result<(KeyVersion, SigningKey), String> {
 
 fn pem(path: &Path) -> Result<Zeroizing<String>, String> {
     let read = std::fs::read_to_string(path).map(Zeroizing::new);
-    read.map_err(|error| format!("{:?}: {error}", path.display().to_string()))
+    read.map_err(|error| format!("{:?}: {error}", shown(&path.to_string_lossy())))
 }
 
 fn parsed(pem: &str) -> Result<SigningKey, String> {
@@ -304,6 +309,20 @@ mod tests {
         );
         let shown = format!("{:?}", keys([("AUDIT_PRIVATE_KEY_V1", PEM)]).expect("sound"));
         assert_eq!(shown, "[KeyVersion(1)]");
+    }
+
+    /// The key itself where its file's path belongs, or its folder's.
+    #[test]
+    fn a_key_in_a_paths_place_is_not_shown() {
+        let folded = PEM.replace('\n', "\\n");
+        for pem in [PEM, &folded] {
+            let names =
+                ["AUDIT_PRIVATE_KEY_V1_FILE", "AUDIT_PRIVATE_KEY_DIR", "REVOKED_KEY_VERSIONS"];
+            for name in names {
+                let problems = keys([(name, pem)]).expect_err("no path").join(" ");
+                assert!(problems.contains(name) && !problems.contains("INTu"), "{problems}");
+            }
+        }
     }
 
     /// Nothing else holds a key: the texts that it was read from are wiped, too.

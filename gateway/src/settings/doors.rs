@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::knob::{Knob, Resolver};
-use crate::secret::{Secret, SecretSource};
+use crate::secret::{Secret, SecretSource, shown};
 
 /// `--dev` is for one machine: a listener without a token that others reach is no development.
 pub fn refuse_open_door(
@@ -37,7 +37,7 @@ pub fn secret(
         (Some(_), Some(path)) => {
             resolver.problem(format!(
                 "{flag} is {} and {variable} is set too: give one of them",
-                path.display()
+                shown(&path.to_string_lossy())
             ));
             None
         }

@@ -10,6 +10,7 @@ use tidegate_policy::scope::{Environment as ScopeEnvironment, Region};
 
 use super::Environment;
 use crate::logging::{self, LogFormat};
+use crate::secret::shown;
 use crate::store::keys::KeyStyle;
 use crate::store::redis::place::{self, Place};
 
@@ -27,12 +28,12 @@ pub struct Knob {
 }
 
 macro_rules! knobs {
-    ($($name:ident: $flag:literal, [$($variable:literal),*], $default:expr;)*) => {
+    ($($name:ident: $flag:literal, [$($variable:literal),*], $default:expr, $show:expr;)*) => {
         $(pub const $name: Knob = Knob {
             flag: $flag,
             variables: &[$($variable),*],
             default: $default,
-            show: str::to_owned,
+            show: $show,
         };)*
         /// Every setting.
         pub const ALL: &[&Knob] = &[$(&$name,)* &REDIS_URL];
@@ -40,46 +41,46 @@ macro_rules! knobs {
 }
 
 knobs! {
-    LISTEN: "--listen", ["TIDEGATE_LISTEN"], Some("127.0.0.1:10080");
-    ADMIN_LISTEN: "--admin-listen", ["TIDEGATE_ADMIN_LISTEN"], Some("127.0.0.1:10081");
-    TLS_CERT: "--tls-cert", ["TIDEGATE_TLS_CERT"], None;
-    TLS_KEY: "--tls-key", ["TIDEGATE_TLS_KEY"], None;
-    TLS_CLIENT_CA: "--tls-client-ca", ["TIDEGATE_TLS_CLIENT_CA"], None;
-    ADMIN_TLS: "--admin-tls", ["TIDEGATE_ADMIN_TLS"], None;
-    REDIS_TLS_CA: "--redis-tls-ca", ["TIDEGATE_REDIS_TLS_CA"], None;
-    REDIS_TLS_CERT: "--redis-tls-cert", ["TIDEGATE_REDIS_TLS_CERT"], None;
-    REDIS_TLS_KEY: "--redis-tls-key", ["TIDEGATE_REDIS_TLS_KEY"], None;
-    CORES: "--cores", ["TIDEGATE_CORES"], None;
-    REDIS_CONNECTIONS: "--redis-connections", ["TIDEGATE_REDIS_CONNECTIONS"], None;
-    REDIS_RESPONSE_TIMEOUT: "--redis-response-timeout", ["TIDEGATE_REDIS_RESPONSE_TIMEOUT"], Some("250ms");
-    MAX_IN_FLIGHT: "--max-in-flight", ["TIDEGATE_MAX_IN_FLIGHT", "REDIS_POOL_SIZE"], Some("100");
-    POOL_WAIT: "--pool-wait", ["TIDEGATE_POOL_WAIT"], Some("15ms");
-    POOL_LOG_INTERVAL: "--pool-log-interval", ["TIDEGATE_POOL_LOG_INTERVAL"], Some("60s");
-    STORE_BREAKER_FAILURES: "--store-breaker-failures", ["TIDEGATE_STORE_BREAKER_FAILURES"], Some("5");
-    STORE_BREAKER_OPEN: "--store-breaker-open", ["TIDEGATE_STORE_BREAKER_OPEN"], Some("10s");
-    STORE_BREAKER_SUCCESSES: "--store-breaker-successes", ["TIDEGATE_STORE_BREAKER_SUCCESSES"], Some("3");
-    DEADLINE: "--deadline", ["TIDEGATE_DEADLINE"], Some("30ms");
-    REGION: "--region", ["TIDEGATE_REGION", "CLOUD_RUN_REGION"], None;
-    ENVIRONMENT: "--environment", ["TIDEGATE_ENVIRONMENT"], Some("default");
-    TOKEN_FILE: "--token-file", ["TIDEGATE_TOKEN_FILE"], None;
-    ADMIN_TOKENS_FILE: "--admin-tokens-file", ["TIDEGATE_ADMIN_TOKENS_FILE"], None;
-    COLD_START: "--cold-start", ["TIDEGATE_COLD_START"], None;
-    KEY_STYLE: "--key-style", ["TIDEGATE_KEY_STYLE"], Some("sharded");
-    DEV: "--dev", ["TIDEGATE_DEV"], None;
-    DRAIN_TIMEOUT: "--drain-timeout", ["TIDEGATE_DRAIN_TIMEOUT"], Some("10s");
-    MEMORY_KEYS_MAX: "--memory-keys-max", ["TIDEGATE_MEMORY_KEYS_MAX"], Some("1000000");
-    LOG_FORMAT: "--log-format", ["TIDEGATE_LOG_FORMAT"], Some("text");
-    LOG_FILTER: "RUST_LOG", ["RUST_LOG"], Some("info");
-    ADDRESSES_FILE: "--addresses-file", ["TIDEGATE_ADDRESSES_FILE"], None;
-    AUDIT_DIR: "--audit-dir", ["TIDEGATE_AUDIT_DIR"], None;
-    AUDIT_TICK: "--audit-tick", ["TIDEGATE_AUDIT_TICK"], Some("50ms");
-    AUDIT_SPOOL_MAX: "--audit-spool-max", ["TIDEGATE_AUDIT_SPOOL_MAX"], Some("100000000");
-    AUDIT_WHEN_FULL: "--audit-when-full", ["TIDEGATE_AUDIT_WHEN_FULL"], Some("refuse");
-    AUDIT_SYNC: "--audit-sync", ["TIDEGATE_AUDIT_SYNC"], Some("admin");
-    AUDIT_CHECKPOINT_DIR: "--audit-checkpoint-dir", ["TIDEGATE_AUDIT_CHECKPOINT_DIR"], None;
-    AUDIT_CHECKPOINT_NAME: "--audit-checkpoint-name", ["TIDEGATE_AUDIT_CHECKPOINT_NAME"], None;
-    AUDIT_CHECKPOINT_KEY_FILE: "--audit-checkpoint-key-file", ["TIDEGATE_AUDIT_CHECKPOINT_KEY_FILE"], None;
-    AUDIT_SUBJECT_KEY_FILE: "--audit-subject-key-file", ["TIDEGATE_AUDIT_SUBJECT_KEY_FILE"], None;
+    LISTEN: "--listen", ["TIDEGATE_LISTEN"], Some("127.0.0.1:10080"), plain;
+    ADMIN_LISTEN: "--admin-listen", ["TIDEGATE_ADMIN_LISTEN"], Some("127.0.0.1:10081"), plain;
+    TLS_CERT: "--tls-cert", ["TIDEGATE_TLS_CERT"], None, shown;
+    TLS_KEY: "--tls-key", ["TIDEGATE_TLS_KEY"], None, shown;
+    TLS_CLIENT_CA: "--tls-client-ca", ["TIDEGATE_TLS_CLIENT_CA"], None, shown;
+    ADMIN_TLS: "--admin-tls", ["TIDEGATE_ADMIN_TLS"], None, plain;
+    REDIS_TLS_CA: "--redis-tls-ca", ["TIDEGATE_REDIS_TLS_CA"], None, shown;
+    REDIS_TLS_CERT: "--redis-tls-cert", ["TIDEGATE_REDIS_TLS_CERT"], None, shown;
+    REDIS_TLS_KEY: "--redis-tls-key", ["TIDEGATE_REDIS_TLS_KEY"], None, shown;
+    CORES: "--cores", ["TIDEGATE_CORES"], None, plain;
+    REDIS_CONNECTIONS: "--redis-connections", ["TIDEGATE_REDIS_CONNECTIONS"], None, plain;
+    REDIS_RESPONSE_TIMEOUT: "--redis-response-timeout", ["TIDEGATE_REDIS_RESPONSE_TIMEOUT"], Some("250ms"), plain;
+    MAX_IN_FLIGHT: "--max-in-flight", ["TIDEGATE_MAX_IN_FLIGHT", "REDIS_POOL_SIZE"], Some("100"), plain;
+    POOL_WAIT: "--pool-wait", ["TIDEGATE_POOL_WAIT"], Some("15ms"), plain;
+    POOL_LOG_INTERVAL: "--pool-log-interval", ["TIDEGATE_POOL_LOG_INTERVAL"], Some("60s"), plain;
+    STORE_BREAKER_FAILURES: "--store-breaker-failures", ["TIDEGATE_STORE_BREAKER_FAILURES"], Some("5"), plain;
+    STORE_BREAKER_OPEN: "--store-breaker-open", ["TIDEGATE_STORE_BREAKER_OPEN"], Some("10s"), plain;
+    STORE_BREAKER_SUCCESSES: "--store-breaker-successes", ["TIDEGATE_STORE_BREAKER_SUCCESSES"], Some("3"), plain;
+    DEADLINE: "--deadline", ["TIDEGATE_DEADLINE"], Some("30ms"), plain;
+    REGION: "--region", ["TIDEGATE_REGION", "CLOUD_RUN_REGION"], None, plain;
+    ENVIRONMENT: "--environment", ["TIDEGATE_ENVIRONMENT"], Some("default"), plain;
+    TOKEN_FILE: "--token-file", ["TIDEGATE_TOKEN_FILE"], None, shown;
+    ADMIN_TOKENS_FILE: "--admin-tokens-file", ["TIDEGATE_ADMIN_TOKENS_FILE"], None, shown;
+    COLD_START: "--cold-start", ["TIDEGATE_COLD_START"], None, plain;
+    KEY_STYLE: "--key-style", ["TIDEGATE_KEY_STYLE"], Some("sharded"), plain;
+    DEV: "--dev", ["TIDEGATE_DEV"], None, plain;
+    DRAIN_TIMEOUT: "--drain-timeout", ["TIDEGATE_DRAIN_TIMEOUT"], Some("10s"), plain;
+    MEMORY_KEYS_MAX: "--memory-keys-max", ["TIDEGATE_MEMORY_KEYS_MAX"], Some("1000000"), plain;
+    LOG_FORMAT: "--log-format", ["TIDEGATE_LOG_FORMAT"], Some("text"), plain;
+    LOG_FILTER: "RUST_LOG", ["RUST_LOG"], Some("info"), plain;
+    ADDRESSES_FILE: "--addresses-file", ["TIDEGATE_ADDRESSES_FILE"], None, plain;
+    AUDIT_DIR: "--audit-dir", ["TIDEGATE_AUDIT_DIR"], None, plain;
+    AUDIT_TICK: "--audit-tick", ["TIDEGATE_AUDIT_TICK"], Some("50ms"), plain;
+    AUDIT_SPOOL_MAX: "--audit-spool-max", ["TIDEGATE_AUDIT_SPOOL_MAX"], Some("100000000"), plain;
+    AUDIT_WHEN_FULL: "--audit-when-full", ["TIDEGATE_AUDIT_WHEN_FULL"], Some("refuse"), plain;
+    AUDIT_SYNC: "--audit-sync", ["TIDEGATE_AUDIT_SYNC"], Some("admin"), plain;
+    AUDIT_CHECKPOINT_DIR: "--audit-checkpoint-dir", ["TIDEGATE_AUDIT_CHECKPOINT_DIR"], None, plain;
+    AUDIT_CHECKPOINT_NAME: "--audit-checkpoint-name", ["TIDEGATE_AUDIT_CHECKPOINT_NAME"], None, plain;
+    AUDIT_CHECKPOINT_KEY_FILE: "--audit-checkpoint-key-file", ["TIDEGATE_AUDIT_CHECKPOINT_KEY_FILE"], None, shown;
+    AUDIT_SUBJECT_KEY_FILE: "--audit-subject-key-file", ["TIDEGATE_AUDIT_SUBJECT_KEY_FILE"], None, shown;
 }
 
 pub const REDIS_URL: Knob = Knob {
@@ -311,6 +312,10 @@ pub fn log_filter(text: &str) -> Result<String, String> {
             Err(format!("{error}: write directives such as info or tidegate_gateway=debug"))
         }
     }
+}
+
+fn plain(text: &str) -> String {
+    text.to_owned()
 }
 
 fn yes_or_no(text: &str) -> Result<bool, String> {

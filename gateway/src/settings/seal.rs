@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::Environment;
 use super::knob::Resolver;
+use crate::secret::shown;
 use crate::store::redis::seal::{SealKeys, SealVersion};
 
 /// What the names of the variables begin with; a version follows, and perhaps `_FILE`.
@@ -52,7 +53,8 @@ pub fn seal(resolver: &mut Resolver<'_>) -> Sealing {
             let named = named.filter(|version| keys.contains_key(version));
             if named.is_none() {
                 problems.push(format!(
-                    "{SEAL_WITH} is {with:?}, but no such key is given: write v1 and set {PREFIX}1, or unset it"
+                    "{SEAL_WITH} is {:?}, but no such key is given: write v1 and set {PREFIX}1, or unset it",
+                    shown(with)
                 ));
             }
             named
@@ -86,7 +88,7 @@ fn read(environment: &Environment, name: &str) -> Result<Zeroizing<[u8; 32]>, St
     let value = environment.get(name).unwrap_or_default().trim();
     let text = if name.ends_with(FILE) {
         let read = std::fs::read_to_string(value);
-        Zeroizing::new(read.map_err(|error| format!("{value:?}: {error}"))?)
+        Zeroizing::new(read.map_err(|error| format!("{:?}: {error}", shown(value)))?)
     } else {
         Zeroizing::new(value.to_owned())
     };
