@@ -5,13 +5,16 @@
 //! `AUDIT_PRIVATE_KEY_V1_FILE` names a file. `AUDIT_PRIVATE_KEY` (and `_FILE`) is the key without a version,
 //! `v0`. `AUDIT_PRIVATE_KEY_DIR` names a folder of files `v1.pem`, `v2.pem`, … and perhaps `revoked`, which is read
 //! again while the gateway runs. The largest version signs that `REVOKED_KEY_VERSIONS` (`v1,v2`) does not name.
+//!
+//! `AUDIT_PUBLIC_KEY_V1`, `AUDIT_PUBLIC_KEY_V1_FILE` and files `v1.pub` in the folder hold keys that only verify, as
+//! PEM (SPKI): of a private key that was destroyed, or that has not come here yet.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use ed25519_dalek::pkcs8::DecodePrivateKey;
+use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use tidegate_policy::audit::record::{KeyVersion, SignatureCheck, Signer};
 use zeroize::Zeroizing;
@@ -21,6 +24,8 @@ use crate::settings::Environment;
 
 /// What the names of the variables begin with.
 pub const PREFIX: &str = "AUDIT_PRIVATE_KEY";
+/// The same of keys that only verify.
+pub const PUBLIC: &str = "AUDIT_PUBLIC_KEY";
 /// Which versions must not sign.
 pub const REVOKED: &str = "REVOKED_KEY_VERSIONS";
 const FILE: &str = "_FILE";
@@ -32,6 +37,8 @@ const REVOKED_FILE: &str = "revoked";
 /// The keys that were given.
 pub struct SigningKeys {
     keys: BTreeMap<KeyVersion, SigningKey>,
+    /// Those whose private half is elsewhere, or nowhere.
+    public: BTreeMap<KeyVersion, [u8; 32]>,
     revoked: BTreeSet<KeyVersion>,
 }
 
@@ -54,10 +61,10 @@ pub struct Ed25519;
 impl KeySource {
     /// Of the environment what names keys; `None` if nothing does.
     pub fn of(environment: &Environment) -> Option<Self> {
-        let ours = |name: &str| name.starts_with(PREFIX) || name == REVOKED;
+        let ours = |name: &str| [PREFIX, PUBLIC, REVOKED].iter().any(|own| name.starts_with(own));
         let own = environment.only(ours);
         let given = own.names().any(|name| {
-            name != REVOKED && own.get(name).is_some_and(|value| !value.trim().is_empty())
+            name.starts_with(PREFIX) && own.get(name).is_some_and(|value| !value.trim().is_empty())
         });
         given.then_some(Self(own))
     }
@@ -87,44 +94,52 @@ impl SigningKeys {
     /// Reads what can be read, and says what cannot: a revocation must not wait for somebody to mend a file
     /// that has nothing to do with it.
     fn gather(environment: &Environment) -> (Self, Vec<String>) {
-        let (mut keys, mut problems) = (BTreeMap::new(), Vec::new());
-        let mut take = |name: &str, read: Result<(KeyVersion, SigningKey), String>| match read {
-            Ok((version, key)) => {
-                if let Entry::Vacant(free) = keys.entry(version) {
-                    free.insert(key);
-                } else {
-                    problems.push(format!("{name}: {version} is given twice: unset one of them"));
-                }
+        let (mut keys, mut public, mut problems) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        for name in environment.names().filter(|name| *name != DIR) {
+            let value = environment.get(name).unwrap_or_default();
+            if value.trim().is_empty() {
+                continue;
             }
-            Err(problem) => problems.push(format!("{name}: {problem}")),
-        };
-        let set = |name: &&str| environment.get(name).is_some_and(|value| !value.trim().is_empty());
-        let names = environment.names().filter(|name| name.starts_with(PREFIX));
-        for name in names.filter(|name| *name != DIR).filter(set) {
-            take(name, read(name, environment.get(name).unwrap_or_default()));
+            if let Some(middle) = name.strip_prefix(PREFIX) {
+                let read = read(middle, value, PREFIX, parsed);
+                put(&mut keys, &mut problems, name, read);
+            } else if let Some(middle) = name.strip_prefix(PUBLIC) {
+                let read = read(middle, value, PUBLIC, parsed_public);
+                put(&mut public, &mut problems, name, read);
+            }
         }
-        let mut unread = Vec::new();
         let mut revoked_names = environment.get(REVOKED).unwrap_or_default().to_owned();
-        if let Some(dir) = environment.get(DIR).filter(|dir| !dir.trim().is_empty()) {
-            let text = dir.trim();
+        if let Some(text) = environment.get(DIR).map(str::trim).filter(|dir| !dir.is_empty()) {
+            let named = |error| format!("{DIR}: {:?}: {error}", shown(text));
             let dir = Path::new(text);
             let found = listed(dir).unwrap_or_else(|error| {
-                unread.push(format!("{DIR}: {:?}: {error}", shown(text)));
+                problems.push(named(error.to_string()));
                 Vec::new()
             });
-            for (path, version) in found {
-                let read = pem(&path).and_then(|pem| parsed(&pem));
-                take(&path.display().to_string(), read.map(|key| (version, key)));
+            for (path, version, is_private) in found {
+                let (name, pem) = (path.display().to_string(), pem(&path));
+                if is_private {
+                    let read = pem.and_then(|pem| Ok((version, parsed(&pem)?)));
+                    put(&mut keys, &mut problems, &name, read);
+                } else {
+                    let read = pem.and_then(|pem| Ok((version, parsed_public(&pem)?)));
+                    put(&mut public, &mut problems, &name, read);
+                }
             }
             match std::fs::read_to_string(dir.join(REVOKED_FILE)) {
                 Ok(revoked) => revoked_names = format!("{revoked_names},{revoked}"),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    unread.push(format!("{DIR}: {:?}: {REVOKED_FILE}: {error}", shown(text)))
-                }
+                Err(error) => problems.push(named(format!("{REVOKED_FILE}: {error}"))),
             }
         }
-        problems.append(&mut unread);
+        // With both halves at hand the private one says which the other is.
+        public.retain(|version, public| {
+            let Some(key) = keys.get(version) else { return true };
+            if key.verifying_key().to_bytes() != *public {
+                problems.push(format!("{version}: the public key is not that of the private one"));
+            }
+            false
+        });
         let mut revoked = BTreeSet::new();
         let names = revoked_names.split([',', '\n']);
         for name in names.map(str::trim).filter(|name| !name.is_empty()) {
@@ -134,7 +149,7 @@ impl SigningKeys {
                     .push(format!("{REVOKED}: {:?} is no version: write v1,v2", shown(name))),
             }
         }
-        (Self { keys, revoked }, problems)
+        (Self { keys, public, revoked }, problems)
     }
 
     /// Where not all could be read: what was in force before stays, and so does every revocation.
@@ -142,6 +157,10 @@ impl SigningKeys {
         for (version, key) in &before.keys {
             self.keys.entry(*version).or_insert_with(|| key.clone());
         }
+        for (version, public) in &before.public {
+            self.public.entry(*version).or_insert(*public);
+        }
+        self.public.retain(|version, _| !self.keys.contains_key(version));
         self.revoked.extend(&before.revoked);
         self
     }
@@ -168,9 +187,9 @@ impl SigningKeys {
 
     /// Versions, public keys, and whether they are revoked.
     pub fn public(&self) -> impl Iterator<Item = (KeyVersion, [u8; 32], bool)> {
-        self.keys.iter().map(|(version, key)| {
-            (*version, key.verifying_key().to_bytes(), self.revoked.contains(version))
-        })
+        let own = self.keys.iter().map(|(version, key)| (*version, key.verifying_key().to_bytes()));
+        let all = own.chain(self.public.iter().map(|(version, public)| (*version, *public)));
+        all.map(|(version, public)| (version, public, self.revoked.contains(&version)))
     }
 }
 
@@ -180,8 +199,30 @@ impl fmt::Debug for SigningKeys {
     }
 }
 
-fn read(name: &str, value: &str) -> Result<(KeyVersion, SigningKey), String> {
-    let middle = name.strip_prefix(PREFIX).unwrap_or_default();
+fn put<K>(
+    keys: &mut BTreeMap<KeyVersion, K>,
+    problems: &mut Vec<String>,
+    name: &str,
+    read: Result<(KeyVersion, K), String>,
+) {
+    match read {
+        Ok((version, key)) => match keys.entry(version) {
+            Entry::Vacant(free) => drop(free.insert(key)),
+            Entry::Occupied(_) => {
+                problems.push(format!("{name}: {version} is given twice: unset one of them"));
+            }
+        },
+        Err(problem) => problems.push(format!("{name}: {problem}")),
+    }
+}
+
+/// The key of the variable whose name goes on with `middle` behind `prefix`.
+fn read<K>(
+    middle: &str,
+    value: &str,
+    prefix: &str,
+    parse: fn(&str) -> Result<K, String>,
+) -> Result<(KeyVersion, K), String> {
     let (middle, file) = match middle.strip_suffix(FILE) {
         Some(middle) => (middle, true),
         None => (middle, false),
@@ -191,13 +232,13 @@ fn read(name: &str, value: &str) -> Result<(KeyVersion, SigningKey), String> {
         _ => middle.strip_prefix("_V").and_then(|digits| KeyVersion::new(&format!("v{digits}"))),
     };
     let version =
-        version.ok_or_else(|| format!("no version: write {PREFIX}_V1, {PREFIX}_V2, …"))?;
+        version.ok_or_else(|| format!("no version: write {prefix}_V1, {prefix}_V2, …"))?;
     let pem = if file {
         pem(Path::new(value.trim()))?
     } else {
         Zeroizing::new(value.replace("\\n", "\n"))
     };
-    Ok((version, parsed(&pem)?))
+    Ok((version, parse(&pem)?))
 }
 
 fn pem(path: &Path) -> Result<Zeroizing<String>, String> {
@@ -210,14 +251,24 @@ fn parsed(pem: &str) -> Result<SigningKey, String> {
         .map_err(|error| format!("no Ed25519 key in PKCS#8 PEM ({error}): see tidegate-audit keys"))
 }
 
-/// The folder's keys by version.
-fn listed(dir: &Path) -> std::io::Result<Vec<(PathBuf, KeyVersion)>> {
+fn parsed_public(pem: &str) -> Result<[u8; 32], String> {
+    VerifyingKey::from_public_key_pem(pem.trim()).map(|key| key.to_bytes()).map_err(|error| {
+        format!(
+            "no public Ed25519 key in PEM ({error}): openssl pkey -in v1.pem -pubout -out v1.pub"
+        )
+    })
+}
+
+/// The folder's keys by version, and whether they are private.
+fn listed(dir: &Path) -> std::io::Result<Vec<(PathBuf, KeyVersion, bool)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(version) = name.strip_suffix(".pem").and_then(KeyVersion::new) {
-            found.push((path, version));
+        let Some((version, kind)) = name.rsplit_once('.') else { continue };
+        if let (Some(version), "pem" | "pub") = (KeyVersion::new(version), kind) {
+            let is_private = kind == "pem";
+            found.push((path, version, is_private));
         }
     }
     Ok(found)
@@ -253,6 +304,8 @@ impl SignatureCheck for Ed25519 {
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+
     use super::*;
 
     /// RFC 8410 §10.3: the example of a private key.
@@ -309,6 +362,37 @@ mod tests {
         );
         let shown = format!("{:?}", keys([("AUDIT_PRIVATE_KEY_V1", PEM)]).expect("sound"));
         assert_eq!(shown, "[KeyVersion(1)]");
+    }
+
+    /// Of a key that was destroyed only the public half is left.
+    #[test]
+    fn a_public_key_verifies_and_never_signs() {
+        use ed25519_dalek::pkcs8::EncodePublicKey;
+        let public = |seed: u8| {
+            let key = SigningKey::from_bytes(&[seed; 32]).verifying_key();
+            (key.to_bytes(), key.to_public_key_pem(LineEnding::LF).expect("a key"))
+        };
+        let ((first, first_pem), (third, third_pem)) = (public(1), public(3));
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("v2.pem"), PEM).expect("written");
+        std::fs::write(dir.path().join("v1.pub"), &first_pem).expect("written");
+        std::fs::write(dir.path().join("revoked"), "v1\n").expect("written");
+        let folder = dir.path().display().to_string();
+        let given =
+            [("AUDIT_PRIVATE_KEY_DIR", folder.as_str()), ("AUDIT_PUBLIC_KEY_V3", &third_pem)];
+        let read = keys(given).expect("sound");
+        assert_eq!(read.signing_version(), Some(KeyVersion(2)));
+        let all: BTreeMap<_, _> =
+            read.public().map(|(version, key, is)| (version.0, (key, is))).collect();
+        assert_eq!((all.len(), all[&1], all[&3]), (3, (first, true), (third, false)));
+        // Beside its private half it has to be the same key.
+        std::fs::write(dir.path().join("v2.pub"), first_pem).expect("written");
+        let problems = keys(given).expect_err("another key").join(" ");
+        assert!(problems.contains("v2"), "{problems}");
+        assert!(
+            KeySource::of(&Environment::from([("AUDIT_PUBLIC_KEY_V3", third_pem.as_str())]))
+                .is_none()
+        );
     }
 
     /// The key itself where its file's path belongs, or its folder's.

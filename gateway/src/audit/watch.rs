@@ -13,6 +13,7 @@ use tidegate_policy::audit::record::{ChainName, Record};
 use tidegate_policy::audit::verify::Verifier;
 
 pub use self::notes::Notes;
+use self::unknown::Unknown;
 use super::chain_end::SharedKeys;
 use super::counters::ChainCounters;
 use super::keys::Ed25519;
@@ -20,6 +21,7 @@ use crate::clock::Clock;
 use crate::store::{Store, StoreFailure};
 
 mod notes;
+mod unknown;
 
 const STEP: Duration = Duration::from_secs(1);
 /// A checkpoint is written after that long, or
@@ -48,6 +50,7 @@ pub struct Watch {
     checkpoint_us: u64,
     /// Verified records that are not in the store any more.
     missing: Option<Missing>,
+    unknown: Unknown,
 }
 
 /// What was verified and is gone.
@@ -104,6 +107,7 @@ impl Watch {
             revoked_told,
             checkpoint_us,
             missing: None,
+            unknown: Unknown::default(),
         };
         watch.show(0);
         Ok(watch)
@@ -203,10 +207,18 @@ impl Watch {
 
     fn follow_keys(&mut self) {
         let ring = with_notes(&self.keys, self.notes.as_ref());
-        if ring != self.ring {
-            self.tail.verifier.trust(KeyRing::clone(&ring));
-            self.sweep.verifier.trust(KeyRing::clone(&ring));
-            self.ring = ring;
+        if ring == self.ring {
+            return;
+        }
+        let is_more = ring.keys.keys().any(|version| !self.ring.keys.contains_key(version));
+        self.ring = ring;
+        for pass in [&mut self.tail, &mut self.sweep] {
+            if is_more && unknown::is_all(pass.verifier.so_far()) {
+                // With that key there may be nothing to find.
+                *pass = Pass::new(&self.ring, self.notes.as_ref());
+            } else {
+                pass.verifier.trust(KeyRing::clone(&self.ring));
+            }
         }
     }
 
@@ -219,6 +231,9 @@ impl Watch {
         }
         if !more || self.sweep.verifier.end().seq >= self.sweep_until {
             self.counters.sweeps.inc();
+            if self.tail.verifier.so_far().findings_total == 0 {
+                self.unknown.ended();
+            }
             self.sweep = Pass::new(&self.ring, self.notes.as_ref());
             self.sweep_until = self.tail.verifier.end().seq;
         }
@@ -259,10 +274,10 @@ impl Watch {
     fn show(&mut self, there: u64) {
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let (tail, sweep) = (self.tail.verifier.so_far(), self.sweep.verifier.so_far());
-        let found = tail
-            .findings_total
-            .saturating_add(sweep.findings_total)
-            .saturating_add(u64::from(self.missing.is_some()));
+        let is_held = self.unknown.holds_back([tail, sweep], self.clock.elapsed_us());
+        let wrong = tail.findings_total.saturating_add(sweep.findings_total);
+        let wrong = if is_held { 0 } else { wrong };
+        let found = wrong.saturating_add(u64::from(self.missing.is_some()));
         let verified = if tail.findings_total == 0 {
             self.tail.verifier.end().seq
         } else {
@@ -272,6 +287,7 @@ impl Watch {
         self.counters.verify_lag.set(gauge(there.saturating_sub(verified)));
         self.counters.findings.set(gauge(found));
         let first_bad = tail.first_bad.into_iter().chain(sweep.first_bad).min();
+        let first_bad = first_bad.filter(|_| !is_held);
         let missing = self.missing.map(|missing| missing.first);
         let worst = first_bad.into_iter().chain(missing).min();
         self.counters.first_bad.set(gauge(worst.unwrap_or_default()));
@@ -279,7 +295,7 @@ impl Watch {
         self.counters.revoked_usage.inc_by(revoked.saturating_sub(self.revoked_told));
         self.revoked_told = revoked;
         // Which are missing was said when they were missed.
-        if found > self.told && (tail.findings_total > 0 || sweep.findings_total > 0) {
+        if found > self.told && wrong > 0 {
             let first = tail.findings.iter().chain(&sweep.findings).next();
             let seq = first_bad.unwrap_or_default();
             let detail = first.map(|found| found.detail.clone()).unwrap_or_default();

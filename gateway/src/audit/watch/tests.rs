@@ -13,9 +13,12 @@ use crate::secret::Secret;
 const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
 
 fn watch(store: &Arc<Faulty>, dir: &Path) -> (Watch, ChainCounters) {
+    watch_by(store, dir, Arc::new(RwLock::new(Arc::new(ring()))))
+}
+
+fn watch_by(store: &Arc<Faulty>, dir: &Path, keys: SharedKeys) -> (Watch, ChainCounters) {
     let counters = ChainCounters::default();
     let notes = Notes::new(dir, "log.example/eu", &Secret::new(PEM)).expect("a key");
-    let keys = Arc::new(RwLock::new(Arc::new(ring())));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let store: Arc<dyn Store> = Arc::<Faulty>::clone(store);
     let watch = Watch::new(chain(), store, keys, Some(notes), clock, counters.clone());
@@ -87,4 +90,55 @@ async fn verified_records_that_are_gone_are_a_finding_until_they_are_back() {
     watch.step().await.expect("the store answers");
     assert_eq!(told(), (0, 0), "all is back");
     assert_eq!(counters.verified_seq.get(), 200);
+}
+
+/// The keys 1 and 2, or but one of them.
+fn only(version: u32) -> Arc<KeyRing> {
+    let mut ring = ring();
+    ring.keys.retain(|held, _| held.0 == version);
+    Arc::new(ring)
+}
+
+/// A new key reaches one gateway before the other.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_not_known_is_a_finding_after_a_while_and_until_it_comes() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    append(&mut end, 0, 100).await;
+    let keys: SharedKeys = Arc::new(RwLock::new(only(2)));
+    let folder = dir.path().join("checkpoints");
+    let (mut watch, counters) = watch_by(&store, &folder, Arc::clone(&keys));
+    let mut told = async || {
+        watch.step().await.expect("the store answers");
+        let verified = counters.verified_seq.get();
+        (counters.findings.get() > 0, counters.first_bad.get(), verified)
+    };
+    assert_eq!(told().await, (false, 0, 63), "not yet");
+    tokio::time::advance(Duration::from_secs(299)).await;
+    assert_eq!(told().await, (false, 0, 63), "not yet");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(told().await, (true, 64, 63));
+    *keys.write().expect("no panic") = Arc::new(ring());
+    assert_eq!(told().await, (false, 0, 100), "it came");
+    assert_eq!(counters.sweeps.get(), 1);
+    // The next one has as long.
+    *keys.write().expect("no panic") = only(2);
+    tokio::time::advance(Duration::from_secs(299)).await;
+    assert_eq!(told().await, (false, 0, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_else_is_wrong_beside_a_key_that_is_not_known_is_a_finding_at_once() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    append(&mut end, 0, 64).await;
+    let keys: SharedKeys = Arc::new(RwLock::new(only(2)));
+    let folder = dir.path().join("checkpoints");
+    let (mut watch, counters) = watch_by(&store, &folder, keys);
+    watch.step().await.expect("the store answers");
+    assert_eq!(counters.findings.get(), 0);
+    let line = store.records().await.pop().expect("a record");
+    watch.tail.verifier.push(&line);
+    watch.show(64);
+    assert!(counters.findings.get() > 0, "a record that stands twice");
 }

@@ -117,6 +117,9 @@ pub struct Report {
     pub first_bad: Option<u64>,
     /// How many findings there are.
     pub findings_total: u64,
+    /// Of them, those of keys that are not in the keys file: who follows a chain may be about to be given them.
+    #[serde(skip)]
+    pub unknown_keys: u64,
     /// The first [`FINDINGS_MAX`] of them.
     pub findings: Vec<Finding>,
 }
@@ -144,12 +147,15 @@ impl Report {
             checkpoint_size: 0,
             first_bad: None,
             findings_total: 0,
+            unknown_keys: 0,
             findings: Vec::new(),
         }
     }
 
     pub(super) fn find(&mut self, seq: Option<u64>, kind: Kind, detail: String) {
         self.findings_total = self.findings_total.saturating_add(1);
+        let unknown = u64::from(kind == Kind::UnknownKey);
+        self.unknown_keys = self.unknown_keys.saturating_add(unknown);
         self.first_bad = match (self.first_bad, seq) {
             (Some(first), Some(seq)) => Some(first.min(seq)),
             (first, seq) => first.or(seq),
