@@ -20,6 +20,7 @@ use super::keys::Ed25519;
 use crate::clock::Clock;
 use crate::store::{Store, StoreFailure};
 
+mod cut;
 mod notes;
 mod unknown;
 
@@ -62,6 +63,16 @@ struct Missing {
     last: u64,
     /// Rollbacks that the chain told of before.
     rollbacks: usize,
+}
+
+/// How far one reading came.
+enum Read {
+    /// There may be more.
+    More,
+    /// To the place that was asked for.
+    Whole,
+    /// The records end before it.
+    Short,
 }
 
 /// One reading of the chain.
@@ -132,8 +143,13 @@ impl Watch {
         }
         for _ in 0..CHUNKS_MAX {
             let (store, chain) = (Arc::clone(&self.store), self.chain.clone());
-            if !self.tail.read(&store, &chain, place).await? {
-                break;
+            match self.tail.read(&store, &chain, place).await? {
+                Read::More => {}
+                Read::Whole => break,
+                Read::Short => {
+                    self.look_for_cut(self.tail.place()).await?;
+                    break;
+                }
             }
             self.show(place.head.seq);
             self.checkpoint();
@@ -224,12 +240,20 @@ impl Watch {
 
     async fn sweep(&mut self, place: Place) -> Result<(), StoreFailure> {
         let (store, chain) = (Arc::clone(&self.store), self.chain.clone());
-        let more = self.sweep.read(&store, &chain, place).await?;
+        if self.sweep_until == 0 {
+            self.sweep_until = self.tail.verifier.end().seq;
+        }
+        let read = self.sweep.read(&store, &chain, place).await?;
         if self.sweep.verifier.so_far().findings_total > 0 {
             // It stays as it is: an alarm does not end by itself.
             return Ok(());
         }
-        if !more || self.sweep.verifier.end().seq >= self.sweep_until {
+        if let Read::Short = read {
+            return self.look_for_cut(self.sweep.place()).await;
+        }
+        let end = self.sweep.verifier.end().seq;
+        // A chain that was set back for good does not reach where it was.
+        if end > 0 && end >= self.sweep_until.min(place.head.seq) {
             self.counters.sweeps.inc();
             if self.tail.verifier.so_far().findings_total == 0 {
                 self.unknown.ended();
@@ -320,33 +344,38 @@ impl Pass {
         Self { verifier, segment: 0, index: 0 }
     }
 
-    /// Reads one chunk; whether there is more.
+    /// How far it is, and where the next record would be.
+    fn place(&self) -> (u64, u64, u64) {
+        (self.verifier.end().seq, self.segment, self.index)
+    }
+
+    /// Reads one chunk.
     async fn read(
         &mut self,
         store: &Arc<dyn Store>,
         chain: &ChainName,
         place: Place,
-    ) -> Result<bool, StoreFailure> {
-        let Some(chains) = store.chains() else { return Ok(false) };
+    ) -> Result<Read, StoreFailure> {
+        let Some(chains) = store.chains() else { return Ok(Read::Whole) };
         // Not behind the place that was asked for: a batch may be under way.
         let left = place.head.seq.saturating_sub(self.verifier.end().seq).min(CHUNK);
         if left == 0 {
-            return Ok(false);
+            return Ok(Read::Whole);
         }
         let records = chains.records(chain, self.segment, self.index, left).await?;
         if records.is_empty() {
             if self.segment >= place.segment {
-                return Ok(false);
+                return Ok(Read::Short);
             }
             self.segment = self.segment.saturating_add(1);
             self.index = 0;
-            return Ok(true);
+            return Ok(Read::More);
         }
         self.index = self.index.saturating_add(u64::try_from(records.len()).unwrap_or(u64::MAX));
         // Tens of thousands of signatures a second; between two chunks others have their turn.
         records.iter().for_each(|record| self.verifier.push(record));
         tokio::task::yield_now().await;
-        Ok(true)
+        Ok(Read::More)
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Faulty {
     inner: Mutex<MemoryStore>,
     mode: Mutex<Mode>,
     rivals: AtomicUsize,
+    /// Of each segment only so many records are there, whatever the head says.
+    cut: Mutex<Option<u64>>,
     /// What was appended, for who wants to set the store back.
     done: Mutex<Vec<Appended>>,
 }
@@ -55,6 +57,7 @@ impl Faulty {
             inner: Mutex::new(memory()),
             mode: Mutex::new(Mode::Up),
             rivals: AtomicUsize::new(0),
+            cut: Mutex::default(),
             done: Mutex::default(),
         })
     }
@@ -96,6 +99,11 @@ impl Faulty {
     /// So many appends lose their race.
     pub fn rivals(&self, count: usize) {
         self.rivals.store(count, Ordering::SeqCst);
+    }
+
+    /// The records behind that many of a segment are gone, and the head is as it was.
+    pub fn cut(&self, left: Option<u64>) {
+        *self.cut.lock().expect("no panic") = left;
     }
 
     /// How many appends were done.
@@ -152,6 +160,11 @@ impl Chains for Faulty {
     ) -> Call<Vec<Vec<u8>>> {
         if self.mode() == Mode::Blind {
             return Box::pin(std::future::ready(Err(StoreFailure::Timeout)));
+        }
+        let cut = *self.cut.lock().expect("no panic");
+        let count = count.min(cut.unwrap_or(u64::MAX).saturating_sub(from));
+        if count == 0 {
+            return Box::pin(std::future::ready(Ok(Vec::new())));
         }
         self.call(|chains| chains.records(chain, segment, from, count))
     }

@@ -142,3 +142,41 @@ async fn what_else_is_wrong_beside_a_key_that_is_not_known_is_a_finding_at_once(
     watch.show(64);
     assert!(counters.findings.get() > 0, "a record that stands twice");
 }
+
+/// Whoever deletes the newest list, or cuts off its end, leaves the head as it is.
+#[tokio::test(start_paused = true)]
+async fn records_that_the_head_counts_and_the_store_does_not_hold_are_a_finding() {
+    for left in [0, 70] {
+        let (store, dir) = world();
+        let mut end = open(&store, dir.path());
+        let (mut watch, counters) = watch(&store, &dir.path().join("checkpoints"));
+        append(&mut end, 0, 200).await;
+        let mut told = async || {
+            watch.step().await.expect("the store answers");
+            (counters.findings.get(), counters.first_bad.get(), counters.sweeps.get())
+        };
+        assert_eq!(told().await, (0, 0, 1));
+        store.cut(Some(left));
+        for _ in 0..5 {
+            told().await;
+        }
+        let first = i64::try_from(left).expect("small") + 1;
+        assert_eq!(told().await, (1, first, 1), "and no sweep is whole");
+        store.cut(None);
+        told().await;
+        assert_eq!(told().await, (0, 0, 3), "all is back");
+    }
+}
+
+/// It began to verify afterwards.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_comes_later_finds_it_too() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    append(&mut end, 0, 200).await;
+    store.cut(Some(0));
+    let (mut watch, counters) = watch(&store, &dir.path().join("checkpoints"));
+    watch.step().await.expect("the store answers");
+    assert_eq!((counters.findings.get(), counters.first_bad.get()), (1, 1));
+    assert_eq!(counters.sweeps.get(), 0);
+}
