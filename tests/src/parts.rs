@@ -34,6 +34,20 @@ pub fn redis_server() -> PathBuf {
     found("redis-server", path, "run `make redis`, or set REDIS_SERVER=/path/to/redis-server")
 }
 
+/// Redis's command line, and where its libraries lie if it was brought.
+pub fn redis_cli() -> (PathBuf, Option<PathBuf>) {
+    let server = redis_server();
+    let home = root().join(".tools/redis-server/usr");
+    let brought = server.starts_with(root().join(".tools"));
+    let path =
+        if brought { home.join("bin/redis-cli") } else { server.with_file_name("redis-cli") };
+    let libraries = brought.then(|| {
+        let mut folders = std::fs::read_dir(home.join("lib")).expect("libraries");
+        folders.next().expect("one").expect("readable").path()
+    });
+    (found("redis-cli", path, "it belongs beside redis-server"), libraries)
+}
+
 /// A filter as it is shipped: `tidegate` or `noop_filter`.
 pub fn filter(name: &str) -> PathBuf {
     let path = target().join("wasm32-wasip1/wasm").join(format!("{name}.wasm"));
