@@ -52,7 +52,7 @@ pub enum Accepted {
 
 /// The events are neither in the chain nor on the disk.
 #[derive(Debug, thiserror::Error)]
-#[error("the events are lost")]
+#[error("neither the chain nor the disk takes the events")]
 pub struct Lost(#[source] SpoolError);
 
 /// Why an append was not done.
@@ -211,10 +211,9 @@ impl ChainEnd {
                 Ok(Accepted::Spooled)
             }
             Err(error) => {
-                self.counters.dropped.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
                 self.counters.spool_full.set(1);
                 tracing::error!(critical = true, chain = %self.chain, events = count, %error,
-                    "audit events are lost");
+                    "audit events are neither in the chain nor on the disk");
                 Err(Lost(error))
             }
         }

@@ -160,7 +160,7 @@ impl Trail {
     /// out, since that was done there.
     pub fn pass_on(&self, event: &AuditEvent, urgent: bool) -> Result<Acknowledged, PassOnError> {
         let event = self.pseudonyms.event(event).map_err(PassOnError::Unfit)?;
-        self.writer.submit(event, urgent).map_err(PassOnError::Full)
+        self.writer.offer(event, urgent).map_err(PassOnError::Full)
     }
 
     /// Commits what is left, within a few seconds.

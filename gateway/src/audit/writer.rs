@@ -33,6 +33,8 @@ pub struct QueueFull;
 
 struct Item {
     event: Event,
+    /// Whether somebody else keeps it until it is acknowledged, and hands it over again.
+    is_kept: bool,
     ack: oneshot::Sender<Accepted>,
 }
 
@@ -81,19 +83,36 @@ impl Writer {
         let (urgent, urgent_items) = mpsc::channel(URGENT_MAX);
         let (stop, stopped) = watch::channel(false);
         let queues = Queues { items, urgent: urgent_items };
-        let writing = tokio::spawn(run(end, queues, stopped, clock, tick));
+        let run = run(end, queues, stopped, clock, tick, counters.clone());
+        let writing = tokio::spawn(run);
         (Self { queue, urgent, stop, counters }, writing)
     }
 
     /// Hands an event over without waiting. An `urgent` one is appended at once: for decisions and
     /// commands that wait for their event.
     pub fn submit(&self, event: Event, urgent: bool) -> Result<Acknowledged, QueueFull> {
+        let handed = self.hand_over(event, urgent, false);
+        if handed.is_err() {
+            self.counters.dropped.inc();
+        }
+        handed
+    }
+
+    /// The same of an event that its maker keeps until it is acknowledged: what is not taken now is not lost.
+    pub fn offer(&self, event: Event, urgent: bool) -> Result<Acknowledged, QueueFull> {
+        self.hand_over(event, urgent, true)
+    }
+
+    fn hand_over(
+        &self,
+        event: Event,
+        urgent: bool,
+        is_kept: bool,
+    ) -> Result<Acknowledged, QueueFull> {
         let (ack, acknowledged) = oneshot::channel();
         let queue = if urgent { &self.urgent } else { &self.queue };
-        queue.try_send(Item { event, ack }).map_err(|_full_or_closed| {
-            self.counters.dropped.inc();
-            QueueFull
-        })?;
+        let handed = queue.try_send(Item { event, is_kept, ack });
+        handed.map_err(|_full_or_closed| QueueFull)?;
         Ok(acknowledged)
     }
 
@@ -114,6 +133,7 @@ async fn run(
     mut stopped: watch::Receiver<bool>,
     clock: Arc<dyn Clock>,
     tick: Duration,
+    counters: ChainCounters,
 ) {
     // What a run before this one left.
     end.retry().await;
@@ -135,7 +155,7 @@ async fn run(
                 continue;
             }
         };
-        commit(&mut end, batch).await;
+        commit(&mut end, batch, &counters).await;
     }
     queues.items.close();
     queues.urgent.close();
@@ -149,7 +169,7 @@ async fn run(
         if batch.is_empty() {
             break;
         }
-        commit(&mut end, batch).await;
+        commit(&mut end, batch, &counters).await;
     }
     end.retry().await;
 }
@@ -174,13 +194,55 @@ async fn gather(first: Item, queues: &mut Queues, clock: &dyn Clock, tick: Durat
     batch
 }
 
-async fn commit(end: &mut ChainEnd, batch: Vec<Item>) {
+async fn commit(end: &mut ChainEnd, batch: Vec<Item>, counters: &ChainCounters) {
     let events: Vec<Event> = batch.iter().map(|item| item.event.clone()).collect();
-    let Ok(accepted) = end.commit(events).await else { return };
+    let accepted = match end.commit(events).await {
+        Ok(accepted) => accepted,
+        Err(refused) => {
+            let lost = batch.iter().filter(|item| !item.is_kept).count();
+            counters.dropped.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
+            if lost > 0 {
+                tracing::error!(critical = true, events = lost, error = %refused, "audit events are lost");
+            }
+            return;
+        }
+    };
     for item in batch {
         // Who asked may have left.
         if item.ack.send(accepted).is_err() {
             tracing::trace!("nobody waits for this event");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::chain_end::tests::{Mode, event, open_with, world};
+    use crate::clock::SystemClock;
+
+    /// A filter hands its events over again and again until they are acknowledged.
+    #[tokio::test]
+    async fn only_events_that_nobody_else_has_are_lost() {
+        let (store, dir) = world();
+        store.set(Mode::Gone);
+        let counters = ChainCounters::default();
+        let end = open_with(&store, dir.path(), 10);
+        let clock = Arc::new(SystemClock::new());
+        let (writer, writing) = Writer::start(end, clock, counters.clone(), TICK);
+        for attempt in 0..3 {
+            let offered = writer.offer(event("a-filters"), true).expect("room").await;
+            assert!(offered.is_err(), "the spool is full: {attempt}");
+        }
+        assert_eq!(counters.dropped.get(), 0);
+        assert!(writer.submit(event("own"), true).expect("room").await.is_err());
+        assert_eq!(counters.dropped.get(), 1);
+        // The same where the queue takes no more.
+        writer.stop();
+        writing.await.expect("it ends");
+        assert!(writer.offer(event("a-filters"), true).is_err());
+        assert_eq!(counters.dropped.get(), 1);
+        assert!(writer.submit(event("own"), false).is_err());
+        assert_eq!(counters.dropped.get(), 2);
     }
 }

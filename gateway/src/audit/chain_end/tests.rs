@@ -243,6 +243,10 @@ pub fn event(id: &str) -> Event {
 }
 
 pub fn open(store: &Arc<Faulty>, dir: &Path) -> ChainEnd {
+    open_with(store, dir, 1_000_000)
+}
+
+pub fn open_with(store: &Arc<Faulty>, dir: &Path, spool_bytes_max: u64) -> ChainEnd {
     let store: Arc<dyn Store> = Arc::<Faulty>::clone(store);
     let parts = Parts {
         chain: chain(),
@@ -250,7 +254,7 @@ pub fn open(store: &Arc<Faulty>, dir: &Path) -> ChainEnd {
         signer: shared(Arc::new(TestSigner(1))),
         keys: Arc::new(RwLock::new(Arc::new(ring()))),
         clock: clock(),
-        spool: Spool::open(dir, 1_000_000).expect("a spool"),
+        spool: Spool::open(dir, spool_bytes_max).expect("a spool"),
         mark: Mark::in_dir(dir),
         ring: Ring::open(dir).expect("a ring"),
         counters: ChainCounters::default(),
@@ -377,11 +381,10 @@ async fn a_segment_that_is_full_is_followed_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_full_spool_is_an_answer_and_counted() {
+async fn a_full_spool_is_an_answer_and_not_yet_a_loss() {
     let (store, dir) = world();
-    let mut end = open(&store, dir.path());
-    end.spool = Arc::new(Mutex::new(Spool::open(dir.path(), 10).expect("a spool")));
+    let mut end = open_with(&store, dir.path(), 10);
     store.set(Mode::Gone);
     assert!(end.commit(vec![event("a")]).await.is_err());
-    assert_eq!(end.counters.dropped.get(), 1);
+    assert_eq!((end.counters.spool_full.get(), end.counters.dropped.get()), (1, 0));
 }
