@@ -134,8 +134,10 @@ pub struct ChainEnd {
 impl ChainEnd {
     /// Reads the mark.
     pub fn open(parts: Parts) -> std::io::Result<Self> {
-        let Parts { chain, store, signer, keys, clock, spool, mark, ring, counters } = parts;
+        let Parts { chain, store, signer, keys, clock, mut spool, mark, ring, counters } = parts;
         let known = mark.read()?;
+        let losses_told = counters.dropped.get();
+        counters.dropped.inc_by(spool.take_lost());
         counters.spool_bytes.set(i64::try_from(spool.bytes()).unwrap_or(i64::MAX));
         Ok(Self {
             chain,
@@ -145,7 +147,7 @@ impl ChainEnd {
             clock,
             spool: Arc::new(Mutex::new(spool)),
             mark,
-            losses_told: counters.dropped.get(),
+            losses_told,
             counters,
             seen: known.into_iter().collect(),
             ring,
@@ -354,9 +356,10 @@ impl ChainEnd {
         let spool = Arc::clone(&self.spool);
         let run = tokio::task::spawn_blocking(move || {
             let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
-            (step(&mut spool), spool.bytes())
+            (step(&mut spool), spool.bytes(), spool.take_lost())
         });
-        let (done, bytes) = run.await.map_err(std::io::Error::other)?;
+        let (done, bytes, lost) = run.await.map_err(std::io::Error::other)?;
+        self.counters.dropped.inc_by(lost);
         self.counters.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         done
     }

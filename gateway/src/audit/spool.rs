@@ -7,15 +7,18 @@
 //!
 //! Events leave in the order in which they came. The file shrinks only when it is empty: until then a
 //! gateway that dies begins again with its first line, and the ids keep what was appended already from
-//! being appended again.
+//! being appended again. Lines that are damaged are put into a file of their own.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use tidegate_policy::audit::record::Event;
 
+use self::mend::Mended;
 use super::hold::Hold;
+
+mod mend;
 
 const NAME: &str = "spool.jsonl";
 const CRC_LEN: usize = 8;
@@ -42,15 +45,15 @@ pub enum SpoolError {
 
 /// The file.
 pub struct Spool {
-    path: PathBuf,
+    dir: PathBuf,
     file: File,
     bytes_max: u64,
     /// Where it ends.
     end: u64,
     /// Up to here everything is in the chain.
     done: u64,
-    /// Lines whose checksum is wrong.
-    bad: u64,
+    /// Events that were accepted and cannot be read any more, and were not told yet.
+    lost: u64,
     /// What keeps other gateways out of the folder; it lasts as long as anybody can write here.
     _hold: Option<Hold>,
 }
@@ -58,18 +61,18 @@ pub struct Spool {
 // === impl Spool ===
 
 impl Spool {
-    /// Opens the file in `dir`, or begins it. A last line that was cut off by a crash goes: nobody was
-    /// told that it was accepted.
+    /// Opens the file in `dir`, or begins it, and takes out what is damaged. A last line that was cut off by a
+    /// crash goes, too: nobody was told that it was accepted.
     pub fn open(dir: &Path, bytes_max: u64) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let path = dir.join(NAME);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let file = mend::opened(&dir.join(NAME))?;
         File::open(dir)?.sync_all()?;
-        let end = whole_lines(&mut file)?;
-        file.set_len(end)?;
-        file.sync_all()?;
-        Ok(Self { path, file, bytes_max, end, done: 0, bad: 0, _hold: None })
+        let dir = dir.to_owned();
+        let mut spool = Self { dir, file, bytes_max, end: 0, done: 0, lost: 0, _hold: None };
+        spool.end = spool.file.metadata()?.len();
+        spool.mend()?;
+        spool.file.sync_all()?;
+        Ok(spool)
     }
 
     /// Keeps the folder for as long as it lives itself.
@@ -87,9 +90,27 @@ impl Spool {
         self.end.saturating_sub(self.done)
     }
 
-    /// How many lines could not be read.
-    pub fn bad(&self) -> u64 {
-        self.bad
+    /// How many events were lost since this was asked last.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Takes out what cannot be read of what waits; whether there was any.
+    fn mend(&mut self) -> io::Result<bool> {
+        if mend::is_whole(self.waiting()?)? {
+            return Ok(false);
+        }
+        let dir = self.dir.clone();
+        let Mended { file, end, lost } = mend::mend(&dir, self.waiting()?)?;
+        (self.file, self.end, self.done) = (file, end, 0);
+        self.lost = self.lost.saturating_add(lost);
+        Ok(true)
+    }
+
+    fn waiting(&mut self) -> io::Result<impl BufRead> {
+        let length = self.bytes();
+        self.file.seek(SeekFrom::Start(self.done))?;
+        Ok(BufReader::new((&mut self.file).take(length)))
     }
 
     /// Adds all events or none, and returns when they are on the disk.
@@ -116,12 +137,26 @@ impl Spool {
         Ok(())
     }
 
-    /// The next events, at most `count`, and where they end: for [`Spool::pass`]. Lines that cannot be read
-    /// are counted and stepped over.
+    /// The next events, at most `count`, and where they end: for [`Spool::pass`].
     pub fn peek(&mut self, count: usize) -> io::Result<(Vec<Waiting>, u64)> {
-        self.file.seek(SeekFrom::Start(self.done))?;
-        let mut reader = BufReader::new((&mut self.file).take(self.end.saturating_sub(self.done)));
+        loop {
+            if let Some(read) = self.read(count)? {
+                return Ok(read);
+            }
+            // It was whole when it was opened.
+            if !self.mend()? {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the disk changes its mind",
+                ));
+            }
+        }
+    }
+
+    /// `None` where a line is damaged.
+    fn read(&mut self, count: usize) -> io::Result<Option<(Vec<Waiting>, u64)>> {
         let (mut waiting, mut at) = (Vec::new(), self.done);
+        let mut reader = self.waiting()?;
         while waiting.len() < count {
             let mut line = Vec::new();
             let read = reader.read_until(b'\n', &mut line)?;
@@ -129,32 +164,17 @@ impl Spool {
                 break;
             }
             at = at.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
-            match parse(&line) {
-                Some(one) => waiting.push(one),
-                None => {
-                    self.bad = self.bad.saturating_add(1);
-                    tracing::error!(
-                        file = %self.path.display(), ends_at = at,
-                        "a line of the audit spool is damaged; the file will be kept"
-                    );
-                }
-            }
+            let Some(one) = line.strip_suffix(b"\n").and_then(parse) else { return Ok(None) };
+            waiting.push(one);
         }
-        Ok((waiting, at))
+        Ok(Some((waiting, at)))
     }
 
-    /// Everything before `at` is in the chain. The file that held damaged lines is kept under another
-    /// name.
+    /// Everything before `at` is in the chain.
     pub fn pass(&mut self, at: u64) -> io::Result<()> {
         self.done = at.min(self.end);
         if !self.is_empty() {
             return Ok(());
-        }
-        if self.bad > 0 {
-            let mut kept = self.path.clone();
-            kept.set_extension(format!("damaged-{}", std::process::id()));
-            std::fs::copy(&self.path, &kept)?;
-            self.bad = 0;
         }
         self.file.set_len(0)?;
         self.file.sync_all()?;
@@ -163,8 +183,8 @@ impl Spool {
     }
 }
 
+/// A line without its end.
 fn parse(line: &[u8]) -> Option<Waiting> {
-    let line = line.strip_suffix(b"\n")?;
     let (crc, rest) = line.split_at_checked(CRC_LEN)?;
     let rest = rest.strip_prefix(b" ")?;
     if crc != format!("{:08x}", crc32fast::hash(rest)).as_bytes() {
@@ -176,87 +196,5 @@ fn parse(line: &[u8]) -> Option<Waiting> {
     Some(Waiting { ids_from, event: Event::read(event.strip_prefix(b" ")?).ok()? })
 }
 
-/// Where the last whole line ends.
-fn whole_lines(file: &mut File) -> io::Result<u64> {
-    let (mut end, mut at) = (0_u64, 0_u64);
-    let mut reader = BufReader::new(file);
-    loop {
-        let chunk = reader.fill_buf()?;
-        if chunk.is_empty() {
-            return Ok(end);
-        }
-        let length = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
-        if let Some(last) = chunk.iter().rposition(|byte| *byte == b'\n') {
-            end = at.saturating_add(length(last)).saturating_add(1);
-        }
-        let size = chunk.len();
-        at = at.saturating_add(length(size));
-        reader.consume(size);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn waiting(number: u64) -> Waiting {
-        let text = format!(
-            r#"{{"action":"admin","actor":"a","detail":"x\ny","id":"e-{number}","outcome":"ok","region":"eu","tenant":null,"ts":1,"v":1}}"#
-        );
-        Waiting { ids_from: number, event: Event::read(text.as_bytes()).expect("an event") }
-    }
-
-    fn all(numbers: std::ops::Range<u64>) -> Vec<Waiting> {
-        numbers.map(waiting).collect()
-    }
-
-    #[test]
-    fn events_leave_in_order_and_survive_a_restart() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mut spool = Spool::open(dir.path(), 10_000).expect("opened");
-        assert!(spool.is_empty());
-        spool.push(&all(0..3)).expect("pushed");
-        spool.push(&all(3..5)).expect("pushed");
-        let (first, at) = spool.peek(2).expect("read");
-        assert_eq!(first, all(0..2));
-        spool.pass(at).expect("passed");
-        assert_eq!(spool.peek(9).expect("read").0, all(2..5));
-        // It dies: what had passed comes again, and nothing is missing.
-        let mut spool = Spool::open(dir.path(), 10_000).expect("opened");
-        let (again, at) = spool.peek(9).expect("read");
-        assert_eq!(again, all(0..5));
-        spool.pass(at).expect("passed");
-        assert!(spool.is_empty());
-        assert_eq!(std::fs::metadata(dir.path().join(NAME)).expect("there").len(), 0);
-        spool.push(&all(5..6)).expect("pushed");
-        assert_eq!(spool.peek(9).expect("read").0, all(5..6));
-    }
-
-    #[test]
-    fn a_last_line_that_was_cut_off_goes_and_a_damaged_one_is_kept_aside() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join(NAME);
-        Spool::open(dir.path(), 10_000).expect("opened").push(&all(0..3)).expect("pushed");
-        let mut bytes = std::fs::read(&path).expect("read");
-        let line = bytes.len() / 3;
-        bytes[line + 60] ^= 1;
-        bytes.truncate(bytes.len() - 1);
-        std::fs::write(&path, &bytes).expect("written");
-        let mut spool = Spool::open(dir.path(), 10_000).expect("opened");
-        let (left, at) = spool.peek(9).expect("read");
-        assert_eq!((left, spool.bad()), (all(0..1), 1));
-        spool.pass(at).expect("passed");
-        let names = std::fs::read_dir(dir.path()).expect("a folder").count();
-        assert_eq!((spool.is_empty(), names), (true, 2));
-    }
-
-    #[test]
-    fn a_full_spool_takes_all_or_nothing() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mut spool = Spool::open(dir.path(), 400).expect("opened");
-        spool.push(&all(0..1)).expect("fits");
-        assert!(matches!(spool.push(&all(1..9)), Err(SpoolError::Full(_))));
-        spool.push(&all(9..10)).expect("fits");
-        assert_eq!(spool.peek(9).expect("read").0, [all(0..1), all(9..10)].concat());
-    }
-}
+mod tests;

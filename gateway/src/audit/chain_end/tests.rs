@@ -388,3 +388,25 @@ async fn a_full_spool_is_an_answer_and_not_yet_a_loss() {
     assert!(end.commit(vec![event("a")]).await.is_err());
     assert_eq!((end.counters.spool_full.get(), end.counters.dropped.get()), (1, 0));
 }
+
+/// What was accepted and cannot be read any more is told by the chain.
+#[tokio::test]
+async fn what_the_disk_lost_is_counted_and_told() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    store.set(Mode::Gone);
+    assert_eq!(commit(&mut end, &["a", "b"]).await, Accepted::Spooled);
+    drop(end);
+    let path = dir.path().join("spool.jsonl");
+    let mut bytes = std::fs::read(&path).expect("read");
+    let at = bytes.len() - 40;
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).expect("written");
+    store.set(Mode::Up);
+    let mut end = open(&store, dir.path());
+    assert_eq!(end.counters.dropped.get(), 1);
+    assert_eq!(commit(&mut end, &["c"]).await, Accepted::Chained);
+    let (report, ids) = verify(&store).await;
+    assert_eq!((report.verdict, &ids[..2]), (Verdict::Valid, &["a".to_owned(), "c".into()][..]));
+    assert!(ids.len() == 3 && ids[2].starts_with("loss-"), "{ids:?}");
+}
