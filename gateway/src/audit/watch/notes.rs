@@ -115,20 +115,49 @@ impl Notes {
         let checkpoint = Checkpoint { origin: origin.clone(), size, root };
         let note = checkpoint.note(&self.key, |text| self.signing.sign(text).to_bytes());
         let name = format!("{NEWEST}-{epoch}-{size:020}");
-        self.replace(&name, &note)?;
+        self.keep(&name, &note)?;
         self.replace(NEWEST, &note)?;
         File::open(&self.dir)?.sync_all()?;
         (self.size, self.origin, self.last) = (size, origin, Some(note));
         Ok(())
     }
 
+    /// The checkpoint of a size is there for good: another one beside it is evidence, and so is this.
+    fn keep(&self, name: &str, note: &str) -> io::Result<()> {
+        let (new, path) = (self.written(name, note)?, self.dir.join(name));
+        match fs::hard_link(&new, &path) {
+            Ok(()) => return fs::remove_file(&new),
+            // Not every file system links.
+            Err(_) if !path.exists() => return fs::rename(&new, &path),
+            Err(_) => {}
+        }
+        if fs::read(&path)? == note.as_bytes() {
+            return fs::remove_file(&new);
+        }
+        let differs = self.dir.join(format!("{name}.differs-{:016x}", random()?));
+        fs::rename(&new, &differs)?;
+        let (there, ours) = (path.display(), differs.display());
+        Err(io::Error::other(format!(
+            "{there} is another checkpoint of the same size than this gateway's, which is kept as {ours}: the chain was rewritten, or the file was"
+        )))
+    }
+
     fn replace(&self, name: &str, note: &str) -> io::Result<()> {
-        let new = self.dir.join(format!(".{name}.{}", std::process::id()));
-        let mut file = File::create(&new)?;
+        fs::rename(self.written(name, note)?, self.dir.join(name))
+    }
+
+    /// A file of that text on the disk, under a name of its own: others may write here, too.
+    fn written(&self, name: &str, note: &str) -> io::Result<PathBuf> {
+        let new = self.dir.join(format!(".{name}.{:016x}", random()?));
+        let mut file = File::create_new(&new)?;
         file.write_all(note.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&new, self.dir.join(name))
+        Ok(new)
     }
+}
+
+fn random() -> io::Result<u64> {
+    getrandom::u64().map_err(|error| io::Error::other(error.to_string()))
 }
 
 fn named(path: &Path, what: &dyn fmt::Display) -> String {
@@ -169,5 +198,33 @@ mod tests {
         std::fs::write(dir.path().join(NEWEST), "log.example/eu\n").expect("written");
         let error = Notes::open(&mut first).expect_err("no note");
         assert!(error.contains("--audit-checkpoint-dir"), "{error}");
+    }
+
+    /// Two gateways write into one folder; what one of them signed is not written over.
+    #[test]
+    fn a_checkpoint_that_differs_is_kept_beside_the_first() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (mut first, mut second) = (notes(dir.path()), notes(dir.path()));
+        first.write(9, Hash([7; 32]), 0).expect("written");
+        second.write(9, Hash([7; 32]), 0).expect("the same again");
+        let mut third = notes(dir.path());
+        first.write(20, Hash([8; 32]), 0).expect("written");
+        let error = third.write(20, Hash([9; 32]), 0).expect_err("it differs").to_string();
+        assert!(error.contains("another checkpoint of the same size"), "{error}");
+        let newest = std::fs::read_to_string(dir.path().join(NEWEST)).expect("read");
+        assert_eq!(Some(newest.as_str()), first.last());
+        let entries = std::fs::read_dir(dir.path()).expect("a folder");
+        let names =
+            entries.map(|entry| entry.expect("one").file_name().into_string().expect("text"));
+        let names: std::collections::BTreeSet<String> = names.collect();
+        let sized = |size: u64| format!("checkpoint-0-{size:020}");
+        assert!([NEWEST.to_owned(), sized(9), sized(20)].iter().all(|name| names.contains(name)));
+        assert!(
+            names.len() == 4 && names.iter().any(|name| name.contains(".differs-")),
+            "{names:?}"
+        );
+        let kept = std::fs::read_to_string(dir.path().join(sized(20))).expect("read");
+        assert_eq!(Some(kept.as_str()), first.last());
+        assert_eq!(third.size(), 9, "it does not count");
     }
 }
