@@ -12,6 +12,7 @@ pub mod hold;
 pub mod keys;
 pub mod log_sink;
 pub mod mark;
+mod private;
 pub mod ring;
 pub mod spool;
 pub mod thin;

@@ -5,8 +5,9 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use super::private;
 
 /// The folder may be open to others; who runs there is nobody's business.
 const NAME: &str = "lock";
@@ -24,12 +25,9 @@ impl Hold {
     /// Makes the folder, and takes it. The error says what to do.
     pub fn take(dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(dir.join(NAME))?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let file = private::open(&dir.join(NAME), &mut options)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _locked: file }),
             Err(TryLockError::WouldBlock) => Err(io::Error::new(

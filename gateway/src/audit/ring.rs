@@ -18,6 +18,8 @@ use tidegate_policy::audit::append::{Append, Place};
 use tidegate_policy::audit::hash::Hash;
 use tidegate_policy::audit::record::{Event, Head, Line, Record};
 
+use super::private;
+
 /// Records that are kept: what four busy gateways append in the seconds that a store can lose.
 const RECORDS_MAX: usize = 20_000;
 /// Events of lost replies that are kept besides.
@@ -117,7 +119,7 @@ impl Ring {
         fs::create_dir_all(dir)?;
         let mut ring = Self {
             dir: dir.to_owned(),
-            file: OpenOptions::new().append(true).create(true).open(dir.join(NAME))?,
+            file: appending(dir)?,
             in_file: 0,
             appends: VecDeque::new(),
             records: 0,
@@ -169,7 +171,7 @@ impl Ring {
 
     fn begin_file(&mut self) -> io::Result<()> {
         fs::rename(self.dir.join(NAME), self.dir.join(NAME_BEFORE))?;
-        self.file = OpenOptions::new().append(true).create(true).open(self.dir.join(NAME))?;
+        self.file = appending(&self.dir)?;
         self.in_file = 0;
         Ok(())
     }
@@ -179,9 +181,9 @@ impl Ring {
         let mut bytes = Vec::new();
         self.appends.iter().try_for_each(|appended| appended.write(&mut bytes))?;
         let new = self.dir.join("recent.new");
-        fs::write(&new, &bytes)?;
+        private::create(&new)?.write_all(&bytes)?;
         fs::rename(&new, self.dir.join(NAME_BEFORE))?;
-        self.file = File::create(self.dir.join(NAME))?;
+        self.file = private::create(&self.dir.join(NAME))?;
         self.in_file = 0;
         Ok(())
     }
@@ -239,6 +241,10 @@ impl Ring {
             each.filter_map(|(from, line)| Some((from, Event::of_record(&line.bytes).ok()?)));
         self.loose.drain(..).chain(each).collect()
     }
+}
+
+fn appending(dir: &Path) -> io::Result<File> {
+    private::open(&dir.join(NAME), OpenOptions::new().append(true).create(true))
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::{CRC_LEN, NAME, Waiting, parse};
+use crate::audit::private;
 
 const NEW: &str = "spool.new";
 
@@ -20,9 +20,9 @@ pub struct Mended {
     pub lost: u64,
 }
 
-/// The file at `path`, which nobody else may read: events name who did what.
+/// The file at `path`.
 pub fn opened(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    private::open(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))
 }
 
 /// Whether each line can be read.
@@ -113,8 +113,7 @@ fn keep(dir: &Path, bad: &[u8], lost: u64) -> io::Result<()> {
     }
     let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
     let path = dir.join(format!("spool.damaged-{random:016x}"));
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+    let mut file = private::open(&path, OpenOptions::new().write(true).create_new(true))?;
     file.write_all(bad)?;
     file.sync_all()?;
     File::open(dir)?.sync_all()?;

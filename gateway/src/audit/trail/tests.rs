@@ -125,3 +125,29 @@ async fn the_last_key_never_signs_again_once_it_is_revoked_and_nothing_is_lost()
     assert_eq!(all, [held("before", 1), ("one".to_owned(), None), held("two", 2)]);
     assert_eq!((counters.no_key.get(), counters.dropped.get()), (0, 0));
 }
+
+/// They say who did what.
+#[tokio::test]
+async fn nobody_else_reads_the_files_of_the_folder() {
+    use std::os::unix::fs::PermissionsExt;
+    let (store, dir) = (memory(), tempfile::tempdir().expect("a folder"));
+    let folder = dir.path().join("audit");
+    std::fs::create_dir(&folder).expect("made");
+    // Of a version that did not care.
+    for name in ["spool.jsonl", "recent", "recent-before"] {
+        std::fs::write(folder.join(name), "").expect("written");
+        let open = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(folder.join(name), open).expect("set");
+    }
+    let (trail, _) = start(&store, dir.path()).expect("started");
+    assert_eq!(on_record(&trail, "one").await, Accepted::Chained);
+    trail.finish().await;
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).expect("a folder") {
+        let entry = entry.expect("one");
+        let mode = entry.metadata().expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", entry.path());
+        names.push(entry.file_name());
+    }
+    assert!(names.len() >= 5, "{names:?}");
+}
