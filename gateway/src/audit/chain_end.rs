@@ -21,6 +21,7 @@ use crate::store::{Store, StoreFailure};
 
 mod certain;
 mod own;
+mod parted;
 mod repair;
 
 /// How often an append is repeated at once with the head that the store gave.
@@ -68,6 +69,8 @@ enum Refused {
     NoKey,
     #[error("others may have to put records back first")]
     Quiet,
+    #[error("the spool has no room for what the store lost")]
+    NoRoom,
     #[error("the store was set back: it ends at {there:?}, this gateway knows {known:?}")]
     SetBack { known: Place, there: Place },
 }
@@ -127,6 +130,8 @@ pub struct ChainEnd {
     whole_since: Option<u64>,
     /// Where no other gateway's rollback was found.
     searched: Option<Place>,
+    /// Not before that does it try again to spool what the store lost; in µs of the clock.
+    goes_on_from: u64,
 }
 
 // === impl ChainEnd ===
@@ -161,6 +166,7 @@ impl ChainEnd {
             still: None,
             whole_since: None,
             searched: None,
+            goes_on_from: 0,
         })
     }
 

@@ -9,7 +9,7 @@
 //! <seq> <hash> <segment> <first of it> <segment of the records> <segment from which ids are looked up> <hash> <records>
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -202,13 +202,6 @@ impl Ring {
         self.loose.push_back((ids_from, event));
     }
 
-    /// Takes the newest append out.
-    pub fn pop(&mut self) -> Option<Appended> {
-        let last = self.appends.pop_back()?;
-        self.records = self.records.saturating_sub(last.lines.len());
-        Some(last)
-    }
-
     /// How many appends there are.
     pub fn len(&self) -> usize {
         self.appends.len()
@@ -224,22 +217,26 @@ impl Ring {
         self.appends.get(index).map(Appended::end)
     }
 
-    /// Gives up the appends from `index` on: their events, each with the segment from which its id is to be
-    /// looked up.
-    pub fn give_up(&mut self, index: usize) -> Vec<(u64, Event)> {
-        let lost = self.appends.split_off(index.min(self.appends.len()));
+    /// The events of the appends at these places, and those that were found in the chain: each with the
+    /// segment from which its id is to be looked up.
+    pub fn events_of(&self, lost: &BTreeSet<usize>) -> Vec<(u64, Event)> {
+        let appends = lost.iter().filter_map(|index| self.appends.get(*index));
+        let lines = appends.flat_map(|one| one.lines.iter().map(|line| (one.ids_from, line)));
+        // They were events before they were records.
+        let each =
+            lines.filter_map(|(from, line)| Some((from, Event::of_record(&line.bytes).ok()?)));
+        self.loose.iter().cloned().chain(each).collect()
+    }
+
+    /// The same ones are kept elsewhere: takes them out.
+    pub fn forget(&mut self, lost: &BTreeSet<usize>) {
+        let mut index = 0..;
+        self.appends.retain(|_| !index.next().is_some_and(|at| lost.contains(&at)));
         self.records = self.appends.iter().map(|one| one.lines.len()).sum();
+        self.loose.clear();
         if let Err(error) = self.write_all() {
             tracing::warn!(%error, "what the audit store lost could not be taken off the disk");
         }
-        let each = lost.into_iter().flat_map(|one| {
-            let ids_from = one.ids_from;
-            one.lines.into_iter().map(move |line| (ids_from, line))
-        });
-        // They were events before they were records.
-        let each =
-            each.filter_map(|(from, line)| Some((from, Event::of_record(&line.bytes).ok()?)));
-        self.loose.drain(..).chain(each).collect()
     }
 }
 
@@ -285,17 +282,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_is_gone_and_its_events_are_there() {
+    fn what_is_forgotten_is_gone_and_its_events_were_there_before() {
         let dir = tempfile::tempdir().expect("a folder");
         let mut ring = Ring::open(dir.path()).expect("opened");
         let (first, middle) = append(Place::GENESIS, &["a", "b"]);
-        let (second, _) = append(middle, &["c", "d"]);
-        ring.push(first);
-        ring.push(second);
-        let events = ring.give_up(1);
-        assert_eq!(events, [(0, event("c")), (0, event("d"))]);
+        let (second, end) = append(middle, &["c", "d"]);
+        let (third, _) = append(end, &["e"]);
+        for one in [first, second, third] {
+            ring.push(one);
+        }
+        let lost = BTreeSet::from([1]);
+        assert_eq!(ring.events_of(&lost), [(0, event("c")), (0, event("d"))]);
+        drop(ring);
+        let mut ring = Ring::open(dir.path()).expect("opened");
+        assert_eq!((ring.appends.len(), ring.records), (3, 5), "nothing is gone yet");
+        ring.forget(&lost);
         for ring in [ring, Ring::open(dir.path()).expect("opened")] {
-            assert_eq!((ring.appends.len(), ring.records), (1, 2));
+            assert_eq!((ring.appends.len(), ring.records), (2, 3));
         }
     }
 }

@@ -60,12 +60,23 @@ impl ChainEnd {
             return Ok(());
         }
         let there = self.chains()?.place(&self.chain).await?;
-        // Archived and removed.
-        let segment = self.chains()?.records(&self.chain, known.segment, 0, 1).await?;
-        if segment.is_empty() && there.segment > known.segment {
+        if self.is_archived(known, there).await? {
             return Ok(());
         }
         Err(self.alarm(known, there))
+    }
+
+    /// Whether the record at that place is in the chain that ends `there`, or was archived.
+    pub(super) async fn stands(&self, place: Place, there: Place) -> Result<bool, Refused> {
+        Ok(self.holds(place).await? || self.is_archived(place, there).await?)
+    }
+
+    /// Whether the segment was archived and removed.
+    async fn is_archived(&self, place: Place, there: Place) -> Result<bool, Refused> {
+        if place.segment >= there.segment {
+            return Ok(false);
+        }
+        Ok(self.chains()?.records(&self.chain, place.segment, 0, 1).await?.is_empty())
     }
 
     /// Whether the chain holds the record at that place.

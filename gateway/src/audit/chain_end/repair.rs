@@ -10,7 +10,6 @@ use tidegate_policy::audit::record::{Record, Rollback, SignatureCheck, signed};
 use super::certain::GRACE_US;
 use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX};
 use crate::audit::keys::Ed25519;
-use crate::audit::spool::Waiting;
 
 /// So long the chain may stand still before a missing piece is given up.
 const PATIENCE_US: u64 = 10_000_000;
@@ -27,6 +26,9 @@ impl ChainEnd {
     /// their pieces back first.
     pub(super) async fn repair(&mut self) -> Result<Place, Refused> {
         let known = self.known.unwrap_or(Place::GENESIS);
+        if self.clock.elapsed_us() < self.goes_on_from {
+            return Err(Refused::NoRoom);
+        }
         for _ in 0..STEPS_MAX {
             let there = self.chains()?.place(&self.chain).await?;
             if self.is_whole(known, there).await? {
@@ -34,11 +36,12 @@ impl ChainEnd {
             }
             self.whole_since = None;
             if let Some(rollback) = self.given_up_by_another(known, there).await? {
+                let place = self.go_on(there).await?;
                 tracing::error!(
                     critical = true, chain = %self.chain, ?rollback,
-                    "the audit chain goes on under a new origin, begun by another gateway"
+                    "the audit chain goes on under a new origin"
                 );
-                return self.go_on(there).await;
+                return Ok(place);
             }
             let Some(piece) = self.ring.behind(there).cloned() else {
                 return self.wait_or_give_up(known, there).await;
@@ -103,26 +106,6 @@ impl ChainEnd {
         }
     }
 
-    /// The last of the places that this gateway has seen which is still in the chain: its number.
-    async fn common(&self, there: Place) -> Result<u64, Refused> {
-        // What is before a record that is still there is still there, too.
-        let (mut low, mut high) = (0, self.seen.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            let held = match self.seen.get(middle) {
-                Some(place) if place.head.seq <= there.head.seq => self.holds(*place).await?,
-                Some(_) | None => false,
-            };
-            if held {
-                low = middle.saturating_add(1);
-            } else {
-                high = middle;
-            }
-        }
-        let last = low.checked_sub(1).and_then(|at| self.seen.get(at));
-        Ok(last.map_or(0, |place| place.head.seq))
-    }
-
     /// A rollback behind the record `common`, if a key of ours signed it.
     fn own_rollback(&self, bytes: &[u8], common: u64) -> Option<Rollback> {
         let record = Record::read(bytes).ok().filter(|record| record.seq > common)?;
@@ -172,46 +155,14 @@ impl ChainEnd {
                     critical = true, chain = %self.chain, kept = there.head.seq, known = known.head.seq,
                     "records of the audit chain are lost; it goes on under a new origin"
                 );
-                // Not among what was lost, although it came later.
-                let own = self.ring.pop();
-                let place = self.go_on(end).await;
-                own.into_iter().for_each(|own| self.ring.push(own));
-                place
+                self.go_on(end).await
             }
             // Somebody else was faster: the next look finds it.
             Outcome::Moved(_) | Outcome::Duplicates(..) => Err(Refused::SetBack { known, there }),
         }
     }
 
-    /// Under the new origin this gateway's lost events become records again, by way of the spool: they
-    /// were accepted, and the store may go away once more.
-    async fn go_on(&mut self, there: Place) -> Result<Place, Refused> {
-        let (mut low, mut high) = (0, self.ring.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            match self.ring.end_of(middle) {
-                Some(end) if self.holds(end).await? => low = middle.saturating_add(1),
-                Some(_) | None => high = middle,
-            }
-        }
-        let common = self.common(there).await?;
-        let mut events = self.ring.give_up(low);
-        // Their events are in the spool already.
-        self.doubtful.clear();
-        self.seen.retain(|place| place.head.seq <= common);
-        events.retain(|(_, event)| !event.id().starts_with("rollback-"));
-        let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
-        let waiting: Vec<Waiting> =
-            events.into_iter().map(|(ids_from, event)| Waiting { ids_from, event }).collect();
-        if let Err(error) = self.on_spool(move |spool| spool.push(&waiting)).await {
-            self.counters.dropped.inc_by(count);
-            tracing::error!(critical = true, chain = %self.chain, events = count, %error,
-                "audit events that the store lost are lost");
-        }
-        Ok(self.resume(there))
-    }
-
-    fn resume(&mut self, there: Place) -> Place {
+    pub(super) fn resume(&mut self, there: Place) -> Place {
         self.set_back = false;
         (self.still, self.whole_since, self.searched) = (None, None, None);
         (self.lost_touch, self.in_touch_since) = (false, None);

@@ -1,6 +1,7 @@
 //! Tests of chains whose store was set back: pieces that are put back, pieces that are missing.
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use proptest::prelude::Rng;
@@ -11,6 +12,7 @@ use tidegate_policy::audit::verify::Verdict;
 use super::super::tests::{Faulty, Mode, commit, event, open, verify, world};
 use super::super::{Accepted, ChainEnd};
 use super::*;
+use crate::audit::spool::Spool;
 
 /// Longer than anybody is waited for.
 async fn patience() {
@@ -88,6 +90,43 @@ async fn where_a_piece_is_missing_the_chain_goes_on_under_a_new_origin() {
     assert_eq!(sorted(ids), ["a", "c", "d", "e"]);
 }
 
+/// What is taken out of the ring has to be on the disk elsewhere: the rollback record is in the chain already, and
+/// whatever ends the gateway now must not end its events.
+#[tokio::test(start_paused = true)]
+async fn lost_events_stay_in_the_ring_until_the_spool_has_them() {
+    for is_killed in [false, true] {
+        let (store, dir) = world();
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        let (mut a, mut b) = (open(&store, dir.path()), open(&store, elsewhere.path()));
+        commit(&mut a, &["a"]).await;
+        commit(&mut b, &["b"]).await;
+        commit(&mut a, &["c", "d"]).await;
+        drop(b);
+        store.set_back(1);
+        let no_room = Spool::open(&dir.path().join("full"), 10).expect("a spool");
+        let room = std::mem::replace(&mut a.spool, Arc::new(Mutex::new(no_room)));
+        a.retry().await;
+        patience().await;
+        for _ in 0..3 {
+            a.retry().await;
+            assert!(a.is_set_back(), "it does not go on without its events");
+            assert_eq!((a.counters.spool_full.get(), a.counters.dropped.get()), (1, 0));
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
+        if is_killed {
+            a = open(&store, dir.path());
+        } else {
+            a.spool = room;
+        }
+        a.retry().await;
+        a.retry().await;
+        assert!(!a.is_set_back() && !a.has_spooled());
+        let (report, ids) = verify(&store).await;
+        assert_eq!((report.verdict, report.rollbacks), (Verdict::Valid, vec![2]));
+        assert_eq!(sorted(ids), ["a", "c", "d"], "killed: {is_killed}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_chain_that_began_anew_is_noticed_by_who_has_only_the_mark() {
     let (store, dir) = world();
@@ -110,6 +149,29 @@ async fn a_chain_that_began_anew_is_noticed_by_who_has_only_the_mark() {
     let (report, ids) = verify(&store).await;
     assert_eq!((report.verdict, report.rollbacks), (Verdict::Valid, vec![4]));
     assert_eq!(sorted(ids), ["a", "b", "c", "x", "y", "z"], "what was lost comes again");
+}
+
+/// It lost a race against the chain that took the place of its records, and appended behind it before it looked.
+#[tokio::test(start_paused = true)]
+async fn lost_events_are_found_before_an_append_that_is_in_the_chain() {
+    let (store, dir) = world();
+    let other = tempfile::tempdir().expect("a folder");
+    let (mut a, mut b) = (open(&store, dir.path()), open(&store, other.path()));
+    commit(&mut b, &["a"]).await;
+    commit(&mut a, &["b"]).await;
+    store.set_back(1);
+    for id in ["x", "y", "z"] {
+        commit(&mut b, &[id]).await;
+    }
+    assert_eq!(commit(&mut a, &["c"]).await, Accepted::Spooled);
+    assert_eq!((a.counters.rollback.get(), store.records().await.len()), (1, 5));
+    a.retry().await;
+    patience().await;
+    a.retry().await;
+    a.retry().await;
+    let (report, ids) = verify(&store).await;
+    assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
+    assert_eq!(sorted(ids), ["a", "b", "c", "x", "y", "z"]);
 }
 
 /// The store ends between an append that was a second try and the look whether the chain is still the same.
