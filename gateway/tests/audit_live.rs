@@ -250,6 +250,15 @@ impl Load {
         .await;
     }
 
+    async fn more_of(&self, which: usize, count: usize) {
+        let of = || self.acked.lock().expect("no panic").get(&which).map_or(0, BTreeSet::len);
+        let goal = of() + count;
+        eventually(WAIT, "a worker's events are acknowledged", async || {
+            if of() >= goal { Ok(()) } else { Err(of()) }
+        })
+        .await;
+    }
+
     /// What was acknowledged to each worker.
     async fn end(self) -> BTreeMap<usize, BTreeSet<String>> {
         self.stop.store(true, Ordering::SeqCst);
@@ -363,8 +372,16 @@ async fn where_a_gateway_is_lost_with_its_disk_the_chain_says_so_and_goes_on() {
     let mut region = Site::start(2, &[]).await;
     let load = Load::start(&region);
     load.more(60).await;
+    eventually(WAIT, "the gateway that came second appends, too", async || {
+        let count = region.metric(1, "audit_appended_total").await;
+        let spool = region.metric(1, "audit_spool_bytes").await;
+        if count > 0 && spool == 0 { Ok(()) } else { Err((count, spool)) }
+    })
+    .await;
     let kept = region.redis.log_len();
-    load.more(60).await;
+    // What it appends has to be missed: the other one appends behind it.
+    load.more_of(1, 30).await;
+    load.more_of(0, 30).await;
     region.destroy(1);
     region.redis.lose_power(kept).await;
     region.run(1).await;

@@ -122,7 +122,7 @@ pub struct ChainEnd {
     /// Whether the store has to be compared with it first: at the start, and after each failure.
     unsure: bool,
     set_back: bool,
-    /// Whether the store could not be reached, and since when it can be again; in µs of the clock.
+    /// Whether the store could not be reached, or never was before, and since when it can be; in µs of the clock.
     lost_touch: bool,
     in_touch_since: Option<u64>,
     /// Since when a chain that was set back has stood still, and where; and since when it is whole.
@@ -161,7 +161,8 @@ impl ChainEnd {
             known,
             unsure: true,
             set_back: false,
-            lost_touch: false,
+            // A gateway without a mark knows no more than one that was away.
+            lost_touch: known.is_none(),
             in_touch_since: None,
             still: None,
             whole_since: None,
@@ -203,10 +204,15 @@ impl ChainEnd {
             Err(refused) => Some(refused),
         };
         let Some(refused) = refused else { return Ok(Accepted::Chained) };
-        tracing::error!(
-            critical = true, chain = %self.chain, events = count, reason = %refused,
-            "audit events could not be appended; they go to the spool"
-        );
+        if matches!(refused, Refused::Quiet) {
+            tracing::info!(chain = %self.chain, events = count, reason = %refused,
+                "audit events go to the spool");
+        } else {
+            tracing::error!(
+                critical = true, chain = %self.chain, events = count, reason = %refused,
+                "audit events could not be appended; they go to the spool"
+            );
+        }
         let waiting = events.into_iter().map(|event| Waiting { ids_from, event }).collect();
         let pushed = self.on_spool(move |spool: &mut Spool| {
             let waiting: Vec<Waiting> = waiting;

@@ -172,6 +172,13 @@ async fn run(
         commit(&mut end, batch, &counters).await;
     }
     end.retry().await;
+    // The disk may not come back with the next run.
+    if end.has_spooled()
+        && let Some(rest) = end.quiet_for()
+    {
+        clock.sleep(rest).await;
+        end.retry().await;
+    }
 }
 
 async fn gather(first: Item, queues: &mut Queues, clock: &dyn Clock, tick: Duration) -> Vec<Item> {

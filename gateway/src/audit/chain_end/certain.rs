@@ -1,5 +1,7 @@
 //! Owns what this gateway knows for certain of its chain, and how the store is compared with it.
 
+use std::time::Duration;
+
 use tidegate_policy::audit::append::Place;
 use tidegate_policy::audit::record::Record;
 
@@ -8,7 +10,7 @@ use crate::audit::ring::Appended;
 use crate::store::StoreFailure;
 
 /// A store that was away may have lost records. Whoever knows them puts them back first: so long nobody
-/// appends anything new.
+/// appends anything new who was away from it, or who knows nothing of the chain and finds records there.
 pub(super) const GRACE_US: u64 = 2_000_000;
 /// Appends without a reply that are remembered.
 const DOUBTFUL_MAX: usize = 100;
@@ -33,23 +35,32 @@ impl ChainEnd {
         {
             self.still_holds(known).await?;
         }
+        // Before the first record there is none to be put back.
+        let begins = self.known.is_none() && there == Place::GENESIS;
         self.reached(there);
-        if self.lost_touch {
+        if self.lost_touch && !begins {
             let now = self.clock.elapsed_us();
             let since = *self.in_touch_since.get_or_insert(now);
             if now.saturating_sub(since) < GRACE_US {
                 return Err(Refused::Quiet);
             }
-            (self.lost_touch, self.in_touch_since) = (false, None);
         }
+        (self.lost_touch, self.in_touch_since) = (false, None);
         self.unsure = false;
         Ok(there)
+    }
+
+    /// How long it still leaves others time to put records back, if it does.
+    pub fn quiet_for(&self) -> Option<Duration> {
+        let since = self.in_touch_since?;
+        let over = self.clock.elapsed_us().saturating_sub(since);
+        Some(Duration::from_micros(GRACE_US.saturating_sub(over)))
     }
 
     /// What is known may not be so any more.
     pub(super) fn failed(&mut self, failure: &StoreFailure) {
         self.unsure = true;
-        if matches!(failure, StoreFailure::Unreachable(_)) && self.known.is_some() {
+        if matches!(failure, StoreFailure::Unreachable(_)) {
             (self.lost_touch, self.in_touch_since) = (true, None);
         }
     }

@@ -262,6 +262,13 @@ pub fn open_with(store: &Arc<Faulty>, dir: &Path, spool_bytes_max: u64) -> Chain
     ChainEnd::open(parts).expect("opened")
 }
 
+/// One that was there before the first record.
+pub async fn begin(store: &Arc<Faulty>, dir: &Path) -> ChainEnd {
+    let mut end = open(store, dir);
+    end.retry().await;
+    end
+}
+
 pub async fn verify(store: &Faulty) -> (Report, Vec<String>) {
     let ring = ring();
     let mut verifier = Verifier::new(&ring, &Ed25519);
@@ -332,6 +339,8 @@ async fn while_the_store_is_gone_events_wait_on_the_disk_and_leave_in_order() {
 #[tokio::test]
 async fn an_append_whose_reply_was_lost_is_not_doubled() {
     let (store, dir) = world();
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let mut other = begin(&store, elsewhere.path()).await;
     let mut end = open(&store, dir.path());
     commit(&mut end, &["a"]).await;
     store.set(Mode::Mute);
@@ -341,13 +350,50 @@ async fn an_append_whose_reply_was_lost_is_not_doubled() {
     assert_eq!(end.counters.duplicates.get(), 2);
     // Killed between append and acknowledgement: whoever waited asks again, another gateway too.
     drop(end);
-    let elsewhere = tempfile::tempdir().expect("a folder");
-    for dir in [dir.path(), elsewhere.path()] {
-        let mut end = open(&store, dir);
-        assert_eq!(commit(&mut end, &["c", "d"]).await, Accepted::Chained);
+    for end in [&mut open(&store, dir.path()), &mut other] {
+        assert_eq!(commit(end, &["c", "d"]).await, Accepted::Chained);
     }
     let (report, ids) = verify(&store).await;
     assert_eq!((report.verdict, ids.join("")), (Verdict::Valid, "abcd".to_owned()));
+}
+
+/// Its store may have lost records a moment ago, and it is the only one that does not know.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_knows_nothing_of_a_chain_gives_others_time_to_put_records_back() {
+    for is_away_first in [false, true] {
+        let (store, dir) = world();
+        let mut end = open(&store, dir.path());
+        commit(&mut end, &["a"]).await;
+        commit(&mut end, &["b", "c"]).await;
+        let before = store.records().await;
+        store.set_back(1);
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        let mut fresh = open(&store, elsewhere.path());
+        if is_away_first {
+            store.set(Mode::Gone);
+            fresh.retry().await;
+            store.set(Mode::Up);
+        }
+        assert_eq!(commit(&mut fresh, &["d"]).await, Accepted::Spooled);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        end.retry().await;
+        fresh.retry().await;
+        assert_eq!(store.records().await, before, "away first: {is_away_first}");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        fresh.retry().await;
+        let (report, ids) = verify(&store).await;
+        assert_eq!((report.verdict, ids.join("")), (Verdict::Valid, "abcd".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_begins_a_chain_waits_for_nobody() {
+    let (store, dir) = world();
+    store.set(Mode::Gone);
+    let mut end = open(&store, dir.path());
+    assert_eq!(commit(&mut end, &["a"]).await, Accepted::Spooled);
+    store.set(Mode::Up);
+    assert_eq!(commit(&mut end, &["b"]).await, Accepted::Chained);
 }
 
 #[tokio::test]

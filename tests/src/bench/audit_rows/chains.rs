@@ -97,7 +97,10 @@ async fn gateway(redis: &Redis, chain: &ChainName) -> Gateway {
         ring: Ring::open(dir.path()).expect("a ring"),
         counters: counters.clone(),
     };
-    Gateway { end: ChainEnd::open(parts).expect("a new chain"), counters, _dir: dir }
+    let mut end = ChainEnd::open(parts).expect("a new chain");
+    // While it is new: who first sees a chain with records in it waits for two seconds.
+    end.retry().await;
+    Gateway { end, counters, _dir: dir }
 }
 
 async fn store(redis: &Redis, clock: &Arc<dyn Clock>) -> RedisStore {

@@ -9,7 +9,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use tempfile::TempDir;
 use tidegate_policy::audit::verify::Verdict;
 
-use super::super::tests::{Faulty, Mode, commit, event, open, verify, world};
+use super::super::tests::{Faulty, Mode, begin, commit, event, open, verify, world};
 use super::super::{Accepted, ChainEnd};
 use super::*;
 use crate::audit::spool::Spool;
@@ -29,7 +29,7 @@ fn sorted(mut ids: Vec<String>) -> Vec<String> {
 async fn what_the_store_lost_comes_back_in_the_same_bytes() {
     let (store, dir) = world();
     let elsewhere = tempfile::tempdir().expect("a folder");
-    let (mut a, mut b) = (open(&store, dir.path()), open(&store, elsewhere.path()));
+    let (mut a, mut b) = (begin(&store, dir.path()).await, begin(&store, elsewhere.path()).await);
     for (end, id) in [(0, "a"), (1, "b"), (0, "c"), (1, "d"), (0, "e"), (0, "f")] {
         commit(if end == 0 { &mut a } else { &mut b }, &[id]).await;
     }
@@ -60,7 +60,7 @@ async fn what_the_store_lost_comes_back_in_the_same_bytes() {
 async fn where_a_piece_is_missing_the_chain_goes_on_under_a_new_origin() {
     let (store, dir) = world();
     let elsewhere = tempfile::tempdir().expect("a folder");
-    let (mut a, mut b) = (open(&store, dir.path()), open(&store, elsewhere.path()));
+    let (mut a, mut b) = (begin(&store, dir.path()).await, begin(&store, elsewhere.path()).await);
     commit(&mut a, &["a"]).await;
     commit(&mut b, &["b"]).await;
     commit(&mut a, &["c"]).await;
@@ -97,7 +97,8 @@ async fn lost_events_stay_in_the_ring_until_the_spool_has_them() {
     for is_killed in [false, true] {
         let (store, dir) = world();
         let elsewhere = tempfile::tempdir().expect("a folder");
-        let (mut a, mut b) = (open(&store, dir.path()), open(&store, elsewhere.path()));
+        let (mut a, mut b) =
+            (begin(&store, dir.path()).await, begin(&store, elsewhere.path()).await);
         commit(&mut a, &["a"]).await;
         commit(&mut b, &["b"]).await;
         commit(&mut a, &["c", "d"]).await;
@@ -156,7 +157,7 @@ async fn a_chain_that_began_anew_is_noticed_by_who_has_only_the_mark() {
 async fn lost_events_are_found_before_an_append_that_is_in_the_chain() {
     let (store, dir) = world();
     let other = tempfile::tempdir().expect("a folder");
-    let (mut a, mut b) = (open(&store, dir.path()), open(&store, other.path()));
+    let (mut a, mut b) = (begin(&store, dir.path()).await, begin(&store, other.path()).await);
     commit(&mut b, &["a"]).await;
     commit(&mut a, &["b"]).await;
     store.set_back(1);
