@@ -202,19 +202,9 @@ impl Ring {
         self.loose.push_back((ids_from, event));
     }
 
-    /// How many appends there are.
-    pub fn len(&self) -> usize {
-        self.appends.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.appends.is_empty()
-    }
-
-    /// Where the chain ended with the append at `index`.
-    pub fn end_of(&self, index: usize) -> Option<Place> {
-        self.appends.get(index).map(Appended::end)
+    /// All that are kept, in order.
+    pub fn appends(&self) -> impl Iterator<Item = &Appended> {
+        self.appends.iter()
     }
 
     /// The events of the appends at these places, and those that were found in the chain: each with the

@@ -122,6 +122,9 @@ pub struct Rollback {
     pub kept: u64,
     /// How far the chain is known to have been.
     pub known: u64,
+    /// The last record that is known to be of the chain as it was: behind it others may have taken the lost
+    /// ones' places before anybody knew. A record that does not say so means all that was kept.
+    pub common: u64,
 }
 
 // === impl ChainName ===
@@ -275,18 +278,25 @@ fn rollback(fields: &Object, seq: u64) -> Result<Option<Rollback>, Unfit> {
         _ => return Err(Unfit::new("a rollback's detail is no object")),
     };
     let number = |key: &str| told.get(key).and_then(Value::as_number);
-    match (number("kept"), number("known")) {
-        (Some(kept), Some(known)) if kept.saturating_add(1) == seq && known > kept => {
-            Ok(Some(Rollback { kept, known }))
+    let kept = number("kept").filter(|kept| kept.saturating_add(1) == seq);
+    let kept = kept.ok_or_else(|| {
+        Unfit::new("a rollback does not stand behind the last record that it kept")
+    })?;
+    let common = if told.contains_key("common") { number("common") } else { Some(kept) };
+    match (common, number("known")) {
+        (Some(common), Some(known)) if common <= kept && common < known => {
+            Ok(Some(Rollback { kept, known, common }))
         }
-        _ => Err(Unfit::new("a rollback does not stand behind the last record that it kept")),
+        _ => Err(Unfit::new("a rollback tells of no record that was lost")),
     }
 }
 
 impl Rollback {
     /// The detail of its event.
     pub fn detail(self) -> Value {
-        let fields = [("kept", self.kept), ("known", self.known)];
+        // Where all that was kept is common it is spelled as it was before there was this field.
+        let common = (self.common < self.kept).then_some(("common", self.common));
+        let fields = common.into_iter().chain([("kept", self.kept), ("known", self.known)]);
         let fields = fields.map(|(key, number)| (key.to_owned(), Value::number(number)));
         Value::Object(Object::from_iter(fields))
     }

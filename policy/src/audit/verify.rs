@@ -13,7 +13,7 @@
 //! | truncation, head set back | a checkpoint that is larger |
 //! | two records with one number | numbers, and hashes of the last [`RECENT_MAX`] records |
 //! | rewritten with a stolen key | a checkpoint, up to its size; **nothing behind the last one** |
-//! | records lost by the store | the gateway's own rollback record, and any checkpoint of the lost part |
+//! | records lost by the store | the gateway's own rollback record; until it came any checkpoint of the lost part |
 //!
 //! The first bad record is where the chain first contradicts itself, the keys or what was kept outside:
 //! where a link breaks the earlier record, unless that is signed; where only a checkpoint differs the
@@ -46,8 +46,9 @@ pub const RECENT_MAX: usize = 1_024;
 pub struct Verifier<'k> {
     ring: Cow<'k, KeyRing>,
     check: &'k (dyn SignatureCheck + Sync),
-    /// Those that are still to come, by size and by how many rollbacks came before.
-    checkpoints: BTreeMap<(u64, u64), Hash>,
+    /// Those that are still to come, by size and by how many rollbacks came before. Two of one size differ where
+    /// records were lost, or where somebody lies.
+    checkpoints: BTreeMap<(u64, u64), BTreeSet<Hash>>,
     /// Rollbacks that the auditor knows of, by the numbers of their records.
     accepted: BTreeSet<u64>,
     /// Who follows a chain as it grows is told of rollbacks by whoever makes them.
@@ -120,11 +121,12 @@ impl<'k> Verifier<'k> {
         };
         let Checkpoint { size, root, .. } = checkpoint;
         if size == 0 {
-            return self.compare(size, &root);
+            return self.compare((size, epoch), &root);
         }
-        if self.checkpoints.insert((size, epoch), root).is_some_and(|other| other != root) {
+        let roots = self.checkpoints.entry((size, epoch)).or_default();
+        if roots.insert(root) && roots.len() > 1 {
             let detail = format!("two signed checkpoints of size {size} with different roots");
-            self.report.find(Some(size), Kind::CheckpointFork, detail);
+            self.report.doubt((size, epoch), size, Kind::CheckpointFork, detail);
         }
     }
 
@@ -183,20 +185,25 @@ impl<'k> Verifier<'k> {
     }
 
     /// The gateways say that the store had lost records. Checkpoints of what was lost cannot be compared
-    /// any more; whoever could write this record could hide a cut behind it, so somebody has to know.
+    /// any more, and those that were contradicted by what took its place were no lies; whoever could write this
+    /// record could hide a cut behind it, so somebody has to know.
     fn roll_back(&mut self, seq: u64, rollback: Rollback) {
         self.report.rollbacks.push(seq);
         let epoch = u64::try_from(self.report.rollbacks.len()).unwrap_or(u64::MAX);
-        let kept = rollback.kept;
-        let before = self.checkpoints.len();
-        self.checkpoints.retain(|(size, of), _| *of >= epoch || *size <= kept);
-        let lost = before.saturating_sub(self.checkpoints.len());
+        let Rollback { kept, known, common } = rollback;
+        let is_lost = |(size, of): (u64, u64)| of < epoch && size > common;
+        let mut lost = self.report.settle(is_lost);
+        self.checkpoints.retain(|at, roots| {
+            let is_lost = is_lost(*at);
+            lost = lost.saturating_add(if is_lost { roots.len() } else { 0 });
+            !is_lost
+        });
         self.report.checkpoints_lost =
             self.report.checkpoints_lost.saturating_add(u64::try_from(lost).unwrap_or(u64::MAX));
         if !self.accepts_all && !self.accepted.contains(&seq) {
+            let first = common.saturating_add(1);
             let detail = format!(
-                "the store had lost the records {seq} to {}: the chain goes on behind {kept}",
-                rollback.known
+                "the store had lost the records {first} to {known}: the chain goes on behind {kept}"
             );
             self.report.find(Some(seq), Kind::RolledBack, detail);
         }
@@ -229,15 +236,15 @@ impl<'k> Verifier<'k> {
         if whole {
             self.frontier.push(&record.hash.0);
             let seq = record.seq;
-            while let Some((&at, &root)) = self.checkpoints.range((seq, 0)..=(seq, u64::MAX)).next()
-            {
-                self.checkpoints.remove(&at);
-                self.compare(seq, &root);
+            while let Some((&at, _)) = self.checkpoints.range((seq, 0)..=(seq, u64::MAX)).next() {
+                let roots = self.checkpoints.remove(&at).unwrap_or_default();
+                roots.iter().for_each(|root| self.compare(at, root));
             }
         }
     }
 
-    fn compare(&mut self, size: u64, root: &Hash) {
+    fn compare(&mut self, at: (u64, u64), root: &Hash) {
+        let (size, _) = at;
         let ours = if size == 0 { Frontier::default().root() } else { self.frontier.root() };
         if *root != ours {
             // What was found on the way explains it; otherwise all since the last one is in doubt.
@@ -245,10 +252,10 @@ impl<'k> Verifier<'k> {
             let first = self.report.first_bad.filter(|bad| *bad <= size).unwrap_or(since);
             let detail =
                 format!("the checkpoint of size {size} has root {root}, the records {ours}");
-            return self.report.find(Some(first), Kind::CheckpointDiffers, detail);
+            return self.report.doubt(at, first, Kind::CheckpointDiffers, detail);
         }
         self.report.checkpoints_matched = self.report.checkpoints_matched.saturating_add(1);
-        if self.report.first_bad.is_none() {
+        if self.report.first_bad.is_none_or(|bad| bad > size) {
             self.report.checkpoint_size = size;
         }
         if self.unproven.is_some_and(|(_, until)| size <= until) {

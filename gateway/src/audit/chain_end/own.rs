@@ -7,6 +7,7 @@ use tidegate_policy::audit::{Action, AuditEvent, Durability, Thinning};
 use tidegate_policy::scope::{Region, Tenant};
 
 use super::ChainEnd;
+use super::parted::ROLLBACK_ID;
 
 // === impl ChainEnd ===
 
@@ -19,13 +20,14 @@ impl ChainEnd {
         self.own(Action::Loss, id, Value::Object(Object::from_iter(detail)))
     }
 
-    /// The chain goes on behind `there`, although it is known to have been at `known`.
-    pub(super) fn rollback(&self, there: Place, known: Place) -> Option<Event> {
+    /// The chain goes on behind `there`, although it is known to have been at `known`, and to be as it was up to
+    /// the record `common`.
+    pub(super) fn rollback(&self, there: Place, known: Place, common: u64) -> Option<Event> {
         let kept = there.head.seq;
         let hash = there.head.hash.to_string();
         // All gateways give it one id, so that one of them writes it.
-        let id = format!("rollback-{kept}-{}", hash.get(..16).unwrap_or_default());
-        let told = Rollback { kept, known: known.head.seq.max(kept.saturating_add(1)) };
+        let id = format!("{ROLLBACK_ID}{kept}-{}", hash.get(..16).unwrap_or_default());
+        let told = Rollback { kept, known: known.head.seq, common };
         self.own(Action::Rollback, id, told.detail())
     }
 

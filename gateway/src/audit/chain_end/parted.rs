@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use tidegate_policy::audit::append::Place;
+use tidegate_policy::audit::record::Line;
 
 use super::{ChainEnd, Refused};
 use crate::audit::spool::Waiting;
@@ -11,38 +12,75 @@ use crate::audit::spool::Waiting;
 /// After a disk that took nothing.
 const AGAIN_US: u64 = 1_000_000;
 
+/// The ids of rollback records begin so.
+pub(super) const ROLLBACK_ID: &str = "rollback-";
+
+/// Where the chain in the store parts from the one that this gateway knew, as far as it can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parting {
+    /// The last record that both are known to have.
+    pub(super) common: u64,
+    /// The first one behind it that this gateway knew and that is not in the chain.
+    pub(super) lost: u64,
+}
+
 // === impl ChainEnd ===
 
 impl ChainEnd {
-    /// The last of the places that this gateway has seen which is still in the chain: its number.
-    pub(super) async fn common(&self, there: Place) -> Result<u64, Refused> {
+    /// Compares what this run has seen of the chain with it, and in between what was appended, which a run that
+    /// has only just begun has from the one before.
+    pub(super) async fn parting(&mut self, known: Place, there: Place) -> Result<Parting, Refused> {
+        let mut parting = Parting { common: 0, lost: known.head.seq };
+        self.seen.make_contiguous();
+        self.narrow(&mut parting, self.seen.as_slices().0, there).await?;
+        // A rollback record is of the chain that took the lost records' place.
+        let own = self.ring.appends().filter(|one| !one.lines.iter().any(is_rollback));
+        let between = |place: &Place| (parting.common + 1..parting.lost).contains(&place.head.seq);
+        let own: Vec<Place> = own.flat_map(|one| [one.start, one.end()]).filter(between).collect();
+        self.narrow(&mut parting, &own, there).await?;
+        Ok(parting)
+    }
+
+    /// The places are of one chain and come one behind the other.
+    async fn narrow(
+        &self,
+        parting: &mut Parting,
+        places: &[Place],
+        there: Place,
+    ) -> Result<(), Refused> {
         // What is before a record that is still there is still there, too.
-        let (mut low, mut high) = (0, self.seen.len());
+        let (mut low, mut high) = (0, places.len());
         while low < high {
             let middle = low.midpoint(high);
-            let held = match self.seen.get(middle) {
-                Some(place) if place.head.seq <= there.head.seq => self.holds(*place).await?,
+            let stands = match places.get(middle) {
+                Some(place) if place.head.seq <= there.head.seq => {
+                    self.stands(*place, there).await?
+                }
                 Some(_) | None => false,
             };
-            if held {
+            if stands {
                 low = middle.saturating_add(1);
             } else {
                 high = middle;
             }
         }
-        let last = low.checked_sub(1).and_then(|at| self.seen.get(at));
-        Ok(last.map_or(0, |place| place.head.seq))
+        if let Some(last) = low.checked_sub(1).and_then(|at| places.get(at)) {
+            parting.common = last.head.seq;
+        }
+        if let Some(first) = places.get(low) {
+            parting.lost = first.head.seq;
+        }
+        Ok(())
     }
 
     /// Under the new origin this gateway's lost events become records again, by way of the spool: they
     /// were accepted, and the store may go away once more. They leave the ring only when the spool has them on the
     /// disk, so that whoever is killed in between has them twice, and their ids tell. Where it has no room
     /// the gateway stays set back.
-    pub(super) async fn go_on(&mut self, there: Place) -> Result<Place, Refused> {
-        let common = self.common(there).await?;
+    pub(super) async fn go_on(&mut self, common: u64, there: Place) -> Result<Place, Refused> {
         let lost = self.lost(common, there).await?;
         let mut events = self.ring.events_of(&lost);
-        events.retain(|(_, event)| !event.id().starts_with("rollback-"));
+        events.retain(|(_, event)| !event.id().starts_with(ROLLBACK_ID));
         let count = events.len();
         let waiting: Vec<Waiting> =
             events.into_iter().map(|(ids_from, event)| Waiting { ids_from, event }).collect();
@@ -65,14 +103,16 @@ impl ChainEnd {
     /// that were appended to the chain that took their place.
     async fn lost(&self, common: u64, there: Place) -> Result<BTreeSet<usize>, Refused> {
         let mut lost = BTreeSet::new();
-        for index in 0..self.ring.len() {
-            if let Some(end) = self.ring.end_of(index)
-                && end.head.seq > common
-                && !self.stands(end, there).await?
-            {
+        for (index, one) in self.ring.appends().enumerate() {
+            let end = one.end();
+            if end.head.seq > common && !self.stands(end, there).await? {
                 lost.insert(index);
             }
         }
         Ok(lost)
     }
+}
+
+fn is_rollback(line: &Line) -> bool {
+    line.id.starts_with(ROLLBACK_ID)
 }

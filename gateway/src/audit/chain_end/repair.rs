@@ -8,6 +8,7 @@ use tidegate_policy::audit::append::{Outcome, Place};
 use tidegate_policy::audit::record::{Record, Rollback, SignatureCheck, signed};
 
 use super::certain::GRACE_US;
+use super::parted::Parting;
 use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX};
 use crate::audit::keys::Ed25519;
 
@@ -35,8 +36,9 @@ impl ChainEnd {
                 return self.wait_for_others(known, there);
             }
             self.whole_since = None;
-            if let Some(rollback) = self.given_up_by_another(known, there).await? {
-                let place = self.go_on(there).await?;
+            let parting = self.parting(known, there).await?;
+            if let Some(rollback) = self.given_up_by_another(parting, there).await? {
+                let place = self.go_on(parting.common, there).await?;
                 tracing::error!(
                     critical = true, chain = %self.chain, ?rollback,
                     "the audit chain goes on under a new origin"
@@ -44,7 +46,7 @@ impl ChainEnd {
                 return Ok(place);
             }
             let Some(piece) = self.ring.behind(there).cloned() else {
-                return self.wait_or_give_up(known, there).await;
+                return self.wait_or_give_up(known, parting, there).await;
             };
             // The place says which segment the chain is in now.
             match self.chains()?.append(&self.chain, &piece.call(there)).await? {
@@ -53,7 +55,9 @@ impl ChainEnd {
                     self.counters.put_back.inc_by(count);
                 }
                 Outcome::Moved(_) => {}
-                Outcome::Duplicates(..) => return self.wait_or_give_up(known, there).await,
+                Outcome::Duplicates(..) => {
+                    return self.wait_or_give_up(known, parting, there).await;
+                }
             }
         }
         Err(Refused::Races(STEPS_MAX))
@@ -63,20 +67,20 @@ impl ChainEnd {
         Ok(if there.head.seq <= known.head.seq {
             there.head == known.head
         } else {
-            self.holds(known).await?
+            self.stands(known, there).await?
         })
     }
 
     /// The newest rollback record behind the last place that this gateway and the store still agree on.
     async fn given_up_by_another(
         &mut self,
-        known: Place,
+        parting: Parting,
         there: Place,
     ) -> Result<Option<Rollback>, Refused> {
         if self.searched == Some(there) {
             return Ok(None);
         }
-        let common = self.common(there).await?;
+        let common = parting.common;
         let (mut segment, mut left) = (there.segment, LOOK_BACK);
         let mut count = there.segment_len();
         // Nothing is looked for before what is agreed on.
@@ -94,7 +98,7 @@ impl ChainEnd {
                 }
                 from = from.saturating_add(CHUNK);
                 let newer = records.iter().rev().find_map(|bytes| self.own_rollback(bytes, common));
-                found = newer.filter(|rollback| rollback.kept < known.head.seq).or(found);
+                found = newer.filter(|rollback| rollback.common < parting.lost).or(found);
             }
             let agreed = segment == there.segment && common >= there.segment_first;
             if found.is_some() || left == 0 || segment == 0 || agreed {
@@ -141,11 +145,16 @@ impl ChainEnd {
         }
     }
 
-    async fn wait_or_give_up(&mut self, known: Place, there: Place) -> Result<Place, Refused> {
+    async fn wait_or_give_up(
+        &mut self,
+        known: Place,
+        parting: Parting,
+        there: Place,
+    ) -> Result<Place, Refused> {
         if self.still_us(there) < PATIENCE_US {
             return Err(Refused::SetBack { known, there });
         }
-        let Some(event) = self.rollback(there, known) else {
+        let Some(event) = self.rollback(there, known, parting.common) else {
             return Err(Refused::SetBack { known, there });
         };
         match self.attempt(there, &[event], 0).await? {
@@ -155,7 +164,7 @@ impl ChainEnd {
                     critical = true, chain = %self.chain, kept = there.head.seq, known = known.head.seq,
                     "records of the audit chain are lost; it goes on under a new origin"
                 );
-                self.go_on(end).await
+                self.go_on(parting.common, end).await
             }
             // Somebody else was faster: the next look finds it.
             Outcome::Moved(_) | Outcome::Duplicates(..) => Err(Refused::SetBack { known, there }),

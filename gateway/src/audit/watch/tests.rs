@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::RwLock;
 
+use tidegate_policy::audit::record::Rollback;
+
 use super::*;
-use crate::audit::chain_end::tests::{Faulty, chain, event, open, ring, world};
+use crate::audit::chain_end::tests::{Faulty, begin, chain, event, open, ring, world};
 use crate::audit::chain_end::{BATCH_MAX, ChainEnd, SEGMENT_MAX};
 use crate::clock::SystemClock;
 use crate::secret::Secret;
@@ -179,4 +181,41 @@ async fn a_gateway_that_comes_later_finds_it_too() {
     watch.step().await.expect("the store answers");
     assert_eq!((counters.findings.get(), counters.first_bad.get()), (1, 1));
     assert_eq!(counters.sweeps.get(), 0);
+}
+
+/// The store lost records under a checkpoint, and a gateway that did not know them appended in their places.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_of_records_whose_places_others_took_is_no_tampering_for_ever() {
+    for is_started_anew in [false, true] {
+        let (store, dir) = world();
+        let (notes, elsewhere) = (dir.path().join("checkpoints"), dir.path().join("elsewhere"));
+        let (mut a, mut c) = (begin(&store, dir.path()).await, begin(&store, &elsewhere).await);
+        let (mut first, mut counters) = watch(&store, &notes);
+        append(&mut a, 0, 7).await;
+        c.retry().await;
+        append(&mut a, 7, 17).await;
+        tokio::time::advance(Duration::from_secs(10)).await;
+        first.step().await.expect("the store answers");
+        assert_eq!(counters.checkpoint_size.get(), 17);
+        store.set_back(1);
+        append(&mut c, 100, 119).await;
+        first.step().await.expect("the store answers");
+        assert!(counters.findings.get() > 0, "nobody has said yet that they are lost");
+        for _ in 0..3 {
+            a.retry().await;
+            tokio::time::advance(Duration::from_secs(11)).await;
+        }
+        let records = store.records().await;
+        let told = Record::read(&records[26]).expect("a record").rollback;
+        assert_eq!(told, Some(Rollback { kept: 26, known: 17, common: 7 }));
+        if is_started_anew {
+            (first, counters) = watch(&store, &notes);
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        for _ in 0..2 {
+            first.step().await.expect("the store answers");
+        }
+        assert_eq!((counters.findings.get(), counters.first_bad.get()), (0, 0));
+        assert_eq!(counters.checkpoint_size.get(), 37, "anew: {is_started_anew}");
+    }
 }

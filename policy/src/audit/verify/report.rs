@@ -122,6 +122,12 @@ pub struct Report {
     pub unknown_keys: u64,
     /// The first [`FINDINGS_MAX`] of them.
     pub findings: Vec<Finding>,
+    /// Of the findings, those that a rollback may explain: a checkpoint's size and how many rollbacks came before it.
+    #[serde(skip)]
+    doubts: Vec<((u64, u64), Finding)>,
+    /// The first record at which something is wrong that no rollback explains.
+    #[serde(skip)]
+    first_certain: Option<u64>,
 }
 
 // === impl Report ===
@@ -149,20 +155,48 @@ impl Report {
             findings_total: 0,
             unknown_keys: 0,
             findings: Vec::new(),
+            doubts: Vec::new(),
+            first_certain: None,
         }
     }
 
     pub(super) fn find(&mut self, seq: Option<u64>, kind: Kind, detail: String) {
+        self.first_certain = self.first_certain.into_iter().chain(seq).min();
+        self.add(Finding { seq, kind, detail });
+    }
+
+    /// What a checkpoint puts in doubt, unless a rollback explains it.
+    pub(super) fn doubt(&mut self, checkpoint: (u64, u64), seq: u64, kind: Kind, detail: String) {
+        let finding = Finding { seq: Some(seq), kind, detail };
+        self.doubts.push((checkpoint, finding.clone()));
+        self.add(finding);
+    }
+
+    fn add(&mut self, finding: Finding) {
         self.findings_total = self.findings_total.saturating_add(1);
-        let unknown = u64::from(kind == Kind::UnknownKey);
+        let unknown = u64::from(finding.kind == Kind::UnknownKey);
         self.unknown_keys = self.unknown_keys.saturating_add(unknown);
-        self.first_bad = match (self.first_bad, seq) {
-            (Some(first), Some(seq)) => Some(first.min(seq)),
-            (first, seq) => first.or(seq),
-        };
+        self.first_bad = self.first_bad.into_iter().chain(finding.seq).min();
         if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(Finding { seq, kind, detail });
+            self.findings.push(finding);
         }
+    }
+
+    /// What such checkpoints put in doubt is explained: how many of them differed.
+    pub(super) fn settle(&mut self, is_explained: impl Fn((u64, u64)) -> bool) -> usize {
+        let (settled, left) = core::mem::take(&mut self.doubts)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(checkpoint, _)| is_explained(*checkpoint));
+        self.doubts = left;
+        let of_doubts = self.doubts.iter().filter_map(|(_, finding)| finding.seq);
+        self.first_bad = self.first_certain.into_iter().chain(of_doubts).min();
+        for (_, finding) in &settled {
+            self.findings_total = self.findings_total.saturating_sub(1);
+            if let Some(at) = self.findings.iter().position(|found| found == finding) {
+                self.findings.remove(at);
+            }
+        }
+        settled.iter().filter(|(_, finding)| finding.kind == Kind::CheckpointDiffers).count()
     }
 
     pub(super) fn count(&mut self, version: KeyVersion, in_force: bool) {

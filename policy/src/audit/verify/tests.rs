@@ -293,7 +293,7 @@ fn rolled_back() -> (Vec<Vec<u8>>, Head, Vec<String>) {
     let kept = Record::read(&lines[4]).expect("a record");
     let mut told = crate::audit::tests::audit_event("rollback-1");
     told.action = crate::audit::Action::Rollback;
-    let detail = Rollback { kept: 5, known: 8 }.detail();
+    let detail = Rollback { kept: 5, known: 8, common: 5 }.detail();
     let mut all = vec![Event::with_detail(&told, detail).expect("sound")];
     all.extend(events(6..=8));
     let head = Head { seq: 5, hash: kept.hash };
@@ -335,12 +335,69 @@ fn records_that_the_store_lost_are_told_and_contradict_no_checkpoint_once_somebo
     assert_eq!((report.checkpoints_lost, report.checkpoints_matched), (1, 0));
 }
 
+/// Lost from 5 on, and grown to 9 by a gateway that did not know, with a checkpoint at 8 by either: then the one
+/// that knew of 8 records says so.
 #[test]
-fn a_rollback_stands_behind_what_it_kept() {
+fn checkpoints_of_records_whose_places_others_took_are_lost_and_prove_nothing() {
+    let ring = ring();
+    let (before, _) = export(&[4, 1, 3]);
+    let kept = Record::read(&before[4]).expect("a record");
+    let signer = FakeSigner(1, KeyVersion(1));
+    let head = Head { seq: 5, hash: kept.hash };
+    let grown = batch(&chain(), head, &events(101..=104), &signer);
+    let mut told = crate::audit::tests::audit_event("rollback-1");
+    told.action = crate::audit::Action::Rollback;
+    let detail = Rollback { kept: 9, known: 8, common: 5 }.detail();
+    let mut last = vec![Event::with_detail(&told, detail).expect("sound")];
+    last.extend(events(6..=8));
+    let last = batch(&chain(), grown.head, &last, &signer);
+    let mut lines = before[..5].to_vec();
+    lines.extend(grown.lines.into_iter().chain(last.lines).map(|line| line.bytes));
+    let notes = [checkpoint(&before, 5), checkpoint(&before, 8), checkpoint(&lines, 8)];
+    let verify = |accept: bool, until: usize| {
+        let mut verifier = Verifier::new(&ring, &Fake);
+        if accept {
+            verifier.accept_rollback(10);
+        }
+        notes.iter().for_each(|note| verifier.expect(note.as_bytes()));
+        lines[..until].iter().for_each(|line| verifier.push(line));
+        verifier.finish(None)
+    };
+    let kinds = |report: &Report| report.findings.iter().map(|f| f.kind).collect::<Vec<_>>();
+    // Before anybody has said so it looks like a lie.
+    let report = verify(true, 9);
+    assert_eq!(kinds(&report), [Kind::CheckpointFork, Kind::CheckpointDiffers], "{report:?}");
+    assert_eq!((report.first_bad, report.checkpoint_size), (Some(8), 5));
+    let report = verify(false, lines.len());
+    assert_eq!((kinds(&report), report.first_bad), (vec![Kind::RolledBack], Some(10)));
+    let report = verify(true, lines.len());
+    assert_eq!((report.verdict, report.proven_seq), (Verdict::Valid, 13), "{report:?}");
+    assert_eq!((report.checkpoints_lost, report.checkpoints_matched), (1, 2));
+    assert_eq!(report.checkpoint_size, 5);
+}
+
+#[test]
+fn a_rollback_stands_behind_what_it_kept_and_tells_of_what_was_lost() {
     let (lines, ..) = rolled_back();
-    for (from, to) in [("\"kept\":5", "\"kept\":4"), ("\"known\":8", "\"known\":5")] {
+    let read = |from: &str, to: &str| {
         let line = String::from_utf8(lines[5].clone()).expect("text").replacen(from, to, 1);
-        assert!(Record::read(line.as_bytes()).is_err(), "{to}");
+        Record::read(line.as_bytes()).map(|record| record.rollback)
+    };
+    assert_eq!(read("", ""), Ok(Some(Rollback { kept: 5, known: 8, common: 5 })));
+    for (common, known) in [(5, 8), (4, 5), (0, 1)] {
+        let detail = format!("\"common\":{common},\"kept\":5,\"known\":{known}");
+        let told = Rollback { kept: 5, known, common };
+        assert_eq!(read("\"kept\":5,\"known\":8", &detail), Ok(Some(told)), "{detail}");
+    }
+    for (from, to) in [
+        ("\"kept\":5", "\"kept\":4"),
+        ("\"known\":8", "\"known\":5"),
+        ("\"kept\":5", "\"common\":6,\"kept\":5"),
+        ("\"kept\":5", "\"common\":\"4\",\"kept\":5"),
+        ("\"kept\":5,\"known\":8", "\"common\":4,\"kept\":5,\"known\":4"),
+        ("\"kept\":5,\"known\":8", "\"common\":4,\"kept\":5"),
+    ] {
+        assert!(read(from, to).is_err(), "{to}");
     }
     for (origin, epoch) in [
         ("a", Some(0)),
