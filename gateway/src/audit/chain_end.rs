@@ -125,13 +125,8 @@ pub struct ChainEnd {
     /// Whether the store could not be reached, or never was before, and since when it can be; in µs of the clock.
     lost_touch: bool,
     in_touch_since: Option<u64>,
-    /// Since when a chain that was set back has stood still, and where; and since when it is whole.
-    still: Option<(Place, u64)>,
-    whole_since: Option<u64>,
-    /// Where no other gateway's rollback was found.
-    searched: Option<Place>,
-    /// Not before that does it try again to spool what the store lost; in µs of the clock.
-    goes_on_from: u64,
+    /// Of the repair, while the store is set back.
+    progress: repair::Progress,
 }
 
 // === impl ChainEnd ===
@@ -164,10 +159,7 @@ impl ChainEnd {
             // A gateway without a mark knows no more than one that was away.
             lost_touch: known.is_none(),
             in_touch_since: None,
-            still: None,
-            whole_since: None,
-            searched: None,
-            goes_on_from: 0,
+            progress: repair::Progress::default(),
         })
     }
 

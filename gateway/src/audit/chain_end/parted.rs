@@ -24,6 +24,15 @@ pub(super) struct Parting {
     pub(super) lost: u64,
 }
 
+// === impl Parting ===
+
+impl Parting {
+    /// Whether other records have the lost ones' places, so that nobody can put them back.
+    pub(super) fn is_taken(self, there: Place) -> bool {
+        self.lost <= there.head.seq
+    }
+}
+
 // === impl ChainEnd ===
 
 impl ChainEnd {
@@ -86,7 +95,7 @@ impl ChainEnd {
             events.into_iter().map(|(ids_from, event)| Waiting { ids_from, event }).collect();
         if let Err(error) = self.on_spool(move |spool| spool.push(&waiting)).await {
             self.counters.spool_full.set(1);
-            self.goes_on_from = self.clock.elapsed_us().saturating_add(AGAIN_US);
+            self.progress.goes_on_from = self.clock.elapsed_us().saturating_add(AGAIN_US);
             tracing::error!(critical = true, chain = %self.chain, events = count, %error,
                 "audit events that the store lost find no room in the spool; no new appends until they do");
             return Err(Refused::NoRoom);

@@ -11,14 +11,36 @@ use super::certain::GRACE_US;
 use super::parted::Parting;
 use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX};
 use crate::audit::keys::Ed25519;
+use crate::store::StoreFailure;
 
-/// So long the chain may stand still before a missing piece is given up.
+/// So long a missing piece is waited for: while the chain stands still, or once others have its place.
 const PATIENCE_US: u64 = 10_000_000;
+/// And so long while the chain grows towards the missing records: others may be putting back theirs, one by one.
+const GROWING_PATIENCE_US: u64 = 60_000_000;
 /// How far back a rollback record of another gateway is looked for.
 const LOOK_BACK: u64 = 20_000;
 const CHUNK: u64 = 1_000;
 /// How often one repair appends or looks again.
 const STEPS_MAX: usize = 10_000;
+/// How often a rollback record is tried at once behind records of gateways that know of no loss.
+const TRIES_MAX: usize = 20;
+
+/// How far a repair has come. Times are in µs of the clock.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Where the chain ended when it was last looked at, and since when it has ended there.
+    still: Option<(Place, u64)>,
+    /// Since when nothing of this gateway's fits behind the chain's end, and where it ended then.
+    stuck: Option<(Place, u64)>,
+    /// Since when all that this gateway knows is there.
+    whole_since: Option<u64>,
+    /// How the chain differed when it ended there.
+    parted: Option<(Place, Parting)>,
+    /// Up to there no other gateway's rollback was found.
+    searched: Option<Place>,
+    /// Not before that does it try again to spool what the store lost.
+    pub(super) goes_on_from: u64,
+}
 
 // === impl ChainEnd ===
 
@@ -26,8 +48,18 @@ impl ChainEnd {
     /// Brings the chain to where it was, as far as this gateway can. An error while others have to put
     /// their pieces back first.
     pub(super) async fn repair(&mut self) -> Result<Place, Refused> {
+        let repaired = self.put_back().await;
+        if matches!(repaired, Err(Refused::Store(StoreFailure::Unreachable(_)))) {
+            // Whoever has a missing piece could not put it back, either.
+            let Progress { still, stuck, whole_since, .. } = &mut self.progress;
+            (*still, *stuck, *whole_since) = (None, None, None);
+        }
+        repaired
+    }
+
+    async fn put_back(&mut self) -> Result<Place, Refused> {
         let known = self.known.unwrap_or(Place::GENESIS);
-        if self.clock.elapsed_us() < self.goes_on_from {
+        if self.clock.elapsed_us() < self.progress.goes_on_from {
             return Err(Refused::NoRoom);
         }
         for _ in 0..STEPS_MAX {
@@ -35,29 +67,20 @@ impl ChainEnd {
             if self.is_whole(known, there).await? {
                 return self.wait_for_others(known, there);
             }
-            self.whole_since = None;
-            let parting = self.parting(known, there).await?;
-            if let Some(rollback) = self.given_up_by_another(parting, there).await? {
-                let place = self.go_on(parting.common, there).await?;
-                tracing::error!(
-                    critical = true, chain = %self.chain, ?rollback,
-                    "the audit chain goes on under a new origin"
-                );
-                return Ok(place);
-            }
+            self.progress.whole_since = None;
+            // It was appended behind this very record, so no rollback before it is news.
             let Some(piece) = self.ring.behind(there).cloned() else {
-                return self.wait_or_give_up(known, parting, there).await;
+                return self.wait_or_give_up(known, there).await;
             };
             // The place says which segment the chain is in now.
             match self.chains()?.append(&self.chain, &piece.call(there)).await? {
                 Outcome::Done(_) => {
                     let count = u64::try_from(piece.lines.len()).unwrap_or(u64::MAX);
                     self.counters.put_back.inc_by(count);
+                    self.progress.stuck = None;
                 }
                 Outcome::Moved(_) => {}
-                Outcome::Duplicates(..) => {
-                    return self.wait_or_give_up(known, parting, there).await;
-                }
+                Outcome::Duplicates(..) => return self.wait_or_give_up(known, there).await,
             }
         }
         Err(Refused::Races(STEPS_MAX))
@@ -71,48 +94,50 @@ impl ChainEnd {
         })
     }
 
-    /// The newest rollback record behind the last place that this gateway and the store still agree on.
+    /// A rollback record behind the last place that this gateway and the store still agree on. Only what came
+    /// since the last look is read.
     async fn given_up_by_another(
         &mut self,
         parting: Parting,
         there: Place,
     ) -> Result<Option<Rollback>, Refused> {
-        if self.searched == Some(there) {
-            return Ok(None);
+        let mut from = parting.common;
+        if let Some(searched) = self.progress.searched
+            && (from..=there.head.seq).contains(&searched.head.seq)
+            && self.stands(searched, there).await?
+        {
+            from = searched.head.seq;
         }
-        let common = parting.common;
-        let (mut segment, mut left) = (there.segment, LOOK_BACK);
-        let mut count = there.segment_len();
-        // Nothing is looked for before what is agreed on.
-        if let Some(agreed) = common.checked_sub(there.segment_first) {
-            left = left.min(count.saturating_sub(agreed));
-        }
-        loop {
-            let mut from = count.saturating_sub(left);
-            left = left.saturating_sub(count);
-            let mut found = None;
-            while from < count {
-                let records = self.chains()?.records(&self.chain, segment, from, CHUNK).await?;
+        let mut left = there.head.seq.saturating_sub(from).min(LOOK_BACK);
+        // How many records the segment has at least and at most.
+        let (mut segment, mut least) = (there.segment, there.segment_len());
+        let mut most = least;
+        while left > 0 {
+            let mut at = least.saturating_sub(left);
+            while at < most {
+                let records = self.chains()?.records(&self.chain, segment, at, CHUNK).await?;
                 if records.is_empty() {
                     break;
                 }
-                from = from.saturating_add(CHUNK);
-                let newer = records.iter().rev().find_map(|bytes| self.own_rollback(bytes, common));
-                found = newer.filter(|rollback| rollback.common < parting.lost).or(found);
+                at = at.saturating_add(CHUNK);
+                let own = |bytes: &Vec<u8>| self.own_rollback(bytes, from);
+                let ours = |told: &Rollback| told.common < parting.lost;
+                if let Some(told) = records.iter().filter_map(own).find(ours) {
+                    return Ok(Some(told));
+                }
             }
-            let agreed = segment == there.segment && common >= there.segment_first;
-            if found.is_some() || left == 0 || segment == 0 || agreed {
-                self.searched = found.is_none().then_some(there);
-                return Ok(found);
-            }
-            segment = segment.saturating_sub(1);
-            count = SEGMENT_MAX.saturating_add(u64::try_from(BATCH_MAX).unwrap_or(0));
+            left = left.saturating_sub(least);
+            let Some(before) = segment.checked_sub(1) else { break };
+            (segment, least) = (before, SEGMENT_MAX);
+            most = SEGMENT_MAX.saturating_add(u64::try_from(BATCH_MAX).unwrap_or(0));
         }
+        self.progress.searched = Some(there);
+        Ok(None)
     }
 
-    /// A rollback behind the record `common`, if a key of ours signed it.
-    fn own_rollback(&self, bytes: &[u8], common: u64) -> Option<Rollback> {
-        let record = Record::read(bytes).ok().filter(|record| record.seq > common)?;
+    /// A rollback behind the record `from`, if a key of ours signed it.
+    fn own_rollback(&self, bytes: &[u8], from: u64) -> Option<Rollback> {
+        let record = Record::read(bytes).ok().filter(|record| record.seq > from)?;
         let (rollback, seal) = (record.rollback?, record.seal?);
         let ring = Arc::clone(&*self.keys.read().unwrap_or_else(PoisonError::into_inner));
         let key = ring.keys.get(&seal.version)?;
@@ -124,7 +149,8 @@ impl ChainEnd {
     /// until nobody puts anything back any more.
     fn wait_for_others(&mut self, known: Place, there: Place) -> Result<Place, Refused> {
         let now = self.clock.elapsed_us();
-        let whole_us = now.saturating_sub(*self.whole_since.get_or_insert(now));
+        self.progress.stuck = None;
+        let whole_us = now.saturating_sub(*self.progress.whole_since.get_or_insert(now));
         if self.still_us(there) < GRACE_US && whole_us < PATIENCE_US {
             return Err(Refused::SetBack { known, there });
         }
@@ -136,44 +162,93 @@ impl ChainEnd {
     /// For how long the chain has ended there.
     fn still_us(&mut self, there: Place) -> u64 {
         let now = self.clock.elapsed_us();
-        match self.still {
-            Some((place, since)) if place == there => now.saturating_sub(since),
-            Some(_) | None => {
-                self.still = Some((there, now));
-                0
-            }
+        match self.progress.still {
+            Some((place, since)) if place == there => return now.saturating_sub(since),
+            // Set back once more: whoever has pieces has to have time for them.
+            Some((place, _)) if there.head.seq < place.head.seq => self.progress.stuck = None,
+            Some(_) | None => {}
         }
+        self.progress.still = Some((there, now));
+        0
     }
 
-    async fn wait_or_give_up(
+    /// Nothing of this gateway's fits behind the chain's end.
+    async fn wait_or_give_up(&mut self, known: Place, there: Place) -> Result<Place, Refused> {
+        let parting = self.parted(known, there).await?;
+        if let Some(rollback) = self.given_up_by_another(parting, there).await? {
+            let place = self.go_on(parting.common, there).await?;
+            tracing::error!(
+                critical = true, chain = %self.chain, ?rollback,
+                "the audit chain goes on under a new origin"
+            );
+            return Ok(place);
+        }
+        let still_us = self.still_us(there);
+        let now = self.clock.elapsed_us();
+        let (begun, since) = *self.progress.stuck.get_or_insert((there, now));
+        let stuck_us = now.saturating_sub(since);
+        let is_taken = parting.is_taken(there);
+        let patience_us = if is_taken { PATIENCE_US } else { GROWING_PATIENCE_US };
+        if still_us < PATIENCE_US && stuck_us < patience_us {
+            return Err(Refused::SetBack { known, there });
+        }
+        // Set back once more and grown again, between two looks.
+        if !self.stands(begun, there).await? {
+            (self.progress.still, self.progress.stuck) = (None, None);
+            return Err(Refused::SetBack { known, there });
+        }
+        self.give_up(known, parting, there).await
+    }
+
+    /// How the chain differs. Once others have the place of what was lost it does not change any more.
+    async fn parted(&mut self, known: Place, there: Place) -> Result<Parting, Refused> {
+        if let Some((then, parting)) = self.progress.parted
+            && (then == there || (parting.is_taken(then) && self.stands(then, there).await?))
+        {
+            return Ok(parting);
+        }
+        let parting = self.parting(known, there).await?;
+        self.progress.parted = Some((there, parting));
+        Ok(parting)
+    }
+
+    async fn give_up(
         &mut self,
         known: Place,
         parting: Parting,
-        there: Place,
+        mut there: Place,
     ) -> Result<Place, Refused> {
-        if self.still_us(there) < PATIENCE_US {
-            return Err(Refused::SetBack { known, there });
-        }
-        let Some(event) = self.rollback(there, known, parting.common) else {
-            return Err(Refused::SetBack { known, there });
-        };
-        match self.attempt(there, &[event], 0).await? {
-            Outcome::Done(end) => {
-                self.counters.origins.inc();
-                tracing::error!(
-                    critical = true, chain = %self.chain, kept = there.head.seq, known = known.head.seq,
-                    "records of the audit chain are lost; it goes on under a new origin"
-                );
-                self.go_on(parting.common, end).await
+        for _ in 0..TRIES_MAX {
+            let Some(event) = self.rollback(there, known, parting.common) else { break };
+            match self.attempt(there, &[event], 0).await? {
+                Outcome::Done(end) => {
+                    self.counters.origins.inc();
+                    tracing::error!(
+                        critical = true, chain = %self.chain, common = parting.common,
+                        kept = there.head.seq, known = known.head.seq,
+                        "records of the audit chain are lost; it goes on under a new origin"
+                    );
+                    return self.go_on(parting.common, end).await;
+                }
+                // Of somebody who knows of no loss, or of somebody who has told of it just now.
+                Outcome::Moved(next)
+                    if parting.is_taken(there) && next.head.seq > there.head.seq =>
+                {
+                    if self.given_up_by_another(parting, next).await?.is_some() {
+                        break;
+                    }
+                    there = next;
+                }
+                // A missing piece may have come: the next look finds out.
+                Outcome::Moved(_) | Outcome::Duplicates(..) => break,
             }
-            // Somebody else was faster: the next look finds it.
-            Outcome::Moved(_) | Outcome::Duplicates(..) => Err(Refused::SetBack { known, there }),
         }
+        Err(Refused::SetBack { known, there })
     }
 
     pub(super) fn resume(&mut self, there: Place) -> Place {
         self.set_back = false;
-        (self.still, self.whole_since, self.searched) = (None, None, None);
+        self.progress = Progress::default();
         (self.lost_touch, self.in_touch_since) = (false, None);
         self.unsure = false;
         self.counters.rollback.set(0);

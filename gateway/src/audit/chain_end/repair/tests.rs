@@ -7,12 +7,14 @@ use std::time::Duration;
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use tempfile::TempDir;
+use tidegate_policy::audit::record::Event;
 use tidegate_policy::audit::verify::Verdict;
 
-use super::super::tests::{Faulty, Mode, begin, commit, event, open, verify, world};
+use super::super::tests::{Faulty, Mode, begin, chain, commit, event, open, verify, world};
 use super::super::{Accepted, ChainEnd};
 use super::*;
 use crate::audit::spool::Spool;
+use crate::store::chains::Chains;
 
 /// Longer than anybody is waited for.
 async fn patience() {
@@ -175,6 +177,160 @@ async fn lost_events_are_found_before_an_append_that_is_in_the_chain() {
     assert_eq!(sorted(ids), ["a", "b", "c", "x", "y", "z"]);
 }
 
+/// Each second somebody appends who knew no more than what was left: the places of the lost records are taken, and
+/// the chain never stands still.
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_goes_on_without_its_lost_records_is_given_up_in_time_and_once() {
+    for is_killed in [false, true] {
+        let (store, dir) = world();
+        let dirs = [(), ()].map(|()| tempfile::tempdir().expect("a folder"));
+        let mut a = begin(&store, dir.path()).await;
+        let mut other = begin(&store, dirs[0].path()).await;
+        let mut b = begin(&store, dirs[1].path()).await;
+        commit(&mut b, &["a"]).await;
+        commit(&mut a, &["b"]).await;
+        b.retry().await;
+        for id in ["c", "d"] {
+            commit(&mut a, &[id]).await;
+            commit(&mut other, &[&format!("{id}-other")]).await;
+        }
+        store.set_back(2);
+        commit(&mut b, &["x-0"]).await;
+        if is_killed {
+            // Of what it had seen only the mark and its own appends are left.
+            a = open(&store, dir.path());
+        }
+        let mut took_s = 0;
+        for second in 1..40 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(commit(&mut b, &[&format!("x-{second}")]).await, Accepted::Chained);
+            // When it is time, others are faster than the rollback record.
+            store.rivals(if second == 11 { 15 } else { 0 });
+            for end in [&mut a, &mut other] {
+                end.retry().await;
+            }
+            if !a.is_set_back() && !other.is_set_back() {
+                took_s = second;
+                break;
+            }
+        }
+        assert!((10..=12).contains(&took_s), "killed: {is_killed}, {took_s} s");
+        commit(&mut a, &["e"]).await;
+        let (report, mut ids) = verify(&store).await;
+        assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 1), "{report:?}");
+        let records = store.records().await;
+        let told = records.iter().find_map(|bytes| Record::read(bytes).expect("a record").rollback);
+        let told = told.expect("a rollback");
+        assert_eq!((told.common, told.known >= 5), (2, true), "{told:?}");
+        ids.retain(|id| !id.starts_with("x-") && !id.starts_with("rival-"));
+        assert_eq!(sorted(ids), ["a", "b", "c", "c-other", "d", "d-other", "e"]);
+    }
+}
+
+/// They come one every four seconds; until all are there the chain is not as this gateway knew it, and nothing of its
+/// own fits.
+#[tokio::test(start_paused = true)]
+async fn records_that_others_put_back_slowly_are_waited_for() {
+    let (store, dir) = world();
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let mut a = begin(&store, dir.path()).await;
+    let mut b = begin(&store, elsewhere.path()).await;
+    for id in ["a", "b", "c", "d", "e", "f", "g"] {
+        commit(&mut b, &[id]).await;
+    }
+    commit(&mut a, &["h"]).await;
+    let before = store.records().await;
+    store.set_back(1);
+    for piece in b.ring.appends().skip(1) {
+        a.retry().await;
+        assert!(a.is_set_back());
+        let there = store.place(&chain()).await.expect("a place");
+        let done = store.append(&chain(), &piece.call(there)).await;
+        assert!(matches!(done, Ok(Outcome::Done(_))), "{done:?}");
+        tokio::time::advance(Duration::from_secs(4)).await;
+    }
+    a.retry().await;
+    assert_eq!(store.records().await, before);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    a.retry().await;
+    assert_eq!((a.is_set_back(), a.counters.origins.get()), (false, 0));
+}
+
+/// Far from the missing records somebody appends who knows of no loss: it looks like records that are put back.
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_only_grows_towards_its_lost_records_is_given_up_after_a_minute() {
+    let (store, dir) = world();
+    let dirs = [(), ()].map(|()| tempfile::tempdir().expect("a folder"));
+    let mut a = begin(&store, dir.path()).await;
+    let mut b = begin(&store, dirs[0].path()).await;
+    commit(&mut b, &["a"]).await;
+    let many: Vec<Event> = (0..200).map(|number| event(&format!("m-{number}"))).collect();
+    let mut dies = begin(&store, dirs[1].path()).await;
+    tokio::time::advance(Duration::from_secs(2)).await;
+    dies.retry().await;
+    for some in many.chunks(BATCH_MAX) {
+        dies.commit(some.to_vec()).await.expect("not lost");
+    }
+    drop(dies);
+    commit(&mut a, &["b"]).await;
+    store.set_back(1);
+    let mut took_s = 0;
+    for second in 0..100 {
+        commit(&mut b, &[&format!("x-{second}")]).await;
+        a.retry().await;
+        if !a.is_set_back() {
+            took_s = second;
+            break;
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!((60..=62).contains(&took_s), "{took_s} s");
+    let (report, ids) = verify(&store).await;
+    assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 1), "{report:?}");
+    assert_eq!(ids.iter().filter(|id| *id == "b").count(), 1);
+}
+
+/// The store fails again: whoever has pieces has as long for them as before.
+#[tokio::test(start_paused = true)]
+async fn the_time_for_missing_records_begins_anew_when_the_store_fails_again() {
+    type Fails = fn(&Faulty);
+    let gone: Fails = |store| store.set(Mode::Gone);
+    let set_back: Fails = |store| store.set_back(1);
+    for (what, fails) in [("gone", gone), ("set back", set_back)] {
+        let (store, dir) = world();
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        let mut a = begin(&store, dir.path()).await;
+        let mut b = begin(&store, elsewhere.path()).await;
+        commit(&mut b, &["a"]).await;
+        commit(&mut b, &["b"]).await;
+        commit(&mut a, &["c"]).await;
+        commit(&mut b, &["d"]).await;
+        commit(&mut a, &["e"]).await;
+        store.set_back(2);
+        for id in ["x", "y"] {
+            b.known = None;
+            (b.unsure, b.lost_touch) = (true, false);
+            commit(&mut b, &[id]).await;
+        }
+        a.retry().await;
+        a.retry().await;
+        tokio::time::advance(Duration::from_secs(9)).await;
+        fails(&store);
+        a.retry().await;
+        store.set(Mode::Up);
+        for _ in 0..9 {
+            a.retry().await;
+            assert!(a.is_set_back(), "{what}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        tokio::time::advance(Duration::from_secs(2)).await;
+        a.retry().await;
+        assert!(!a.is_set_back(), "{what}");
+        let (report, _) = verify(&store).await;
+        assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 1), "{what}");
+    }
+}
+
 /// The store ends between an append that was a second try and the look whether the chain is still the same.
 #[tokio::test(start_paused = true)]
 async fn an_append_that_is_not_known_to_be_in_the_chain_is_missed_when_it_is_lost() {
@@ -196,8 +352,18 @@ async fn an_append_that_is_not_known_to_be_in_the_chain_is_missed_when_it_is_los
     assert_eq!(ids.iter().filter(|id| *id == "b").count(), 1, "{ids:?}");
 }
 
-/// Gateways append, the store is set back, some of them die with it: whoever lives gets all of its events
-/// into the chain once, and what was kept is as it was.
+/// What somebody signed when the chain had so many records, that many rollbacks among them, and such a last one.
+type Signed = (usize, usize, Vec<u8>);
+
+/// No checkpoint is contradicted by a chain in which no rollback stands that says that its records are lost.
+fn agrees(records: &[Vec<u8>], (size, epoch, last): &Signed) -> bool {
+    let read = |bytes: &Vec<u8>| Record::read(bytes).expect("a record").rollback;
+    let mut since = records.iter().filter_map(read).skip(*epoch);
+    since.any(|told| told.common < *size as u64) || records.get(size - 1) == Some(last)
+}
+
+/// Gateways append, the store is set back, some of them die with it, and some append before they know: whoever
+/// lives gets all of its events into the chain once, what was kept is as it was, and no checkpoint is contradicted.
 #[tokio::test(start_paused = true)]
 async fn no_event_of_a_gateway_that_lives_is_lost_or_doubled() {
     for seed in 0..16_u8 {
@@ -211,6 +377,7 @@ async fn no_event_of_a_gateway_that_lives_is_lost_or_doubled() {
         let mut ends: Vec<ChainEnd> = dirs.iter().map(fresh).collect();
         let mut owed: Vec<Vec<String>> = vec![Vec::new(); gateways];
         let mut number = 0;
+        let mut signed: Vec<Signed> = Vec::new();
         for _round in 0..2 {
             for _ in 0..5 + below(20) {
                 let who = below(gateways);
@@ -230,7 +397,9 @@ async fn no_event_of_a_gateway_that_lives_is_lost_or_doubled() {
             let kept = store.appends() - below(store.appends().min(12) + 1);
             store.set_back(kept);
             let kept_records = store.records().await;
+            let mut known = 0;
             for who in 0..gateways {
+                let knew = ends[who].known.map_or(0, |known| known.head.seq);
                 if below(4) == 0 {
                     // Killed: what it had is on its disk.
                     ends[who] = fresh(&dirs[who]);
@@ -239,7 +408,15 @@ async fn no_event_of_a_gateway_that_lives_is_lost_or_doubled() {
                     dirs[who] = tempfile::tempdir().expect("a folder");
                     ends[who] = fresh(&dirs[who]);
                     owed[who].clear();
+                    continue;
                 }
+                known = known.max(usize::try_from(knew).expect("small"));
+            }
+            // Of what nobody remembers nobody can tell that it is lost.
+            let told = |bytes: &Vec<u8>| Record::read(bytes).expect("a record").rollback.is_some();
+            for size in 1..=known {
+                let epoch = before[..size].iter().filter(|bytes| told(bytes)).count();
+                signed.push((size, epoch, before[size - 1].clone()));
             }
             // Whenever one gives a piece up, others may have one again.
             let settled =
@@ -249,7 +426,13 @@ async fn no_event_of_a_gateway_that_lives_is_lost_or_doubled() {
                     break;
                 }
                 for _ in 0..2 {
-                    for end in &mut ends {
+                    for (who, end) in ends.iter_mut().enumerate() {
+                        if round < 3 && below(3) == 0 {
+                            let id = format!("e-{who}-{number}");
+                            number += 1;
+                            commit(end, &[&id]).await;
+                            owed[who].push(id);
+                        }
                         end.retry().await;
                     }
                 }
@@ -265,6 +448,10 @@ async fn no_event_of_a_gateway_that_lives_is_lost_or_doubled() {
         }
         let (report, ids) = verify(&store).await;
         assert_eq!(report.verdict, Verdict::Valid, "seed {seed}: {report:?}");
+        let records = store.records().await;
+        for signed in &signed {
+            assert!(agrees(&records, signed), "seed {seed}: {} records", signed.0);
+        }
         for id in owed.iter().flatten() {
             let count = ids.iter().filter(|there| *there == id).count();
             assert_eq!(count, 1, "seed {seed}: {id}");
