@@ -131,7 +131,7 @@ impl Cluster {
         let mut last = StoreFailure::Unreachable("the slot did not come to rest".to_owned());
         for _ in 0..REDIRECTS_MAX {
             let node = Arc::clone(&target);
-            let waiting = node.enter()?;
+            let waiting = node.enter(apart)?;
             let picked = if apart { Box::pin(target.pick_apart()).await } else { target.pick() };
             let mut live = picked.inspect_err(|_| self.stale.notify_one())?;
             let answer = if asking {

@@ -81,8 +81,8 @@ impl Pool {
     }
 
     /// Lets one of several servers be asked, unless it has left enough calls unanswered.
-    pub fn enter(&self) -> Result<Waiting<'_>, StoreFailure> {
-        self.silence.enter().ok_or(StoreFailure::Timeout)
+    pub fn enter(&self, apart: bool) -> Result<Waiting<'_>, StoreFailure> {
+        self.silence.enter(apart).ok_or(StoreFailure::Timeout)
     }
 
     fn unconnected(&self) -> StoreFailure {

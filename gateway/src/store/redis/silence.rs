@@ -45,8 +45,9 @@ impl Silence {
         }
     }
 
-    /// Lets a call begin to wait; none if enough do already, and the node is silent.
-    pub fn enter(&self) -> Option<Waiting<'_>> {
+    /// Lets a call begin to wait; none if enough do already, and the node is silent. One that `stands_behind` others on
+    /// purpose hears nothing for as long as they last, and takes that for no silence.
+    pub fn enter(&self, stands_behind: bool) -> Option<Waiting<'_>> {
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting { silence: self, heard: false };
         let now_us = self.clock.elapsed_us();
@@ -54,7 +55,8 @@ impl Silence {
             self.heard_us.store(now_us, Ordering::Relaxed);
         }
         let silent_us = now_us.saturating_sub(self.heard_us.load(Ordering::Relaxed));
-        let most = if silent_us < SILENT_US { self.waiting_max } else { WAITING_MAX };
+        let is_silent = silent_us >= SILENT_US && !stands_behind;
+        let most = if is_silent { WAITING_MAX } else { self.waiting_max };
         (before < most).then_some(waiting)
     }
 }
@@ -89,27 +91,30 @@ mod tests {
         let pass = async |ms| tokio::time::advance(Duration::from_millis(ms)).await;
         pass(1_000).await;
         let mut waiting: Vec<Waiting<'_>> =
-            (0..49).map(|_| silence.enter().expect("new")).collect();
+            (0..49).map(|_| silence.enter(false).expect("new")).collect();
         pass(49).await;
-        waiting.push(silence.enter().expect("not silent yet"));
-        assert!(silence.enter().is_none(), "half of the places");
+        waiting.push(silence.enter(false).expect("not silent yet"));
+        assert!(silence.enter(false).is_none(), "half of the places");
         waiting.pop();
         pass(1).await;
-        assert!(silence.enter().is_none());
+        assert!(silence.enter(false).is_none());
+        pass(1).await;
+        assert!(silence.enter(true).is_some(), "behind others");
         waiting.swap_remove(0).heard();
-        assert!(silence.enter().is_some(), "it answers, if slowly");
+        assert!(silence.enter(false).is_some(), "it answers, if slowly");
         // All give up at once. That is no new beginning: sixteen try.
         pass(50).await;
         waiting.clear();
         pass(5_000).await;
-        waiting.extend((0..16).map(|_| silence.enter().expect("a try")));
-        assert!(silence.enter().is_none());
+        waiting.extend((0..16).map(|_| silence.enter(false).expect("a try")));
+        assert!(silence.enter(false).is_none());
         drop(waiting.pop());
-        waiting.push(silence.enter().expect("one of them gave up, another may try"));
-        assert!(silence.enter().is_none());
+        waiting.push(silence.enter(false).expect("one of them gave up, another may try"));
+        assert!(silence.enter(false).is_none());
         waiting.into_iter().for_each(Waiting::heard);
         pass(5_000).await;
-        let again: Vec<Waiting<'_>> = (0..17).map(|_| silence.enter().expect("calm")).collect();
+        let again: Vec<Waiting<'_>> =
+            (0..17).map(|_| silence.enter(false).expect("calm")).collect();
         assert_eq!(again.len(), 17, "nobody waited meanwhile: that is no silence");
     }
 }
