@@ -33,6 +33,9 @@ const WAITS: [Duration; 3] =
 pub const BATCH_MAX: usize = 64;
 /// Places that are remembered, to tell where a store that was set back begins to differ.
 const SEEN_MAX: usize = 4_096;
+/// What happened longer ago may have been sent before, by a filter that heard no answer: within that time no more than two
+/// segments fill, up to 5,000 events a second.
+const OLD_MS: u64 = 2_000;
 /// A segment with that many records is followed by the next.
 pub const SEGMENT_MAX: u64 = 10_000;
 
@@ -190,7 +193,7 @@ impl ChainEnd {
 
     /// `count` of the events are others'.
     async fn commit_all(&mut self, events: Vec<Event>, count: usize) -> Result<Accepted, Lost> {
-        let ids_from = self.ids_from();
+        let ids_from = self.ids_from(&events);
         let refused = match self.drain().await {
             Ok(()) => self.append(&events, ids_from).await.err(),
             Err(refused) => Some(refused),
@@ -343,9 +346,15 @@ impl ChainEnd {
         Ok(outcome?)
     }
 
-    /// This segment's ids and the one's before: nobody repeats an append for longer.
-    fn ids_from(&self) -> u64 {
-        self.known.map_or(0, |known| known.segment.saturating_sub(1))
+    /// From which segment on ids are looked up: this one's and the one's before, since nobody repeats a fresh append
+    /// for longer. What happened a while ago a filter may have sent before: as far back as is looked up at all.
+    fn ids_from(&self, events: &[Event]) -> u64 {
+        let now_ms = self.clock.unix_us() / 1_000;
+        let is_old = |event: &Event| now_ms.saturating_sub(event.ts_ms()) >= OLD_MS;
+        match self.known {
+            Some(known) if !events.iter().any(is_old) => known.segment.saturating_sub(1),
+            Some(_) | None => 0,
+        }
     }
 
     fn chains(&self) -> Result<&dyn Chains, Refused> {

@@ -188,7 +188,7 @@ impl Command {
         };
         let Some((quota, algorithm)) = observed.limit(&asked.limit) else {
             let told = format!(
-                "limit is {:?}: this gateway was not asked about it yet; write its id as policy.limit, and ask a gateway that takes its requests",
+                "limit is {:?}: this gateway was not asked about it lately, or of more than 1,024 others; write its id as policy.limit, and ask a gateway that takes its requests",
                 shortened(&asked.limit)
             );
             return bad(what, &told);

@@ -18,8 +18,11 @@ use crate::clock::Clock;
 use crate::metrics::{LimitLabel, SharedMetrics};
 use crate::throttle::Throttle;
 
-/// Limits beyond that many are counted together, as [`OTHERS`], and not remembered.
+/// Limits beyond that many are counted together, as [`OTHERS`], and not remembered, unless one has not been asked about
+/// for [`GONE_MINUTES`].
 const LIMITS_MAX: usize = 1_024;
+/// Whoever renames limits leaves old ones behind; they make room for others after that long.
+const GONE_MINUTES: u64 = 60;
 /// The label of all further limits.
 pub const OTHERS: &str = "others";
 /// So many of the hottest keys are shown.
@@ -48,6 +51,8 @@ struct State {
     now: Hottest,
     before: Hottest,
     minute: u64,
+    /// When it was last looked for limits that make room: once a minute is enough.
+    pruned: u64,
 }
 
 /// A limit that was asked about, and its counters once they were needed.
@@ -55,6 +60,8 @@ struct Known {
     quota: Quota,
     algorithm: Algorithm,
     counters: [Option<Counter>; OUTCOMES.len()],
+    /// In which minute it was last asked about.
+    minute: u64,
 }
 
 /// One of the hottest keys.
@@ -211,20 +218,40 @@ impl State {
                 place.get_or_insert_with(|| counter(&call.id)).inc();
             }
         };
+        let minute = self.minute;
         if let Some(known) = self.limits.get_mut(&call.id) {
             count(known);
+            known.minute = minute;
             let before = (known.quota, known.algorithm);
             (known.quota, known.algorithm) = (quota, algorithm);
             return (before != (quota, algorithm)).then_some(before);
+        }
+        if self.limits.len() >= LIMITS_MAX && minute > self.pruned {
+            self.pruned = minute;
+            self.prune(metrics);
         }
         if self.limits.len() >= LIMITS_MAX {
             counter(OTHERS).inc();
             return None;
         }
-        let mut known = Known { quota, algorithm, counters: Default::default() };
+        let mut known = Known { quota, algorithm, counters: Default::default(), minute };
         count(&mut known);
         self.limits.insert(call.id.clone(), known);
         None
+    }
+
+    /// Forgets the limits that have not been asked about for long, and their metrics.
+    fn prune(&mut self, metrics: &SharedMetrics) {
+        let minute = self.minute;
+        self.limits.retain(|limit, known| {
+            let stays = minute.saturating_sub(known.minute) < GONE_MINUTES;
+            if !stays {
+                for outcome in OUTCOMES {
+                    metrics.limits.remove(&LimitLabel { limit: limit.clone(), outcome });
+                }
+            }
+            stays
+        });
     }
 }
 
@@ -349,5 +376,16 @@ mod tests {
         }
         assert_eq!(count(OTHERS, "allowed"), 2_002 - 1_024);
         assert!(observed.limit("p.l").is_some() && observed.limit("p.l1999").is_none());
+        // Who is asked about stays; the others make room after an hour.
+        for (seconds, known) in [(3_500, false), (160, true)] {
+            tokio::time::advance(std::time::Duration::from_secs(seconds)).await;
+            for limit in ["p.l", "p.renamed"] {
+                let (request, reply) = one("a", limit, 50, true);
+                observed.note(&request, &reply);
+            }
+            assert_eq!(observed.limit("p.renamed").is_some(), known, "after {seconds} s");
+        }
+        assert!(observed.limit("p.l").is_some() && observed.limit("p.l0").is_none());
+        assert_eq!((count("p.l", "allowed"), count("p.l0", "allowed")), (3, 0));
     }
 }

@@ -301,6 +301,28 @@ async fn a_lost_race_is_run_again_behind_the_winner() {
     assert_eq!(ids[6..], ["a", "b"]);
 }
 
+/// A filter keeps what it heard no answer for, and sends it again whenever a gateway can be reached.
+#[tokio::test]
+async fn an_old_event_that_comes_again_is_found_behind_many_others() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let at = |id: &str, ts_ms: u64| {
+        let text = String::from_utf8(event(id).bytes()).expect("UTF-8");
+        Event::read(text.replace(r#""ts":1,"#, &format!(r#""ts":{ts_ms},"#)).as_bytes())
+            .expect("an event")
+    };
+    let now_ms = clock().unix_us() / 1_000;
+    let old = at("old", now_ms - OLD_MS);
+    end.commit(vec![old.clone()]).await.expect("not lost");
+    for batch in 0..400 {
+        let events = (0..64).map(|n| at(&format!("{batch}-{n}"), now_ms)).collect();
+        end.commit(events).await.expect("not lost");
+    }
+    end.commit(vec![old]).await.expect("not lost");
+    let ids = store.records().await.len();
+    assert_eq!(ids, 1 + 400 * 64, "three segments later it is known");
+}
+
 #[tokio::test]
 async fn whoever_always_loses_spools_and_drains_in_order() {
     let (store, dir) = world();

@@ -19,6 +19,7 @@ const PLACE: [&str; 4] = ["key_version", "prev", "seq", "sig"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     id: String,
+    ts_ms: u64,
     /// Its canonical bytes, without a place.
     bytes: Vec<u8>,
     /// Where in them each key of a place goes.
@@ -64,13 +65,13 @@ impl Event {
         if PLACE.iter().any(|place| fields.contains_key(*place)) {
             return Err(Unfit::new("an event without place has no seq, prev, key_version or sig"));
         }
-        let (id, _ts_ms) = check_event(fields)?;
+        let (id, ts_ms) = check_event(fields)?;
         let (bytes, cuts) = value::write_with_cuts(fields, PLACE);
         if bytes.len() > EVENT_LEN_MAX {
             let length = bytes.len();
             return Err(Unfit(format!("{length} bytes: an event has at most {EVENT_LEN_MAX}")));
         }
-        Ok(Self { id, bytes, cuts })
+        Ok(Self { id, ts_ms, bytes, cuts })
     }
 
     /// The event of a record: what is left without its place and its signature.
@@ -85,6 +86,11 @@ impl Event {
     /// What tells it from every other: an event that comes again is not appended again.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// When it happened, in ms since 1970 by the clock of whoever said so.
+    pub fn ts_ms(&self) -> u64 {
+        self.ts_ms
     }
 
     /// Its canonical bytes, without a place in a chain.
