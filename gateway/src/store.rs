@@ -79,15 +79,6 @@ pub struct Standing {
     pub reduced: Option<u32>,
 }
 
-impl Standing {
-    /// What an untouched bucket says: stands in for a limit that could not be read and decides nothing.
-    pub fn untouched(quota: Quota) -> Self {
-        let remaining = u64::from(quota.burst());
-        let reading = Reading { remaining, next_us: 0, reset_us: 0, retry: Retry::Fits };
-        Self { reading, reduced: None }
-    }
-}
-
 /// What a store says of all limits of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
@@ -234,6 +225,36 @@ impl<'a> Charge<'a> {
     pub fn look(adjustment: &Adjustment<'a>) -> Self {
         let Adjustment { subject, limit_id, quota, algorithm, .. } = *adjustment;
         Self { subject, limit_id, quota, algorithm, cost: 0, alone: false }
+    }
+}
+
+// === impl Adjustment ===
+
+impl<'a> Adjustment<'a> {
+    /// Gives back what a charge took at most `age_us` ago; `None` if it took nothing, as one that counts for itself and
+    /// did not admit.
+    pub fn giving_back(charge: &Charge<'a>, standing: &Standing, age_us: u64) -> Option<Self> {
+        let Charge { subject, limit_id, quota, algorithm, cost, .. } = *charge;
+        (cost > 0 && standing.reading.retry == Retry::Fits).then(|| Self {
+            subject,
+            limit_id,
+            quota,
+            algorithm,
+            by: -i64::from(cost),
+            age_us,
+            charged_cold: standing.reduced.is_some(),
+        })
+    }
+}
+
+// === impl Standing ===
+
+impl Standing {
+    /// What an untouched bucket says: stands in for a limit that could not be read and decides nothing.
+    pub fn untouched(quota: Quota) -> Self {
+        let remaining = u64::from(quota.burst());
+        let reading = Reading { remaining, next_us: 0, reset_us: 0, retry: Retry::Fits };
+        Self { reading, reduced: None }
     }
 }
 

@@ -194,6 +194,11 @@ impl Watch {
             critical = true, chain = %self.chain, seq = first, verified = last,
             "verified audit records are not in the store any more; the chain is verified anew"
         );
+        self.miss(first, last);
+    }
+
+    /// Records are not there: they are accounted for when all is read again.
+    fn miss(&mut self, first: u64, last: u64) {
         let rollbacks = self.tail.verifier.so_far().rollbacks.len();
         let before = self.missing;
         self.missing = Some(Missing {

@@ -58,23 +58,12 @@ impl Ledger {
             return;
         }
         let age_us = self.clock.elapsed_us().saturating_sub(begun_us);
-        let charged = self.message.limits.iter().filter(|limit| !limit.shadow);
-        let adjustments: Result<Vec<Adjustment<'_>>, BadQuota> = charged
+        let Ok(charges) = self.charges(false, true) else { return };
+        let adjustments: Vec<Adjustment<'_>> = charges
+            .iter()
             .zip(&enforced.limits)
-            .filter(|(limit, _)| limit.cost > 0)
-            .map(|(limit, standing)| {
-                Ok(Adjustment {
-                    subject: &limit.subject,
-                    limit_id: &limit.id,
-                    quota: limit.quota()?,
-                    algorithm: limit.algorithm,
-                    by: -i64::from(limit.cost),
-                    age_us,
-                    charged_cold: standing.reduced.is_some(),
-                })
-            })
+            .filter_map(|(charge, standing)| Adjustment::giving_back(charge, standing, age_us))
             .collect();
-        let Ok(adjustments) = adjustments else { return };
         if adjustments.is_empty() {
             return;
         }
@@ -108,8 +97,15 @@ impl Ledger {
     }
 
     fn prepare(&self, shadow: bool, charged: bool) -> Result<Call<Checked>, StoreFailure> {
-        let charges: Result<Vec<Charge<'_>>, BadQuota> = self
-            .message
+        match self.charges(shadow, charged) {
+            Ok(charges) => Ok(self.store.rate_check(&self.scope, &charges)),
+            // Decoding has checked every quota.
+            Err(error) => Err(StoreFailure::Refused(error.to_string())),
+        }
+    }
+
+    fn charges(&self, shadow: bool, charged: bool) -> Result<Vec<Charge<'_>>, BadQuota> {
+        self.message
             .limits
             .iter()
             .filter(|limit| limit.shadow == shadow)
@@ -120,12 +116,7 @@ impl Ledger {
                 let (subject, limit_id) = (&limit.subject, limit.id.as_str());
                 Ok(Charge { subject, limit_id, quota, algorithm, cost, alone: shadow })
             })
-            .collect();
-        match charges {
-            Ok(charges) => Ok(self.store.rate_check(&self.scope, &charges)),
-            // Decoding has checked every quota.
-            Err(error) => Err(StoreFailure::Refused(error.to_string())),
-        }
+            .collect()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Missing, Pass, Watch};
+use super::Watch;
 use crate::store::StoreFailure;
 
 // === impl Watch ===
@@ -25,23 +25,14 @@ impl Watch {
             return Ok(());
         }
         let first = end.saturating_add(1);
-        let before = self.missing;
-        if before.is_some_and(|before| before.first <= first && before.last >= last) {
+        if self.missing.is_some_and(|before| before.first <= first && before.last >= last) {
             return Ok(());
         }
         tracing::error!(
             critical = true, chain = %self.chain, seq = first, head = last,
             "audit records that the head counts are not in the store"
         );
-        let rollbacks = self.tail.verifier.so_far().rollbacks.len();
-        self.missing = Some(Missing {
-            first: before.map_or(first, |before| before.first.min(first)),
-            last: before.map_or(last, |before| before.last.max(last)),
-            rollbacks: before.map_or(rollbacks, |before| before.rollbacks),
-        });
-        // They are accounted for when they are read again.
-        self.tail = Pass::new(&self.ring, self.notes.as_ref());
-        self.sweep = Pass::new(&self.ring, self.notes.as_ref());
+        self.miss(first, last);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_policy::gcra::{Quota, Retry};
+use tidegate_policy::gcra::Quota;
 use tidegate_policy::identity::Subject;
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::scope::Scope;
@@ -225,17 +225,7 @@ impl Reservation {
         let adjustments: Vec<Adjustment<'_>> = charges
             .iter()
             .zip(standings)
-            // What counts for itself and did not admit was not charged.
-            .filter(|(charge, standing)| charge.cost > 0 && standing.reading.retry == Retry::Fits)
-            .map(|(charge, standing)| Adjustment {
-                subject: charge.subject,
-                limit_id: charge.limit_id,
-                quota: charge.quota,
-                algorithm: charge.algorithm,
-                by: -i64::from(charge.cost),
-                age_us,
-                charged_cold: standing.reduced.is_some(),
-            })
+            .filter_map(|(charge, standing)| Adjustment::giving_back(charge, standing, age_us))
             .collect();
         if adjustments.is_empty() {
             return Ok(());
