@@ -116,8 +116,8 @@ fn after_headers(action: Action) -> u32 {
 fn after_body(action: Action) -> u32 {
     match action {
         Action::Continue => 0,
-        Action::HoldBody | Action::HoldAll => 1,
-        Action::HoldBack => 2,
+        Action::HoldBody => 1,
+        Action::HoldBack | Action::HoldAll => 2,
     }
 }
 

@@ -100,7 +100,7 @@ async fn run(
     let nth = runs.fetch_add(1, Ordering::SeqCst) + 1;
     let how = request.headers().get("x-run").and_then(|value| value.to_str().ok());
     let how = how.unwrap_or_default().to_owned();
-    request.into_body().collect().await.map_err(std::io::Error::other)?;
+    let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
     if how == "wait" && gate.wait_for(|open| *open).await.is_err() {
         return Err(std::io::Error::other("the test is over"));
     }
@@ -124,6 +124,7 @@ async fn run(
         .header("content-type", content_type)
         .header("location", format!("/orders/{nth}"))
         .header("x-order", nth.to_string())
+        .header("x-received", body.len())
         .header("set-cookie", format!("run={nth}"));
     let response = match how.as_str() {
         // Octets that are no gzip: nobody on the way may look.

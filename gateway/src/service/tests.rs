@@ -11,7 +11,7 @@ use tidegate_policy::audit::{AuditEvent, AuditSink, Thinning};
 use tidegate_policy::breaker::mesh::State;
 use tidegate_policy::gcra::{EPOCH_US, Reading, Retry};
 use tidegate_policy::idempotency::endpoint::Endpoint;
-use tidegate_policy::idempotency::fingerprint::{Head, LongBody, RequestHasher};
+use tidegate_policy::idempotency::fingerprint::{HashRule, Head, RequestHasher};
 use tidegate_policy::idempotency::key::IdempotencyKey;
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant, TenantId};
@@ -539,12 +539,13 @@ async fn a_gateway_without_time_tells_of_a_claim_that_may_have_been_made() {
 
 /// One limit and a claim.
 fn keyed() -> DecideRequest {
-    let head = Head { method: b"POST", target: b"/pay", content_type: None };
+    let head = Head { authority: None, method: b"POST", target: b"/pay", content_type: None };
+    let hasher = RequestHasher::new(&head, None, HashRule::default()).expect("no body");
     let claim = ClaimCall {
         keyed: Keyed {
             key: IdempotencyKey::new("k").expect("a key"),
             endpoint: Endpoint::of(b"POST", b"/pay", None).expect("an endpoint"),
-            hash: RequestHasher::new(&head, 0, LongBody::Refuse).finish(),
+            hash: hasher.finish(),
         },
         lock_ms: 15_000,
         life_s: 86_400,

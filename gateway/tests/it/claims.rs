@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Method;
 use tidegate_gateway::Running;
 use tidegate_policy::idempotency::endpoint::Endpoint;
-use tidegate_policy::idempotency::fingerprint::{Head, LongBody, RequestHasher};
+use tidegate_policy::idempotency::fingerprint::{HashRule, Head, RequestHasher};
 use tidegate_policy::idempotency::key::IdempotencyKey;
 use tidegate_policy::idempotency::stored::{BODY_LEN_MAX, HeaderRule, StoredAnswer};
 use tidegate_policy::scope::{Tenant, TenantId};
@@ -24,11 +24,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn keyed(order: u32, key: &str) -> Keyed {
     let target = format!("/v1/orders/{order}/refund");
-    let head = Head { method: b"POST", target: target.as_bytes(), content_type: None };
+    let head =
+        Head { authority: None, method: b"POST", target: target.as_bytes(), content_type: None };
+    let hasher = RequestHasher::new(&head, None, HashRule::default()).expect("no body");
     Keyed {
         key: IdempotencyKey::new(key).expect("a key"),
         endpoint: Endpoint::of(b"POST", target.as_bytes(), None).expect("an endpoint"),
-        hash: RequestHasher::new(&head, 0, LongBody::Refuse).finish(),
+        hash: hasher.finish(),
     }
 }
 

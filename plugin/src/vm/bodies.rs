@@ -58,7 +58,7 @@ impl Vm {
         };
         let Some(open) = known.exchange.take_if(|open| open.exchange.collects()) else {
             let held = known.exchange.as_ref().is_some_and(|open| open.exchange.holds_request());
-            return if held { Action::HoldBody } else { Action::Continue };
+            return if held { Action::HoldAll } else { Action::Continue };
         };
         let seen = core::mem::replace(&mut known.seen, size);
         let len = size.saturating_sub(seen);

@@ -105,7 +105,7 @@ fn buffers(config: &Config, listener: &Listener, notes: &mut Notes<'_>) {
         let Some(terms) = &policy.idempotency else { continue };
         let stored = if terms.durable { terms.stored.body_len_max } else { 0 };
         let held = [
-            ("hash.max", u64::from(terms.hash_len_max), "a longer request 413"),
+            ("hash.max", u64::from(terms.hash.len_max), "a longer request 413"),
             (
                 "store.body",
                 u64::try_from(stored).unwrap_or(u64::MAX),

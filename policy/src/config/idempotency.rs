@@ -15,7 +15,7 @@ use super::rollout::mode;
 use super::shapes;
 use super::suggest::nearest;
 use crate::idempotency::finalise::Rule;
-use crate::idempotency::fingerprint::LongBody;
+use crate::idempotency::fingerprint::{HashRule, LongBody};
 use crate::idempotency::key::KeySyntax;
 use crate::idempotency::stored::{BODY_LEN_MAX, HeaderRule};
 use crate::idempotency::terms::{Replicas, Stored, Terms};
@@ -27,7 +27,6 @@ const REMEDY: &str =
     "write {\"key\": \"required\", \"tenant\": \"tenant\", \"upstream_timeout\": \"10s\"}";
 /// What changes nothing needs no key (RFC 9110 §9.2.1).
 const SAFE: [&str; 4] = ["GET", "HEAD", "OPTIONS", "TRACE"];
-const HASH_LEN_DEFAULT: u32 = 256 * 1024;
 const HASH_LEN_MAX: u32 = 16 * 1024 * 1024;
 const LIFE_S_DEFAULT: u32 = 86_400;
 const HEADERS_MAX: usize = 32;
@@ -63,7 +62,7 @@ pub(super) fn idempotency(
         Some(at) => endpoint(&at).map(Some),
     };
     let life_s = with(&table, "keep_for", || LIFE_S_DEFAULT, life_s);
-    let hash = with(&table, "hash", || (HASH_LEN_DEFAULT, LongBody::Refuse), hash);
+    let hash = with(&table, "hash", HashRule::default, hash);
     let wait_ms = with(&table, "wait", || 0, |at| ms(at, 1, 60_000));
     let takeover = optional(&table, "takeover", truth);
     let response =
@@ -77,7 +76,7 @@ pub(super) fn idempotency(
         with(&table, "legacy_keys", || "off", |at| word(at, "use of older keys", &["off", "read"]));
     let (key, upstream_timeout_ms, life_s) = (key?, upstream_timeout_ms?, life_s?);
     let required = key == "required";
-    let (response, (hash_len_max, long_body)) = (response?, hash?);
+    let response = response?;
     let terms = Terms {
         required,
         syntax: if syntax? == "strict" { KeySyntax::Strict } else { KeySyntax::Lenient },
@@ -87,8 +86,7 @@ pub(super) fn idempotency(
         endpoint: endpoint?,
         upstream_timeout_ms,
         life_s,
-        hash_len_max,
-        long_body,
+        hash: hash?,
         wait_ms: wait_ms?,
         takeover: takeover?,
         durable: response.map_or(required, |word| word == "durable"),
@@ -240,9 +238,11 @@ fn written(path: &PathPattern) -> Option<String> {
     Some(text)
 }
 
-fn hash(at: &At<'_, '_>) -> Option<(u32, LongBody)> {
+fn hash(at: &At<'_, '_>) -> Option<HashRule> {
     let table = at.table(shapes::HASH.known, "write {\"max\": \"256KiB\"}")?;
-    let len_max = with(&table, "max", || HASH_LEN_DEFAULT, |at| size_to(at, HASH_LEN_MAX, "16MiB"));
+    let default = HashRule::default();
+    let host = with(&table, "host", || default.host, truth);
+    let len_max = with(&table, "max", || default.len_max, |at| size_to(at, HASH_LEN_MAX, "16MiB"));
     let over = with(
         &table,
         "over",
@@ -250,7 +250,7 @@ fn hash(at: &At<'_, '_>) -> Option<(u32, LongBody)> {
         |at| word(at, "rule for long bodies", &["refuse", "beginning"]),
     );
     let long = if over? == "beginning" { LongBody::Beginning } else { LongBody::Refuse };
-    Some((len_max?, long))
+    Some(HashRule { host: host?, len_max: len_max?, long })
 }
 
 fn size_to(at: &At<'_, '_>, max: u32, written: &str) -> Option<u32> {

@@ -242,8 +242,8 @@ shapes! {
         "endpoint" => may(Text { what: "a path, with `{name}` for what varies", pattern: "^/[!-)+->@-~]*$" }, "the path of match if it is exact or a template; else ids in the request's path are recognised by their looks", "\"/v1/orders/{id}/refund\"",
             "The endpoint that keys are recorded under.");
         "keep_for" => with_default(Duration { min_ms: 60_000, max_ms: 30 * 86_400_000 }, "\"24h\"", "\"7d\"", "How long a record lives, from the claim and again from the answer.");
-        "hash" => with_default(Table(&HASH), r#"{"max": "256KiB", "over": "refuse"}"#, r#"{"max": "64KiB"}"#,
-            "What of a body tells two requests apart.");
+        "hash" => with_default(Table(&HASH), r#"{"host": true, "max": "256KiB", "over": "refuse"}"#, r#"{"max": "64KiB"}"#,
+            "What tells two requests apart, beside method, path, query and `content-type`.");
         "wait" => may(Duration { min_ms: 1, max_ms: 60_000 }, "409 at once", "\"2s\"",
             "How long a request whose key is in flight waits for the first one's answer before it gets 409.");
         "takeover" => may(Bool, "`true` for PUT and DELETE, `false` for every other method", "false",
@@ -266,11 +266,13 @@ shapes! {
             "`read` looks first under the older name of a key, without a tenant, for a migration: there another tenant's record would be found, too.");
     }
 
-    /// What of a request's body is hashed.
+    /// What of a request is hashed, beside method, path, query and `content-type`.
     HASH "hash" {
+        "host" => with_default(Bool, "true", "false",
+            "Whether requests to two hosts are two: a key that was used at one gets 422 at the other. `false` where clients retry under another name of the same service.");
         "max" => with_default(SIZE, "\"256KiB\"", "\"64KiB\"", "The most bytes of a body that are hashed; up to 16MiB. The request is held meanwhile, so keep it below `per_connection_buffer_limit_bytes` of the listener (1 MiB by default).");
         "over" => with_default(Word(&["refuse", "beginning"]), "\"refuse\"", "\"beginning\"",
-            "What becomes of a longer one: 413, or its beginning and its length are hashed, and two that differ only behind it count as one.");
+            "What becomes of a longer one: 413, or its beginning and its `content-length` are hashed, and two that differ only behind it count as one. The request is asked about once its beginning is there, and nothing behind it is held longer than that takes.");
     }
 
     /// What of an answer is stored. Never credentials, cookies, or what belongs to one connection.

@@ -155,11 +155,10 @@ fn draft(
     let target = facts.target.unwrap_or_default();
     let endpoint = Endpoint::of(method, target, terms.endpoint.as_deref())
         .map_err(|bad| Refusal::told(Reason::IdempotencyPathInvalid, bad))?;
-    let head = Head { method, target, content_type: facts.header("content-type") };
-    let hasher = RequestHasher::new(&head, terms.hash_len_max.into(), terms.long_body);
+    let [authority, content_type] = [":authority", "content-type"].map(|name| facts.header(name));
+    let head = Head { authority, method, target, content_type };
     let announced = facts.token("content-length").and_then(|digits| digits.parse().ok());
-    hasher
-        .expect_len(announced.unwrap_or(0))
+    let hasher = RequestHasher::new(&head, announced, terms.hash)
         .map_err(|long| Refusal::told(Reason::IdempotencyBodyTooLong, long))?;
     let takeover = terms.takes_over(method);
     let (policy, shadow, looks) = (0, false, false);
@@ -199,7 +198,7 @@ impl Draft {
 // === impl Hashing ===
 
 impl Hashing {
-    /// Takes in a piece of the body. With the last one the question is asked.
+    /// Takes in a piece of the body. With the last one that matters the question is asked.
     pub(super) fn body(
         mut self: Box<Self>,
         config: &Config,
@@ -209,7 +208,7 @@ impl Hashing {
         if let Err(long) = self.draft.hasher.update(bytes) {
             return self.too_long(config, long.to_string());
         }
-        if !end {
+        if !end && !self.draft.hasher.is_settled() {
             return (Phase::Hashing(self), Effects::of(Act::Collect, Vec::new()));
         }
         let Self { question, draft } = *self;

@@ -1,10 +1,10 @@
 //! Owns the request hash: what has to be equal for two requests to be one and the same. Knows neither
 //! keys nor stores.
 //!
-//! SHA-256 over pieces that each say how long they are, so that no two requests run together: method,
+//! SHA-256 over pieces that each say how long they are, so that no two requests run together: host, method,
 //! path with its real ids, query, content type, and the body as it streams by. Nothing is removed; only
-//! percent-encodings are brought into one spelling, and the query's pairs are sorted by name (pairs of
-//! one name keep their order, which means something to many servers).
+//! host and percent-encodings are brought into one spelling, and the query's pairs are sorted by name
+//! (pairs of one name keep their order, which means something to many servers).
 //!
 //! What differs from one attempt to the next (dates, trace ids, user agents) is no part of it: with
 //! such fields no retry would ever be recognised.
@@ -18,13 +18,17 @@ use sha2::{Digest, Sha256};
 
 use crate::canonical;
 use crate::identity::hex;
+use crate::matching::canonical_host;
 
-/// Of another purpose, or of a later format, no hash is ever equal to one of these.
+/// Of another purpose, or of another format, no hash is ever equal to one of these. The first has no host.
 const PURPOSE: &[u8] = b"tidegate-idempotency-v1\0";
+const PURPOSE_WITH_HOST: &[u8] = b"tidegate-idempotency-v2\0";
 /// The last byte: the whole body was hashed.
 const WHOLE: u8 = b'W';
 /// The last byte: the beginning of the body and its length.
 const BEGINNING: u8 = b'B';
+/// The last byte: the beginning of a body that does not say how long it is.
+const BEGINNING_ALONE: u8 = b'S';
 
 /// The hash of one request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,6 +38,8 @@ pub struct RequestHash([u8; 32]);
 /// What of a request is hashed before its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head<'a> {
+    /// `:authority`, if there is one.
+    pub authority: Option<&'a [u8]>,
     /// The method.
     pub method: &'a [u8],
     /// The request target: path and query.
@@ -48,9 +54,20 @@ pub enum LongBody {
     /// The request is refused (413).
     #[default]
     Refuse,
-    /// Its beginning and its length are hashed. Two bodies that differ only behind the beginning count
-    /// as one: for uploads whose beginning names them, and nothing else.
+    /// Its beginning is hashed, and the length that the request's head says. Two bodies that differ only
+    /// behind the beginning count as one: for uploads whose beginning names them, and nothing else.
     Beginning,
+}
+
+/// What of requests is hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashRule {
+    /// Whether requests to two hosts are two. Without it a key finds its record under another name of the service.
+    pub host: bool,
+    /// The most bytes of a body.
+    pub len_max: u32,
+    /// What becomes of a longer one.
+    pub long: LongBody,
 }
 
 /// A hash that is being made, piece by piece.
@@ -58,8 +75,8 @@ pub enum LongBody {
 pub struct RequestHasher {
     hasher: Sha256,
     len: u64,
-    len_max: u64,
-    long: LongBody,
+    announced: Option<u64>,
+    rule: HashRule,
 }
 
 /// The body is longer than the most that is hashed.
@@ -119,10 +136,20 @@ impl TryFrom<String> for RequestHash {
 // === impl RequestHasher ===
 
 impl RequestHasher {
-    /// Begins with the head. At most `len_max` bytes of body are hashed.
-    pub fn new(head: &Head<'_>, len_max: u64, long: LongBody) -> Self {
+    /// Begins with the head. `announced` is how many bytes of body it promises, if it says so: a host of
+    /// HTTP holds the request to it. Refuses by it before a byte of the body is held.
+    pub fn new(
+        head: &Head<'_>,
+        announced: Option<u64>,
+        rule: HashRule,
+    ) -> Result<Self, BodyTooLong> {
         let mut hasher = Sha256::new();
-        hasher.update(PURPOSE);
+        if rule.host {
+            hasher.update(PURPOSE_WITH_HOST);
+            piece(&mut hasher, &canonical_host(head.authority.unwrap_or_default()));
+        } else {
+            hasher.update(PURPOSE);
+        }
         let (path, query) = match head.target.iter().position(|&byte| byte == b'?') {
             Some(at) => {
                 let (path, query) = head.target.split_at(at);
@@ -145,33 +172,53 @@ impl RequestHasher {
                 piece(&mut hasher, content_type);
             }
         }
-        Self { hasher, len: 0, len_max, long }
-    }
-
-    /// Refuses by `content-length`, before a byte of the body is held.
-    pub fn expect_len(&self, len: u64) -> Result<(), BodyTooLong> {
-        if self.long == LongBody::Refuse && len > self.len_max {
-            return Err(BodyTooLong { len_max: self.len_max });
-        }
-        Ok(())
+        let begun = Self { hasher, len: 0, announced, rule };
+        begun.takes(announced.unwrap_or(0)).map(|()| begun)
     }
 
     /// Takes in the next piece of the body. How a body is cut makes no difference.
     pub fn update(&mut self, body: &[u8]) -> Result<(), BodyTooLong> {
         let before = self.len;
         self.len = self.len.saturating_add(u64::try_from(body.len()).unwrap_or(u64::MAX));
-        self.expect_len(self.len)?;
-        let room = usize::try_from(self.len_max.saturating_sub(before)).unwrap_or(usize::MAX);
+        self.takes(self.len)?;
+        let room = u64::from(self.rule.len_max).saturating_sub(before);
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
         self.hasher.update(body.get(..room).unwrap_or(body));
         Ok(())
+    }
+
+    /// Whether nothing that follows changes the hash.
+    pub fn is_settled(&self) -> bool {
+        self.len > self.rule.len_max.into()
     }
 
     /// The hash of what has been taken in. The body stands last and is followed by its length and by
     /// whether all of it was hashed: 9 bytes, so that head, body and end cannot run together.
     pub fn finish(mut self) -> RequestHash {
-        self.hasher.update(self.len.to_be_bytes());
-        self.hasher.update([if self.len > self.len_max { BEGINNING } else { WHOLE }]);
+        let (len, end) = match self.announced {
+            _ if !self.is_settled() => (self.len, WHOLE),
+            Some(announced) => (announced, BEGINNING),
+            None => (0, BEGINNING_ALONE),
+        };
+        self.hasher.update(len.to_be_bytes());
+        self.hasher.update([end]);
         RequestHash(self.hasher.finalize().into())
+    }
+
+    fn takes(&self, len: u64) -> Result<(), BodyTooLong> {
+        let len_max = self.rule.len_max.into();
+        match self.rule.long {
+            LongBody::Refuse if len > len_max => Err(BodyTooLong { len_max }),
+            LongBody::Refuse | LongBody::Beginning => Ok(()),
+        }
+    }
+}
+
+// === impl HashRule ===
+
+impl Default for HashRule {
+    fn default() -> Self {
+        Self { host: true, len_max: 256 * 1_024, long: LongBody::Refuse }
     }
 }
 
@@ -212,15 +259,20 @@ mod tests {
     use std::string::ToString;
     use std::vec;
 
-    const LEN_MAX: u64 = 1_024;
+    const RULE: HashRule = HashRule { host: false, len_max: 1_024, long: LongBody::Refuse };
     const JSON: Option<&[u8]> = Some(b"application/json");
 
     fn head<'a>(method: &'a str, target: &'a str, content_type: Option<&'a [u8]>) -> Head<'a> {
-        Head { method: method.as_bytes(), target: target.as_bytes(), content_type }
+        let (method, target) = (method.as_bytes(), target.as_bytes());
+        Head { authority: Some(b"shop.example"), method, target, content_type }
+    }
+
+    fn begun(head: &Head<'_>, announced: Option<u64>, rule: HashRule) -> RequestHasher {
+        RequestHasher::new(head, announced, rule).expect("not too long")
     }
 
     fn hash(head: &Head<'_>, pieces: &[&[u8]]) -> RequestHash {
-        let mut making = RequestHasher::new(head, LEN_MAX, LongBody::Refuse);
+        let mut making = begun(head, None, RULE);
         for piece in pieces {
             making.update(piece).expect("short");
         }
@@ -277,30 +329,65 @@ mod tests {
     }
 
     #[test]
-    fn a_long_body_is_refused_or_its_beginning_counts() {
+    fn two_hosts_are_two_and_one_has_one_spelling() {
+        let with_host = HashRule { host: true, ..RULE };
+        let at = |authority: Option<&'static str>, rule| {
+            let authority = authority.map(str::as_bytes);
+            begun(&Head { authority, ..head("POST", "/", None) }, None, rule).finish()
+        };
+        let base = at(Some("shop.example"), with_host);
+        assert_eq!(
+            base.to_string(),
+            "c5874d5d10f18a14f1f1a957a52ae5ffb5c84f6990c19c78efa36a322c9d1864",
+            "frozen like the format without a host"
+        );
+        for same in ["Shop.Example", "shop.example:8443", "shop.example."] {
+            assert_eq!(at(Some(same), with_host), base, "{same}");
+        }
+        for other in [Some("pay.example"), Some(""), None] {
+            assert_ne!(at(other, with_host), base, "{other:?}");
+            assert_eq!(at(other, RULE), at(Some("shop.example"), RULE), "{other:?}");
+        }
+        assert_ne!(at(None, with_host), at(None, RULE));
+    }
+
+    #[test]
+    fn a_long_body_is_refused() {
         let head = head("POST", "/", None);
-        let refusing = RequestHasher::new(&head, 4, LongBody::Refuse);
-        assert_eq!(refusing.expect_len(4), Ok(()));
-        assert_eq!(refusing.expect_len(5), Err(BodyTooLong { len_max: 4 }));
-        let mut pieces = refusing.clone();
+        let rule = HashRule { len_max: 4, ..RULE };
+        let announced = |len| RequestHasher::new(&head, Some(len), rule).map(|_| ());
+        assert_eq!(announced(4), Ok(()));
+        assert_eq!(announced(5), Err(BodyTooLong { len_max: 4 }));
+        let mut pieces = begun(&head, None, rule);
         assert_eq!(pieces.update(b"abc"), Ok(()));
         assert_eq!(pieces.update(b"de"), Err(BodyTooLong { len_max: 4 }));
+    }
 
-        let beginning = |body: &[u8]| {
-            let mut making = RequestHasher::new(&head, 4, LongBody::Beginning);
-            assert_eq!(making.expect_len(u64::MAX), Ok(()));
-            for byte in body {
+    #[test]
+    fn of_a_long_body_the_beginning_counts_and_the_length_that_its_head_says() {
+        let head = head("POST", "/", None);
+        let rule = HashRule { len_max: 4, long: LongBody::Beginning, ..RULE };
+        let of = |announced, body: &[u8]| {
+            let mut making = begun(&head, announced, rule);
+            for (index, byte) in body.iter().enumerate() {
+                assert_eq!(making.is_settled(), index > 4, "{index}");
                 making.update(&[*byte]).expect("taken");
             }
             making.finish()
         };
-        assert_eq!(beginning(b"abcdef"), beginning(b"abcdxy"));
-        assert_ne!(beginning(b"abcdef"), beginning(b"abcdefg"), "the length counts");
-        assert_ne!(beginning(b"abcd"), beginning(b"abcde"));
-        assert_eq!(beginning(b"abcd"), hash(&head, &[b"abcd"]));
-        let mut forged = b"abcd".to_vec();
-        forged.extend(6u64.to_be_bytes());
-        assert_ne!(beginning(b"abcdef"), hash(&head, &[&forged]), "not even by hand");
+        let six = of(Some(6), b"abcdef");
+        assert_eq!(six, of(Some(6), b"abcdxy"));
+        assert_eq!(six, of(Some(6), b"abcde"), "asked before the rest has come");
+        assert_ne!(six, of(Some(7), b"abcdefg"), "the length counts");
+        assert_ne!(six, of(None, b"abcdef"), "no length is another thing than any");
+        assert_eq!(of(None, b"abcdef"), of(None, b"abcdefg"));
+        assert_eq!(of(Some(4), b"abcd"), hash(&head, &[b"abcd"]));
+        assert_ne!(of(None, b"abcd"), of(None, b"abcde"));
+        for (announced, len) in [(Some(6), 6u64), (None, 0)] {
+            let mut forged = b"abcd".to_vec();
+            forged.extend(len.to_be_bytes());
+            assert_ne!(of(announced, b"abcdef"), hash(&head, &[&forged]), "not even by hand");
+        }
     }
 
     #[test]

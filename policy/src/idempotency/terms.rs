@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::finalise::Rule;
-use super::fingerprint::LongBody;
+use super::fingerprint::HashRule;
 use super::key::KeySyntax;
 use super::record::LOCK_MARGIN_US;
 use super::stored::{BODY_LEN_MAX, HeaderRule};
@@ -31,10 +31,8 @@ pub struct Terms {
     pub upstream_timeout_ms: u32,
     /// How long a record lives, in s.
     pub life_s: u32,
-    /// The most bytes of a body that are hashed.
-    pub hash_len_max: u32,
-    /// What becomes of a longer one.
-    pub long_body: LongBody,
+    /// What of a request is hashed.
+    pub hash: HashRule,
     /// How long a request waits for the first one's answer, in ms; 0 is not at all.
     pub wait_ms: u32,
     /// Whether a claim whose lock has ended may be taken over; `None` goes by the method.

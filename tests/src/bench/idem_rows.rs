@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tidegate_policy::idempotency::endpoint::Endpoint;
-use tidegate_policy::idempotency::fingerprint::{Head, LongBody, RequestHasher};
+use tidegate_policy::idempotency::fingerprint::{HashRule, Head, RequestHasher};
 use tidegate_policy::idempotency::key::IdempotencyKey;
 use tidegate_policy::idempotency::stored::{HeaderRule, StoredAnswer};
 use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Tenant, TenantId};
@@ -300,11 +300,12 @@ fn scope() -> CallerScope {
 }
 
 fn keyed(nth: u64) -> Keyed {
-    let head = Head { method: b"POST", target: b"/v1/orders", content_type: None };
+    let head = Head { authority: None, method: b"POST", target: b"/v1/orders", content_type: None };
+    let hasher = RequestHasher::new(&head, None, HashRule::default()).expect("no body");
     Keyed {
         key: IdempotencyKey::new(&format!("8e03978e-40d5-43e8-bc93-{nth:012}")).expect("a key"),
         endpoint: Endpoint::of(b"POST", b"/v1/orders", None).expect("an endpoint"),
-        hash: RequestHasher::new(&head, 0, LongBody::Refuse).finish(),
+        hash: hasher.finish(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Kinds of requests and answers: compressed, streams of events, long bodies, keys of an older system.
 
+use tidegate_tests::eventually::eventually;
 use tidegate_tests::{client, http2};
 use tokio::io::AsyncReadExt as _;
 
-use crate::idempotency::{CONFIG, bench, bench_of, bench_with, lines, replayed, told};
+use crate::idempotency::{CONFIG, WITHIN, bench, bench_of, bench_with, lines, replayed, told};
 
 const OLDER: &str = r#"{
   "version": 1,
@@ -140,11 +141,14 @@ async fn a_grpc_call_that_says_that_nothing_was_done_is_run_again() {
 
 const LONG: &str = r#"{
   "version": 1,
-  "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "gateway": {"cluster": "tidegate", "timeout": "10s", "token": {"env": "TIDEGATE_TOKEN"}},
   "identities": {"tenant": {"header": "x-tenant", "trusted": true}},
   "policies": [
     {"name": "beginning", "match": {"path": "/beginning"},
      "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "hash": {"max": "1KiB", "over": "beginning"}}},
+    {"name": "dry", "match": {"path": "/dry"},
+     "rate_limits": [{"name": "all", "by": "ip", "limit": 1000, "per": "1s"}],
+     "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "mode": "shadow", "hash": {"max": "1KiB"}}},
     {"name": "refuse", "match": {"path": "/**"},
      "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s", "hash": {"max": "1KiB"}}}
   ]
@@ -180,4 +184,52 @@ async fn a_body_above_the_cap_is_refused_or_its_beginning_counts() {
         let conflict = bench.post("/beginning", "k", "", &other).await;
         assert_eq!((conflict.status, bench.upstream.runs()), (422, 1), "{}", other.len());
     }
+}
+
+/// Three times what Envoy buffers, while the gateway stands still: the sender is slowed down, and nothing is cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_larger_than_envoys_buffer_is_held_back_and_comes_whole() {
+    const LEN: usize = 3 << 20;
+    let bench = bench_of(1, LONG).await;
+    let envoy = &bench.envoys[0];
+    let held_back = async || {
+        let stats = envoy.stats().await;
+        let name = "envoy_http_downstream_flow_control_paused_reading_total{envoy_http_conn_manager_prefix=\"main\"} ";
+        let count = stats.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok());
+        count.expect(name)
+    };
+    for (path, length) in [
+        ("/beginning", format!("content-length: {LEN}")),
+        ("/beginning", "transfer-encoding: chunked".to_owned()),
+        ("/dry", "transfer-encoding: chunked".to_owned()),
+    ] {
+        let before = held_back().await;
+        let key = length.replace(": ", "-");
+        let mut request =
+            format!("POST {path} HTTP/1.1\r\nhost: test\r\n{length}\r\n{}\r\n", lines(&key, ""));
+        let body = "x".repeat(LEN);
+        let ends = if length.starts_with("content") {
+            [String::new(), String::new()]
+        } else {
+            [format!("{LEN:x}\r\n"), "\r\n0\r\n\r\n".to_owned()]
+        };
+        request.extend([&ends[0], &body, &ends[1]].map(String::as_str));
+        bench.gateway.signal(libc::SIGSTOP);
+        let mut stream = client::connect(envoy.addr, None).await.expect("a listener");
+        let answer =
+            tokio::spawn(async move { client::raw(&mut stream, request.as_bytes()).await });
+        eventually(WITHIN, "the sender is held back", async || {
+            let count = held_back().await;
+            if count > before { Ok(()) } else { Err(count) }
+        })
+        .await;
+        bench.gateway.signal(libc::SIGCONT);
+        let answer = answer.await.expect("an answer");
+        let told = (answer.status, answer.header("x-received"));
+        assert_eq!(told, (201, Some("3145728")), "{path}, {length}: {answer:?}");
+    }
+    assert_eq!(bench.upstream.runs(), 3);
+    let (key, body) = (format!("content-length-{LEN}"), "x".repeat(LEN));
+    let again = bench.post("/beginning", &key, "", &body).await;
+    assert!(replayed(&again), "{again:?}");
 }
