@@ -41,8 +41,8 @@ impl Ledger {
         }
         match self.check(true, allowed).await {
             Ok(shadow) => Ok(Some(shadow)),
-            // A shadow limit is never a reason to deny; and the others are charged by now.
-            Err(failure) if self.has(false) => {
+            // A shadow limit is never a reason to deny; and the others are charged, the claim is made by now.
+            Err(failure) if self.has(false) || self.message.claim.is_some() => {
                 self.metrics.shadow_failures.inc();
                 tracing::debug!(%failure, "shadow limits could not be read");
                 Ok(None)

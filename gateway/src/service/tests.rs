@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::clock::ManualClock;
 use crate::metrics::{BreakerLabel, ChangeLabel, Metrics, ReasonLabel, TestLabel};
-use crate::store::{Adjustment, Call, Charge, Checked, Standing, Store, Temperature};
+use crate::store::memory::MemoryStore;
+use crate::store::{
+    Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, Temperature,
+};
 use tidegate_policy::audit::{AuditEvent, AuditSink, Thinning};
 use tidegate_policy::breaker::mesh::State;
 use tidegate_policy::gcra::{EPOCH_US, Reading, Retry};
@@ -15,7 +18,7 @@ use tidegate_policy::idempotency::fingerprint::{HashRule, Head, RequestHasher};
 use tidegate_policy::idempotency::key::IdempotencyKey;
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant, TenantId};
-use tidegate_policy::wire::{ClaimCall, Keyed, LimitCall, SettleRequest, VERSION};
+use tidegate_policy::wire::{ClaimCall, ClaimState, Keyed, LimitCall, SettleRequest, VERSION};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -155,6 +158,26 @@ fn bench(script: Script) -> Bench {
 }
 
 fn bench_with(script: Script, change: impl FnOnce(&mut ServiceSettings)) -> Bench {
+    bench_of(script, change, |stores, _| stores)
+}
+
+/// One whose claims another store keeps than its limits.
+fn bench_with_claims(script: Script) -> Bench {
+    bench_of(
+        script,
+        |_| {},
+        |stores, clock| {
+            let claims = MemoryStore::new(Arc::clone(clock), 100, StoreCounters::default());
+            stores.with(StoreRole::Idempotency, Arc::new(claims))
+        },
+    )
+}
+
+fn bench_of(
+    script: Script,
+    change: impl FnOnce(&mut ServiceSettings),
+    stores: impl FnOnce(Stores, &Arc<dyn Clock>) -> Stores,
+) -> Bench {
     let mut settings = ServiceSettings {
         region: Region::new("here").expect("a region"),
         region_configured: true,
@@ -179,8 +202,8 @@ fn bench_with(script: Script, change: impl FnOnce(&mut ServiceSettings)) -> Benc
     let sink: crate::audit::SharedSink = audit.clone();
     let auditor = Arc::new(Auditor::new(sink, Arc::clone(&clock), settings.region.clone(), 1));
     let shared: Arc<dyn Store> = store.clone();
-    let service =
-        Service::new(settings, Stores::single(shared), clock, Arc::clone(&metrics), auditor);
+    let stores = stores(Stores::single(shared), &clock);
+    let service = Service::new(settings, stores, clock, Arc::clone(&metrics), auditor);
     Bench { service: Arc::new(service), store, metrics, audit }
 }
 
@@ -559,6 +582,20 @@ fn keyed() -> DecideRequest {
     keyed.scope.tenant = Tenant::Named(TenantId::new("acme").expect("a tenant"));
     keyed.claim = Some(claim);
     keyed
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_limit_that_fails_is_no_reason_to_doubt_a_claim() {
+    let mut message = keyed();
+    message.limits = vec![limit("p.shadow", 2, true)];
+    message.claim.as_mut().expect("a claim").ephemeral = true;
+    let fails = Script::Fail(StoreFailure::Refused("WRONGTYPE".to_owned()));
+    for script in [fails, Script::After(Duration::from_secs(9))] {
+        let bench = bench_with_claims(script);
+        let reply = ask(&bench, &message).await.expect("the claim is made, and its caller is told");
+        assert!(matches!(reply.claim, Some(ClaimState::Claimed { .. })), "{:?}", reply.claim);
+        assert_eq!(bench.metrics.shadow_failures.get(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
