@@ -10,6 +10,7 @@
 //! x-run: events   a stream of events: one at once, the last when the test opens the gate
 //! x-run: trap     an answer that makes the filter of a test trap
 //! x-run: grpc-N   a gRPC message, and N as the call's status in trailers
+//! x-run: bare-N   no message, and N as the call's status in trailers
 //! x-run: STATUS   an answer with this status
 //! ```
 
@@ -114,10 +115,11 @@ async fn run(
     }
     let content_type = match how.as_str() {
         "events" => "text/event-stream",
-        call if call.starts_with("grpc-") => "application/grpc",
+        call if call.starts_with("grpc-") || call.starts_with("bare-") => "application/grpc",
         _ => "application/octet-stream",
     };
-    let call = how.strip_prefix("grpc-").map(str::to_owned);
+    let bare = how.strip_prefix("bare-");
+    let call = how.strip_prefix("grpc-").or(bare).map(str::to_owned);
     let status = how.parse().unwrap_or(if call.is_some() { 200_u16 } else { 201 });
     let response = Response::builder()
         .status(status)
@@ -140,7 +142,8 @@ async fn run(
         let code = code.parse().map_err(std::io::Error::other)?;
         let trailers =
             Frame::trailers([(HeaderName::from_static("grpc-status"), code)].into_iter().collect());
-        BoxBody::new(Parts(vec![Ok(trailers), Ok(Frame::data(Bytes::from(bytes)))]))
+        let message = bare.is_none().then(|| Ok(Frame::data(Bytes::from(bytes))));
+        BoxBody::new(Parts([Ok(trailers)].into_iter().chain(message).collect()))
     } else if how == "events" {
         let opened = Box::pin(async move { gate.wait_for(|open| *open).await.is_ok() });
         BoxBody::new(Events { first: Some("data: first\n\n"), opened: Some(opened) })

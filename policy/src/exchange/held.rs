@@ -38,7 +38,8 @@ enum State {
     /// The body is on its way; `None` once it is longer than what may be stored.
     Collecting { status: u16, headers: StoredHeaders, body: Option<Vec<u8>> },
     /// The messages of a gRPC call pass; its trailers say what came of it. `once`: Envoy tried no more than once.
-    Calling { headers: StoredHeaders, once: bool },
+    /// `spoke`: there was a message.
+    Calling { headers: StoredHeaders, once: bool, spoke: bool },
     /// The answer is held until it is stored.
     Storing,
 }
@@ -227,7 +228,7 @@ impl HeldClaim {
         let once = envoys.attempts == Some(1);
         if self.grpc && status == 200 {
             let headers = terms.stored.headers.kept(fields.iter().copied()).unwrap_or_default();
-            self.state = State::Calling { headers, once };
+            self.state = State::Calling { headers, once, spoke: false };
             return if end {
                 self.called(config, terms, first(b"grpc-status"))
             } else {
@@ -260,8 +261,9 @@ impl HeldClaim {
     }
 
     fn body(&mut self, config: &Config, terms: &Policy, bytes: &[u8], end: bool) -> Answering {
-        if end && self.awaits_status() {
-            return self.called(config, terms, None);
+        if let State::Calling { spoke, .. } = &mut self.state {
+            *spoke = true;
+            return if end { self.called(config, terms, None) } else { self.goes_on() };
         }
         let State::Collecting { body, .. } = &mut self.state else {
             return self.goes_on();
@@ -280,15 +282,15 @@ impl HeldClaim {
 
     /// The end of a gRPC call.
     fn called(&mut self, config: &Config, terms: &Policy, status: Option<&[u8]>) -> Answering {
-        let (headers, once) = match core::mem::replace(&mut self.state, State::Storing) {
-            State::Calling { headers, once } => (headers, once),
+        let (headers, once, spoke) = match core::mem::replace(&mut self.state, State::Storing) {
+            State::Calling { headers, once, spoke } => (headers, once, spoke),
             state => {
                 self.state = state;
                 return self.goes_on();
             }
         };
         let status = status.and_then(|status| core::str::from_utf8(status).ok()?.parse().ok());
-        match terms.stored.rule.finalise(Ended::Called { status }) {
+        match terms.stored.rule.finalise(Ended::Called { status, spoke }) {
             Finalise::Store | Finalise::StoreWithoutBody => self.whole(config, 200, headers, None),
             Finalise::Release if !once => self.ends(config, Finalise::KeepClaimed, None),
             how => self.ends(config, how, None),

@@ -22,6 +22,8 @@ pub enum Ended {
     Called {
         /// The status, if there was one that can be read.
         status: Option<u32>,
+        /// Whether a message came before it.
+        spoke: bool,
     },
     /// No byte of the request reached the upstream: no connection, no host, or a denial of our own
     /// after the claim.
@@ -60,7 +62,7 @@ pub enum Finalise {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rule {
     /// 2xx, 3xx and 4xx but 401, 403, 408, 425 and 429. Those, and 503 with `Retry-After`, release;
-    /// every other 5xx keeps the claim. Of gRPC calls: 0 and 6, and 7, 8 and 16 release.
+    /// every other 5xx keeps the claim. Of gRPC calls: 0 and 6, and 7 and 16 without a message release.
     #[default]
     Standard,
     /// As `Standard`, and every 5xx but 503 with `Retry-After` is stored: of upstreams whose errors are
@@ -99,7 +101,7 @@ impl Rule {
             Ended::NeverSent => Finalise::Release,
             Ended::Lost | Ended::ClientLeft => Finalise::KeepClaimed,
             // Messages are not stored.
-            Ended::Called { status } => match self.says_of_call(status) {
+            Ended::Called { status, spoke } => match self.says_of_call(status, spoke) {
                 Says::Final => Finalise::StoreWithoutBody,
                 Says::NotDone => Finalise::Release,
                 Says::Unsure => Finalise::KeepClaimed,
@@ -117,17 +119,17 @@ impl Rule {
     }
 
     /// Of a gRPC call only that it was done can be remembered: who asks again hears `ALREADY_EXISTS`. So an error
-    /// that is final in HTTP leaves the claim as it is here.
-    fn says_of_call(self, status: Option<u32>) -> Says {
-        /// OK, and that it was done before.
-        const DONE: [u32; 2] = [0, 6];
-        /// PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAUTHENTICATED: 403, 429 and 401.
-        const NOT_DONE: [u32; 3] = [7, 8, 16];
+    /// that is final in HTTP leaves the claim as it is here. Whoever sent a message has worked, whatever its status says.
+    fn says_of_call(self, status: Option<u32>, spoke: bool) -> Says {
         match (status, self) {
             (None, _) => Says::Unsure,
-            (Some(status), _) if DONE.contains(&status) => Says::Final,
-            (_, Self::Stripe) => Says::Final,
-            (Some(status), _) if NOT_DONE.contains(&status) => Says::NotDone,
+            // OK, and that it was done before.
+            (Some(0 | 6), _) | (_, Self::Stripe) => Says::Final,
+            // PERMISSION_DENIED and UNAUTHENTICATED: 403 and 401.
+            (Some(7 | 16), _) if !spoke => Says::NotDone,
+            // RESOURCE_EXHAUSTED is a limit that turned the call away, and also what libraries make of an answer that is
+            // too large to be sent, when the work is done.
+            (Some(8), _) => Says::Unsure,
             (_, Self::Store5xx) => Says::Final,
             (_, Self::Standard) => Says::Unsure,
         }
@@ -235,7 +237,7 @@ mod tests {
             (Some(0), [Done, Done, Done]),
             (Some(6), [Done, Done, Done]),
             (Some(7), [Release, Release, Done]),
-            (Some(8), [Release, Release, Done]),
+            (Some(8), [Keep, Keep, Done]),
             (Some(16), [Release, Release, Done]),
             (Some(3), [Keep, Done, Done]),
             (Some(13), [Keep, Done, Done]),
@@ -245,8 +247,11 @@ mod tests {
         ];
         for (status, expected) in rows {
             for (rule, expected) in Rule::ALL.into_iter().zip(expected) {
-                let how = rule.finalise(Ended::Called { status });
+                let how = rule.finalise(Ended::Called { status, spoke: false });
                 assert_eq!(how, expected, "{status:?} {rule:?}");
+                let after_messages = rule.finalise(Ended::Called { status, spoke: true });
+                assert_ne!(after_messages, Release, "{status:?} {rule:?}");
+                assert!(after_messages == how || how == Release, "{status:?} {rule:?}");
             }
         }
     }
