@@ -315,8 +315,9 @@ async fn one_master_that_fails_is_no_trouble_for_the_clients_of_the_others() {
         for one in crowd.collect::<Vec<_>>() {
             assert_ne!(one.await.expect("no panic"), 200);
         }
-        // Half of all places are taken for as long as it is silent.
-        assert_eq!(metric(&gateway, "tidegate_gateway_in_flight").await, 50.0);
+        // Half of all places are taken for as long as it is silent; sixteen, if those come in more than 50 ms.
+        let taken = metric(&gateway, "tidegate_gateway_in_flight").await;
+        assert!((16.0..=50.0).contains(&taken), "{taken}");
         served(50, "one stands still").await;
     }
     cluster.nodes[failing].process().signal(Signal::CONT.as_raw());

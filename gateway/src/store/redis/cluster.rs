@@ -131,9 +131,12 @@ impl Cluster {
         let mut last = StoreFailure::Unreachable("the slot did not come to rest".to_owned());
         for _ in 0..REDIRECTS_MAX {
             let node = Arc::clone(&target);
-            let waiting = node.enter(apart)?;
+            // The connection that is apart may have to be waited for. Of the others one is up, or nothing is sent, and what
+            // is not sent is not sent in vain.
+            let behind = if apart { Some(node.enter(apart)?) } else { None };
             let picked = if apart { Box::pin(target.pick_apart()).await } else { target.pick() };
             let mut live = picked.inspect_err(|_| self.stale.notify_one())?;
+            let waiting = behind.map_or_else(|| node.enter(apart), Ok)?;
             let answer = if asking {
                 live.send_asking(command).await
             } else {

@@ -19,6 +19,8 @@ pub struct Silence {
     /// So many may wait, whatever the node does.
     waiting_max: usize,
     waiting: AtomicUsize,
+    /// Those that stand behind others on purpose. That they hear nothing says nothing of the node.
+    behind: AtomicUsize,
     /// When it last answered, or when the first of those that wait began to.
     heard_us: AtomicU64,
     /// The last that waited did so in vain.
@@ -28,6 +30,7 @@ pub struct Silence {
 /// A call that waits.
 pub struct Waiting<'s> {
     silence: &'s Silence,
+    stands_behind: bool,
     heard: bool,
 }
 
@@ -37,27 +40,44 @@ impl Silence {
     /// Of a node that nobody has asked, where `places` calls are under way at most: half of them may wait for one.
     pub fn new(clock: Arc<dyn Clock>, places: usize) -> Self {
         Self {
-            waiting_max: (places / 2).max(WAITING_MAX),
+            waiting_max: (places / 2).max(1),
             clock,
             waiting: AtomicUsize::new(0),
+            behind: AtomicUsize::new(0),
             heard_us: AtomicU64::new(0),
             suspect: AtomicBool::new(false),
         }
     }
 
-    /// Lets a call begin to wait; none if enough do already, and the node is silent. One that `stands_behind` others on
-    /// purpose hears nothing for as long as they last, and takes that for no silence.
+    /// Lets a call that is about to be sent wait; none if enough do already, and the node is silent. One that
+    /// `stands_behind` others on purpose hears nothing for as long as they last, and takes that for no silence.
     pub fn enter(&self, stands_behind: bool) -> Option<Waiting<'_>> {
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting { silence: self, heard: false };
+        let before = self.count(stands_behind).fetch_add(1, Ordering::Relaxed);
+        if self.takes(before, stands_behind) {
+            return Some(Waiting { silence: self, stands_behind, heard: false });
+        }
+        self.count(stands_behind).fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+
+    fn takes(&self, before: usize, stands_behind: bool) -> bool {
+        let others = self.count(!stands_behind).load(Ordering::Relaxed);
+        if before.saturating_add(others) >= self.waiting_max {
+            return false;
+        }
+        if stands_behind {
+            return true;
+        }
         let now_us = self.clock.elapsed_us();
         if before == 0 && !self.suspect.load(Ordering::Relaxed) {
             self.heard_us.store(now_us, Ordering::Relaxed);
         }
         let silent_us = now_us.saturating_sub(self.heard_us.load(Ordering::Relaxed));
-        let is_silent = silent_us >= SILENT_US && !stands_behind;
-        let most = if is_silent { WAITING_MAX } else { self.waiting_max };
-        (before < most).then_some(waiting)
+        silent_us < SILENT_US || before < WAITING_MAX
+    }
+
+    fn count(&self, stands_behind: bool) -> &AtomicUsize {
+        if stands_behind { &self.behind } else { &self.waiting }
     }
 }
 
@@ -73,8 +93,10 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.silence.suspect.store(!self.heard, Ordering::Relaxed);
-        self.silence.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !self.stands_behind {
+            self.silence.suspect.store(!self.heard, Ordering::Relaxed);
+        }
+        self.silence.count(self.stands_behind).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -100,6 +122,7 @@ mod tests {
         assert!(silence.enter(false).is_none());
         pass(1).await;
         assert!(silence.enter(true).is_some(), "behind others");
+        assert!(silence.enter(false).is_none(), "who stood behind others was not sent in vain");
         waiting.swap_remove(0).heard();
         assert!(silence.enter(false).is_some(), "it answers, if slowly");
         // All give up at once. That is no new beginning: sixteen try.
@@ -116,5 +139,30 @@ mod tests {
         let again: Vec<Waiting<'_>> =
             (0..17).map(|_| silence.enter(false).expect("calm")).collect();
         assert_eq!(again.len(), 17, "nobody waited meanwhile: that is no silence");
+    }
+
+    /// Claims that wait for replicas hear nothing for as long as WAIT lasts: no silence for anybody else.
+    #[tokio::test(start_paused = true)]
+    async fn those_that_stand_behind_others_on_purpose_make_no_node_silent() {
+        let silence = Silence::new(Arc::new(ManualClock::at(0)), 100);
+        let behind: Vec<_> = (0..40).map(|_| silence.enter(true).expect("room")).collect();
+        tokio::time::advance(Duration::from_millis(500)).await;
+        let calls: Vec<_> = (0..10).map(|_| silence.enter(false).expect("room")).collect();
+        assert!(silence.enter(false).is_none(), "but half of the places are all of them");
+        assert!(silence.enter(true).is_none());
+        calls.into_iter().for_each(Waiting::heard);
+        drop(behind);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let calls: Vec<_> = (0..17).map(|_| silence.enter(false).expect("calm")).collect();
+        assert_eq!(calls.len(), 17, "and what came of them says nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_few_places_half_are_fewer_than_sixteen() {
+        for (places, most) in [(1, 1), (10, 5), (31, 15)] {
+            let silence = Silence::new(Arc::new(ManualClock::at(0)), places);
+            let waiting: Vec<_> = std::iter::from_fn(|| silence.enter(false)).collect();
+            assert_eq!(waiting.len(), most, "{places}");
+        }
     }
 }
