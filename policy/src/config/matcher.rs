@@ -122,10 +122,13 @@ fn few(at: &At<'_, '_>, what: &str, count: usize, max: usize) -> Option<()> {
 fn host(at: &At<'_, '_>) -> Option<HostPattern> {
     let text = at.text("write a host such as \"api.example.com\"")?;
     let spelled = canonical_host(text.as_bytes());
-    let normalised = format!(
-        "hosts are compared in lower case, without port and scheme; write {:?}",
-        String::from_utf8_lossy(&spelled)
-    );
+    let normalised = if text.is_ascii() {
+        let spelled = String::from_utf8_lossy(&spelled);
+        format!("hosts are compared in lower case, without port and scheme; write {spelled:?}")
+    } else {
+        "clients send the ASCII form of a name; write that, such as \"xn--mnchen-3ya.de\""
+            .to_owned()
+    };
     let remedy = match HostPattern::parse(text) {
         Ok(host) => return Some(host),
         Err(BadHost::Star) => "write * only in a leading *.",
@@ -187,13 +190,16 @@ fn fields(
         );
         return None;
     }
-    let read: Vec<Option<FieldMatch>> = entries
-        .iter()
-        .map(|(key, at)| {
-            let (name, want) = (name(at, key), want(at));
-            Some(FieldMatch { name: name?, want: want? })
-        })
-        .collect();
+    let mut read: Vec<Option<FieldMatch>> = Vec::new();
+    for (key, at) in &entries {
+        let (name, want) = (name(at, key), want(at));
+        let before = |one: &FieldMatch| Some(&one.name) == name.as_ref();
+        if read.iter().flatten().any(before) {
+            at.wrong(format!("{key:?} stands here twice"), "write one condition for each name");
+            return None;
+        }
+        read.push(name.zip(want).map(|(name, want)| FieldMatch { name, want }));
+    }
     read.into_iter().collect()
 }
 
@@ -205,6 +211,13 @@ fn header_name(at: &At<'_, '_>, key: &str) -> Option<String> {
             format!("{key:?} is no header name"),
             "write a header's name such as \"x-tier\"; host, path and methods have fields of their own",
         );
+    }
+    if key.eq_ignore_ascii_case("host") {
+        at.wrong(
+            "a request reaches the filter without \"host\": Envoy makes :authority of it",
+            "write {\"host\": \"api.example.com\"} in match",
+        );
+        return None;
     }
     sound.then(|| key.to_ascii_lowercase())
 }
