@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::claim::terms;
+use super::owed::Again;
 use super::{Answer, Idempotent, Settlement, Signal};
 use crate::config::Config;
 use crate::idempotency::record::Fence;
@@ -99,10 +100,15 @@ fn message(
         settling.timeout_ms = at.timeout_ms;
     }
     let id = settling.id;
-    let message = SettleRequest { finish: Some(finish), ..settling };
-    let message = wire::encode_framed(&message, octets);
+    let mut whole = SettleRequest { finish: Some(finish), ..settling };
+    let message = wire::encode_framed(&whole, octets);
     let tries = if ending.beats { 1 } else { TRIES };
-    Settlement { id, message, home, beside, ends: Some(ending), tries }
+    // What gives back is sent once, here too.
+    let all = whole.adjustments.len();
+    whole.adjustments.retain(|one| one.by > 0);
+    let again = whole.adjustments.len() < all && tries > 1;
+    let again = again.then(|| Box::new(Again(wire::encode_framed(&whole, octets))));
+    Settlement { id, message, home, beside, ends: Some(ending), tries, again }
 }
 
 // === impl Settlement ===
@@ -114,7 +120,7 @@ impl Settlement {
         let charges = message.adjustments.iter().all(|one| one.by > 0);
         let tries = if charges { TRIES } else { 1 };
         let (id, message) = (message.id, wire::encode(&message));
-        Self { id, message, home: None, beside: None, ends: None, tries }
+        Self { id, message, home: None, beside: None, ends: None, tries, again: None }
     }
 
     /// What became of it, to be counted; `None` if it is to be sent once more.
@@ -130,6 +136,9 @@ impl Settlement {
         if !heard && !matches!(answer, Answer::CircuitOpen { .. }) {
             self.tries = self.tries.saturating_sub(1);
             if self.tries > 0 {
+                if let Some(again) = self.again.take() {
+                    self.message = again.0;
+                }
                 return None;
             }
         }

@@ -70,7 +70,13 @@ pub struct Settlement {
     pub(super) ends: Option<Ending>,
     /// How often it may still be sent.
     pub(super) tries: u8,
+    /// What is sent from the second time on, if that is not the same.
+    pub(super) again: Option<Box<Again>>,
 }
+
+/// A message in other words: seldom there, so that it is behind one pointer and not two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Again(pub(super) Vec<u8>);
 
 // === impl Terms ===
 

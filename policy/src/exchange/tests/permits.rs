@@ -115,6 +115,14 @@ fn every_combination_of_stages_ends_as_the_table_of_stages_says() {
                 let back = given_back(effects.settlement.as_deref());
                 let units = if give_back.refund { -1 } else { 0 };
                 assert_eq!((back.0, back.1), (units, give_back.abandon), "{outcomes:?}");
+                // Sent again it would be older than it says: the claim is given back then, and no unit.
+                if let Some(settlement) = &mut effects.settlement {
+                    let repeated = settlement.ended(&Answer::Reset).is_none();
+                    assert_eq!(repeated, give_back.abandon, "{outcomes:?}");
+                    let again = given_back(Some(settlement));
+                    let same = (if repeated { 0 } else { back.0 }, back.1, back.2);
+                    assert_eq!(again, same, "{outcomes:?}");
+                }
                 match (outcomes.verdict(), effects.act) {
                     (Staged::Admit, Act::Pass | Act::Resume) => {
                         assert_eq!(
