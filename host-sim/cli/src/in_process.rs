@@ -115,8 +115,10 @@ impl Service for InProcess {
     fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
         self.clock.unix_us.store(now_unix_ns / 1_000, Ordering::Relaxed);
         match self.answer(request) {
-            Some(answer) => Reply { after_ns: LATENCY_NS, outcome: Outcome::Answer(answer) },
-            None => Reply { after_ns: 0, outcome: Outcome::Fault(Fault::Timeout) },
+            Some(answer) => {
+                Reply { after_ns: LATENCY_NS, outcome: Outcome::Answer(answer), tries: 1 }
+            }
+            None => Reply { after_ns: 0, outcome: Outcome::Fault(Fault::Timeout), tries: 1 },
         }
     }
 }

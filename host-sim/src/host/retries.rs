@@ -101,7 +101,7 @@ mod tests {
         ];
         for (on, outcome, expected) in rows {
             let (mut retries, _) = retries(on, "1");
-            let reply = Reply { after_ns: 0, outcome };
+            let reply = Reply { after_ns: 0, outcome, tries: 1 };
             assert_eq!(retries.tries_again_after(&reply), expected, "{on} {reply:?}");
         }
     }

@@ -36,6 +36,8 @@ pub struct Reply {
     pub after_ns: u64,
     /// What it then sees.
     pub outcome: Outcome,
+    /// How often a request had been sent by then, retries of Envoy's included; 1 without any.
+    pub tries: u64,
 }
 
 /// An answer, or what goes wrong instead.
@@ -106,7 +108,7 @@ impl ServiceRequest {
 impl Reply {
     /// An answer without delay.
     pub fn now(answer: Answer) -> Self {
-        Self { after_ns: 0, outcome: Outcome::Answer(answer) }
+        Self { after_ns: 0, outcome: Outcome::Answer(answer), tries: 1 }
     }
 
     /// Until all of it is there.

@@ -26,6 +26,8 @@ pub(crate) struct RawRule {
     pub(crate) early: bool,
     /// How often the rule answers; without it, always.
     pub(crate) times: Option<u32>,
+    /// How often Envoy has sent the request by then: 1, or more where its retry policy tried again.
+    pub(crate) tries: Option<u64>,
 }
 
 /// A status alone, or a whole answer.

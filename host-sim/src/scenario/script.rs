@@ -22,6 +22,7 @@ struct Rule {
     after_ns: u64,
     is_early: bool,
     left: Option<u32>,
+    tries: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -78,6 +79,7 @@ impl Rule {
             after_ns: raw.after.ns,
             is_early: raw.early,
             left: raw.times,
+            tries: raw.tries.unwrap_or(1),
         })
     }
 
@@ -87,7 +89,7 @@ impl Rule {
             Effect::Answer(answer) => Outcome::Answer(answer.render(now_unix_ns, request)),
             Effect::Fault(fault) => Outcome::Fault(*fault),
         };
-        Reply { after_ns: self.after_ns, outcome }
+        Reply { after_ns: self.after_ns, outcome, tries: self.tries }
     }
 
     fn fits(&self, request: &ServiceRequest) -> bool {

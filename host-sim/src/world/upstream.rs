@@ -55,7 +55,8 @@ impl World<'_> {
 
     fn answer_later(&self, id: StreamId, call: usize, mut reply: Reply) {
         if reply.after_ns >= ROUTE_TIMEOUT_NS || reply.outcome == Outcome::Fault(Fault::Timeout) {
-            reply = Reply { after_ns: ROUTE_TIMEOUT_NS, outcome: Outcome::Fault(Fault::Timeout) };
+            let outcome = Outcome::Fault(Fault::Timeout);
+            reply = Reply { after_ns: ROUTE_TIMEOUT_NS, outcome, tries: reply.tries };
         }
         let piece = UpstreamPiece::Reply(reply.clone());
         let event = Event::Upstream { exchange: id.0, piece };
@@ -80,11 +81,14 @@ pub(super) fn upstream_answered(process: &mut Process, id: StreamId, piece: Upst
     if !process.wants_upstream(id) {
         return;
     }
+    if let UpstreamPiece::Reply(reply) = &piece {
+        process.with_http(id, |http| http.attempts = reply.tries);
+    }
     match piece {
-        UpstreamPiece::Reply(Reply { outcome: Outcome::Answer(answer), after_ns }) => {
+        UpstreamPiece::Reply(Reply { outcome: Outcome::Answer(answer), after_ns, .. }) => {
             deliver(process, id, answer, after_ns);
         }
-        UpstreamPiece::Reply(Reply { outcome: Outcome::Fault(fault), after_ns }) => {
+        UpstreamPiece::Reply(Reply { outcome: Outcome::Fault(fault), after_ns, .. }) => {
             match failure_of(fault) {
                 Some(failure) => process.upstream_failed(id, &failure),
                 None => break_off(process, id, after_ns),

@@ -79,7 +79,7 @@ impl Weather {
         }
         self.turn(now_ns);
         let Odds { lost, late, doubled, unanswered, slow } = self.odds;
-        let nothing = Reply { after_ns: 0, outcome: Outcome::Fault(Fault::Timeout) };
+        let nothing = Reply { after_ns: 0, outcome: Outcome::Fault(Fault::Timeout), tries: 1 };
         if self.is_away || self.random.happens(lost) {
             return nothing;
         }

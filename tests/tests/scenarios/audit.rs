@@ -83,7 +83,7 @@ impl Service for Keeper {
             }))
         };
         let Some(body) = body else {
-            return Reply { after_ns: 0, outcome: Outcome::Fault(Fault::Timeout) };
+            return Reply { after_ns: 0, outcome: Outcome::Fault(Fault::Timeout), tries: 1 };
         };
         let mut headers = HeaderMap::default();
         headers.add(b"x-tidegate-gateway", b"v1");
