@@ -161,8 +161,9 @@ if room and (units > 0 or busy) then
   u0, d0 = u0 + units, d0 + demand
 end
 
+-- What an operator granted is drawn request by request: nobody may be denied without asking for it.
 local deny = 0
-if want > 0 and (not busy or granted < wanted) then
+if grant == '' and want > 0 and (not busy or granted < wanted) then
   local one, pause = tat + x - horizon, 0
   if busy then
     -- What is there already need not be waited for.
@@ -186,4 +187,4 @@ if holders ~= '' then
 elseif was_leased or torn then
   save(pack('<dB', tat, reach), tat)
 end
-return { 1, granted, busy and short or generation, deny, free_units(), granted < wanted and 1 or 0, cold > 0 and 1 or 0 }
+return { 1, granted, busy and short or generation, deny, free_units(), grant == '' and granted < wanted and 1 or 0, cold > 0 and 1 or 0 }

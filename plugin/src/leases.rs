@@ -5,6 +5,7 @@
 use tidegate_policy::config::Config;
 use tidegate_policy::exchange::{LeaseName, Spend, Spent};
 use tidegate_policy::lease::holder::TICK_US;
+use tidegate_policy::lease::round::Rounds;
 use tidegate_policy::lease::slice::{Offer, Reserved, Slice};
 use tidegate_policy::lease::slot::{Place, Room, Slot};
 use tidegate_policy::wire::{LeaseCall, LeaseGrant, Want};
@@ -33,6 +34,7 @@ pub(crate) struct Leases {
     timeout_us: u64,
     /// When it was last looked after.
     looked_us: u64,
+    rounds: Rounds,
 }
 
 /// A message of a pool that waits for its answer.
@@ -87,7 +89,8 @@ impl Taken {
 impl Leases {
     pub(crate) fn new(home: Home, timeout_ms: u32) -> Self {
         let timeout_us = u64::from(timeout_ms).saturating_mul(1_000);
-        Self { home, slices: Slices::default(), seen_us: 0, timeout_us, looked_us: 0 }
+        let (slices, rounds) = (Slices::default(), Rounds::default());
+        Self { home, slices, seen_us: 0, timeout_us, looked_us: 0, rounds }
     }
 
     /// Takes each for itself.
@@ -338,22 +341,29 @@ impl Leases {
     ) -> Vec<(LeaseCall, Flight)> {
         let mut calls = Vec::new();
         let timeout_us = self.timeout_us;
+        self.rounds.tick(now_us);
         for slot_number in self.home.led_slots(now_us, worker) {
+            let reached = self.rounds.reaches(slot_number);
             let done = self.home.update(slot_number, |slot: &mut Slot| {
                 slot.sweep(now_us);
                 let mut said = Vec::new();
-                let mut expired = 0u64;
+                let (mut expired, mut asked) = (0u64, 0);
                 for record in slot.records() {
-                    let report = record.pool.tick(now_us, timeout_us);
+                    let mut report = record.pool.tick(now_us, timeout_us);
+                    if report.is_none() && reached {
+                        report = record.pool.ask_again(now_us, timeout_us);
+                        asked += usize::from(report.is_some());
+                    }
                     expired += u64::from(std::mem::take(&mut record.pool.expired));
                     let Some(report) = report else { continue };
                     let (place, holder) = (record.place(slot_number), record.pool.holder());
                     let flight = Flight { place, holder, seq: report.seq };
                     said.extend(record.call(report).map(|call| (call, flight)));
                 }
-                Some((said, expired))
+                Some((said, expired, asked))
             });
-            if let Some((said, expired)) = done.flatten() {
+            if let Some((said, expired, asked)) = done.flatten() {
+                self.rounds.asked(asked);
                 calls.extend(said);
                 count(counted, LeaseEvent::Expired, expired);
             }

@@ -18,6 +18,7 @@
 
 pub mod bucket;
 pub mod holder;
+pub mod round;
 pub mod slice;
 pub mod slot;
 pub mod step;

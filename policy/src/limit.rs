@@ -207,7 +207,7 @@ impl Held {
         }
     }
 
-    fn grant(&self) -> Option<Grant> {
+    pub(crate) fn grant(&self) -> Option<Grant> {
         match self {
             Self::Granted(grant, _) => Some(*grant),
             Self::Arrival(..) | Self::Leased(_) | Self::Groups(_) => None,

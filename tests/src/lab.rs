@@ -212,8 +212,8 @@ fn scenario(life: &Life, unix_s: u64) -> String {
     yaml
 }
 
-/// All that the filter calls but shared data, as a host that has none.
-fn alone() -> String {
+/// All that the filter calls but shared data, as a host that has none: a part of a scenario's plugin.
+pub fn alone() -> String {
     let callbacks = [
         "on_context_create",
         "on_vm_start",

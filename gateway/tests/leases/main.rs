@@ -258,8 +258,12 @@ impl Process {
                 self.pool.settle(now_us, slice, idle);
             }
         }
-        let report = self.pool.tick(now_us, self.timeout_us)?;
-        Some(self.message(report))
+        let (pool, timeout_us) = (&mut self.pool, self.timeout_us);
+        let report = match pool.tick(now_us, timeout_us) {
+            None => pool.ask_again(now_us, timeout_us),
+            report => report,
+        };
+        Some(self.message(report?))
     }
 
     fn answer(&mut self, now_us: u64, mut grant: LeaseGrant, sent_us: u64) {

@@ -14,8 +14,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tidegate_gateway::audit::Auditor;
 use tidegate_gateway::clock::{Clock, Sleep};
 use tidegate_gateway::http::data::DataListener;
+use tidegate_gateway::http::operate::Command;
 use tidegate_gateway::metrics::Metrics;
-use tidegate_gateway::service::Service as Decisions;
+use tidegate_gateway::service::{Service as Decisions, ServiceSettings};
 use tidegate_gateway::settings::{Environment, Settings, SettingsError};
 use tidegate_gateway::store::Stores;
 use tidegate_gateway::store::memory::MemoryStore;
@@ -32,6 +33,9 @@ const LATENCY_NS: u64 = 1_000_000;
 pub struct InProcess {
     clock: Arc<VirtualClock>,
     data: DataListener,
+    decisions: Arc<Decisions>,
+    settings: ServiceSettings,
+    stores: Stores,
 }
 
 /// Stands at the moment of the call under way.
@@ -77,16 +81,28 @@ impl InProcess {
                 .guarded(settings.memory_cold.unwrap_or_default());
         let region = settings.service.region.clone();
         let auditor = Arc::new(Auditor::new(Arc::new(NoAudit), Arc::clone(&shared), region, 0));
-        let decisions = Decisions::new(
-            settings.service,
-            Stores::single(Arc::new(store)),
+        let stores = Stores::single(Arc::new(store));
+        let settings = settings.service;
+        let decisions = Arc::new(Decisions::new(
+            settings.clone(),
+            stores.clone(),
             shared,
             Arc::clone(&metrics),
             Arc::clone(&auditor),
-        );
+        ));
         // Tokens are the operator's and no part of a decision: every caller is known.
-        let data = DataListener::new(Arc::new(decisions), None, auditor, metrics);
-        Self { clock, data }
+        let data = DataListener::new(Arc::clone(&decisions), None, auditor, metrics);
+        Self { clock, data, decisions, settings, stores }
+    }
+
+    /// Carries out what an operator sends to the admin listener, as somebody who may: its path and body. What it answers, or
+    /// `None` if there is no such command.
+    pub fn operate(&mut self, now_unix_ns: u64, path: &str, body: &str) -> Option<u16> {
+        self.clock.unix_us.store(now_unix_ns / 1_000, Ordering::Relaxed);
+        let Self { decisions, settings, stores, .. } = self;
+        let (observed, seen) = (decisions.observed(), decisions.seen());
+        let run = Command::at(path)?.run(body.as_bytes(), settings, stores, observed, seen);
+        Some(at_once(run)?.answer.status().as_u16())
     }
 
     fn answer(&self, request: &ServiceRequest) -> Option<Answer> {

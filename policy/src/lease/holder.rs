@@ -26,6 +26,9 @@ const LOW_WATER_US: u64 = 8_000;
 const PATIENCE_US: u64 = 100_000;
 /// As many asked at once are a rush; fewer are what a client sends for one page.
 const RUSH: u32 = 8;
+/// A wait that is over sooner is not asked about: a busy key of 100 a minute is told up to 6 s each time, and a
+/// message in between would cost its attacker's Envoy half as many again.
+const SOON_US: u64 = 5_000_000;
 
 /// The units of one key in one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub struct Pool {
     pub(super) remaining: u32,
     pub(super) rtt_us: u32,
     pub(super) scarce: bool,
+    /// Whether somebody was denied here since its last message.
+    pub(super) denied: bool,
     /// Units that ran out unspent since it was read; not stored.
     pub expired: u32,
 }
@@ -99,6 +104,7 @@ impl Pool {
             remaining: 0,
             rtt_us: 0,
             scarce: false,
+            denied: false,
             expired: 0,
         }
     }
@@ -132,8 +138,7 @@ impl Pool {
             slice.units = slice.units.saturating_add(handed);
             slice.expires_us = self.expires_us;
         }
-        // While the pool has some, a slice that is used up comes here.
-        slice.deny_until_us = if self.units > 0 { 0 } else { self.deny_until_us };
+        slice.deny_until_us = self.denies_until();
         if slice.units >= cost {
             slice.units -= cost;
             slice.reserved = slice.reserved.saturating_add(cost);
@@ -155,11 +160,14 @@ impl Pool {
             self.out -= back;
             self.units = self.units.saturating_add(back);
         }
+        // It may have ended since the slice was told.
+        slice.deny_until_us = self.denies_until();
     }
 
     fn hear(&mut self, now_us: u64, slice: &mut Slice) {
         self.freshen(now_us);
         slice.freshen(now_us);
+        self.denied |= slice.asked > 0 && now_us < self.deny_until_us;
         self.asked = self.asked.saturating_add(core::mem::take(&mut slice.asked));
         if (slice.holder, slice.epoch) == (self.holder, self.epoch) {
             self.out = self.out.saturating_sub(core::mem::take(&mut slice.spent));
@@ -217,6 +225,17 @@ impl Pool {
         }
     }
 
+    /// Asks again for a pool at which somebody was denied and would be for long: an operator may have granted
+    /// some, or reset the limit, and others may have given theirs back. The answer ends the denial, or leaves it.
+    pub fn ask_again(&mut self, now_us: u64, timeout_us: u64) -> Option<Report> {
+        self.freshen(now_us);
+        if !self.denied || self.deny_until_us <= now_us.saturating_add(SOON_US) {
+            return None;
+        }
+        // Not `Want::Now`: nobody waits, and a slow key is given nothing ahead of its requests.
+        self.begin_with(now_us, Want::Ahead, 0, timeout_us)
+    }
+
     /// Gives back whatever is not in slices.
     pub fn return_all(&mut self, now_us: u64, timeout_us: u64) -> Option<Report> {
         self.freshen(now_us);
@@ -237,6 +256,7 @@ impl Pool {
         let back = back.min(self.units);
         self.units -= back;
         self.seq = self.seq.checked_add(1)?;
+        self.denied = false;
         self.flying_us = now_us;
         self.patience_us = now_us.saturating_add(timeout_us).saturating_add(PATIENCE_US);
         let left = self.units.saturating_add(self.out);
@@ -264,9 +284,14 @@ impl Pool {
         self.scarce = grant.scarce;
         let jitter = (u128::from(grant.deny_us / 4) * u128::from(entropy)) >> 64;
         let jitter = u64::try_from(jitter).unwrap_or(0);
+        let until_us = |us: u64| now_us.saturating_add(grant.deny_us).saturating_add(us);
         self.deny_until_us = match grant.deny_us {
             0 => 0,
-            deny_us => now_us.saturating_add(deny_us).saturating_add(jitter),
+            // Clients were told a time: it is not put off, and comes nearer only by more than was put on to spread them.
+            deny_us if grant.granted == 0 && now_us < self.deny_until_us => {
+                self.deny_until_us.min(until_us(deny_us / 4))
+            }
+            _ => until_us(jitter),
         };
         self.freshen(now_us);
         true
@@ -336,6 +361,11 @@ impl Pool {
         // What was is worth less the longer nothing came.
         let was = rate(self.rate, passed_us.saturating_mul(4).max(1_000_000));
         was.max(rate(self.asked, passed_us.max(self.window_us())))
+    }
+
+    /// While the pool has some, a slice that is used up comes here.
+    fn denies_until(&self) -> u64 {
+        if self.units > 0 { 0 } else { self.deny_until_us }
     }
 
     fn window_us(&self) -> u64 {

@@ -110,7 +110,8 @@ impl Slice {
     /// Its pool is gone: what is here is spent or runs out, and nobody has to hear of it.
     pub fn orphan(&mut self, now_us: u64) {
         self.freshen(now_us);
-        (self.spent, self.asked) = (0, 0);
+        // Nor would it hear of a denial's end.
+        (self.spent, self.asked, self.deny_until_us) = (0, 0, 0);
     }
 
     /// Whether it holds nothing and owes no report.

@@ -19,7 +19,7 @@ use crate::wire::{HolderId, LeaseCall};
 /// Slots per process.
 pub const SLOTS: u16 = 1_024;
 /// Records per slot.
-const RECORDS_MAX: usize = 4;
+pub(super) const RECORDS_MAX: usize = 4;
 const TAG_LEN: usize = 16;
 const HEAD_LEN: usize = TAG_LEN + 2;
 /// A pool that was looked at since is not given up for another key.

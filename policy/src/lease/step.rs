@@ -107,7 +107,12 @@ pub fn step(
     call: &Call,
     held: Option<&Held>,
 ) -> (Given, Option<Write>) {
-    let (given, write) = bare_step(now, terms, call, held.map(Held::bare));
+    let (mut given, write) = bare_step(now, terms, call, held.map(Held::bare));
+    // What an operator granted is drawn request by request: it is not leased, and nobody may be denied without
+    // asking for it.
+    if held.and_then(Held::grant).is_some_and(|grant| grant.until_us > now.us()) {
+        (given.deny_us, given.scarce) = (0, false);
+    }
     (given, write.map(|write| grant::kept(now, held, write)))
 }
 

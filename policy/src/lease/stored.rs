@@ -44,7 +44,7 @@ impl Pool {
             *to = number.to_le_bytes();
         }
         if let Some(last) = last.first_mut() {
-            *last = self.scarce.into();
+            *last = u8::from(self.scarce) | u8::from(self.denied) << 1;
         }
         bytes
     }
@@ -82,7 +82,8 @@ impl Pool {
             recent,
             remaining,
             rtt_us,
-            scarce: rest.first() == Some(&1),
+            scarce: rest.first().is_some_and(|flags| flags & 1 != 0),
+            denied: rest.first().is_some_and(|flags| flags & 2 != 0),
             expired: 0,
         }
     }

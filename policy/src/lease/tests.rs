@@ -5,9 +5,13 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::holder::{Pool, TICK_US};
+use super::round::{ASKS_MAX, Rounds};
 use super::slice::{Offer, Slice};
-use super::slot::{Key, Record, Room, Slot};
+use super::slot::{Key, Record, Room, SLOTS, Slot};
+use super::step::{Call, Terms, step};
+use crate::gcra::{Instant, Quota, Reach, Tat};
 use crate::identity::{Subject, SubjectKind, SubjectName};
+use crate::limit::{self, Held};
 use crate::scope::Tenant;
 use crate::wire::{HolderId, LeaseGrant, Want};
 
@@ -167,5 +171,185 @@ fn an_answer_is_worth_waiting_for_while_it_is_out_and_the_key_is_busy() {
         assert!(!pool.brings(late_us, seq) && !pool.is_out(late_us, seq), "nobody waits any more");
         assert!(pool.finish(now_us + 1_000, &grant(&pool, seq, 8, 2_000_000), 0));
         assert!(!pool.brings(now_us + 1_000, seq) && !pool.is_out(now_us + 1_000, seq));
+    }
+}
+
+const SECOND_US: u64 = 1_000_000;
+const HOUR_US: u64 = 3_600 * SECOND_US;
+
+/// A pool that was told `wait_us` from [`START_US`] on, and the slice of a client that was denied there.
+fn denied(wait_us: u64) -> (Pool, Slice) {
+    let (mut pool, mut slice) = (Pool::new(7, START_US), Slice::default());
+    assert_eq!(pool.meet(START_US, &mut slice, 1), Offer::Empty);
+    let seq = pool.begin(START_US, Want::Now, TIMEOUT_US).expect("the first").seq;
+    let deny = LeaseGrant { deny_us: wait_us, ..grant(&pool, seq, 0, 2_000_000) };
+    assert!(pool.finish(START_US, &deny, 0));
+    assert_eq!(slice.take(START_US, 1), Offer::Empty, "it was told nothing yet");
+    assert_eq!(pool.meet(START_US, &mut slice, 1), Offer::Denied { wait_us });
+    (pool, slice)
+}
+
+/// Its worker's tick: what was asked is told, and what became of the denial is heard.
+fn told(pool: &mut Pool, slice: &mut Slice, now_us: u64) {
+    let (owes, idle) = slice.rest();
+    if owes {
+        pool.settle(now_us, slice, idle);
+    }
+}
+
+/// Who is told to wait for long is asked for again while he keeps coming, once for all that came; who is not, is
+/// not asked for.
+#[test]
+fn a_denied_pool_is_asked_for_again_while_somebody_comes_and_the_wait_is_long() {
+    for (wait_us, comes, under_way, asks) in [
+        (HOUR_US, true, false, true),
+        (6 * SECOND_US, true, false, true),
+        (HOUR_US, false, false, false),
+        (HOUR_US, true, true, false),
+        (5 * SECOND_US, true, false, false),
+        (SECOND_US, true, false, false),
+    ] {
+        let row = (wait_us, comes, under_way);
+        let (mut pool, mut slice) = denied(wait_us);
+        let mut now_us = START_US + TICK_US;
+        told(&mut pool, &mut slice, now_us);
+        if let Some(first) = pool.ask_again(now_us, TIMEOUT_US) {
+            let deny = LeaseGrant { deny_us: wait_us - TICK_US, ..grant(&pool, first.seq, 0, 1) };
+            assert!(pool.finish(now_us, &deny, 0));
+        }
+        now_us += TICK_US;
+        if comes {
+            let wait_us = START_US + wait_us - now_us;
+            assert_eq!(slice.take(now_us, 1), Offer::Denied { wait_us }, "{row:?}");
+        }
+        told(&mut pool, &mut slice, now_us);
+        let mut pool = Pool::from_bytes(&pool.to_bytes());
+        if under_way {
+            pool.begin(now_us, Want::Now, TIMEOUT_US).expect("nothing is under way");
+        }
+        let said = pool.ask_again(now_us, TIMEOUT_US);
+        assert_eq!(said.is_some(), asks, "{row:?}");
+        let Some(said) = said else { continue };
+        assert_eq!((said.want, said.left, said.back), (Want::Ahead, 0, 0));
+        pool.give_up(said.seq);
+        assert_eq!(pool.ask_again(now_us, TIMEOUT_US), None, "nobody came since");
+    }
+}
+
+/// What is heard of a denial ends it or brings its end nearer. It is never put off: clients were told a time.
+#[test]
+fn an_answer_ends_a_denial_or_leaves_the_time_that_was_told() {
+    let now_us = START_US + 600 * SECOND_US;
+    let left_us = HOUR_US - 600 * SECOND_US;
+    for (granted, deny_us, offer) in [
+        // Renewed, also if others took what came back meanwhile.
+        (0, left_us, Offer::Denied { wait_us: left_us }),
+        (0, 2 * HOUR_US, Offer::Denied { wait_us: left_us }),
+        // Nearer, by less and by more than what spreads those who wait.
+        (0, left_us - SECOND_US, Offer::Denied { wait_us: left_us }),
+        (0, 400 * SECOND_US, Offer::Denied { wait_us: 500 * SECOND_US }),
+        // A limit that was reset, or a grant: of a slow key the next request asks.
+        (0, 0, Offer::Empty),
+    ] {
+        let row = (granted, deny_us);
+        let (mut pool, mut slice) = denied(HOUR_US);
+        slice.take(now_us, 1);
+        told(&mut pool, &mut slice, now_us);
+        let said = pool.ask_again(now_us, TIMEOUT_US).expect("somebody came");
+        let answer = LeaseGrant { deny_us, ..grant(&pool, said.seq, granted, 2_000_000) };
+        assert!(pool.finish(now_us, &answer, u64::MAX), "{row:?}");
+        assert!(slice.denies(now_us, 1), "{row:?}: its worker has not heard it yet");
+        slice.take(now_us, 1);
+        told(&mut pool, &mut slice, now_us);
+        assert_eq!(slice.take(now_us, 1), offer, "{row:?}");
+    }
+    // Units of a busy key are handed out, and what is told afterwards is new.
+    let (mut pool, mut slice) = denied(HOUR_US);
+    slice.take(now_us, 1);
+    told(&mut pool, &mut slice, now_us);
+    let said = pool.ask_again(now_us, TIMEOUT_US).expect("somebody came");
+    let answer = LeaseGrant { deny_us: HOUR_US, ..grant(&pool, said.seq, 1, 2_000_000) };
+    assert!(pool.finish(now_us, &answer, 0));
+    slice.take(now_us, 1);
+    told(&mut pool, &mut slice, now_us);
+    assert_eq!(slice.take(now_us, 1), Offer::Empty, "its pool has some");
+    assert!(matches!(pool.meet(now_us, &mut slice, 1), Offer::Taken(_)));
+    assert_eq!(pool.meet(now_us, &mut slice, 1), Offer::Denied { wait_us: HOUR_US });
+}
+
+/// Whoever has to go for another key is not heard of any more: its slice denies nobody.
+#[test]
+fn a_slice_without_its_pool_forgets_a_denial() {
+    let (_, mut slice) = denied(HOUR_US);
+    assert!(slice.denies(START_US + 1, 1));
+    slice.orphan(START_US + 1);
+    assert_eq!(slice.take(START_US + 1, 1), Offer::Empty);
+}
+
+/// However many pools deny, a tick asks for so many of them; each has its turn once before any has another, and
+/// no two turns are closer than a round.
+#[test]
+fn denied_pools_are_asked_for_in_turn() {
+    for (slots, pools) in [(1usize, 1usize), (128, 4), (usize::from(SLOTS), 4)] {
+        let mut rounds = Rounds::default();
+        let mut turns: Vec<Vec<u64>> = (0..slots).map(|_| Vec::new()).collect();
+        for tick in 0..400 {
+            let now_us = START_US + tick * TICK_US;
+            rounds.tick(now_us);
+            let mut asks = 0;
+            for (slot, turns) in (0u16..).zip(&mut turns) {
+                if rounds.reaches(slot) {
+                    rounds.asked(pools);
+                    asks += pools;
+                    turns.push(now_us);
+                }
+            }
+            assert!(asks <= ASKS_MAX, "{asks} asked for in one tick");
+        }
+        let every_us = (slots * pools).div_ceil(ASKS_MAX) as u64 * TICK_US;
+        let every_us = every_us.max(2 * SECOND_US);
+        for turns in turns {
+            assert!(turns.len() >= 4, "{slots} slots: {turns:?}");
+            for pair in turns.windows(2) {
+                assert_eq!(pair[1] - pair[0], every_us, "{slots} slots");
+            }
+        }
+    }
+    // A clock that stepped back by an hour ends no rounds.
+    let mut rounds = Rounds::default();
+    for (now_us, reaches) in [
+        (START_US, true),
+        (START_US + TICK_US, false),
+        (START_US - HOUR_US, true),
+        (START_US - HOUR_US + TICK_US, false),
+        (START_US - HOUR_US + 2 * SECOND_US, true),
+    ] {
+        rounds.tick(now_us);
+        assert_eq!(rounds.reaches(3), reaches, "{now_us}");
+    }
+}
+
+/// While an operator's grant stands, requests are to ask: what is granted is theirs, and not a holder's.
+#[test]
+fn a_bucket_with_a_grant_denies_no_holder() {
+    let now = Instant::from_unix_us(START_US);
+    let quota = Quota::new(5, 3_600 * SECOND_US, 5).expect("sound");
+    let terms = Terms { quota, cold_left_us: 0 };
+    let empty = Held::Arrival(Tat(now.since_epoch_us() + 3_600e6), Reach::UNKNOWN);
+    let granted = limit::grant::grant(now, Some(&empty), empty.clone(), 3, SECOND_US, 1).held;
+    for demand in [0, 40] {
+        for want in [Want::Nothing, Want::Ahead, Want::Now] {
+            let call = Call { holder: 7, seq: 1, demand, left: 0, back: 0, want };
+            let wanted = want != Want::Nothing;
+            let (bare, _) = step(now, terms, &call, Some(&empty));
+            let denies = (bare.granted, bare.deny_us > 0, bare.scarce);
+            assert_eq!(denies, (0, wanted, wanted && demand > 0), "{want:?} at {demand}/s");
+            let (given, _) = step(now, terms, &call, Some(&granted));
+            let denies = (given.granted, given.deny_us, given.scarce);
+            assert_eq!(denies, (0, 0, false), "{want:?} at {demand}/s, with a grant");
+            let over = Instant::from_unix_us(START_US + SECOND_US);
+            let (given, _) = step(over, terms, &call, Some(&granted));
+            assert_eq!(given.deny_us > 0, wanted, "{want:?} at {demand}/s, after it");
+        }
     }
 }

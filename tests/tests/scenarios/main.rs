@@ -4,6 +4,7 @@ mod audit;
 mod breakers_many;
 mod circuits;
 mod costs;
+mod leases;
 
 use std::fs;
 use std::path::PathBuf;
