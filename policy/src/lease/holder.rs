@@ -26,9 +26,9 @@ const LOW_WATER_US: u64 = 8_000;
 const PATIENCE_US: u64 = 100_000;
 /// As many asked at once are a rush; fewer are what a client sends for one page.
 const RUSH: u32 = 8;
-/// A wait that is over sooner is not asked about: a busy key of 100 a minute is told up to 6 s each time, and a
-/// message in between would cost its attacker's Envoy half as many again.
-const SOON_US: u64 = 5_000_000;
+/// A wait that is over sooner is not asked about: a busy key of 100 a minute is told up to 6 s each time, and
+/// messages in between would make its attacker's Envoy send more.
+const SOON_US: u64 = 6_000_000;
 
 /// The units of one key in one process.
 #[derive(Debug, Clone, PartialEq, Eq)]

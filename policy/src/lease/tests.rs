@@ -203,10 +203,10 @@ fn told(pool: &mut Pool, slice: &mut Slice, now_us: u64) {
 fn a_denied_pool_is_asked_for_again_while_somebody_comes_and_the_wait_is_long() {
     for (wait_us, comes, under_way, asks) in [
         (HOUR_US, true, false, true),
-        (6 * SECOND_US, true, false, true),
+        (7 * SECOND_US, true, false, true),
         (HOUR_US, false, false, false),
         (HOUR_US, true, true, false),
-        (5 * SECOND_US, true, false, false),
+        (6 * SECOND_US, true, false, false),
         (SECOND_US, true, false, false),
     ] {
         let row = (wait_us, comes, under_way);
