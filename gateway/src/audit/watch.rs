@@ -10,26 +10,27 @@ use std::time::Duration;
 use tidegate_policy::audit::append::Place;
 use tidegate_policy::audit::keys::KeyRing;
 use tidegate_policy::audit::record::{ChainName, Record};
-use tidegate_policy::audit::verify::Verifier;
 
 pub use self::notes::Notes;
+use self::pass::{Pass, Read};
 use self::unknown::Unknown;
+use self::uses::Uses;
 use super::chain_end::SharedKeys;
 use super::counters::ChainCounters;
-use super::keys::Ed25519;
 use crate::clock::Clock;
 use crate::store::{Store, StoreFailure};
 
 mod cut;
 mod notes;
+mod pass;
 mod unknown;
+mod uses;
 
 const STEP: Duration = Duration::from_secs(1);
 /// A checkpoint is written after that long, or
 const CHECKPOINT_US: u64 = 10_000_000;
 /// after that many records.
 const CHECKPOINT_RECORDS: u64 = 1_000;
-const CHUNK: u64 = 1_000;
 /// Chunks that the following pass reads in one step: so fast it catches up after a start.
 const CHUNKS_MAX: usize = 50;
 
@@ -47,7 +48,7 @@ pub struct Watch {
     /// How far the sweep goes before it begins anew.
     sweep_until: u64,
     told: u64,
-    revoked_told: u64,
+    uses: Uses,
     checkpoint_us: u64,
     /// Verified records that are not in the store any more.
     missing: Option<Missing>,
@@ -63,24 +64,6 @@ struct Missing {
     last: u64,
     /// Rollbacks that the chain told of before.
     rollbacks: usize,
-}
-
-/// How far one reading came.
-enum Read {
-    /// There may be more.
-    More,
-    /// To the place that was asked for.
-    Whole,
-    /// The records end before it.
-    Short,
-}
-
-/// One reading of the chain.
-struct Pass {
-    verifier: Verifier<'static>,
-    segment: u64,
-    /// The next record within the segment, from 0.
-    index: u64,
 }
 
 // === impl Watch ===
@@ -102,7 +85,8 @@ impl Watch {
         let ring = with_notes(&keys, notes.as_ref());
         let (tail, sweep) = (Pass::new(&ring, notes.as_ref()), Pass::new(&ring, notes.as_ref()));
         let checkpoint_us = clock.elapsed_us();
-        let (sweep_until, told, revoked_told) = (0, 0, 0);
+        let (sweep_until, told) = (0, 0);
+        let uses = Uses::new(counters.revoked_usage.clone());
         let mut watch = Self {
             chain,
             store,
@@ -115,7 +99,7 @@ impl Watch {
             sweep,
             sweep_until,
             told,
-            revoked_told,
+            uses,
             checkpoint_us,
             missing: None,
             unknown: Unknown::default(),
@@ -143,7 +127,7 @@ impl Watch {
         }
         for _ in 0..CHUNKS_MAX {
             let (store, chain) = (Arc::clone(&self.store), self.chain.clone());
-            match self.tail.read(&store, &chain, place).await? {
+            match self.tail.read(&store, &chain, place, Some(&mut self.uses)).await? {
                 Read::More => {}
                 Read::Whole => break,
                 Read::Short => {
@@ -208,7 +192,6 @@ impl Watch {
         });
         self.tail = Pass::new(&self.ring, self.notes.as_ref());
         self.sweep = Pass::new(&self.ring, self.notes.as_ref());
-        self.revoked_told = 0;
     }
 
     /// Missing records are found again when the gateways have put them back, or have said on record that they
@@ -248,7 +231,7 @@ impl Watch {
         if self.sweep_until == 0 {
             self.sweep_until = self.tail.verifier.end().seq;
         }
-        let read = self.sweep.read(&store, &chain, place).await?;
+        let read = self.sweep.read(&store, &chain, place, None).await?;
         if self.sweep.verifier.so_far().findings_total > 0 {
             // It stays as it is: an alarm does not end by itself.
             return Ok(());
@@ -320,9 +303,6 @@ impl Watch {
         let missing = self.missing.map(|missing| missing.first);
         let worst = first_bad.into_iter().chain(missing).min();
         self.counters.first_bad.set(gauge(worst.unwrap_or_default()));
-        let revoked: u64 = tail.revoked_signatures.values().sum();
-        self.counters.revoked_usage.inc_by(revoked.saturating_sub(self.revoked_told));
-        self.revoked_told = revoked;
         // Which are missing was said when they were missed.
         if found > self.told && wrong > 0 {
             let first = tail.findings.iter().chain(&sweep.findings).next();
@@ -334,53 +314,6 @@ impl Watch {
             );
         }
         self.told = found;
-    }
-}
-
-// === impl Pass ===
-
-impl Pass {
-    fn new(ring: &Arc<KeyRing>, notes: Option<&Notes>) -> Self {
-        let mut verifier = Verifier::owning(KeyRing::clone(ring), &Ed25519);
-        verifier.accept_rollbacks();
-        if let Some(last) = notes.and_then(Notes::last) {
-            verifier.expect(last.as_bytes());
-        }
-        Self { verifier, segment: 0, index: 0 }
-    }
-
-    /// How far it is, and where the next record would be.
-    fn place(&self) -> (u64, u64, u64) {
-        (self.verifier.end().seq, self.segment, self.index)
-    }
-
-    /// Reads one chunk.
-    async fn read(
-        &mut self,
-        store: &Arc<dyn Store>,
-        chain: &ChainName,
-        place: Place,
-    ) -> Result<Read, StoreFailure> {
-        let Some(chains) = store.chains() else { return Ok(Read::Whole) };
-        // Not behind the place that was asked for: a batch may be under way.
-        let left = place.head.seq.saturating_sub(self.verifier.end().seq).min(CHUNK);
-        if left == 0 {
-            return Ok(Read::Whole);
-        }
-        let records = chains.records(chain, self.segment, self.index, left).await?;
-        if records.is_empty() {
-            if self.segment >= place.segment {
-                return Ok(Read::Short);
-            }
-            self.segment = self.segment.saturating_add(1);
-            self.index = 0;
-            return Ok(Read::More);
-        }
-        self.index = self.index.saturating_add(u64::try_from(records.len()).unwrap_or(u64::MAX));
-        // Tens of thousands of signatures a second; between two chunks others have their turn.
-        records.iter().for_each(|record| self.verifier.push(record));
-        tokio::task::yield_now().await;
-        Ok(Read::More)
     }
 }
 

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::RwLock;
 
-use tidegate_policy::audit::record::Rollback;
+use tidegate_policy::audit::keys::Revocation;
+use tidegate_policy::audit::record::{KeyVersion, Rollback};
 
 use super::*;
-use crate::audit::chain_end::tests::{Faulty, begin, chain, event, open, ring, world};
+use crate::audit::chain_end::tests::{Faulty, begin, chain, event, looks, open, ring, world};
 use crate::audit::chain_end::{BATCH_MAX, ChainEnd, SEGMENT_MAX};
 use crate::clock::SystemClock;
 use crate::secret::Secret;
@@ -92,6 +93,27 @@ async fn verified_records_that_are_gone_are_a_finding_until_they_are_back() {
     watch.step().await.expect("the store answers");
     assert_eq!(told(), (0, 0), "all is back");
     assert_eq!(counters.verified_seq.get(), 200);
+}
+
+/// All is read again, and nobody has signed anything more.
+#[tokio::test(start_paused = true)]
+async fn a_signature_by_a_revoked_key_is_counted_once_however_often_it_is_read() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    append(&mut end, 0, 200).await;
+    let mut ring = ring();
+    let key = ring.keys.get_mut(&KeyVersion(1)).expect("the key that signs");
+    key.revoked = Some(Revocation { after_seq: None, reason: String::new() });
+    let keys: SharedKeys = Arc::new(RwLock::new(Arc::new(ring)));
+    let (mut watch, counters) = watch_by(&store, &dir.path().join("checkpoints"), keys);
+    watch.step().await.expect("the store answers");
+    assert_eq!(counters.revoked_usage.get(), 4);
+    // The first batch is left, and the others are put back.
+    store.set_back(1);
+    watch.step().await.expect("the store answers");
+    end.retry().await;
+    watch.step().await.expect("the store answers");
+    assert_eq!((counters.verified_seq.get(), counters.revoked_usage.get()), (200, 4));
 }
 
 /// The keys 1 and 2, or but one of them.
@@ -203,7 +225,7 @@ async fn a_checkpoint_of_records_whose_places_others_took_is_no_tampering_for_ev
         assert!(counters.findings.get() > 0, "nobody has said yet that they are lost");
         for _ in 0..3 {
             a.retry().await;
-            tokio::time::advance(Duration::from_secs(11)).await;
+            looks(&mut [&mut a], Duration::from_secs(11)).await;
         }
         let records = store.records().await;
         let told = Record::read(&records[26]).expect("a record").rollback;
