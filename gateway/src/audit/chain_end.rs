@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,15 +15,20 @@ use tidegate_policy::audit::record::{ChainName, Event, Signer, batch};
 use super::counters::ChainCounters;
 use super::mark::Mark;
 use super::ring::{Appended, Ring};
-use super::spool::{Spool, SpoolError, Waiting};
+use super::spool::{Spool, SpoolError};
 use crate::clock::Clock;
 use crate::store::chains::Chains;
 use crate::store::{Store, StoreFailure};
 
 mod certain;
 mod own;
+mod own_time;
 mod parted;
 mod repair;
+mod silent;
+mod waiting;
+
+pub use self::own_time::LOOK as LOOK_SOON;
 
 /// How often an append is repeated at once with the head that the store gave.
 const AT_ONCE_MAX: usize = 6;
@@ -72,6 +78,10 @@ enum Refused {
     NoKey,
     #[error("others may have to put records back first")]
     Quiet,
+    #[error("the store does not answer")]
+    Silent,
+    #[error("the gateway ends")]
+    Ends,
     #[error("the spool has no room for what the store lost")]
     NoRoom,
     #[error("the store was set back: it ends at {there:?}, this gateway knows {known:?}")]
@@ -108,6 +118,8 @@ pub struct ChainEnd {
     keys: SharedKeys,
     clock: Arc<dyn Clock>,
     spool: Arc<Mutex<Spool>>,
+    /// What waits there; a lock would have to be waited for.
+    spool_bytes: AtomicU64,
     mark: Mark,
     counters: ChainCounters,
     /// The last places that were known for certain.
@@ -125,9 +137,14 @@ pub struct ChainEnd {
     /// Whether the store has to be compared with it first: at the start, and after each failure.
     unsure: bool,
     set_back: bool,
-    /// Whether the store could not be reached, or never was before, and since when it can be; in µs of the clock.
-    lost_touch: bool,
+    /// For how long others are to be left time, since the store could not be reached, or never was before; and
+    /// since when it can be. In µs of `own_time`.
+    grace_us: Option<u64>,
     in_touch_since: Option<u64>,
+    /// By what is waited for others.
+    own_time: own_time::OwnTime,
+    /// Asks the store that did not answer whether it does.
+    probe: silent::Probe,
     /// Of the repair, while the store is set back.
     progress: repair::Progress,
 }
@@ -141,7 +158,8 @@ impl ChainEnd {
         let known = mark.read()?;
         let losses_told = counters.dropped.get();
         counters.dropped.inc_by(spool.take_lost());
-        counters.spool_bytes.set(i64::try_from(spool.bytes()).unwrap_or(i64::MAX));
+        let bytes = spool.bytes();
+        counters.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         Ok(Self {
             chain,
             store,
@@ -149,6 +167,7 @@ impl ChainEnd {
             keys,
             clock,
             spool: Arc::new(Mutex::new(spool)),
+            spool_bytes: AtomicU64::new(bytes),
             mark,
             losses_told,
             counters,
@@ -159,106 +178,48 @@ impl ChainEnd {
             known,
             unsure: true,
             set_back: false,
-            // A gateway without a mark knows no more than one that was away.
-            lost_touch: known.is_none(),
+            // A gateway that begins knows no more than one that was away.
+            grace_us: Some(own_time::BEGINS_US),
             in_touch_since: None,
+            own_time: own_time::OwnTime::default(),
+            probe: silent::Probe::default(),
             progress: repair::Progress::default(),
         })
     }
 
-    /// Whether events wait on the disk.
-    pub fn has_spooled(&self) -> bool {
-        !self.spool.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
     /// Whether the store was set back, and is not whole again.
+    #[cfg(test)]
     pub fn is_set_back(&self) -> bool {
         self.set_back
     }
 
+    /// Whether it has to look often: others put records back, or wait for this gateway's, or the store keeps silent.
+    pub fn looks_often(&self) -> bool {
+        self.set_back || self.is_quiet() || self.probe.is_under_way()
+    }
+
     /// Appends the events, at most [`BATCH_MAX`], or leaves them on the disk; what waits there goes first.
     /// With them goes what is to be told of events that were lost.
-    pub async fn commit(&mut self, mut events: Vec<Event>) -> Result<Accepted, Lost> {
+    pub async fn commit(&mut self, events: Vec<Event>) -> Result<Accepted, Lost> {
+        self.accept(events, true).await
+    }
+
+    /// Leaves the events on the disk, since the gateway ends and has no time for the store.
+    pub async fn keep(&mut self, events: Vec<Event>) -> Result<Accepted, Lost> {
+        self.accept(events, false).await
+    }
+
+    async fn accept(&mut self, mut events: Vec<Event>, chains: bool) -> Result<Accepted, Lost> {
         let losses = self.counters.dropped.get();
         let count = events.len();
         if losses > self.losses_told {
             events.extend(self.loss(losses));
         }
-        let accepted = self.commit_all(events, count).await;
+        let accepted = self.commit_all(events, count, chains).await;
         if accepted.is_ok() {
             self.losses_told = losses;
         }
         accepted
-    }
-
-    /// `count` of the events are others'.
-    async fn commit_all(&mut self, events: Vec<Event>, count: usize) -> Result<Accepted, Lost> {
-        let ids_from = self.ids_from(&events);
-        let refused = match self.drain().await {
-            Ok(()) => self.append(&events, ids_from).await.err(),
-            Err(refused) => Some(refused),
-        };
-        let Some(refused) = refused else { return Ok(Accepted::Chained) };
-        if matches!(refused, Refused::Quiet) {
-            tracing::info!(chain = %self.chain, events = count, reason = %refused,
-                "audit events go to the spool");
-        } else {
-            tracing::error!(
-                critical = true, chain = %self.chain, events = count, reason = %refused,
-                "audit events could not be appended; they go to the spool"
-            );
-        }
-        let waiting = events.into_iter().map(|event| Waiting { ids_from, event }).collect();
-        let pushed = self.on_spool(move |spool: &mut Spool| {
-            let waiting: Vec<Waiting> = waiting;
-            spool.push(&waiting)
-        });
-        match pushed.await {
-            Ok(()) => {
-                self.counters.spooled.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
-                self.counters.spool_full.set(0);
-                Ok(Accepted::Spooled)
-            }
-            Err(error) => {
-                self.counters.spool_full.set(1);
-                tracing::error!(critical = true, chain = %self.chain, events = count, %error,
-                    "audit events are neither in the chain nor on the disk");
-                Err(Lost(error))
-            }
-        }
-    }
-
-    /// Tries to append what waits on the disk, and looks whether the store was set back; says nothing if
-    /// the store is gone.
-    pub async fn retry(&mut self) {
-        self.unsure = true;
-        let was_whole = !self.set_back;
-        let mut looked = self.look().await;
-        if was_whole && self.set_back {
-            looked = self.look().await;
-        }
-        if let Err(refused) = looked {
-            tracing::debug!(reason = %refused, "the audit spool stays");
-        }
-    }
-
-    async fn look(&mut self) -> Result<(), Refused> {
-        self.place().await?;
-        self.drain().await
-    }
-
-    async fn drain(&mut self) -> Result<(), Refused> {
-        while self.has_spooled() {
-            let (waiting, end) = match self.on_spool(|spool| spool.peek(BATCH_MAX)).await {
-                Ok(read) => read,
-                Err(error) => return Err(unreadable(&error)),
-            };
-            let ids_from = waiting.iter().map(|one| one.ids_from).min().unwrap_or_default();
-            let events: Vec<Event> = waiting.into_iter().map(|one| one.event).collect();
-            self.append(&events, ids_from).await?;
-            self.on_spool(move |spool| spool.pass(end)).await.map_err(|e| unreadable(&e))?;
-        }
-        Ok(())
     }
 
     async fn append(&mut self, events: &[Event], ids_from: u64) -> Result<(), Refused> {
@@ -283,7 +244,7 @@ impl ChainEnd {
                     place = there;
                 }
                 Outcome::Duplicates(there, twice) => {
-                    self.confirm().await;
+                    self.confirm(there).await;
                     for event in twice.iter().filter_map(|at| events.get(*at)) {
                         self.ring.loosen(ids_from, event.clone());
                     }
@@ -360,22 +321,6 @@ impl ChainEnd {
     fn chains(&self) -> Result<&dyn Chains, Refused> {
         self.store.chains().ok_or(Refused::NoChains)
     }
-
-    /// A step on the spool, away from the threads that serve.
-    async fn on_spool<T: Send + 'static, E: From<std::io::Error> + Send + 'static>(
-        &self,
-        step: impl FnOnce(&mut Spool) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E> {
-        let spool = Arc::clone(&self.spool);
-        let run = tokio::task::spawn_blocking(move || {
-            let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
-            (step(&mut spool), spool.bytes(), spool.take_lost())
-        });
-        let (done, bytes, lost) = run.await.map_err(std::io::Error::other)?;
-        self.counters.dropped.inc_by(lost);
-        self.counters.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        done
-    }
 }
 
 /// The script compares with the chain, not within one append.
@@ -386,10 +331,6 @@ fn each_once(events: &[Event]) -> Cow<'_, [Event]> {
     }
     let mut ids = BTreeSet::new();
     Cow::Owned(events.iter().filter(|event| ids.insert(event.id())).cloned().collect())
-}
-
-fn unreadable(error: &std::io::Error) -> Refused {
-    Refused::Store(StoreFailure::Garbled(format!("the spool cannot be read: {error}")))
 }
 
 fn jitter(most: Duration) -> Duration {

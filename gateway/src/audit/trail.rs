@@ -26,8 +26,10 @@ use crate::store::Store;
 
 /// Between two looks whether a window of counts is over.
 const TURN: Duration = Duration::from_secs(1);
-/// What is not appended by then at the end waits in the spool or is lost, and counted.
+/// What is not appended by then at the end waits in the spool.
 const FINISH: Duration = Duration::from_secs(5);
+/// And what is not there by then is lost, and counted.
+const KEEP: Duration = Duration::from_secs(5);
 
 /// What a chain is told at start.
 #[derive(Debug, Clone)]
@@ -163,18 +165,28 @@ impl Trail {
         self.writer.offer(event, urgent).map_err(PassOnError::Full)
     }
 
-    /// Commits what is left, within a few seconds.
+    /// Commits what is left, within a few seconds, or leaves it on the disk.
     pub async fn finish(&self) {
         self.hand_over(self.thinner.close(self.clock.unix_us() / 1_000));
         self.writer.stop();
         let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut writing) = writing else { return };
+        let hurry = async {
+            self.clock.sleep(FINISH).await;
+            tracing::warn!(
+                "the audit chain takes its events too slowly; the rest goes to the disk"
+            );
+            self.writer.keep_the_rest();
+            self.clock.sleep(KEEP).await;
+        };
         tokio::select! {
             ended = &mut writing => if let Err(error) = ended {
                 tracing::error!(critical = true, %error, "the audit writer failed");
             },
-            () = self.clock.sleep(FINISH) => {
-                tracing::error!(critical = true, "audit events were not committed in time");
+            () = hurry => {
+                let events = self.writer.queued();
+                self.counters.dropped.inc_by(events);
+                tracing::error!(critical = true, events, "the disk did not take audit events in time: they are lost");
                 writing.abort();
             }
         }

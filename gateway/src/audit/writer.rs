@@ -8,7 +8,7 @@ use tidegate_policy::audit::record::{Event, Signer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::chain_end::{Accepted, BATCH_MAX, ChainEnd, SharedSigner};
+use super::chain_end::{Accepted, BATCH_MAX, ChainEnd, LOOK_SOON, Lost, SharedSigner};
 use super::counters::ChainCounters;
 use crate::clock::Clock;
 
@@ -20,8 +20,6 @@ pub const QUEUE_MAX: usize = 10_000;
 const URGENT_MAX: usize = 1_000;
 /// Between two looks at the store, and attempts to empty the spool, while no events come.
 const LOOK: Duration = Duration::from_secs(1);
-/// While records have to be put back: gateways take turns with their pieces.
-const LOOK_SOON: Duration = Duration::from_millis(50);
 
 /// Answers once the event is in the chain or on the disk; an end without answer means that it is lost.
 pub type Acknowledged = oneshot::Receiver<Accepted>;
@@ -43,12 +41,22 @@ pub struct Writer {
     queue: mpsc::Sender<Item>,
     /// Those that somebody waits for: they pass all others.
     urgent: mpsc::Sender<Item>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Stop>,
     counters: ChainCounters,
 }
 
 /// The task behind it. It ends when the [`Writer`] is gone or was told to stop, and all is committed.
 pub type Writing = JoinHandle<()>;
+
+/// What the task is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    Not,
+    /// When all is committed.
+    Committed,
+    /// When all is on the disk.
+    Kept,
+}
 
 /// Where the events come from.
 struct Queues {
@@ -67,6 +75,21 @@ impl Queues {
             batch.push(item);
         }
     }
+
+    fn close(&mut self) {
+        self.items.close();
+        self.urgent.close();
+    }
+
+    /// Takes along what is there, those first that are waited for.
+    fn fill(&mut self, batch: &mut Vec<Item>) {
+        self.hurry(batch);
+        while batch.len() < BATCH_MAX
+            && let Ok(item) = self.items.try_recv()
+        {
+            batch.push(item);
+        }
+    }
 }
 
 // === impl Writer ===
@@ -81,7 +104,7 @@ impl Writer {
     ) -> (Self, Writing) {
         let (queue, items) = mpsc::channel(QUEUE_MAX);
         let (urgent, urgent_items) = mpsc::channel(URGENT_MAX);
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Stop::Not);
         let queues = Queues { items, urgent: urgent_items };
         let run = run(end, queues, stopped, clock, tick, counters.clone());
         let writing = tokio::spawn(run);
@@ -118,7 +141,19 @@ impl Writer {
 
     /// Takes no more events; what was handed over is committed.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.send_replace(Stop::Committed);
+    }
+
+    /// There is no more time: what is left goes to the disk.
+    pub fn keep_the_rest(&self) {
+        self.stop.send_replace(Stop::Kept);
+    }
+
+    /// Events that nobody has taken out of the queues.
+    pub fn queued(&self) -> u64 {
+        let queues = [&self.queue, &self.urgent];
+        let queued = queues.map(|queue| queue.max_capacity().saturating_sub(queue.capacity()));
+        u64::try_from(queued.iter().sum::<usize>()).unwrap_or(u64::MAX)
     }
 }
 
@@ -130,60 +165,91 @@ pub fn shared(signer: Arc<dyn Signer + Send + Sync>) -> SharedSigner {
 async fn run(
     mut end: ChainEnd,
     mut queues: Queues,
-    mut stopped: watch::Receiver<bool>,
+    mut stopped: watch::Receiver<Stop>,
     clock: Arc<dyn Clock>,
     tick: Duration,
     counters: ChainCounters,
 ) {
-    // What a run before this one left.
-    end.retry().await;
-    loop {
-        let batch = tokio::select! {
-            biased;
-            Some(item) = queues.urgent.recv() => {
-                let mut batch = vec![item];
-                queues.hurry(&mut batch);
-                batch
-            }
-            item = queues.items.recv() => match item {
-                Some(item) => gather(item, &mut queues, clock.as_ref(), tick).await,
-                None => break,
-            },
-            _ = stopped.changed() => break,
-            () = clock.sleep(if end.is_set_back() { LOOK_SOON } else { LOOK }) => {
-                end.retry().await;
-                continue;
-            }
-        };
-        commit(&mut end, batch, &counters).await;
+    let mut batch = Vec::new();
+    let until = stopped.clone();
+    tokio::select! {
+        biased;
+        () = told(&mut stopped, Stop::Kept) => {}
+        () = serve(&mut end, &mut queues, &mut batch, until, clock.as_ref(), tick, &counters) => return,
     }
-    queues.items.close();
-    queues.urgent.close();
+    queues.close();
     loop {
-        let mut batch = Vec::new();
-        while batch.len() < BATCH_MAX
-            && let Some(item) = queues.urgent.try_recv().or_else(|_| queues.items.try_recv()).ok()
-        {
-            batch.push(item);
-        }
+        // First the batch under way: whether it was appended, its ids tell.
+        queues.fill(&mut batch);
         if batch.is_empty() {
             break;
         }
-        commit(&mut end, batch, &counters).await;
+        let kept = end.keep(events(&batch)).await;
+        answer(&mut batch, kept, &counters);
     }
+}
+
+/// Ends when the task is told that, or nobody can tell it any more.
+async fn told(stopped: &mut watch::Receiver<Stop>, what: Stop) {
+    if stopped.wait_for(|stop| *stop >= what).await.is_err() && what == Stop::Kept {
+        // The writer is gone: what it handed over is committed.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// May be dropped at any moment; `batch` is then what was not answered yet.
+async fn serve(
+    end: &mut ChainEnd,
+    queues: &mut Queues,
+    batch: &mut Vec<Item>,
+    mut stopped: watch::Receiver<Stop>,
+    clock: &dyn Clock,
+    tick: Duration,
+    counters: &ChainCounters,
+) {
+    // What a run before this one left.
     end.retry().await;
+    loop {
+        tokio::select! {
+            biased;
+            Some(item) = queues.urgent.recv() => {
+                batch.push(item);
+                queues.hurry(batch);
+            }
+            item = queues.items.recv() => match item {
+                Some(item) => {
+                    batch.push(item);
+                    gather(batch, queues, clock, tick).await;
+                }
+                None => break,
+            },
+            () = told(&mut stopped, Stop::Committed) => break,
+            () = clock.sleep(if end.looks_often() { LOOK_SOON } else { LOOK }) => {
+                end.retry().await;
+                continue;
+            }
+        }
+        commit(end, batch, counters).await;
+    }
+    queues.close();
+    loop {
+        queues.fill(batch);
+        if batch.is_empty() {
+            break;
+        }
+        commit(end, batch, counters).await;
+    }
     // The disk may not come back with the next run.
-    if end.has_spooled()
-        && let Some(rest) = end.quiet_for()
-    {
-        clock.sleep(rest).await;
+    end.hasten();
+    end.retry().await;
+    while end.has_spooled() && end.is_quiet() {
+        clock.sleep(LOOK_SOON).await;
         end.retry().await;
     }
 }
 
-async fn gather(first: Item, queues: &mut Queues, clock: &dyn Clock, tick: Duration) -> Vec<Item> {
+async fn gather(batch: &mut Vec<Item>, queues: &mut Queues, clock: &dyn Clock, tick: Duration) {
     let mut over = clock.sleep(tick);
-    let mut batch = vec![first];
     while batch.len() < BATCH_MAX {
         let (item, urgent) = tokio::select! {
             biased;
@@ -194,19 +260,26 @@ async fn gather(first: Item, queues: &mut Queues, clock: &dyn Clock, tick: Durat
         let Some(item) = item else { break };
         batch.push(item);
         if urgent {
-            queues.hurry(&mut batch);
+            queues.hurry(batch);
             break;
         }
     }
-    batch
 }
 
-async fn commit(end: &mut ChainEnd, batch: Vec<Item>, counters: &ChainCounters) {
-    let events: Vec<Event> = batch.iter().map(|item| item.event.clone()).collect();
-    let accepted = match end.commit(events).await {
+fn events(batch: &[Item]) -> Vec<Event> {
+    batch.iter().map(|item| item.event.clone()).collect()
+}
+
+async fn commit(end: &mut ChainEnd, batch: &mut Vec<Item>, counters: &ChainCounters) {
+    let accepted = end.commit(events(batch)).await;
+    answer(batch, accepted, counters);
+}
+
+fn answer(batch: &mut Vec<Item>, accepted: Result<Accepted, Lost>, counters: &ChainCounters) {
+    let accepted = match accepted {
         Ok(accepted) => accepted,
         Err(refused) => {
-            let lost = batch.iter().filter(|item| !item.is_kept).count();
+            let lost = batch.drain(..).filter(|item| !item.is_kept).count();
             counters.dropped.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
             if lost > 0 {
                 tracing::error!(critical = true, events = lost, error = %refused, "audit events are lost");
@@ -214,7 +287,7 @@ async fn commit(end: &mut ChainEnd, batch: Vec<Item>, counters: &ChainCounters) 
             return;
         }
     };
-    for item in batch {
+    for item in batch.drain(..) {
         // Who asked may have left.
         if item.ack.send(accepted).is_err() {
             tracing::trace!("nobody waits for this event");

@@ -1,17 +1,13 @@
 //! Owns what this gateway knows for certain of its chain, and how the store is compared with it.
 
-use std::time::Duration;
-
 use tidegate_policy::audit::append::Place;
 use tidegate_policy::audit::record::Record;
 
+use super::own_time::{BEGINS_US, GRACE_US};
 use super::{ChainEnd, Refused, SEEN_MAX};
 use crate::audit::ring::Appended;
 use crate::store::StoreFailure;
 
-/// A store that was away may have lost records. Whoever knows them puts them back first: so long nobody
-/// appends anything new who was away from it, or who knows nothing of the chain and finds records there.
-pub(super) const GRACE_US: u64 = 2_000_000;
 /// Appends without a reply that are remembered.
 const DOUBTFUL_MAX: usize = 100;
 
@@ -28,6 +24,7 @@ impl ChainEnd {
         }
         let looked = self.chains()?.place(&self.chain).await;
         let there = looked.inspect_err(|failure| self.failed(failure))?;
+        self.own_time.looked(self.clock.elapsed_us());
         self.ahead(there)?;
         if let Some(known) = self.known
             && there.head.seq > known.head.seq
@@ -35,33 +32,50 @@ impl ChainEnd {
         {
             self.still_holds(known).await?;
         }
+        // Others may append behind it, and then the store may lose it.
+        self.confirm(there).await;
         // Before the first record there is none to be put back.
         let begins = self.known.is_none() && there == Place::GENESIS;
         self.reached(there);
-        if self.lost_touch && !begins {
-            let now = self.clock.elapsed_us();
+        if let Some(grace_us) = self.grace_us
+            && !begins
+        {
+            let now = self.own_time.us();
             let since = *self.in_touch_since.get_or_insert(now);
-            if now.saturating_sub(since) < GRACE_US {
+            if now.saturating_sub(since) < grace_us {
+                // What it may have appended itself others may be waiting for.
+                if let Some(piece) = self.piece(there) {
+                    self.put(&piece, there).await.inspect_err(|failure| self.failed(failure))?;
+                }
                 return Err(Refused::Quiet);
             }
         }
-        (self.lost_touch, self.in_touch_since) = (false, None);
+        (self.grace_us, self.in_touch_since) = (None, None);
         self.unsure = false;
         Ok(there)
     }
 
-    /// How long it still leaves others time to put records back, if it does.
-    pub fn quiet_for(&self) -> Option<Duration> {
-        let since = self.in_touch_since?;
-        let over = self.clock.elapsed_us().saturating_sub(since);
-        Some(Duration::from_micros(GRACE_US.saturating_sub(over)))
+    /// Whether it leaves others time to put records back, and the store answers.
+    pub fn is_quiet(&self) -> bool {
+        self.in_touch_since.is_some() && !self.set_back
+    }
+
+    /// The gateway ends, and its disk may not come back.
+    pub fn hasten(&mut self) {
+        self.grace_us = self.grace_us.map(|grace_us| grace_us.min(BEGINS_US));
     }
 
     /// What is known may not be so any more.
     pub(super) fn failed(&mut self, failure: &StoreFailure) {
         self.unsure = true;
-        if matches!(failure, StoreFailure::Unreachable(_)) {
-            (self.lost_touch, self.in_touch_since) = (true, None);
+        self.own_time.stops();
+        match failure {
+            StoreFailure::Unreachable(_) => {
+                (self.grace_us, self.in_touch_since) = (Some(GRACE_US), None);
+                self.progress.still = None;
+            }
+            StoreFailure::Timeout => self.ask(),
+            StoreFailure::Refused(_) | StoreFailure::Garbled(_) | StoreFailure::Full(_) => {}
         }
     }
 
@@ -144,14 +158,28 @@ impl ChainEnd {
         self.doubtful.push(appended);
     }
 
-    /// An append whose reply was lost was done if its records are in the chain.
-    pub(super) async fn confirm(&mut self) {
+    /// An append whose reply was lost was done if its records are in the chain, which ends `there`. Where the chain is
+    /// shorter than it would be, nobody can tell.
+    pub(super) async fn confirm(&mut self, there: Place) {
         for doubtful in std::mem::take(&mut self.doubtful) {
-            match self.holds(doubtful.end()).await {
+            let end = doubtful.end();
+            if end.head.seq > there.head.seq {
+                self.doubt(doubtful);
+                continue;
+            }
+            match self.holds(end).await {
                 Ok(true) => self.ring.push(doubtful),
                 Ok(false) => {}
                 Err(_unknown) => self.doubt(doubtful),
             }
+        }
+    }
+
+    /// A reply says so.
+    pub(super) fn was_done(&mut self, piece: &Appended) {
+        if let Some(at) = self.doubtful.iter().position(|one| one == piece) {
+            let done = self.doubtful.remove(at);
+            self.ring.push(done);
         }
     }
 }

@@ -7,16 +7,13 @@ use std::sync::{Arc, PoisonError};
 use tidegate_policy::audit::append::{Outcome, Place};
 use tidegate_policy::audit::record::{Record, Rollback, SignatureCheck, signed};
 
-use super::certain::GRACE_US;
+use super::own_time::{DOUBT_US, GRACE_US, GROWING_PATIENCE_US, PATIENCE_US, WHOLE_US};
 use super::parted::Parting;
 use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX};
 use crate::audit::keys::Ed25519;
+use crate::audit::ring::Appended;
 use crate::store::StoreFailure;
 
-/// So long a missing piece is waited for: while the chain stands still, or once others have its place.
-const PATIENCE_US: u64 = 10_000_000;
-/// And so long while the chain grows towards the missing records: others may be putting back theirs, one by one.
-const GROWING_PATIENCE_US: u64 = 60_000_000;
 /// How far back a rollback record of another gateway is looked for.
 const LOOK_BACK: u64 = 20_000;
 const CHUNK: u64 = 1_000;
@@ -25,11 +22,11 @@ const STEPS_MAX: usize = 10_000;
 /// How often a rollback record is tried at once behind records of gateways that know of no loss.
 const TRIES_MAX: usize = 20;
 
-/// How far a repair has come. Times are in µs of the clock.
+/// How far a repair has come. Times are in µs of the gateway's own time.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Where the chain ended when it was last looked at, and since when it has ended there.
-    still: Option<(Place, u64)>,
+    pub(super) still: Option<(Place, u64)>,
     /// Since when nothing of this gateway's fits behind the chain's end, and where it ended then.
     stuck: Option<(Place, u64)>,
     /// Since when all that this gateway knows is there.
@@ -38,7 +35,7 @@ pub(super) struct Progress {
     parted: Option<(Place, Parting)>,
     /// Up to there no other gateway's rollback was found.
     searched: Option<Place>,
-    /// Not before that does it try again to spool what the store lost.
+    /// Not before that does it try again to spool what the store lost; in µs of the clock.
     pub(super) goes_on_from: u64,
 }
 
@@ -49,10 +46,13 @@ impl ChainEnd {
     /// their pieces back first.
     pub(super) async fn repair(&mut self) -> Result<Place, Refused> {
         let repaired = self.put_back().await;
-        if matches!(repaired, Err(Refused::Store(StoreFailure::Unreachable(_)))) {
-            // Whoever has a missing piece could not put it back, either.
-            let Progress { still, stuck, whole_since, .. } = &mut self.progress;
-            (*still, *stuck, *whole_since) = (None, None, None);
+        if let Err(Refused::Store(failure)) = &repaired {
+            self.failed(failure);
+            if matches!(failure, StoreFailure::Unreachable(_)) {
+                // Whoever has a missing piece could not put it back, either.
+                let Progress { still, stuck, whole_since, .. } = &mut self.progress;
+                (*still, *stuck, *whole_since) = (None, None, None);
+            }
         }
         repaired
     }
@@ -64,26 +64,48 @@ impl ChainEnd {
         }
         for _ in 0..STEPS_MAX {
             let there = self.chains()?.place(&self.chain).await?;
-            if self.is_whole(known, there).await? {
-                return self.wait_for_others(known, there);
-            }
-            self.progress.whole_since = None;
+            self.own_time.looked(self.clock.elapsed_us());
             // It was appended behind this very record, so no rollback before it is news.
-            let Some(piece) = self.ring.behind(there).cloned() else {
+            let Some(piece) = self.piece(there) else {
+                if self.is_whole(known, there).await? {
+                    return self.wait_for_others(known, there);
+                }
+                self.progress.whole_since = None;
                 return self.wait_or_give_up(known, there).await;
             };
-            // The place says which segment the chain is in now.
-            match self.chains()?.append(&self.chain, &piece.call(there)).await? {
-                Outcome::Done(_) => {
-                    let count = u64::try_from(piece.lines.len()).unwrap_or(u64::MAX);
-                    self.counters.put_back.inc_by(count);
-                    self.progress.stuck = None;
-                }
+            match self.put(&piece, there).await? {
+                Outcome::Done(_) => self.progress.stuck = None,
                 Outcome::Moved(_) => {}
                 Outcome::Duplicates(..) => return self.wait_or_give_up(known, there).await,
             }
         }
         Err(Refused::Races(STEPS_MAX))
+    }
+
+    /// Appends once more what was appended there.
+    pub(super) async fn put(
+        &mut self,
+        piece: &Appended,
+        there: Place,
+    ) -> Result<Outcome, StoreFailure> {
+        let Some(chains) = self.store.chains() else { return Ok(Outcome::Moved(there)) };
+        // The place says which segment the chain is in now.
+        let outcome = chains.append(&self.chain, &piece.call(there)).await?;
+        if matches!(outcome, Outcome::Done(_)) {
+            let count = u64::try_from(piece.lines.len()).unwrap_or(u64::MAX);
+            self.counters.put_back.inc_by(count);
+            self.was_done(piece);
+        }
+        Ok(outcome)
+    }
+
+    /// What this gateway appended behind that place, or may have appended: others' records may come behind it.
+    pub(super) fn piece(&mut self, there: Place) -> Option<Appended> {
+        if let Some(piece) = self.ring.behind(there) {
+            return Some(piece.clone());
+        }
+        let doubtful = self.doubtful.iter().find(|one| one.start.head == there.head).cloned()?;
+        (self.still_us(there) >= DOUBT_US).then_some(doubtful)
     }
 
     async fn is_whole(&self, known: Place, there: Place) -> Result<bool, Refused> {
@@ -148,10 +170,10 @@ impl ChainEnd {
     /// This gateway's pieces are there. Whatever it appended now might take another's place, so it waits
     /// until nobody puts anything back any more.
     fn wait_for_others(&mut self, known: Place, there: Place) -> Result<Place, Refused> {
-        let now = self.clock.elapsed_us();
+        let now = self.own_time.us();
         self.progress.stuck = None;
         let whole_us = now.saturating_sub(*self.progress.whole_since.get_or_insert(now));
-        if self.still_us(there) < GRACE_US && whole_us < PATIENCE_US {
+        if self.still_us(there) < GRACE_US && whole_us < WHOLE_US {
             return Err(Refused::SetBack { known, there });
         }
         self.counters.repaired.inc();
@@ -161,7 +183,7 @@ impl ChainEnd {
 
     /// For how long the chain has ended there.
     fn still_us(&mut self, there: Place) -> u64 {
-        let now = self.clock.elapsed_us();
+        let now = self.own_time.us();
         match self.progress.still {
             Some((place, since)) if place == there => return now.saturating_sub(since),
             // Set back once more: whoever has pieces has to have time for them.
@@ -184,7 +206,7 @@ impl ChainEnd {
             return Ok(place);
         }
         let still_us = self.still_us(there);
-        let now = self.clock.elapsed_us();
+        let now = self.own_time.us();
         let (begun, since) = *self.progress.stuck.get_or_insert((there, now));
         let stuck_us = now.saturating_sub(since);
         let is_taken = parting.is_taken(there);
@@ -249,7 +271,7 @@ impl ChainEnd {
     pub(super) fn resume(&mut self, there: Place) -> Place {
         self.set_back = false;
         self.progress = Progress::default();
-        (self.lost_touch, self.in_touch_since) = (false, None);
+        (self.grace_us, self.in_touch_since) = (None, None);
         self.unsure = false;
         self.counters.rollback.set(0);
         self.reached(there);

@@ -12,7 +12,9 @@ use tidegate_policy::audit::record::{Head, KeyVersion, Record};
 use tidegate_policy::audit::verify::{Report, Verdict, Verifier};
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
+use tidegate_tests::eventually::as_told;
 
+use super::own_time::{BEGINS_US, COUNTS_US, GRACE_US};
 use super::*;
 use crate::audit::keys::Ed25519;
 use crate::audit::writer::shared;
@@ -30,6 +32,10 @@ pub enum Mode {
     Mute,
     /// Appends are done and answered; records cannot be read.
     Blind,
+    /// Nothing is done, and nobody hears of it before the time is over.
+    Hung,
+    /// Appends are done, and answered a second later.
+    Slow,
 }
 
 /// A store in memory behind a bad line. Before each append, somebody else may append first.
@@ -73,6 +79,9 @@ impl Faulty {
     fn call<T: Send + 'static>(&self, call: impl FnOnce(&dyn Chains) -> Call<T>) -> Call<T> {
         if self.mode() == Mode::Gone {
             return Box::pin(std::future::ready(Err(StoreFailure::Unreachable("gone".into()))));
+        }
+        if self.mode() == Mode::Hung {
+            return hung();
         }
         call(self.inner.lock().expect("no panic").chains().expect("chains"))
     }
@@ -127,6 +136,9 @@ impl Faulty {
 
 impl Chains for Faulty {
     fn append(&self, chain: &ChainName, append: &Append<'_>) -> Call<Outcome> {
+        if self.mode() == Mode::Hung {
+            return hung();
+        }
         let rivals = self.rivals.load(Ordering::SeqCst);
         if rivals > 0 {
             self.rivals.store(rivals - 1, Ordering::SeqCst);
@@ -142,6 +154,12 @@ impl Chains for Faulty {
         let outcome = now(call);
         if matches!(outcome, Ok(Outcome::Done(_))) {
             self.done.lock().expect("no panic").push(appended);
+        }
+        if self.mode() == Mode::Slow {
+            return Box::pin(async {
+                as_told(Duration::from_secs(1)).await;
+                outcome
+            });
         }
         let mute = self.mode() == Mode::Mute;
         Box::pin(std::future::ready(if mute { Err(StoreFailure::Timeout) } else { outcome }))
@@ -168,6 +186,16 @@ impl Chains for Faulty {
         }
         self.call(|chains| chains.records(chain, segment, from, count))
     }
+}
+
+/// What a store waits for an answer.
+const TIMEOUT: Duration = Duration::from_millis(250);
+
+fn hung<T: Send + 'static>() -> Call<T> {
+    Box::pin(async {
+        as_told(TIMEOUT).await;
+        Err(StoreFailure::Timeout)
+    })
 }
 
 fn unused<T: Send + 'static>() -> Call<T> {
@@ -285,6 +313,20 @@ pub fn world() -> (Arc<Faulty>, TempDir) {
     (Faulty::new(), tempfile::tempdir().expect("a folder"))
 }
 
+/// Longer than whoever begins leaves others time.
+const BEGINS: Duration = Duration::from_micros(BEGINS_US + COUNTS_US);
+
+/// Time that passes while the gateways look.
+pub async fn looks(ends: &mut [&mut ChainEnd], how_long: Duration) {
+    let step = Duration::from_micros(COUNTS_US);
+    for _ in 0..how_long.as_micros().div_ceil(step.as_micros()) {
+        tokio::time::advance(step).await;
+        for end in &mut *ends {
+            end.retry().await;
+        }
+    }
+}
+
 pub async fn commit(end: &mut ChainEnd, ids: &[&str]) -> Accepted {
     end.commit(ids.iter().map(|id| event(id)).collect()).await.expect("not lost")
 }
@@ -335,7 +377,7 @@ async fn whoever_always_loses_spools_and_drains_in_order() {
     assert_eq!((report.verdict, &ids[10..]), (Verdict::Valid, &["a".to_owned(), "b".into()][..]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn while_the_store_is_gone_events_wait_on_the_disk_and_leave_in_order() {
     let (store, dir) = world();
     let mut end = open(&store, dir.path());
@@ -350,6 +392,7 @@ async fn while_the_store_is_gone_events_wait_on_the_disk_and_leave_in_order() {
     let mut end = open(&store, dir.path());
     store.set(Mode::Up);
     assert!(end.has_spooled());
+    looks(&mut [&mut end], BEGINS).await;
     assert_eq!(commit(&mut end, &["e"]).await, Accepted::Chained);
     assert!(!end.has_spooled());
     assert_eq!(end.counters.spool_bytes.get(), 0);
@@ -358,7 +401,7 @@ async fn while_the_store_is_gone_events_wait_on_the_disk_and_leave_in_order() {
 }
 
 /// The reply was lost, or the gateway died before it could acknowledge: the event comes again.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_append_whose_reply_was_lost_is_not_doubled() {
     let (store, dir) = world();
     let elsewhere = tempfile::tempdir().expect("a folder");
@@ -373,36 +416,72 @@ async fn an_append_whose_reply_was_lost_is_not_doubled() {
     // Killed between append and acknowledgement: whoever waited asks again, another gateway too.
     drop(end);
     for end in [&mut open(&store, dir.path()), &mut other] {
+        looks(&mut [end], BEGINS).await;
         assert_eq!(commit(end, &["c", "d"]).await, Accepted::Chained);
     }
     let (report, ids) = verify(&store).await;
     assert_eq!((report.verdict, ids.join("")), (Verdict::Valid, "abcd".to_owned()));
 }
 
+/// What comes in meanwhile would wait for it as well, batch by batch, until the queue is full.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_waited_for_once() {
+    let (store, dir) = world();
+    let mut end = begin(&store, dir.path()).await;
+    let clock = clock();
+    store.set(Mode::Hung);
+    for number in 0..20 {
+        assert_eq!(commit(&mut end, &[&format!("e-{number}")]).await, Accepted::Spooled);
+    }
+    assert_eq!(clock.elapsed_us(), crate::clock::whole_us(TIMEOUT));
+    // The question that is under way is asked again.
+    for _ in 0..3 {
+        tokio::time::advance(TIMEOUT).await;
+        end.retry().await;
+    }
+    assert!(end.has_spooled() && end.looks_often());
+    store.set(Mode::Up);
+    for _ in 0..2 {
+        tokio::time::advance(TIMEOUT).await;
+        end.retry().await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(commit(&mut end, &["last"]).await, Accepted::Chained);
+    assert!(!end.has_spooled() && !end.looks_often());
+    let (report, ids) = verify(&store).await;
+    assert_eq!((report.verdict, ids.len(), &*ids[20]), (Verdict::Valid, 21, "last"));
+}
+
 /// Its store may have lost records a moment ago, and it is the only one that does not know.
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_knows_nothing_of_a_chain_gives_others_time_to_put_records_back() {
-    for is_away_first in [false, true] {
+async fn a_gateway_that_knows_too_little_of_a_chain_gives_others_time_to_put_records_back() {
+    let rows = [("new", BEGINS_US), ("away", GRACE_US), ("begins with a mark", BEGINS_US)];
+    for (what, grace_us) in rows {
         let (store, dir) = world();
+        let elsewhere = tempfile::tempdir().expect("a folder");
         let mut end = open(&store, dir.path());
         commit(&mut end, &["a"]).await;
+        if what == "begins with a mark" {
+            begin(&store, elsewhere.path()).await;
+        }
         commit(&mut end, &["b", "c"]).await;
         let before = store.records().await;
         store.set_back(1);
-        let elsewhere = tempfile::tempdir().expect("a folder");
         let mut fresh = open(&store, elsewhere.path());
-        if is_away_first {
+        if what == "away" {
             store.set(Mode::Gone);
             fresh.retry().await;
             store.set(Mode::Up);
         }
         assert_eq!(commit(&mut fresh, &["d"]).await, Accepted::Spooled);
-        tokio::time::advance(Duration::from_secs(1)).await;
+        // It stood still, and does not take the others for gone.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        fresh.retry().await;
+        let left = Duration::from_micros(grace_us - COUNTS_US - 1);
+        looks(&mut [&mut fresh], left - Duration::from_micros(COUNTS_US)).await;
         end.retry().await;
-        fresh.retry().await;
-        assert_eq!(store.records().await, before, "away first: {is_away_first}");
-        tokio::time::advance(Duration::from_secs(2)).await;
-        fresh.retry().await;
+        assert_eq!(store.records().await, before, "{what}");
+        looks(&mut [&mut fresh], Duration::from_secs(1)).await;
         let (report, ids) = verify(&store).await;
         assert_eq!((report.verdict, ids.join("")), (Verdict::Valid, "abcd".to_owned()));
     }

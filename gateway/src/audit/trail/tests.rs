@@ -1,5 +1,6 @@
 //! Tests of a chain that runs: its folder, its keys.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tidegate_policy::audit::record::{KeyVersion, Record};
@@ -9,6 +10,7 @@ use tidegate_tests::eventually;
 
 use super::*;
 use crate::audit::chain_end::Accepted;
+use crate::audit::chain_end::tests::{Faulty, Mode, world};
 use crate::clock::SystemClock;
 use crate::settings::Environment;
 use crate::store::StoreCounters;
@@ -28,6 +30,14 @@ fn keys(dir: &Path) -> KeySource {
 }
 
 fn start(store: &Arc<dyn Store>, dir: &Path) -> Result<(Arc<Trail>, ChainCounters), String> {
+    start_with(store, dir, 1_000_000)
+}
+
+fn start_with(
+    store: &Arc<dyn Store>,
+    dir: &Path,
+    spool_bytes_max: u64,
+) -> Result<(Arc<Trail>, ChainCounters), String> {
     let keys_dir = dir.join("keys");
     std::fs::create_dir_all(&keys_dir).expect("made");
     if !keys_dir.join("v1.pem").exists() {
@@ -38,7 +48,7 @@ fn start(store: &Arc<dyn Store>, dir: &Path) -> Result<(Arc<Trail>, ChainCounter
         dir: dir.join("audit"),
         keys: keys(&keys_dir),
         tick: Duration::from_millis(5),
-        spool_bytes_max: 1_000_000,
+        spool_bytes_max,
         refuse_when_full: true,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -71,8 +81,12 @@ fn second_key() -> String {
 }
 
 async fn on_record(trail: &Trail, id: &str) -> Accepted {
-    let event = AuditEvent {
-        id: id.to_owned(),
+    trail.pass_on(&event(id.to_owned()), true).expect("room").await.expect("not lost")
+}
+
+fn event(id: String) -> AuditEvent {
+    AuditEvent {
+        id,
         ts_ms: 1,
         region: Region::new("eu").expect("a region"),
         actor: "ann".to_owned(),
@@ -83,8 +97,38 @@ async fn on_record(trail: &Trail, id: &str) -> Accepted {
         durability: Durability::Sync,
         thinning: Thinning::Each,
         about: Vec::new(),
-    };
-    trail.pass_on(&event, true).expect("room").await.expect("not lost")
+    }
+}
+
+/// The store takes a batch a second; nobody waits for a minute until it has all.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_when_the_gateway_ends_is_on_the_disk_or_counted() {
+    for has_room in [true, false] {
+        let (faulty, dir) = world();
+        let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
+        let (trail, counters) =
+            start_with(&store, dir.path(), if has_room { 1_000_000 } else { 10 }).expect("started");
+        faulty.set(Mode::Slow);
+        let ids: BTreeSet<String> = (0..4_000).map(|number| format!("e-{number}")).collect();
+        ids.iter().for_each(|id| trail.take(&event(id.clone())));
+        trail.finish().await;
+        faulty.set(Mode::Up);
+        let chained: BTreeSet<String> =
+            records(&store).await.into_iter().map(|(id, _)| id).collect();
+        drop(trail);
+        let mut spool = Spool::open(&dir.path().join("audit"), 1_000_000).expect("opened");
+        let (waiting, _) = spool.peek(10_000).expect("read");
+        let waiting = waiting.iter().map(|one| one.event.id().to_owned()).collect();
+        let dropped = usize::try_from(counters.dropped.get()).expect("small");
+        assert!((64..1_000).contains(&chained.len()), "{}", chained.len());
+        if has_room {
+            assert_eq!((&chained | &waiting, dropped), (ids, 0));
+        } else {
+            // Of the batch under way nobody knows whether it is in the chain.
+            let lost = ids.len() - chained.len();
+            assert!((lost..=lost + 64).contains(&dropped), "{dropped}, {lost}");
+        }
+    }
 }
 
 /// Each record's event, and the version that signed it.

@@ -9,17 +9,20 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use tempfile::TempDir;
 use tidegate_policy::audit::record::Event;
 use tidegate_policy::audit::verify::Verdict;
+use tidegate_tests::eventually;
 
-use super::super::tests::{Faulty, Mode, begin, chain, commit, event, open, verify, world};
+use super::super::own_time::COUNTS_US;
+use super::super::tests::{Faulty, Mode, begin, chain, commit, event, looks, open, verify, world};
 use super::super::{Accepted, ChainEnd};
 use super::*;
 use crate::audit::spool::Spool;
 use crate::store::chains::Chains;
 
-/// Longer than anybody is waited for.
-async fn patience() {
-    tokio::time::advance(Duration::from_micros(PATIENCE_US + 1)).await;
-}
+/// Longer than a missing piece is waited for, and than others are where nothing is missing.
+const PATIENCE: Duration = Duration::from_micros(PATIENCE_US + COUNTS_US);
+const GRACE: Duration = Duration::from_micros(GRACE_US + COUNTS_US);
+const WAIT: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
 
 fn sorted(mut ids: Vec<String>) -> Vec<String> {
     ids.retain(|id| !id.starts_with("rollback-"));
@@ -46,9 +49,8 @@ async fn what_the_store_lost_comes_back_in_the_same_bytes() {
     a.retry().await;
     assert_eq!(commit(&mut b, &["h"]).await, Accepted::Spooled, "others may have pieces, too");
     assert_eq!(store.records().await, before);
-    patience().await;
-    a.retry().await;
-    b.retry().await;
+    looks(&mut [&mut a], GRACE).await;
+    looks(&mut [&mut b], GRACE).await;
     assert_eq!((a.counters.rollback.get(), b.counters.rollback.get()), (0, 0));
     let after = store.records().await;
     assert_eq!(&after[..6], &before[..], "bytes, numbers and signatures are the same");
@@ -75,8 +77,7 @@ async fn where_a_piece_is_missing_the_chain_goes_on_under_a_new_origin() {
     assert_eq!(commit(&mut a, &["d"]).await, Accepted::Spooled);
     a.retry().await;
     assert_eq!((a.counters.rollback.get(), store.records().await.len()), (1, 1), "it waits for b");
-    patience().await;
-    a.retry().await;
+    looks(&mut [&mut a], PATIENCE).await;
     a.retry().await;
     let (report, ids) = verify(&store).await;
     assert_eq!((report.verdict, report.rollbacks), (Verdict::Valid, vec![2]));
@@ -108,8 +109,7 @@ async fn lost_events_stay_in_the_ring_until_the_spool_has_them() {
         store.set_back(1);
         let no_room = Spool::open(&dir.path().join("full"), 10).expect("a spool");
         let room = std::mem::replace(&mut a.spool, Arc::new(Mutex::new(no_room)));
-        a.retry().await;
-        patience().await;
+        looks(&mut [&mut a], PATIENCE).await;
         for _ in 0..3 {
             a.retry().await;
             assert!(a.is_set_back(), "it does not go on without its events");
@@ -145,9 +145,7 @@ async fn a_chain_that_began_anew_is_noticed_by_who_has_only_the_mark() {
     again.retry().await;
     store.set(Mode::Up);
     assert_eq!(again.counters.rollback.get(), 1);
-    again.retry().await;
-    patience().await;
-    again.retry().await;
+    looks(&mut [&mut again], PATIENCE).await;
     again.retry().await;
     let (report, ids) = verify(&store).await;
     assert_eq!((report.verdict, report.rollbacks), (Verdict::Valid, vec![4]));
@@ -168,9 +166,7 @@ async fn lost_events_are_found_before_an_append_that_is_in_the_chain() {
     }
     assert_eq!(commit(&mut a, &["c"]).await, Accepted::Spooled);
     assert_eq!((a.counters.rollback.get(), store.records().await.len()), (1, 5));
-    a.retry().await;
-    patience().await;
-    a.retry().await;
+    looks(&mut [&mut a], PATIENCE).await;
     a.retry().await;
     let (report, ids) = verify(&store).await;
     assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
@@ -202,13 +198,10 @@ async fn a_chain_that_goes_on_without_its_lost_records_is_given_up_in_time_and_o
         }
         let mut took_s = 0;
         for second in 1..40 {
-            tokio::time::advance(Duration::from_secs(1)).await;
             assert_eq!(commit(&mut b, &[&format!("x-{second}")]).await, Accepted::Chained);
             // When it is time, others are faster than the rollback record.
             store.rivals(if second == 11 { 15 } else { 0 });
-            for end in [&mut a, &mut other] {
-                end.retry().await;
-            }
+            looks(&mut [&mut a, &mut other], SECOND).await;
             if !a.is_set_back() && !other.is_set_back() {
                 took_s = second;
                 break;
@@ -247,12 +240,11 @@ async fn records_that_others_put_back_slowly_are_waited_for() {
         let there = store.place(&chain()).await.expect("a place");
         let done = store.append(&chain(), &piece.call(there)).await;
         assert!(matches!(done, Ok(Outcome::Done(_))), "{done:?}");
-        tokio::time::advance(Duration::from_secs(4)).await;
+        looks(&mut [&mut a], 4 * SECOND).await;
     }
     a.retry().await;
     assert_eq!(store.records().await, before);
-    tokio::time::advance(Duration::from_secs(2)).await;
-    a.retry().await;
+    looks(&mut [&mut a], GRACE).await;
     assert_eq!((a.is_set_back(), a.counters.origins.get()), (false, 0));
 }
 
@@ -266,8 +258,7 @@ async fn a_chain_that_only_grows_towards_its_lost_records_is_given_up_after_a_mi
     commit(&mut b, &["a"]).await;
     let many: Vec<Event> = (0..200).map(|number| event(&format!("m-{number}"))).collect();
     let mut dies = begin(&store, dirs[1].path()).await;
-    tokio::time::advance(Duration::from_secs(2)).await;
-    dies.retry().await;
+    looks(&mut [&mut dies], 2 * SECOND).await;
     for some in many.chunks(BATCH_MAX) {
         dies.commit(some.to_vec()).await.expect("not lost");
     }
@@ -282,7 +273,7 @@ async fn a_chain_that_only_grows_towards_its_lost_records_is_given_up_after_a_mi
             took_s = second;
             break;
         }
-        tokio::time::advance(Duration::from_secs(1)).await;
+        looks(&mut [&mut a], SECOND).await;
     }
     assert!((60..=62).contains(&took_s), "{took_s} s");
     let (report, ids) = verify(&store).await;
@@ -309,22 +300,19 @@ async fn the_time_for_missing_records_begins_anew_when_the_store_fails_again() {
         store.set_back(2);
         for id in ["x", "y"] {
             b.known = None;
-            (b.unsure, b.lost_touch) = (true, false);
+            (b.unsure, b.grace_us) = (true, None);
             commit(&mut b, &[id]).await;
         }
         a.retry().await;
-        a.retry().await;
-        tokio::time::advance(Duration::from_secs(9)).await;
+        looks(&mut [&mut a], 9 * SECOND).await;
         fails(&store);
         a.retry().await;
         store.set(Mode::Up);
         for _ in 0..9 {
-            a.retry().await;
+            looks(&mut [&mut a], SECOND).await;
             assert!(a.is_set_back(), "{what}");
-            tokio::time::advance(Duration::from_secs(1)).await;
         }
-        tokio::time::advance(Duration::from_secs(2)).await;
-        a.retry().await;
+        looks(&mut [&mut a], 2 * SECOND).await;
         assert!(!a.is_set_back(), "{what}");
         let (report, _) = verify(&store).await;
         assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 1), "{what}");
@@ -343,13 +331,105 @@ async fn an_append_that_is_not_known_to_be_in_the_chain_is_missed_when_it_is_los
     assert_eq!(store.appends(), 2);
     store.set(Mode::Up);
     store.set_back(1);
-    end.retry().await;
-    patience().await;
-    end.retry().await;
+    looks(&mut [&mut end], PATIENCE).await;
     end.retry().await;
     let (report, ids) = verify(&store).await;
     assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
     assert_eq!(ids.iter().filter(|id| *id == "b").count(), 1, "{ids:?}");
+}
+
+/// Nobody else had a chance to put back what is missing while the machine stood still.
+#[tokio::test(start_paused = true)]
+async fn time_in_which_a_gateway_stood_still_counts_for_nobody() {
+    let (store, dir) = world();
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let (mut a, mut b) = (begin(&store, dir.path()).await, begin(&store, elsewhere.path()).await);
+    commit(&mut b, &["a"]).await;
+    commit(&mut b, &["b"]).await;
+    commit(&mut a, &["c"]).await;
+    let before = store.records().await;
+    store.set_back(1);
+    looks(&mut [&mut a], 8 * SECOND).await;
+    for _ in 0..5 {
+        tokio::time::advance(60 * SECOND).await;
+        a.retry().await;
+        assert!(a.is_set_back());
+    }
+    b.retry().await;
+    a.retry().await;
+    assert_eq!(store.records().await, before);
+    looks(&mut [&mut a, &mut b], GRACE).await;
+    assert_eq!((a.is_set_back(), a.counters.origins.get()), (false, 0));
+}
+
+/// Redis had done it and was slow to say so; another gateway appended behind it, and then the power failed.
+#[tokio::test(start_paused = true)]
+async fn an_append_whose_reply_was_lost_is_put_back_like_the_others() {
+    for (what, ids) in [
+        ("it knows nothing of the loss", &["a", "b", "c"][..]),
+        ("it has looked before", &["a", "b", "c"][..]),
+        ("its own is lost too", &["a", "own", "b", "c"]),
+    ] {
+        let (store, dir) = world();
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        let (mut a, mut b) =
+            (begin(&store, dir.path()).await, begin(&store, elsewhere.path()).await);
+        commit(&mut a, &["a"]).await;
+        if what == "its own is lost too" {
+            commit(&mut a, &["own"]).await;
+        }
+        store.set(Mode::Mute);
+        assert_eq!(commit(&mut a, &["b"]).await, Accepted::Spooled);
+        store.set(Mode::Up);
+        commit(&mut b, &["c"]).await;
+        if what == "it has looked before" {
+            a.place().await.expect("nothing is wrong");
+        }
+        let before = store.records().await;
+        store.set(Mode::Gone);
+        looks(&mut [&mut a, &mut b], SECOND).await;
+        store.set(Mode::Up);
+        store.set_back(1);
+        looks(&mut [&mut a, &mut b], PATIENCE).await;
+        assert_eq!(store.records().await, before, "{what}");
+        looks(&mut [&mut a, &mut b], 2 * GRACE).await;
+        assert!(!a.is_set_back() && !b.is_set_back() && !a.has_spooled(), "{what}");
+        let (report, there) = verify(&store).await;
+        assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 0), "{what}");
+        assert_eq!(there, ids, "{what}");
+    }
+}
+
+/// Others count the time until this gateway's records are back; its disk takes longer than they wait.
+#[tokio::test]
+async fn records_are_put_back_while_the_spool_is_written() {
+    let (store, dir) = world();
+    let mut end = begin(&store, dir.path()).await;
+    commit(&mut end, &["a"]).await;
+    commit(&mut end, &["b"]).await;
+    let before = store.records().await;
+    store.set_back(1);
+    let (spool, (slow, over)) = (Arc::clone(&end.spool), std::sync::mpsc::channel::<()>());
+    let (held, is_held) = std::sync::mpsc::channel();
+    let disk = std::thread::spawn(move || {
+        let spool = spool.lock().expect("no panic");
+        held.send(()).expect("it waits");
+        // An error is the end of the test.
+        let _ended = over.recv();
+        drop(spool);
+    });
+    is_held.recv().expect("it is held");
+    let back = eventually(WAIT, "the records are back", async || {
+        let there = store.records().await;
+        if there == before { Ok(()) } else { Err(there.len()) }
+    });
+    let back = async {
+        back.await;
+        drop(slow);
+    };
+    let (accepted, ()) = tokio::join!(commit(&mut end, &["c"]), back);
+    assert_eq!(accepted, Accepted::Spooled);
+    disk.join().expect("no panic");
 }
 
 /// What somebody signed: how many records, the rollbacks among them, and the last one.
@@ -450,7 +530,11 @@ async fn no_event_of_a_gateway_that_lives_is_lost_or_doubled() {
                         end.retry().await;
                     }
                 }
-                patience().await;
+                let mut waited = Duration::ZERO;
+                while waited < GRACE && !settled(&ends) {
+                    looks(&mut ends.iter_mut().collect::<Vec<_>>(), SECOND).await;
+                    waited += SECOND;
+                }
             }
             let after = store.records().await;
             assert!(after.len() >= kept_records.len(), "seed {seed}");

@@ -1,0 +1,162 @@
+//! Owns the events that wait on the disk: what goes there instead of into the chain, and what leaves it for the
+//! chain. Knows no file.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use tidegate_policy::audit::record::Event;
+use tokio::task::JoinHandle;
+
+use super::own_time::LOOK;
+use super::{Accepted, BATCH_MAX, ChainEnd, Lost, Refused};
+use crate::audit::spool::{Spool, Waiting};
+use crate::store::StoreFailure;
+
+/// What a step on the spool gave, how many bytes wait since, and how many events were lost.
+type Stepped<T> = (T, u64, u64);
+
+// === impl ChainEnd ===
+
+impl ChainEnd {
+    /// Whether events wait on the disk.
+    pub fn has_spooled(&self) -> bool {
+        self.spool_bytes.load(Ordering::Relaxed) > 0
+    }
+
+    /// `count` of the events are others'.
+    pub(super) async fn commit_all(
+        &mut self,
+        events: Vec<Event>,
+        count: usize,
+        chains: bool,
+    ) -> Result<Accepted, Lost> {
+        let ids_from = self.ids_from(&events);
+        let chained =
+            if chains { self.chain_all(&events, ids_from).await } else { Err(Refused::Ends) };
+        let Err(refused) = chained else { return Ok(Accepted::Chained) };
+        if matches!(refused, Refused::Quiet | Refused::Silent | Refused::Ends) {
+            tracing::info!(chain = %self.chain, events = count, reason = %refused,
+                "audit events go to the spool");
+        } else {
+            tracing::error!(
+                critical = true, chain = %self.chain, events = count, reason = %refused,
+                "audit events could not be appended; they go to the spool"
+            );
+        }
+        let waiting: Vec<Waiting> =
+            events.into_iter().map(|event| Waiting { ids_from, event }).collect();
+        let pushing = self.step(move |spool| spool.push(&waiting));
+        match self.meanwhile(pushing).await {
+            Ok(()) => {
+                self.counters.spooled.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+                self.counters.spool_full.set(0);
+                Ok(Accepted::Spooled)
+            }
+            Err(error) => {
+                self.counters.spool_full.set(1);
+                tracing::error!(critical = true, chain = %self.chain, events = count, %error,
+                    "audit events are neither in the chain nor on the disk");
+                Err(Lost(error))
+            }
+        }
+    }
+
+    async fn chain_all(&mut self, events: &[Event], ids_from: u64) -> Result<(), Refused> {
+        if self.is_silent().await {
+            return Err(Refused::Silent);
+        }
+        // Before anything is read from the disk: while others put records back nothing is appended.
+        self.place().await?;
+        self.drain().await?;
+        self.append(events, ids_from).await
+    }
+
+    /// Tries to append what waits on the disk, and looks whether the store was set back; says nothing if
+    /// the store is gone.
+    pub async fn retry(&mut self) {
+        if self.is_silent().await {
+            return;
+        }
+        self.unsure = true;
+        let was_whole = !self.set_back;
+        let mut looked = self.look().await;
+        if was_whole && self.set_back {
+            looked = self.look().await;
+        }
+        if let Err(refused) = looked {
+            tracing::debug!(reason = %refused, "the audit spool stays");
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), Refused> {
+        self.place().await?;
+        self.drain().await
+    }
+
+    async fn drain(&mut self) -> Result<(), Refused> {
+        while self.has_spooled() {
+            let (waiting, end) = match self.on_spool(|spool| spool.peek(BATCH_MAX)).await {
+                Ok(read) => read,
+                Err(error) => return Err(unreadable(&error)),
+            };
+            let ids_from = waiting.iter().map(|one| one.ids_from).min().unwrap_or_default();
+            let events: Vec<Event> = waiting.into_iter().map(|one| one.event).collect();
+            self.append(&events, ids_from).await?;
+            self.on_spool(move |spool| spool.pass(end)).await.map_err(|e| unreadable(&e))?;
+        }
+        Ok(())
+    }
+
+    /// A step on the spool, away from the threads that serve.
+    pub(super) async fn on_spool<T: Send + 'static, E: From<std::io::Error> + Send + 'static>(
+        &self,
+        step: impl FnOnce(&mut Spool) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let stepped = self.step(step).await;
+        self.stepped(stepped.map_err(std::io::Error::other)?)
+    }
+
+    /// Waits for a step on the spool while others may wait for this gateway's records: a disk may take seconds, and
+    /// they count them.
+    async fn meanwhile<T, E: From<std::io::Error>>(
+        &mut self,
+        mut step: JoinHandle<Stepped<Result<T, E>>>,
+    ) -> Result<T, E> {
+        let stepped = loop {
+            tokio::select! {
+                biased;
+                stepped = &mut step => break stepped,
+                () = self.clock.sleep(LOOK) => {}
+            }
+            if self.set_back
+                && !self.is_silent().await
+                && let Err(refused) = self.repair().await
+            {
+                tracing::trace!(reason = %refused, "the audit chain is not whole yet");
+            }
+        };
+        self.stepped(stepped.map_err(std::io::Error::other)?)
+    }
+
+    fn step<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&mut Spool) -> T + Send + 'static,
+    ) -> JoinHandle<Stepped<T>> {
+        let spool = Arc::clone(&self.spool);
+        tokio::task::spawn_blocking(move || {
+            let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
+            (step(&mut spool), spool.bytes(), spool.take_lost())
+        })
+    }
+
+    fn stepped<T>(&self, (done, bytes, lost): Stepped<T>) -> T {
+        self.counters.dropped.inc_by(lost);
+        self.spool_bytes.store(bytes, Ordering::Relaxed);
+        self.counters.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        done
+    }
+}
+
+fn unreadable(error: &std::io::Error) -> Refused {
+    Refused::Store(StoreFailure::Garbled(format!("the spool cannot be read: {error}")))
+}
