@@ -25,6 +25,12 @@ pub trait Chains: Send + Sync {
     /// is not appended again.
     fn append(&self, chain: &ChainName, append: &Append<'_>) -> Call<Outcome>;
 
+    /// How often a connection to the store was opened anew: in between it may have lost records. It says so before the
+    /// first call goes over the new one.
+    fn reconnects(&self) -> u64 {
+        0
+    }
+
     /// Where the chain ends.
     fn place(&self, chain: &ChainName) -> Call<Place>;
 

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
+use prometheus_client::metrics::counter::Counter;
 use tidegate_policy::scope::{self, Environment, Scope};
 use tidegate_policy::wire::DecisionId;
 use tokio::task::JoinHandle;
@@ -96,6 +97,7 @@ pub struct Region {
 pub struct RedisStore {
     servers: Servers,
     scripts: Arc<Scripts>,
+    reconnects: Counter,
     region: Region,
     clock: Arc<dyn Clock>,
     nearness: Arc<Nearness>,
@@ -135,12 +137,14 @@ impl RedisStore {
         let region = settings.region.clone();
         let scripts = Arc::new(Scripts::new(region.cold.map_or(0, whole_us)));
         let seal = Seal::new(clock, counters.unreadable.clone());
+        let reconnects = counters.reconnects.clone();
         let (servers, follower) = Servers::start(settings, &scripts, cores, clock, counters)?;
         let keep = servers.clone().keep_marked(Arc::clone(clock));
         let marker = region.guarded().then(|| tokio::spawn(keep));
         Ok(Self {
             servers,
             scripts,
+            reconnects,
             region,
             clock: Arc::clone(clock),
             nearness: Arc::new(Nearness::new()),

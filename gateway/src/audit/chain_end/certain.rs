@@ -7,6 +7,7 @@ use super::own_time::{BEGINS_US, GRACE_US};
 use super::{ChainEnd, Refused, SEEN_MAX};
 use crate::audit::ring::Appended;
 use crate::store::StoreFailure;
+use crate::store::chains::Chains;
 
 /// Appends without a reply that are remembered.
 const DOUBTFUL_MAX: usize = 100;
@@ -16,6 +17,7 @@ const DOUBTFUL_MAX: usize = 100;
 impl ChainEnd {
     /// Where the chain ends, compared with what this gateway knows if there is a doubt.
     pub(super) async fn place(&mut self) -> Result<Place, Refused> {
+        self.has_lost_touch();
         if self.set_back {
             return self.repair().await;
         }
@@ -70,13 +72,26 @@ impl ChainEnd {
         self.unsure = true;
         self.own_time.stops();
         match failure {
-            StoreFailure::Unreachable(_) => {
-                (self.grace_us, self.in_touch_since) = (Some(GRACE_US), None);
-                self.progress.still = None;
-            }
+            StoreFailure::Unreachable(_) => self.lose_touch(),
             StoreFailure::Timeout => self.ask(),
             StoreFailure::Refused(_) | StoreFailure::Garbled(_) | StoreFailure::Full(_) => {}
         }
+    }
+
+    fn lose_touch(&mut self) {
+        self.unsure = true;
+        (self.grace_us, self.in_touch_since) = (Some(GRACE_US), None);
+        self.progress.still = None;
+    }
+
+    /// Whether the store was away since it was asked last, although no call has failed.
+    pub(super) fn has_lost_touch(&mut self) -> bool {
+        let reconnects = self.store.chains().map_or(0, Chains::reconnects);
+        let is_new = std::mem::replace(&mut self.reconnects, reconnects) != reconnects;
+        if is_new {
+            self.lose_touch();
+        }
+        is_new
     }
 
     /// Whether the record that this gateway knows is in a chain that has gone on.

@@ -43,6 +43,7 @@ pub struct Faulty {
     inner: Mutex<MemoryStore>,
     mode: Mutex<Mode>,
     rivals: AtomicUsize,
+    reconnects: AtomicUsize,
     /// Of each segment only so many records are there, whatever the head says.
     cut: Mutex<Option<u64>>,
     /// What was appended, for who wants to set the store back.
@@ -63,6 +64,7 @@ impl Faulty {
             inner: Mutex::new(memory()),
             mode: Mutex::new(Mode::Up),
             rivals: AtomicUsize::new(0),
+            reconnects: AtomicUsize::new(0),
             cut: Mutex::default(),
             done: Mutex::default(),
         })
@@ -163,6 +165,10 @@ impl Chains for Faulty {
         }
         let mute = self.mode() == Mode::Mute;
         Box::pin(std::future::ready(if mute { Err(StoreFailure::Timeout) } else { outcome }))
+    }
+
+    fn reconnects(&self) -> u64 {
+        u64::try_from(self.reconnects.load(Ordering::SeqCst)).expect("small")
     }
 
     fn place(&self, chain: &ChainName) -> Call<Place> {
@@ -455,7 +461,12 @@ async fn a_store_that_hangs_is_waited_for_once() {
 /// Its store may have lost records a moment ago, and it is the only one that does not know.
 #[tokio::test(start_paused = true)]
 async fn a_gateway_that_knows_too_little_of_a_chain_gives_others_time_to_put_records_back() {
-    let rows = [("new", BEGINS_US), ("away", GRACE_US), ("begins with a mark", BEGINS_US)];
+    let rows = [
+        ("new", BEGINS_US),
+        ("away", GRACE_US),
+        ("begins with a mark", BEGINS_US),
+        ("stood still while the store was away", GRACE_US),
+    ];
     for (what, grace_us) in rows {
         let (store, dir) = world();
         let elsewhere = tempfile::tempdir().expect("a folder");
@@ -464,10 +475,17 @@ async fn a_gateway_that_knows_too_little_of_a_chain_gives_others_time_to_put_rec
         if what == "begins with a mark" {
             begin(&store, elsewhere.path()).await;
         }
+        let mut fresh = open(&store, elsewhere.path());
+        if what == "stood still while the store was away" {
+            looks(&mut [&mut fresh], BEGINS).await;
+            assert!(!fresh.looks_often());
+        }
         commit(&mut end, &["b", "c"]).await;
         let before = store.records().await;
         store.set_back(1);
-        let mut fresh = open(&store, elsewhere.path());
+        if what == "stood still while the store was away" {
+            store.reconnects.fetch_add(1, Ordering::SeqCst);
+        }
         if what == "away" {
             store.set(Mode::Gone);
             fresh.retry().await;

@@ -33,6 +33,10 @@ impl Chains for RedisStore {
         })
     }
 
+    fn reconnects(&self) -> u64 {
+        self.reconnects.get()
+    }
+
     fn place(&self, chain: &ChainName) -> Call<Place> {
         let key = head_key(chain);
         let mut command = redis::cmd("HMGET");
