@@ -384,10 +384,10 @@ async fn a_gateway_that_stands_still_while_records_are_put_back_is_not_taken_for
         acked.insert(chained(&region, which, number).await);
     }
     region.gateway(1).signal(rustix::process::Signal::STOP.as_raw());
+    let since = tokio::time::Instant::now();
     region.redis.lose_power(kept).await;
     // New events, which would take the places of those that are missing.
     acked.insert(kept_by(&region, 0, 3).await);
-    let since = tokio::time::Instant::now();
     eventually(WAIT, "it has stood still for that long", async || {
         let over = since.elapsed();
         if over >= STANDSTILL { Ok(()) } else { Err(over) }
