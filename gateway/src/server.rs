@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::cores::Cores;
 use crate::health::Health;
 use crate::http::admin::{AdminListener, Door};
+use crate::http::commands::Commands;
 use crate::http::connection::{ServeSettings, serve};
 use crate::http::data::DataListener;
 use crate::http::handshake::Tls;
@@ -29,7 +30,7 @@ use crate::tls::TlsFiles;
 use crate::world::{StartError, World};
 
 const SECRETS_INTERVAL: Duration = Duration::from_secs(1);
-/// The admin listener has nothing to finish that matters.
+/// What matters of the admin listener is waited for apart: commands go on without their connections.
 const ADMIN_DRAIN: Duration = Duration::from_millis(200);
 
 /// The parts without sockets.
@@ -59,6 +60,8 @@ pub struct Running {
     stop_admin: watch::Sender<bool>,
     data: JoinHandle<bool>,
     admin: JoinHandle<bool>,
+    commands: Arc<Commands>,
+    drain_timeout: Duration,
     _background: JoinSet<()>,
 }
 
@@ -157,6 +160,7 @@ impl Gateway {
         let metrics = &self.world.metrics;
         let tls = |files| Tls::new(files, Arc::clone(metrics));
         let (data_tls, admin_tls) = (self.tls.map(tls), self.admin_tls.map(tls));
+        let commands = Arc::clone(self.admin.commands());
         let data = serve(
             data,
             self.data,
@@ -188,6 +192,8 @@ impl Gateway {
             stop_admin,
             data: tokio::spawn(data),
             admin: tokio::spawn(admin),
+            commands,
+            drain_timeout: self.settings.drain_timeout,
             _background: background,
         })
     }
@@ -226,7 +232,8 @@ impl Gateway {
 
 impl Running {
     /// Stops accepting, tells HTTP/2 clients to go away, finishes what is under way within the
-    /// drain timeout. `readyz` says 503 meanwhile. Returns whether everything was finished.
+    /// drain timeout, then operators' commands for as long again. `readyz` says 503 meanwhile. Returns whether
+    /// everything that the filter asked was finished.
     pub async fn shutdown(self) -> bool {
         self.health.drain();
         tracing::info!("draining");
@@ -236,6 +243,10 @@ impl Running {
             .lifecycle(if drained { "stopped" } else { "stopped, calls cut off" }.to_owned());
         self.stop_admin.send_replace(true);
         finished(self.admin.await);
+        // Also those whose callers have gone: how they end is on record.
+        if !self.commands.ended(self.drain_timeout).await {
+            tracing::error!(critical = true, "operators' commands were cut off at the end");
+        }
         if let Some(trail) = self.auditor.trail() {
             trail.finish().await;
         }

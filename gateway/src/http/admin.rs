@@ -2,7 +2,6 @@
 //! a token. Answers from what is cached; only commands reach a store.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -11,8 +10,10 @@ use serde::Serialize;
 use tidegate_policy::audit::{Action, Thinning};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::MESSAGE_BYTES_MAX;
+use tokio::sync::watch;
 
 use super::answer::{self, Answer};
+use super::commands::Commands;
 use super::connection::Handler;
 use super::operate::Command;
 use super::{bearer, body};
@@ -21,15 +22,11 @@ use crate::audit::{Auditor, Happening};
 use crate::health::{Health, Phase};
 use crate::metrics::{HttpLabel, SharedMetrics};
 use crate::secret::{Parsed, Watched};
-use crate::service::breakers::Seen;
-use crate::service::observed::Observed;
 use crate::service::{Service, ServiceSettings};
 use crate::store::Stores;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON: &str = "application/json";
-/// So long a command waits until it is on record.
-const ON_RECORD_WAIT: Duration = Duration::from_secs(5);
 /// Who acts where `--dev` leaves the door open.
 const DEV_ACTOR: &str = "dev";
 
@@ -51,8 +48,7 @@ pub struct AdminListener {
     stores: Stores,
     auditor: Arc<Auditor>,
     metrics: SharedMetrics,
-    observed: Arc<Observed>,
-    seen: Arc<Seen>,
+    commands: Arc<Commands>,
 }
 
 #[derive(Serialize)]
@@ -102,8 +98,21 @@ impl AdminListener {
         metrics: SharedMetrics,
         service: &Service,
     ) -> Self {
-        let (observed, seen) = (Arc::clone(service.observed()), Arc::clone(service.seen()));
-        Self { door, health, settings, stores, auditor, metrics, observed, seen }
+        let commands = Arc::new(Commands {
+            settings: settings.clone(),
+            stores: stores.clone(),
+            auditor: Arc::clone(&auditor),
+            metrics: Arc::clone(&metrics),
+            observed: Arc::clone(service.observed()),
+            seen: Arc::clone(service.seen()),
+            under_way: watch::Sender::new(0),
+        });
+        Self { door, health, settings, stores, auditor, metrics, commands }
+    }
+
+    /// What carries commands out.
+    pub fn commands(&self) -> &Arc<Commands> {
+        &self.commands
     }
 
     async fn route<B>(&self, request: Request<B>) -> Answer
@@ -159,43 +168,7 @@ impl AdminListener {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        if command.changes() {
-            let begun = event(actor.clone(), "begun", format!("POST {}", head.uri.path()));
-            if let Err(refusal) = self.on_record(begun).await {
-                return *refusal;
-            }
-        }
-        let done =
-            command.run(&body, &self.settings, &self.stores, &self.observed, &self.seen).await;
-        tracing::info!(
-            actor,
-            outcome = done.outcome,
-            detail = done.detail,
-            "an operator's command"
-        );
-        let ended = event(actor, done.outcome, done.detail);
-        if let Err(lost) = self.auditor.record_durably(ended, ON_RECORD_WAIT).await {
-            // That it was begun is on record.
-            tracing::error!(critical = true, %lost, "how an operator's command ended is not on record");
-        }
-        done.answer
-    }
-
-    /// Puts a command on record before it is carried out. Refused where that cannot be and the rule says
-    /// so.
-    async fn on_record(&self, begun: Happening) -> Result<(), Box<Answer>> {
-        let Some(trail) = self.auditor.trail() else { return Ok(()) };
-        let kept = self.auditor.record_durably(begun, ON_RECORD_WAIT).await;
-        if !trail.must_record() || kept.is_ok() {
-            return Ok(());
-        }
-        tracing::error!(
-            critical = true,
-            "an operator's command was refused: it cannot be put on record"
-        );
-        let told = "not carried out: neither the audit store nor the disk takes a record of it; make room in the folder of --audit-dir, or start with --audit-when-full drop";
-        let reason = Reason::StoreUnavailable;
-        Err(Box::new(answer::problem(StatusCode::SERVICE_UNAVAILABLE, reason, told, None)))
+        self.commands.carry_out(actor, command, body).await
     }
 
     fn ready(&self) -> Answer {

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use tidegate_policy::breaker::mesh::{Event, Order, Said, State};
 use tidegate_policy::scope::Scope;
-use tidegate_policy::wire::{self, breaker::BreakerName};
+use tidegate_policy::wire::breaker::BreakerName;
 
-use super::operate::{Done, bad, done};
+use super::operate::{Done, bad, text};
 use crate::service::ServiceSettings;
 use crate::service::breakers::{Seen, entropy, region_scope, together};
 use crate::store::breakers::Breakers;
@@ -18,9 +18,10 @@ const AT_ONCE_MAX: usize = 128;
 /// The longest time that an order may be for.
 const FOR_S_MAX: u64 = 30 * 86_400;
 
-#[derive(Deserialize)]
+/// An operator's order.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OrderBody {
+pub struct Asked {
     breaker: BreakerName,
     order: Order,
     /// 0 or absent = without end; of a trip: the usual time.
@@ -78,45 +79,55 @@ fn kept(stores: &Stores) -> Result<&dyn Breakers, StoreFailure> {
     store.breakers().ok_or_else(|| StoreFailure::Refused("this store keeps no breakers".to_owned()))
 }
 
-fn text<T: Serialize>(value: &T) -> String {
-    String::from_utf8_lossy(&wire::encode(value)).into_owned()
-}
-
 /// Every breaker that the region knows.
-pub async fn list(settings: &ServiceSettings, stores: &Stores) -> Done {
-    let listed = async {
-        let (breakers, scope) = (kept(stores)?, region_scope(settings));
-        let mut rows = Vec::new();
-        for (name, _) in breakers.changed(&scope, 0).await?.into_iter().rev().take(LISTED_MAX) {
-            let said = breakers.step(&scope, &name, &Event::Look).await?;
-            if !said.fresh {
-                rows.push((name, said));
-            }
+pub async fn list(settings: &ServiceSettings, stores: &Stores) -> Result<String, StoreFailure> {
+    let (breakers, scope) = (kept(stores)?, region_scope(settings));
+    let mut rows = Vec::new();
+    for (name, _) in breakers.changed(&scope, 0).await?.into_iter().rev().take(LISTED_MAX) {
+        let said = breakers.step(&scope, &name, &Event::Look).await?;
+        if !said.fresh {
+            rows.push((name, said));
         }
-        let rows: Vec<Shown<'_>> = rows.iter().map(|(name, said)| shown(name, said)).collect();
-        Ok(text(&rows))
-    };
-    done("the breakers".to_owned(), listed.await)
+    }
+    let rows: Vec<Shown<'_>> = rows.iter().map(|(name, said)| shown(name, said)).collect();
+    Ok(text(&rows))
 }
 
-/// Carries out an order.
-pub async fn order(body: &[u8], settings: &ServiceSettings, stores: &Stores, seen: &Seen) -> Done {
-    const SHAPE: &str = r#"send {"breaker": "name", "order": "trip", "for_s": 600}; order is trip, reset, force_open, disable or metrics_only, for_s 0 to 2592000 (0: without end)"#;
-    let OrderBody { breaker, order, for_s } = match serde_json::from_slice(body) {
-        Ok(asked) => asked,
-        Err(error) => return bad("breaker", &format!("{error}: {SHAPE}")),
-    };
-    if for_s > FOR_S_MAX {
-        return bad("breaker", &format!("for_s is {for_s}: {SHAPE}"));
+// === impl Asked ===
+
+impl Asked {
+    /// Reads one; how it ended if that cannot be.
+    pub fn read(body: &[u8]) -> Result<Self, Box<Done>> {
+        const SHAPE: &str = r#"send {"breaker": "name", "order": "trip", "for_s": 600}; order is trip, reset, force_open, disable or metrics_only, for_s 0 to 2592000 (0: without end)"#;
+        let asked: Self = serde_json::from_slice(body)
+            .map_err(|error| bad("breaker", &format!("{error}: {SHAPE}")))?;
+        let Self { order, for_s, .. } = asked;
+        if for_s > FOR_S_MAX {
+            return Err(bad("breaker", &format!("for_s is {for_s}: {SHAPE}")));
+        }
+        if order == Order::Reset && for_s > 0 {
+            return Err(bad("breaker", "a reset is for no time: leave for_s out"));
+        }
+        Ok(asked)
     }
-    if order == Order::Reset && for_s > 0 {
-        return bad("breaker", "a reset is for no time: leave for_s out");
+
+    /// What the audit trail says of it. Whom a breaker is for may be personal data: its configured name tells enough.
+    pub fn detail(&self) -> String {
+        let Self { breaker, order, for_s } = self;
+        format!("breaker {} {}: for {for_s} s", breaker.configured(), word(*order))
     }
-    // Whom a breaker is for may be personal data: its configured name tells enough.
-    let detail = format!("breaker {} {}: for {for_s} s", breaker.configured(), word(order));
-    let to = Addressed { order, for_ms: for_s * 1_000, scope: &region_scope(settings), seen };
-    let carried = async { to.carry_out(kept(stores)?, &breaker).await };
-    done(detail, carried.await)
+
+    /// Carries it out.
+    pub async fn run(
+        &self,
+        settings: &ServiceSettings,
+        stores: &Stores,
+        seen: &Seen,
+    ) -> Result<String, StoreFailure> {
+        let (scope, for_ms) = (&region_scope(settings), self.for_s * 1_000);
+        let to = Addressed { order: self.order, for_ms, scope, seen };
+        to.carry_out(kept(stores)?, &self.breaker).await
+    }
 }
 
 /// An order on its way.

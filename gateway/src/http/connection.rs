@@ -309,7 +309,7 @@ impl Drop for Leaving<'_> {
 }
 
 /// The future's output, or `None` if it panicked.
-async fn caught<F: Future>(future: F) -> Option<F::Output> {
+pub(super) async fn caught<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(move |context| {
         // The handler's state is dropped after a panic and never looked at again.

@@ -9,10 +9,9 @@ use tidegate_policy::idempotency::endpoint::Endpoint;
 use tidegate_policy::idempotency::key::IdempotencyKey;
 use tidegate_policy::idempotency::name::RecordName;
 use tidegate_policy::idempotency::record::{Abandoned, Found, TTL_MS};
-use tidegate_policy::scope::TenantId;
-use tidegate_policy::wire;
+use tidegate_policy::scope::{Tenant, TenantId};
 
-use super::operate::{Done, bad, done};
+use super::operate::{Done, Told, bad, text};
 use crate::access::Role;
 use crate::service::ServiceSettings;
 use crate::store::claims::{Claims, Writer};
@@ -36,6 +35,17 @@ struct RecordBody {
     /// `POST /orders/{id}/refund`, as it stands in the record's name.
     endpoint: Endpoint,
     key: IdempotencyKey,
+}
+
+/// An order and whose record it is for.
+#[derive(Debug)]
+pub struct Asked {
+    order: Order,
+    name: RecordName,
+    tenant: TenantId,
+    endpoint: Endpoint,
+    /// Of the key.
+    digest: String,
 }
 
 #[derive(Serialize, Default)]
@@ -84,32 +94,45 @@ impl Order {
             Self::Delete => "delete a record",
         }
     }
+}
 
-    /// Carries it out.
-    pub async fn run(self, body: &[u8], settings: &ServiceSettings, stores: &Stores) -> Done {
+// === impl Asked ===
+
+impl Asked {
+    /// Reads one; how it ended if that cannot be.
+    pub fn read(order: Order, body: &[u8], settings: &ServiceSettings) -> Result<Self, Box<Done>> {
         const SHAPE: &str =
             r#"send {"tenant": "acme", "endpoint": "POST /orders/:int/refund", "key": "8e03978e"}"#;
-        let RecordBody { tenant, endpoint, key } = match serde_json::from_slice(body) {
-            Ok(asked) => asked,
-            Err(error) => return bad(self.as_str(), &format!("{error}: {SHAPE}")),
-        };
+        let RecordBody { tenant, endpoint, key } = serde_json::from_slice(body)
+            .map_err(|error| bad(order.as_str(), &format!("{error}: {SHAPE}")))?;
         let name = RecordName::of(&settings.environment, &tenant, &endpoint, &key);
-        let detail = format!(
-            "{} of tenant {} at {} with the key's SHA-256 {}",
-            self.as_str(),
-            tenant.as_str(),
-            endpoint.as_str(),
-            digest(key.as_str())
-        );
-        let store = stores.of(StoreRole::Idempotency);
-        let outcome = match store.claims() {
-            Some(claims) => self.carry_out(claims, &name).await,
-            None => Err(StoreFailure::Refused("this store keeps no claims".to_owned())),
-        };
-        let text = |shown| String::from_utf8_lossy(&wire::encode(&shown)).into_owned();
-        done(detail, outcome.map(text))
+        Ok(Self { order, name, tenant, endpoint, digest: digest(key.as_str()) })
     }
 
+    /// What the audit trail says of it.
+    pub fn told(&self) -> Told {
+        let Self { order, tenant, endpoint, digest, .. } = self;
+        let detail = format!(
+            "{} of tenant {} at {} with the key's SHA-256 {digest}",
+            order.as_str(),
+            tenant.as_str(),
+            endpoint.as_str(),
+        );
+        Told { detail, tenant: Tenant::Named(tenant.clone()), about: Vec::new() }
+    }
+
+    /// Carries it out.
+    pub async fn run(&self, stores: &Stores) -> Result<String, StoreFailure> {
+        let claims = stores.of(StoreRole::Idempotency).claims();
+        let none = || StoreFailure::Refused("this store keeps no claims".to_owned());
+        let shown = self.order.carry_out(claims.ok_or_else(none)?, &self.name).await?;
+        Ok(text(&shown))
+    }
+}
+
+// === impl Order ===
+
+impl Order {
     async fn carry_out(
         self,
         claims: &dyn Claims,

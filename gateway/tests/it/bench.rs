@@ -272,7 +272,12 @@ impl Store for GatedStore {
     }
 
     fn set_region(&self, _scope: &Scope, _temperature: Temperature) -> Call<()> {
-        Box::pin(std::future::ready(Ok(())))
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let (mut gate, panics) = (self.gate.subscribe(), self.panics);
+        Box::pin(async move {
+            assert!(!panics, "the store was told to panic");
+            gate.wait_for(|open| *open).await.map(drop).map_err(|_gone| StoreFailure::Timeout)
+        })
     }
 
     fn probe(&self) -> Call<()> {

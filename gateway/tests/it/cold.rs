@@ -419,7 +419,8 @@ async fn operators_grant_more_than_a_limit_admits_until_a_moment() {
         let metrics = caller.get(gateway.admin_addr, "/metrics", Some(ADMIN)).await.text();
         let audited = format!(
             "tidegate_gateway_audit_events_total{{action=\"admin\"}} {}\n",
-            refused + 2 * 7
+            // Each before it is carried out and when it has ended, for both algorithms.
+            refused + 2 * 2 * 7
         );
         assert!(metrics.contains(&audited), "{metrics}");
     }

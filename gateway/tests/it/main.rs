@@ -7,6 +7,7 @@ mod bench;
 mod breakers;
 mod claims;
 mod cold;
+mod commands;
 mod connections;
 mod cores;
 mod end;

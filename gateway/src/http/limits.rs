@@ -1,0 +1,209 @@
+//! Owns what operators see of limits and do to them: bodies and answers. Knows no tokens.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tidegate_policy::audit::About;
+use tidegate_policy::gcra::Quota;
+use tidegate_policy::identity::Subject;
+use tidegate_policy::limit::Algorithm;
+use tidegate_policy::limit::grant::{SECONDS_MAX, TIMES_MAX};
+use tidegate_policy::scope::{KeyFormat, Scope, Tenant};
+
+use super::operate::{Done, Told, bad, text};
+use crate::service::ServiceSettings;
+use crate::service::observed::Observed;
+use crate::store::{Charge, Standing, StoreFailure, StoreRole, Stores};
+
+/// What is asked of one limit and one subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// What it says.
+    Inspect,
+    /// It forgets what it counted.
+    Reset,
+    /// It lets the subject have more than it admits, until a moment.
+    Grant,
+}
+
+/// That of one body.
+#[derive(Debug)]
+pub struct Order {
+    act: Act,
+    limit: String,
+    subject: Subject,
+    scope: Scope,
+    quota: Quota,
+    algorithm: Algorithm,
+    /// Of a grant.
+    extra: Option<Extra>,
+}
+
+#[derive(Debug)]
+struct Extra {
+    units: u32,
+    seconds: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitBody {
+    limit: String,
+    subject: Value,
+    #[serde(default)]
+    tenant: Value,
+    /// Of a grant: how many beyond the limit.
+    units: Option<Value>,
+    /// Of a grant: how long they last.
+    seconds: Option<Value>,
+}
+
+/// Where a limit stands, as an operator is told.
+#[derive(Serialize)]
+struct Shown<'a> {
+    limit: &'a str,
+    algorithm: &'static str,
+    configured: u32,
+    period_us: u64,
+    burst: u32,
+    /// The units per period in force, if the region is cold.
+    reduced: Option<u32>,
+    remaining: u64,
+    next_us: u64,
+    reset_us: u64,
+}
+
+// === impl Act ===
+
+impl Act {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Inspect => "inspect",
+            Self::Reset => "reset",
+            Self::Grant => "grant",
+        }
+    }
+
+    /// The units and seconds of a grant.
+    fn extra(self, asked: &LimitBody, quota: Quota) -> Result<Option<Extra>, String> {
+        let (units, seconds) = (asked.units.as_ref(), asked.seconds.as_ref());
+        if self != Self::Grant {
+            return match (units, seconds) {
+                (None, None) => Ok(None),
+                (Some(_), _) | (_, Some(_)) => {
+                    Err("units and seconds are those of a grant: leave them out".to_owned())
+                }
+            };
+        }
+        let most = quota.limit().max(quota.burst()).saturating_mul(TIMES_MAX);
+        let meaning = format!("{TIMES_MAX} times the limit; 0 takes a grant back");
+        let units = within("units", units, 0, most, &meaning)?;
+        let seconds = within("seconds", seconds, 1, SECONDS_MAX, "a week")?;
+        Ok(Some(Extra { units, seconds }))
+    }
+}
+
+// === impl Order ===
+
+impl Order {
+    /// Reads one; how it ended if that cannot be.
+    pub fn read(
+        act: Act,
+        body: &[u8],
+        settings: &ServiceSettings,
+        observed: &Observed,
+    ) -> Result<Self, Box<Done>> {
+        const SHAPE: &str = r#"send {"limit": "policy.limit", "subject": {"kind": "ip", "name": "192.0.2.1"}, "tenant": null}; to grant also "units" and "seconds""#;
+        let refused = |problem: String| bad(act.as_str(), &problem);
+        let asked: LimitBody =
+            serde_json::from_slice(body).map_err(|error| refused(format!("{error}: {SHAPE}")))?;
+        let who = part("subject", &asked.subject)
+            .and_then(|subject: Subject| Ok((subject, part::<Tenant>("tenant", &asked.tenant)?)));
+        let (subject, tenant) = who.map_err(|problem| refused(format!("{problem}: {SHAPE}")))?;
+        let Some((quota, algorithm)) = observed.limit(&asked.limit) else {
+            return Err(refused(format!(
+                "limit is {:?}: this gateway was not asked about it lately, or of more than 1,024 others; write its id as policy.limit, and ask a gateway that takes its requests",
+                shortened(&asked.limit)
+            )));
+        };
+        let extra = act.extra(&asked, quota).map_err(refused)?;
+        let scope = settings.scope(tenant, KeyFormat::default());
+        Ok(Self { act, limit: asked.limit, subject, scope, quota, algorithm, extra })
+    }
+
+    /// What the audit trail says of it. The subject stands where the trail hashes it; its kind tells enough.
+    pub fn told(&self) -> Told {
+        let Self { act, limit, subject, .. } = self;
+        let mut detail = format!("{} {limit} of one {}", act.as_str(), subject.kind.as_str());
+        if let Some(Extra { units, seconds }) = self.extra {
+            detail = format!("{detail}: {units} units for {seconds} s");
+        }
+        let about = About { limit: limit.clone(), subject: subject.clone() };
+        Told { detail, tenant: self.scope.tenant.clone(), about: vec![about] }
+    }
+
+    /// Carries it out.
+    pub async fn run(&self, stores: &Stores) -> Result<String, StoreFailure> {
+        let store = stores.of(StoreRole::Regional);
+        let Self { limit, subject, scope, quota, algorithm, .. } = self;
+        let (quota, algorithm) = (*quota, *algorithm);
+        let look = Charge { subject, limit_id: limit, quota, algorithm, cost: 0, alone: false };
+        if let Some(Extra { units, seconds }) = self.extra {
+            let lasts = Duration::from_secs(u64::from(seconds));
+            store.grant(scope, &look, units, lasts).await?;
+        }
+        let look = [look];
+        if self.act == Act::Reset {
+            store.reset(scope, &look).await?;
+        }
+        let checked = store.rate_check(scope, &look).await?;
+        Ok(text(&checked.limits.first().map(|standing| self.shown(standing))))
+    }
+
+    fn shown(&self, Standing { reading, reduced }: &Standing) -> Shown<'_> {
+        Shown {
+            limit: &self.limit,
+            algorithm: self.algorithm.as_str(),
+            configured: self.quota.limit(),
+            period_us: self.quota.period_us(),
+            burst: self.quota.burst(),
+            reduced: *reduced,
+            remaining: reading.remaining,
+            next_us: reading.next_us,
+            reset_us: reading.reset_us,
+        }
+    }
+}
+
+/// What a message repeats of a text that may be long.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 80;
+    let mut shown: String = text.chars().take(SHOWN).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// A part of a message, or what is wrong with it.
+fn part<T: DeserializeOwned>(field: &str, value: &Value) -> Result<T, String> {
+    T::deserialize(value)
+        .map_err(|error| format!("{field} is {}: {error}", shortened(&value.to_string())))
+}
+
+/// A whole number within bounds, or what to send instead.
+fn within(
+    field: &str,
+    value: Option<&Value>,
+    least: u32,
+    most: u32,
+    meaning: &str,
+) -> Result<u32, String> {
+    let number = value.and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
+    number.filter(|number| (least..=most).contains(number)).ok_or_else(|| {
+        let told = value.map_or_else(|| "missing".to_owned(), |v| shortened(&v.to_string()));
+        format!("{field} is {told}: send a whole number from {least} to {most}, {meaning}")
+    })
+}

@@ -1,0 +1,176 @@
+//! Operators' commands: what is on record of them, whoever hangs up, and what they say of what nobody knows.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Method;
+use tidegate_gateway::store::Stores;
+use tidegate_gateway::{Cores, Gateway, Running, Settings, World};
+use tidegate_policy::audit::{Action, AuditEvent, AuditSink};
+use tidegate_tests::eventually;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::bench::{
+    ADMIN, Answer, Caller, GatedStore, Speaks, VIEWER, decides, question, request, settings,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const COLD: &str = r#"{"temperature": "cold"}"#;
+
+/// Keeps every event.
+#[derive(Default)]
+struct Events(Mutex<Vec<AuditEvent>>);
+
+impl AuditSink for Events {
+    fn record(&self, event: AuditEvent) {
+        self.0.lock().expect("no panic").push(event);
+    }
+}
+
+impl Events {
+    /// Those of operators: how they ended, and what the detail says.
+    fn of(&self, action: Action) -> Vec<(String, String, String)> {
+        let events = self.0.lock().expect("no panic");
+        let those = events.iter().filter(|event| event.action == action);
+        let parts = |e: &AuditEvent| (e.actor.clone(), e.outcome.clone(), e.detail.clone());
+        those.map(parts).collect()
+    }
+}
+
+async fn watched(settings: Settings, stores: Option<Stores>) -> (Running, Arc<Events>) {
+    let events = Arc::new(Events::default());
+    let world = World::from_settings(&settings, Cores::here()).expect("a world");
+    let world = World { audit: events.clone(), ..world };
+    let world = match stores {
+        Some(stores) => world.with_stores(stores),
+        None => world,
+    };
+    (Gateway::start(settings, world).await.expect("a gateway"), events)
+}
+
+/// A command over a connection of its own, which ends as soon as the store has been asked.
+async fn ask_and_leave(to: SocketAddr, store: &GatedStore) {
+    let mut stream = TcpStream::connect(to).await.expect("connected");
+    let head = format!(
+        "POST /v1/region HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {ADMIN}\r\ncontent-length: {}\r\n\r\n{COLD}",
+        COLD.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    eventually(PATIENCE, "the command has begun", async || {
+        if store.calls.load(Ordering::SeqCst) == 1 { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+}
+
+fn on_record(actor: &str, outcome: &str, detail: &str) -> (String, String, String) {
+    (actor.to_owned(), outcome.to_owned(), detail.to_owned())
+}
+
+#[tokio::test]
+async fn a_command_ends_on_record_although_its_caller_has_hung_up() {
+    let store = GatedStore::new(false);
+    let stores = Stores::single(store.clone());
+    let (gateway, events) = watched(settings("--region here"), Some(stores)).await;
+    ask_and_leave(gateway.admin_addr, &store).await;
+    let metrics = Caller::new(Speaks::Http1);
+    eventually(PATIENCE, "the gateway saw the caller go", async || {
+        let text = metrics.get(gateway.admin_addr, "/metrics", Some(VIEWER)).await.text();
+        if text.contains("callers_gone_total 1\n") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    let detail = "region here default: cold";
+    let begun = on_record("bo", "begun", detail);
+    let of_bo = || {
+        let all = events.of(Action::Admin).into_iter();
+        all.filter(|(actor, _, _)| actor == "bo").collect::<Vec<_>>()
+    };
+    assert_eq!(of_bo(), std::slice::from_ref(&begun));
+    store.gate.send_replace(true);
+    eventually(PATIENCE, "the end is on record", async || {
+        let all = of_bo();
+        if all == [begun.clone(), on_record("bo", "ok", detail)] { Ok(()) } else { Err(all) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_process_waits_for_a_command_that_has_begun() {
+    let store = GatedStore::new(false);
+    let stores = Stores::single(store.clone());
+    let (gateway, events) = watched(settings(""), Some(stores)).await;
+    let to = gateway.admin_addr;
+    ask_and_leave(to, &store).await;
+    let ended = tokio::spawn(gateway.shutdown());
+    eventually(PATIENCE, "the listener is gone", async || match TcpStream::connect(to).await {
+        Ok(_connected) => Err("accepted"),
+        Err(_refused) => Ok(()),
+    })
+    .await;
+    store.gate.send_replace(true);
+    assert!(ended.await.expect("no panic"));
+    let outcomes: Vec<_> = events.of(Action::Admin).into_iter().map(|(_, said, _)| said).collect();
+    assert_eq!(outcomes, ["begun", "ok"]);
+}
+
+#[tokio::test]
+async fn a_command_that_meets_a_fault_of_ours_ends_on_record_too() {
+    let store = GatedStore::new(true);
+    let (gateway, events) = watched(settings(""), Some(Stores::single(store))).await;
+    let answer = send(&gateway, "/v1/region", COLD).await;
+    assert_eq!((answer.status.as_u16(), answer.marked()), (500, false));
+    let outcomes: Vec<_> = events.of(Action::Admin).into_iter().map(|(_, said, _)| said).collect();
+    assert_eq!(outcomes, ["begun", "panicked"]);
+}
+
+async fn send(gateway: &Running, path: &str, body: impl Into<String>) -> Answer {
+    let call = request(gateway.admin_addr, Method::POST, path, Some(ADMIN), body.into());
+    Caller::new(Speaks::Http1).send(call).await
+}
+
+/// Before a command is carried out it is on record what it is; never a key, and a subject only where the chain hashes
+/// it.
+#[tokio::test]
+async fn what_a_command_is_about_is_on_record_before_it_is_carried_out() {
+    let (gateway, events) = watched(settings(""), None).await;
+    decides(&gateway, &question("203.0.113.7")).await;
+    let subject = r#""subject": {"kind": "ip", "name": "203.0.113.7"}"#;
+    let rows = [
+        (
+            "/v1/limits/reset",
+            format!(r#"{{"limit": "p.one", {subject}}}"#),
+            "reset p.one of one ip".to_owned(),
+        ),
+        (
+            "/v1/limits/grant",
+            format!(r#"{{"limit": "p.one", {subject}, "units": 2, "seconds": 9}}"#),
+            "grant p.one of one ip: 2 units for 9 s".to_owned(),
+        ),
+        (
+            "/v1/breakers/order",
+            r#"{"breaker": "pay:203.0.113.7", "order": "trip"}"#.to_owned(),
+            "breaker pay trip: for 0 s".to_owned(),
+        ),
+        (
+            "/v1/idempotency/delete",
+            r#"{"tenant": "acme", "endpoint": "POST /orders/:int", "key": "top-secret"}"#.to_owned(),
+            "delete a record of tenant acme at POST /orders/:int with the key's SHA-256 190aec7389a3b0b5".to_owned(),
+        ),
+    ];
+    for (path, body, detail) in rows {
+        let before = events.of(Action::Admin).len();
+        assert_eq!(send(&gateway, path, body).await.status, 200, "{path}");
+        let all = events.of(Action::Admin);
+        let both = [on_record("bo", "begun", &detail), on_record("bo", "ok", &detail)];
+        assert_eq!(all[before..], both, "{path}");
+    }
+    let events = events.0.lock().expect("no panic");
+    let told = events.iter().filter(|event| event.action == Action::Admin);
+    let about: Vec<_> = told.flat_map(|event| &event.about).collect();
+    assert_eq!(about.len(), 4, "of reset and grant, each twice: {about:?}");
+    for about in about {
+        assert_eq!((about.limit.as_str(), about.subject.name.as_str()), ("p.one", "203.0.113.7"));
+    }
+}
