@@ -17,3 +17,4 @@ pub mod handshake;
 pub mod limits;
 pub mod operate;
 pub mod records;
+mod shown;

@@ -264,6 +264,10 @@ fn event(actor: String, outcome: &'static str, detail: String) -> Happening {
 }
 
 impl Handler for AdminListener {
+    fn is_open(path: &str) -> bool {
+        matches!(path, "/livez" | "/readyz")
+    }
+
     async fn handle<B>(&self, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Send,

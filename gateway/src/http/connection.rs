@@ -7,7 +7,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,7 +17,6 @@ use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -25,6 +24,7 @@ use tokio::time::Instant;
 
 use super::answer::{self, Answer};
 use super::handshake::{HANDSHAKE_TIMEOUT, Tls};
+use super::shown::{Next, Shown};
 use crate::clock::whole_us;
 use crate::cores::{Cores, Place};
 use crate::metrics::SharedMetrics;
@@ -33,6 +33,9 @@ use crate::throttle::Throttle;
 /// A connection that has asked nothing after that long is closed: it may be silent, or dribble the
 /// opening of HTTP/2, for which hyper keeps no time.
 pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection on which nobody asked for what wants a token is closed when it has asked nothing for that long:
+/// longer than probes wait for their next one.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Per listener. Far more than a fleet of Envoys opens; what comes beyond is closed at once.
 pub const CONNECTIONS_MAX: usize = 4_096;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,8 +59,10 @@ pub struct ServeSettings {
     pub drain_timeout: Duration,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
-    /// How long a connection may ask nothing at its beginning.
+    /// How long a connection may ask nothing at its beginning, or show nobody who is known.
     pub first_request_timeout: Duration,
+    /// How long it may ask nothing after what anybody may ask for.
+    pub idle_timeout: Duration,
     /// How many connections may be open.
     pub connections_max: usize,
 }
@@ -69,6 +74,11 @@ pub trait Handler: Send + Sync + 'static {
     where
         B: Body<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static;
+
+    /// Whether anybody may ask for that path: its answer does not say that the caller is known.
+    fn is_open(_path: &str) -> bool {
+        false
+    }
 }
 
 /// Serves until `stop` says so (or its sender is gone), then finishes what is under way for at most
@@ -83,7 +93,6 @@ pub async fn serve<H: Handler>(
     mut stop: watch::Receiver<bool>,
     settings: ServeSettings,
 ) -> bool {
-    let graceful = GracefulShutdown::new();
     let builder = builder();
     let permits = Arc::new(Semaphore::new(settings.connections_max));
     let complaints = Complaints::new();
@@ -109,16 +118,17 @@ pub async fn serve<H: Handler>(
         let connection = Connection {
             handler: Arc::clone(&handler),
             metrics: Arc::clone(&metrics),
-            asked: AtomicBool::new(false),
-            first_request_timeout: settings.first_request_timeout,
+            shown: Shown::new(),
+            settings,
             place: cores.place(),
             _permit: permit,
         };
         let tls = tls.clone().map(|tls| (tls, settings.handshake_timeout));
-        connection.spawn(stream, tls, stop.clone(), &builder, &graceful);
+        connection.spawn(stream, tls, stop.clone(), &builder);
     }
     drop(listener);
-    tokio::time::timeout(settings.drain_timeout, graceful.shutdown()).await.is_ok()
+    let all = u32::try_from(settings.connections_max).unwrap_or(u32::MAX);
+    tokio::time::timeout(settings.drain_timeout, permits.acquire_many(all)).await.is_ok()
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -159,9 +169,8 @@ struct Complaints {
 struct Connection<H> {
     handler: Arc<H>,
     metrics: SharedMetrics,
-    /// Whether a request has come.
-    asked: AtomicBool,
-    first_request_timeout: Duration,
+    shown: Shown,
+    settings: ServeSettings,
     place: Place,
     _permit: OwnedSemaphorePermit,
 }
@@ -175,6 +184,7 @@ impl ServeSettings {
             drain_timeout,
             handshake_timeout: HANDSHAKE_TIMEOUT,
             first_request_timeout: FIRST_REQUEST_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
             connections_max: CONNECTIONS_MAX,
         }
     }
@@ -214,7 +224,6 @@ impl<H: Handler> Connection<H> {
         tls: Option<(Arc<Tls>, Duration)>,
         mut stop: watch::Receiver<bool>,
         builder: &Builder<TokioExecutor>,
-        graceful: &GracefulShutdown,
     ) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
@@ -223,7 +232,6 @@ impl<H: Handler> Connection<H> {
             Ok(moved) => moved,
             Err(error) => return tracing::error!(%error, "a connection cannot be handed to a core"),
         };
-        let watcher = graceful.watcher();
         let builder = builder.clone();
         let core = self.place.core();
         core.spawn(async move {
@@ -232,7 +240,7 @@ impl<H: Handler> Connection<H> {
                 Err(error) => return tracing::error!(%error, "a core cannot watch a connection"),
             };
             let Some((tls, within)) = tls else {
-                return self.converse(stream, &builder, watcher).await;
+                return self.converse(stream, &builder, stop).await;
             };
             let stream = tokio::select! {
                 stream = tls.accept(stream, within) => stream,
@@ -240,21 +248,25 @@ impl<H: Handler> Connection<H> {
                 _ = stop.wait_for(|stop| *stop) => None,
             };
             if let Some(stream) = stream {
-                self.converse(stream, &builder, watcher).await;
+                self.converse(stream, &builder, stop).await;
             }
         });
     }
 
     /// Answers until one side ends the connection.
-    async fn converse<S>(self, stream: S, builder: &Builder<TokioExecutor>, watcher: Watcher)
-    where
+    async fn converse<S>(
+        self,
+        stream: S,
+        builder: &Builder<TokioExecutor>,
+        mut stop: watch::Receiver<bool>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let connection = Arc::new(self);
         let served = {
             let connection = Arc::clone(&connection);
             let service = service_fn(move |request: Request<Incoming>| {
-                connection.asked.store(true, Ordering::Relaxed);
+                connection.shown.asked.store(true, Ordering::Relaxed);
                 let connection = Arc::clone(&connection);
                 // On the heap, because hyper moves a stream's future several times before it
                 // runs.
@@ -262,16 +274,32 @@ impl<H: Handler> Connection<H> {
             });
             builder.serve_connection(TokioIo::new(stream), service).into_owned()
         };
-        let mut served = pin!(watcher.watch(served));
-        let ended = tokio::select! {
-            // First, so that a request that has arrived by now counts.
-            biased;
-            ended = &mut served => ended,
-            () = tokio::time::sleep(connection.first_request_timeout) => {
-                if !connection.asked.load(Ordering::Relaxed) {
-                    return tracing::debug!("a connection asked nothing");
+        let patience = connection.settings.first_request_timeout;
+        let mut served = pin!(served);
+        let mut stopped = pin!(stop.wait_for(|stop| *stop));
+        let (mut stopping, mut going) = (false, false);
+        let mut due = Some(connection.shown.born + patience);
+        let ended = loop {
+            tokio::select! {
+                // First, so that a request that has arrived by now counts.
+                biased;
+                ended = &mut served => break ended,
+                // An error means that whoever could say stop is gone.
+                _ = &mut stopped, if !stopping => {
+                    stopping = true;
+                    served.as_mut().graceful_shutdown();
                 }
-                served.await
+                () = until(due), if due.is_some() => match connection.next() {
+                    Next::Stays => due = None,
+                    Next::Waits(until) => due = Some(until),
+                    Next::Goes if !going => {
+                        going = true;
+                        served.as_mut().graceful_shutdown();
+                        due = Some(Instant::now() + patience);
+                    }
+                    Next::Goes => return tracing::debug!("a connection did not go"),
+                    Next::Ends => return tracing::debug!("a connection asked nothing"),
+                },
             }
         };
         if let Err(error) = ended {
@@ -279,8 +307,13 @@ impl<H: Handler> Connection<H> {
         }
     }
 
+    fn next(&self) -> Next {
+        self.shown.next(self.settings.idle_timeout)
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let mut leaving = Leaving { metrics: &self.metrics, answered: false };
+        let open = H::is_open(request.uri().path());
         let answer = match caught(self.handler.handle(request)).await {
             Some(answer) => answer,
             None => {
@@ -290,7 +323,14 @@ impl<H: Handler> Connection<H> {
             }
         };
         leaving.answered = true;
+        self.shown.note(open, answer.status());
         answer
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due).await;
     }
 }
 

@@ -40,8 +40,38 @@ impl Handler for Yes {
     }
 }
 
+/// Who has no token is refused, but for one path.
+struct Guarded;
+
+impl Handler for Guarded {
+    async fn handle<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let known = request.headers().contains_key("authorization");
+        let status = match known || Self::is_open(request.uri().path()) {
+            true => StatusCode::OK,
+            false => StatusCode::UNAUTHORIZED,
+        };
+        answer::plain(status, "text/plain", "yes")
+    }
+
+    fn is_open(path: &str) -> bool {
+        path == "/open"
+    }
+}
+
 /// A listener alone; it ends when the sender is dropped.
 async fn listen(connections_max: usize) -> (SocketAddr, SharedMetrics, watch::Sender<bool>) {
+    listen_with(Yes, connections_max, FIRST_REQUEST).await
+}
+
+async fn listen_with<H: Handler>(
+    handler: H,
+    connections_max: usize,
+    idle_timeout: Duration,
+) -> (SocketAddr, SharedMetrics, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
     let (stop, stopped) = watch::channel(false);
@@ -50,11 +80,12 @@ async fn listen(connections_max: usize) -> (SocketAddr, SharedMetrics, watch::Se
         drain_timeout: Duration::from_millis(1),
         handshake_timeout: FIRST_REQUEST,
         first_request_timeout: FIRST_REQUEST,
+        idle_timeout,
         connections_max,
     };
     tokio::spawn(serve(
         listener,
-        Arc::new(Yes),
+        Arc::new(handler),
         None,
         Arc::new(Cores::here()),
         Arc::clone(&metrics),
@@ -125,6 +156,62 @@ async fn a_connection_that_has_asked_may_idle() {
     closed(&mut silent, "the measure").await;
     asks(&mut raw).await.expect("an answer on the same connection");
     assert_eq!(sender.send_request(get()).await.expect("an answer").status(), 200);
+}
+
+type Sender = http2::SendRequest<Full<Bytes>>;
+
+/// A connection of HTTP/2, and what ends with it.
+async fn speak_http2(address: SocketAddr) -> (Sender, tokio::task::JoinHandle<hyper::Result<()>>) {
+    let stream = TokioIo::new(connect(address, b"").await);
+    let (sender, connection) =
+        http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), stream).await.expect("h2");
+    (sender, tokio::spawn(connection))
+}
+
+async fn ends(ended: tokio::task::JoinHandle<hyper::Result<()>>, what: &str) {
+    let ended = timeout(PATIENCE, ended).await;
+    // As the other side says that it goes, and not by a reset.
+    ended.unwrap_or_else(|_elapsed| panic!("still open: {what}")).expect("no panic").expect(what);
+}
+
+/// Who has no token would hold a place for ever, by answering PINGs.
+#[tokio::test]
+async fn a_connection_that_never_showed_a_token_is_told_to_go() {
+    let (address, _metrics, _stop) = listen_with(Guarded, 8, FIRST_REQUEST).await;
+    let get = |path, token| request(address, Method::GET, path, token, "");
+    for (path, status) in [("/", 401), ("/open", 200)] {
+        let (mut sender, ended) = speak_http2(address).await;
+        let answer = sender.send_request(get(path, None)).await.expect("an answer");
+        assert_eq!(answer.status(), status);
+        ends(ended, path).await;
+        drop(sender);
+        let head = format!("GET {path} HTTP/1.1\r\nhost: g\r\n\r\n");
+        closed(&mut connect(address, head.as_bytes()).await, path).await;
+    }
+    // A right token once is enough, also after a wrong one.
+    let (mut sender, ended) = speak_http2(address).await;
+    for token in [None, Some("right")] {
+        sender.send_request(get("/", token)).await.expect("an answer");
+    }
+    let mut silent = connect(address, b"").await;
+    closed(&mut silent, "the measure").await;
+    assert_eq!(sender.send_request(get("/", None)).await.expect("an answer").status(), 401);
+    assert!(!ended.is_finished());
+}
+
+#[tokio::test]
+async fn probes_keep_their_connection_and_who_was_refused_does_not_by_probing() {
+    let (address, _metrics, _stop) = listen_with(Guarded, 8, PATIENCE * 60).await;
+    let get = |path| request(address, Method::GET, path, None, "");
+    let (mut probe, probing) = speak_http2(address).await;
+    let (mut refused, ended) = speak_http2(address).await;
+    for path in ["/", "/open"] {
+        refused.send_request(get(path)).await.expect("an answer");
+    }
+    probe.send_request(get("/open")).await.expect("an answer");
+    ends(ended, "refused once").await;
+    assert_eq!(probe.send_request(get("/open")).await.expect("an answer").status(), 200);
+    assert!(!probing.is_finished());
 }
 
 #[tokio::test]
