@@ -302,9 +302,8 @@ impl Service {
             }
             Ok(Err(StoreFailure::Unreachable(_) | StoreFailure::Timeout)) => Outcome::Failure,
             Err(NotDone::Late { .. }) if blame == Blame::Store && !elsewhere => Outcome::Failure,
-            Ok(Err(StoreFailure::Full(_))) | Err(NotDone::Overloaded | NotDone::Late { .. }) => {
-                Outcome::Ignored
-            }
+            Ok(Err(StoreFailure::Full(_) | StoreFailure::Partly(_)))
+            | Err(NotDone::Overloaded | NotDone::Late { .. }) => Outcome::Ignored,
         });
         if matches!(done, Err(NotDone::Late { .. }))
             && let Some(done) = late()

@@ -103,6 +103,9 @@ pub enum StoreFailure {
     /// The store's answer is none that its script gives.
     #[error("answered what cannot be: {0}")]
     Garbled(String),
+    /// Some of several servers carried it out, and these did not.
+    #[error("not carried out by {0}; by all others it was")]
+    Partly(String),
     /// The memory store holds as many keys as it may.
     #[error("holds {0} live keys, its maximum: raise --memory-keys-max or use Redis")]
     Full(usize),
@@ -264,7 +267,7 @@ impl StoreFailure {
     /// The reason that callers are told.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Unreachable(_) => Reason::StoreUnavailable,
+            Self::Unreachable(_) | Self::Partly(_) => Reason::StoreUnavailable,
             Self::Timeout => Reason::StoreTimeout,
             Self::Refused(_) | Self::Garbled(_) | Self::Full(_) => Reason::StoreError,
         }

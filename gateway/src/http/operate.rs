@@ -232,8 +232,14 @@ fn done(detail: String, outcome: Result<String, StoreFailure>) -> Done {
         Err(failure) => {
             tracing::error!(%failure, detail, "an operator's command failed");
             let reason = failure.reason();
-            let told = "the store did not carry it out; see the log of the gateway";
-            let answer = answer::problem(StatusCode::SERVICE_UNAVAILABLE, reason, told, None);
+            let (told, detail) = match &failure {
+                StoreFailure::Partly(_) => (
+                    format!("{failure}: give the order again; see the log of the gateway"),
+                    format!("{detail}: {failure}"),
+                ),
+                _ => ("the store did not carry it out; see the log of the gateway".into(), detail),
+            };
+            let answer = answer::problem(StatusCode::SERVICE_UNAVAILABLE, reason, &told, None);
             Done { answer, detail, outcome: reason.as_str() }
         }
     }

@@ -33,7 +33,9 @@ pub(super) fn action_of(reason: Reason) -> Option<Action> {
 /// What a caller may know of a store's failure.
 pub(super) fn outward(failure: &StoreFailure) -> &'static str {
     match failure {
-        StoreFailure::Unreachable(_) => "the gateway cannot reach its store",
+        StoreFailure::Unreachable(_) | StoreFailure::Partly(_) => {
+            "the gateway cannot reach its store"
+        }
         StoreFailure::Timeout => "the store did not answer within the gateway's deadline",
         StoreFailure::Refused(_) | StoreFailure::Garbled(_) => "the store answered with an error",
         StoreFailure::Full(_) => "the store holds as much as it may",

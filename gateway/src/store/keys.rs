@@ -21,7 +21,7 @@
 //! A window's period is in its key, in whole s or as `<µs>u`: what counted for a shorter period would be
 //! missing from a longer one. The other numbers of a limit are not: whoever has other ones counts on.
 //!
-//! Besides there is one key that counts nothing, [`PROBE`].
+//! Besides there are keys that count nothing: [`PROBE`], and on a Cluster one for each master.
 
 use sha2::{Digest, Sha256};
 use tidegate_policy::identity::Subject;
@@ -54,6 +54,11 @@ pub enum KeyStyle {
 
 /// Where the keys of one subject lie: all in one shard, and so in one slot.
 pub struct Place(String);
+
+/// One of many such keys: among them are some for every slot of a Cluster.
+pub fn probe(number: u32) -> String {
+    format!("{PROBE}:{number}")
+}
 
 /// Where it is remembered that a decision was settled on the limit with this key.
 pub fn settled(limit_key: &str, id: DecisionId) -> String {

@@ -7,7 +7,7 @@
 //! that nothing ran: NOSCRIPT, and on a Cluster MOVED, ASK and TRYAGAIN.
 //!
 //! A server that answers but refuses to write (a replica, a full one) fails every decision, so the
-//! probe writes as well: `SET tidegate:probe <ms> PX 5000`, see [`keys::PROBE`].
+//! probe writes as well: `SET tidegate:probe <ms> PX 5000`, see [`keys::PROBE`]; on a Cluster at each master.
 
 pub mod address;
 mod audit;
@@ -102,7 +102,7 @@ pub struct RedisStore {
     clock: Arc<dyn Clock>,
     nearness: Arc<Nearness>,
     seal: Seal,
-    marker: Option<JoinHandle<()>>,
+    marker: JoinHandle<()>,
     _follower: Option<Follower>,
 }
 
@@ -140,7 +140,8 @@ impl RedisStore {
         let reconnects = counters.reconnects.clone();
         let (servers, follower) = Servers::start(settings, &scripts, cores, clock, counters)?;
         let keep = servers.clone().keep_marked(Arc::clone(clock));
-        let marker = region.guarded().then(|| tokio::spawn(keep));
+        // Also without marks: it is looked whether Redis throws keys away.
+        let marker = tokio::spawn(keep);
         Ok(Self {
             servers,
             scripts,
@@ -177,9 +178,7 @@ impl RedisStore {
 
 impl Drop for RedisStore {
     fn drop(&mut self) {
-        if let Some(marker) = &self.marker {
-            marker.abort();
-        }
+        self.marker.abort();
     }
 }
 

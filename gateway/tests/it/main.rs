@@ -16,6 +16,7 @@ mod http;
 mod in_process;
 mod kinds;
 mod leases;
+mod masters;
 mod numbers;
 mod process;
 mod proxy;

@@ -139,7 +139,7 @@ async fn a_cluster_under_tls_with_the_least_rights() {
     let signed = Signed::new();
     let cluster = RedisCluster::start_with(Some(&signed.tls)).await;
     for node in &cluster.nodes {
-        admit(node, &["+cluster|slots", "+asking", "+ping"]).await;
+        admit(node, &["+cluster|slots", "+asking"]).await;
     }
     let url = cluster.url_as(USER);
     assert!(url.starts_with("rediss-cluster://"), "{url}");

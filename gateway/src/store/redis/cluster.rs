@@ -14,6 +14,10 @@ use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+mod every;
+mod slots;
+
+use self::slots::{SLOTS, SlotRange, slot};
 use super::address::RedisAddress;
 use super::failure;
 use super::link::{LinkSettings, Live, Target};
@@ -23,7 +27,6 @@ use super::script::Scripts;
 use super::silence::Waiting;
 use crate::store::StoreFailure;
 
-const SLOTS: u16 = 16_384;
 /// How often one call is sent elsewhere, or again, after an answer that says that nothing ran.
 const REDIRECTS_MAX: usize = 5;
 /// A slot that moves has its keys on two nodes for that long, about.
@@ -31,6 +34,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(4);
 /// Between two looks at the map while all is well, and while something is not.
 const REFRESH_CALM: Duration = Duration::from_secs(5);
 const REFRESH_HASTE: Duration = Duration::from_millis(250);
+/// Between two rounds over the marks of which the first failed at some node.
+const MARK_AGAIN: Duration = Duration::from_secs(1);
 /// A Cluster of which a node answered within that time is not gone: two looks at the map, of which one has to wait
 /// for nodes that are silent.
 const ANSWERS_US: u64 = 15_000_000;
@@ -52,8 +57,10 @@ pub struct Cluster {
 #[derive(Default)]
 struct Map {
     /// First and last slot, and the node's name.
-    ranges: Vec<(u16, u16, String)>,
+    ranges: Vec<SlotRange>,
     pools: BTreeMap<String, Arc<Pool>>,
+    /// Per node the first of its slots, and a key of its own that the probe writes.
+    probes: BTreeMap<String, (u16, String)>,
 }
 
 /// Follows the map for as long as the store lives.
@@ -198,39 +205,6 @@ impl Cluster {
         answered_us > 0 && self.link.clock.elapsed_us().saturating_sub(answered_us) < ANSWERS_US
     }
 
-    /// Sets marks, each on the node that serves it.
-    pub async fn mark(&self, marking: Marking) -> Result<(), StoreFailure> {
-        let mut by_node: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for mark in self.marks.iter() {
-            let node = self.node_of(slot(mark))?;
-            by_node.entry(node).or_default().push(mark.clone());
-        }
-        for (node, marks) in by_node {
-            let mut live = self.pool(&node)?.pick()?;
-            let marked = marks::mark(&mut live, &marks.into(), marking).await;
-            marked.map_err(|error| failure(&error))?;
-        }
-        Ok(())
-    }
-
-    /// Every master answers, and every slot has one.
-    pub async fn probe(&self) -> Result<(), StoreFailure> {
-        let (pools, covered) = {
-            let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-            let width = |(first, last, _): &(u16, u16, String)| u32::from(last - first) + 1;
-            let covered: u32 = map.ranges.iter().map(width).sum();
-            (map.pools.values().map(Arc::clone).collect::<Vec<_>>(), covered)
-        };
-        if covered < u32::from(SLOTS) {
-            let text = format!("{covered} of {SLOTS} slots of the Cluster are served");
-            return Err(StoreFailure::Unreachable(text));
-        }
-        for pool in pools {
-            pool.pick()?.ping().await.map_err(|error| failure(&error))?;
-        }
-        Ok(())
-    }
-
     /// How many connections are up, and how many there are, of all nodes together.
     pub fn connections(&self) -> (usize, usize) {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
@@ -283,20 +257,21 @@ impl Cluster {
     }
 
     async fn follow(self: Arc<Self>) {
-        let mut marked = tokio::time::Instant::now();
-        let mut must_mark = true;
+        let mut round = self.link.clock.sleep(marks::INTERVAL);
+        let (mut due, mut failed) = (false, false);
         loop {
             let known = self.refresh().await;
-            must_mark |= known == Some(true);
-            if must_mark || marked.elapsed() >= marks::INTERVAL {
-                must_mark = self.mark(Marking::Missing).await.is_err();
-                marked = tokio::time::Instant::now();
+            if due || known == Some(true) {
+                failed = self.mark(Marking::Missing).await.is_err();
+                let pause = if failed { MARK_AGAIN } else { marks::INTERVAL };
+                (due, round) = (false, self.link.clock.sleep(pause));
             }
-            let calm = known.is_some() && !must_mark && self.all_up();
+            let calm = known.is_some() && !failed && self.all_up();
             let wait = if calm { REFRESH_CALM } else { REFRESH_HASTE };
             tokio::select! {
                 () = self.link.clock.sleep(wait) => {}
                 () = self.stale.notified() => {}
+                () = &mut round => due = true,
             }
         }
     }
@@ -319,19 +294,22 @@ impl Cluster {
             let Ok(mut live) = pool.pick() else { continue };
             let Ok(reply) = live.send(&command).await else { continue };
             self.answered();
-            let Some(ranges) = ranges(&reply, &self.pattern.host()) else { continue };
+            let Some(ranges) = slots::ranges(&reply, &self.pattern.host()) else { continue };
             return Some(self.adopt(ranges));
         }
         None
     }
 
-    fn adopt(&self, ranges: Vec<(u16, u16, String)>) -> bool {
+    fn adopt(&self, ranges: Vec<SlotRange>) -> bool {
+        let known = |map: &Map| map.ranges == ranges;
+        let changed = !known(&self.map.read().unwrap_or_else(PoisonError::into_inner));
+        // Outside the lock: for a node of few slots it takes a while.
+        let probes = if changed { slots::probes(&ranges) } else { BTreeMap::new() };
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = map.ranges != ranges;
         if changed {
             tracing::info!(ranges = ranges.len(), "the Cluster's slots are served by other nodes");
             map.pools.retain(|name, _| ranges.iter().any(|(_, _, node)| node == name));
-            map.ranges = ranges;
+            (map.ranges, map.probes) = (ranges, probes);
         }
         let missing: Vec<String> = map
             .ranges
@@ -346,75 +324,5 @@ impl Cluster {
             }
         }
         changed
-    }
-}
-
-/// A reply of CLUSTER SLOTS: first slot, last slot, then the master as host, port and more. A node
-/// that does not know its own host is at the host that was asked.
-fn ranges(reply: &Value, asked: &str) -> Option<Vec<(u16, u16, String)>> {
-    let Value::Array(rows) = reply else { return None };
-    let mut ranges = Vec::new();
-    for row in rows {
-        let Value::Array(row) = row else { return None };
-        let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = row.as_slice() else {
-            return None;
-        };
-        let [host, Value::Int(port), ..] = master.as_slice() else { return None };
-        let host: Option<String> = redis::from_redis_value_ref(host).ok()?;
-        let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| asked.to_owned());
-        let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
-        if first > last {
-            return None;
-        }
-        ranges.push((first, last, format!("{host}:{port}")));
-    }
-    ranges.sort();
-    Some(ranges)
-}
-
-/// CRC16 (XMODEM) of what stands in the first braces, or of all.
-pub fn slot(key: &str) -> u16 {
-    let tag = key
-        .split_once('{')
-        .and_then(|(_, rest)| rest.split_once('}'))
-        .map(|(tag, _)| tag)
-        .filter(|tag| !tag.is_empty())
-        .unwrap_or(key);
-    let crc = tag.bytes().fold(0u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
-            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
-        })
-    });
-    crc % SLOTS
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_are_those_of_redis() {
-        // CLUSTER KEYSLOT of Redis 7 said so; the first is the example of its specification.
-        let rows = [("123456789", 12_739), ("{user1000}.following", 3_443), ("foo{}{bar}", 8_363)];
-        for (key, expected) in rows {
-            assert_eq!(slot(key), expected, "{key}");
-        }
-        assert_eq!(slot("ratelimit:{here|a1}:start"), slot("settled:{here|a1}:x"));
-    }
-
-    #[test]
-    fn a_map_is_read_or_refused() {
-        let node = |host: Value, port| Value::Array(vec![host, Value::Int(port)]);
-        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let row = |first, last, node| Value::Array(vec![Value::Int(first), Value::Int(last), node]);
-        let good = Value::Array(vec![
-            row(8_192, 16_383, node(text(""), 7)),
-            row(0, 8_191, node(text("h"), 6)),
-        ]);
-        let expected = vec![(0, 8_191, "h:6".to_owned()), (8_192, 16_383, "me:7".to_owned())];
-        assert_eq!(ranges(&good, "me"), Some(expected));
-        for bad in [Value::Nil, Value::Array(vec![row(2, 1, node(text("h"), 6))])] {
-            assert_eq!(ranges(&bad, "me"), None);
-        }
     }
 }

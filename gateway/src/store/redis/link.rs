@@ -216,11 +216,6 @@ impl Live {
         &self.settings.counters
     }
 
-    /// Whether the server answers.
-    pub async fn ping(&mut self) -> RedisResult<()> {
-        self.send(&redis::cmd("PING")).await.map(drop)
-    }
-
     /// On how many replicas everything is that this connection was answered for, at most after `within`.
     pub async fn acknowledged(&mut self, replicas: u8, within: Duration) -> RedisResult<u8> {
         let waits = Arc::clone(&self.replicas);
@@ -236,13 +231,10 @@ impl Live {
         Ok(())
     }
 
-    /// Whether decisions can be written.
-    pub async fn probe(&mut self) -> RedisResult<()> {
+    /// Whether decisions can be written, by this key.
+    pub async fn probe(&mut self, key: &str) -> RedisResult<()> {
         let mut set = redis::cmd("SET");
-        set.arg(keys::PROBE)
-            .arg(self.settings.clock.unix_us() / 1_000)
-            .arg("PX")
-            .arg(keys::PROBE_TTL_MS);
+        set.arg(key).arg(self.settings.clock.unix_us() / 1_000).arg("PX").arg(keys::PROBE_TTL_MS);
         self.send(&set).await.map(drop)
     }
 }
@@ -371,7 +363,7 @@ impl Supervisor {
     /// Another replica would be no gain: the connection that exists stays.
     async fn open_writable(&self) -> RedisResult<(Live, Broken)> {
         let (mut live, broken) = self.open().await?;
-        live.probe().await?;
+        live.probe(keys::PROBE).await?;
         Ok((live, broken))
     }
 

@@ -11,7 +11,7 @@ use super::replicas::REPLICAS_WITHIN_MAX;
 use super::silence::{Silence, Waiting};
 use super::{failure, script::Scripts};
 use crate::cores;
-use crate::store::StoreFailure;
+use crate::store::{StoreFailure, keys};
 
 /// How often, and how far apart, it is looked whether a connection is up that is just being opened:
 /// no longer than anybody waits.
@@ -102,7 +102,7 @@ impl Pool {
         async move {
             let mut last = Err(nothing);
             for mut live in lives {
-                last = live.probe().await.map_err(|error| failure(&error));
+                last = live.probe(keys::PROBE).await.map_err(|error| failure(&error));
                 if last.is_ok() {
                     break;
                 }

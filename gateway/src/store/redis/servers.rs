@@ -134,7 +134,8 @@ impl Servers {
         }
     }
 
-    /// Sets missing marks from time to time; a Cluster does that as it follows its map.
+    /// Sets missing marks, if there are any, and looks at the server from time to time; a Cluster does that as it
+    /// follows its map.
     pub async fn keep_marked(self, clock: Arc<dyn Clock>) {
         while self.one_call_reaches_all() {
             clock.sleep(marks::INTERVAL).await;

@@ -1,0 +1,116 @@
+//! Owns what is done at every master of a Cluster: setting marks, and the probe. Knows no limits.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use redis::{ErrorKind, ServerErrorKind};
+
+use super::{Cluster, SLOTS, SlotRange, slot};
+use crate::store::StoreFailure;
+use crate::store::redis::failure;
+use crate::store::redis::marks::{self, Marking};
+
+/// At which masters something failed.
+#[derive(Default)]
+struct Failed {
+    /// Each by the first of its slots, and why; for whoever gave the order, so without hosts.
+    told: Vec<String>,
+    last: Option<StoreFailure>,
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// Sets marks, each on the node that serves it, and looks at every node. One that fails keeps none of the
+    /// others from it, and is named.
+    pub async fn mark(&self, marking: Marking) -> Result<(), StoreFailure> {
+        let (mut by_node, mut failed) = (self.masters(), Failed::default());
+        let all = by_node.len();
+        let mut unserved = None;
+        for mark in self.marks.iter() {
+            let slot = slot(mark);
+            match self.node_of(slot) {
+                Ok(node) => by_node.entry(node).or_insert((slot, Vec::new())).1.push(mark.clone()),
+                Err(failure) => unserved = unserved.or(Some((slot, failure))),
+            }
+        }
+        for (node, (first, marks)) in by_node {
+            if let Err(failure) = self.mark_one(&node, marks.into(), marking).await {
+                failed.note(first, failure);
+            }
+        }
+        if let Some((slot, failure)) = unserved {
+            failed.note(slot, failure);
+        }
+        failed.of(all)
+    }
+
+    async fn mark_one(
+        &self,
+        node: &str,
+        marks: Arc<[String]>,
+        marking: Marking,
+    ) -> Result<(), StoreFailure> {
+        let mut live = self.pool(node)?.pick()?;
+        marks::mark(&mut live, &marks, marking).await.map_err(|error| failure(&error))
+    }
+
+    /// Every master with the first of its slots, and no marks yet.
+    fn masters(&self) -> BTreeMap<String, (u16, Vec<String>)> {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let mut masters = BTreeMap::new();
+        for (first, _, node) in &map.ranges {
+            masters.entry(node.clone()).or_insert((*first, Vec::new()));
+        }
+        masters
+    }
+
+    /// Every master takes writes, and every slot has one.
+    pub async fn probe(&self) -> Result<(), StoreFailure> {
+        let (probes, covered) = {
+            let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+            let width = |(first, last, _): &SlotRange| u32::from(last - first) + 1;
+            let covered: u32 = map.ranges.iter().map(width).sum();
+            (map.probes.clone(), covered)
+        };
+        if covered < u32::from(SLOTS) {
+            let text = format!("{covered} of {SLOTS} slots of the Cluster are served");
+            return Err(StoreFailure::Unreachable(text));
+        }
+        for (node, (_, key)) in probes {
+            self.probe_one(&node, &key).await?;
+        }
+        Ok(())
+    }
+
+    async fn probe_one(&self, node: &str, key: &str) -> Result<(), StoreFailure> {
+        let Err(error) = self.pool(node)?.pick()?.probe(key).await else { return Ok(()) };
+        match error.kind() {
+            // It answers, and calls follow where it points.
+            ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => {
+                self.stale.notify_one();
+                Ok(())
+            }
+            _ => Err(failure(&error)),
+        }
+    }
+}
+
+// === impl Failed ===
+
+impl Failed {
+    fn note(&mut self, slot: u16, failure: StoreFailure) {
+        tracing::warn!(slot, %failure, "a master of the Cluster could not be marked");
+        self.told.push(format!("the master of slot {slot} ({})", failure.reason()));
+        self.last = Some(failure);
+    }
+
+    /// What that says of a round over so many masters.
+    fn of(self, all: usize) -> Result<(), StoreFailure> {
+        match self.last {
+            None => Ok(()),
+            Some(failure) if self.told.len() >= all => Err(failure),
+            Some(_) => Err(StoreFailure::Partly(self.told.join(", "))),
+        }
+    }
+}
