@@ -165,6 +165,11 @@ pub trait Store: Send + Sync {
         adjustments: &[Adjustment<'_>],
     ) -> Call<Vec<Standing>>;
 
+    /// Whether anything is kept of that limit's subject; a store that cannot tell says yes. For operators.
+    fn knows(&self, _scope: &Scope, _limit: &Charge<'_>) -> Call<bool> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
     /// Forgets what these limits counted. For operators.
     fn reset(&self, scope: &Scope, limits: &[Charge<'_>]) -> Call<()>;
 

@@ -19,6 +19,7 @@ mod secrets;
 mod source;
 mod subject;
 
+pub use address::{V6_PREFIX, spell_ip};
 pub use facts::{Facts, Fields, Peek};
 pub use fingerprint::Fingerprint;
 pub use secrets::Secrets;

@@ -1,5 +1,6 @@
 //! Owns what operators see of limits and do to them: bodies and answers. Knows no tokens.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidegate_policy::audit::About;
 use tidegate_policy::gcra::Quota;
-use tidegate_policy::identity::Subject;
+use tidegate_policy::identity::{Subject, SubjectKind, SubjectName, V6_PREFIX, spell_ip};
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::limit::grant::{SECONDS_MAX, TIMES_MAX};
 use tidegate_policy::scope::{KeyFormat, Scope, Tenant};
@@ -64,6 +65,10 @@ struct LimitBody {
 #[derive(Serialize)]
 struct Shown<'a> {
     limit: &'a str,
+    /// As it stands in keys.
+    subject: &'a str,
+    /// Whether anything was kept of it before: if not, it used nothing lately, or is another's spelling.
+    known: bool,
     algorithm: &'static str,
     configured: u32,
     period_us: u64,
@@ -119,9 +124,15 @@ impl Order {
         let refused = |problem: String| bad(act.as_str(), &problem);
         let asked: LimitBody =
             serde_json::from_slice(body).map_err(|error| refused(format!("{error}: {SHAPE}")))?;
-        let who = part("subject", &asked.subject)
-            .and_then(|subject: Subject| Ok((subject, part::<Tenant>("tenant", &asked.tenant)?)));
+        let who = subject(&asked.subject)
+            .and_then(|subject| Ok((subject, part::<Tenant>("tenant", &asked.tenant)?)));
         let (subject, tenant) = who.map_err(|problem| refused(format!("{problem}: {SHAPE}")))?;
+        if tenant == Tenant::None && subject.is_of_tenant() {
+            return Err(refused(
+                r#"the subject counts by the tenant: send its name, too, as "tenant": "acme""#
+                    .into(),
+            ));
+        }
         let Some((quota, algorithm)) = observed.limit(&asked.limit) else {
             return Err(refused(format!(
                 "limit is {:?}: this gateway was not asked about it lately, or of more than 1,024 others; write its id as policy.limit, and ask a gateway that takes its requests",
@@ -150,6 +161,7 @@ impl Order {
         let Self { limit, subject, scope, quota, algorithm, .. } = self;
         let (quota, algorithm) = (*quota, *algorithm);
         let look = Charge { subject, limit_id: limit, quota, algorithm, cost: 0, alone: false };
+        let known = store.knows(scope, &look).await?;
         if let Some(Extra { units, seconds }) = self.extra {
             let lasts = Duration::from_secs(u64::from(seconds));
             store.grant(scope, &look, units, lasts).await?;
@@ -159,12 +171,14 @@ impl Order {
             store.reset(scope, &look).await?;
         }
         let checked = store.rate_check(scope, &look).await?;
-        Ok(text(&checked.limits.first().map(|standing| self.shown(standing))))
+        Ok(text(&checked.limits.first().map(|standing| self.shown(known, standing))))
     }
 
-    fn shown(&self, Standing { reading, reduced }: &Standing) -> Shown<'_> {
+    fn shown(&self, known: bool, Standing { reading, reduced }: &Standing) -> Shown<'_> {
         Shown {
             limit: &self.limit,
+            subject: self.subject.name.as_str(),
+            known,
             algorithm: self.algorithm.as_str(),
             configured: self.quota.limit(),
             period_us: self.quota.period_us(),
@@ -175,6 +189,29 @@ impl Order {
             reset_us: reading.reset_us,
         }
     }
+}
+
+/// A subject as it stands in keys, or an address as people write it.
+fn subject(value: &Value) -> Result<Subject, String> {
+    let text = |field: &str| value.get(field).and_then(Value::as_str);
+    let address = text("name").filter(|_| text("kind") == Some(SubjectKind::Ip.as_str()));
+    match address.and_then(network) {
+        Some(name) => Ok(Subject { kind: SubjectKind::Ip, name }),
+        None => part("subject", value),
+    }
+}
+
+/// Of IPv6 it is a network that is counted: of 64 bits, if nothing else is said.
+fn network(text: &str) -> Option<SubjectName> {
+    let plain = text.replace("%3A", ":").replace("%2F", "/");
+    let (address, bits) = match plain.split_once('/') {
+        Some((address, bits)) => {
+            (address, bits.parse().ok().filter(|bits| (1..=128).contains(bits))?)
+        }
+        None => (plain.as_str(), V6_PREFIX),
+    };
+    let address: Ipv6Addr = address.parse().ok()?;
+    Some(SubjectName::from_bytes(spell_ip(address.into(), bits).as_bytes()))
 }
 
 /// What a message repeats of a text that may be long.

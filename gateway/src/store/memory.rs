@@ -220,6 +220,11 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(adjusted))
     }
 
+    fn knows(&self, scope: &Scope, limit: &Charge<'_>) -> Call<bool> {
+        let known = self.lock().alive(&key(scope, limit), self.clock.unix_us());
+        Box::pin(std::future::ready(Ok(known)))
+    }
+
     fn reset(&self, scope: &Scope, limits: &[Charge<'_>]) -> Call<()> {
         let mut state = self.lock();
         for limit in limits {

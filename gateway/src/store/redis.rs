@@ -251,6 +251,17 @@ impl Store for RedisStore {
         })
     }
 
+    fn knows(&self, scope: &Scope, limit: &Charge<'_>) -> Call<bool> {
+        let key = KeyPlace::of(self.region.style, scope, limit.subject).rate_limit(scope, limit);
+        let mut kind = ::redis::cmd("TYPE");
+        kind.arg(&key);
+        let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
+        Box::pin(async move {
+            let reply = servers.evaluate(&key, &kind, &scripts).await?;
+            Ok(reply != ::redis::Value::SimpleString("none".to_owned()))
+        })
+    }
+
     fn reset(&self, scope: &Scope, limits: &[Charge<'_>]) -> Call<()> {
         let keys = Keys::of(&self.region, scope, limits, None).limits;
         let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));

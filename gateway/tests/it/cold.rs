@@ -370,9 +370,10 @@ async fn operators_grant_more_than_a_limit_admits_until_a_moment() {
             (with(r#", "unit": 1"#), "unknown field `unit`".to_owned()),
             (grant(1, 1).replace("p.one", "p.two"), r#"limit is "p.two": this gateway"#.to_owned()),
             (
-                named("ip", "2001:db8::1"),
-                r#"{"kind":"ip","name":"2001:db8::1"}: a subject is"#.to_owned(),
+                named("ip", "2001:db8::1/129"),
+                r#"{"kind":"ip","name":"2001:db8::1/129"}: a subject is"#.to_owned(),
             ),
+            (named("header", "2001:db8::1"), "a subject is spelled in".to_owned()),
             (named("ip", ""), "a subject is spelled in".to_owned()),
             (named("ip", "%zz"), "a subject is spelled in".to_owned()),
             (named("ip", "a\\u0000b"), "a subject is spelled in".to_owned()),

@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Method;
+use serde_json::{Value, json};
 use tidegate_gateway::store::Stores;
 use tidegate_gateway::{Cores, Gateway, Running, Settings, World};
 use tidegate_policy::audit::{Action, AuditEvent, AuditSink};
 use tidegate_tests::eventually;
+use tidegate_tests::redis::Redis;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::bench::{
-    ADMIN, Answer, Caller, GatedStore, Speaks, VIEWER, decides, question, request, settings,
+    ADMIN, Answer, Caller, GatedStore, Speaks, VIEWER, decides, question, request, settings, start,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -172,5 +174,71 @@ async fn what_a_command_is_about_is_on_record_before_it_is_carried_out() {
     assert_eq!(about.len(), 4, "of reset and grant, each twice: {about:?}");
     for about in about {
         assert_eq!((about.limit.as_str(), about.subject.name.as_str()), ("p.one", "203.0.113.7"));
+    }
+}
+
+async fn told(gateway: &Running, path: &str, body: impl Into<String>) -> Value {
+    let answer = send(gateway, path, body).await;
+    assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    serde_json::from_slice(&answer.body).expect("JSON")
+}
+
+fn of_subject(kind: &str, name: &str) -> Value {
+    json!({"limit": "p.one", "subject": {"kind": kind, "name": name}})
+}
+
+/// A subject of another spelling is nobody, and a command for nobody changes nothing: whoever gave it has to be told.
+#[tokio::test]
+async fn a_command_says_whether_anything_is_kept_of_its_subject() {
+    let redis = Redis::start().await;
+    for flags in [String::new(), format!("--redis-url {}", redis.url())] {
+        let gateway = start(settings(&flags)).await;
+        decides(&gateway, &question("203.0.113.7")).await;
+        decides(&gateway, &question("2001:db8::/64")).await;
+        let network = "2001%3Adb8%3A%3A%2F64";
+        for (name, known, subject) in [
+            ("203.0.113.7", true, "203.0.113.7"),
+            ("203.0.113.8", false, "203.0.113.8"),
+            (network, true, network),
+            ("2001:db8::77", true, network),
+            ("2001:db8::77/64", true, network),
+            ("2001%3Adb8%3A%3A1", true, network),
+            ("2001:db8::77/56", false, "2001%3Adb8%3A%3A%2F56"),
+            ("::ffff:203.0.113.7", true, "203.0.113.7"),
+        ] {
+            let seen =
+                told(&gateway, "/v1/limits/inspect", of_subject("ip", name).to_string()).await;
+            let expected = (&json!(known), &json!(subject));
+            assert_eq!((&seen["known"], &seen["subject"]), expected, "{flags} {name}");
+        }
+        let mut grant = of_subject("ip", "203.0.113.9");
+        (grant["units"], grant["seconds"]) = (json!(3), json!(60));
+        for known in [false, true] {
+            let seen = told(&gateway, "/v1/limits/grant", grant.to_string()).await;
+            assert_eq!((&seen["known"], &seen["remaining"]), (&json!(known), &json!(8)), "{flags}");
+        }
+        for known in [true, false] {
+            let one = of_subject("ip", "2001:db8::5").to_string();
+            let seen = told(&gateway, "/v1/limits/reset", one).await;
+            assert_eq!(seen["known"], json!(known), "{flags}");
+        }
+        for (kind, name) in [("tenant", "acme"), ("combined", "tenant!acme+ip!192.0.2.7")] {
+            for path in ["/v1/limits/inspect", "/v1/limits/reset", "/v1/limits/grant"] {
+                let mut asked = of_subject(kind, name);
+                let answer = send(&gateway, path, asked.to_string()).await;
+                assert_eq!(answer.status, 400, "{path} {kind}");
+                assert!(answer.text().contains("counts by the tenant: send its name"));
+                asked["tenant"] = json!("acme");
+                if path == "/v1/limits/inspect" {
+                    assert_eq!(
+                        told(&gateway, path, asked.to_string()).await["known"],
+                        json!(false)
+                    );
+                }
+            }
+        }
+        let wrong =
+            send(&gateway, "/v1/limits/reset", of_subject("ip", "2001:db8::/0").to_string());
+        assert_eq!(wrong.await.status, 400, "no network is that wide");
     }
 }

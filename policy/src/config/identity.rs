@@ -11,7 +11,7 @@ use super::reader::{At, Table};
 use super::shape::Known;
 use super::shapes;
 use super::suggest::nearest;
-use crate::identity::{Carrier, Fingerprint, PathPart, Place, Source};
+use crate::identity::{Carrier, Fingerprint, PathPart, Place, Source, V6_PREFIX};
 
 pub(super) const REMEDY: &str = "write \"ip\", {\"header\": \"x-api-key\"}, the name of one of the identities, or a list of them";
 
@@ -31,7 +31,6 @@ const PLACES: [&str; 10] = [
 /// Where a device's id can stand that no client chooses.
 const OF_DEVICE: [&str; 3] = ["signed", "jwt", "mtls"];
 const OF_TLS: [&str; 2] = ["filter_state", "header"];
-const V6_PREFIX_DEFAULT: u8 = 64;
 const NAME_LEN_MAX: usize = 128;
 /// A key, the one before it, and two that are on their way.
 const KEYS_MAX: usize = 4;
@@ -42,7 +41,7 @@ const JA4: &str = "tidegate.ja4";
 /// The shortcuts that need no table.
 pub(super) fn shortcut(word: &str) -> Option<Source> {
     match word {
-        "ip" => Some(trusted_by_nature(Place::Ip { v6_prefix: V6_PREFIX_DEFAULT })),
+        "ip" => Some(trusted_by_nature(Place::Ip { v6_prefix: V6_PREFIX })),
         "ja3" => Some(of_client(filter_state(JA3))),
         "ja4" => Some(of_client(filter_state(JA4))),
         _ => None,
@@ -129,7 +128,7 @@ fn vouched(mut source: Source, table: &Table<'_, '_>) -> Option<Source> {
 fn ip(at: &At<'_, '_>) -> Option<Place> {
     let inner = at.table(shapes::IP.known, "write {\"v6_prefix\": 64}, or {}")?;
     let v6_prefix = match inner.get("v6_prefix") {
-        None => Some(V6_PREFIX_DEFAULT),
+        None => Some(V6_PREFIX),
         Some(at) => at.whole(1, 128).and_then(|n| u8::try_from(n).ok()),
     };
     Some(Place::Ip { v6_prefix: v6_prefix? })

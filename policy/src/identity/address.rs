@@ -57,8 +57,11 @@ fn is_port(text: &[u8]) -> bool {
     matches!(digits.len(), 1..=5) && port <= u32::from(u16::MAX)
 }
 
-/// The address; of IPv6 its leading bits, since one client owns a whole network there.
-pub(super) fn spell_ip(address: IpAddr, v6_prefix: u8) -> String {
+/// How many bits of an IPv6 address count if nothing else is said.
+pub const V6_PREFIX: u8 = 64;
+
+/// An address as subjects are; of IPv6 its leading bits, 1 to 128, since one client owns a whole network there.
+pub fn spell_ip(address: IpAddr, v6_prefix: u8) -> String {
     let mut text = String::with_capacity(16);
     let written = match address {
         IpAddr::V4(v4) => {
