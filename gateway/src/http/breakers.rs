@@ -49,10 +49,21 @@ struct Shown<'a> {
     successes: u8,
 }
 
+/// What became of an order.
+#[derive(Serialize)]
+struct Ordered<'a> {
+    /// Whether the region knew a breaker of that name before: if not, no filter has reported it yet, or it is another's
+    /// spelling.
+    known: bool,
+    #[serde(flatten)]
+    shown: Shown<'a>,
+}
+
 /// What became of an order to all of many.
 #[derive(Serialize)]
 struct ForAll<'a> {
     breaker: &'a str,
+    known: bool,
     order: &'static str,
     /// How many of them it changed.
     changed: usize,
@@ -149,26 +160,34 @@ impl Addressed<'_> {
         breakers: &dyn Breakers,
         name: &BreakerName,
     ) -> Result<String, StoreFailure> {
-        let at_once = matches!(self.order, Order::Trip | Order::Reset);
         let mut members = Vec::new();
-        if at_once && name.whose().is_none() {
+        if name.whose().is_none() {
             let known = breakers.changed(self.scope, 0).await?.into_iter().map(|(name, _)| name);
             members.extend(
                 known.filter(|one| one.whose().is_some() && one.configured() == name.as_str()),
             );
         }
+        let known = match members.is_empty() {
+            true => !breakers.step(self.scope, name, &Event::Look).await?.fresh,
+            false => true,
+        };
+        let at_once = matches!(self.order, Order::Trip | Order::Reset);
+        if !at_once {
+            members.clear();
+        }
         let mut changed = 0_usize;
         for some in members.chunks(AT_ONCE_MAX) {
             changed += self.some(breakers, some).await?;
         }
+        let for_all = ForAll { breaker: name.as_str(), known, order: word(self.order), changed };
         if self.order == Order::Trip && !members.is_empty() {
-            return Ok(text(&ForAll { breaker: name.as_str(), order: word(self.order), changed }));
+            return Ok(text(&for_all));
         }
         let said = breakers.step(self.scope, name, &self.event()).await?;
         self.seen.note(name, None, &said);
         match members.is_empty() {
-            true => Ok(text(&shown(name, &said))),
-            false => Ok(text(&ForAll { breaker: name.as_str(), order: word(self.order), changed })),
+            true => Ok(text(&Ordered { known, shown: shown(name, &said) })),
+            false => Ok(text(&for_all)),
         }
     }
 

@@ -172,7 +172,7 @@ async fn ordered_for_all(one: &Running, other: &Running) {
         async |a: &mut Process<'_>, name: &str| a.one(name, Batch::default()).await.state;
     let trip = r#"{"breaker": "each", "order": "trip", "for_s": 600}"#;
     let answer = order(other, ADMIN, trip).await;
-    let expected = r#"{"breaker":"each","order":"trip","changed":2}"#;
+    let expected = r#"{"breaker":"each","known":true,"order":"trip","changed":2}"#;
     assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, expected));
     for (name, state) in [
         ("each:acme", State::Open),
@@ -193,7 +193,7 @@ async fn ordered_for_all(one: &Running, other: &Running) {
     assert_eq!(state_of(&mut a, "each:acme").await, State::Open);
     assert_eq!(state_of(&mut a, "each:new").await, State::Closed);
     let answer = order(one, ADMIN, r#"{"breaker": "each", "order": "reset"}"#).await;
-    let expected = r#"{"breaker":"each","order":"reset","changed":2}"#;
+    let expected = r#"{"breaker":"each","known":true,"order":"reset","changed":2}"#;
     assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, expected));
     for name in ["each:acme", "each:globex", "each:new", "each"] {
         assert_eq!(state_of(&mut a, name).await, State::Closed, "{name}");

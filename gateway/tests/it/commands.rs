@@ -242,3 +242,27 @@ async fn a_command_says_whether_anything_is_kept_of_its_subject() {
         assert_eq!(wrong.await.status, 400, "no network is that wide");
     }
 }
+
+/// An order may come before the first report, so it is taken; a slip of the pen has to show all the same.
+#[tokio::test]
+async fn an_order_says_whether_anybody_knows_the_breaker() {
+    let redis = Redis::start().await;
+    for flags in [String::new(), format!("--redis-url {}", redis.url())] {
+        let gateway = start(settings(&flags)).await;
+        decides(&gateway, &question("203.0.113.7")).await;
+        for (breaker, order, known) in [
+            ("pay", "force_open", false),
+            ("pay", "reset", true),
+            ("hosts", "reset", false),
+            ("users:a", "trip", false),
+            ("users", "disable", true),
+            ("users", "trip", true),
+            ("users:b", "trip", false),
+        ] {
+            let body = json!({"breaker": breaker, "order": order}).to_string();
+            let said = told(&gateway, "/v1/breakers/order", body).await;
+            assert_eq!(said["known"], json!(known), "{flags} {breaker} {order}: {said}");
+            assert_eq!(said["breaker"], json!(breaker));
+        }
+    }
+}
