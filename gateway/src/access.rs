@@ -85,10 +85,23 @@ impl FilterTokens {
 impl AdminTokens {
     /// `actor:role:token` per line, or separated by `;`.
     pub fn parse(secret: &Secret) -> Result<Self, String> {
-        entries(secret, &['\n', ';'])
-            .map(|(place, entry)| admin(place, entry))
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let mut tokens: Vec<AdminToken> = Vec::new();
+        for (place, entry) in entries(secret, &['\n', ';']) {
+            let token = admin(place, entry)?;
+            let who = |token: &AdminToken| (token.actor.clone(), token.role);
+            // Which of them acted nobody could say.
+            let shared = tokens.iter().find(|known| {
+                bool::from(known.digest.same(&token.digest)) && who(known) != who(&token)
+            });
+            if let Some(other) = shared {
+                return Err(format!(
+                    "entry {place}: its token is that of {}:{}, too: give each actor and role a token of its own",
+                    other.actor, other.role
+                ));
+            }
+            tokens.push(token);
+        }
+        Ok(Self(tokens))
     }
 
     /// The actor and role behind `token`, if it is one of them.
@@ -174,6 +187,7 @@ mod tests {
         assert_eq!(tokens.find(b"a:b"), Some(("ann", Role::Viewer)));
         assert_eq!(tokens.find(b"c"), Some(("bo", Role::Admin)));
         assert_eq!(tokens.find(b"a"), None);
+        assert!(AdminTokens::parse(&Secret::new("ann:viewer:a;ann:viewer:a")).is_ok(), "the same");
         assert!(Role::Admin > Role::Operator && Role::Operator > Role::Viewer);
     }
 
@@ -188,6 +202,14 @@ mod tests {
             ("a b:viewer:t0psecret", "entry 1: the actor must be 1 to 64 of a-z A-Z 0-9 . _ - @"),
             ("ann:viewer:", "entry 1: the token is empty"),
             ("ann:viewer:t0p secret", "entry 1: a token has no spaces and only visible ASCII"),
+            (
+                "ann:viewer:t0psecret;bo:admin:other;cy:admin:t0psecret",
+                "entry 3: its token is that of ann:viewer, too: give each actor and role a token of its own",
+            ),
+            (
+                "ann:viewer:t0psecret;ann:admin:t0psecret",
+                "entry 2: its token is that of ann:viewer, too: give each actor and role a token of its own",
+            ),
         ];
         for (text, expected) in rows {
             let error = AdminTokens::parse(&Secret::new(text)).err();

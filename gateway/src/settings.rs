@@ -179,6 +179,7 @@ impl Settings {
         match (settings, resolver.finish()) {
             (Some(mut settings), Ok(chosen)) => {
                 settings.notes.extend(notes::idle(&chosen, settings.redis.is_some()));
+                settings.notes.extend(notes::empty(environment, &chosen));
                 settings.chosen = chosen;
                 Ok(settings)
             }

@@ -11,6 +11,17 @@ use super::seal;
 
 /// What the names of the gateway's variables begin with, and those of a Redis pool's.
 const PREFIXES: [&str; 2] = ["TIDEGATE_", "REDIS_"];
+/// So do others of the gateway's, and those of other programs: only what is nearly one of these is named.
+const SHARED_PREFIXES: [&str; 2] = ["AUDIT_", "REVOKED_"];
+/// The variables of audit keys; a larger version may stand in place of 1.
+const AUDIT_KEYS: [&str; 6] = [
+    "AUDIT_PRIVATE_KEY_V1",
+    "AUDIT_PRIVATE_KEY_V1_FILE",
+    "AUDIT_PRIVATE_KEY_DIR",
+    "AUDIT_PUBLIC_KEY_V1",
+    "AUDIT_PUBLIC_KEY_V1_FILE",
+    "REVOKED_KEY_VERSIONS",
+];
 /// Variables that are no flags, too.
 const SECRETS: [&str; 4] = [
     "TIDEGATE_TOKEN",
@@ -37,6 +48,15 @@ const WITHOUT_EFFECT: [(&str, &str); 8] = [
     ("REDIS_MAX_RETRIES", "a call is never repeated: it might be charged twice"),
 ];
 
+/// A variable that counts as unset when it is empty, its flag, and what follows: worth a line, since whoever set it
+/// meant something else.
+const EMPTY: [(&str, &str, &str); 4] = [
+    ("TIDEGATE_REDIS_URL", "--redis-url", "the state is in memory and ends with the process"),
+    ("TIDEGATE_TLS_CERT", "--tls-cert", "the listeners speak plain HTTP"),
+    ("TIDEGATE_TLS_KEY", "--tls-key", "the listeners speak plain HTTP"),
+    ("TIDEGATE_TLS_CLIENT_CA", "--tls-client-ca", "clients need no certificate"),
+];
+
 /// What was given, as far as the log says something of it.
 pub struct Found<'a> {
     pub token: bool,
@@ -59,6 +79,7 @@ pub fn notes(environment: &Environment, found: Found<'_>) -> Vec<String> {
         .collect();
     let unknown = environment.names().filter(|name| set(name).is_some_and(|v| unknown(name, v)));
     notes.extend(unknown.map(no_setting));
+    notes.extend(environment.names().filter(|name| set(name).is_some()).filter_map(slip));
     if set("REDIS_POOL_SIZE").is_some() && set("TIDEGATE_MAX_IN_FLIGHT").is_some() {
         notes.push("REDIS_POOL_SIZE has no effect: TIDEGATE_MAX_IN_FLIGHT is set too".to_owned());
     }
@@ -93,6 +114,15 @@ pub fn notes(environment: &Environment, found: Found<'_>) -> Vec<String> {
     notes
 }
 
+/// Variables that are empty, and whose setting nothing else gives.
+pub fn empty(environment: &Environment, chosen: &[Chosen]) -> Vec<String> {
+    let given = |flag: &str| chosen.iter().filter_map(Chosen::given).any(|(name, _)| name == flag);
+    let empty = EMPTY
+        .iter()
+        .filter(|(name, flag, _)| environment.get(name).is_some_and(str::is_empty) && !given(flag));
+    empty.map(|(name, _, then)| format!("{name} is empty and counts as unset: {then}")).collect()
+}
+
 /// Settings that were given and have no effect with this kind of store.
 pub fn idle(chosen: &[Chosen], redis: bool) -> Vec<String> {
     const OF_REDIS: [&str; 3] = ["--redis-connections", "--redis-response-timeout", "--key-style"];
@@ -125,6 +155,16 @@ fn unknown(name: &str, value: &str) -> bool {
         || value.starts_with("udp://")
         || ["_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_UDP"].iter().any(|n| name.contains(n));
     ours(name) && !of_a_service && !seal::known(name) && !known().contains(&name)
+}
+
+/// A variable that is nearly one of audit keys.
+fn slip(name: &str) -> Option<String> {
+    let shared = SHARED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let is_digit = |c: char| c.is_ascii_digit();
+    let bare = |text: &str| (text.replace(is_digit, ""), text.contains(is_digit));
+    let known = AUDIT_KEYS.iter().any(|known| bare(known) == bare(name));
+    let meant = nearest(name, &AUDIT_KEYS).filter(|_| shared && !known)?;
+    Some(format!("{name} is no setting of the gateway and has no effect: did you mean {meant}?"))
 }
 
 fn no_setting(name: &str) -> String {

@@ -32,8 +32,7 @@ pub fn known(name: &str) -> bool {
 pub fn seal(resolver: &mut Resolver<'_>) -> Sealing {
     let environment = resolver.environment();
     let (mut keys, mut problems) = (BTreeMap::new(), Vec::new());
-    let set = |name: &&str| environment.get(name).is_some_and(|value| !value.trim().is_empty());
-    for name in environment.names().filter(set) {
+    for name in environment.names() {
         let Some(version) = version(name) else { continue };
         match read(environment, name) {
             Ok(key) => {
@@ -86,6 +85,11 @@ fn digits(text: &str) -> Option<SealVersion> {
 
 fn read(environment: &Environment, name: &str) -> Result<Zeroizing<[u8; 32]>, String> {
     let value = environment.get(name).unwrap_or_default().trim();
+    if value.is_empty() {
+        // Answers would be stored as they are, and nobody would notice.
+        let what = if name.ends_with(FILE) { "the file's name" } else { "the key" };
+        return Err(format!("is empty: write {what} into it or unset it"));
+    }
     let text = if name.ends_with(FILE) {
         let read = std::fs::read_to_string(value);
         Zeroizing::new(read.map_err(|error| format!("{:?}: {error}", shown(value)))?)
@@ -149,6 +153,9 @@ mod tests {
             (vec![("TIDEGATE_SEAL_KEY_V1", &ONE[1..])], "TIDEGATE_SEAL_KEY_V1: 63 characters"),
             (vec![("TIDEGATE_SEAL_KEY_V1", &*ONE.replace('f', "g"))], "no hexadecimal digit"),
             (vec![one, ("TIDEGATE_SEAL_KEY_V1_FILE", "/no/such")], "/no/such"),
+            (vec![("TIDEGATE_SEAL_KEY_V1", "")], "V1: is empty: write the key into it or unset it"),
+            (vec![one, ("TIDEGATE_SEAL_KEY_V2", " \n")], "V2: is empty"),
+            (vec![("TIDEGATE_SEAL_KEY_V1_FILE", "")], "V1_FILE: is empty: write the file's name"),
             (vec![one, ("TIDEGATE_SEAL_WITH", "v2")], "TIDEGATE_SEAL_WITH is \"v2\""),
             (vec![("TIDEGATE_SEAL_WITH", "v1")], "no such key is given"),
             (vec![one, ("TIDEGATE_SEAL_READ_PLAIN", "yes")], "write 1, or unset it"),

@@ -351,6 +351,50 @@ fn a_variable_that_is_no_setting_is_said() {
     }
 }
 
+/// Names that other programs use too: only a slip of the pen is told.
+#[test]
+fn a_slip_in_the_name_of_an_audit_key_is_said() {
+    for (name, meant) in [
+        ("REVOKED_KEY_VERSION", Some("REVOKED_KEY_VERSIONS")),
+        ("AUDIT_PUBLIC_KEY_1", Some("AUDIT_PUBLIC_KEY_V1")),
+        ("AUDIT_PRIVAT_KEY_V1", Some("AUDIT_PRIVATE_KEY_V1")),
+        ("AUDIT_PRIVAT_KEY_DIR", Some("AUDIT_PRIVATE_KEY_DIR")),
+        ("AUDIT_PUBLIC_KEY_V12", None),
+        ("AUDIT_PUBLIC_KEY_V2_FILE", None),
+        ("REVOKED_KEY_VERSIONS", None),
+        ("AUDIT_LOG_PATH", None),
+        ("REVOKED_CERTIFICATES", None),
+    ] {
+        let notes = parse("--dev", &Environment::from([(name, "v1")])).expect("sound").notes;
+        let told = notes.iter().find(|note| note.starts_with(&format!("{name} is no setting")));
+        let expected = meant.map(|meant| format!("did you mean {meant}?"));
+        let sound = told.is_some() == meant.is_some()
+            && told.is_none_or(|told| expected.is_some_and(|end| told.ends_with(&end)));
+        assert!(sound, "{name}: {notes:#?}");
+    }
+}
+
+/// As where a secret was not filled in: the service runs, and not as it was meant.
+#[test]
+fn a_variable_that_is_empty_says_what_follows() {
+    const NAMES: [&str; 4] =
+        ["TIDEGATE_REDIS_URL", "TIDEGATE_TLS_CERT", "TIDEGATE_TLS_KEY", "TIDEGATE_TLS_CLIENT_CA"];
+    let environment = Environment::from(NAMES.map(|name| (name, "")));
+    let told = |line: &str| {
+        let notes = parse(line, &environment).expect("sound").notes;
+        let empty = notes.into_iter().filter(|note| note.contains("is empty and counts as unset"));
+        empty.collect::<Vec<_>>()
+    };
+    let notes = told("--dev");
+    assert_eq!(notes.len(), NAMES.len(), "{notes:#?}");
+    let follows = ["the state is in memory", "plain HTTP", "plain HTTP", "need no certificate"];
+    for ((note, name), then) in notes.iter().zip(NAMES).zip(follows) {
+        assert!(note.starts_with(name) && note.contains(then), "{note}");
+    }
+    let given = told("--dev --redis-url redis://h --tls-cert /c --tls-key /k --tls-client-ca /a");
+    assert!(given.is_empty(), "a flag has said it: {given:#?}");
+}
+
 #[test]
 fn a_setting_of_the_other_kind_of_store_is_said() {
     let environment = Environment::from([("TIDEGATE_MEMORY_KEYS_MAX", "9")]);
