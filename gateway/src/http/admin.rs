@@ -27,6 +27,8 @@ use crate::store::Stores;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON: &str = "application/json";
+/// Who has no token that counts.
+const NOBODY: &str = "unknown";
 /// Who acts where `--dev` leaves the door open.
 const DEV_ACTOR: &str = "dev";
 
@@ -129,7 +131,11 @@ impl AdminListener {
             "/readyz" => self.ready(),
             path => match Command::at(path) {
                 Some(command) if request.method() != command.method() => {
-                    answer::wrong_method(if reading { "POST" } else { "GET" })
+                    answer::wrong_method(if command.method() == Method::POST {
+                        "POST"
+                    } else {
+                        "GET"
+                    })
                 }
                 Some(command) => self.command(command, request).await,
                 None => match self.actor(request.headers(), Role::Viewer) {
@@ -184,15 +190,17 @@ impl AdminListener {
 
     /// Who asks, if the token's role reaches.
     fn actor(&self, headers: &HeaderMap, required: Role) -> Result<String, Box<Answer>> {
-        let refuse = |status, detail: &str| {
-            self.auditor
-                .refused_caller(Reason::Unauthorized.as_str(), format!("admin listener: {detail}"));
+        let refuse = |actor: &str, status, detail: &str| {
+            let own = Happening::own(Action::RefuseCaller, format!("admin listener: {detail}"));
+            let (actor, outcome) = (actor.to_owned(), Reason::Unauthorized.as_str());
+            self.auditor.record(Happening { actor, outcome, thinning: Thinning::First, ..own });
             Err(Box::new(answer::problem(status, Reason::Unauthorized, detail, None)))
         };
         let tokens = match &self.door {
             Door::Open => return Ok(DEV_ACTOR.to_owned()),
             Door::Shut => {
                 return refuse(
+                    NOBODY,
                     StatusCode::UNAUTHORIZED,
                     "no administrator is configured: set --admin-tokens-file (TIDEGATE_ADMIN_TOKENS_FILE) or TIDEGATE_ADMIN_TOKENS to actor:role:token",
                 );
@@ -202,10 +210,12 @@ impl AdminListener {
         let found = bearer::token(headers).and_then(|token| tokens.find(token));
         match found {
             None => refuse(
+                NOBODY,
                 StatusCode::UNAUTHORIZED,
                 "send an administrator's token as Authorization: Bearer",
             ),
-            Some((_, role)) if role < required => refuse(
+            Some((actor, role)) if role < required => refuse(
+                actor,
                 StatusCode::FORBIDDEN,
                 &format!("the token's role is {role}, this asks for {required}"),
             ),

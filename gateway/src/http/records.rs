@@ -17,6 +17,9 @@ use crate::service::ServiceSettings;
 use crate::store::claims::{Claims, Writer};
 use crate::store::{StoreFailure, StoreRole, Stores};
 
+/// The state of a record that there is not.
+const ABSENT: &str = "absent";
+
 /// What is asked of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -63,6 +66,9 @@ struct Shown {
     /// What was done to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     order: Option<&'static str>,
+    /// Absent, for an endpoint that no record has unless it is a configured template: how else it may be written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
 }
 
 // === impl Order ===
@@ -126,7 +132,23 @@ impl Asked {
         let claims = stores.of(StoreRole::Idempotency).claims();
         let none = || StoreFailure::Refused("this store keeps no claims".to_owned());
         let shown = self.order.carry_out(claims.ok_or_else(none)?, &self.name).await?;
-        Ok(text(&shown))
+        let hint = self.hint().filter(|_| shown.state == ABSENT);
+        Ok(text(&Shown { hint, ..shown }))
+    }
+
+    /// Of a path with ids in it: how records have it.
+    fn hint(&self) -> Option<String> {
+        let (method, path) = self.endpoint.as_str().split_once(' ')?;
+        // Neither a placeholder nor a template is a path: it would be taken for a literal.
+        if path.contains("/:") || path.contains('{') {
+            return None;
+        }
+        let named = Endpoint::of(method.as_bytes(), path.as_bytes(), None).ok()?;
+        let other = (named != self.endpoint).then_some(named)?;
+        Some(format!(
+            "endpoints are recorded with ids replaced: {}, or the configured template",
+            other.as_str()
+        ))
     }
 }
 
@@ -160,7 +182,7 @@ impl Order {
 
 fn shown(found: &Found) -> Shown {
     match found {
-        Found::Absent => Shown { state: "absent", ..Shown::default() },
+        Found::Absent => Shown { state: ABSENT, ..Shown::default() },
         Found::InFlight { wait_us } => {
             Shown { state: "in_flight", wait_ms: Some(wait_us.div_ceil(1_000)), ..Shown::default() }
         }

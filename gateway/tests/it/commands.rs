@@ -266,3 +266,53 @@ async fn an_order_says_whether_anybody_knows_the_breaker() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_endpoint_with_ids_in_it_is_answered_with_how_it_is_recorded() {
+    let gateway = start(settings("")).await;
+    for (endpoint, hint) in [
+        ("POST /orders/7", Some("endpoints are recorded with ids replaced: POST /orders/:int, or")),
+        ("POST /orders/:int", None),
+        ("POST /orders/{id}", None),
+        ("POST /orders", None),
+    ] {
+        let body = json!({"tenant": "acme", "endpoint": endpoint, "key": "k"}).to_string();
+        for path in ["look", "release", "delete"] {
+            let said = told(&gateway, &format!("/v1/idempotency/{path}"), body.clone()).await;
+            assert_eq!(said["state"], json!("absent"));
+            let told = said["hint"].as_str();
+            assert_eq!(told.is_some(), hint.is_some(), "{endpoint}: {said}");
+            assert!(told.unwrap_or_default().starts_with(hint.unwrap_or_default()), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_one_and_a_role_that_does_not_reach_has_a_name() {
+    let (gateway, events) = watched(settings(""), None).await;
+    let to = gateway.admin_addr;
+    let caller = Caller::new(Speaks::Http1);
+    for (method, path, right) in [
+        (Method::PUT, "/v1/region", "POST"),
+        (Method::GET, "/v1/region", "POST"),
+        (Method::DELETE, "/v1/limits/hot", "GET"),
+        (Method::POST, "/v1/breakers", "GET"),
+        (Method::PUT, "/v1/idempotency/delete", "POST"),
+        (Method::POST, "/livez", "GET, HEAD"),
+    ] {
+        let answer = caller.send(request(to, method, path, Some(ADMIN), "")).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.headers["allow"]),
+            (405, &right.parse().expect("text")),
+            "{path}"
+        );
+        assert!(answer.text().contains(&format!("this path takes {right} only")));
+    }
+    let call = |token| request(to, Method::POST, "/v1/region", Some(token), COLD);
+    assert_eq!(caller.send(call(VIEWER)).await.status, 403);
+    assert_eq!(caller.send(call("wrong")).await.status, 401);
+    let refused = events.of(Action::RefuseCaller);
+    let role = "admin listener: the token's role is viewer, this asks for admin";
+    assert_eq!(refused[0], on_record("ann", "unauthorized", role));
+    assert_eq!((refused.len(), refused[1].0.as_str()), (2, "unknown"));
+}
