@@ -55,6 +55,15 @@ pub enum KeyStyle {
 /// Where the keys of one subject lie: all in one shard, and so in one slot.
 pub struct Place(String);
 
+/// The pattern by which SCAN finds a limit's key, and which does not say whose it is: subjects are personal data.
+pub fn without_subject(limit_key: &str) -> String {
+    const SUBJECT: usize = 3;
+    let of_tenant = limit_key.split(':').nth(2).is_some_and(|part| part.starts_with("t="));
+    let subject = SUBJECT + usize::from(of_tenant);
+    let part = |(index, part)| if index == subject { "*" } else { part };
+    limit_key.split(':').enumerate().map(part).collect::<Vec<_>>().join(":")
+}
+
 /// One of many such keys: among them are some for every slot of a Cluster.
 pub fn probe(number: u32) -> String {
     format!("{PROBE}:{number}")
@@ -215,6 +224,14 @@ mod tests {
             let id = DecisionId::new(1);
             let place = expected.strip_prefix("ratelimit:").expect("a limit's key");
             assert_eq!(settled(expected, id), format!("settled:{place}:{id}"));
+            let pattern = expected.replace(":203.0.113.1:", ":*:");
+            for (key, pattern) in [
+                (expected.to_owned(), pattern.clone()),
+                (format!("{expected}:W90"), format!("{pattern}:W90")),
+                (expected.replace(":ip:", ":t=acme:ip:"), pattern.replace(":ip:", ":t=acme:ip:")),
+            ] {
+                assert_eq!(without_subject(&key), pattern);
+            }
         }
     }
 

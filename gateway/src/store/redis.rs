@@ -212,7 +212,8 @@ impl Store for RedisStore {
         let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         Box::pin(async move {
             let key = keys.limits.first().map(String::as_str).unwrap_or_default();
-            scripts.read(&servers.evaluate(key, &command, &scripts).await?, &asked)
+            let reply = servers.evaluate(key, &command, &scripts).await;
+            scripts.read(&reply.map_err(|failure| named(failure, &keys))?, &asked)
         })
     }
 
@@ -240,7 +241,8 @@ impl Store for RedisStore {
             let mut standings = Vec::new();
             for (keys, settle, look, asked) in steps {
                 let key = keys.limits.first().map(String::as_str).unwrap_or_default();
-                let done = servers.evaluate(key, &settle, &scripts).await?;
+                let done = servers.evaluate(key, &settle, &scripts).await;
+                let done = done.map_err(|failure| named(failure, &keys))?;
                 if integers(&done).is_none_or(|done| done.len() != asked.len()) {
                     return Err(StoreFailure::Garbled("rl_settle: of another shape".to_owned()));
                 }
@@ -307,6 +309,16 @@ impl Store for RedisStore {
     fn leases(&self) -> Option<&dyn Leases> {
         Some(self)
     }
+}
+
+/// With the keys of a call that Redis answered with an error: which of them it was, only some of its errors say.
+fn named(failure: StoreFailure, keys: &Keys) -> StoreFailure {
+    const NAMED_MAX: usize = 8;
+    let StoreFailure::Refused(error) = failure else { return failure };
+    let patterns = keys.limits.iter().take(NAMED_MAX).map(|key| keys::without_subject(key));
+    let more = if keys.limits.len() > NAMED_MAX { ", …" } else { "" };
+    let patterns = patterns.collect::<Vec<_>>().join(", ");
+    StoreFailure::Refused(format!("{error}; of keys like {patterns}{more}"))
 }
 
 fn failure(error: &RedisError) -> StoreFailure {

@@ -5,10 +5,16 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use rustix::process::Signal;
 use tidegate_gateway::Running;
+use tidegate_gateway::store::{Adjustment, Charge, Store};
+use tidegate_policy::gcra::Quota;
+use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
+use tidegate_policy::limit::Algorithm;
+use tidegate_policy::scope::{Environment, KeyFormat, Region, Scope, Tenant};
 use tidegate_policy::wire::{DecideRequest, DecisionId, Verdict};
 
 use crate::bench::{Answer, CALM, Caller, Speaks, VIEWER, metric, question, settings, start};
 use crate::proxy::{Mode, Proxy};
+use crate::redis_store;
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
@@ -186,6 +192,38 @@ async fn a_redis_that_stands_still_holds_a_hundred_and_turns_the_rest_away() {
     let again = decides(&gateway, &caller, "a").await;
     let again: serde_json::Value = serde_json::from_slice(&again.body).expect("JSON");
     assert_eq!(again["verdict"], "allow", "{again}");
+}
+
+/// Whoever reads the log has to find the key, and learns nobody's address.
+#[tokio::test]
+async fn a_key_of_another_type_is_told_as_a_pattern_that_finds_it() {
+    let redis = Redis::start().await;
+    let store = redis_store::start(&redis, PATIENCE).await;
+    let name = SubjectName::from_bytes(b"203.0.113.1");
+    let subject = Subject { kind: SubjectKind::Ip, name };
+    let quota = Quota::new(5, 60_000_000, 5).expect("a quota");
+    let (limit_id, algorithm) = ("p.one", Algorithm::Gcra);
+    let charge = Charge { subject: &subject, limit_id, quota, algorithm, cost: 1, alone: false };
+    let (age_us, charged_cold) = (0, false);
+    let back =
+        Adjustment { subject: &subject, limit_id, quota, algorithm, by: -1, age_us, charged_cold };
+    let scope = Scope {
+        region: Region::new("here").expect("a region"),
+        environment: Environment::default(),
+        tenant: Tenant::None,
+        key_format: KeyFormat::V1,
+    };
+    let key = "ratelimit:{here|a1}:ip:203.0.113.1:p.one";
+    redis.command(&["RPUSH", key, "x"]).await;
+    let checked = store.rate_check(&scope, &[charge]).await.map(drop);
+    let settled = store.settle(&scope, DecisionId::new(1), &[back]).await.map(drop);
+    for failure in [checked, settled] {
+        let told = failure.expect_err("another type").to_string();
+        assert!(told.contains("WRONGTYPE") && !told.contains("203.0.113"), "{told}");
+        let (_, pattern) = told.split_once("of keys like ").expect("a pattern");
+        let scan = ["SCAN", "0", "MATCH", pattern, "COUNT", "1000", "TYPE", "list"];
+        assert!(redis.command(&scan).await.contains(key), "{pattern}");
+    }
 }
 
 #[tokio::test]
