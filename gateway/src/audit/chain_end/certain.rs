@@ -74,7 +74,10 @@ impl ChainEnd {
         match failure {
             StoreFailure::Unreachable(_) => self.lose_touch(),
             StoreFailure::Timeout => self.ask(),
-            StoreFailure::Refused(_) | StoreFailure::Garbled(_) | StoreFailure::Full(_) => {}
+            StoreFailure::Refused(_)
+            | StoreFailure::Partly(_)
+            | StoreFailure::Garbled(_)
+            | StoreFailure::Full(_) => {}
         }
     }
 
