@@ -101,8 +101,11 @@ impl InProcess {
         self.clock.unix_us.store(now_unix_ns / 1_000, Ordering::Relaxed);
         let Self { decisions, settings, stores, .. } = self;
         let (observed, seen) = (decisions.observed(), decisions.seen());
-        let run = Command::at(path)?.run(body.as_bytes(), settings, stores, observed, seen);
-        Some(at_once(run)?.answer.status().as_u16())
+        let done = match Command::at(path)?.read(body.as_bytes(), settings, observed) {
+            Ok(ready) => at_once(ready.run(settings, stores, observed, seen))?,
+            Err(done) => *done,
+        };
+        Some(done.answer.status().as_u16())
     }
 
     fn answer(&self, request: &ServiceRequest) -> Option<Answer> {
