@@ -404,7 +404,8 @@ async fn a_gateway_that_stands_still_while_records_are_put_back_is_not_taken_for
     .await;
     region.settle().await;
     for which in [0, 1] {
-        assert_eq!(region.metric(which, "audit_origins_total").await, 0);
+        let origins = region.metric(which, "audit_origins_total").await;
+        assert_eq!(origins, 0, "{which}: {}", region.gateway(which).output());
     }
     let (report, counts) = region.audit(false).await;
     assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 0), "{report:?}");

@@ -24,8 +24,9 @@ pub(super) const WHOLE_US: u64 = 20_000_000;
 pub(super) const BEGINS_US: u64 = 2_000_000;
 
 /// So long the chain has to stand still before an append without a reply is put back: whether it was done nobody knows,
-/// and who knows another record in its place has had that long for it.
-pub(super) const DOUBT_US: u64 = 3_000_000;
+/// and who knows another record in its place, and may stand still, has had that long for it. Shorter than
+/// [`PATIENCE_US`] by more than what lies between two gateways' finding out, since others' records may stand behind it.
+pub(super) const DOUBT_US: u64 = 7_000_000;
 
 /// How much has passed.
 #[derive(Debug, Default)]
