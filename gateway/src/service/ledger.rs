@@ -42,7 +42,7 @@ impl Ledger {
         match self.check(true, allowed).await {
             Ok(shadow) => Ok(Some(shadow)),
             // A shadow limit is never a reason to deny; and the others are charged, the claim is made by now.
-            Err(failure) if self.has(false) || self.message.claim.is_some() => {
+            Err(failure) if binds(&self.message) => {
                 self.metrics.shadow_failures.inc();
                 tracing::debug!(%failure, "shadow limits could not be read");
                 Ok(None)
@@ -77,7 +77,7 @@ impl Ledger {
     }
 
     fn has(&self, shadow: bool) -> bool {
-        self.message.limits.iter().any(|limit| limit.shadow == shadow)
+        has(&self.message, shadow)
     }
 
     async fn check(&self, shadow: bool, charged: bool) -> Result<Checked, StoreFailure> {
@@ -118,6 +118,15 @@ impl Ledger {
             })
             .collect()
     }
+}
+
+/// Whether a message is decided without its shadow limits: what becomes of them is then no reason to give no verdict.
+pub fn binds(message: &DecideRequest) -> bool {
+    message.claim.is_some() || has(message, false)
+}
+
+fn has(message: &DecideRequest, shadow: bool) -> bool {
+    message.limits.iter().any(|limit| limit.shadow == shadow)
 }
 
 /// Puts the two calls' readings back into the message's order; `None` if the store gave others.

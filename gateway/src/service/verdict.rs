@@ -131,9 +131,7 @@ impl Service {
         let mut verdict = None;
         // Where nothing but shadow limits is asked there is no verdict without them.
         let late = || {
-            verdict = waiting.0.leave().filter(|verdict| {
-                verdict.claim.is_some() || message.limits.iter().any(|limit| !limit.shadow)
-            });
+            verdict = waiting.0.leave().filter(|_| ledger::binds(message));
             verdict.is_some().then(|| {
                 if message.limits.iter().any(|limit| limit.shadow) {
                     self.metrics.shadow_failures.inc();

@@ -32,6 +32,9 @@ const PLACES: [&str; 10] = [
 const OF_DEVICE: [&str; 3] = ["signed", "jwt", "mtls"];
 const OF_TLS: [&str; 2] = ["filter_state", "header"];
 const NAME_LEN_MAX: usize = 128;
+/// Of a header that no request has here.
+pub(super) const NO_HOST: &str =
+    "a request reaches the filter without \"host\": Envoy makes :authority of it";
 /// A key, the one before it, and two that are on their way.
 const KEYS_MAX: usize = 4;
 /// Where the shortcuts look; envoy/identities.yaml puts both there.
@@ -332,10 +335,7 @@ fn header_name(at: &At<'_, '_>) -> Option<String> {
         );
     }
     if text.eq_ignore_ascii_case("host") {
-        at.wrong(
-            "a request reaches the filter without \"host\": Envoy makes :authority of it",
-            "count by another header",
-        );
+        at.wrong(NO_HOST, "count by another header");
         return None;
     }
     if text.eq_ignore_ascii_case("cookie") {

@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::identity::NO_HOST;
 use super::reader::{At, Table};
 use super::route::route;
 use super::shapes;
@@ -213,10 +214,7 @@ fn header_name(at: &At<'_, '_>, key: &str) -> Option<String> {
         );
     }
     if key.eq_ignore_ascii_case("host") {
-        at.wrong(
-            "a request reaches the filter without \"host\": Envoy makes :authority of it",
-            "write {\"host\": \"api.example.com\"} in match",
-        );
+        at.wrong(NO_HOST, "write {\"host\": \"api.example.com\"} in match");
         return None;
     }
     sound.then(|| key.to_ascii_lowercase())
