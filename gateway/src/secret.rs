@@ -234,6 +234,25 @@ impl<O: Origin> Watched<O> {
     }
 }
 
+/// What was told of a secret that cannot be read again: each problem once, until it is gone.
+#[derive(Debug, Default)]
+pub struct Problem(Option<String>);
+
+// === impl Problem ===
+
+impl Problem {
+    /// The secret could be read.
+    pub fn is_gone(&mut self) {
+        self.0 = None;
+    }
+
+    /// Whether this is another one than was told last.
+    pub fn is_news(&mut self, problem: String) -> bool {
+        let told = self.0.replace(problem);
+        told != self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,6 +315,16 @@ mod tests {
         let error = watched.refresh().expect_err("gone").to_string();
         assert!(error.contains("--token-file: cannot read"), "{error}");
         assert_eq!(*watched.current(), "second");
+    }
+
+    #[test]
+    fn a_problem_is_told_once_and_again_once_it_is_another_or_was_gone() {
+        let mut problem = Problem::default();
+        let mut told = |what: &str| problem.is_news(what.to_owned());
+        let seen = [told("no file"), told("no file"), told("no key"), told("no file")];
+        assert_eq!(seen, [true, false, true, true]);
+        problem.is_gone();
+        assert!(problem.is_news("no file".to_owned()));
     }
 
     #[test]

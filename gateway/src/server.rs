@@ -23,7 +23,7 @@ use crate::http::connection::{ServeSettings, serve};
 use crate::http::data::DataListener;
 use crate::http::handshake::Tls;
 use crate::metrics::SharedMetrics;
-use crate::secret::{Origin, Parse, Parsed, SecretError, SecretSource, Watched};
+use crate::secret::{Origin, Parse, Parsed, Problem, SecretError, SecretSource, Watched};
 use crate::service::{Service, statistics};
 use crate::settings::Settings;
 use crate::tls::TlsFiles;
@@ -300,13 +300,13 @@ async fn follow<O: Origin>(
     metrics: SharedMetrics,
     auditor: Arc<Auditor>,
 ) {
-    let mut failing = false;
+    let mut problem = Problem::default();
     loop {
         clock.sleep(SECRETS_INTERVAL).await;
         match secret.refresh() {
-            Ok(false) => {}
+            Ok(false) => problem.is_gone(),
             Ok(true) => {
-                failing = false;
+                problem.is_gone();
                 metrics.secret_reloads.inc();
                 tracing::info!(secret = secret.place(), "a new secret is in force");
                 let detail = format!("a new secret is in force: {}", secret.place());
@@ -314,7 +314,7 @@ async fn follow<O: Origin>(
             }
             Err(error) => {
                 metrics.secret_failures.inc();
-                if !std::mem::replace(&mut failing, true) {
+                if problem.is_news(error.to_string()) {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "the last good secret stays in force"

@@ -148,6 +148,11 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// Whether a region that has begun lately admits less here: without that, making it cold changes nothing.
+    fn guards(&self) -> bool {
+        false
+    }
+
     /// Whether it is several servers, of which at least one has answered lately: what fails is one of them.
     fn answers_elsewhere(&self) -> bool {
         false
@@ -275,6 +280,14 @@ impl StoreFailure {
             Self::Unreachable(_) | Self::Partly(_) => Reason::StoreUnavailable,
             Self::Timeout => Reason::StoreTimeout,
             Self::Refused(_) | Self::Garbled(_) | Self::Full(_) => Reason::StoreError,
+        }
+    }
+
+    /// Whether the call may have been carried out all the same.
+    pub fn may_be_done(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Timeout | Self::Garbled(_) | Self::Partly(_) => true,
+            Self::Refused(_) | Self::Full(_) => false,
         }
     }
 }

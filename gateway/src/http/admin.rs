@@ -124,19 +124,10 @@ impl AdminListener {
     {
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
-            "/livez" | "/readyz" | "/metrics" | "/v1/status" if !reading => {
-                answer::wrong_method("GET, HEAD")
-            }
+            "/livez" | "/readyz" if !reading => answer::wrong_method("GET, HEAD"),
             "/livez" => answer::plain(StatusCode::OK, JSON, r#"{"status":"ok"}"#),
             "/readyz" => self.ready(),
             path => match Command::at(path) {
-                Some(command) if request.method() != command.method() => {
-                    answer::wrong_method(if command.method() == Method::POST {
-                        "POST"
-                    } else {
-                        "GET"
-                    })
-                }
                 Some(command) => self.command(command, request).await,
                 None => match self.actor(request.headers(), Role::Viewer) {
                     Ok(actor) => self.show(&actor, request.method(), path),
@@ -154,6 +145,9 @@ impl AdminListener {
         let thinning = Thinning::First;
         self.auditor.record(Happening { thinning, ..event(actor.to_owned(), "ok", detail) });
         match path {
+            "/metrics" | "/v1/status" if !matches!(*method, Method::GET | Method::HEAD) => {
+                answer::wrong_method("GET, HEAD")
+            }
             "/metrics" => self.metrics(),
             "/v1/status" => answer::plain(StatusCode::OK, JSON, self.status()),
             _ => answer::problem(StatusCode::NOT_FOUND, Reason::NotFound, "no such path", None),
@@ -170,6 +164,11 @@ impl AdminListener {
             Ok(actor) => actor,
             Err(refusal) => return *refusal,
         };
+        // Only who may ask at all is told how.
+        let method = command.method();
+        if head.method != method {
+            return answer::wrong_method(if method == Method::POST { "POST" } else { "GET" });
+        }
         let body = match body::read(&head.headers, body, MESSAGE_BYTES_MAX).await {
             Ok(body) => body,
             Err(refusal) => return refusal,

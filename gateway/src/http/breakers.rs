@@ -5,7 +5,7 @@ use tidegate_policy::breaker::mesh::{Event, Order, Said, State};
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::breaker::BreakerName;
 
-use super::operate::{Done, bad, text};
+use super::operate::{Done, Undone, bad, text};
 use crate::service::ServiceSettings;
 use crate::service::breakers::{Seen, entropy, region_scope, together};
 use crate::store::breakers::Breakers;
@@ -91,7 +91,7 @@ fn kept(stores: &Stores) -> Result<&dyn Breakers, StoreFailure> {
 }
 
 /// Every breaker that the region knows.
-pub async fn list(settings: &ServiceSettings, stores: &Stores) -> Result<String, StoreFailure> {
+pub async fn list(settings: &ServiceSettings, stores: &Stores) -> Result<String, Undone> {
     let (breakers, scope) = (kept(stores)?, region_scope(settings));
     let mut rows = Vec::new();
     for (name, _) in breakers.changed(&scope, 0).await?.into_iter().rev().take(LISTED_MAX) {
@@ -134,7 +134,7 @@ impl Asked {
         settings: &ServiceSettings,
         stores: &Stores,
         seen: &Seen,
-    ) -> Result<String, StoreFailure> {
+    ) -> Result<String, Undone> {
         let (scope, for_ms) = (&region_scope(settings), self.for_s * 1_000);
         let to = Addressed { order: self.order, for_ms, scope, seen };
         to.carry_out(kept(stores)?, &self.breaker).await
@@ -159,16 +159,20 @@ impl Addressed<'_> {
         &self,
         breakers: &dyn Breakers,
         name: &BreakerName,
-    ) -> Result<String, StoreFailure> {
+    ) -> Result<String, Undone> {
         let mut members = Vec::new();
         if name.whose().is_none() {
-            let known = breakers.changed(self.scope, 0).await?.into_iter().map(|(name, _)| name);
+            let known = breakers.changed(self.scope, 0).await.map_err(Undone::Before)?;
+            let known = known.into_iter().map(|(name, _)| name);
             members.extend(
                 known.filter(|one| one.whose().is_some() && one.configured() == name.as_str()),
             );
         }
         let known = match members.is_empty() {
-            true => !breakers.step(self.scope, name, &Event::Look).await?.fresh,
+            true => {
+                let said = breakers.step(self.scope, name, &Event::Look).await;
+                !said.map_err(Undone::Before)?.fresh
+            }
             false => true,
         };
         let at_once = matches!(self.order, Order::Trip | Order::Reset);
@@ -177,7 +181,8 @@ impl Addressed<'_> {
         }
         let mut changed = 0_usize;
         for some in members.chunks(AT_ONCE_MAX) {
-            changed += self.some(breakers, some).await?;
+            let done = self.some(breakers, some, &mut changed).await;
+            done.map_err(|failure| Undone::Part(changed, members.len(), failure))?;
         }
         let for_all = ForAll { breaker: name.as_str(), known, order: word(self.order), changed };
         if self.order == Order::Trip && !members.is_empty() {
@@ -191,26 +196,35 @@ impl Addressed<'_> {
         }
     }
 
-    /// How many of these changed. A reset leaves alone what is closed.
+    /// Counts how many of these changed. A reset leaves alone what is closed. Each is tried: the first failure is told.
     async fn some(
         &self,
         breakers: &dyn Breakers,
         names: &[BreakerName],
-    ) -> Result<usize, StoreFailure> {
+        changed: &mut usize,
+    ) -> Result<(), StoreFailure> {
+        let mut failed = Ok(());
         let looks = names.iter().map(|name| breakers.step(self.scope, name, &Event::Look));
         let mut meant = Vec::new();
         for (name, said) in names.iter().zip(together(looks.collect()).await) {
-            let said = said?;
-            let stays = self.order == Order::Reset && said.state == State::Closed;
-            if !said.fresh && !stays {
-                meant.push(name);
+            let stays = |said: &Said| self.order == Order::Reset && said.state == State::Closed;
+            match said {
+                Ok(said) if said.fresh || stays(&said) => {}
+                Ok(_) => meant.push(name),
+                Err(failure) => failed = failed.and(Err(failure)),
             }
         }
         let steps = meant.iter().map(|name| breakers.step(self.scope, name, &self.event()));
         for (name, said) in meant.iter().zip(together(steps.collect()).await) {
-            self.seen.note(name, None, &said?);
+            match said {
+                Ok(said) => {
+                    self.seen.note(name, None, &said);
+                    *changed = changed.saturating_add(1);
+                }
+                Err(failure) => failed = failed.and(Err(failure)),
+            }
         }
-        Ok(meant.len())
+        failed
     }
 
     fn event(&self) -> Event<'static> {

@@ -7,16 +7,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidegate_policy::audit::About;
-use tidegate_policy::gcra::Quota;
+use tidegate_policy::gcra::{Quota, Reading};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName, V6_PREFIX, spell_ip};
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::limit::grant::{SECONDS_MAX, TIMES_MAX};
 use tidegate_policy::scope::{KeyFormat, Scope, Tenant};
 
-use super::operate::{Done, Told, bad, text};
+use super::operate::{Done, Told, Undone, bad, text};
 use crate::service::ServiceSettings;
 use crate::service::observed::Observed;
-use crate::store::{Charge, Standing, StoreFailure, StoreRole, Stores};
+use crate::store::{Charge, Standing, StoreRole, Stores};
 
 /// What is asked of one limit and one subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,11 +73,28 @@ struct Shown<'a> {
     configured: u32,
     period_us: u64,
     burst: u32,
+    /// Absent if it could not be read behind an order that was carried out.
+    #[serde(flatten)]
+    stands: Option<Stands>,
+}
+
+/// What the store says of it now.
+#[derive(Serialize)]
+struct Stands {
     /// The units per period in force, if the region is cold.
     reduced: Option<u32>,
     remaining: u64,
     next_us: u64,
     reset_us: u64,
+}
+
+// === impl Stands ===
+
+impl From<Standing> for Stands {
+    fn from(Standing { reading, reduced }: Standing) -> Self {
+        let Reading { remaining, next_us, reset_us, .. } = reading;
+        Self { reduced, remaining, next_us, reset_us }
+    }
 }
 
 // === impl Act ===
@@ -156,12 +173,12 @@ impl Order {
     }
 
     /// Carries it out.
-    pub async fn run(&self, stores: &Stores) -> Result<String, StoreFailure> {
+    pub async fn run(&self, stores: &Stores) -> Result<String, Undone> {
         let store = stores.of(StoreRole::Regional);
         let Self { limit, subject, scope, quota, algorithm, .. } = self;
         let (quota, algorithm) = (*quota, *algorithm);
         let look = Charge { subject, limit_id: limit, quota, algorithm, cost: 0, alone: false };
-        let known = store.knows(scope, &look).await?;
+        let known = store.knows(scope, &look).await.map_err(Undone::Before)?;
         if let Some(Extra { units, seconds }) = self.extra {
             let lasts = Duration::from_secs(u64::from(seconds));
             store.grant(scope, &look, units, lasts).await?;
@@ -170,11 +187,18 @@ impl Order {
         if self.act == Act::Reset {
             store.reset(scope, &look).await?;
         }
-        let checked = store.rate_check(scope, &look).await?;
-        Ok(text(&checked.limits.first().map(|standing| self.shown(known, standing))))
+        let standing = match store.rate_check(scope, &look).await {
+            Ok(checked) => checked.limits.into_iter().next().map(Stands::from),
+            Err(failure) if self.act == Act::Inspect => return Err(Undone::Before(failure)),
+            Err(failure) => {
+                tracing::warn!(%failure, "a limit could not be read behind an order");
+                None
+            }
+        };
+        Ok(text(&self.shown(known, standing)))
     }
 
-    fn shown(&self, known: bool, Standing { reading, reduced }: &Standing) -> Shown<'_> {
+    fn shown(&self, known: bool, stands: Option<Stands>) -> Shown<'_> {
         Shown {
             limit: &self.limit,
             subject: self.subject.name.as_str(),
@@ -183,10 +207,7 @@ impl Order {
             configured: self.quota.limit(),
             period_us: self.quota.period_us(),
             burst: self.quota.burst(),
-            reduced: *reduced,
-            remaining: reading.remaining,
-            next_us: reading.next_us,
-            reset_us: reading.reset_us,
+            stands,
         }
     }
 }

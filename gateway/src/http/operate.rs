@@ -40,6 +40,7 @@ pub enum Command {
 pub struct Ready {
     /// What is told of it before it is carried out.
     pub told: Told,
+    changes: bool,
     work: Work,
 }
 
@@ -52,6 +53,19 @@ pub struct Told {
     pub tenant: Tenant,
     /// The limit and the subject, which the trail hashes or leaves out.
     pub about: Vec<About>,
+}
+
+/// Why a command has no answer of its own, and so what became of it.
+#[derive(Debug)]
+pub enum Undone {
+    /// It cannot be carried out as this gateway is set up: what to do about that.
+    Never(&'static str),
+    /// It was not begun: what it asks for first failed.
+    Before(StoreFailure),
+    /// It failed itself: whether it was carried out only some failures say.
+    Itself(StoreFailure),
+    /// It was carried out on so many of so many.
+    Part(usize, usize, StoreFailure),
 }
 
 /// How a command ended.
@@ -166,7 +180,7 @@ impl Command {
                 (asked.told(), Work::Record(Box::new(asked)))
             }
         };
-        Ok(Ready { told, work })
+        Ok(Ready { told, changes: self.changes(), work })
     }
 }
 
@@ -181,6 +195,7 @@ impl Ready {
         observed: &Observed,
         seen: &Seen,
     ) -> Done {
+        let changes = self.changes;
         let outcome = match self.work {
             Work::Region(temperature) => set_region(temperature, settings, stores).await,
             Work::Limit(order) => order.run(stores).await,
@@ -189,7 +204,7 @@ impl Ready {
             Work::BreakerOrder(asked) => asked.run(settings, stores, seen).await,
             Work::Record(asked) => asked.run(stores).await,
         };
-        done(self.told.detail, outcome)
+        done(self.told.detail, changes, outcome)
     }
 }
 
@@ -218,30 +233,56 @@ async fn set_region(
     temperature: Temperature,
     settings: &ServiceSettings,
     stores: &Stores,
-) -> Result<String, StoreFailure> {
-    let scope = settings.scope(Tenant::None, KeyFormat::default());
-    stores.of(StoreRole::Regional).set_region(&scope, temperature).await?;
+) -> Result<String, Undone> {
+    let (scope, store) =
+        (settings.scope(Tenant::None, KeyFormat::default()), stores.of(StoreRole::Regional));
+    if temperature == Temperature::Cold && !store.guards() {
+        return Err(Undone::Never(
+            "no region is ever cold here: start all its gateways with --cold-start, a time like 5m",
+        ));
+    }
+    store.set_region(&scope, temperature).await?;
     Ok(format!(r#"{{"region":"{}","temperature":"{}"}}"#, settings.region, word(temperature)))
 }
 
-fn done(detail: String, outcome: Result<String, StoreFailure>) -> Done {
+fn done(detail: String, changes: bool, outcome: Result<String, Undone>) -> Done {
     match outcome {
         Ok(text) => {
             Done { answer: answer::plain(StatusCode::OK, JSON, text), detail, outcome: "ok" }
         }
-        Err(failure) => {
-            tracing::error!(%failure, detail, "an operator's command failed");
-            let reason = failure.reason();
-            let (told, detail) = match &failure {
-                StoreFailure::Partly(_) => (
-                    format!("{failure}: give the order again; see the log of the gateway"),
-                    format!("{detail}: {failure}"),
-                ),
-                _ => ("the store did not carry it out; see the log of the gateway".into(), detail),
-            };
-            let answer = answer::problem(StatusCode::SERVICE_UNAVAILABLE, reason, &told, None);
+        Err(Undone::Never(remedy)) => {
+            let reason = Reason::BadMessage;
+            let answer = answer::problem(StatusCode::BAD_REQUEST, reason, remedy, None);
             Done { answer, detail, outcome: reason.as_str() }
         }
+        Err(Undone::Part(done, of, failure)) => {
+            let what = format!("carried out on {done} of {of}: give the order again");
+            failed(detail, &what, &failure)
+        }
+        Err(Undone::Itself(failure @ StoreFailure::Partly(_))) => {
+            failed(detail, &format!("{failure}: give the order again"), &failure)
+        }
+        Err(Undone::Itself(failure)) if changes && failure.may_be_done() => {
+            let what = "no answer of the store, which may have carried it out: look, and give the order again if it has not";
+            failed(detail, what, &failure)
+        }
+        Err(Undone::Before(failure) | Undone::Itself(failure)) => {
+            failed(detail, "the store did not carry it out", &failure)
+        }
+    }
+}
+
+fn failed(detail: String, what: &str, failure: &StoreFailure) -> Done {
+    tracing::error!(%failure, detail, what, "an operator's command failed");
+    let reason = failure.reason();
+    let told = format!("{what}; see the log of the gateway");
+    let answer = answer::problem(StatusCode::SERVICE_UNAVAILABLE, reason, &told, None);
+    Done { answer, detail: format!("{detail}: {what}"), outcome: reason.as_str() }
+}
+
+impl From<StoreFailure> for Undone {
+    fn from(failure: StoreFailure) -> Self {
+        Self::Itself(failure)
     }
 }
 

@@ -11,7 +11,7 @@ use tidegate_policy::idempotency::name::RecordName;
 use tidegate_policy::idempotency::record::{Abandoned, Found, TTL_MS};
 use tidegate_policy::scope::{Tenant, TenantId};
 
-use super::operate::{Done, Told, bad, text};
+use super::operate::{Done, Told, Undone, bad, text};
 use crate::access::Role;
 use crate::service::ServiceSettings;
 use crate::store::claims::{Claims, Writer};
@@ -19,6 +19,8 @@ use crate::store::{StoreFailure, StoreRole, Stores};
 
 /// The state of a record that there is not.
 const ABSENT: &str = "absent";
+/// The state of one that could not be read behind an order that was carried out.
+const NOT_READ: &str = "not_read";
 
 /// What is asked of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +130,7 @@ impl Asked {
     }
 
     /// Carries it out.
-    pub async fn run(&self, stores: &Stores) -> Result<String, StoreFailure> {
+    pub async fn run(&self, stores: &Stores) -> Result<String, Undone> {
         let claims = stores.of(StoreRole::Idempotency).claims();
         let none = || StoreFailure::Refused("this store keeps no claims".to_owned());
         let shown = self.order.carry_out(claims.ok_or_else(none)?, &self.name).await?;
@@ -155,14 +157,10 @@ impl Asked {
 // === impl Order ===
 
 impl Order {
-    async fn carry_out(
-        self,
-        claims: &dyn Claims,
-        name: &RecordName,
-    ) -> Result<Shown, StoreFailure> {
+    async fn carry_out(self, claims: &dyn Claims, name: &RecordName) -> Result<Shown, Undone> {
         let order = match self {
             Self::Look => None,
-            Self::Release => Some(match claims.holder(name).await? {
+            Self::Release => Some(match claims.holder(name).await.map_err(Undone::Before)? {
                 // By owner and fence: an answer that comes in between is not taken away.
                 Some(held) => match claims.abandon(name, held, TTL_MS).await? {
                     Abandoned::Freed | Abandoned::Remembered => "released",
@@ -175,8 +173,15 @@ impl Order {
                 false => "nothing: there was none",
             }),
         };
-        let found = claims.lookup(name, None, Writer::Gateway).await?;
-        Ok(Shown { order, ..shown(&found) })
+        let shown = match (claims.lookup(name, None, Writer::Gateway).await, order) {
+            (Ok(found), _) => shown(&found),
+            (Err(failure), None) => return Err(Undone::Before(failure)),
+            (Err(failure), Some(_)) => {
+                tracing::warn!(%failure, "a record could not be read behind an order");
+                Shown { state: NOT_READ, ..Shown::default() }
+            }
+        };
+        Ok(Shown { order, ..shown })
     }
 }
 

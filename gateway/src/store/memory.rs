@@ -238,6 +238,10 @@ impl Store for MemoryStore {
         Box::pin(std::future::ready(granted))
     }
 
+    fn guards(&self) -> bool {
+        self.cold_us > 0
+    }
+
     fn set_region(&self, _scope: &Scope, temperature: Temperature) -> Call<()> {
         let began_us = match temperature {
             Temperature::Cold => self.clock.unix_us(),

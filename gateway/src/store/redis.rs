@@ -284,6 +284,10 @@ impl Store for RedisStore {
         Box::pin(async move { servers.evaluate(&key, &command, &scripts).await.map(drop) })
     }
 
+    fn guards(&self) -> bool {
+        self.region.guarded()
+    }
+
     fn set_region(&self, _scope: &Scope, temperature: Temperature) -> Call<()> {
         let servers = self.servers.clone();
         Box::pin(async move { servers.mark(Marking::All(temperature)).await })

@@ -236,6 +236,10 @@ impl Store for GatedStore {
         String::new()
     }
 
+    fn guards(&self) -> bool {
+        true
+    }
+
     fn rate_check(&self, _scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let reading = Reading { remaining: 1, next_us: 0, reset_us: 0, retry: Retry::Fits };

@@ -24,7 +24,7 @@ const COLD: &str = r#"{"temperature": "cold"}"#;
 
 /// Keeps every event.
 #[derive(Default)]
-struct Events(Mutex<Vec<AuditEvent>>);
+pub struct Events(Mutex<Vec<AuditEvent>>);
 
 impl AuditSink for Events {
     fn record(&self, event: AuditEvent) {
@@ -34,7 +34,7 @@ impl AuditSink for Events {
 
 impl Events {
     /// Those of operators: how they ended, and what the detail says.
-    fn of(&self, action: Action) -> Vec<(String, String, String)> {
+    pub fn of(&self, action: Action) -> Vec<(String, String, String)> {
         let events = self.0.lock().expect("no panic");
         let those = events.iter().filter(|event| event.action == action);
         let parts = |e: &AuditEvent| (e.actor.clone(), e.outcome.clone(), e.detail.clone());
@@ -42,7 +42,7 @@ impl Events {
     }
 }
 
-async fn watched(settings: Settings, stores: Option<Stores>) -> (Running, Arc<Events>) {
+pub async fn watched(settings: Settings, stores: Option<Stores>) -> (Running, Arc<Events>) {
     let events = Arc::new(Events::default());
     let world = World::from_settings(&settings, Cores::here()).expect("a world");
     let world = World { audit: events.clone(), ..world };
@@ -127,7 +127,7 @@ async fn a_command_that_meets_a_fault_of_ours_ends_on_record_too() {
     assert_eq!(outcomes, ["begun", "panicked"]);
 }
 
-async fn send(gateway: &Running, path: &str, body: impl Into<String>) -> Answer {
+pub async fn send(gateway: &Running, path: &str, body: impl Into<String>) -> Answer {
     let call = request(gateway.admin_addr, Method::POST, path, Some(ADMIN), body.into());
     Caller::new(Speaks::Http1).send(call).await
 }
@@ -177,13 +177,13 @@ async fn what_a_command_is_about_is_on_record_before_it_is_carried_out() {
     }
 }
 
-async fn told(gateway: &Running, path: &str, body: impl Into<String>) -> Value {
+pub async fn told(gateway: &Running, path: &str, body: impl Into<String>) -> Value {
     let answer = send(gateway, path, body).await;
     assert_eq!(answer.status, 200, "{path}: {answer:?}");
     serde_json::from_slice(&answer.body).expect("JSON")
 }
 
-fn of_subject(kind: &str, name: &str) -> Value {
+pub fn of_subject(kind: &str, name: &str) -> Value {
     json!({"limit": "p.one", "subject": {"kind": kind, "name": name}})
 }
 
@@ -308,11 +308,15 @@ async fn a_wrong_method_is_told_the_right_one_and_a_role_that_does_not_reach_has
         );
         assert!(answer.text().contains(&format!("this path takes {right} only")));
     }
+    for (method, path) in [(Method::PUT, "/v1/region"), (Method::POST, "/metrics")] {
+        let answer = caller.send(request(to, method, path, None, "")).await;
+        assert_eq!(answer.status, 401, "{path}: only who may ask is told how");
+    }
     let call = |token| request(to, Method::POST, "/v1/region", Some(token), COLD);
     assert_eq!(caller.send(call(VIEWER)).await.status, 403);
     assert_eq!(caller.send(call("wrong")).await.status, 401);
     let refused = events.of(Action::RefuseCaller);
     let role = "admin listener: the token's role is viewer, this asks for admin";
-    assert_eq!(refused[0], on_record("ann", "unauthorized", role));
-    assert_eq!((refused.len(), refused[1].0.as_str()), (2, "unknown"));
+    assert_eq!(refused[2], on_record("ann", "unauthorized", role));
+    assert_eq!((refused.len(), refused[3].0.as_str()), (4, "unknown"));
 }

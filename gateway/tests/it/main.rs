@@ -27,3 +27,4 @@ mod redis_user;
 mod regions;
 mod secrets;
 mod tls;
+mod undone;
