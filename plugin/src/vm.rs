@@ -145,6 +145,8 @@ impl Vm {
             self.wait_over(context);
             Self::leave(&root);
             self.leave_events(&root);
+            // The host ends its calls with it and says nothing of them: each would keep it for ever.
+            self.calls.retain(|_token, call| !Rc::ptr_eq(&call.root, &root));
         }
     }
 

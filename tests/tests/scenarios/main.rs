@@ -5,6 +5,7 @@ mod breakers_many;
 mod circuits;
 mod costs;
 mod leases;
+mod updates;
 
 use std::fs;
 use std::path::PathBuf;
