@@ -31,6 +31,7 @@ mod sentinel;
 mod servers;
 mod silence;
 pub mod tls;
+mod vote;
 
 use std::sync::Arc;
 use std::time::Duration;

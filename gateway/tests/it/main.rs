@@ -18,6 +18,7 @@ mod kinds;
 mod leases;
 mod masters;
 mod numbers;
+mod parted;
 mod process;
 mod proxy;
 #[path = "../redis_store/mod.rs"]

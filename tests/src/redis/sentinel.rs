@@ -71,6 +71,17 @@ impl Watched {
         watched
     }
 
+    /// One more, parted from the others and the first in the URL: to it that other server is the master.
+    pub async fn part_one(&mut self, master: &Redis) {
+        let parted = Sentinel::start(&master.tcp_port().to_string(), None, "");
+        eventually(WATCHED_WITHIN, "the parted one watches", async || {
+            let told = parted.ask("SENTINEL MASTER main").await;
+            if told.contains("num-slaves") { Ok(()) } else { Err(told) }
+        })
+        .await;
+        self.sentinels.insert(0, parted);
+    }
+
     /// Its URL for the gateway.
     pub fn url(&self) -> String {
         self.url_as("")

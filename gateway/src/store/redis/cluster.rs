@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 mod every;
 mod slots;
@@ -25,6 +25,7 @@ use super::marks::{self, Marking};
 use super::pool::{Pool, evaluate};
 use super::script::Scripts;
 use super::silence::Waiting;
+use super::vote;
 use crate::store::StoreFailure;
 
 /// How often one call is sent elsewhere, or again, after an answer that says that nothing ran.
@@ -281,23 +282,47 @@ impl Cluster {
         !map.ranges.is_empty() && map.pools.values().all(|pool| pool.up().0 > 0)
     }
 
-    /// Asks one node after the other for the map; whether it changed, or nothing if nobody answers.
+    /// Asks the nodes for the map; whether it changed, or nothing if nobody has one. One node alone is not believed: cut
+    /// off from the others it goes on telling the map that was, and one that lost its memory has none.
     async fn refresh(&self) -> Option<bool> {
-        let known: Vec<Arc<Pool>> = {
+        let (known, in_force) = {
             let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-            map.pools.values().map(Arc::clone).collect()
+            let up = map.pools.values().filter_map(|pool| pool.pick().ok());
+            (up.collect::<Vec<_>>(), map.ranges.clone())
         };
-        let known = known.iter().map(Arc::as_ref).chain(&self.seeds);
-        let mut command = redis::cmd("CLUSTER");
-        command.arg("SLOTS");
-        for pool in known {
-            let Ok(mut live) = pool.pick() else { continue };
-            let Ok(reply) = live.send(&command).await else { continue };
-            self.answered();
-            let Some(ranges) = slots::ranges(&reply, &self.pattern.host()) else { continue };
-            return Some(self.adopt(ranges));
+        let asked = known.len();
+        let mut told = self.ask(known).await;
+        if vote::settled(&told, asked).is_none() {
+            told.extend(
+                self.ask(self.seeds.iter().filter_map(|pool| pool.pick().ok()).collect()).await,
+            );
         }
-        None
+        let rank = |map: &Vec<SlotRange>| (slots::served(map), *map == in_force);
+        let ranges = vote::elected(&told, rank)?.clone();
+        Some(self.adopt(ranges))
+    }
+
+    /// What these say of who serves which slots, until more than half of them agree. No map is without slots.
+    async fn ask(&self, lives: Vec<Live>) -> Vec<Vec<SlotRange>> {
+        let (asked, mut asking) = (lives.len(), JoinSet::new());
+        for mut live in lives {
+            asking.spawn(async move {
+                let mut command = redis::cmd("CLUSTER");
+                command.arg("SLOTS");
+                live.send(&command).await
+            });
+        }
+        let mut told = Vec::new();
+        while let Some(reply) = asking.join_next().await {
+            let Ok(Ok(reply)) = reply else { continue };
+            self.answered();
+            let ranges = slots::ranges(&reply, &self.pattern.host());
+            told.extend(ranges.filter(|ranges| !ranges.is_empty()));
+            if vote::settled(&told, asked).is_some() {
+                break;
+            }
+        }
+        told
     }
 
     fn adopt(&self, ranges: Vec<SlotRange>) -> bool {

@@ -60,6 +60,11 @@ pub fn ranges(reply: &Value, asked: &str) -> Option<Vec<SlotRange>> {
     Some(ranges)
 }
 
+/// How many slots a map names.
+pub fn served(ranges: &[SlotRange]) -> u32 {
+    ranges.iter().map(|(first, last, _)| u32::from(last.saturating_sub(*first)) + 1).sum()
+}
+
 /// CRC16 (XMODEM) of what stands in the first braces, or of all.
 pub fn slot(key: &str) -> u16 {
     let tag = key
