@@ -20,6 +20,9 @@ FILTERS := tidegate-plugin noop-filter conformance-filter $(OTHERS)
 # choose other features and compile wasmtime a second time.
 ALL := --workspace $(FILTERS:%=--exclude %)
 NATIVE := cargo build -p tidegate-gateway -p tidegate-tests --bins
+# What is shipped, and what measures it.
+SHIPPED := cargo build --release -p tidegate-gateway --bins --examples
+MEASURE := cargo build --profile measure -p tidegate-tests --bins
 
 help: ## List the commands.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 40
@@ -65,10 +68,11 @@ check: ## Formatting, clippy, house rules, licences and sources of dependencies.
 bench: ## Compare with no filter and a no-op filter; writes target/bench/summary.json.
 	@$(BRING) wasm envoy redis wrk
 	@$(MAKE) --no-print-directory plugin
-	cargo build --release -p tidegate-gateway -p tidegate-tests --bins --example plain-claims
-	$(TARGET)/release/bench all
-	cargo build --release -p host-sim
-	$(TARGET)/release/host-sim bench host-sim/cli/bench
+	$(SHIPPED)
+	$(MEASURE)
+	$(TARGET)/measure/bench all
+	cargo build --profile measure -p host-sim
+	$(TARGET)/measure/host-sim bench host-sim/cli/bench
 
 test-rate-limit-multi-region: ## Two regions on one Redis and on two: neither uses up the other's limits.
 	@$(BRING) redis
@@ -76,19 +80,21 @@ test-rate-limit-multi-region: ## Two regions on one Redis and on two: neither us
 
 bench-redis-pool: ## The bound on calls to Redis: 80 and 150 callers, Redis near, far and stopped; writes target/bench/pool.json.
 	@$(BRING) wasm envoy redis wrk
-	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
-	$(TARGET)/release/bench pool
+	$(SHIPPED)
+	$(MEASURE)
+	$(TARGET)/measure/bench pool
 
 load: ## Offered load against admitted, shed and p99, to twice the maximum; writes target/bench/load.json.
 	@$(BRING) wasm envoy redis wrk
-	cargo build --release -p tidegate-gateway -p tidegate-tests --bins
-	$(TARGET)/release/bench load
+	$(SHIPPED)
+	$(MEASURE)
+	$(TARGET)/measure/bench load
 
 lease-report: ## What leases admit and cost, load by load, and that they never exceed a limit; writes docs/leases.md.
 	@$(BRING) wasm
 	@$(MAKE) --no-print-directory plugin
-	cargo build --release -p tidegate-tests --bin lease-report
-	$(TARGET)/release/lease-report
+	$(MEASURE)
+	$(TARGET)/measure/lease-report
 
 chaos: ## What clients see while the gateway or Redis fails, fault by fault; two minutes.
 	@$(BRING) wasm envoy redis

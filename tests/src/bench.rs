@@ -5,6 +5,7 @@
 pub mod audit_rows;
 pub mod breaker_rows;
 pub mod callers;
+pub mod claims;
 pub mod cores;
 pub mod envoy_rows;
 pub mod far;

@@ -4,6 +4,9 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+/// The profile of programs that measure what is shipped.
+const MEASURE: &str = "measure";
+
 /// The checkout.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the checkout").to_owned()
@@ -60,32 +63,32 @@ pub fn trapping_filter() -> PathBuf {
     found("the filter that traps", path, "run `make others`")
 }
 
-/// The gateway's binary, of the same profile as the program that asks.
+/// The gateway's binary: as it is shipped, to a program that measures; else of the asking one's profile.
 pub fn gateway() -> PathBuf {
     found("the built gateway", beside("tidegate-gateway"), "run `make gateway`")
 }
 
-/// The gateway whose claims are plain commands, of the same profile as the program that asks.
+/// The gateway whose claims are plain commands, of the gateway's profile.
 pub fn plain_gateway() -> PathBuf {
     found("the gateway with plain claims", beside("examples/plain-claims"), "run `make bench`")
 }
 
-/// The auditor's program, of the same profile as the program that asks.
+/// The auditor's program, of the gateway's profile.
 pub fn auditor() -> PathBuf {
     found("the built tidegate-audit", beside("tidegate-audit"), "run `make gateway`")
 }
 
-/// The server that benchmarks measure the gateway beside, of the same profile as the program that asks.
+/// The server that benchmarks measure the gateway beside, of the gateway's profile.
 pub fn http_floor() -> PathBuf {
-    found("the server without decisions", beside("http-floor"), "run `make bench`")
+    found("the server without decisions", beside("examples/http-floor"), "run `make bench`")
 }
 
-/// A program that was built together with the one that asks.
+/// A program of the gateway's profile.
 fn beside(name: &str) -> PathBuf {
     let exe = env::current_exe().expect("a program knows its file");
     let dir = exe.parent().expect("a file lies in a folder");
     // Tests lie one folder below the programs.
     let dir =
         if dir.ends_with("deps") { dir.parent().expect("deps lies in a folder") } else { dir };
-    dir.join(name)
+    if dir.ends_with(MEASURE) { dir.with_file_name("release").join(name) } else { dir.join(name) }
 }

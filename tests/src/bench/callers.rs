@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::Request;
+use http::header::AUTHORIZATION;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Uri};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -23,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections to one gateway.
 pub struct Connections {
     open: Vec<SendRequest<Bytes>>,
-    to: SocketAddr,
+    to: Authority,
+    token: HeaderValue,
     patience: Duration,
 }
 
@@ -49,21 +52,33 @@ impl Connections {
             tokio::spawn(driver);
             open.push(connection);
         }
-        Ok(Arc::new(Self { open, to, patience }))
+        let to = Authority::try_from(to.to_string()).map_err(|error| error.to_string())?;
+        let token = HeaderValue::try_from(format!("Bearer {TOKEN}"));
+        let token = token.map_err(|error| error.to_string())?;
+        Ok(Arc::new(Self { open, to, token, patience }))
     }
 
     /// The status and the body; `None` without an answer in time.
-    pub async fn post(&self, nth: u64, path: &str, sent: Bytes) -> Option<(u16, Vec<u8>)> {
+    pub async fn post(&self, nth: u64, path: &'static str, sent: Bytes) -> Option<(u16, Vec<u8>)> {
         timeout(self.patience, self.ask(nth, path, sent)).await.ok()?.ok()
     }
 
-    async fn ask(&self, nth: u64, path: &str, sent: Bytes) -> Result<(u16, Vec<u8>), h2::Error> {
+    async fn ask(
+        &self,
+        nth: u64,
+        path: &'static str,
+        sent: Bytes,
+    ) -> Result<(u16, Vec<u8>), h2::Error> {
         let place = usize::try_from(nth).expect("64 bits") % CONNECTIONS;
         let mut send = self.open[place].clone().ready().await?;
-        let request = Request::post(format!("http://{}{path}", self.to))
-            .header("authorization", format!("Bearer {TOKEN}"))
-            .body(())
-            .expect("a sound head");
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.to.clone())
+            .path_and_query(PathAndQuery::from_static(path))
+            .build()
+            .expect("a sound address");
+        let request = Request::post(uri).header(AUTHORIZATION, self.token.clone());
+        let request = request.body(()).expect("a sound head");
         let (answer, mut body) = send.send_request(request, false)?;
         body.send_data(sent, true)?;
         let (head, mut body) = answer.await?.into_parts();
@@ -81,15 +96,14 @@ impl Connections {
 pub async fn by_timetable<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     per_s: u64,
     lasts: Duration,
-    call: impl Fn(u64, Instant) -> F,
+    mut call: impl FnMut(u64, Instant) -> F,
 ) -> Vec<T> {
     let begin = Instant::now();
-    let due = move |nth: u64| begin + Duration::from_micros(nth * 1_000_000 / per_s);
     let mut releases = pace::released(per_s, begin, lasts);
     let mut calls = JoinSet::new();
     while let Some(numbers) = releases.recv().await {
         for nth in numbers {
-            calls.spawn(call(nth, due(nth)));
+            calls.spawn(call(nth, begin + pace::due(nth, per_s)));
         }
     }
     calls.join_all().await

@@ -2,27 +2,15 @@
 //! gateway (closed loop), at the gateway by a timetable, and a POST of 1 KiB through Envoy with a key
 //! against the same without.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tidegate_policy::idempotency::endpoint::Endpoint;
-use tidegate_policy::idempotency::fingerprint::{HashRule, Head, RequestHasher};
-use tidegate_policy::idempotency::key::IdempotencyKey;
-use tidegate_policy::idempotency::stored::{HeaderRule, StoredAnswer};
-use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Tenant, TenantId};
-use tidegate_policy::wire::{
-    self, AnswerHead, ClaimCall, DECIDE_PATH, DecideRequest, DecisionId, Finish, FinishBy, Keyed,
-    SETTLE_PATH, SettleRequest,
-};
-
-use super::callers::{Connections, by_timetable, without_a_pause};
+use super::claims::{BODY_OCTETS, Callers, Offered, Round};
 use super::envoy_rows::Effort;
 use super::stats::{Figures, at_share, shuffle};
 use super::summary::Summary;
-use super::{question, redis_rows, wrk};
+use super::{redis_rows, wrk};
 use crate::envoy::{Envoy, Options};
 use crate::gateway::{self, Gateway};
 use crate::orders::Orders;
@@ -31,11 +19,9 @@ use crate::redis::Redis;
 
 /// Callers that wait for their answers.
 const CALLERS: u32 = 50;
-/// Pairs of begin and complete, by the timetable.
-const OFFERED_PER_S: u64 = 5_000;
-const BODY: usize = 1024;
+/// Pairs of begin and complete by the timetable: 5,000 calls a second, and 5,000 of each.
+const OFFERED_PER_S: [u64; 2] = [2_500, 5_000];
 const PAIRS: usize = 8;
-const LIFE_S: u32 = 86_400;
 const ROOMY: [&str; 5] = ["--dev", "--deadline", "2s", "--pool-wait", "1s"];
 
 /// Measures, prints, adds to the summary.
@@ -76,89 +62,10 @@ async fn inside_redis(summary: &mut Summary) -> Result<(), String> {
     Ok(())
 }
 
-/// Connections to one gateway, and claims that nobody else makes.
-struct Callers {
-    connections: Arc<Connections>,
-    next: AtomicU64,
-}
-
-// === impl Callers ===
-
-impl Callers {
-    async fn connect(to: SocketAddr) -> Result<Arc<Self>, String> {
-        let connections = Connections::open(to).await?;
-        Ok(Arc::new(Self { connections, next: AtomicU64::new(1) }))
-    }
-
-    fn next(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// If it was answered well, how long that took from `due` on.
-    async fn timed(&self, nth: u64, path: &str, sent: Vec<u8>, due: Instant) -> Option<Duration> {
-        let (status, body) = self.connections.post(nth, path, sent.into()).await?;
-        let took = due.elapsed();
-        let text = String::from_utf8_lossy(&body);
-        let done = path == DECIDE_PATH || text.contains("\"stored\"");
-        let claimed = path == SETTLE_PATH || !text.contains("\"in_flight\"");
-        (status == 200 && done && claimed).then_some(took)
-    }
-
-    /// Pairs by the timetable: how long the begins took, the completes, and how many failed.
-    async fn offer(self: &Arc<Self>, lasts: Duration) -> (Vec<Duration>, Vec<Duration>, usize) {
-        let pairs = by_timetable(OFFERED_PER_S, lasts, |_, due| {
-            let all = Arc::clone(self);
-            async move {
-                let nth = all.next();
-                let begun = all.timed(nth, DECIDE_PATH, claim(nth), due).await?;
-                let ended = all.timed(nth, SETTLE_PATH, complete(nth), Instant::now()).await?;
-                Some((begun, ended))
-            }
-        });
-        let all = pairs.await;
-        let failed = all.iter().filter(|pair| pair.is_none()).count();
-        let (mut begun, mut ended): (Vec<_>, Vec<_>) = all.into_iter().flatten().unzip();
-        begun.sort_unstable();
-        ended.sort_unstable();
-        (begun, ended, failed)
-    }
-
-    /// Rounds per second of callers that wait for their answers and ask again.
-    async fn eager(self: &Arc<Self>, lasts: Duration, round: Round) -> f64 {
-        let all = Arc::clone(self);
-        without_a_pause(CALLERS, lasts, move |caller| {
-            let all = Arc::clone(&all);
-            async move {
-                let nth = all.next();
-                let sent = match round {
-                    Round::Decision => question::body(caller),
-                    Round::Begin | Round::Both => claim(nth),
-                };
-                let now = Instant::now();
-                let is_begun = all.timed(nth, DECIDE_PATH, sent, now).await.is_some();
-                if !is_begun || !matches!(round, Round::Both) {
-                    return is_begun;
-                }
-                all.timed(nth, SETTLE_PATH, complete(nth), now).await.is_some()
-            }
-        })
-        .await
-    }
-}
-
-/// What a caller does before it begins again.
-#[derive(Clone, Copy)]
-enum Round {
-    Decision,
-    Begin,
-    /// Begin and complete.
-    Both,
-}
-
 /// A gateway with a Redis of its own.
 struct Side {
     redis: Redis,
-    _gateway: Gateway,
+    gateway: Gateway,
     callers: Arc<Callers>,
 }
 
@@ -169,7 +76,7 @@ impl Side {
         let options = gateway::Options::redis(&url).flags(&ROOMY);
         let gateway = Gateway::start(&gateway::Options { program, ..options }).await;
         let callers = Callers::connect(gateway.addr).await?;
-        Ok(Self { redis, _gateway: gateway, callers })
+        Ok(Self { redis, gateway, callers })
     }
 }
 
@@ -187,12 +94,13 @@ async fn at_the_gateway(effort: Effort, summary: &mut Summary) -> Result<(), Str
     ];
     let lasts = Duration::from_secs(effort.seconds.into());
     println!(
-        "\nclaims at the gateway over HTTP/2, {} rounds of {} s, shuffled: {CALLERS} callers that wait, ÷ the same through the same gateway with SET in place of scripts; {OFFERED_PER_S}/s by a timetable, answers of {BODY} octets",
+        "\nclaims at the gateway over HTTP/2, {} rounds of {} s, shuffled: {CALLERS} callers that wait, ÷ the same through the same gateway with SET in place of scripts; {OFFERED_PER_S:?} pairs a second by a timetable, answers of {BODY_OCTETS} octets",
         effort.rounds, effort.seconds
     );
     let mut rates: [Figures; 6] = Default::default();
-    let offered = [scripts, plain];
-    let mut p99: [[Figures; 2]; 2] = Default::default();
+    let offered = OFFERED_PER_S.map(|rate| [(scripts, rate), (plain, rate)]);
+    let offered = offered.as_flattened();
+    let mut took = vec![<[[Figures; 2]; 2]>::default(); offered.len()];
     let mut failures = 0;
     let mut order: Vec<usize> = (0..rows.len() + offered.len()).collect();
     let mut seed = effort.seed;
@@ -202,16 +110,19 @@ async fn at_the_gateway(effort: Effort, summary: &mut Summary) -> Result<(), Str
             match rows.get(row) {
                 None => {
                     let which = row - rows.len();
-                    let callers = &sides[offered[which]].callers;
-                    let (begun, ended, failed) = callers.offer(lasts).await;
+                    let (side, rate) = offered[which];
+                    let seen = Offered::measure(sides[side].gateway.addr, rate, lasts).await?;
                     if round > 0 {
-                        failures += failed;
-                        p99[which][0].push(at_share(&begun, 99));
-                        p99[which][1].push(at_share(&ended, 99));
+                        failures += seen.failed;
+                        for (figures, times) in took[which].iter_mut().zip([seen.begun, seen.ended])
+                        {
+                            figures[0].push(at_share(&times, 50));
+                            figures[1].push(at_share(&times, 99));
+                        }
                     }
                 }
                 Some((side, what)) => {
-                    let rate = sides[*side].callers.eager(lasts, *what).await;
+                    let rate = sides[*side].callers.eager(CALLERS, lasts, *what).await;
                     if round > 0 {
                         rates[row].push(rate);
                     }
@@ -235,10 +146,14 @@ async fn at_the_gateway(effort: Effort, summary: &mut Summary) -> Result<(), Str
         println!("  {name:<32} {ratio}");
         summary.set(name, ratio.median());
     }
-    let names = ["idem_begin_p99_ms", "idem_complete_p99_ms", "set_p99_ms", "second_set_p99_ms"];
-    for (figures, name) in p99.iter().flatten().zip(names) {
-        println!("  {name:<32} {figures}");
-        summary.set(name, figures.median());
+    for ((side, rate), figures) in offered.iter().zip(&took) {
+        let names =
+            if *side == scripts { ["idem_begin", "idem_complete"] } else { ["set", "second_set"] };
+        for (name, [p50, p99]) in names.iter().zip(figures) {
+            println!("  {:<32} p50 {p50}, p99 {p99} ms", format!("{name} at {rate} pairs/s"));
+            summary.set(format!("{name}_at_{rate}_p50_ms"), p50.median());
+            summary.set(format!("{name}_at_{rate}_p99_ms"), p99.median());
+        }
     }
     println!("  pairs that failed: {failures}");
     Ok(())
@@ -258,7 +173,7 @@ async fn through_envoy(effort: Effort, summary: &mut Summary) -> Result<(), Stri
     options.access_log = false;
     let envoy = Envoy::start(&options).await;
     println!(
-        "\na POST of {BODY} octets through Envoy to an upstream, wrk -t1 -c{WAITING}, {} rounds of {} s, shuffled: with a key of its own each time, and of no policy",
+        "\na POST of {BODY_OCTETS} octets through Envoy to an upstream, wrk -t1 -c{WAITING}, {} rounds of {} s, shuffled: with a key of its own each time, and of no policy",
         effort.rounds, effort.seconds
     );
     let rows = ["/plain", "/plain_again", "/keyed"];
@@ -270,7 +185,8 @@ async fn through_envoy(effort: Effort, summary: &mut Summary) -> Result<(), Stri
         for &row in &order {
             let prefix = format!("{row}-{round}");
             let (load, taken) =
-                wrk::keyed(envoy.addr, rows[row], &prefix, BODY, WAITING, effort.seconds).await?;
+                wrk::keyed(envoy.addr, rows[row], &prefix, BODY_OCTETS, WAITING, effort.seconds)
+                    .await?;
             load.served(rows[row])?;
             if round > 0 {
                 times[row].iter_mut().zip(taken).for_each(|(figures, ms)| figures.push(ms));
@@ -288,67 +204,4 @@ async fn through_envoy(effort: Effort, summary: &mut Summary) -> Result<(), Stri
         }
     }
     Ok(())
-}
-
-fn scope() -> CallerScope {
-    CallerScope {
-        region: None,
-        environment: Environment::default(),
-        tenant: Tenant::Named(TenantId::new("bench").expect("a tenant")),
-        key_format: KeyFormat::default(),
-    }
-}
-
-fn keyed(nth: u64) -> Keyed {
-    let head = Head { authority: None, method: b"POST", target: b"/v1/orders", content_type: None };
-    let hasher = RequestHasher::new(&head, None, HashRule::default()).expect("no body");
-    Keyed {
-        key: IdempotencyKey::new(&format!("8e03978e-40d5-43e8-bc93-{nth:012}")).expect("a key"),
-        endpoint: Endpoint::of(b"POST", b"/v1/orders", None).expect("an endpoint"),
-        hash: hasher.finish(),
-    }
-}
-
-fn claim(nth: u64) -> Vec<u8> {
-    wire::encode(&DecideRequest {
-        claim: Some(ClaimCall {
-            keyed: keyed(nth),
-            lock_ms: 15_000,
-            life_s: LIFE_S,
-            takeover: false,
-            look: false,
-            older_keys: false,
-            ephemeral: false,
-            replicas: None,
-        }),
-        leases: Vec::new(),
-        v: wire::VERSION,
-        id: DecisionId::new(nth.into()),
-        scope: scope(),
-        timeout_ms: 5_000,
-        traceparent: None,
-        request_id: None,
-        limits: Vec::new(),
-    })
-}
-
-fn complete(nth: u64) -> Vec<u8> {
-    let headers: [(&[u8], &[u8]); 1] = [(b"content-type", b"application/json")];
-    let headers = HeaderRule::default().kept(headers).expect("few");
-    let answer = StoredAnswer { status: 201, headers, body: Some(vec![b'x'; BODY]) };
-    let (answer, octets) = AnswerHead::of(&answer).expect("short");
-    let by = FinishBy::Complete { answer, life_s: LIFE_S };
-    let message = SettleRequest {
-        v: wire::VERSION,
-        id: DecisionId::new(nth.into()),
-        scope: scope(),
-        timeout_ms: 5_000,
-        age_us: 0,
-        traceparent: None,
-        request_id: None,
-        adjustments: Vec::new(),
-        finish: Some(Finish { keyed: keyed(nth), fence: 1, by }),
-        octets: Vec::new(),
-    };
-    wire::encode_framed(&message, &octets)
 }
