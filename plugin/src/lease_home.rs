@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tidegate_policy::fnv;
 use tidegate_policy::lease::holder::TICK_US;
-use tidegate_policy::lease::slot::{SLOTS, Slot};
+use tidegate_policy::lease::slot::{LAYOUT, SLOTS, Slot};
 
 use crate::host;
 
@@ -31,7 +31,8 @@ pub(crate) struct Home {
 impl Home {
     pub(crate) fn new(name: &str) -> Self {
         let short = fnv::hash64(name.as_bytes());
-        Self { name: format!("tidegate.lease.{short:016x}"), listed: [0; BITMAP_LEN], own: None }
+        let name = format!("tidegate.lease.{LAYOUT}.{short:016x}");
+        Self { name, listed: [0; BITMAP_LEN], own: None }
     }
 
     pub(crate) fn is_of(&self, other: &Self) -> bool {

@@ -7,7 +7,8 @@
 //!
 //! 1. u <= U. U rises before a grant leaves and falls only by a report that is newer than all before,
 //!    or when a whole generation has passed since the grant; by then the holder has dropped what is
-//!    left, because it counts a shorter time from an earlier moment, the sending of its message.
+//!    left, because it counts a shorter time from an earlier moment, the sending of its message. The
+//!    report counts what its workers have ([`out`]): until they spent it, or it must have ended.
 //! 2. B + U <= burst. Between two steps U stands still and B grows; the floor of
 //!    [`bucket::Leases::floored`] is exactly that cap, and it is applied with the **old** U before a
 //!    report is heard, and at each end of a generation.
@@ -18,6 +19,7 @@
 
 pub mod bucket;
 pub mod holder;
+mod out;
 pub mod round;
 pub mod slice;
 pub mod slot;

@@ -540,3 +540,4 @@ async fn a_changed_limit_admits_no_more_than_the_larger_one() {
 }
 
 mod rules;
+mod slices;

@@ -2,10 +2,11 @@
 //! how messages travel; time comes in as µs of the filter's wall clock, which may step.
 //!
 //! What the pool reports as left is never less than what is really left: its own units and every
-//! slice that was handed out and not yet reported spent. An answer counts only while its message is
-//! the last one and is waited for. Units live from the moment their message was sent.
+//! slice that was handed out, not yet reported spent, and not surely over. An answer counts only while its
+//! message is the last one and is waited for. Units live from the moment their message was sent.
 
-use super::slice::{Offer, Reserved, Slice};
+use super::out::Out;
+use super::slice::{Offer, Slice};
 use super::step::{AHEAD_MIN, HORIZON_US};
 use crate::wire::{LeaseGrant, Want};
 
@@ -34,20 +35,16 @@ const SOON_US: u64 = 6_000_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
     pub(super) holder: u64,
-    /// Counted up whenever all units are dropped: slices of an earlier epoch are void.
-    pub(super) epoch: u32,
     pub(super) seq: u32,
     /// When message `seq` was sent; 0 if none is waited for.
     pub(super) flying_us: u64,
     /// Until then it is waited for.
     pub(super) patience_us: u64,
     pub(super) units: u32,
-    /// In slices, as far as they have not reported.
-    pub(super) out: u32,
+    /// In slices.
+    pub(super) out: Out,
     /// Of `units`.
     pub(super) expires_us: u64,
-    /// Of `out`: later than of any slice.
-    pub(super) out_until_us: u64,
     pub(super) deny_until_us: u64,
     pub(super) seen_us: u64,
     pub(super) since_us: u64,
@@ -87,14 +84,12 @@ impl Pool {
     pub fn new(holder: u64, now_us: u64) -> Self {
         Self {
             holder,
-            epoch: 0,
             seq: 0,
             flying_us: 0,
             patience_us: 0,
             units: 0,
-            out: 0,
+            out: Out::default(),
             expires_us: 0,
-            out_until_us: 0,
             deny_until_us: 0,
             seen_us: now_us,
             since_us: now_us,
@@ -122,8 +117,7 @@ impl Pool {
     /// Whether nothing of it is out, and nothing is waited for.
     pub fn is_empty(&self, now_us: u64) -> bool {
         let units = self.units > 0 && now_us < self.expires_us;
-        let out = self.out > 0 && now_us < self.out_until_us;
-        !units && !out && !self.is_waiting(now_us)
+        !units && self.out.is_over(now_us, self.ends_us()) && !self.is_waiting(now_us)
     }
 
     /// Hears a slice, and fills it for a request that found too little in it.
@@ -134,15 +128,17 @@ impl Pool {
         if self.units >= lacking && lacking > 0 {
             let handed = (self.units / 4).min(SLICE_MAX).max(lacking);
             self.units -= handed;
-            self.out = self.out.saturating_add(handed);
+            // What it has left lives on with what it gets.
+            let kept = slice.held();
+            self.out.take(slice.counted, kept);
+            self.out.put(kept.saturating_add(handed));
+            slice.counted = self.out.epoch;
             slice.units = slice.units.saturating_add(handed);
             slice.expires_us = self.expires_us;
         }
         slice.deny_until_us = self.denies_until();
         if slice.units >= cost {
-            slice.units -= cost;
-            slice.reserved = slice.reserved.saturating_add(cost);
-            return Offer::Taken(Reserved { holder: self.holder, epoch: self.epoch, units: cost });
+            return Offer::Taken(slice.reserve(cost));
         }
         // Who asks while all want more than there is gets nothing sooner by a call of his own.
         let answer_us = if self.scarce && self.is_waiting(now_us) { 1 } else { 0 };
@@ -156,8 +152,7 @@ impl Pool {
     pub fn settle(&mut self, now_us: u64, slice: &mut Slice, whole: bool) {
         self.hear(now_us, slice);
         if whole {
-            let back = core::mem::take(&mut slice.units).min(self.out);
-            self.out -= back;
+            let back = self.out.take(slice.counted, core::mem::take(&mut slice.units));
             self.units = self.units.saturating_add(back);
         }
         // It may have ended since the slice was told.
@@ -169,16 +164,12 @@ impl Pool {
         slice.freshen(now_us);
         self.denied |= slice.asked > 0 && now_us < self.deny_until_us;
         self.asked = self.asked.saturating_add(core::mem::take(&mut slice.asked));
-        if (slice.holder, slice.epoch) == (self.holder, self.epoch) {
-            self.out = self.out.saturating_sub(core::mem::take(&mut slice.spent));
+        if slice.holder == self.holder && self.out.knows(slice.counted) {
+            self.out.take(slice.counted, core::mem::take(&mut slice.spent));
         } else {
-            // Of another life of this pool: the bucket knows what of it is left, the pool does not.
-            *slice = Slice {
-                holder: self.holder,
-                epoch: self.epoch,
-                used: slice.used,
-                ..Slice::default()
-            };
+            // All of it is over and forgotten, or was another pool's.
+            let (holder, epoch) = (self.holder, self.out.epoch);
+            *slice = Slice { holder, epoch, counted: epoch, used: slice.used, ..Slice::default() };
         }
         self.count(now_us);
     }
@@ -203,7 +194,7 @@ impl Pool {
     pub fn tick(&mut self, now_us: u64, timeout_us: u64) -> Option<Report> {
         self.freshen(now_us);
         self.count(now_us);
-        if self.units == 0 && self.out == 0 {
+        if self.units == 0 && self.out.all() == 0 {
             return None;
         }
         let ends = self.expires_us <= now_us.saturating_add(2 * TICK_US);
@@ -259,7 +250,7 @@ impl Pool {
         self.denied = false;
         self.flying_us = now_us;
         self.patience_us = now_us.saturating_add(timeout_us).saturating_add(PATIENCE_US);
-        let left = self.units.saturating_add(self.out);
+        let left = self.units.saturating_add(self.out.all());
         let demand = self.demand(now_us);
         let demand = if back > 0 { demand.min(self.recent) } else { demand };
         Some(Report { seq: self.seq, demand, left, back, want })
@@ -276,7 +267,6 @@ impl Pool {
         let lives_us = (grant.ttl_us - grant.ttl_us / 1_000).saturating_sub(MARGIN_US);
         // Never earlier than it was: what is in slices by then has to be over with the rest.
         self.expires_us = self.expires_us.max(self.flying_us.saturating_add(lives_us));
-        self.out_until_us = self.out_until_us.max(self.expires_us);
         self.rtt_us = u32::try_from(now_us.saturating_sub(self.flying_us)).unwrap_or(u32::MAX);
         self.flying_us = 0;
         self.units = self.units.saturating_add(grant.granted);
@@ -333,6 +323,7 @@ impl Pool {
     /// What is out stays counted, since its workers may not have seen the step.
     fn freshen(&mut self, now_us: u64) {
         if now_us.saturating_add(CLOCK_SLACK_US) < self.seen_us {
+            self.out.step_back(self.ends_us());
             (self.flying_us, self.deny_until_us, self.expires_us) = (0, 0, 0);
             (self.seen_us, self.since_us) = (now_us, now_us);
         }
@@ -340,10 +331,13 @@ impl Pool {
         if now_us >= self.expires_us {
             self.expired = self.expired.saturating_add(core::mem::take(&mut self.units));
         }
-        if now_us >= self.out_until_us && self.out > 0 {
-            self.out = 0;
-            self.epoch = self.epoch.wrapping_add(1);
-        }
+        self.out.turn(now_us, self.ends_us());
+    }
+
+    /// When whatever was handed out until now has ended, even if the clock steps back then by so little that no worker
+    /// sees it.
+    fn ends_us(&self) -> u64 {
+        self.expires_us.saturating_add(MARGIN_US)
     }
 
     fn count(&mut self, now_us: u64) {

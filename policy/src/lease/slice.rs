@@ -5,7 +5,10 @@
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Slice {
     pub(super) holder: u64,
+    /// The pool's when it began: what was reserved before is void.
     pub(super) epoch: u32,
+    /// The pool's in which it counts what is here.
+    pub(super) counted: u32,
     pub(super) units: u32,
     /// Taken for requests that are not decided yet.
     pub(super) reserved: u32,
@@ -51,10 +54,7 @@ impl Slice {
         self.used = true;
         self.freshen(now_us);
         if self.units >= cost {
-            self.units -= cost;
-            self.reserved = self.reserved.saturating_add(cost);
-            let Self { holder, epoch, .. } = *self;
-            return Offer::Taken(Reserved { holder, epoch, units: cost });
+            return Offer::Taken(self.reserve(cost));
         }
         match self.deny_until_us.checked_sub(now_us) {
             Some(wait_us) if wait_us > 0 => Offer::Denied { wait_us },
@@ -117,6 +117,19 @@ impl Slice {
     /// Whether it holds nothing and owes no report.
     pub fn is_empty(&self) -> bool {
         self.units == 0 && self.reserved == 0 && self.spent == 0
+    }
+
+    /// What it has of the pool, beside what is gone.
+    pub(super) fn held(&self) -> u32 {
+        self.units.saturating_add(self.reserved)
+    }
+
+    /// Of what is here, which is enough.
+    pub(super) fn reserve(&mut self, cost: u32) -> Reserved {
+        self.units = self.units.saturating_sub(cost);
+        self.reserved = self.reserved.saturating_add(cost);
+        let Self { holder, epoch, .. } = *self;
+        Reserved { holder, epoch, units: cost }
     }
 
     pub(super) fn freshen(&mut self, now_us: u64) {

@@ -1,6 +1,7 @@
 //! Owns how a pool is written: numbers in a row, little-endian.
 
 use super::holder::Pool;
+use super::out::Out;
 
 /// As it is stored.
 pub(super) const POOL_LEN: usize = 105;
@@ -12,27 +13,20 @@ const WIDE_LEN: usize = 72;
 impl Pool {
     /// As it lies in the process's shared data.
     pub fn to_bytes(&self) -> [u8; POOL_LEN] {
+        let Out { epoch, units: [out, older], turns_us } = self.out;
         let wide = [
             self.holder,
             self.flying_us,
             self.patience_us,
             self.expires_us,
-            self.out_until_us,
+            turns_us,
             self.deny_until_us,
             self.seen_us,
             self.since_us,
-            u64::from(self.recent),
+            u64::from(self.recent) | u64::from(older) << 32,
         ];
-        let narrow = [
-            self.epoch,
-            self.seq,
-            self.units,
-            self.out,
-            self.asked,
-            self.rate,
-            self.remaining,
-            self.rtt_us,
-        ];
+        let narrow =
+            [epoch, self.seq, self.units, out, self.asked, self.rate, self.remaining, self.rtt_us];
         let mut bytes = [0; POOL_LEN];
         // Number by number: octet by octet a pool took a third of the instructions of a request that meets it.
         let (in_wide, rest) = bytes.split_at_mut(WIDE_LEN);
@@ -55,25 +49,23 @@ impl Pool {
         let mut wide = wide.iter().map(|chunk| u64::from_le_bytes(*chunk));
         let mut next = || wide.next().unwrap_or(0);
         let [holder, flying_us, patience_us, expires_us] = [next(), next(), next(), next()];
-        let [out_until_us, deny_until_us, seen_us, since_us] = [next(), next(), next(), next()];
-        let recent = u32::try_from(next()).unwrap_or(u32::MAX);
-        let mut pairs = [next(), next(), next(), next()].into_iter();
+        let [turns_us, deny_until_us, seen_us, since_us] = [next(), next(), next(), next()];
+        let mut pairs = [next(), next(), next(), next(), next()].into_iter();
         let mut two = || {
             let [a, b, c, d, e, f, g, h] = pairs.next().unwrap_or(0).to_le_bytes();
             (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
         };
+        let (recent, older) = two();
         let ((epoch, seq), (units, out)) = (two(), two());
         let ((asked, rate), (remaining, rtt_us)) = (two(), two());
         Self {
             holder,
-            epoch,
             seq,
             flying_us,
             patience_us,
             units,
-            out,
+            out: Out { epoch, units: [out, older], turns_us },
             expires_us,
-            out_until_us,
             deny_until_us,
             seen_us,
             since_us,
