@@ -1,12 +1,14 @@
 //! What an operator does to a leased limit while an Envoy denies it by itself: how soon a client that goes on
-//! asking is let through, what it is told until then, and what it costs.
+//! asking is let through, what it is told until then, and what it costs. What becomes of a busy limit while
+//! workers' VMs are built anew.
 
 use std::fs;
 
-use host_sim::in_process::InProcess;
+use host_sim::in_process::{InProcess, services};
 use tidegate_host_sim::{
     Exchange, Reply, Report, Scenario, Service, ServiceCall, ServiceRequest, Services,
 };
+use tidegate_tests::lab::ideal::{Ideal, Numbers};
 use tidegate_tests::{lab, parts};
 
 use super::runner;
@@ -124,5 +126,51 @@ fn a_client_that_is_denied_hears_of_a_grant_and_of_a_reset() {
                 assert!(least >= 719.0 && most <= told_most_s + 1.0, "{row}: {least} to {most}");
             }
         }
+    }
+}
+
+/// What reached the upstream, and how often a VM was built anew, where one worker asks for a path in the first 25 s and the
+/// other keeps the limit busy for 40 s. At 35 s a whole burst comes at once: how much of it is let through.
+fn beside(path: &str, numbers: Numbers) -> (Vec<u64>, u64, usize) {
+    let Numbers { limit, burst, .. } = numbers;
+    let yaml = format!(
+        "name: a worker ends\n\
+         plugin: {{ config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /** }}, rate_limits: [{{ name: l, by: ip, limit: {limit}, per: 1s, burst: {burst}, decide: lease }}] }}] }}, fail_policy: FAIL_RELOAD }}\n\
+         host: {{ workers: 2, canary: false, until: 41s, lints: \"off\" }}\ngateway: in-process\n\
+         upstream: [{{ on: GET /trap, answer: {{ status: 200, headers: {{ x-tidegate-trap: now }} }} }}, {{ answer: 200 }}]\n\
+         timeline:\n\
+         \x20 - {{ at: 0ms, client: stays, worker: 0, address: \"192.0.2.1:1\", times: 400, every: 100ms, send: {{ path: /p }} }}\n\
+         \x20 - {{ at: 7ms, client: ends, worker: 1, address: \"192.0.2.1:1\", times: 357, every: 70ms, send: {{ path: {path} }} }}\n\
+         \x20 - {{ at: 35060ms, client: many, worker: 0, address: \"192.0.2.1:1\", times: {burst}, every: 1us, send: {{ path: /p }} }}\n",
+    );
+    let scenario = Scenario::parse(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    let wasm = fs::read(parts::trapping_filter()).expect("the built filter");
+    let services = services(&scenario, &[]).expect("the gateway's defaults");
+    let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
+    assert!(report.start_error.is_none(), "{report}");
+    let calls = report.calls.iter().filter(|call| call.is_upstream);
+    let mut reached: Vec<u64> = calls.map(|call| call.at_ns).collect();
+    reached.sort_unstable();
+    let anew = report.metrics.get("wasm.plugin.vm_reload_success").copied().unwrap_or(0);
+    let is_through =
+        |nth| report.exchange("many", nth).is_some_and(|sent| sent.status == Some(200));
+    let many = (1..=burst as usize).filter(|nth| is_through(*nth)).count();
+    (reached, anew, many)
+}
+
+/// Answers end a worker's VM as often as Envoy builds it anew, with the units that it has, while its process is never at
+/// rest. Some seconds later its key is worth its burst as if that had never been; and at no time more.
+#[test]
+fn a_worker_that_traps_again_and_again_takes_no_burst_with_it() {
+    for burst in [8, 20] {
+        let numbers = Numbers { limit: 20, period_ns: S, burst };
+        let (_, none, calm) = beside("/p", numbers);
+        let (reached, anew, many) = beside("/trap", numbers);
+        println!("burst {burst}: {many} of it, {calm} if none of {anew} VMs is built anew");
+        assert!(none == 0 && anew >= burst, "too few to take it: {anew}");
+        assert!(calm * 2 >= burst as usize && many >= calm - 1, "{many} of {burst}, not {calm}");
+        let mut ideal = Ideal::new(numbers);
+        reached.iter().for_each(|at_ns| ideal.admit(*at_ns));
+        assert!(ideal.worst < 0.01, "{} too many", ideal.worst);
     }
 }
