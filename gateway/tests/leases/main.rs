@@ -162,8 +162,17 @@ enum Flaw {
     LateReplyTaken,
     /// It does not report what lies in its workers' slices.
     SliceLeftOut,
+    /// It forgets what lies in slices whenever it looks, and not once that has ended.
+    SliceForgotten,
     /// Units live from the receipt of the answer.
     TtlFromReceipt,
+}
+
+/// A pool in which what is out gets older at that moment, and is forgotten when that comes for the second time.
+fn turning(pool: &Pool, at_us: u64) -> Pool {
+    let mut octets = pool.to_bytes();
+    octets[32..40].copy_from_slice(&at_us.to_le_bytes());
+    Pool::from_bytes(&octets)
 }
 
 /// One Envoy process: a pool and its workers' slices.
@@ -196,6 +205,13 @@ impl Process {
         now_us.saturating_add_signed(self.offset_us)
     }
 
+    /// What is wrong with it at each look.
+    fn spoil(&mut self) {
+        if self.flaw == Flaw::SliceForgotten {
+            self.pool = turning(&self.pool, 0);
+        }
+    }
+
     fn message(&mut self, report: Report) -> Message {
         self.seq = report.seq;
         let left = match self.flaw {
@@ -226,6 +242,7 @@ impl Process {
         cost: u32,
     ) -> (Option<bool>, Option<Message>) {
         let now_us = self.clock(now_us);
+        self.spoil();
         let slice = &mut self.slices[worker];
         let mut report = None;
         let mut offer = slice.take(now_us, cost);
@@ -252,6 +269,7 @@ impl Process {
 
     fn tick(&mut self, now_us: u64) -> Option<Message> {
         let now_us = self.clock(now_us);
+        self.spoil();
         for slice in &mut self.slices {
             let (owes, idle) = slice.rest();
             if owes {

@@ -13,8 +13,6 @@ const LIFE_US: u64 = 2 * SECOND;
 const FORGOTTEN_US: u64 = 2 * LIFE_US + 3 * TICK_US;
 /// A worker sees by itself that the clock stepped back, if it is by more than that.
 const CLOCK_SLACK_US: u64 = 10_000;
-/// Where a pool's octets say when what is out gets older.
-const TURNS: std::ops::Range<usize> = 32..40;
 
 /// When what is out gets older, and in the end is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,14 +64,11 @@ impl Life {
 
     /// The pool, with what is wrong with it.
     fn spoil(&mut self) {
-        let turns_us: u64 = match self.turns {
-            Turns::Sound => return,
-            Turns::AtOnce => 0,
-            Turns::Never => u64::MAX,
-        };
-        let mut octets = self.pool.to_bytes();
-        octets[TURNS].copy_from_slice(&turns_us.to_le_bytes());
-        self.pool = Pool::from_bytes(&octets);
+        match self.turns {
+            Turns::Sound => {}
+            Turns::AtOnce => self.pool = turning(&self.pool, 0),
+            Turns::Never => self.pool = turning(&self.pool, u64::MAX),
+        }
     }
 
     fn sends(&mut self, random: &mut Random, report: Option<Report>) {
