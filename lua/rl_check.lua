@@ -12,7 +12,8 @@
 --              behind all that, as <Bd, the exponent of its tick, and its slot in µs
 -- Returns flat integers: allowed (1/0), now_us since 1970-01-01, then for each limit
 --       remaining, next_us (until one more unit), reset_us (until full),
---       retry_us (0 = fits now, -1 = cost above burst, never), cold (1 = the cold numbers are in force)
+--       retry_us (0 = fits now, -1 = cost above burst, never),
+--       cold (1 = the cold numbers are in force; and 2 more if it holds a grant or leases, so that reset_us tells no charge)
 -- A grant (see rl_grant) stands before either; a request that does not fit its limit is charged to it, as a whole.
 -- Writes only if every limit admits that does not count for itself, so a denied request costs nothing; besides, what lies too far ahead of a clock that
 -- stepped back. Each write sets its own expiry. A mark that is missing is set: the region begins now, and is cold.
@@ -242,6 +243,7 @@ for i = 1, n do
   if value then call('SET', KEYS[i], value, 'PX', ceil(left_us / 1000) + 1) end
   local base = 5 * i - 2
   reply[base], reply[base + 1], reply[base + 2] = remaining, next_us, reset
-  reply[base + 3], reply[base + 4] = retry, cold > 0 and 1 or 0
+  local beside = grant or leases and leases[i]
+  reply[base + 3], reply[base + 4] = retry, (cold > 0 and 1 or 0) + (beside and 2 or 0)
 end
 return reply

@@ -3,16 +3,21 @@
 --
 -- KEYS  1..n    the limits, as in rl_check
 --       n+1..2n one per limit: present once this decision was settled there
---       2n+1..  the marks of their shards, as in rl_check
+--       2n+1..3n one per limit: what was given back there lately (see below)
+--       3n+1..  the marks of their shards, as in rl_check
 -- ARGV  1      now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)
 --       2      how long a region is cold after its mark, in µs
 --       3      how long a decision is remembered as settled, in ms
---       4..n+3 per limit, packed as <BBBdddddd: algorithm (103 g: gcra, 119 w: window), number of its mark, whether it is known that
+--       4..n+3 per limit, packed as <BBBdddddddd: algorithm (103 g: gcra, 119 w: window), number of its mark, whether it is known that
 --              the decision charged by the cold numbers (1), by (above 0 charges more, below 0 gives back), the decision's
---              age in µs at most, x, y, and x and y of a cold region; of a window also exponent and slot, as in rl_check
+--              age in µs at most, when it charged and the arrival time that it wrote at least, in µs since 2024 (0 and 0 if nobody
+--              knows), x, y, and x and y of a cold region; of a window also exponent and slot, as in rl_check
 -- Returns one integer per limit: 1 = done now, 0 = had been done before
 -- Never denies. Charging more leads at most one burst (of a window, one limit) into debt. What may have come back by
--- itself within the decision's age is not given back: it would be there twice. Each write sets its own expiry.
+-- itself since the charge is not given back: it would be there twice. Each write sets its own expiry.
+--
+-- What was given back of a gcra limit within ARGV[3] is kept beside it, up to 32 times <ddd: when it was charged, at the earliest, when
+-- it was given back, at the latest, and how much, in µs. Why: docs/decisions/0099-refunds.md.
 local EPOCH_US = 1704067200000000
 local GROUP = { '<BI1', '<BI2', '<BI3', '<BI4' }
 local call, floor, ceil, read = redis.call, math.floor, math.ceil, struct.unpack
@@ -27,15 +32,15 @@ end
 
 local n = #ARGV - 3
 local left = {}
-for i = 2 * n + 1, #KEYS do
+for i = 3 * n + 1, #KEYS do
   local start = tonumber(call('GET', KEYS[i]) or now)
   if not start or start ~= start then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no time') end
   if start > now then start = now end
-  left[i - 2 * n] = start + ARGV[2] - now
+  left[i - 3 * n] = start + ARGV[2] - now
 end
 
 -- All are read before any is written, so that what cannot be read leaves everything as it was.
-local held, grants = {}, {}
+local held, grants, lately = {}, {}, {}
 for i = 1, n do
   local stored = call('GET', KEYS[i])
   if stored and #stored > 11 and stored:byte() == 255 then
@@ -49,6 +54,7 @@ for i = 1, n do
   if not sound and not gcra then sound = #stored >= 7 and (#stored - 7) % (2 + read('<B', stored) % 4) == 0 end
   if not sound then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no limit') end
   held[i] = stored
+  if gcra then lately[i] = call('GET', KEYS[2 * n + i]) or '' end
 end
 
 -- A grant (see rl_grant) stays as it is.
@@ -74,8 +80,46 @@ local function leased(stored, tat, x, most)
   return math.max(tat, now + math.min((u0 + u1) * x, most)), over, kept
 end
 
+-- What is still remembered of it, in order.
+local remembered = ARGV[3] * 1000
+local function refunds_of(text)
+  local refunds = {}
+  for at = 1, #text - 23, 24 do
+    local charged, given, back = read('<ddd', text, at)
+    if given + remembered > now then refunds[#refunds + 1] = { charged, given, back } end
+  end
+  return refunds
+end
+
+-- How much of a charge is to be given back: all, if the bucket could not have been full without it since; less what may have come back.
+local function back_of(refunds, tat, cost, age, at, full, has_leases)
+  local back = cost - age
+  if at <= 0 or at > now or at + remembered <= now or has_leases then return back end
+  -- What was charged before it and given back since was in the arrival time that it wrote, and is no more.
+  for _, refund in ipairs(refunds) do
+    if refund[2] > now then return back end
+    if refund[1] <= at and refund[2] >= at then full = full - refund[3] end
+  end
+  -- The charge was forgotten, and what is there now is others'.
+  if tat < full then return 0 end
+  return math.max(back, math.min(cost, full - now))
+end
+
+-- If they are too many the older half is remembered by twos, as if both had been there as long as either.
+local function remember(key, refunds, charged, back)
+  refunds[#refunds + 1] = { charged, now, back }
+  local text, older = {}, #refunds > 32 and 16 or 0
+  for i = 2, older, 2 do
+    local one, two = refunds[i - 1], refunds[i]
+    text[#text + 1] = struct.pack('<ddd', math.min(one[1], two[1]), math.max(one[2], two[2]), one[3] + two[3])
+  end
+  for i = older + 1, #refunds do text[#text + 1] = struct.pack('<ddd', unpack(refunds[i])) end
+  call('SET', key, table.concat(text), 'PX', ARGV[3])
+end
+
 -- The reach as in rl_check.
-local function settle_gcra(key, stored, by, age, x, y, warm_y)
+local function settle_gcra(i, stored, by, age, at, full, x, y, warm_y)
+  local key = KEYS[i]
   if not stored and by < 0 then return end
   local has_leases = stored and #stored > 9
   local tat, reach = now, 0
@@ -96,12 +140,16 @@ local function settle_gcra(key, stored, by, age, x, y, warm_y)
     local most = math.max(math.min(tat, honest), ceiling)
     tat, reach = math.min(tat + by * x, most), math.max(reach, own)
   else
-    local back = -by * x - age
     -- Nothing raises it later any more.
     if now >= ends then tat = floored end
+    local known_at = at > 0 and at <= now
+    if known_at then age = now - at end
+    local refunds = refunds_of(lately[i])
+    local back = back_of(refunds, tat, -by * x, age, at, full, now < ends)
     if back <= 0 or tat <= now then return end
+    back = math.min(back, tat - now)
     tat = tat - back
-    if tat < now then tat = now end
+    remember(KEYS[2 * n + i], refunds, known_at and at or now - age, back)
   end
   local value, over = struct.pack('<d', tat), tat
   if reach > 0 then value = value .. string.char(reach) end
@@ -109,7 +157,8 @@ local function settle_gcra(key, stored, by, age, x, y, warm_y)
   save(key, value, over - now)
 end
 
-local function settle_window(key, stored, by, age, limit, period, exponent, slot)
+local function settle_window(key, stored, by, age, at, limit, period, exponent, slot)
+  if at > 0 and at <= now then age = now - at end
   if by < 0 and age >= period then return end
   local tick = 2 ^ exponent
   local newest = now - now % tick + tick - 1
@@ -165,9 +214,9 @@ end
 
 local reply = {}
 for i = 1, n do
-  local algorithm, mark, was_cold, by, age, x, y, cold_x, cold_y = read('<BBBdddddd', ARGV[i + 3])
+  local algorithm, mark, was_cold, by, age, at, full, x, y, cold_x, cold_y = read('<BBBdddddddd', ARGV[i + 3])
   local exponent, slot
-  if algorithm == 119 then exponent, slot = read('<Bd', ARGV[i + 3], 52) end
+  if algorithm == 119 then exponent, slot = read('<Bd', ARGV[i + 3], 68) end
   local cold = (left[mark] or 0) > 0
   -- What is given back is counted as it was charged, what is charged as it is now.
   if algorithm == 103 and by < 0 then cold = was_cold == 1 end
@@ -175,9 +224,9 @@ for i = 1, n do
   if cold then x, y = cold_x, cold_y end
   local first = call('SET', KEYS[n + i], '1', 'PX', ARGV[3], 'NX')
   if first and algorithm == 103 then
-    settle_gcra(KEYS[i], held[i], by, age, x, y, warm_y)
+    settle_gcra(i, held[i], by, age, at, full, x, y, warm_y)
   elseif first then
-    settle_window(KEYS[i], held[i], by, age, x, y, exponent, slot)
+    settle_window(KEYS[i], held[i], by, age, at, x, y, exponent, slot)
   end
   reply[i] = first and 1 or 0
 end

@@ -22,6 +22,7 @@ use prometheus_client::metrics::counter::Counter;
 use tidegate_policy::gcra::{Quota, Reading, Retry};
 use tidegate_policy::identity::Subject;
 use tidegate_policy::limit::Algorithm;
+use tidegate_policy::limit::refund::Receipt;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
@@ -68,6 +69,8 @@ pub struct Adjustment<'a> {
     pub age_us: u64,
     /// Whether it is known that the decision charged by a cold region's numbers.
     pub charged_cold: bool,
+    /// What was said of the charge, if it is known.
+    pub receipt: Option<Receipt>,
 }
 
 /// Where one limit stands.
@@ -77,6 +80,9 @@ pub struct Standing {
     pub reading: Reading,
     /// The units per period that are in force, if they are fewer than configured.
     pub reduced: Option<u32>,
+    /// When it was charged, by the store's clock, in µs since 1970; `None` if it was not, or if the reading does not
+    /// tell what that came to, since a grant or leases stand beside it.
+    pub charged_us: Option<u64>,
 }
 
 /// What a store says of all limits of one call.
@@ -256,6 +262,7 @@ impl<'a> Adjustment<'a> {
             by: -i64::from(cost),
             age_us,
             charged_cold: standing.reduced.is_some(),
+            receipt: standing.receipt(),
         })
     }
 }
@@ -267,7 +274,13 @@ impl Standing {
     pub fn untouched(quota: Quota) -> Self {
         let remaining = u64::from(quota.burst());
         let reading = Reading { remaining, next_us: 0, reset_us: 0, retry: Retry::Fits };
-        Self { reading, reduced: None }
+        Self { reading, reduced: None, charged_us: None }
+    }
+
+    /// What to say of the charge when it is given back.
+    pub fn receipt(&self) -> Option<Receipt> {
+        let (full_us, cold) = (self.reading.reset_us, self.reduced.is_some());
+        self.charged_us.map(|at_us| Receipt { at_us, full_us, cold })
     }
 }
 

@@ -12,6 +12,7 @@ use tidegate_policy::gcra::{EPOCH_US, Instant, Quota, Retry};
 use tidegate_policy::lease::bucket::Bucket;
 use tidegate_policy::lease::step::{self as lease, Call, Times};
 use tidegate_policy::limit::grant::grant;
+use tidegate_policy::limit::refund::{REMEMBERED_US, Receipt, Refunds};
 use tidegate_policy::limit::{Algorithm, Change, Charge, Held, Terms, Write, check, settle};
 use tidegate_policy::window::Grain;
 use tidegate_policy::wire::Want;
@@ -87,6 +88,7 @@ struct Part {
     by: i64,
     age_us: u64,
     charged_cold: bool,
+    receipt: Option<Receipt>,
 }
 
 #[derive(Debug)]
@@ -102,6 +104,9 @@ struct Step {
 #[derive(Default)]
 struct Model {
     held: HashMap<String, Held>,
+    refunds: HashMap<String, Refunds>,
+    /// What was said of each key's last charges.
+    receipts: HashMap<String, Vec<Receipt>>,
     began_us: HashMap<usize, u64>,
 }
 
@@ -132,6 +137,22 @@ impl Part {
             by: if by == 0 { 1 } else { by },
             age_us: random.one_of(&[0, 1_000, 500_000, 30_000_000]),
             charged_cold: random.below(2) == 0,
+            receipt: None,
+        }
+    }
+
+    /// Of a charge that was, or of one that never was.
+    fn receipt(&self, random: &mut Random, model: &Model, now_us: u64) -> Option<Receipt> {
+        let before_us = random.one_of(&[0, 1, 1_000, 5_000_000, 59_999_999, REMEMBERED_US]);
+        let at_us = now_us.saturating_sub(before_us) + random.below(2) * random.below(2_000_000);
+        let full_us = random.below(3 * self.quota.period_us());
+        let wild = Receipt { at_us, full_us, cold: self.charged_cold };
+        let known = model.receipts.get(&self.key).map_or(&[][..], |receipts| receipts);
+        let one = known.len().checked_sub(1 + usize::try_from(random.below(8)).expect("small"));
+        match random.below(4) {
+            0 => None,
+            1 => Some(wild),
+            _ => one.and_then(|one| known.get(one)).copied(),
         }
     }
 
@@ -145,6 +166,7 @@ impl Part {
         if settles {
             packed.push(u8::from(self.charged_cold));
             numbers.extend([self.by as f64, self.age_us as f64]);
+            numbers.extend(self.receipt.map_or([0.0; 2], |one| [one.at(), one.tat()]));
         } else {
             numbers.push(f64::from(self.cost));
         }
@@ -209,7 +231,10 @@ impl Model {
                 keys.push(key);
             }
         }
-        let parts: Vec<Part> = keys.into_iter().map(|key| Part::random(random, key)).collect();
+        let mut parts: Vec<Part> = keys.into_iter().map(|key| Part::random(random, key)).collect();
+        for part in &mut parts {
+            part.receipt = part.receipt(random, self, now_us);
+        }
         if random.below(3) == 0 {
             let gcra = |part: &&Part| part.algorithm == Algorithm::Gcra;
             if let Some(part) = parts.iter().find(gcra) {
@@ -279,10 +304,11 @@ impl Model {
         let parts = step.parts.iter().zip(left);
         if step.settles {
             let writes = parts.map(|(part, left)| {
-                let (by, age_us, charged_cold) = (part.by, part.age_us, part.charged_cold);
+                let Part { by, age_us, charged_cold, receipt, .. } = *part;
                 let held = self.held.get(&part.key);
                 let terms = terms(part, left);
-                settle(now, &Change { terms, by, age_us, charged_cold, held })
+                let change = Change { terms, by, age_us, charged_cold, receipt, held };
+                settle(now, &change, self.refunds.entry(part.key.clone()).or_default())
             });
             return (vec![1; step.parts.len()], writes.collect());
         }
@@ -299,14 +325,21 @@ impl Model {
         let whole = |number: u64| i64::try_from(number).expect("below 2^63");
         let mut reply = vec![i64::from(answer.allowed), whole(step.now_us)];
         let mut writes = Vec::new();
-        for ((reading, write), (_, left)) in answer.limits.into_iter().zip(parts) {
+        for ((reading, write), (part, left)) in answer.limits.into_iter().zip(parts) {
+            let is_plain = self.held.get(&part.key).is_none_or(|held| held.is_plain(now));
+            if is_plain && answer.allowed && reading.retry == Retry::Fits && part.cost > 0 {
+                let receipt =
+                    Receipt { at_us: step.now_us, full_us: reading.reset_us, cold: left > 0 };
+                self.receipts.entry(part.key.clone()).or_default().push(receipt);
+            }
             let retry = match reading.retry {
                 Retry::Fits => 0,
                 Retry::AfterUs(wait_us) => whole(wait_us),
                 Retry::Never => -1,
             };
             let (remaining, next_us) = (whole(reading.remaining), whole(reading.next_us));
-            reply.extend([remaining, next_us, whole(reading.reset_us), retry, i64::from(left > 0)]);
+            let flags = i64::from(left > 0) + if is_plain { 0 } else { 2 };
+            reply.extend([remaining, next_us, whole(reading.reset_us), retry, flags]);
             writes.push(write);
         }
         (reply, writes)
@@ -336,6 +369,10 @@ impl Model {
             let late_ms = ttl_ms - held.ttl_ms;
             assert!((0..=slack_ms).contains(&late_ms), "{at} {key}: {held:?}, not {ttl_ms} ms");
         }
+        for (part, given_back) in step.parts.iter().zip(&seen.given_back) {
+            let refunds = self.refunds.get(&part.key).map(Refunds::to_bytes);
+            assert_eq!(given_back, &refunds.unwrap_or_default(), "{at} {}: {step:?}", part.key);
+        }
     }
 }
 
@@ -359,6 +396,8 @@ struct HeldThere {
 struct Seen {
     reply: Vec<i64>,
     held: Vec<HeldThere>,
+    /// What was given back of each limit that was settled.
+    given_back: Vec<Vec<u8>>,
     /// At most that long between the step and the look.
     elapsed_ms: i64,
 }
@@ -405,6 +444,7 @@ impl Server {
         let mut pipeline = redis::pipe();
         pipeline.atomic().cmd("TIME");
         let keys: Vec<&String> = step.parts.iter().map(|part| &part.key).collect();
+        let given_back: Vec<String> = keys.iter().map(|key| format!("g{key}")).collect();
         let marks = step.marks();
         let names: Vec<String> = marks.iter().map(|mark| format!("m{mark}")).collect();
         if let Some(call) = &step.lease {
@@ -415,8 +455,9 @@ impl Server {
             self.settled += 1;
             let done: Vec<String> =
                 (0..keys.len()).map(|n| format!("s{}-{n}", self.settled)).collect();
-            pipeline.cmd("EVALSHA").arg(&self.settle).arg(2 * keys.len() + names.len());
-            pipeline.arg(&keys).arg(done).arg(names).arg(step.now_us).arg(COLD_US).arg(60_000);
+            pipeline.cmd("EVALSHA").arg(&self.settle).arg(3 * keys.len() + names.len());
+            pipeline.arg(&keys).arg(done).arg(&given_back).arg(names);
+            pipeline.arg(step.now_us).arg(COLD_US).arg(REMEMBERED_US / 1_000);
         } else {
             pipeline.cmd("EVALSHA").arg(&self.check).arg(keys.len() + names.len());
             pipeline.arg(&keys).arg(names).arg(step.now_us).arg(COLD_US);
@@ -427,11 +468,17 @@ impl Server {
         for key in &keys {
             pipeline.cmd("GET").arg(key).cmd("PTTL").arg(key).cmd("PERSIST").arg(key).ignore();
         }
+        for key in given_back.iter().filter(|_| step.settles) {
+            pipeline.cmd("GET").arg(key).cmd("PTTL").arg(key).cmd("PERSIST").arg(key).ignore();
+        }
         pipeline.cmd("TIME");
         let values: Vec<Value> = pipeline.query_async(&mut self.connection).await.expect("values");
         let [before, reply, looks @ .., after] = values.as_slice() else {
             panic!("{values:?}");
         };
+        let (looks, backs) = looks.split_at(2 * keys.len());
+        let bytes = |pair: &[Value]| redis::from_redis_value_ref::<Option<Vec<u8>>>(&pair[0]);
+        let backs = backs.chunks(2).map(|pair| bytes(pair).expect("a string").unwrap_or_default());
         let held = looks.chunks(2).map(|pair| {
             let bytes = redis::from_redis_value_ref(&pair[0]).expect("a string");
             HeldThere { bytes, ttl_ms: redis::from_redis_value_ref(&pair[1]).expect("a number") }
@@ -439,6 +486,7 @@ impl Server {
         Seen {
             reply: redis::from_redis_value_ref(reply).expect("integers"),
             held: held.collect(),
+            given_back: backs.collect(),
             elapsed_ms: time_ms(after) - time_ms(before) + 1,
         }
     }
@@ -532,6 +580,48 @@ async fn the_scripts_and_their_twin_agree_bit_for_bit() {
     );
     assert!(steps < 1_000 || leased > steps / 50, "leases come up");
     assert!(steps < 1_000 || allowed.min(denied) > steps / 10, "both kinds come up");
+}
+
+/// Of one limit, so many within a moment that the older ones are remembered by twos.
+#[tokio::test]
+async fn what_is_given_back_of_a_busy_limit_agrees_bit_for_bit() {
+    const REFUND_BYTES: usize = 24;
+    let redis = Redis::start().await;
+    let mut server = Server::connect(&redis).await;
+    let mut random = Random::new(3);
+    let mut model = Model::default();
+    let (mut now_us, mut most, mut whole, mut parts_of) = (START_US, 0, 0, 0);
+    let quota = Quota::new(7_000, 1_000_000, 1_000).expect("sound");
+    for index in 0..3_000 {
+        now_us += random.below(130);
+        let mut part = Part::random(&mut random, "k0".to_owned());
+        let settles = random.below(5) < 2;
+        part =
+            Part { quota, mark: None, alone: false, charged_cold: false, cost: 1, by: -1, ..part };
+        // Out of their order, and some never.
+        let open = model.receipts.entry(part.key.clone()).or_default();
+        let settles = settles && !open.is_empty();
+        if settles {
+            let late = usize::try_from(random.below(40)).expect("small").min(open.len() - 1);
+            part.receipt = Some(open.remove(open.len() - 1 - late));
+        }
+        let before = model.held.get(&part.key).cloned();
+        let step = Step { now_us, settles, lease: None, parts: vec![part] };
+        let seen = server.evaluate(&step).await;
+        let (expected, writes) = model.expected(&step);
+        assert_eq!(seen.reply, expected, "{index}: {step:?}");
+        model.take_in(&step, &writes, &seen, &format!("step {index}"));
+        if let (true, Some(Held::Arrival(before, _)), Some(Held::Arrival(after, _))) =
+            (settles, before, model.held.get("k0"))
+        {
+            let back = before.0 - after.0;
+            whole += usize::from(back == quota.pace().interval);
+            parts_of += usize::from(back < quota.pace().interval);
+            most = most.max(seen.given_back[0].len() / REFUND_BYTES);
+        }
+    }
+    println!("{whole} whole, {parts_of} in part, at most {most} remembered");
+    assert!(most == 32 && whole > 100 && parts_of > 100, "{most} {whole} {parts_of}");
 }
 
 /// At most once per decision and limit, however often it is sent.

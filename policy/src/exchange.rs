@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use crate::config::{Config, RateLimit};
 use crate::cost::ResponseSource;
+use crate::limit::refund::Receipt;
 use crate::mode::Overrides;
 use crate::scope::Tenant;
 use crate::wire::{DecisionId, LimitCall, SettleRequest};
@@ -97,6 +98,8 @@ struct Question {
     unread: bool,
     /// One per asked limit.
     limits: Vec<LimitCall>,
+    /// What the gateway said of each charge, where it may be given back.
+    receipts: Vec<Option<Receipt>>,
     /// What was found before anything was asked.
     aside: Aside,
     /// Of a question with something to settle: a cost that only the response tells, a claim, or what a

@@ -334,22 +334,18 @@ pub(crate) fn charge_more(
     write(now, if tat > most { most } else { tat }, reach.max(own))
 }
 
-/// Gives back what was charged at `pace` at most `age_us` ago. What may have come back by itself
-/// since then stays: given back too, it would be there twice.
+/// Gives back `back` µs of what was charged, and says how much that was: never more than is there.
 pub(crate) fn give_back(
     Instant(now): Instant,
-    pace: Pace,
-    (held, reach): (Option<Tat>, Reach),
-    units: u32,
-    age_us: u64,
-) -> Option<Write> {
-    let Tat(tat) = held?;
-    let back = f64::from(units) * pace.interval - age_us as f64;
+    (Tat(tat), reach): (Tat, Reach),
+    back: f64,
+) -> Option<(Write, f64)> {
     if back <= 0.0 || tat <= now {
         return None;
     }
-    let tat = tat - back;
-    Some(write(now, if tat < now { now } else { tat }, reach))
+    let there = tat - now;
+    let back = if back < there { back } else { there };
+    Some((write(now, tat - back, reach), back))
 }
 
 fn write(now: f64, tat: f64, reach: Reach) -> Write {

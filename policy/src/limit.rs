@@ -3,6 +3,7 @@
 //! key, no clock and no store.
 
 pub mod grant;
+pub mod refund;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -10,6 +11,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use self::grant::{Draw, Grant};
+use self::refund::{Claim, Receipt, Refunds};
 use crate::gcra::{self, BadQuota, Instant, Pace, Quota, Reach, Reading, Retry, Tat};
 use crate::lease::bucket::{Bucket, Leases};
 use crate::lease::step as lease;
@@ -63,6 +65,8 @@ pub struct Change<'h> {
     pub age_us: u64,
     /// Whether it is known that it charged by a cold region's pace.
     pub charged_cold: bool,
+    /// What the store said of the charge, if that is known.
+    pub receipt: Option<Receipt>,
     /// What the store holds, if anything.
     pub held: Option<&'h Held>,
 }
@@ -214,6 +218,16 @@ impl Held {
         }
     }
 
+    /// Whether a reading tells what a charge came to: there is neither a grant that may have paid for it
+    /// nor a lease.
+    pub fn is_plain(&self, now: Instant) -> bool {
+        let is_leased = match self.bare() {
+            Self::Leased(bucket) => !bucket.leases.is_over(now),
+            Self::Arrival(..) | Self::Groups(_) | Self::Granted(..) => false,
+        };
+        !is_leased && self.grant().is_none_or(|grant| grant.until_us <= now.us())
+    }
+
     /// Without a grant.
     pub(crate) fn bare(&self) -> &Self {
         match self {
@@ -329,10 +343,11 @@ pub fn check<'h>(now: Instant, charges: &[Charge<'h>]) -> Answer {
     Answer { allowed, limits }
 }
 
-/// What a change after the decision writes, if anything. Never denies: what is charged too much
-/// becomes debt, which is bounded by one burst (of a window, one limit).
-pub fn settle(now: Instant, change: &Change<'_>) -> Option<Write> {
-    let Change { terms, by, age_us, charged_cold, held } = *change;
+/// What a change after the decision writes, if anything; `refunds` is what was lately given back of
+/// the limit. Never denies: what is charged too much becomes debt, which is bounded by one burst (of a
+/// window, one limit).
+pub fn settle(now: Instant, change: &Change<'_>, refunds: &mut Refunds) -> Option<Write> {
+    let Change { terms, by, age_us, charged_cold, receipt, held } = *change;
     let units = u32::try_from(by.unsigned_abs()).unwrap_or(u32::MAX);
     let cold = if by > 0 { terms.cold_left_us > 0 } else { charged_cold };
     let pace = if cold { terms.quota.cold_pace() } else { terms.quota.pace() };
@@ -349,8 +364,14 @@ pub fn settle(now: Instant, change: &Change<'_>) -> Option<Write> {
         (Algorithm::Gcra, false) => {
             // Of leases that are over nothing raises it later any more.
             let tat = if leases.is_some() { held.and_then(Held::tat) } else { floored };
-            let write = gcra::give_back(now, pace, (tat, reach), units, age_us);
-            write.map(|write| beside(now, write, leases))
+            let cost = f64::from(units) * pace.interval;
+            let claim = Claim { cost, age_us, receipt, has_leases: leases.is_some() };
+            tat.and_then(|tat| {
+                let back = refunds.back(now, tat.0, claim);
+                let (write, back) = gcra::give_back(now, (tat, reach), back)?;
+                refunds.note(now, back, claim);
+                Some(beside(now, write, leases))
+            })
         }
         (Algorithm::Window, true) => {
             let groups = held.and_then(Held::groups);
@@ -358,6 +379,7 @@ pub fn settle(now: Instant, change: &Change<'_>) -> Option<Write> {
         }
         (Algorithm::Window, false) => {
             let groups = held.and_then(Held::groups);
+            let age_us = refund::whole_age(now, age_us, receipt);
             window::give_back(now, terms.window(), groups, units, age_us).map(Write::from)
         }
     };

@@ -2,10 +2,12 @@
 //! their bounds. Frozen by the golden files in `tests/golden/`; unknown fields are tolerated.
 //!
 //! A message is one JSON document. Durations are relative, in microseconds, milliseconds or seconds:
-//! the two sides' clocks never meet. Octets that are no text (an answer to be stored) travel behind the
-//! document in a frame of their own.
+//! the two sides' clocks never meet. The one point in time, [`LimitState::charged_us`], is the store's
+//! and goes back to it. Octets that are no text (an answer to be stored) travel behind the document in
+//! a frame of their own.
 
 pub mod audit;
+mod bad;
 pub mod breaker;
 mod claim;
 mod frame;
@@ -15,7 +17,6 @@ mod sync;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,9 +24,10 @@ use crate::gcra::{BadQuota, Quota};
 use crate::idempotency::stored::StoredAnswer;
 use crate::identity::Subject;
 use crate::limit::Algorithm;
-use crate::reason::Reason;
+use crate::limit::refund::Receipt;
 use crate::scope::{CallerScope, Tenant};
 
+pub use self::bad::BadMessage;
 pub use self::claim::{
     AnswerHead, ClaimCall, ClaimState, Finish, FinishBy, Finished, Keyed, RECORD_LIFE_MAX_S,
     REPLICAS_WITHIN_MS_MAX, ReplicaCall,
@@ -154,6 +156,11 @@ pub struct LimitState {
     /// cold (product row A2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// When it was charged, by the store's own clock, in µs since 1970: nothing to a filter, which says
+    /// it again with what it gives back ([`LimitState::receipt`]). Absent if it was not charged, if nobody can
+    /// tell what that came to, and in answers of gateways that tell nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charged_us: Option<u64>,
 }
 
 /// Why the gateway gives no verdict: the problem document (RFC 9457) of its answer, as far as the
@@ -168,104 +175,6 @@ pub struct Refusal {
     #[serde(default)]
     pub detail: String,
 }
-
-/// Why a message is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BadMessage {
-    /// A document longer than [`MESSAGE_BYTES_MAX`], or more octets than [`OCTETS_MAX`].
-    TooLong,
-    /// What stands behind the document is no frame, or not the one that the document tells of.
-    Frame,
-    /// A claim that cannot be.
-    Claim(&'static str),
-    /// What is said of a breaker cannot be.
-    Breaker(&'static str),
-    /// An audit event that cannot be.
-    Event(&'static str),
-    /// No JSON of the expected shape.
-    Malformed(String),
-    /// Of another version.
-    Version(u16),
-    /// No limit, or more than [`LIMITS_MAX`].
-    LimitCount(usize),
-    /// A limit's id is empty, too long, or holds characters other than `a-z 0-9 - _ .`.
-    LimitId(String),
-    /// A limit's numbers cannot be.
-    Quota(String, BadQuota),
-    /// An adjustment of nothing, or of more than [`ADJUSTMENT_MAX`].
-    Amount(String, i64),
-    /// More than [`LEASES_MAX`] leases.
-    LeaseCount(usize),
-    /// A lease without a number of its own, or of more units than [`UNITS_MAX`].
-    Lease(String),
-    /// A limit counts by the tenant, and the scope names none: its key would be another's.
-    NoTenant(String),
-}
-
-// === impl BadMessage ===
-
-impl BadMessage {
-    /// The reason that the gateway answers with.
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Version(_) => Reason::UnsupportedVersion,
-            Self::TooLong
-            | Self::Frame
-            | Self::Claim(_)
-            | Self::Breaker(_)
-            | Self::Event(_)
-            | Self::Malformed(_)
-            | Self::LimitCount(_)
-            | Self::LimitId(_)
-            | Self::Quota(..)
-            | Self::Amount(..)
-            | Self::LeaseCount(_)
-            | Self::Lease(_)
-            | Self::NoTenant(_) => Reason::BadMessage,
-        }
-    }
-}
-
-impl fmt::Display for BadMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLong => write!(
-                f,
-                "the message is longer than {MESSAGE_BYTES_MAX} bytes, or its frame than {OCTETS_MAX}"
-            ),
-            Self::Frame => {
-                f.write_str("what stands behind the document is not the frame it tells of")
-            }
-            Self::Claim(remedy) => write!(f, "the claim cannot be: {remedy}"),
-            Self::Event(why) => write!(f, "the audit event cannot be: {why}"),
-            Self::Breaker(remedy) => write!(f, "the report on breakers cannot be: {remedy}"),
-            Self::Malformed(error) => write!(f, "the message cannot be read: {error}"),
-            Self::Version(v) => {
-                write!(
-                    f,
-                    "version {v} is unknown here, this build speaks {VERSION}: deploy matching filter and gateway"
-                )
-            }
-            Self::LimitCount(count) => write!(f, "{count} limits: send 1 to {LIMITS_MAX}"),
-            Self::LimitId(id) => write!(f, "{id:?} is no limit id: send policy.limit"),
-            Self::Quota(id, error) => write!(f, "limit {id}: {error}"),
-            Self::LeaseCount(count) => write!(f, "{count} leases: send at most {LEASES_MAX}"),
-            Self::Lease(id) => write!(
-                f,
-                "the lease of limit {id} cannot be: send seq from 1 on, and units up to {UNITS_MAX}"
-            ),
-            Self::NoTenant(id) => {
-                write!(f, "limit {id} counts by the tenant: send its name in the scope")
-            }
-            Self::Amount(id, by) => write!(
-                f,
-                "limit {id} is to be adjusted by {by}: send -{ADJUSTMENT_MAX} to {ADJUSTMENT_MAX}, and nothing if it is 0"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for BadMessage {}
 
 /// Only the version, for a message that could not be read whole.
 #[derive(Deserialize)]
@@ -337,6 +246,16 @@ impl LimitCall {
     /// The three numbers, checked.
     pub fn quota(&self) -> Result<Quota, BadQuota> {
         self.algorithm.quota(self.limit, self.period_us, self.burst)
+    }
+}
+
+// === impl LimitState ===
+
+impl LimitState {
+    /// What to say of the charge when it is given back.
+    pub fn receipt(&self) -> Option<Receipt> {
+        let (full_us, cold) = (self.reset_us, self.limit.is_some());
+        self.charged_us.map(|at_us| Receipt { at_us, full_us, cold })
     }
 }
 

@@ -91,7 +91,7 @@ struct Stands {
 // === impl Stands ===
 
 impl From<Standing> for Stands {
-    fn from(Standing { reading, reduced }: Standing) -> Self {
+    fn from(Standing { reading, reduced, .. }: Standing) -> Self {
         let Reading { remaining, next_us, reset_us, .. } = reading;
         Self { reduced, remaining, next_us, reset_us }
     }

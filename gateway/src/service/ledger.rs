@@ -161,7 +161,7 @@ pub fn reply(
 }
 
 /// What a message says of where a limit stands.
-pub fn state(id: &str, Standing { reading, reduced }: Standing) -> LimitState {
+pub fn state(id: &str, Standing { reading, reduced, charged_us }: Standing) -> LimitState {
     let retry_us = match reading.retry {
         Retry::Fits => Some(0),
         Retry::AfterUs(wait_us) => Some(wait_us),
@@ -175,5 +175,6 @@ pub fn state(id: &str, Standing { reading, reduced }: Standing) -> LimitState {
         reset_us: reading.reset_us,
         retry_us,
         limit: reduced,
+        charged_us,
     }
 }

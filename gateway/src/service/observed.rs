@@ -296,6 +296,7 @@ mod tests {
             reset_us: 0,
             retry_us: Some(0),
             limit: None,
+            charged_us: None,
         };
         let id = DecisionId::new(1);
         let request = DecideRequest {

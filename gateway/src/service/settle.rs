@@ -87,6 +87,7 @@ fn adjustment(message: &Message, age_us: u64) -> Result<Adjustment<'_>, BadQuota
         algorithm: message.algorithm,
         by: message.by,
         age_us,
-        charged_cold: false,
+        charged_cold: message.receipt.is_some_and(|receipt| receipt.cold),
+        receipt: message.receipt,
     })
 }

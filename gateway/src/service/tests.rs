@@ -130,7 +130,8 @@ fn answer(costs: &[u32], max: u32) -> Checked {
         reset_us: 2,
         retry: if cost <= max { Retry::Fits } else { Retry::AfterUs(7) },
     };
-    let standing = |cost| Standing { reading: reading(cost), reduced: Some(2) };
+    let standing =
+        |cost| Standing { reading: reading(cost), reduced: Some(2), charged_us: Some(7) };
     Checked { allowed, limits: costs.iter().map(standing).collect() }
 }
 
@@ -260,6 +261,7 @@ async fn what_is_settled_is_checked_like_a_decision_and_its_age_is_never_too_sho
         burst: one.burst,
         algorithm: one.algorithm,
         by: -3,
+        receipt: None,
     };
     let asked = question(Vec::new());
     let mut message = SettleRequest {

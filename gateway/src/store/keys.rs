@@ -8,6 +8,7 @@
 //! ratelimit:{R|s}:t=<tenant>:<kind>:<subject>:<limit_id>      a subject that names a tenant
 //! ratelimit:{R|s}:<kind>:<subject>:<limit_id>:W<period>       a window: what it holds is another
 //! settled:{R|s}:…:<decision>                                  a decision was settled there
+//! settled:{R|s}:…                                             what was given back there lately
 //! ratelimit:{R|s}:start                                       the shard's mark: when it began
 //! ```
 //!
@@ -73,6 +74,13 @@ pub fn probe(number: u32) -> String {
 pub fn settled(limit_key: &str, id: DecisionId) -> String {
     let rest = limit_key.strip_prefix(LIMIT).unwrap_or(limit_key);
     format!("{SETTLED}{rest}:{id}")
+}
+
+/// Where it is remembered what was given back lately of the limit with this key. A decision's id is no part of a
+/// limit's key, so that no two of these are the same.
+pub fn given_back(limit_key: &str) -> String {
+    let rest = limit_key.strip_prefix(LIMIT).unwrap_or(limit_key);
+    format!("{SETTLED}{rest}")
 }
 
 /// Every mark of a region.
@@ -224,6 +232,7 @@ mod tests {
             let id = DecisionId::new(1);
             let place = expected.strip_prefix("ratelimit:").expect("a limit's key");
             assert_eq!(settled(expected, id), format!("settled:{place}:{id}"));
+            assert_eq!(given_back(expected), format!("settled:{place}"));
             let pattern = expected.replace(":203.0.113.1:", ":*:");
             for (key, pattern) in [
                 (expected.to_owned(), pattern.clone()),

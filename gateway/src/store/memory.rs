@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tidegate_policy::gcra::Instant;
+use tidegate_policy::gcra::{Instant, Reading, Retry};
+use tidegate_policy::limit::refund::{REMEMBERED_US, Refunds};
 use tidegate_policy::limit::{self, Algorithm, Held, Terms, Write};
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
@@ -30,8 +31,6 @@ use crate::clock::{Clock, whole_us};
 
 /// A sweep walks the whole map under its lock, so a full map is swept at most once per second.
 const SWEEP_INTERVAL_US: u64 = 1_000_000;
-/// How long a decision is remembered as settled.
-const SETTLED_TTL_MS: u64 = 60_000;
 
 /// State in this process.
 pub struct MemoryStore {
@@ -54,9 +53,16 @@ struct State {
 }
 
 struct Bucket {
-    /// `None` remembers that a decision was settled.
-    held: Option<Held>,
+    kept: Kept,
     expires_us: u64,
+}
+
+enum Kept {
+    Limit(Held),
+    /// That a decision was settled.
+    Settled,
+    /// What was given back of a limit lately.
+    GivenBack(Refunds),
 }
 
 // === impl MemoryStore ===
@@ -112,13 +118,20 @@ impl MemoryStore {
             })
             .collect();
         let answer = limit::check(Instant::from_unix_us(now_us), &weighed);
+        let now = Instant::from_unix_us(now_us);
+        let is_charged = |(limit, (reading, _)): (&limit::Charge<'_>, &(Reading, _))| {
+            let plain = limit.held.is_none_or(|held| held.is_plain(now));
+            answer.allowed && limit.cost > 0 && plain && reading.retry == Retry::Fits
+        };
+        let charged: Vec<bool> = weighed.iter().zip(&answer.limits).map(is_charged).collect();
         let writes = keys.iter().zip(&answer.limits);
         let new = writes.filter(|(key, (_, write))| write.is_some() && !state.holds(key)).count();
         self.make_room(&mut state, new, now_us)?;
         let mut limits = Vec::with_capacity(keys.len());
-        for ((key, charge), (reading, write)) in keys.into_iter().zip(charges).zip(answer.limits) {
+        let rows = keys.into_iter().zip(charges).zip(answer.limits).zip(charged);
+        for (((key, charge), (reading, write)), charged) in rows {
             let reduced = (cold_left_us > 0).then(|| charge.quota.cold_limit());
-            limits.push(Standing { reading, reduced });
+            limits.push(Standing { reading, reduced, charged_us: charged.then_some(now_us) });
             state.store(key, write, now_us);
         }
         Ok(Checked { allowed: answer.allowed, limits })
@@ -134,8 +147,8 @@ impl MemoryStore {
         let looks: Vec<Charge<'_>> = adjustments.iter().map(Charge::look).collect();
         let mut state = self.lock();
         let cold_left_us = state.cold_left_us(self.cold_us, now_us);
-        // Each may need two: the limit, and that it was settled.
-        self.make_room(&mut state, adjustments.len().saturating_mul(2), now_us)?;
+        // Each may need three: the limit, that it was settled, and what was given back.
+        self.make_room(&mut state, adjustments.len().saturating_mul(3), now_us)?;
         for (adjustment, look) in adjustments.iter().zip(&looks) {
             let key = key(scope, look);
             let done = keys::settled(&key, id);
@@ -147,12 +160,21 @@ impl MemoryStore {
                 by: adjustment.by,
                 age_us: adjustment.age_us,
                 charged_cold: adjustment.charged_cold,
+                receipt: adjustment.receipt,
                 held: state.live(&key, now_us),
             };
-            let write = limit::settle(Instant::from_unix_us(now_us), &change);
+            let given_back = keys::given_back(&key);
+            let before = state.given_back(&given_back, now_us);
+            let mut refunds = before.clone();
+            let write = limit::settle(Instant::from_unix_us(now_us), &change, &mut refunds);
+            let is_given = refunds != before;
             state.store(key, write, now_us);
-            let expires_us = now_us.saturating_add(SETTLED_TTL_MS * 1_000);
-            state.buckets.insert(done, Bucket { held: None, expires_us });
+            let expires_us = now_us.saturating_add(REMEMBERED_US);
+            state.buckets.insert(done, Bucket { kept: Kept::Settled, expires_us });
+            if is_given {
+                let kept = Kept::GivenBack(refunds);
+                state.buckets.insert(given_back, Bucket { kept, expires_us });
+            }
         }
         drop(state);
         self.check(scope, &looks).map(|checked| checked.limits)
@@ -290,13 +312,23 @@ impl State {
     }
 
     fn live(&self, key: &str, now_us: u64) -> Option<&Held> {
-        self.buckets.get(key).filter(|bucket| bucket.expires_us > now_us)?.held.as_ref()
+        match &self.buckets.get(key).filter(|bucket| bucket.expires_us > now_us)?.kept {
+            Kept::Limit(held) => Some(held),
+            Kept::Settled | Kept::GivenBack(_) => None,
+        }
+    }
+
+    fn given_back(&self, key: &str, now_us: u64) -> Refunds {
+        match self.buckets.get(key).filter(|bucket| bucket.expires_us > now_us) {
+            Some(Bucket { kept: Kept::GivenBack(refunds), .. }) => refunds.clone(),
+            Some(_) | None => Refunds::default(),
+        }
     }
 
     fn store(&mut self, key: String, write: Option<Write>, now_us: u64) {
         if let Some(write) = write {
             let expires_us = now_us.saturating_add(write.ttl_ms.saturating_mul(1_000));
-            self.buckets.insert(key, Bucket { held: Some(write.held), expires_us });
+            self.buckets.insert(key, Bucket { kept: Kept::Limit(write.held), expires_us });
         }
     }
 

@@ -259,6 +259,7 @@ async fn what_a_decision_reserved_is_settled_once() {
                         burst: limit.burst,
                         algorithm,
                         by,
+                        receipt: None,
                     }],
                 };
                 let to = gateway.data_addr;

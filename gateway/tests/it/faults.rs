@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use rustix::process::Signal;
 use tidegate_gateway::Running;
-use tidegate_gateway::store::{Adjustment, Charge, Store};
+use tidegate_gateway::store::{Adjustment, Charge, Standing, Store};
 use tidegate_policy::gcra::Quota;
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::limit::Algorithm;
@@ -204,9 +204,7 @@ async fn a_key_of_another_type_is_told_as_a_pattern_that_finds_it() {
     let quota = Quota::new(5, 60_000_000, 5).expect("a quota");
     let (limit_id, algorithm) = ("p.one", Algorithm::Gcra);
     let charge = Charge { subject: &subject, limit_id, quota, algorithm, cost: 1, alone: false };
-    let (age_us, charged_cold) = (0, false);
-    let back =
-        Adjustment { subject: &subject, limit_id, quota, algorithm, by: -1, age_us, charged_cold };
+    let back = Adjustment::giving_back(&charge, &Standing::untouched(quota), 0).expect("charged");
     let scope = Scope {
         region: Region::new("here").expect("a region"),
         environment: Environment::default(),

@@ -240,6 +240,7 @@ impl Question {
             grpc: false,
             unread: true,
             limits,
+            receipts: Vec::new(),
             aside: Aside::default(),
             terms: Some(terms),
             gated,

@@ -267,6 +267,7 @@ impl Question {
             grpc: self.grpc,
             unread: false,
             limits: Vec::new(),
+            receipts: Vec::new(),
             aside: Aside::default(),
             terms: self.terms.clone(),
             gated: self.gated,

@@ -7,12 +7,14 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::iter;
 
 use super::ends::Ending;
 use super::respond::Standing;
 use super::{Answer, Asked, Question, Signal};
 use crate::config::Config;
 use crate::cost::{ResponseCost, ResponseSource};
+use crate::limit::refund::Receipt;
 use crate::reason::Reason;
 use crate::scope::CallerScope;
 use crate::wire::{self, Adjustment, DecisionId, LimitCall, Refusal, SettleReply, SettleRequest};
@@ -53,6 +55,7 @@ pub(super) struct Owed {
 struct Reserved {
     asked: Asked,
     call: LimitCall,
+    receipt: Option<Receipt>,
 }
 
 /// A message to [`wire::SETTLE_PATH`], for which the request does not wait.
@@ -127,11 +130,9 @@ impl Owed {
             .collect();
         let charged = |asked: &Asked| !refused.contains(&asked);
         let reserved: Vec<Reserved> = question
-            .asked
-            .iter()
-            .zip(&question.limits)
-            .filter(|(asked, _)| charged(asked) && told_later(config, asked).is_some())
-            .map(|(asked, call)| Reserved { asked: *asked, call: call.clone() })
+            .calls()
+            .filter(|(asked, ..)| charged(asked) && told_later(config, asked).is_some())
+            .map(|(asked, call, receipt)| Reserved { asked: *asked, call: call.clone(), receipt })
             .collect();
         (!reserved.is_empty()).then(|| Box::new(Self { id: question.id, terms, reserved }))
     }
@@ -168,7 +169,7 @@ impl Owed {
             }
             let by = i64::from(said.units).saturating_sub(i64::from(reserved.call.cost));
             if by != 0 {
-                adjustments.push(adjustment(reserved.call, by));
+                adjustments.push(adjustment(reserved.call, by, reserved.receipt));
             }
         }
         self.reserved = later;
@@ -188,6 +189,13 @@ impl Owed {
 // === impl Question ===
 
 impl Question {
+    /// The limits with what the gateway said of their charges.
+    fn calls(&self) -> impl Iterator<Item = (&Asked, &LimitCall, Option<Receipt>)> {
+        let receipts = self.receipts.iter().copied().chain(iter::repeat(None));
+        let calls = self.asked.iter().zip(&self.limits).zip(receipts);
+        calls.map(|((asked, call), receipt)| (asked, call, receipt))
+    }
+
     /// How long ago the limits were charged at most, once it is answered, in µs.
     pub(super) fn age_us(&self, config: &Config) -> u64 {
         let before_ms = self.charged.as_ref().map_or(0, |_| config.gateway.timeout_ms);
@@ -200,10 +208,10 @@ impl Question {
             return Some(SettleRequest { age_us, ..SettleRequest::clone(charged) });
         }
         let terms = self.terms.as_ref()?;
-        let charged = self.asked.iter().zip(&self.limits);
-        let charged = charged.filter(|(asked, call)| asked.is_enforced() && call.cost > 0);
+        let charged = self.calls().filter(|(asked, call, _)| asked.is_enforced() && call.cost > 0);
+        let back = |call: &LimitCall| i64::from(call.cost).saturating_neg();
         let adjustments: Vec<Adjustment> = charged
-            .map(|(_, call)| adjustment(call.clone(), i64::from(call.cost).saturating_neg()))
+            .map(|(_, call, receipt)| adjustment(call.clone(), back(call), receipt))
             .collect();
         let is_any = !adjustments.is_empty();
         let message = || SettleRequest { adjustments, ..terms.settling(config, self.id, age_us) };
@@ -228,7 +236,7 @@ fn moment_of(source: &ResponseSource) -> Moment {
     }
 }
 
-fn adjustment(call: LimitCall, by: i64) -> Adjustment {
+fn adjustment(call: LimitCall, by: i64, receipt: Option<Receipt>) -> Adjustment {
     Adjustment {
         id: call.id,
         subject: call.subject,
@@ -237,6 +245,7 @@ fn adjustment(call: LimitCall, by: i64) -> Adjustment {
         burst: call.burst,
         algorithm: call.algorithm,
         by,
+        receipt,
     }
 }
 

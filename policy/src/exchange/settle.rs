@@ -79,6 +79,9 @@ fn carry_out(
     reply: &DecideReply,
     entropy: u64,
 ) -> (Phase, Effects) {
+    if question.terms.is_some() && reply.limits.iter().any(|limit| limit.charged_us.is_some()) {
+        question.receipts = reply.limits.iter().map(LimitState::receipt).collect();
+    }
     let asked = question.asked.iter().zip(&reply.limits);
     let limits = asked.map(|(asked, state)| Standing::of(asked, state)).collect();
     let claimed = reply.claim.zip(reply.answer().ok());

@@ -17,11 +17,12 @@ fn terms(algorithm: Algorithm, limit: u32, burst: u32, cold_left_us: u64) -> Ter
 struct Store {
     terms: Terms,
     held: Option<Held>,
+    refunds: Refunds,
 }
 
 impl Store {
     fn new(terms: Terms) -> Self {
-        Self { terms, held: None }
+        Self { terms, held: None, refunds: Refunds::default() }
     }
 
     fn take(&mut self, unix_us: u64, cost: u32) -> Reading {
@@ -33,9 +34,14 @@ impl Store {
     }
 
     fn settle(&mut self, unix_us: u64, by: i64, age_us: u64) {
+        self.settle_with(unix_us, by, age_us, None);
+    }
+
+    fn settle_with(&mut self, unix_us: u64, by: i64, age_us: u64, receipt: Option<Receipt>) {
         let held = self.held.as_ref();
-        let change = Change { terms: self.terms, by, age_us, charged_cold: false, held };
-        if let Some(write) = settle(Instant::from_unix_us(unix_us), &change) {
+        let (terms, charged_cold) = (self.terms, false);
+        let change = Change { terms, by, age_us, charged_cold, receipt, held };
+        if let Some(write) = settle(Instant::from_unix_us(unix_us), &change, &mut self.refunds) {
             self.held = Some(write.held);
         }
     }
@@ -286,3 +292,4 @@ proptest! {
     }
 }
 mod disagreeing;
+mod refunds;

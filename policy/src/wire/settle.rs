@@ -10,6 +10,7 @@ use super::{BadMessage, DecisionId, LIMITS_MAX, LimitState, Message, frame, read
 use crate::gcra::{BadQuota, Quota};
 use crate::identity::Subject;
 use crate::limit::Algorithm;
+use crate::limit::refund::Receipt;
 use crate::scope::CallerScope;
 
 /// Where the filter settles.
@@ -69,6 +70,10 @@ pub struct Adjustment {
     /// it gives back; a caller never gives back more than its decision charged. At most
     /// [`ADJUSTMENT_MAX`] either way.
     pub by: i64,
+    /// What the gateway said of the charge; absent in messages of filters that keep none. What may have
+    /// come back by itself is then told by the decision's age alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
 }
 
 /// The answer to a [`SettleRequest`].

@@ -122,7 +122,8 @@ proptest! {
             let bare = gcra::Charge { quota: charge.quota, cost, tat: tats[who], reach };
             let answer = gcra::check(Instant::from_unix_us(now_us), &[bare]);
             let (reading, write) = answer.limits[0];
-            let limits = vec![Standing { reading, reduced: None }];
+            let charged_us = (answer.allowed && cost > 0).then_some(now_us);
+            let limits = vec![Standing { reading, reduced: None, charged_us }];
             prop_assert_eq!(stored, Checked { allowed: answer.allowed, limits });
             tats[who] = write.map(|write| write.tat).or(tats[who]);
         }

@@ -12,7 +12,8 @@ use crate::store::keys::{self, Place};
 // === impl Keys ===
 
 impl Keys {
-    /// The keys of these limits; with `settling` also where it is remembered that they were settled.
+    /// The keys of these limits; with `settling` also where it is remembered that they were settled,
+    /// and what was given back of them.
     pub fn of(
         region: &Region,
         scope: &Scope,
@@ -23,7 +24,10 @@ impl Keys {
         for charge in charges {
             let place = Place::of(region.style, scope, charge.subject);
             let key = place.rate_limit(scope, charge);
-            names.settled.extend(settling.map(|id| keys::settled(&key, id)));
+            if let Some(id) = settling {
+                names.settled.push(keys::settled(&key, id));
+                names.given_back.push(keys::given_back(&key));
+            }
             names.limits.push(key);
             let number = if region.guarded() { names.mark_number(place.mark()) } else { 0 };
             names.mark_of.push(number);

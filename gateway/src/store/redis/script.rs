@@ -4,6 +4,7 @@
 use redis::{Cmd, Script, Value};
 use tidegate_policy::gcra::{Quota, Reading, Retry};
 use tidegate_policy::limit::Algorithm;
+use tidegate_policy::limit::refund::REMEMBERED_US;
 use tidegate_policy::window::Grain;
 
 use super::breakers::{self, BreakerScripts};
@@ -17,7 +18,7 @@ const RL_SETTLE: &str = include_str!("../../../../lua/rl_settle.lua");
 /// A script then takes the server's own TIME. Only tests of the scripts give another.
 const SERVER_TIME: &str = "0";
 /// Longer than any message is repeated, and longer than a decision's deadlines.
-const SETTLED_TTL_MS: u32 = 60_000;
+const SETTLED_TTL_MS: u64 = REMEMBERED_US / 1_000;
 const REPLY_HEAD_LEN: usize = 2;
 const REPLY_ROW_LEN: usize = 5;
 
@@ -42,6 +43,8 @@ pub struct Keys {
     pub limits: Vec<String>,
     /// One per limit that is settled: where it is remembered that it was.
     pub settled: Vec<String>,
+    /// And where what was given back of each lately.
+    pub given_back: Vec<String>,
     /// The marks of the limits' shards, each once; none without a guard.
     pub marks: Vec<String>,
     /// Per limit the number of its mark, from 1; 0 without one.
@@ -53,13 +56,14 @@ pub struct Keys {
 pub struct Asked {
     quota: Quota,
     alone: bool,
+    charges: bool,
 }
 
 // === impl Asked ===
 
 impl From<&Charge<'_>> for Asked {
     fn from(charge: &Charge<'_>) -> Self {
-        Self { quota: charge.quota, alone: charge.alone }
+        Self { quota: charge.quota, alone: charge.alone, charges: charge.cost > 0 }
     }
 }
 
@@ -140,15 +144,19 @@ impl Scripts {
     /// `EVALSHA` of rl_settle.
     pub fn settle_command(&self, keys: &Keys, adjustments: &[Adjustment<'_>]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
-        let count = [&keys.limits, &keys.settled, &keys.marks].map(Vec::len).iter().sum::<usize>();
-        command.arg(&self.settle).arg(count);
-        command.arg(&keys.limits).arg(&keys.settled).arg(&keys.marks);
+        let all = [&keys.limits, &keys.settled, &keys.given_back, &keys.marks];
+        command.arg(&self.settle).arg(all.map(Vec::len).iter().sum::<usize>());
+        for keys in all {
+            command.arg(keys);
+        }
         command.arg(SERVER_TIME).arg(self.cold_us).arg(SETTLED_TTL_MS);
         for (adjustment, mark) in adjustments.iter().zip(&keys.mark_of) {
             let cold = u8::from(adjustment.charged_cold);
             let mut packed = vec![algorithm(adjustment.algorithm), *mark, cold];
             packed.extend(double(adjustment.by).to_le_bytes());
             packed.extend(whole(adjustment.age_us).to_le_bytes());
+            let receipt = adjustment.receipt.map_or([0.0; 2], |one| [one.at(), one.tat()]);
+            packed.extend(receipt.map(f64::to_le_bytes).as_flattened());
             pack_terms(&mut packed, adjustment.algorithm, adjustment.quota);
             command.arg(packed);
         }
@@ -163,14 +171,15 @@ impl Scripts {
             return Err(garbled("of another length"));
         }
         let (head, rows) = numbers.split_at(REPLY_HEAD_LEN);
-        let allowed = match head.first() {
-            Some(0) => false,
-            Some(1) => true,
-            Some(_) | None => return Err(garbled("neither allowed nor denied")),
+        let (allowed, now_us) = match *head {
+            [0, now_us] => (false, now_us),
+            [1, now_us] => (true, now_us),
+            _ => return Err(garbled("neither allowed nor denied")),
         };
         let rows = rows.chunks_exact(REPLY_ROW_LEN).zip(asked);
+        let charged_us = u64::try_from(now_us).ok().filter(|_| allowed);
         let limits: Option<Vec<Standing>> =
-            rows.map(|(row, asked)| standing(row, asked.quota)).collect();
+            rows.map(|(row, asked)| standing(row, asked, charged_us)).collect();
         let limits = limits.ok_or_else(|| garbled("a number is out of range"))?;
         let mut verdicts = limits.iter().zip(asked);
         if allowed != verdicts.all(|(one, asked)| asked.alone || one.reading.retry == Retry::Fits) {
@@ -229,8 +238,8 @@ pub fn integers(reply: &Value) -> Option<Vec<i64>> {
         .collect()
 }
 
-fn standing(row: &[i64], quota: Quota) -> Option<Standing> {
-    let &[remaining, next_us, reset_us, retry_us, cold] = row else {
+fn standing(row: &[i64], asked: &Asked, charged_us: Option<u64>) -> Option<Standing> {
+    let &[remaining, next_us, reset_us, retry_us, flags] = row else {
         return None;
     };
     let retry = match retry_us {
@@ -244,18 +253,21 @@ fn standing(row: &[i64], quota: Quota) -> Option<Standing> {
         reset_us: u64::try_from(reset_us).ok()?,
         retry,
     };
-    let reduced = match cold {
-        0 => None,
-        1 => Some(quota.cold_limit()),
+    let (cold, beside) = match flags {
+        0..=3 => (flags & 1 == 1, flags & 2 == 2),
         _ => return None,
     };
-    Some(Standing { reading, reduced })
+    let reduced = cold.then(|| asked.quota.cold_limit());
+    let is_charged = asked.charges && !beside && reading.retry == Retry::Fits;
+    Some(Standing { reading, reduced, charged_us: charged_us.filter(|_| is_charged) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_policy::gcra::EPOCH_US;
     use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
+    use tidegate_policy::limit::refund::Receipt;
 
     const QUOTA: (u32, u64, u32) = (10, 60_000_000, 5);
 
@@ -264,7 +276,7 @@ mod tests {
     }
 
     fn asked() -> Asked {
-        Asked { quota: quota(), alone: false }
+        Asked { quota: quota(), alone: false, charges: true }
     }
 
     fn arguments(command: &Cmd) -> Vec<Vec<u8>> {
@@ -282,6 +294,7 @@ mod tests {
         let keys = Keys {
             limits: vec!["k1".to_owned()],
             settled: vec!["s1".to_owned()],
+            given_back: vec!["g1".to_owned()],
             marks: vec!["m".to_owned()],
             mark_of: vec![1],
         };
@@ -310,24 +323,26 @@ mod tests {
             by: -2,
             age_us: 7,
             charged_cold: true,
+            receipt: Some(Receipt { at_us: EPOCH_US + 70, full_us: 30, cold: true }),
         };
-        let mut packed: Vec<u8> = numbers(&[-2.0, 7.0, 10.0, 60e6, 5.0, 60e6]);
+        let mut packed: Vec<u8> = numbers(&[-2.0, 7.0, 70.0, 99.0625, 10.0, 60e6, 5.0, 60e6]);
         packed.push(18);
         packed.extend(6_029_312f64.to_le_bytes());
         let settle = arguments(&scripts.settle_command(&keys, &[adjustment]));
         let expected: Vec<&[u8]> = vec![
             b"EVALSHA",
             scripts.settle.as_bytes(),
-            b"3",
+            b"4",
             b"k1",
             b"s1",
+            b"g1",
             b"m",
             b"0",
             b"300000000",
             b"60000",
         ];
-        assert_eq!(settle[..9], expected);
-        assert_eq!(settle[9], [b"w\x01\x01", packed.as_slice()].concat());
+        assert_eq!(settle[..10], expected);
+        assert_eq!(settle[10], [b"w\x01\x01", packed.as_slice()].concat());
     }
 
     fn ints(numbers: &[i64]) -> Value {
@@ -342,14 +357,20 @@ mod tests {
         let first = Reading { remaining: 4, next_us: 3, reset_us: 2, retry: Retry::Fits };
         let second = Reading { remaining: 0, next_us: 3, reset_us: 2, retry: Retry::Never };
         let limits = vec![
-            Standing { reading: first, reduced: None },
-            Standing { reading: second, reduced: Some(5) },
+            Standing { reading: first, reduced: None, charged_us: None },
+            Standing { reading: second, reduced: Some(5), charged_us: None },
         ];
         assert_eq!(good, Checked { allowed: false, limits });
         let alone = [asked(), Asked { alone: true, ..asked() }];
         assert!(script.read(&reply, &alone).is_err(), "nothing denies");
         let reply = ints(&[1, 9, 4, 3, 2, 0, 0, 0, 3, 2, -1, 1]);
         assert!(script.read(&reply, &alone).is_ok_and(|checked| checked.allowed));
+        // Only what was charged has a time, and only where nothing beside it hides what that came to.
+        let reply = ints(&[1, 9, 4, 3, 2, 0, 1, 4, 3, 2, 0, 3, 4, 3, 2, 0, 0]);
+        let look = Asked { charges: false, ..asked() };
+        let checked = script.read(&reply, &[asked(), asked(), look]).expect("sound");
+        let charged: Vec<_> = checked.limits.iter().map(|one| one.charged_us).collect();
+        assert_eq!(charged, [Some(9), None, None]);
         let bad = [
             Value::Nil,
             Value::Int(1),
@@ -361,7 +382,7 @@ mod tests {
             ints(&[1, 9, 4, 3, 2, -2, 0]),
             ints(&[1, 9, 4, 3, 2, 5, 0]),
             ints(&[0, 9, 4, 3, 2, 0, 0]),
-            ints(&[1, 9, 4, 3, 2, 0, 2]),
+            ints(&[1, 9, 4, 3, 2, 0, 4]),
             Value::Array(vec![Value::Int(1), Value::Nil]),
         ];
         for reply in bad {

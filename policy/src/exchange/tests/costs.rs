@@ -1,6 +1,7 @@
 //! Tests of costs through the exchange: what is asked for, and what is settled when the response tells.
 
 use super::*;
+use crate::limit::refund::Receipt;
 use crate::wire::SettleRequest;
 
 const COSTS: &str = r#"{"version": 1, "gateway": {"cluster": "tidegate"}, "policies": [
@@ -28,7 +29,9 @@ fn answered(allowed: [bool; 4]) -> (Bench, Effects) {
     let states: Vec<_> =
         names.iter().zip(allowed).map(|(name, allowed)| (*name, allowed, Some(9))).collect();
     let verdict = if allowed[..3] == [true; 3] { "allow" } else { "deny" };
-    let effects = bench.reply("200", &body(verdict, &states));
+    let charged = r#""reset_us": 1, "charged_us": 1800000000000000"#;
+    let body = body(verdict, &states).replace(r#""reset_us": 1"#, charged);
+    let effects = bench.reply("200", &body);
     (bench, effects)
 }
 
@@ -77,6 +80,10 @@ fn each_moment_settles_what_it_tells_and_no_more() {
     let response = bench.respond(Moment::End, &values(&[Some("2")]));
     assert_eq!(read(&response), [("llm.bytes".to_string(), -3)]);
     assert_eq!(response.fields, [], "no fields in trailers");
+    let message = response.settlement.expect("checked").message;
+    let message = SettleRequest::decode(&message).expect("the gateway reads it");
+    let said = Receipt { at_us: 1_800_000_000_000_000, full_us: 1, cold: false };
+    assert_eq!(message.adjustments[0].receipt, Some(said));
     assert!(!bench.exchange.has_to_tell());
     assert_eq!(bench.respond(Moment::End, &values(&[Some("2")])), Response::default());
 }

@@ -3,6 +3,7 @@
 use super::claims::{Desk, KEYED, facts, settled};
 use super::*;
 use crate::idempotency::stored::StoredAnswer;
+use crate::limit::refund::Receipt;
 use crate::stages::{Idempotency, Limits, Outcomes, Permit, Verdict as Staged};
 use crate::wire::{Adjustment, FinishBy};
 
@@ -55,6 +56,29 @@ fn given_back(settlement: Option<&Settlement>) -> (i64, bool, u64) {
         matches!(finish.by, FinishBy::Abandon { .. })
     });
     (message.adjustments.iter().map(by).sum(), abandons == Some(true), message.age_us)
+}
+
+/// The store's own word on a charge goes back to it with what is given back.
+#[test]
+fn what_was_said_of_a_charge_is_said_again() {
+    for (limit, cold) in [("", false), (r#","limit":2"#, true)] {
+        let mut desk = desk(&[LIMITS, r#", "circuit_breaker": {}"#].concat());
+        let asked = desk.request(&facts(&KEYED, false));
+        let Act::Ask(message) = &asked.act else { panic!("{asked:?}") };
+        let id = DecideRequest::decode(message).expect("a question").id;
+        desk.exchange.sent(5_000_000);
+        let reply = format!(
+            r#"{{"v":1,"id":"{id}","verdict":"allow","limits":[{{"id":"pay.ip","allowed":true,"remaining":4,
+            "next_us":1,"reset_us":12000000,"retry_us":0,"charged_us":1800000000000000{limit}}}]}}"#
+        );
+        let answer = Answer::Response { marked: true, status: b"200", body: reply.as_bytes() };
+        assert!(asks_leave(&desk.on(Event::Answer { answer, entropy: 0 })));
+        let denied = desk.permit(Some(1_500));
+        let message = settled(denied.settlement.as_deref().expect("a refund"));
+        let receipts: Vec<_> = message.adjustments.iter().map(|one| one.receipt).collect();
+        let said = Receipt { at_us: 1_800_000_000_000_000, full_us: 12_000_000, cold };
+        assert_eq!(receipts, [Some(said)]);
+    }
 }
 
 #[test]
