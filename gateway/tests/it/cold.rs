@@ -10,10 +10,11 @@ use tidegate_gateway::clock::Clock;
 use tidegate_gateway::store::StoreCounters;
 use tidegate_gateway::store::redis::{RedisSettings, RedisStore, Region};
 use tidegate_gateway::{Cores, Running};
-use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::limit::Algorithm;
+use tidegate_policy::limit::refund::Receipt;
 use tidegate_policy::wire::{
-    Adjustment, DecideRequest, SETTLE_PATH, SettleReply, SettleRequest, VERSION, Verdict, encode,
+    Adjustment, DecideRequest, LimitCall, SETTLE_PATH, SettleReply, SettleRequest, VERSION,
+    Verdict, encode,
 };
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
@@ -227,6 +228,70 @@ async fn a_failover_to_an_empty_replica_makes_the_region_cold() {
     assert_eq!(reduced, Some(5), "empty, so cold");
 }
 
+/// Settles under that id what was asked of one limit, and says what remains.
+async fn settle(
+    gateway: &Running,
+    asked: &DecideRequest,
+    (id, by): (u128, i64),
+    (age_us, receipt): (u64, Option<Receipt>),
+) -> u64 {
+    let limit = &asked.limits[0];
+    let message = SettleRequest {
+        finish: None,
+        octets: Vec::new(),
+        v: VERSION,
+        id: tidegate_policy::wire::DecisionId::new(id),
+        scope: asked.scope.clone(),
+        timeout_ms: 5_000,
+        age_us,
+        traceparent: None,
+        request_id: None,
+        adjustments: vec![Adjustment {
+            id: limit.id.clone(),
+            subject: limit.subject.clone(),
+            limit: limit.limit,
+            period_us: limit.period_us,
+            burst: limit.burst,
+            algorithm: limit.algorithm,
+            by,
+            receipt,
+        }],
+    };
+    let call = request(gateway.data_addr, Method::POST, SETTLE_PATH, Some(TOKEN), encode(&message));
+    let answer = Caller::new(Speaks::Http2).send(call).await;
+    assert!(answer.marked() && answer.status == 200, "{answer:?}");
+    SettleReply::decode(&answer.body, message.id).expect("a reply").limits[0].remaining
+}
+
+/// On Redis and in memory: a message that took an hour gives all back, since the store knows better.
+#[tokio::test]
+async fn what_was_told_of_a_charge_gives_it_back_whole() {
+    const HOUR_US: u64 = 3_600_000_000;
+    let redis = Redis::start().await;
+    for flags in [format!("--redis-url {} {CALM}", redis.url()), CALM.to_owned()] {
+        let gateway = start(settings(&flags)).await;
+        for algorithm in Algorithm::ALL {
+            let asked = ten(&format!("{algorithm:?}").to_lowercase(), algorithm);
+            decides(&gateway, &asked).await;
+            let told = decides(&gateway, &asked).await.limits[0].clone();
+            assert_eq!((told.remaining, told.charged_us.is_some()), (8, true), "{flags}");
+            assert_eq!(settle(&gateway, &asked, (1, -1), (HOUR_US, None)).await, 8, "{flags}");
+            for _ in 0..2 {
+                let said = (HOUR_US, told.receipt());
+                assert_eq!(settle(&gateway, &asked, (2, -1), said).await, 9, "{flags}");
+            }
+        }
+        let looks = DecideRequest {
+            limits: Vec::from([LimitCall {
+                cost: 0,
+                ..ten("l", Algorithm::Gcra).limits[0].clone()
+            }]),
+            ..ten("l", Algorithm::Gcra)
+        };
+        assert_eq!(decides(&gateway, &looks).await.limits[0].charged_us, None, "{flags}");
+    }
+}
+
 /// `POST /v1/settle`, on Redis and in memory: charged more, given back, and each only once.
 #[tokio::test]
 async fn what_a_decision_reserved_is_settled_once() {
@@ -236,39 +301,7 @@ async fn what_a_decision_reserved_is_settled_once() {
         for algorithm in Algorithm::ALL {
             let asked = ten(&format!("{algorithm:?}").to_lowercase(), algorithm);
             assert_eq!(decides(&gateway, &asked).await.limits[0].remaining, 9);
-            let settle = async |by: i64, id: u128| {
-                let limit = &asked.limits[0];
-                let message = SettleRequest {
-                    finish: None,
-                    octets: Vec::new(),
-                    v: VERSION,
-                    id: tidegate_policy::wire::DecisionId::new(id),
-                    scope: asked.scope.clone(),
-                    timeout_ms: 5_000,
-                    age_us: 0,
-                    traceparent: None,
-                    request_id: None,
-                    adjustments: vec![Adjustment {
-                        id: limit.id.clone(),
-                        subject: Subject {
-                            kind: SubjectKind::Ip,
-                            name: SubjectName::from_bytes(limit.subject.name.as_str().as_bytes()),
-                        },
-                        limit: limit.limit,
-                        period_us: limit.period_us,
-                        burst: limit.burst,
-                        algorithm,
-                        by,
-                        receipt: None,
-                    }],
-                };
-                let to = gateway.data_addr;
-                let body = encode(&message);
-                let call = request(to, Method::POST, SETTLE_PATH, Some(TOKEN), body);
-                let answer = Caller::new(Speaks::Http2).send(call).await;
-                assert!(answer.marked() && answer.status == 200, "{answer:?}");
-                SettleReply::decode(&answer.body, message.id).expect("a reply").limits[0].remaining
-            };
+            let settle = async |by, id| settle(&gateway, &asked, (id, by), (0, None)).await;
             for _ in 0..3 {
                 assert_eq!(settle(6, 1).await, 3, "{flags} {algorithm:?}: once");
             }
