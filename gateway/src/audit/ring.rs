@@ -10,8 +10,8 @@
 //! ```
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use tidegate_policy::audit::append::{Append, Place};
@@ -26,6 +26,7 @@ const RECORDS_MAX: usize = 20_000;
 const LOOSE_MAX: usize = 2_000;
 const NAME: &str = "recent";
 const NAME_BEFORE: &str = "recent-before";
+const NAME_NEXT: &str = "recent.next";
 
 /// One append.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +49,13 @@ pub struct Ring {
     dir: PathBuf,
     file: File,
     in_file: usize,
+    /// Up to here the file is whole; behind it may stand half of an append that the disk did not take.
+    whole: u64,
+    is_torn: bool,
     appends: VecDeque<Appended>,
     records: usize,
+    /// So many of the last ones are in no file, since the disk took none.
+    owed: usize,
     /// Events that were found in the chain, appended nobody remembers where: with the segment from which
     /// their ids are to be looked up.
     loose: VecDeque<(u64, Event)>,
@@ -119,10 +125,13 @@ impl Ring {
         fs::create_dir_all(dir)?;
         let mut ring = Self {
             dir: dir.to_owned(),
-            file: appending(dir)?,
+            file: next(dir)?,
             in_file: 0,
+            whole: 0,
+            is_torn: false,
             appends: VecDeque::new(),
             records: 0,
+            owed: 0,
             loose: VecDeque::new(),
         };
         for name in [NAME_BEFORE, NAME] {
@@ -141,12 +150,13 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Keeps an append; the oldest ones go.
+    /// Keeps an append; the oldest ones go. What the disk does not take now it is given again with the next one.
     pub fn push(&mut self, appended: Appended) {
-        if let Err(error) = self.write(&appended) {
-            tracing::warn!(%error, "what was appended to the audit chain could not be noted");
-        }
         self.keep(appended);
+        self.owed = self.owed.saturating_add(1).min(self.appends.len());
+        if let Err(error) = self.write_owed() {
+            tracing::warn!(%error, owed = self.owed, "what was appended to the audit chain could not be noted");
+        }
     }
 
     fn keep(&mut self, appended: Appended) {
@@ -159,21 +169,47 @@ impl Ring {
         }
     }
 
-    fn write(&mut self, appended: &Appended) -> io::Result<()> {
+    /// In order, and one by one: a disk that takes nothing is not asked for much.
+    fn write_owed(&mut self) -> io::Result<()> {
+        while let Some(first) = self.appends.len().checked_sub(self.owed)
+            && let Some(appended) = self.appends.get(first)
+        {
+            let mut bytes = Vec::new();
+            appended.write(&mut bytes)?;
+            let count = appended.lines.len();
+            self.write(&bytes, count)?;
+            self.owed = self.owed.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8], count: usize) -> io::Result<()> {
         if self.in_file >= RECORDS_MAX {
             self.begin_file()?;
         }
-        let mut bytes = Vec::new();
-        appended.write(&mut bytes)?;
-        self.in_file = self.in_file.saturating_add(appended.lines.len());
-        self.file.write_all(&bytes)
+        if self.is_torn {
+            // Whoever reads the file would stop at it.
+            self.file.set_len(self.whole)?;
+            self.is_torn = false;
+        }
+        self.file.seek(SeekFrom::Start(self.whole))?;
+        self.is_torn = true;
+        self.file.write_all(bytes)?;
+        self.is_torn = false;
+        self.whole = self.whole.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        self.in_file = self.in_file.saturating_add(count);
+        Ok(())
     }
 
     fn begin_file(&mut self) -> io::Result<()> {
-        fs::rename(self.dir.join(NAME), self.dir.join(NAME_BEFORE))?;
-        self.file = appending(&self.dir)?;
-        self.in_file = 0;
-        Ok(())
+        // Before anything is moved: the gateway may have no handle left.
+        let file = next(&self.dir)?;
+        match fs::rename(self.dir.join(NAME), self.dir.join(NAME_BEFORE)) {
+            // It was moved, and what should follow it was not.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved?,
+        }
+        self.follow_with(file)
     }
 
     /// Both files anew.
@@ -182,9 +218,15 @@ impl Ring {
         self.appends.iter().try_for_each(|appended| appended.write(&mut bytes))?;
         let new = self.dir.join("recent.new");
         private::create(&new)?.write_all(&bytes)?;
+        let file = next(&self.dir)?;
         fs::rename(&new, self.dir.join(NAME_BEFORE))?;
-        self.file = private::create(&self.dir.join(NAME))?;
-        self.in_file = 0;
+        self.owed = 0;
+        self.follow_with(file)
+    }
+
+    fn follow_with(&mut self, file: File) -> io::Result<()> {
+        fs::rename(self.dir.join(NAME_NEXT), self.dir.join(NAME))?;
+        (self.file, self.in_file, self.whole, self.is_torn) = (file, 0, 0, false);
         Ok(())
     }
 
@@ -220,6 +262,8 @@ impl Ring {
 
     /// The same ones are kept elsewhere: takes them out.
     pub fn forget(&mut self, lost: &BTreeSet<usize>) {
+        let owed_from = self.appends.len().saturating_sub(self.owed);
+        self.owed = self.owed.saturating_sub(lost.range(owed_from..).count());
         let mut index = 0..;
         self.appends.retain(|_| !index.next().is_some_and(|at| lost.contains(&at)));
         self.records = self.appends.iter().map(|one| one.lines.len()).sum();
@@ -230,8 +274,9 @@ impl Ring {
     }
 }
 
-fn appending(dir: &Path) -> io::Result<File> {
-    private::open(&dir.join(NAME), OpenOptions::new().append(true).create(true))
+/// The file that takes the place of the one that is full.
+fn next(dir: &Path) -> io::Result<File> {
+    private::create(&dir.join(NAME_NEXT))
 }
 
 #[cfg(test)]
@@ -289,6 +334,62 @@ mod tests {
         ring.forget(&lost);
         for ring in [ring, Ring::open(dir.path()).expect("opened")] {
             assert_eq!((ring.appends.len(), ring.records), (2, 3));
+        }
+    }
+
+    /// Three appends, of which the first is on the disk.
+    fn three(dir: &Path) -> (Ring, [Appended; 3]) {
+        let mut ring = Ring::open(dir).expect("opened");
+        let (first, middle) = append(Place::GENESIS, &["a", "b"]);
+        let (second, end) = append(middle, &["c"]);
+        let (third, _) = append(end, &["d"]);
+        ring.push(first.clone());
+        (ring, [first, second, third])
+    }
+
+    fn read_again(dir: &Path) -> Vec<Appended> {
+        Ring::open(dir).expect("opened").appends().cloned().collect()
+    }
+
+    #[test]
+    fn what_the_disk_does_not_take_it_is_given_again_and_nothing_behind_it_is_hidden() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (mut ring, [first, second, third]) = three(dir.path());
+        let mut half = Vec::new();
+        second.write(&mut half).expect("written");
+        half.truncate(half.len() - 40);
+        ring.file.write_all(&half).expect("half of it");
+        // One that cannot be written.
+        let read_only = File::open(dir.path().join(NAME)).expect("there");
+        let disk = std::mem::replace(&mut ring.file, read_only);
+        ring.push(second.clone());
+        ring.file = disk;
+        ring.push(third.clone());
+        drop(ring);
+        assert_eq!(read_again(dir.path()), [first, second, third]);
+    }
+
+    #[test]
+    fn a_next_file_that_cannot_be_begun_now_is_begun_later() {
+        // Before anything was moved, and after one of two was.
+        for is_moved in [false, true] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let (mut ring, [first, second, third]) = three(dir.path());
+            ring.in_file = RECORDS_MAX;
+            let [name, before, next] =
+                [NAME, NAME_BEFORE, NAME_NEXT].map(|name| dir.path().join(name));
+            if is_moved {
+                fs::rename(&name, &before).expect("moved");
+                ring.push(second.clone());
+            } else {
+                fs::create_dir(&next).expect("made");
+                ring.push(second.clone());
+                assert!(name.exists());
+                fs::remove_dir(&next).expect("removed");
+            }
+            ring.push(third.clone());
+            drop(ring);
+            assert_eq!(read_again(dir.path()), [first, second, third], "moved: {is_moved}");
         }
     }
 }
