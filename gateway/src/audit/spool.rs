@@ -5,9 +5,9 @@
 //! <CRC-32 of what follows, 8 hex digits> <segment from which ids are looked up> <event>
 //! ```
 //!
-//! Events leave in the order in which they came. The file shrinks only when it is empty: until then a
-//! gateway that dies begins again with its first line, and the ids keep what was appended already from
-//! being appended again. Lines that are damaged are put into a file of their own.
+//! Events leave in the order in which they came. The file shrinks when it is empty, or when half of it has left and
+//! what comes finds no room behind the rest: until then a gateway that dies begins again with its first line, and the
+//! ids keep what was appended already from being appended again. Lines that are damaged are put into a file of their own.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -35,8 +35,8 @@ pub struct Waiting {
 /// Why an event cannot wait.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// The file is as large as it may be.
-    #[error("the spool holds {0} bytes, its maximum")]
+    /// As much waits as may.
+    #[error("the spool holds {0} bytes, which leaves no room within its maximum")]
     Full(u64),
     /// The disk refuses.
     #[error("the spool cannot be written")]
@@ -52,6 +52,8 @@ pub struct Spool {
     end: u64,
     /// Up to here everything is in the chain.
     done: u64,
+    /// So much stood before the file's beginning, and left with what had left.
+    gone: u64,
     /// Events that were accepted and cannot be read any more, and were not told yet.
     lost: u64,
     /// What keeps other gateways out of the folder; it lasts as long as anybody can write here.
@@ -68,7 +70,8 @@ impl Spool {
         let file = mend::opened(&dir.join(NAME))?;
         File::open(dir)?.sync_all()?;
         let dir = dir.to_owned();
-        let mut spool = Self { dir, file, bytes_max, end: 0, done: 0, lost: 0, _hold: None };
+        let mut spool =
+            Self { dir, file, bytes_max, end: 0, done: 0, gone: 0, lost: 0, _hold: None };
         spool.end = spool.file.metadata()?.len();
         spool.mend()?;
         spool.file.sync_all()?;
@@ -123,8 +126,12 @@ impl Spool {
             lines.push(b'\n');
         }
         let length = u64::try_from(lines.len()).unwrap_or(u64::MAX);
-        if self.end.saturating_add(length) > self.bytes_max {
-            return Err(SpoolError::Full(self.end));
+        if self.bytes().saturating_add(length) > self.bytes_max {
+            return Err(SpoolError::Full(self.bytes()));
+        }
+        // So the file is never larger than one and a half times what may wait.
+        if self.end.saturating_add(length) > self.bytes_max && self.done >= self.bytes_max / 2 {
+            self.shrink();
         }
         self.file.seek(SeekFrom::Start(self.end))?;
         let written = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
@@ -135,6 +142,19 @@ impl Spool {
         }
         self.end = self.end.saturating_add(length);
         Ok(())
+    }
+
+    /// Takes what has left out of the file. Where the disk has no room for a second one it stays as it is.
+    fn shrink(&mut self) {
+        let dir = self.dir.clone();
+        let shrunk = self.waiting().and_then(|waiting| mend::shrunk(&dir, waiting));
+        match shrunk {
+            Ok((file, end)) => {
+                self.gone = self.gone.saturating_add(self.done);
+                (self.file, self.end, self.done) = (file, end, 0);
+            }
+            Err(error) => tracing::warn!(%error, "the audit spool could not be made smaller"),
+        }
     }
 
     /// The next events, at most `count`, and where they end: for [`Spool::pass`].
@@ -155,7 +175,7 @@ impl Spool {
 
     /// `None` where a line is damaged.
     fn read(&mut self, count: usize) -> io::Result<Option<(Vec<Waiting>, u64)>> {
-        let (mut waiting, mut at) = (Vec::new(), self.done);
+        let (mut waiting, mut at) = (Vec::new(), self.done.saturating_add(self.gone));
         let mut reader = self.waiting()?;
         while waiting.len() < count {
             let mut line = Vec::new();
@@ -172,7 +192,8 @@ impl Spool {
 
     /// Everything before `at` is in the chain.
     pub fn pass(&mut self, at: u64) -> io::Result<()> {
-        self.done = at.min(self.end);
+        // The file may be a smaller one since.
+        self.done = at.saturating_sub(self.gone).min(self.end);
         if !self.is_empty() {
             return Ok(());
         }

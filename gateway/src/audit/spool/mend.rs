@@ -40,6 +40,36 @@ pub fn is_whole(mut waiting: impl BufRead) -> io::Result<bool> {
 /// Puts what can be read of what waits into the spool's place, and the rest into a file of its own, all of it
 /// on the disk.
 pub fn mend(dir: &Path, mut waiting: impl BufRead) -> io::Result<Mended> {
+    let mut lost = 0_u64;
+    let (file, end) = replaced(dir, |good| {
+        let (mut bad, mut line) = (Vec::new(), Vec::new());
+        while waiting.read_until(b'\n', &mut line)? > 0 {
+            for piece in pieces(&line) {
+                match readable(piece) {
+                    Some(text) => good.write_all(&[text, b"\n"].concat())?,
+                    None => {
+                        lost = lost.saturating_add(u64::from(!was_cut_off(piece)));
+                        bad.extend_from_slice(piece);
+                    }
+                }
+            }
+            line.clear();
+        }
+        keep(dir, &bad, lost)
+    })?;
+    Ok(Mended { file, end, lost })
+}
+
+/// Puts what waits, as it is, into the spool's place: the file on the disk, and where it ends.
+pub fn shrunk(dir: &Path, mut waiting: impl BufRead) -> io::Result<(File, u64)> {
+    replaced(dir, |file| io::copy(&mut waiting, file).map(drop))
+}
+
+/// Another file in the spool's place once all of it is on the disk.
+fn replaced(
+    dir: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<(File, u64)> {
     let new = dir.join(NEW);
     // Half of an earlier attempt.
     if let Err(error) = fs::remove_file(&new)
@@ -47,27 +77,14 @@ pub fn mend(dir: &Path, mut waiting: impl BufRead) -> io::Result<Mended> {
     {
         return Err(error);
     }
-    let mut good = BufWriter::new(opened(&new)?);
-    let (mut bad, mut lost, mut line) = (Vec::new(), 0_u64, Vec::new());
-    while waiting.read_until(b'\n', &mut line)? > 0 {
-        for piece in pieces(&line) {
-            match readable(piece) {
-                Some(text) => good.write_all(&[text, b"\n"].concat())?,
-                None => {
-                    lost = lost.saturating_add(u64::from(!was_cut_off(piece)));
-                    bad.extend_from_slice(piece);
-                }
-            }
-        }
-        line.clear();
-    }
-    keep(dir, &bad, lost)?;
-    let file = good.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let mut file = BufWriter::new(opened(&new)?);
+    fill(&mut file)?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
     fs::rename(&new, dir.join(NAME))?;
     File::open(dir)?.sync_all()?;
     let end = file.metadata()?.len();
-    Ok(Mended { file, end, lost })
+    Ok((file, end))
 }
 
 /// Where the end of a line was damaged the next one begins within it: with its checksum and a number.

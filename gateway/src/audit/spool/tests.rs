@@ -144,3 +144,36 @@ fn a_full_spool_takes_all_or_nothing() {
     spool.push(&all(9..10)).expect("fits");
     assert_eq!(spool.peek(9).expect("read").0, [all(0..1), all(9..10)].concat());
 }
+
+/// The store came back, took most of it, and went away again.
+#[test]
+fn what_has_left_takes_no_room_from_what_comes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut spool = Spool::open(dir.path(), 10_000).expect("opened");
+    spool.push(&all(100..101)).expect("pushed");
+    let line = spool.bytes();
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut spool = Spool::open(dir.path(), 10 * line).expect("opened");
+    let size = || std::fs::metadata(dir.path().join(NAME)).expect("there").len();
+    let (mut first, mut next) = (100, 110);
+    spool.push(&all(first..next)).expect("pushed");
+    for round in 0..20 {
+        let (left, at) = spool.peek(6).expect("read");
+        assert_eq!(left, all(first..first + 6), "{round}");
+        spool.pass(at).expect("passed");
+        // Others come while these are on their way into the chain.
+        let (left, at) = spool.peek(2).expect("read");
+        assert_eq!(left, all(first + 6..first + 8), "{round}");
+        spool.push(&all(next..next + 6)).expect("there is room");
+        spool.pass(at).expect("passed");
+        spool.push(&all(next + 6..next + 8)).expect("there is room");
+        (first, next) = (first + 8, next + 8);
+        assert!(matches!(spool.push(&all(next..next + 1)), Err(SpoolError::Full(_))), "{round}");
+        assert!(size() <= 15 * line, "{round}: {}", size());
+    }
+    // Another run has all that waits, and none that had left before the file became smaller.
+    let mut spool = Spool::open(dir.path(), 10_000).expect("opened");
+    let (again, _) = spool.peek(99).expect("read");
+    assert!(again.len() <= 15 && again.ends_with(&all(first..next)), "{}", again.len());
+    assert_eq!(spool.take_lost(), 0);
+}
