@@ -19,6 +19,7 @@ use super::chain_end::SharedKeys;
 use super::counters::ChainCounters;
 use crate::clock::Clock;
 use crate::store::{Store, StoreFailure};
+use crate::throttle::Throttle;
 
 mod cut;
 mod notes;
@@ -31,6 +32,9 @@ const STEP: Duration = Duration::from_secs(1);
 const CHECKPOINT_US: u64 = 10_000_000;
 /// after that many records.
 const CHECKPOINT_RECORDS: u64 = 1_000;
+/// So long no step may succeed before that is said, and so long it is not said again.
+const FAILS_US: u64 = 5_000_000;
+const SAYS_US: u64 = 60_000_000;
 /// Chunks that the following pass reads in one step: so fast it catches up after a start.
 const CHUNKS_MAX: usize = 50;
 
@@ -110,9 +114,22 @@ impl Watch {
 
     /// Verifies until it is dropped.
     pub async fn run(mut self) {
+        let said = Throttle::new(1, SAYS_US);
+        let mut failing_since = None;
         loop {
-            if let Err(failure) = self.step().await {
-                tracing::debug!(%failure, "the audit chain is not verified now");
+            let stepped = self.step().await;
+            let now = self.clock.elapsed_us();
+            match stepped {
+                Ok(()) => failing_since = None,
+                Err(failure) => {
+                    let since = *failing_since.get_or_insert(now);
+                    if now.saturating_sub(since) >= FAILS_US && said.admit(now).is_some() {
+                        tracing::warn!(
+                            chain = %self.chain, %failure,
+                            "the audit chain cannot be read, so it is not verified"
+                        );
+                    }
+                }
             }
             self.clock.sleep(STEP).await;
         }
@@ -122,6 +139,13 @@ impl Watch {
     pub async fn step(&mut self) -> Result<(), StoreFailure> {
         self.follow_keys();
         let place = self.place().await?;
+        let verified = self.verify(place).await;
+        // Also where nothing could be read: so far it lags behind.
+        self.show(place.head.seq);
+        verified
+    }
+
+    async fn verify(&mut self, place: Place) -> Result<(), StoreFailure> {
         if self.was_set_back(place).await? {
             self.begin_anew(place);
         }
@@ -141,9 +165,7 @@ impl Watch {
         self.look_for_missing();
         self.show(place.head.seq);
         self.checkpoint();
-        self.sweep(place).await?;
-        self.show(place.head.seq);
-        Ok(())
+        self.sweep(place).await
     }
 
     async fn place(&self) -> Result<Place, StoreFailure> {

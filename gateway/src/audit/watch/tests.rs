@@ -7,7 +7,7 @@ use tidegate_policy::audit::keys::Revocation;
 use tidegate_policy::audit::record::{KeyVersion, Rollback};
 
 use super::*;
-use crate::audit::chain_end::tests::{Faulty, begin, chain, event, looks, open, ring, world};
+use crate::audit::chain_end::tests::{Faulty, Mode, begin, chain, event, looks, open, ring, world};
 use crate::audit::chain_end::{BATCH_MAX, ChainEnd, SEGMENT_MAX};
 use crate::clock::SystemClock;
 use crate::secret::Secret;
@@ -73,6 +73,27 @@ async fn a_chain_is_followed_from_segment_to_segment_and_read_again_from_the_sta
     let seen = (counters.verified_seq.get(), counters.verify_lag.get(), counters.findings.get());
     assert_eq!(seen, (i64::try_from(count).expect("small"), 0, 0));
     assert!(counters.sweeps.get() > 1, "{}", counters.sweeps.get());
+}
+
+/// A user of Redis that may not read lists, a segment that is none.
+#[tokio::test(start_paused = true)]
+async fn records_that_cannot_be_read_are_not_verified_and_that_shows() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let (mut watch, counters) = watch(&store, &dir.path().join("checkpoints"));
+    append(&mut end, 0, 200).await;
+    watch.step().await.expect("the store answers");
+    assert_eq!((counters.verified_seq.get(), counters.verify_lag.get()), (200, 0));
+    store.set(Mode::Blind);
+    for count in [300, 400] {
+        append(&mut end, count - 100, count).await;
+        watch.step().await.expect_err("nothing can be read");
+        let lag = i64::try_from(count - 200).expect("small");
+        assert_eq!((counters.verified_seq.get(), counters.verify_lag.get()), (200, lag));
+    }
+    store.set(Mode::Up);
+    watch.step().await.expect("the store answers");
+    assert_eq!((counters.verified_seq.get(), counters.verify_lag.get()), (400, 0));
 }
 
 /// The gateways that lost them put them back; until then they are a finding.
