@@ -4,7 +4,7 @@
 //!
 //! The seed is printed; `AUDIT_SEED` repeats a run, `AUDIT_STEPS` makes it longer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tidegate_gateway::store::{Store, StoreCounters, StoreFailure};
 use tidegate_policy::audit::append::{Append, Outcome, Place, Shelf};
 use tidegate_policy::audit::hash::Hash;
 use tidegate_policy::audit::record::{ChainName, Head, Line};
+use tidegate_tests::eventually;
 use tidegate_tests::random::Random;
 use tidegate_tests::redis::Redis;
 
@@ -221,4 +222,47 @@ async fn large_numbers_are_written_out() {
     all.arg(ids_key(&chain(), 4));
     let ids: BTreeMap<String, u64> = all.query_async(&mut connection).await.expect("ids");
     assert_eq!(ids, BTreeMap::from([("a".to_owned(), SEQ + 1), ("b".to_owned(), SEQ + 2)]));
+}
+
+/// The connections of others, by number.
+async fn clients(redis: &Redis) -> BTreeSet<String> {
+    let list = redis.command(&["CLIENT", "LIST"]).await;
+    let others = list.lines().filter(|line| line.contains("id=") && !line.contains("cmd=client"));
+    others
+        .filter_map(|line| line.split(' ').find(|word| word.starts_with("id=")))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What cuts connections loses nothing: a `timeout` of Redis, a balancer before it.
+#[tokio::test]
+async fn connections_that_are_cut_find_the_same_memory_and_those_to_a_new_redis_another() {
+    let mut redis = Redis::start_durable().await;
+    let store = redis_store::start(&redis, WAIT).await;
+    let opened_anew = async |redis: &Redis, before: &BTreeSet<String>| {
+        eventually(WAIT, "both connections were opened anew", async || {
+            let clients = clients(redis).await;
+            // Only then: until a connection is known to be cut it counts as up.
+            let up = store.connections();
+            let is_done = clients.len() == 2 && clients.is_disjoint(before) && up == Some((2, 2));
+            if is_done { Ok(()) } else { Err((up, clients)) }
+        })
+        .await;
+    };
+    opened_anew(&redis, &BTreeSet::new()).await;
+    let memory = store.memory(&chain());
+    assert!(memory.is_some(), "{memory:?}");
+    for cut in 0..3 {
+        let before = clients(&redis).await;
+        redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        opened_anew(&redis, &before).await;
+        assert_eq!(store.memory(&chain()), memory, "{cut}");
+    }
+    redis.restart().await;
+    // It counts its clients anew.
+    eventually(WAIT, "the new one is found", async || {
+        let found = store.memory(&chain());
+        if store.connections() == Some((2, 2)) && found != memory { Ok(()) } else { Err(found) }
+    })
+    .await;
 }

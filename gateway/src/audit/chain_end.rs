@@ -141,8 +141,8 @@ pub struct ChainEnd {
     /// since when it can be. In µs of `own_time`.
     grace_us: Option<u64>,
     in_touch_since: Option<u64>,
-    /// How often the store was connected to anew when it was asked last.
-    reconnects: u64,
+    /// In which memory of the store the chain lay when that was asked last.
+    memory: Option<u64>,
     /// By what is waited for others.
     own_time: own_time::OwnTime,
     /// Asks the store that did not answer whether it does.
@@ -158,7 +158,7 @@ impl ChainEnd {
     pub fn open(parts: Parts) -> std::io::Result<Self> {
         let Parts { chain, store, signer, keys, clock, mut spool, mark, ring, counters } = parts;
         let known = mark.read()?;
-        let reconnects = store.chains().map_or(0, Chains::reconnects);
+        let memory = store.chains().and_then(|chains| chains.memory(&chain));
         let losses_told = counters.dropped.get();
         counters.dropped.inc_by(spool.take_lost());
         let bytes = spool.bytes();
@@ -184,7 +184,7 @@ impl ChainEnd {
             // A gateway that begins knows no more than one that was away.
             grace_us: Some(own_time::BEGINS_US),
             in_touch_since: None,
-            reconnects,
+            memory,
             own_time: own_time::OwnTime::default(),
             probe: silent::Probe::default(),
             progress: repair::Progress::default(),

@@ -25,10 +25,10 @@ pub trait Chains: Send + Sync {
     /// is not appended again.
     fn append(&self, chain: &ChainName, append: &Append<'_>) -> Call<Outcome>;
 
-    /// How often a connection to the store was opened anew: in between it may have lost records. It says so before the
-    /// first call goes over the new one.
-    fn reconnects(&self) -> u64 {
-        0
+    /// The number of the memory that holds the chain: one with another number may lack records that this one had. It is
+    /// another one before the first call reaches that. `None` before the first connection, and where none can be lost.
+    fn memory(&self, _chain: &ChainName) -> Option<u64> {
+        None
     }
 
     /// Where the chain ends.

@@ -18,6 +18,7 @@ mod eviction;
 mod grant;
 mod idempotency;
 mod leases;
+mod lineage;
 mod link;
 mod marks;
 mod nearness;
@@ -37,7 +38,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
-use prometheus_client::metrics::counter::Counter;
 use tidegate_policy::scope::{self, Environment, Scope};
 use tidegate_policy::wire::DecisionId;
 use tokio::task::JoinHandle;
@@ -98,7 +98,6 @@ pub struct Region {
 pub struct RedisStore {
     servers: Servers,
     scripts: Arc<Scripts>,
-    reconnects: Counter,
     region: Region,
     clock: Arc<dyn Clock>,
     nearness: Arc<Nearness>,
@@ -138,7 +137,6 @@ impl RedisStore {
         let region = settings.region.clone();
         let scripts = Arc::new(Scripts::new(region.cold.map_or(0, whole_us)));
         let seal = Seal::new(clock, counters.unreadable.clone());
-        let reconnects = counters.reconnects.clone();
         let (servers, follower) = Servers::start(settings, &scripts, cores, clock, counters)?;
         let keep = servers.clone().keep_marked(Arc::clone(clock));
         // Also without marks: it is looked whether Redis throws keys away.
@@ -146,7 +144,6 @@ impl RedisStore {
         Ok(Self {
             servers,
             scripts,
-            reconnects,
             region,
             clock: Arc::clone(clock),
             nearness: Arc::new(Nearness::new()),

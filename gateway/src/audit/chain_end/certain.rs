@@ -7,7 +7,6 @@ use super::own_time::{BEGINS_US, GRACE_US};
 use super::{ChainEnd, Refused, SEEN_MAX};
 use crate::audit::ring::Appended;
 use crate::store::StoreFailure;
-use crate::store::chains::Chains;
 
 /// Appends without a reply that are remembered.
 const DOUBTFUL_MAX: usize = 100;
@@ -87,10 +86,11 @@ impl ChainEnd {
         self.progress.still = None;
     }
 
-    /// Whether the store was away since it was asked last, although no call has failed.
+    /// Whether the store may have lost records since it was asked last, although no call has failed.
     pub(super) fn has_lost_touch(&mut self) -> bool {
-        let reconnects = self.store.chains().map_or(0, Chains::reconnects);
-        let is_new = std::mem::replace(&mut self.reconnects, reconnects) != reconnects;
+        let memory = self.store.chains().and_then(|chains| chains.memory(&self.chain));
+        let Some(memory) = memory else { return false };
+        let is_new = self.memory.replace(memory).is_some_and(|before| before != memory);
         if is_new {
             self.lose_touch();
         }

@@ -43,7 +43,8 @@ pub struct Faulty {
     inner: Mutex<MemoryStore>,
     mode: Mutex<Mode>,
     rivals: AtomicUsize,
-    reconnects: AtomicUsize,
+    /// The number of its memory.
+    memory: AtomicUsize,
     /// Of each segment only so many records are there, whatever the head says.
     cut: Mutex<Option<u64>>,
     /// What was appended, for who wants to set the store back.
@@ -64,7 +65,7 @@ impl Faulty {
             inner: Mutex::new(memory()),
             mode: Mutex::new(Mode::Up),
             rivals: AtomicUsize::new(0),
-            reconnects: AtomicUsize::new(0),
+            memory: AtomicUsize::new(1),
             cut: Mutex::default(),
             done: Mutex::default(),
         })
@@ -167,8 +168,8 @@ impl Chains for Faulty {
         Box::pin(std::future::ready(if mute { Err(StoreFailure::Timeout) } else { outcome }))
     }
 
-    fn reconnects(&self) -> u64 {
-        u64::try_from(self.reconnects.load(Ordering::SeqCst)).expect("small")
+    fn memory(&self, _: &ChainName) -> Option<u64> {
+        Some(u64::try_from(self.memory.load(Ordering::SeqCst)).expect("small"))
     }
 
     fn place(&self, chain: &ChainName) -> Call<Place> {
@@ -484,7 +485,7 @@ async fn a_gateway_that_knows_too_little_of_a_chain_gives_others_time_to_put_rec
         let before = store.records().await;
         store.set_back(1);
         if what == "stood still while the store was away" {
-            store.reconnects.fetch_add(1, Ordering::SeqCst);
+            store.memory.fetch_add(1, Ordering::SeqCst);
         }
         if what == "away" {
             store.set(Mode::Gone);

@@ -33,8 +33,8 @@ impl Chains for RedisStore {
         })
     }
 
-    fn reconnects(&self) -> u64 {
-        self.reconnects.get()
+    fn memory(&self, chain: &ChainName) -> Option<u64> {
+        self.servers.memory(&head_key(chain))
     }
 
     fn place(&self, chain: &ChainName) -> Call<Place> {

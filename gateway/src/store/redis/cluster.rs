@@ -232,6 +232,13 @@ impl Cluster {
         })
     }
 
+    /// The number of the memory of the node that serves the slot of `key`; `None` while none is known.
+    pub fn memory(&self, key: &str) -> Option<u64> {
+        let node = self.node_of(slot(key)).ok()?;
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        map.pools.get(&node)?.memory()
+    }
+
     fn serving(&self, slot: u16) -> Result<Arc<Pool>, StoreFailure> {
         self.pool(&self.node_of(slot)?)
     }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::address::RedisAddress;
+use super::lineage::{Lineage, Memory};
 use super::marks::{self, Marking};
 use super::place::Sentinels;
 use super::replicas::Replicas;
@@ -105,11 +106,13 @@ struct Shared {
 struct Supervisor {
     slot: usize,
     settings: Arc<LinkSettings>,
+    lineage: Arc<Lineage>,
     shared: Arc<Shared>,
     failures: Throttle,
 }
 
-type Broken = UnboundedReceiver<()>;
+/// A connection, what tells that it broke, and to which memory it leads.
+type Opened = (Live, UnboundedReceiver<()>, Memory);
 
 // === impl Target ===
 
@@ -144,13 +147,18 @@ impl LinkSettings {
 
 impl Link {
     /// Starts the supervisor.
-    pub fn start(slot: usize, settings: &Arc<LinkSettings>) -> RedisResult<Self> {
+    pub fn start(
+        slot: usize,
+        settings: &Arc<LinkSettings>,
+        lineage: &Arc<Lineage>,
+    ) -> RedisResult<Self> {
         // Opens nothing, but says whether the address can be used at all.
         settings.target.pattern().client(&settings.tls)?;
         let shared = Arc::new(Shared { live: RwLock::new(None) });
         let supervisor = Supervisor {
             slot,
             settings: Arc::clone(settings),
+            lineage: Arc::clone(lineage),
             shared: Arc::clone(&shared),
             failures: Throttle::new(1, LOG_INTERVAL_US),
         };
@@ -274,27 +282,28 @@ impl Watch {
 
 impl Supervisor {
     async fn run(self) {
-        let mut opened = false;
+        let mut before = None;
         loop {
-            let (live, broken) = self.open_patiently().await;
-            if opened {
+            let opened = self.open_patiently().await;
+            if before.is_some() {
                 self.settings.counters.reconnects.inc();
             }
-            opened = true;
-            self.hold(live, broken).await;
+            before = Some(self.hold(opened, before).await);
             self.publish(None);
             tracing::warn!(slot = self.slot, redis = %self.settings.target, "the connection to Redis broke");
         }
     }
 
-    /// Keeps a working connection published until it breaks.
-    async fn hold(&self, mut live: Live, mut broken: Broken) {
+    /// Keeps a working connection published until it breaks; to which memory the last one led.
+    async fn hold(&self, opened: Opened, before: Option<Memory>) -> Memory {
+        let (mut live, mut broken, mut memory) = opened;
+        self.lineage.meets(before.as_ref(), &memory);
         self.publish(Some(live.clone()));
         tracing::info!(slot = self.slot, redis = %self.settings.target, "connected to Redis");
         loop {
             tokio::select! {
                 // `None` cannot come while the connection lives; it would mean that it is gone.
-                _ = broken.recv() => return,
+                _ = broken.recv() => return memory,
                 () = self.settings.clock.sleep(SILENCE_CHECK) => {}
             }
             let replica = live.watch.replica.load(Ordering::Relaxed);
@@ -303,13 +312,14 @@ impl Supervisor {
             }
             let opened = if replica { self.open_writable().await } else { self.open().await };
             match opened {
-                Ok((other, other_broken)) => {
+                Ok(other) => {
                     self.settings.counters.reconnects.inc();
+                    self.lineage.meets(Some(&memory), &other.2);
                     tracing::warn!(
                         slot = self.slot, redis = %self.settings.target, replica,
                         "replaced a connection to Redis that was silent or led to a replica"
                     );
-                    (live, broken) = (other, other_broken);
+                    (live, broken, memory) = other;
                     self.publish(Some(live.clone()));
                 }
                 Err(error) => self.log(&error),
@@ -317,7 +327,7 @@ impl Supervisor {
         }
     }
 
-    async fn open_patiently(&self) -> (Live, Broken) {
+    async fn open_patiently(&self) -> Opened {
         let mut wait = BACK_OFF_MIN;
         loop {
             match self.open().await {
@@ -330,7 +340,7 @@ impl Supervisor {
     }
 
     /// A connection with the script in place: what is published can be called at once.
-    async fn open(&self) -> RedisResult<(Live, Broken)> {
+    async fn open(&self) -> RedisResult<Opened> {
         let (broke, broken) = unbounded_channel();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
@@ -352,19 +362,19 @@ impl Supervisor {
         let replicas = Arc::default();
         let mut live = Live { connection, watch, replicas, settings: Arc::clone(&self.settings) };
         live.load(&self.settings.scripts).await?;
+        let memory = Memory::of(&mut live).await?;
         // A replica and a full server refuse to write: their calls say so, and there is another
         // round over the marks soon.
         if let Err(error) = marks::mark(&mut live, &self.settings.marks, Marking::Missing).await {
             self.log(&error);
         }
-        Ok((live, broken))
+        Ok((live, broken, memory))
     }
 
     /// Another replica would be no gain: the connection that exists stays.
-    async fn open_writable(&self) -> RedisResult<(Live, Broken)> {
-        let (mut live, broken) = self.open().await?;
-        live.probe(keys::PROBE).await?;
-        Ok((live, broken))
+    async fn open_writable(&self) -> RedisResult<Opened> {
+        let mut opened = self.open().await?;
+        opened.0.probe(keys::PROBE).await.map(|()| opened)
     }
 
     fn publish(&self, live: Option<Live>) {

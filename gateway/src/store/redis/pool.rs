@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisError, RedisResult, Value};
 
+use super::lineage::Lineage;
 use super::link::{Link, LinkSettings, Live};
 use super::replicas::REPLICAS_WITHIN_MAX;
 use super::silence::{Silence, Waiting};
@@ -26,6 +27,7 @@ pub struct Pool {
     /// one.
     apart: OnceLock<Link>,
     settings: Arc<LinkSettings>,
+    lineage: Arc<Lineage>,
     next: AtomicUsize,
     silence: Silence,
 }
@@ -39,11 +41,12 @@ impl Pool {
         connections: usize,
         settings: &Arc<LinkSettings>,
     ) -> RedisResult<Self> {
-        let links = (0..connections.max(1)).map(|slot| Link::start(slot, settings));
+        let lineage = Arc::default();
+        let links = (0..connections.max(1)).map(|slot| Link::start(slot, settings, &lineage));
         let links = links.collect::<Result<_, _>>()?;
         let (apart, settings) = (OnceLock::new(), Arc::clone(settings));
         let silence = Silence::new(Arc::clone(&settings.clock), settings.pipeline_len_max);
-        Ok(Self { name, links, apart, settings, next: AtomicUsize::new(0), silence })
+        Ok(Self { name, links, apart, settings, lineage, next: AtomicUsize::new(0), silence })
     }
 
     /// The next connection of this core that is up, in turn; another's if there is none.
@@ -65,7 +68,7 @@ impl Pool {
                     response_timeout: self.settings.response_timeout + REPLICAS_WITHIN_MAX,
                     ..LinkSettings::clone(&self.settings)
                 };
-                let link = Link::start(self.links.len(), &Arc::new(settings));
+                let link = Link::start(self.links.len(), &Arc::new(settings), &self.lineage);
                 let link = link.map_err(|error| failure(&error))?;
                 // Whoever comes second throws its own away.
                 self.apart.get_or_init(|| link)
@@ -93,6 +96,11 @@ impl Pool {
     pub fn up(&self) -> (usize, usize) {
         let up = self.links.iter().filter(|link| link.live().is_some()).count();
         (up, self.links.len())
+    }
+
+    /// The number of the memory that they lead to; `None` before the first is up.
+    pub fn memory(&self) -> Option<u64> {
+        self.lineage.number()
     }
 
     /// Asks over each connection until one answers.

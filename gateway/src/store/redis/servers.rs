@@ -146,6 +146,14 @@ impl Servers {
         }
     }
 
+    /// The number of the memory in which `key` lies; `None` while no server of it is known.
+    pub fn memory(&self, key: &str) -> Option<u64> {
+        match self {
+            Self::One { pool, .. } => pool.memory(),
+            Self::Many(cluster) => cluster.memory(key),
+        }
+    }
+
     /// Whether decisions can be made.
     pub async fn probe(&self) -> Result<(), StoreFailure> {
         match self {
