@@ -184,7 +184,7 @@ impl Trail {
                 tracing::error!(critical = true, %error, "the audit writer failed");
             },
             () = hurry => {
-                let events = self.writer.queued();
+                let events = self.writer.owed();
                 self.counters.dropped.inc_by(events);
                 tracing::error!(critical = true, events, "the disk did not take audit events in time: they are lost");
                 writing.abort();

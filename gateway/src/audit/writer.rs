@@ -1,6 +1,7 @@
 //! Owns group commit: events are gathered for a tick, or until a batch is full, and appended together.
 //! Knows neither stores nor hashes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -42,7 +43,15 @@ pub struct Writer {
     /// Those that somebody waits for: they pass all others.
     urgent: mpsc::Sender<Item>,
     stop: watch::Sender<Stop>,
+    tally: Tally,
+}
+
+/// What is counted, here and in the task.
+#[derive(Clone)]
+struct Tally {
     counters: ChainCounters,
+    /// Events that nobody else keeps and that were not answered yet.
+    owed: Arc<AtomicU64>,
 }
 
 /// The task behind it. It ends when the [`Writer`] is gone or was told to stop, and all is committed.
@@ -106,9 +115,10 @@ impl Writer {
         let (urgent, urgent_items) = mpsc::channel(URGENT_MAX);
         let (stop, stopped) = watch::channel(Stop::Not);
         let queues = Queues { items, urgent: urgent_items };
-        let run = run(end, queues, stopped, clock, tick, counters.clone());
+        let tally = Tally { counters, owed: Arc::default() };
+        let run = run(end, queues, stopped, clock, tick, tally.clone());
         let writing = tokio::spawn(run);
-        (Self { queue, urgent, stop, counters }, writing)
+        (Self { queue, urgent, stop, tally }, writing)
     }
 
     /// Hands an event over without waiting. An `urgent` one is appended at once: for decisions and
@@ -116,7 +126,7 @@ impl Writer {
     pub fn submit(&self, event: Event, urgent: bool) -> Result<Acknowledged, QueueFull> {
         let handed = self.hand_over(event, urgent, false);
         if handed.is_err() {
-            self.counters.dropped.inc();
+            self.tally.counters.dropped.inc();
         }
         handed
     }
@@ -134,8 +144,10 @@ impl Writer {
     ) -> Result<Acknowledged, QueueFull> {
         let (ack, acknowledged) = oneshot::channel();
         let queue = if urgent { &self.urgent } else { &self.queue };
-        let handed = queue.try_send(Item { event, is_kept, ack });
-        handed.map_err(|_full_or_closed| QueueFull)?;
+        // Before the task can answer it.
+        let room = queue.try_reserve().map_err(|_full_or_closed| QueueFull)?;
+        self.tally.owed.fetch_add(u64::from(!is_kept), Ordering::SeqCst);
+        room.send(Item { event, is_kept, ack });
         Ok(acknowledged)
     }
 
@@ -149,11 +161,9 @@ impl Writer {
         self.stop.send_replace(Stop::Kept);
     }
 
-    /// Events that nobody has taken out of the queues.
-    pub fn queued(&self) -> u64 {
-        let queues = [&self.queue, &self.urgent];
-        let queued = queues.map(|queue| queue.max_capacity().saturating_sub(queue.capacity()));
-        u64::try_from(queued.iter().sum::<usize>()).unwrap_or(u64::MAX)
+    /// Events that were handed over and neither answered nor are kept by who made them.
+    pub fn owed(&self) -> u64 {
+        self.tally.owed.load(Ordering::SeqCst)
     }
 }
 
@@ -168,14 +178,14 @@ async fn run(
     mut stopped: watch::Receiver<Stop>,
     clock: Arc<dyn Clock>,
     tick: Duration,
-    counters: ChainCounters,
+    tally: Tally,
 ) {
     let mut batch = Vec::new();
     let until = stopped.clone();
     tokio::select! {
         biased;
         () = told(&mut stopped, Stop::Kept) => {}
-        () = serve(&mut end, &mut queues, &mut batch, until, clock.as_ref(), tick, &counters) => return,
+        () = serve(&mut end, &mut queues, &mut batch, until, clock.as_ref(), tick, &tally) => return,
     }
     queues.close();
     loop {
@@ -185,7 +195,7 @@ async fn run(
             break;
         }
         let kept = end.keep(events(&batch)).await;
-        answer(&mut batch, kept, &counters);
+        answer(&mut batch, kept, &tally);
     }
 }
 
@@ -205,7 +215,7 @@ async fn serve(
     mut stopped: watch::Receiver<Stop>,
     clock: &dyn Clock,
     tick: Duration,
-    counters: &ChainCounters,
+    tally: &Tally,
 ) {
     // What a run before this one left.
     end.retry().await;
@@ -229,7 +239,7 @@ async fn serve(
                 continue;
             }
         }
-        commit(end, batch, counters).await;
+        commit(end, batch, tally).await;
     }
     queues.close();
     loop {
@@ -237,7 +247,7 @@ async fn serve(
         if batch.is_empty() {
             break;
         }
-        commit(end, batch, counters).await;
+        commit(end, batch, tally).await;
     }
     // The disk may not come back with the next run.
     end.hasten();
@@ -270,19 +280,22 @@ fn events(batch: &[Item]) -> Vec<Event> {
     batch.iter().map(|item| item.event.clone()).collect()
 }
 
-async fn commit(end: &mut ChainEnd, batch: &mut Vec<Item>, counters: &ChainCounters) {
+async fn commit(end: &mut ChainEnd, batch: &mut Vec<Item>, tally: &Tally) {
     let accepted = end.commit(events(batch)).await;
-    answer(batch, accepted, counters);
+    answer(batch, accepted, tally);
 }
 
-fn answer(batch: &mut Vec<Item>, accepted: Result<Accepted, Lost>, counters: &ChainCounters) {
+fn answer(batch: &mut Vec<Item>, accepted: Result<Accepted, Lost>, tally: &Tally) {
+    let own = batch.iter().filter(|item| !item.is_kept).count();
+    let own = u64::try_from(own).unwrap_or(u64::MAX);
+    tally.owed.fetch_sub(own, Ordering::SeqCst);
     let accepted = match accepted {
         Ok(accepted) => accepted,
         Err(refused) => {
-            let lost = batch.drain(..).filter(|item| !item.is_kept).count();
-            counters.dropped.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
-            if lost > 0 {
-                tracing::error!(critical = true, events = lost, error = %refused, "audit events are lost");
+            batch.clear();
+            tally.counters.dropped.inc_by(own);
+            if own > 0 {
+                tracing::error!(critical = true, events = own, error = %refused, "audit events are lost");
             }
             return;
         }
@@ -324,5 +337,35 @@ mod tests {
         assert_eq!(counters.dropped.get(), 1);
         assert!(writer.submit(event("own"), false).is_err());
         assert_eq!(counters.dropped.get(), 2);
+    }
+
+    /// Those of the batch under way are in no queue; what a filter has it hands over again.
+    #[tokio::test]
+    async fn what_nobody_has_answered_is_owed_wherever_it_is() {
+        let (store, dir) = world();
+        let end = open_with(&store, dir.path(), 1_000_000);
+        let clock = Arc::new(SystemClock::new());
+        let (writer, writing) = Writer::start(end, clock, ChainCounters::default(), TICK);
+        let first = writer.submit(event("first"), true).expect("room");
+        assert_eq!((first.await, writer.owed()), (Ok(Accepted::Chained), 0));
+        store.set(Mode::Never);
+        let of_the_batch = [
+            writer.submit(event("own"), true).expect("room"),
+            writer.offer(event("a-filters"), true).expect("room"),
+        ];
+        store.asked.notified().await;
+        let queued = [
+            writer.submit(event("own-too"), false).expect("room"),
+            writer.submit(event("own-urgent"), true).expect("room"),
+            writer.offer(event("a-filters-too"), false).expect("room"),
+        ];
+        assert_eq!(writer.owed(), 3);
+        writer.stop();
+        writer.keep_the_rest();
+        writing.await.expect("it ends");
+        for acknowledged in of_the_batch.into_iter().chain(queued) {
+            assert_eq!(acknowledged.await, Ok(Accepted::Spooled));
+        }
+        assert_eq!(writer.owed(), 0);
     }
 }

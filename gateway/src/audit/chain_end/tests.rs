@@ -36,6 +36,8 @@ pub enum Mode {
     Hung,
     /// Appends are done, and answered a second later.
     Slow,
+    /// Who asks is noted, and hears nothing.
+    Never,
 }
 
 /// A store in memory behind a bad line. Before each append, somebody else may append first.
@@ -47,6 +49,8 @@ pub struct Faulty {
     memory: AtomicUsize,
     /// Of each segment only so many records are there, whatever the head says.
     cut: Mutex<Option<u64>>,
+    /// In the mode `Never`.
+    pub asked: tokio::sync::Notify,
     /// What was appended, for who wants to set the store back.
     done: Mutex<Vec<Appended>>,
 }
@@ -67,6 +71,7 @@ impl Faulty {
             rivals: AtomicUsize::new(0),
             memory: AtomicUsize::new(1),
             cut: Mutex::default(),
+            asked: tokio::sync::Notify::new(),
             done: Mutex::default(),
         })
     }
@@ -86,7 +91,15 @@ impl Faulty {
         if self.mode() == Mode::Hung {
             return hung();
         }
+        if self.mode() == Mode::Never {
+            return self.never();
+        }
         call(self.inner.lock().expect("no panic").chains().expect("chains"))
+    }
+
+    fn never<T: Send + 'static>(&self) -> Call<T> {
+        self.asked.notify_one();
+        Box::pin(std::future::pending())
     }
 
     pub async fn records(&self) -> Vec<Vec<u8>> {
@@ -141,6 +154,9 @@ impl Chains for Faulty {
     fn append(&self, chain: &ChainName, append: &Append<'_>) -> Call<Outcome> {
         if self.mode() == Mode::Hung {
             return hung();
+        }
+        if self.mode() == Mode::Never {
+            return self.never();
         }
         let rivals = self.rivals.load(Ordering::SeqCst);
         if rivals > 0 {
