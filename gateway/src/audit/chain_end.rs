@@ -80,6 +80,8 @@ enum Refused {
     Quiet,
     #[error("the store does not answer")]
     Silent,
+    #[error("events that came before wait on the disk")]
+    Behind,
     #[error("the gateway ends")]
     Ends,
     #[error("the spool has no room for what the store lost")]
@@ -120,6 +122,8 @@ pub struct ChainEnd {
     spool: Arc<Mutex<Spool>>,
     /// What waits there; a lock would have to be waited for.
     spool_bytes: AtomicU64,
+    /// Whether more waits there than the last look has taken, and the store takes it.
+    drains: bool,
     mark: Mark,
     counters: ChainCounters,
     /// The last places that were known for certain.
@@ -171,6 +175,7 @@ impl ChainEnd {
             clock,
             spool: Arc::new(Mutex::new(spool)),
             spool_bytes: AtomicU64::new(bytes),
+            drains: false,
             mark,
             losses_told,
             counters,

@@ -234,12 +234,16 @@ async fn serve(
                 None => break,
             },
             () = told(&mut stopped, Stop::Committed) => break,
-            () = clock.sleep(if end.looks_often() { LOOK_SOON } else { LOOK }) => {
+            () = clock.sleep(until_look(end)) => {
                 end.retry().await;
                 continue;
             }
         }
         commit(end, batch, tally).await;
+        if end.drains() {
+            // Where events come without a rest there would be no look.
+            end.retry().await;
+        }
     }
     queues.close();
     loop {
@@ -252,9 +256,17 @@ async fn serve(
     // The disk may not come back with the next run.
     end.hasten();
     end.retry().await;
-    while end.has_spooled() && end.is_quiet() {
-        clock.sleep(LOOK_SOON).await;
+    while end.drains() || end.has_spooled() && end.is_quiet() {
+        clock.sleep(until_look(end)).await;
         end.retry().await;
+    }
+}
+
+fn until_look(end: &ChainEnd) -> Duration {
+    match (end.drains(), end.looks_often()) {
+        (true, _) => Duration::ZERO,
+        (false, true) => LOOK_SOON,
+        (false, false) => LOOK,
     }
 }
 
@@ -310,8 +322,11 @@ fn answer(batch: &mut Vec<Item>, accepted: Result<Accepted, Lost>, tally: &Tally
 
 #[cfg(test)]
 mod tests {
+    use tidegate_policy::audit::verify::Verdict;
+    use tidegate_tests::eventually;
+
     use super::*;
-    use crate::audit::chain_end::tests::{Mode, event, open_with, world};
+    use crate::audit::chain_end::tests::{Mode, event, open_with, verify, world};
     use crate::clock::SystemClock;
 
     /// A filter hands its events over again and again until they are acknowledged.
@@ -367,5 +382,46 @@ mod tests {
             assert_eq!(acknowledged.await, Ok(Accepted::Spooled));
         }
         assert_eq!(writer.owed(), 0);
+    }
+
+    /// The store was away for long, and takes a batch a second since: a command does not wait for all of them.
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_on_the_disk_keeps_nobody_waiting_and_goes_first() {
+        let (store, dir) = world();
+        let mut end = open_with(&store, dir.path(), 1_000_000);
+        let mut expected = Vec::new();
+        for batch in 0..20 {
+            let ids: Vec<String> =
+                (0..BATCH_MAX).map(|number| format!("e-{batch}-{number}")).collect();
+            end.keep(ids.iter().map(|id| event(id)).collect()).await.expect("on the disk");
+            expected.extend(ids);
+        }
+        store.set(Mode::Slow);
+        let clock = Arc::new(SystemClock::new());
+        let counters = ChainCounters::default();
+        let (writer, writing) = Writer::start(end, clock, counters.clone(), TICK);
+        for (number, urgent) in [(1, true), (2, false), (3, true), (4, false)] {
+            let before = store.appends();
+            let id = format!("new-{number}");
+            let accepted = writer.submit(event(&id), urgent).expect("room").await;
+            assert_eq!(accepted, Ok(Accepted::Spooled), "{id}");
+            // The look under way, and the batch before it goes to the disk.
+            assert!(store.appends() <= before + 3, "{id}: {}", store.appends());
+            expected.push(id);
+        }
+        // The rest leaves although nothing comes any more, and what comes then waits for nothing.
+        eventually(Duration::from_secs(60), "the spool is empty", async || {
+            if store.appends() >= 21 { Ok(()) } else { Err(store.appends()) }
+        })
+        .await;
+        store.set(Mode::Up);
+        let last = writer.submit(event("last"), true).expect("room").await;
+        assert_eq!(last, Ok(Accepted::Chained));
+        expected.push("last".to_owned());
+        writer.stop();
+        writing.await.expect("it ends");
+        let (report, ids) = verify(&store).await;
+        assert_eq!((report.verdict, ids), (Verdict::Valid, expected));
+        assert_eq!(counters.dropped.get(), 0);
     }
 }

@@ -571,6 +571,30 @@ async fn a_full_spool_is_an_answer_and_not_yet_a_loss() {
     assert_eq!((end.counters.spool_full.get(), end.counters.dropped.get()), (1, 0));
 }
 
+/// What comes goes behind what waits, where there is room; without room it waits until there is.
+#[tokio::test]
+async fn a_full_spool_loses_nothing_any_more_once_the_store_takes_events() {
+    let (store, dir) = world();
+    let mut end = open_with(&store, dir.path(), 40_000);
+    let mut expected = Vec::new();
+    for number in 0..1_000 {
+        let id = format!("e-{number}");
+        if end.keep(vec![event(&id)]).await.is_err() {
+            break;
+        }
+        expected.push(id);
+    }
+    assert_eq!(end.counters.spool_full.get(), 1);
+    // A batch of the others gives no room for them.
+    let large: Vec<String> = (0..BATCH_MAX).map(|n| format!("{n:0>120}")).collect();
+    let ids: Vec<&str> = large.iter().map(String::as_str).collect();
+    assert_eq!(commit(&mut end, &ids).await, Accepted::Chained);
+    assert_eq!((end.has_spooled(), end.counters.spool_full.get()), (false, 0));
+    expected.extend(large);
+    let (report, ids) = verify(&store).await;
+    assert_eq!((report.verdict, ids), (Verdict::Valid, expected));
+}
+
 /// What was accepted and cannot be read any more is told by the chain.
 #[tokio::test]
 async fn what_the_disk_lost_is_counted_and_told() {

@@ -9,8 +9,11 @@ use tokio::task::JoinHandle;
 
 use super::own_time::LOOK;
 use super::{Accepted, BATCH_MAX, ChainEnd, Lost, Refused};
-use crate::audit::spool::{Spool, Waiting};
+use crate::audit::spool::{Spool, SpoolError, Waiting};
 use crate::store::StoreFailure;
+
+/// So long one look takes from the spool, at least one batch: what comes meanwhile waits for it.
+const TURN_US: u64 = 20_000;
 
 /// What a step on the spool gave, how many bytes wait since, and how many events were lost.
 type Stepped<T> = (T, u64, u64);
@@ -23,6 +26,11 @@ impl ChainEnd {
         self.spool_bytes.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether events wait on the disk after a look that has taken some of them, so that the next need not be waited for.
+    pub fn drains(&self) -> bool {
+        self.drains
+    }
+
     /// `count` of the events are others'.
     pub(super) async fn commit_all(
         &mut self,
@@ -31,10 +39,11 @@ impl ChainEnd {
         chains: bool,
     ) -> Result<Accepted, Lost> {
         let ids_from = self.ids_from(&events);
+        // Somebody may wait for these, and an outage may have left hundreds of batches.
         let chained =
-            if chains { self.chain_all(&events, ids_from).await } else { Err(Refused::Ends) };
+            if chains { self.chain_all(&events, ids_from, 0).await } else { Err(Refused::Ends) };
         let Err(refused) = chained else { return Ok(Accepted::Chained) };
-        if matches!(refused, Refused::Quiet | Refused::Silent | Refused::Ends) {
+        if matches!(refused, Refused::Quiet | Refused::Silent | Refused::Ends | Refused::Behind) {
             tracing::info!(chain = %self.chain, events = count, reason = %refused,
                 "audit events go to the spool");
         } else {
@@ -43,10 +52,18 @@ impl ChainEnd {
                 "audit events could not be appended; they go to the spool"
             );
         }
+        let again = matches!(refused, Refused::Behind).then(|| events.clone());
         let waiting: Vec<Waiting> =
             events.into_iter().map(|event| Waiting { ids_from, event }).collect();
         let pushing = self.step(move |spool| spool.push(&waiting));
-        match self.meanwhile(pushing).await {
+        let pushed = self.meanwhile(pushing).await;
+        if let (Err(SpoolError::Full(_)), Some(events)) = (&pushed, again)
+            && self.chain_all(&events, ids_from, u64::MAX).await.is_ok()
+        {
+            // The store takes all that waits, so there was room to be made.
+            return Ok(Accepted::Chained);
+        }
+        match pushed {
             Ok(()) => {
                 self.counters.spooled.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
                 self.counters.spool_full.set(0);
@@ -61,23 +78,36 @@ impl ChainEnd {
         }
     }
 
-    async fn chain_all(&mut self, events: &[Event], ids_from: u64) -> Result<(), Refused> {
+    /// Before the events goes what waits on the disk, at least a batch of it and for as long as that; an error where more
+    /// is left.
+    async fn chain_all(
+        &mut self,
+        events: &[Event],
+        ids_from: u64,
+        turn_us: u64,
+    ) -> Result<(), Refused> {
+        self.drains = false;
         if self.is_silent().await {
             return Err(Refused::Silent);
         }
         // Before anything is read from the disk: while others put records back nothing is appended.
         self.place().await?;
-        self.drain().await?;
+        self.drain(turn_us).await?;
+        if self.drains {
+            return Err(Refused::Behind);
+        }
         self.append(events, ids_from).await
     }
 
-    /// Tries to append what waits on the disk, and looks whether the store was set back; says nothing if
-    /// the store is gone.
+    /// Tries to append what waits on the disk, or some of it ([`ChainEnd::drains`]), and looks whether the store was set
+    /// back; says nothing if the store is gone.
     pub async fn retry(&mut self) {
+        // Each append of the last look was one itself.
+        self.unsure |= !self.drains;
+        self.drains = false;
         if self.is_silent().await {
             return;
         }
-        self.unsure = true;
         let was_whole = !self.set_back;
         let mut looked = self.look().await;
         if was_whole && self.set_back {
@@ -90,10 +120,12 @@ impl ChainEnd {
 
     async fn look(&mut self) -> Result<(), Refused> {
         self.place().await?;
-        self.drain().await
+        self.drain(TURN_US).await
     }
 
-    async fn drain(&mut self) -> Result<(), Refused> {
+    /// At least one batch, and more for as long as that.
+    async fn drain(&mut self, turn_us: u64) -> Result<(), Refused> {
+        let begun = self.clock.elapsed_us();
         while self.has_spooled() {
             let (waiting, end) = match self.on_spool(|spool| spool.peek(BATCH_MAX)).await {
                 Ok(read) => read,
@@ -103,6 +135,11 @@ impl ChainEnd {
             let events: Vec<Event> = waiting.into_iter().map(|one| one.event).collect();
             self.append(&events, ids_from).await?;
             self.on_spool(move |spool| spool.pass(end)).await.map_err(|e| unreadable(&e))?;
+            self.counters.spool_full.set(0);
+            if self.clock.elapsed_us().saturating_sub(begun) >= turn_us {
+                self.drains = self.has_spooled();
+                break;
+            }
         }
         Ok(())
     }
