@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tidegate_policy::audit::record::ChainName;
 
+use crate::audit::desk::Desk;
 use crate::audit::thin::Pseudonyms;
 use crate::audit::trail::{Trail, TrailSettings};
 use crate::audit::watch::Notes;
@@ -151,7 +152,11 @@ fn trail(
     };
     let store = Arc::clone(stores.of(StoreRole::Audit));
     let counters = metrics.audit.clone();
-    Trail::start(told, pseudonyms, notes, store, Arc::clone(clock), counters)
+    let desk = Desk::start().map_err(|source| StartError::System {
+        what: "the thread of the audit chain cannot be started",
+        source: source.into(),
+    })?;
+    Trail::start(told, pseudonyms, notes, store, Arc::clone(clock), counters, Some(desk))
         .map(Some)
         .map_err(StartError::Audit)
 }

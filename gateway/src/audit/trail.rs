@@ -7,11 +7,13 @@ use std::time::Duration;
 use tidegate_policy::audit::AuditEvent;
 use tidegate_policy::audit::record::{ChainName, Event};
 use tidegate_policy::audit::value::Unfit;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::NotOnRecord;
 use super::chain_end::{ChainEnd, Parts};
 use super::counters::ChainCounters;
+use super::desk::Desk;
 use super::follow::Following;
 use super::hold::Hold;
 use super::keys::KeySource;
@@ -58,12 +60,15 @@ pub struct Trail {
     clock: Arc<dyn Clock>,
     counters: ChainCounters,
     tasks: Mutex<JoinSet<()>>,
+    /// Where all of it is done.
+    _desk: Option<Desk>,
 }
 
 // === impl Trail ===
 
 impl Trail {
-    /// Takes the folder, opens spool and mark, and starts the tasks. Needs a tokio runtime. The error says what to do.
+    /// Takes the folder, opens spool and mark, and starts the tasks: at the desk, or in the tokio runtime that this is
+    /// called in. The error says what to do.
     pub fn start(
         settings: TrailSettings,
         pseudonyms: Pseudonyms,
@@ -71,7 +76,10 @@ impl Trail {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         counters: ChainCounters,
+        desk: Option<Desk>,
     ) -> Result<Arc<Self>, String> {
+        let at = desk.as_ref().map(Desk::handle);
+        let _entered = at.as_ref().map(Handle::enter);
         let following = Following::begin(
             settings.chain.clone(),
             settings.keys.clone(),
@@ -117,6 +125,7 @@ impl Trail {
             clock,
             counters,
             tasks: Mutex::new(JoinSet::new()),
+            _desk: desk,
         });
         let mut tasks = trail.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(following.run());

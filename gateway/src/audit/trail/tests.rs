@@ -30,13 +30,14 @@ fn keys(dir: &Path) -> KeySource {
 }
 
 fn start(store: &Arc<dyn Store>, dir: &Path) -> Result<(Arc<Trail>, ChainCounters), String> {
-    start_with(store, dir, 1_000_000)
+    start_with(store, dir, 1_000_000, None)
 }
 
 fn start_with(
     store: &Arc<dyn Store>,
     dir: &Path,
     spool_bytes_max: u64,
+    desk: Option<Desk>,
 ) -> Result<(Arc<Trail>, ChainCounters), String> {
     let keys_dir = dir.join("keys");
     std::fs::create_dir_all(&keys_dir).expect("made");
@@ -54,7 +55,7 @@ fn start_with(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let counters = ChainCounters::default();
     let (store, pseudonyms) = (Arc::clone(store), Pseudonyms::default());
-    Trail::start(settings, pseudonyms, None, store, clock, counters.clone())
+    Trail::start(settings, pseudonyms, None, store, clock, counters.clone(), desk)
         .map(|trail| (trail, counters))
 }
 
@@ -107,7 +108,8 @@ async fn what_is_left_when_the_gateway_ends_is_on_the_disk_or_counted() {
         let (faulty, dir) = world();
         let store: Arc<dyn Store> = Arc::<Faulty>::clone(&faulty);
         let (trail, counters) =
-            start_with(&store, dir.path(), if has_room { 1_000_000 } else { 10 }).expect("started");
+            start_with(&store, dir.path(), if has_room { 1_000_000 } else { 10 }, None)
+                .expect("started");
         faulty.set(Mode::Slow);
         let ids: BTreeSet<String> = (0..4_000).map(|number| format!("e-{number}")).collect();
         ids.iter().for_each(|id| trail.take(&event(id.clone())));
@@ -194,4 +196,34 @@ async fn nobody_else_reads_the_files_of_the_folder() {
         names.push(entry.file_name());
     }
     assert!(names.len() >= 5, "{names:?}");
+}
+
+/// A file in whose place is a pipe that nobody reads: whoever writes it stands still.
+#[tokio::test]
+async fn a_disk_that_stands_still_keeps_the_chain_waiting_and_nobody_else() {
+    let (store, dir) = (memory(), tempfile::tempdir().expect("a folder"));
+    let desk = Desk::start().expect("a thread");
+    let (trail, _) = start_with(&store, dir.path(), 1_000_000, Some(desk)).expect("started");
+    assert_eq!(on_record(&trail, "before").await, Accepted::Chained);
+    let pipe = dir.path().join("audit/high-water.new");
+    eventually(WAIT, "the next mark goes into the pipe", async || {
+        let made = std::process::Command::new("mkfifo").arg(&pipe).output().expect("it runs");
+        if made.status.success() { Ok(()) } else { Err(made) }
+    })
+    .await;
+    let (runs, told) = std::sync::mpsc::channel();
+    let disk = std::thread::spawn(move || {
+        let is_served = told.recv_timeout(Duration::from_secs(20)).is_ok();
+        // Now the disk goes on.
+        (is_served, std::fs::read_to_string(&pipe).expect("a mark"))
+    });
+    let event = trail.pass_on(&event("meanwhile".to_owned()), true).expect("room");
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    runs.send(()).expect("it waits");
+    assert_eq!(event.await, Ok(Accepted::Chained));
+    let (is_served, mark) = disk.join().expect("no panic");
+    assert!(is_served && mark.ends_with('\n'), "{mark:?}");
+    trail.finish().await;
 }
