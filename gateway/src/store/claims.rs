@@ -54,8 +54,8 @@ pub trait Claims: Send + Sync {
     /// Claims a key, or says what is recorded, in one atomic step by the store's own clock.
     fn begin(&self, name: &RecordName, claim: &Claim) -> Call<Begun>;
 
-    /// Makes a claim again that was just made, and says on how many replicas it then surely is, at
-    /// most after that time. A store without replicas says 0.
+    /// Writes a claim once more that was just made, if it still stands, and says on how many replicas it then surely is,
+    /// at most after that time. One that is gone or another's is on none. A store without replicas says 0.
     fn replicated(&self, name: &RecordName, claim: &Claim, fence: Fence, by: Spread) -> Call<u8>;
 
     /// Says what is recorded and changes nothing. Without a hash, for whoever may look at any record.

@@ -4,18 +4,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_gateway::store::claims::Spread;
-use tidegate_policy::idempotency::record::{Begun, Found, Held};
+use tidegate_gateway::store::redis::RedisStore;
+use tidegate_policy::idempotency::record::{Abandoned, Begun, Found, Held};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{TTL_MS, claim, claims, name, owner, store};
 
 const CLAIMED: Begun = Begun::Claimed { fence: 1, taken_over: false };
 const SOON: Duration = Duration::from_millis(200);
+/// Longer than any test takes: whoever waits that long does so until somebody answers.
+const LONG: Duration = Duration::from_secs(60);
 
 fn on(replicas: u8, within: Duration) -> Spread {
     Spread { replicas, within }
+}
+
+/// Claims a key and waits for replicas, until they answer.
+fn waits(store: &Arc<RedisStore>, key: &str, number: u128, on: Spread) -> JoinHandle<u8> {
+    let (store, name) = (Arc::clone(store), name("acme", key));
+    tokio::spawn(async move {
+        let claims = claims(store.as_ref());
+        assert_eq!(claims.begin(&name, &claim(number)).await, Ok(CLAIMED));
+        claims.replicated(&name, &claim(number), 1, on).await.expect("an answer")
+    })
+}
+
+/// Until one of Redis's clients is kept waiting, and has sent more than it was answered for if it has to.
+async fn blocked(master: &Redis, more: bool) {
+    eventually(LONG, "a client that waits", async || {
+        let told = master.command(&["CLIENT", "LIST"]).await;
+        let is = |line: &&str| line.contains(" flags=b") && line.contains(" qbuf=0 ") != more;
+        if told.lines().any(|line| is(&line)) { Ok(()) } else { Err(told) }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -67,6 +90,53 @@ async fn only_the_very_claim_is_waited_for() {
     claims.abandon(&name, held, TTL_MS).await.expect("given back");
     assert_eq!(claims.replicated(&name, &claim(1), 1, patient).await, Ok(0), "given back");
     assert_eq!(claims.begin(&name, &claim(1)).await, Ok(Begun::Spent), "and it stays so");
+}
+
+/// What a claim sent behind somebody else's WAIT runs when that ends, whoever gave up meanwhile: it claims nothing.
+#[tokio::test]
+async fn who_gave_up_waiting_claims_nothing_later() {
+    let master = Redis::start_with_tcp().await;
+    let mut replica = Redis::replica_of(&master).await;
+    let store = Arc::new(store(&master).await);
+    let claims = claims(store.as_ref());
+    replica.process().pause();
+    let first = waits(&store, "first", 1, on(1, LONG));
+    blocked(&master, false).await;
+
+    let late = waits(&store, "k", 2, on(1, LONG));
+    blocked(&master, true).await;
+    late.abort();
+    let name = name("acme", "k");
+    let give_back = async |number, fence| {
+        let held = Held { owner: owner(number), fence };
+        assert_eq!(claims.abandon(&name, held, TTL_MS).await, Ok(Abandoned::Freed));
+    };
+    give_back(2, 1).await;
+    // The next one fared no better.
+    let second = Begun::Claimed { fence: 2, taken_over: false };
+    assert_eq!(claims.begin(&name, &claim(3)).await, Ok(second));
+    give_back(3, 2).await;
+
+    replica.process().resume();
+    assert_eq!(first.await.expect("no panic"), 1);
+    // Over the same connection, so behind what was left there.
+    assert_eq!(waits(&store, "last", 4, on(1, LONG)).await.expect("no panic"), 1);
+    let third = Begun::Claimed { fence: 3, taken_over: false };
+    assert_eq!(claims.begin(&name, &claim(5)).await, Ok(third), "nobody is at it");
+}
+
+#[tokio::test]
+async fn who_needs_few_replicas_does_not_stand_behind_who_needs_more() {
+    let master = Redis::start_with_tcp().await;
+    let (_one, mut other) = (Redis::replica_of(&master).await, Redis::replica_of(&master).await);
+    let store = Arc::new(store(&master).await);
+    other.process().pause();
+    let two = waits(&store, "two", 1, on(2, LONG));
+    blocked(&master, false).await;
+    assert_eq!(waits(&store, "one", 2, on(1, LONG)).await.expect("no panic"), 1);
+    assert!(!two.is_finished(), "the other one waits on");
+    other.process().resume();
+    assert_eq!(two.await.expect("no panic"), 2);
 }
 
 #[tokio::test]

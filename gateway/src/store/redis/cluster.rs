@@ -113,17 +113,18 @@ impl Cluster {
         command: &Cmd,
         scripts: &Scripts,
     ) -> Result<Value, StoreFailure> {
-        Ok(self.follow_key(key, command, scripts, false).await?.1)
+        Ok(self.follow_key(key, command, scripts, None).await?.1)
     }
 
-    /// The same over the connection that is apart, with that connection.
+    /// The same over the connection apart for those who wait for so many replicas, with that connection.
     pub async fn evaluate_apart(
         &self,
         key: &str,
         command: &Cmd,
         scripts: &Scripts,
+        replicas: u8,
     ) -> Result<(Live, Value), StoreFailure> {
-        self.follow_key(key, command, scripts, true).await
+        self.follow_key(key, command, scripts, Some(replicas)).await
     }
 
     async fn follow_key(
@@ -131,7 +132,7 @@ impl Cluster {
         key: &str,
         command: &Cmd,
         scripts: &Scripts,
-        apart: bool,
+        apart: Option<u8>,
     ) -> Result<(Live, Value), StoreFailure> {
         let slot = slot(key);
         let mut target = self.serving(slot)?;
@@ -141,10 +142,13 @@ impl Cluster {
             let node = Arc::clone(&target);
             // The connection that is apart may have to be waited for. Of the others one is up, or nothing is sent, and what
             // is not sent is not sent in vain.
-            let behind = if apart { Some(node.enter(apart)?) } else { None };
-            let picked = if apart { Box::pin(target.pick_apart()).await } else { target.pick() };
+            let behind = if apart.is_some() { Some(node.enter(true)?) } else { None };
+            let picked = match apart {
+                Some(replicas) => Box::pin(target.pick_apart(replicas)).await,
+                None => target.pick(),
+            };
             let mut live = picked.inspect_err(|_| self.stale.notify_one())?;
-            let waiting = behind.map_or_else(|| node.enter(apart), Ok)?;
+            let waiting = behind.map_or_else(|| node.enter(false), Ok)?;
             let answer = if asking {
                 live.send_asking(command).await
             } else {

@@ -199,16 +199,16 @@ impl Claims for RedisStore {
         fence: Fence,
         Spread { replicas, within }: Spread,
     ) -> Call<u8> {
-        let command = self.scripts.claims().begin(name, claim);
+        let held = Held { owner: claim.owner, fence };
+        // Written once more, over this connection, and never claimed anew: the caller may have given the claim back by
+        // the time that Redis comes to it, and somebody else may have it.
+        let command = self.scripts.claims().extend(name, held, claim.lock_us, claim.ttl_ms);
         let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         let name = name.clone();
         Box::pin(async move {
-            let asked = servers.evaluate_apart(name.as_str(), &command, &scripts).await;
+            let asked = servers.evaluate_apart(name.as_str(), &command, &scripts, replicas).await;
             let (mut live, reply) = asked?;
-            // The same owner's claim is written once more, over this connection. If it is another one by
-            // now, the first was lost.
-            let same = Begun::Claimed { fence, taken_over: false };
-            if begun(&reply) != Some(same) {
+            if extended(&reply) != Some(Extended::Extended) {
                 return Ok(0);
             }
             let acknowledged = live.acknowledged(replicas, within).await;
@@ -252,12 +252,7 @@ impl Claims for RedisStore {
 
     fn extend(&self, name: &RecordName, held: Held, lock_us: u64, ttl_ms: u64) -> Call<Extended> {
         let command = self.scripts.claims().extend(name, held, lock_us, ttl_ms);
-        self.ask(name, command, |reply| match reply {
-            Value::Int(1) => Some(Extended::Extended),
-            Value::Int(0) => Some(Extended::Fenced),
-            Value::Int(-1) => Some(Extended::Gone),
-            _ => None,
-        })
+        self.ask(name, command, extended)
     }
 
     fn holder(&self, name: &RecordName) -> Call<Option<Held>> {
@@ -278,6 +273,16 @@ impl Claims for RedisStore {
             Value::Int(deleted) => Some(*deleted > 0),
             _ => None,
         })
+    }
+}
+
+/// A reply of idem_extend.
+fn extended(reply: &Value) -> Option<Extended> {
+    match reply {
+        Value::Int(1) => Some(Extended::Extended),
+        Value::Int(0) => Some(Extended::Fenced),
+        Value::Int(-1) => Some(Extended::Gone),
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ use redis::{Cmd, RedisError, RedisResult, Value};
 
 use super::lineage::Lineage;
 use super::link::{Link, LinkSettings, Live};
-use super::replicas::REPLICAS_WITHIN_MAX;
+use super::replicas::{REPLICAS_MAX, REPLICAS_WITHIN_MAX};
 use super::silence::{Silence, Waiting};
 use super::{failure, script::Scripts};
 use crate::cores;
@@ -23,9 +23,10 @@ const CONNECTING_LOOKS: u32 = 1_000;
 pub struct Pool {
     name: String,
     links: Vec<Link>,
-    /// For commands that keep a connection waiting, and so what stands behind them; opened once there is
-    /// one.
-    apart: OnceLock<Link>,
+    /// For WAIT, which keeps its connection waiting, and so what stands behind it: by how many replicas are waited
+    /// for, each opened once somebody does. Whoever stands behind a WAIT needs as many, so what that one waits for
+    /// it has to wait for as well.
+    apart: [OnceLock<Link>; REPLICAS_MAX],
     settings: Arc<LinkSettings>,
     lineage: Arc<Lineage>,
     next: AtomicUsize,
@@ -44,7 +45,7 @@ impl Pool {
         let lineage = Arc::default();
         let links = (0..connections.max(1)).map(|slot| Link::start(slot, settings, &lineage));
         let links = links.collect::<Result<_, _>>()?;
-        let (apart, settings) = (OnceLock::new(), Arc::clone(settings));
+        let (apart, settings) = (Default::default(), Arc::clone(settings));
         let silence = Silence::new(Arc::clone(&settings.clock), settings.pipeline_len_max);
         Ok(Self { name, links, apart, settings, lineage, next: AtomicUsize::new(0), silence })
     }
@@ -59,19 +60,23 @@ impl Pool {
             .ok_or_else(|| self.unconnected())
     }
 
-    /// The connection that is apart, once it is up. Nobody else's call stands behind what waits there.
-    pub async fn pick_apart(&self) -> Result<Live, StoreFailure> {
-        let link = match self.apart.get() {
+    /// The connection apart for those who wait for so many replicas, once it is up. No other call stands behind
+    /// what waits there.
+    pub async fn pick_apart(&self, replicas: u8) -> Result<Live, StoreFailure> {
+        let place = usize::from(replicas).clamp(1, REPLICAS_MAX) - 1;
+        let Some(apart) = self.apart.get(place) else { return Err(self.unconnected()) };
+        let link = match apart.get() {
             Some(link) => link,
             None => {
                 let settings = LinkSettings {
                     response_timeout: self.settings.response_timeout + REPLICAS_WITHIN_MAX,
                     ..LinkSettings::clone(&self.settings)
                 };
-                let link = Link::start(self.links.len(), &Arc::new(settings), &self.lineage);
+                let link =
+                    Link::start(self.links.len() + place, &Arc::new(settings), &self.lineage);
                 let link = link.map_err(|error| failure(&error))?;
                 // Whoever comes second throws its own away.
-                self.apart.get_or_init(|| link)
+                apart.get_or_init(|| link)
             }
         };
         for _ in 0..CONNECTING_LOOKS {

@@ -5,7 +5,8 @@
 //! nothing. So the state lies with the connection, and a claim is written over it before it is
 //! waited for. And **WAIT keeps its connection waiting**, with all that stands behind it: so the
 //! connection is one apart ([`super::pool::Pool::pick_apart`]), and one WAIT serves everybody whose
-//! write was answered before it was sent.
+//! write was answered before it was sent. What was sent and stands behind a WAIT runs when that ends, also of a caller
+//! that gave up meanwhile: so it is a step that makes no claim.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use tokio::sync::Mutex;
 
 use super::link::Live;
 
+/// The most that a policy asks for; who asks for more shares a connection with those who ask for so many.
+pub const REPLICAS_MAX: usize = 8;
 /// The longest that is waited.
 pub const REPLICAS_WITHIN_MAX: Duration = Duration::from_millis(REPLICAS_WITHIN_MS_MAX as u64);
 

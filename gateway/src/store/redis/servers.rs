@@ -106,20 +106,24 @@ impl Servers {
         }
     }
 
-    /// Runs a script where `key` lies, over the connection that is apart, and gives that as well.
+    /// Runs a script where `key` lies, over the connection apart for those who wait for so many replicas, and gives
+    /// that as well.
     pub async fn evaluate_apart(
         &self,
         key: &str,
         command: &Cmd,
         scripts: &Scripts,
+        replicas: u8,
     ) -> Result<(Live, Value), StoreFailure> {
         match self {
             Self::One { pool, .. } => {
-                let mut live = pool.pick_apart().await?;
+                let mut live = pool.pick_apart(replicas).await?;
                 let answer = evaluate(&mut live, scripts, command).await;
                 answer.map(|answer| (live, answer)).map_err(|error| failure(&error))
             }
-            Self::Many(cluster) => Box::pin(cluster.evaluate_apart(key, command, scripts)).await,
+            Self::Many(cluster) => {
+                Box::pin(cluster.evaluate_apart(key, command, scripts, replicas)).await
+            }
         }
     }
 
