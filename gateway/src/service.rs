@@ -15,6 +15,7 @@ mod refused;
 mod settle;
 pub mod statistics;
 mod sync;
+pub mod together;
 mod told;
 mod verdict;
 

@@ -159,6 +159,12 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// The same store for the calls of one message; `None` where it makes no difference. On several servers only so
+    /// many places wait for one of them, and a message has one place, however many calls it makes.
+    fn for_one_message(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
+
     /// Whether it is several servers, of which at least one has answered lately: what fails is one of them.
     fn answers_elsewhere(&self) -> bool {
         false
@@ -360,5 +366,11 @@ impl Stores {
             StoreRole::Idempotency => &self.idempotency,
             StoreRole::Audit => &self.audit,
         }
+    }
+
+    /// The same for the calls of one message that has many.
+    pub fn for_one_message(&self, role: StoreRole) -> Arc<dyn Store> {
+        let store = self.of(role);
+        store.for_one_message().unwrap_or_else(|| Arc::clone(store))
     }
 }

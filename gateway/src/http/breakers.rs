@@ -1,5 +1,7 @@
 //! Owns what operators see of breakers and order them: bodies and answers. Knows no tokens.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use tidegate_policy::breaker::mesh::{Event, Order, Said, State};
 use tidegate_policy::scope::Scope;
@@ -7,9 +9,10 @@ use tidegate_policy::wire::breaker::BreakerName;
 
 use super::operate::{Done, Undone, bad, text};
 use crate::service::ServiceSettings;
-use crate::service::breakers::{Seen, entropy, region_scope, together};
+use crate::service::breakers::{Seen, entropy, region_scope};
+use crate::service::together::together;
 use crate::store::breakers::Breakers;
-use crate::store::{StoreFailure, StoreRole, Stores};
+use crate::store::{Store, StoreFailure, StoreRole, Stores};
 
 /// The most that a list shows; those that did not change for longest are left out.
 const LISTED_MAX: usize = 1_000;
@@ -85,14 +88,13 @@ fn shown<'a>(name: &'a BreakerName, said: &Said) -> Shown<'a> {
     }
 }
 
-fn kept(stores: &Stores) -> Result<&dyn Breakers, StoreFailure> {
-    let store = stores.of(StoreRole::Regional);
+fn kept(store: &Arc<dyn Store>) -> Result<&dyn Breakers, StoreFailure> {
     store.breakers().ok_or_else(|| StoreFailure::Refused("this store keeps no breakers".to_owned()))
 }
 
 /// Every breaker that the region knows.
 pub async fn list(settings: &ServiceSettings, stores: &Stores) -> Result<String, Undone> {
-    let (breakers, scope) = (kept(stores)?, region_scope(settings));
+    let (breakers, scope) = (kept(stores.of(StoreRole::Regional))?, region_scope(settings));
     let mut rows = Vec::new();
     for (name, _) in breakers.changed(&scope, 0).await?.into_iter().rev().take(LISTED_MAX) {
         let said = breakers.step(&scope, &name, &Event::Look).await?;
@@ -137,7 +139,8 @@ impl Asked {
     ) -> Result<String, Undone> {
         let (scope, for_ms) = (&region_scope(settings), self.for_s * 1_000);
         let to = Addressed { order: self.order, for_ms, scope, seen };
-        to.carry_out(kept(stores)?, &self.breaker).await
+        let store = stores.for_one_message(StoreRole::Regional);
+        to.carry_out(kept(&store)?, &self.breaker).await
     }
 }
 

@@ -2,9 +2,7 @@
 //! neither HTTP nor what the breakers guard.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 
 use tidegate_policy::audit::Action;
 use tidegate_policy::breaker::mesh::{Batch, ENTROPY_RANGE, Event, Said, State};
@@ -16,10 +14,12 @@ use tidegate_policy::wire::breaker::{
 use tidegate_policy::wire::{DecisionId, VERSION};
 
 use super::admission::Leaves;
+use super::together::together;
 use super::{Refused, Service};
 use crate::audit::{Auditor, Happening};
 use crate::metrics::{ChangeLabel, SharedMetrics};
-use crate::store::{Call, Store, StoreFailure, StoreRole};
+use crate::store::breakers::Breakers;
+use crate::store::{StoreFailure, StoreRole};
 
 /// Changes are told again for that long, in ms: the list is written after the breaker itself, and by
 /// several gateways.
@@ -29,6 +29,14 @@ const NAMES_MAX: usize = 1_000;
 /// Breakers of one name whose states are counted.
 const KNOWN_MAX: usize = 10_000;
 const OTHERS: &str = "others";
+
+/// How the calls of one message ended.
+#[derive(Default)]
+struct Answers {
+    any: bool,
+    /// The last that did not.
+    failed: Option<StoreFailure>,
+}
 
 /// What this gateway knows of breakers, for its metrics.
 pub struct Seen {
@@ -62,71 +70,69 @@ impl Service {
     ) -> Result<BreakersSaid, Refused> {
         let reported = self.scope(id, caller, timeout_ms);
         let scope = reported.inspect_err(|refused| self.log_mismatch(refused))?;
-        let store = Arc::clone(self.stores.of(StoreRole::Regional));
+        let store = self.stores.for_one_message(StoreRole::Regional);
         let seen = Arc::clone(&self.seen);
-        self.admitted(
-            id,
-            Leaves::Nothing,
-            || async move { sync(&store, &scope, part, &seen).await },
-        )
-        .await
+        let work =
+            async move { sync(store.breakers().ok_or_else(none)?, &scope, part, &seen).await };
+        let (said, failed) = self.admitted(id, Leaves::Nothing, || work).await?;
+        if let Some(failure) = failed {
+            self.log_failure(&failure);
+        }
+        Ok(said)
     }
 }
 
+/// What there is to say, and the last failure: a breaker that could not be asked is left out, and its process says it
+/// again. Where nothing answered at all that is the store's absence.
 async fn sync(
-    store: &Arc<dyn Store>,
+    breakers: &dyn Breakers,
     scope: &Scope,
     part: BreakersPart,
     seen: &Seen,
-) -> Result<BreakersSaid, StoreFailure> {
+) -> Result<(BreakersSaid, Option<StoreFailure>), StoreFailure> {
     let BreakersPart { process, seq, since, reports } = part;
-    let breakers = store.breakers().ok_or_else(none)?;
     let steps = reports.iter().map(|BreakerReport { name, terms, batch }| {
         let (holder, batch, entropy) = (process.0, *batch, entropy());
         breakers.step(scope, name, &Event::Sync { terms, holder, seq, batch, entropy })
     });
+    let mut answers = Answers::default();
     let mut states: Vec<BreakerState> = Vec::with_capacity(reports.len());
     for (report, said) in reports.iter().zip(together(steps.collect()).await) {
-        let said = said?;
+        let Some(said) = answers.take(said) else { continue };
         seen.note(&report.name, Some(&report.batch), &said);
         states.push(told(&report.name, &said));
     }
-    let changed = breakers.changed(scope, since.saturating_sub(TOLD_AGAIN_MS)).await?;
+    let changed = answers.take(breakers.changed(scope, since.saturating_sub(TOLD_AGAIN_MS)).await);
     let unsaid = |name: &BreakerName| reports.iter().all(|report| report.name != *name);
     let (again, new): (Vec<_>, Vec<_>) = changed
+        .unwrap_or_default()
         .into_iter()
         .filter(|(name, _)| unsaid(name))
         .partition(|(_, epoch)| *epoch <= since);
+    // Where the next message would begin in the midst of what changed at one moment, it begins before that, if it can.
+    let untold = new.get(CHANGES_MAX).map(|(_, epoch)| *epoch);
+    let cut = untold.filter(|untold| new.first().is_some_and(|(_, first)| first < untold));
     // What is new first, by its epochs, so that the next message goes on behind it.
     let told_now: Vec<_> = new.into_iter().chain(again).take(CHANGES_MAX).collect();
-    let cursor = told_now.iter().map(|(_, epoch)| *epoch).fold(since, u64::max);
+    let mut cursor = told_now.iter().map(|(_, epoch)| *epoch).fold(since, u64::max);
+    cursor = cut.map_or(cursor, |cut| cursor.min(cut.saturating_sub(1)));
     let looks = told_now.iter().map(|(name, _)| breakers.step(scope, name, &Event::Look));
-    for ((name, _), said) in told_now.iter().zip(together(looks.collect()).await) {
-        let said = said?;
+    for ((name, epoch), said) in told_now.iter().zip(together(looks.collect()).await) {
+        let Some(said) = answers.take(said) else {
+            // Nor beyond what was not told.
+            cursor = cursor.min(epoch.saturating_sub(1)).max(since);
+            continue;
+        };
         seen.note(name, None, &said);
         // A record that is gone says nothing; whoever uses the breaker begins it anew.
         if !said.fresh {
             states.push(told(name, &said));
         }
     }
-    Ok(BreakersSaid { cursor, states })
-}
-
-/// All calls at once, their outcomes in order. Needs no runtime.
-pub async fn together<T>(mut calls: Vec<Call<T>>) -> Vec<Result<T, StoreFailure>> {
-    let mut done: Vec<Option<Result<T, StoreFailure>>> = calls.iter().map(|_| None).collect();
-    poll_fn(|context| {
-        for (call, done) in calls.iter_mut().zip(&mut done) {
-            if done.is_none()
-                && let Poll::Ready(outcome) = call.as_mut().poll(context)
-            {
-                *done = Some(outcome);
-            }
-        }
-        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    done.into_iter().flatten().collect()
+    match answers {
+        Answers { any: false, failed: Some(failure) } => Err(failure),
+        Answers { failed, .. } => Ok((BreakersSaid { cursor, states }, failed)),
+    }
 }
 
 fn told(name: &BreakerName, said: &Said) -> BreakerState {
@@ -153,6 +159,23 @@ pub fn entropy() -> u32 {
 /// The scope of a region's breakers, for operators.
 pub fn region_scope(settings: &super::ServiceSettings) -> Scope {
     settings.scope(Tenant::None, KeyFormat::default())
+}
+
+// === impl Answers ===
+
+impl Answers {
+    fn take<T>(&mut self, outcome: Result<T, StoreFailure>) -> Option<T> {
+        match outcome {
+            Ok(answer) => {
+                self.any = true;
+                Some(answer)
+            }
+            Err(failure) => {
+                self.failed = Some(failure);
+                None
+            }
+        }
+    }
 }
 
 // === impl Seen ===
@@ -215,3 +238,6 @@ impl Seen {
         label.to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

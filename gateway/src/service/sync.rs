@@ -1,9 +1,7 @@
 //! Owns what becomes of a filter's tick, and of the leases that travel beside a decision. Knows no
 //! HTTP.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tidegate_policy::gcra::BadQuota;
 use tidegate_policy::lease::step::Call as Said;
@@ -11,13 +9,11 @@ use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::{LeaseCall, LeaseGrant, SyncReply, SyncRequest, VERSION};
 
 use super::admission::Leaves;
+use super::together::together;
 use super::{Refused, Service};
 use crate::metrics::SharedMetrics;
 use crate::store::leases::{Lease, Leased};
 use crate::store::{Call, Store, StoreFailure, StoreRole};
-
-/// That many calls of one message are under way at once.
-const TOGETHER: usize = 16;
 
 /// What leases need of their store; owns it all, so that it can outlive its caller.
 pub struct Leasing {
@@ -66,7 +62,7 @@ impl Service {
     }
 
     pub(super) fn leasing(&self, scope: Scope) -> Leasing {
-        let store = Arc::clone(self.stores.of(StoreRole::Regional));
+        let store = self.stores.for_one_message(StoreRole::Regional);
         Leasing { store, scope, metrics: Arc::clone(&self.metrics) }
     }
 }
@@ -77,13 +73,11 @@ impl Leasing {
     /// What each holder is given; those whose store failed are left out, the last failure beside.
     pub async fn ask(&self, calls: &[LeaseCall]) -> (Vec<LeaseGrant>, Option<StoreFailure>) {
         let (mut grants, mut failed) = (Vec::with_capacity(calls.len()), None);
-        for calls in calls.chunks(TOGETHER) {
-            let asked: Vec<_> = calls.iter().map(|call| self.call(call)).collect();
-            for (call, answer) in calls.iter().zip(all(asked).await) {
-                match answer {
-                    Ok(leased) => grants.extend(self.grant(call, leased)),
-                    Err(failure) => failed = Some(failure),
-                }
+        let asked: Vec<_> = calls.iter().map(|call| self.call(call)).collect();
+        for (call, answer) in calls.iter().zip(together(asked).await) {
+            match answer {
+                Ok(leased) => grants.extend(self.grant(call, leased)),
+                Err(failure) => failed = Some(failure),
             }
         }
         if let Some(failure) = &failed {
@@ -136,23 +130,4 @@ impl Leasing {
             limit: reduced,
         })
     }
-}
-
-/// Waits for all of them at once.
-async fn all<T>(mut calls: Vec<Call<T>>) -> Vec<Result<T, StoreFailure>> {
-    let mut done: Vec<Option<Result<T, StoreFailure>>> = calls.iter().map(|_| None).collect();
-    poll_fn(|context| {
-        let mut left = 0;
-        for (call, done) in calls.iter_mut().zip(&mut done) {
-            if done.is_none() {
-                match call.as_mut().poll(context) {
-                    Poll::Ready(answer) => *done = Some(answer),
-                    Poll::Pending => left += 1,
-                }
-            }
-        }
-        if left == 0 { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    done.into_iter().flatten().collect()
 }

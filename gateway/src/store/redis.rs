@@ -95,6 +95,7 @@ pub struct Region {
 }
 
 /// State in Redis.
+#[derive(Clone)]
 pub struct RedisStore {
     servers: Servers,
     scripts: Arc<Scripts>,
@@ -102,9 +103,12 @@ pub struct RedisStore {
     clock: Arc<dyn Clock>,
     nearness: Arc<Nearness>,
     seal: Seal,
-    marker: JoinHandle<()>,
-    _follower: Option<Follower>,
+    _marker: Arc<Marker>,
+    _follower: Option<Arc<Follower>>,
 }
+
+/// Keeps the region's marks for as long as the store lives.
+struct Marker(JoinHandle<()>);
 
 // === impl Region ===
 
@@ -120,6 +124,14 @@ impl Region {
         } else {
             Arc::default()
         }
+    }
+}
+
+// === impl Marker ===
+
+impl Drop for Marker {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -140,7 +152,7 @@ impl RedisStore {
         let (servers, follower) = Servers::start(settings, &scripts, cores, clock, counters)?;
         let keep = servers.clone().keep_marked(Arc::clone(clock));
         // Also without marks: it is looked whether Redis throws keys away.
-        let marker = tokio::spawn(keep);
+        let marker = Arc::new(Marker(tokio::spawn(keep)));
         Ok(Self {
             servers,
             scripts,
@@ -148,8 +160,8 @@ impl RedisStore {
             clock: Arc::clone(clock),
             nearness: Arc::new(Nearness::new()),
             seal,
-            marker,
-            _follower: follower,
+            _marker: marker,
+            _follower: follower.map(Arc::new),
         })
     }
 
@@ -174,12 +186,6 @@ impl RedisStore {
     }
 }
 
-impl Drop for RedisStore {
-    fn drop(&mut self) {
-        self.marker.abort();
-    }
-}
-
 impl Store for RedisStore {
     fn kind(&self) -> &'static str {
         "redis"
@@ -191,6 +197,11 @@ impl Store for RedisStore {
 
     fn connections(&self) -> Option<(usize, usize)> {
         Some(self.servers.connections())
+    }
+
+    fn for_one_message(&self) -> Option<Arc<dyn Store>> {
+        let servers = self.servers.for_one_message()?;
+        Some(Arc::new(Self { servers, ..self.clone() }))
     }
 
     fn answers_elsewhere(&self) -> bool {

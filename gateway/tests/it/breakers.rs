@@ -1,6 +1,7 @@
 //! Breakers over HTTP: reports, what other processes hear of them through another gateway, and what
 //! operators order.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::Method;
@@ -8,7 +9,7 @@ use tidegate_gateway::Running;
 use tidegate_policy::breaker::mesh::{Batch, Ended, Settled, State, Terms, Window};
 use tidegate_policy::wire::breaker::{
     BREAKERS_PATH, BreakerName, BreakerReport, BreakerState, BreakersPart, BreakersReply,
-    BreakersRequest, BreakersSaid, ProcessId,
+    BreakersRequest, BreakersSaid, ProcessId, REPORTS_MAX,
 };
 use tidegate_policy::wire::{DecisionId, VERSION, encode};
 use tidegate_tests::eventually;
@@ -63,14 +64,19 @@ impl Process<'_> {
             },
         };
         let caller = Caller::new(Speaks::Http2);
-        let reply = eventually(PATIENCE, "an answer", async || {
+        // Whose master is not there yet is left out.
+        let reply = eventually(PATIENCE, "an answer on all of them", async || {
             let to = self.gateway.data_addr;
             let sent = request(to, Method::POST, BREAKERS_PATH, Some(TOKEN), encode(&message));
             let answer = caller.send(sent).await;
-            if answer.status == 200 { Ok(answer) } else { Err(answer.text()) }
+            let reply = BreakersReply::decode(&answer.body, id)
+                .map_err(|error| format!("{error}: {}", answer.text()))?;
+            let states = &reply.breakers.states;
+            let is_told = |name: &BreakerName| states.iter().any(|state| state.name == *name);
+            let whole = message.breakers.reports.iter().all(|report| is_told(&report.name));
+            if whole { Ok(reply) } else { Err(answer.text()) }
         });
-        let reply = BreakersReply::decode(&reply.await.body, id).expect("a reply");
-        let BreakersSaid { cursor, states } = reply.breakers;
+        let BreakersSaid { cursor, states } = reply.await.breakers;
         self.since = cursor;
         states
     }
@@ -219,6 +225,34 @@ async fn one_gateway_alone_keeps_them_in_memory() {
     across(&gateway, &gateway).await;
     ordered(&gateway, &gateway).await;
     ordered_for_all(&gateway, &gateway).await;
+}
+
+/// Many more calls of one message than places for one master: what a process reports, what it hears when it begins, and
+/// what an operator orders.
+#[tokio::test]
+async fn a_cluster_hears_and_tells_of_many_more_than_may_wait_for_one_master() {
+    let cluster = RedisCluster::start().await;
+    // Five may wait for one.
+    let flags = format!("--redis-url {} --max-in-flight 10 {CALM}", cluster.url());
+    let gateway = start(settings(&flags)).await;
+    let names: Vec<String> = (0..300).map(|number| format!("each:t{number}")).collect();
+    let mut a = Process { gateway: &gateway, id: 1, seq: 0, since: 0 };
+    for names in names.chunks(REPORTS_MAX) {
+        let reports: Vec<_> = names.iter().map(|name| (name.as_str(), Batch::default())).collect();
+        a.say(&reports).await;
+    }
+    let mut b = Process { gateway: &gateway, id: 2, seq: 0, since: 0 };
+    let mut told = BTreeSet::new();
+    eventually(PATIENCE, "all are told", async || {
+        told.extend(b.say(&[]).await.into_iter().map(|state| state.name.as_str().to_owned()));
+        if told.len() == names.len() { Ok(()) } else { Err(told.len()) }
+    })
+    .await;
+    eventually(PATIENCE, "all are tripped", async || {
+        let answer = order(&gateway, ADMIN, r#"{"breaker": "each", "order": "trip"}"#).await.text();
+        if answer.contains(r#""changed":300"#) { Ok(()) } else { Err(answer) }
+    })
+    .await;
 }
 
 /// Each breaker lies in one slot, their list in another.

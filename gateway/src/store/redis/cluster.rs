@@ -24,7 +24,7 @@ use super::link::{LinkSettings, Live, Target};
 use super::marks::{self, Marking};
 use super::pool::{Pool, evaluate};
 use super::script::Scripts;
-use super::silence::Waiting;
+use super::silence::{Manner, Waiting};
 use super::vote;
 use crate::store::StoreFailure;
 
@@ -106,33 +106,14 @@ impl Cluster {
         Ok((cluster, Follower(follower)))
     }
 
-    /// Runs a script on the node that serves the slot of `key`.
+    /// Runs a script on the node that serves the slot of `key`. Whoever stands behind others that wait for replicas does
+    /// so over the connection apart. Gives the connection as well.
     pub async fn evaluate(
         &self,
         key: &str,
         command: &Cmd,
         scripts: &Scripts,
-    ) -> Result<Value, StoreFailure> {
-        Ok(self.follow_key(key, command, scripts, None).await?.1)
-    }
-
-    /// The same over the connection apart for those who wait for so many replicas, with that connection.
-    pub async fn evaluate_apart(
-        &self,
-        key: &str,
-        command: &Cmd,
-        scripts: &Scripts,
-        replicas: u8,
-    ) -> Result<(Live, Value), StoreFailure> {
-        self.follow_key(key, command, scripts, Some(replicas)).await
-    }
-
-    async fn follow_key(
-        &self,
-        key: &str,
-        command: &Cmd,
-        scripts: &Scripts,
-        apart: Option<u8>,
+        manner: Manner,
     ) -> Result<(Live, Value), StoreFailure> {
         let slot = slot(key);
         let mut target = self.serving(slot)?;
@@ -142,13 +123,15 @@ impl Cluster {
             let node = Arc::clone(&target);
             // The connection that is apart may have to be waited for. Of the others one is up, or nothing is sent, and what
             // is not sent is not sent in vain.
-            let behind = if apart.is_some() { Some(node.enter(true)?) } else { None };
-            let picked = match apart {
-                Some(replicas) => Box::pin(target.pick_apart(replicas)).await,
-                None => target.pick(),
+            let (picked, behind) = match manner {
+                Manner::Behind(replicas) => {
+                    let behind = node.enter(manner)?;
+                    (Box::pin(target.pick_apart(replicas)).await, Some(behind))
+                }
+                Manner::Alone | Manner::OneOf(_) => (target.pick(), None),
             };
             let mut live = picked.inspect_err(|_| self.stale.notify_one())?;
-            let waiting = behind.map_or_else(|| node.enter(false), Ok)?;
+            let waiting = behind.map_or_else(|| node.enter(manner), Ok)?;
             let answer = if asking {
                 live.send_asking(command).await
             } else {

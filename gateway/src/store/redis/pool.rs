@@ -9,7 +9,7 @@ use redis::{Cmd, RedisError, RedisResult, Value};
 use super::lineage::Lineage;
 use super::link::{Link, LinkSettings, Live};
 use super::replicas::{REPLICAS_MAX, REPLICAS_WITHIN_MAX};
-use super::silence::{Silence, Waiting};
+use super::silence::{Manner, Silence, Waiting};
 use super::{failure, script::Scripts};
 use crate::cores;
 use crate::store::{StoreFailure, keys};
@@ -89,8 +89,8 @@ impl Pool {
     }
 
     /// Lets one of several servers be asked, unless it has left enough calls unanswered.
-    pub fn enter(&self, apart: bool) -> Result<Waiting<'_>, StoreFailure> {
-        self.silence.enter(apart).ok_or(StoreFailure::Timeout)
+    pub fn enter(&self, manner: Manner) -> Result<Waiting<'_>, StoreFailure> {
+        self.silence.enter(manner).ok_or(StoreFailure::Timeout)
     }
 
     fn unconnected(&self) -> StoreFailure {

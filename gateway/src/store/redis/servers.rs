@@ -11,6 +11,7 @@ use super::marks::{self, Marking};
 use super::place::Place;
 use super::pool::{Pool, evaluate};
 use super::script::Scripts;
+use super::silence::{Manner, Message};
 use super::{RedisSettings, failure};
 use crate::clock::Clock;
 use crate::cores::Cores;
@@ -28,8 +29,8 @@ pub enum Servers {
         /// The marks that lie there.
         marks: Arc<[String]>,
     },
-    /// Keys lie where their slots are served.
-    Many(Arc<Cluster>),
+    /// Keys lie where their slots are served; and the message that asks, if it has many calls.
+    Many(Arc<Cluster>, Option<Message>),
 }
 
 // === impl Servers ===
@@ -69,7 +70,7 @@ impl Servers {
                 let link = link(Target::Fixed(first.clone()), &Arc::default());
                 let (cluster, follower) =
                     Cluster::start(nodes, settings.connections, &link, marks)?;
-                return Ok((Self::Many(cluster), Some(follower)));
+                return Ok((Self::Many(cluster, None), Some(follower)));
             }
         };
         let name = place.to_string();
@@ -82,11 +83,19 @@ impl Servers {
         matches!(self, Self::One { .. })
     }
 
+    /// The same for the calls of one message, whose calls count as one; `None` where nothing counts them.
+    pub fn for_one_message(&self) -> Option<Self> {
+        match self {
+            Self::One { .. } => None,
+            Self::Many(cluster, _) => Some(Self::Many(Arc::clone(cluster), Some(Message::new()))),
+        }
+    }
+
     /// Whether they are several, of which at least one has answered lately.
     pub fn answers_elsewhere(&self) -> bool {
         match self {
             Self::One { .. } => false,
-            Self::Many(cluster) => cluster.answers(),
+            Self::Many(cluster, _) => cluster.answers(),
         }
     }
 
@@ -102,7 +111,12 @@ impl Servers {
                 let answer = evaluate(&mut pool.pick()?, scripts, command).await;
                 answer.map_err(|error| failure(&error))
             }
-            Self::Many(cluster) => Box::pin(cluster.evaluate(key, command, scripts)).await,
+            Self::Many(cluster, message) => {
+                let manner = message.map_or(Manner::Alone, Manner::OneOf);
+                Box::pin(cluster.evaluate(key, command, scripts, manner))
+                    .await
+                    .map(|(_, said)| said)
+            }
         }
     }
 
@@ -121,8 +135,8 @@ impl Servers {
                 let answer = evaluate(&mut live, scripts, command).await;
                 answer.map(|answer| (live, answer)).map_err(|error| failure(&error))
             }
-            Self::Many(cluster) => {
-                Box::pin(cluster.evaluate_apart(key, command, scripts, replicas)).await
+            Self::Many(cluster, _) => {
+                Box::pin(cluster.evaluate(key, command, scripts, Manner::Behind(replicas))).await
             }
         }
     }
@@ -134,7 +148,7 @@ impl Servers {
                 let marked = marks::mark(&mut pool.pick()?, marks, marking).await;
                 marked.map_err(|error| failure(&error))
             }
-            Self::Many(cluster) => cluster.mark(marking).await,
+            Self::Many(cluster, _) => cluster.mark(marking).await,
         }
     }
 
@@ -162,7 +176,7 @@ impl Servers {
     pub async fn probe(&self) -> Result<(), StoreFailure> {
         match self {
             Self::One { pool, .. } => pool.probe().await,
-            Self::Many(cluster) => cluster.probe().await,
+            Self::Many(cluster, _) => cluster.probe().await,
         }
     }
 
@@ -170,7 +184,7 @@ impl Servers {
     pub fn connections(&self) -> (usize, usize) {
         match self {
             Self::One { pool, .. } => pool.up(),
-            Self::Many(cluster) => cluster.connections(),
+            Self::Many(cluster, _) => cluster.connections(),
         }
     }
 
@@ -181,7 +195,7 @@ impl Servers {
                 let (up, all) = pool.up();
                 format!("{name}, {up} of {all} connections up")
             }
-            Self::Many(cluster) => cluster.describe(),
+            Self::Many(cluster, _) => cluster.describe(),
         }
     }
 }

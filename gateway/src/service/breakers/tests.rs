@@ -1,0 +1,202 @@
+//! What a process is told while some of its region's breakers cannot be asked.
+
+use std::collections::BTreeSet;
+
+use tidegate_policy::audit::{AuditEvent, AuditSink};
+use tidegate_policy::breaker::mesh::{Terms, Window};
+use tidegate_policy::gcra::EPOCH_US;
+use tidegate_policy::scope::{Environment, Region};
+use tidegate_policy::wire::breaker::ProcessId;
+
+use super::*;
+use crate::clock::{Clock, ManualClock};
+use crate::metrics::{Metrics, TestLabel};
+use crate::store::memory::MemoryStore;
+use crate::store::{Call, Store, StoreCounters};
+
+const TERMS: Terms = Terms {
+    window: Window::Ms(10_000),
+    min_calls: 1,
+    failure_permille: 1_000,
+    slow_permille: 0,
+    adaptive: None,
+    open_ms: 1_000,
+    backoff: 0,
+    successes: 1,
+    probe_ms: 600_000,
+    trip_reporters: 2,
+};
+const LIST: &str = "the list";
+
+/// A store in memory of which some breakers, or their list, cannot be reached.
+struct Partly {
+    memory: MemoryStore,
+    away: Mutex<BTreeSet<&'static str>>,
+}
+
+impl Partly {
+    /// How a call to it ends, if it is away.
+    fn fails<T: Send + 'static>(&self, name: &str) -> Option<Call<T>> {
+        let away = self.away.lock().expect("unpoisoned").contains(name);
+        away.then(|| -> Call<T> { Box::pin(std::future::ready(Err(StoreFailure::Timeout))) })
+    }
+
+    fn kept(&self) -> &dyn Breakers {
+        self.memory.breakers().expect("it keeps breakers")
+    }
+
+    fn away(&self, names: &[&'static str]) {
+        *self.away.lock().expect("unpoisoned") = names.iter().copied().collect();
+    }
+}
+
+impl Breakers for Partly {
+    fn step(&self, scope: &Scope, name: &BreakerName, event: &Event<'_>) -> Call<Said> {
+        self.fails(name.as_str()).unwrap_or_else(|| self.kept().step(scope, name, event))
+    }
+
+    fn changed(&self, scope: &Scope, since: u64) -> Call<Vec<(BreakerName, u64)>> {
+        self.fails(LIST).unwrap_or_else(|| self.kept().changed(scope, since))
+    }
+}
+
+struct Nobody;
+
+impl AuditSink for Nobody {
+    fn record(&self, _event: AuditEvent) {}
+}
+
+struct Bench {
+    clock: Arc<ManualClock>,
+    store: Partly,
+    seen: Seen,
+    metrics: SharedMetrics,
+    seq: u64,
+    since: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let clock = Arc::new(ManualClock::at(EPOCH_US));
+        let shared: Arc<dyn Clock> = clock.clone();
+        let metrics = Arc::new(Metrics::new());
+        let auditor = Auditor::new(Arc::new(Nobody), Arc::clone(&shared), Region::fallback(), 1);
+        let memory = MemoryStore::new(shared, 1_000, StoreCounters::default());
+        Self {
+            clock,
+            store: Partly { memory, away: Mutex::default() },
+            seen: Seen::new(Arc::clone(&metrics), Arc::new(auditor)),
+            metrics,
+            seq: 0,
+            since: 0,
+        }
+    }
+
+    fn pass(&self, ms: u64) {
+        self.clock.set(self.clock.unix_us() + ms * 1_000);
+    }
+
+    /// What a process is told: names, states and permits; and whether something failed.
+    async fn say(
+        &mut self,
+        reports: &[(&str, Batch)],
+    ) -> Result<(Vec<(String, State, bool)>, bool), StoreFailure> {
+        self.pass(1);
+        self.seq += 1;
+        let reports = reports.iter().map(|(name, batch)| BreakerReport {
+            name: BreakerName::new(name).expect("a name"),
+            terms: TERMS,
+            batch: *batch,
+        });
+        let (process, seq, since) = (ProcessId([1; 8]), self.seq, self.since);
+        let part = BreakersPart { process, seq, since, reports: reports.collect() };
+        let scope = Scope {
+            region: Region::fallback(),
+            environment: Environment::default(),
+            tenant: Tenant::None,
+            key_format: KeyFormat::default(),
+        };
+        let (said, failed) = sync(&self.store, &scope, part, &self.seen).await?;
+        self.since = said.cursor;
+        let told = said
+            .states
+            .into_iter()
+            .map(|state| (state.name.as_str().to_owned(), state.state, state.permit.is_some()));
+        Ok((told.collect(), failed.is_some()))
+    }
+}
+
+fn closed(names: &[&str]) -> Vec<(String, State, bool)> {
+    names.iter().map(|name| ((*name).to_owned(), State::Closed, false)).collect()
+}
+
+/// One that cannot be asked keeps nobody from what the others say: a test that was given is told, and counted.
+#[tokio::test]
+async fn a_report_that_fails_is_left_out_and_the_others_are_told_and_counted() {
+    let mut bench = Bench::new();
+    bench.say(&[("a", Batch::default())]).await.expect("an answer");
+    bench.say(&[]).await.expect("an answer");
+    let dead = Batch { epoch: bench.since, calls: 1, failures: 1, ..Batch::default() };
+    let (told, _) = bench.say(&[("a", dead)]).await.expect("an answer");
+    assert_eq!(told, [("a".to_owned(), State::Open, false)]);
+    bench.pass(2_000);
+    bench.store.away(&["x", "y"]);
+    let ask = Batch { ask: true, ..Batch::default() };
+    let asked = [("x", Batch::default()), ("a", ask), ("y", Batch::default()), ("b", ask)];
+    let (told, failed) = bench.say(&asked).await.expect("an answer");
+    let expected =
+        [("a".to_owned(), State::HalfOpen, true), ("b".to_owned(), State::Closed, false)];
+    assert_eq!((told.as_slice(), failed), (expected.as_slice(), true));
+    let label = TestLabel { breaker: "a".to_owned(), outcome: "granted" };
+    assert_eq!(bench.metrics.breakers.tests.get_or_create(&label).get(), 1);
+    bench.store.away(&[LIST]);
+    let before = bench.since;
+    let told = bench.say(&[("b", Batch::default())]).await;
+    assert_eq!(told, Ok((closed(&["b"]), true)));
+    assert_eq!(bench.since, before);
+    bench.store.away(&[LIST, "a", "b"]);
+    let told = bench.say(&[("a", ask), ("b", ask)]).await;
+    assert_eq!(told, Err(StoreFailure::Timeout), "nothing answers");
+    assert_eq!(bench.say(&[]).await, Err(StoreFailure::Timeout));
+    assert_eq!(bench.since, before);
+}
+
+/// What changed on a server that is away is told once it is back, however much else is told meanwhile.
+#[tokio::test]
+async fn nobody_is_told_beyond_a_change_that_cannot_be_looked_at() {
+    let mut bench = Bench::new();
+    for name in ["a", "b", "c", "d"] {
+        bench.say(&[(name, Batch::default())]).await.expect("an answer");
+        // Longer than what is told again in any case.
+        bench.pass(2 * TOLD_AGAIN_MS);
+    }
+    bench.since = 0;
+    let mut told = async |away: &[&'static str]| {
+        bench.store.away(away);
+        bench.say(&[]).await.expect("an answer")
+    };
+    assert_eq!(told(&["b", "d"]).await, (closed(&["a", "c"]), true));
+    for _ in 0..3 {
+        assert_eq!(told(&["b", "d"]).await, (closed(&["c"]), true));
+    }
+    assert_eq!(told(&["d"]).await, (closed(&["b", "c"]), true));
+    assert_eq!(told(&[]).await, (closed(&["d"]), false));
+}
+
+/// More changes than one message tells, many of them in the same millisecond.
+#[tokio::test]
+async fn what_changed_at_one_moment_is_told_whole_by_the_next_message() {
+    let mut bench = Bench::new();
+    let names: Vec<String> = (0..300).map(|number| format!("n{number}")).collect();
+    for names in names.chunks(100) {
+        let reports: Vec<_> = names.iter().map(|name| (name.as_str(), Batch::default())).collect();
+        bench.say(&reports).await.expect("an answer");
+    }
+    let mut told = BTreeSet::new();
+    bench.since = 0;
+    for _ in 0..2 {
+        let (states, _) = bench.say(&[]).await.expect("an answer");
+        told.extend(states.into_iter().map(|(name, _, _)| name));
+    }
+    assert_eq!(told.len(), 300);
+}
