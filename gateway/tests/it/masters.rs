@@ -49,6 +49,14 @@ async fn the_probe_fails_while_one_master_of_a_cluster_takes_no_writes() {
     }
 }
 
+/// Ends a move: both nodes say who serves the slot now.
+async fn served_by(cluster: &RedisCluster, slot: &str, nodes: [usize; 2], id: &str) {
+    for node in nodes {
+        let words = ["CLUSTER", "SETSLOT", slot, "NODE", id];
+        assert!(cluster.nodes[node].command(&words).await.starts_with("+OK"));
+    }
+}
+
 #[tokio::test]
 async fn the_probe_follows_a_slot_that_moves_from_under_it() {
     let cluster = RedisCluster::start().await;
@@ -59,10 +67,7 @@ async fn the_probe_follows_a_slot_that_moves_from_under_it() {
     let (slot, from) = cluster.begin_move(&probe, 1).await;
     assert_eq!((from, store.probe().await), (0, Ok(())), "of two masters");
     let to = cluster.id(1).await;
-    for node in [1, 0] {
-        let words = ["CLUSTER", "SETSLOT", &slot, "NODE", &to];
-        assert!(cluster.nodes[node].command(&words).await.starts_with("+OK"));
-    }
+    served_by(&cluster, &slot, [1, 0], &to).await;
     assert_eq!(store.probe().await, Ok(()), "of another");
     full(&cluster.nodes[0], true).await;
     eventually(PATIENCE, "it has another key there", async || match store.probe().await {
@@ -122,6 +127,41 @@ async fn an_order_to_a_region_reaches_every_master_that_can_and_names_the_others
     }
     let text = region(&gateway, "cold").await.text();
     assert!(text.contains("the store did not carry it out"), "{text}");
+}
+
+/// An order follows a slot as every call does, while it moves and before the gateway's map says so.
+#[tokio::test]
+async fn an_order_to_a_region_follows_a_slot_that_moves() {
+    let cluster = RedisCluster::start().await;
+    let flags = format!("--cold-start 5m --redis-url {}", cluster.url());
+    let gateway = start(settings(&flags)).await;
+    decides(&gateway, &question("a")).await;
+    eventually(PATIENCE, "the region is warm", async || {
+        let answer = region(&gateway, "warm").await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+    let all_warm = async || {
+        let mut sum = (0, 0);
+        for master in &cluster.nodes[..3] {
+            let (warm, all) = warm(master).await;
+            sum = (sum.0 + warm, sum.1 + all);
+        }
+        sum
+    };
+    let (warm_before, all) = all_warm().await;
+    assert!(warm_before == all && all > 0, "{warm_before} of {all}");
+    let keys = cluster.nodes[0].command(&["KEYS", "ratelimit:*:start"]).await;
+    let mark = keys.lines().find(|line| line.starts_with("ratelimit:")).expect("a mark");
+    let (slot, from) = cluster.begin_move(mark, 1).await;
+    assert_eq!(from, 0);
+    let told = region(&gateway, "cold").await;
+    assert_eq!(told.status, 200, "on its way: {}", told.text());
+    served_by(&cluster, &slot, [1, 0], &cluster.id(1).await).await;
+    assert_eq!(all_warm().await, (0, all), "that one as well");
+    let told = region(&gateway, "warm").await;
+    assert_eq!(told.status, 200, "moved: {}", told.text());
+    assert_eq!(all_warm().await, (all, all));
 }
 
 /// Whatever the region's guard: without marks there is as much to lose.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use tidegate_policy::gcra::EPOCH_US;
 
 use super::eviction;
@@ -37,20 +37,32 @@ pub async fn mark(live: &mut Live, marks: &Arc<[String]>, marking: Marking) -> R
     if marks.is_empty() {
         return Ok(());
     }
-    let began_us = match marking {
-        Marking::All(Temperature::Warm) => LONG_AGO,
-        Marking::Missing | Marking::All(Temperature::Cold) => {
-            server_us(&live.send(&redis::cmd("TIME")).await?)?
-        }
-    };
+    let began_us = began_us(live, marking).await?;
     let mut pipeline = Pipeline::with_capacity(marks.len());
     for mark in marks.iter() {
-        pipeline.cmd("SET").arg(mark).arg(began_us);
-        if marking == Marking::Missing {
-            pipeline.arg("NX");
-        }
+        pipeline.add_command(command(mark, began_us, marking));
     }
     live.send_all(&pipeline, marks.len()).await
+}
+
+/// What marks say then, by the server's clock.
+pub async fn began_us(live: &mut Live, marking: Marking) -> RedisResult<u64> {
+    match marking {
+        Marking::All(Temperature::Warm) => Ok(LONG_AGO),
+        Marking::Missing | Marking::All(Temperature::Cold) => {
+            server_us(&live.send(&redis::cmd("TIME")).await?)
+        }
+    }
+}
+
+/// Sets one mark; it may be repeated.
+pub fn command(mark: &str, began_us: u64, marking: Marking) -> Cmd {
+    let mut command = redis::cmd("SET");
+    command.arg(mark).arg(began_us);
+    if marking == Marking::Missing {
+        command.arg("NX");
+    }
+    command
 }
 
 /// A reply of TIME as µs since 2024.

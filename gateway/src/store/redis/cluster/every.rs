@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use redis::{ErrorKind, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::{Cluster, SLOTS, SlotRange, slot};
 use crate::store::StoreFailure;
 use crate::store::redis::failure;
+use crate::store::redis::link::Live;
 use crate::store::redis::marks::{self, Marking};
+use crate::store::redis::silence::Manner;
 
 /// At which masters something failed.
 #[derive(Default)]
@@ -52,7 +54,28 @@ impl Cluster {
         marking: Marking,
     ) -> Result<(), StoreFailure> {
         let mut live = self.pool(node)?.pick()?;
-        marks::mark(&mut live, &marks, marking).await.map_err(|error| failure(&error))
+        match marks::mark(&mut live, &marks, marking).await {
+            Err(error) if moves(&error) => self.mark_each(&mut live, &marks, marking).await,
+            marked => marked.map_err(|error| failure(&error)),
+        }
+    }
+
+    /// Where some of a node's slots are served elsewhere by now, or are on their way there, marks go as calls do.
+    async fn mark_each(
+        &self,
+        live: &mut Live,
+        marks: &[String],
+        marking: Marking,
+    ) -> Result<(), StoreFailure> {
+        self.stale.notify_one();
+        let began_us = marks::began_us(live, marking).await.map_err(|error| failure(&error))?;
+        let mut marked = Ok(());
+        for mark in marks {
+            let command = marks::command(mark, began_us, marking);
+            let set = self.evaluate(mark, &command, &self.link.scripts, Manner::Alone).await;
+            marked = set.map(drop).and(marked);
+        }
+        marked
     }
 
     /// Every master with the first of its slots, and no marks yet.
@@ -85,15 +108,18 @@ impl Cluster {
 
     async fn probe_one(&self, node: &str, key: &str) -> Result<(), StoreFailure> {
         let Err(error) = self.pool(node)?.pick()?.probe(key).await else { return Ok(()) };
-        match error.kind() {
+        if moves(&error) {
             // It answers, and calls follow where it points.
-            ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => {
-                self.stale.notify_one();
-                Ok(())
-            }
-            _ => Err(failure(&error)),
+            self.stale.notify_one();
+            return Ok(());
         }
+        Err(failure(&error))
     }
+}
+
+/// Whether the error says that another node serves the slot, or will soon.
+fn moves(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask))
 }
 
 // === impl Failed ===
