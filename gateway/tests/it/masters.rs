@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use tidegate_gateway::Cores;
 use tidegate_gateway::clock::Clock;
 use tidegate_gateway::store::redis::RedisStore;
 use tidegate_gateway::store::redis::place::Place;
 use tidegate_gateway::store::{Store, StoreCounters};
+use tidegate_gateway::{Cores, Running};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 use tidegate_tests::redis::cluster::RedisCluster;
@@ -77,10 +77,22 @@ async fn the_probe_follows_a_slot_that_moves_from_under_it() {
     .await;
 }
 
-async fn region(gateway: &tidegate_gateway::Running, temperature: &str) -> Answer {
+async fn region(gateway: &Running, temperature: &str) -> Answer {
     let body = format!(r#"{{"temperature": "{temperature}"}}"#);
     let call = request(gateway.admin_addr, Method::POST, "/v1/region", Some(ADMIN), body);
     Caller::new(Speaks::Http1).send(call).await
+}
+
+async fn of_a_warm_region(cluster: &RedisCluster) -> Running {
+    let flags = format!("--cold-start 5m --redis-url {}", cluster.url());
+    let gateway = start(settings(&flags)).await;
+    decides(&gateway, &question("a")).await;
+    eventually(PATIENCE, "the region is warm", async || {
+        let answer = region(&gateway, "warm").await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+    gateway
 }
 
 /// How many marks of a region there say that it is old, and how many there are.
@@ -98,14 +110,7 @@ async fn warm(master: &Redis) -> (usize, usize) {
 #[tokio::test]
 async fn an_order_to_a_region_reaches_every_master_that_can_and_names_the_others() {
     let cluster = RedisCluster::start().await;
-    let flags = format!("--cold-start 5m --redis-url {}", cluster.url());
-    let gateway = start(settings(&flags)).await;
-    decides(&gateway, &question("a")).await;
-    eventually(PATIENCE, "the region is warm", async || {
-        let answer = region(&gateway, "warm").await;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
-    })
-    .await;
+    let gateway = of_a_warm_region(&cluster).await;
     for broken in 0..3 {
         full(&cluster.nodes[broken], true).await;
         let told = region(&gateway, "cold").await;
@@ -133,14 +138,7 @@ async fn an_order_to_a_region_reaches_every_master_that_can_and_names_the_others
 #[tokio::test]
 async fn an_order_to_a_region_follows_a_slot_that_moves() {
     let cluster = RedisCluster::start().await;
-    let flags = format!("--cold-start 5m --redis-url {}", cluster.url());
-    let gateway = start(settings(&flags)).await;
-    decides(&gateway, &question("a")).await;
-    eventually(PATIENCE, "the region is warm", async || {
-        let answer = region(&gateway, "warm").await;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
-    })
-    .await;
+    let gateway = of_a_warm_region(&cluster).await;
     let all_warm = async || {
         let mut sum = (0, 0);
         for master in &cluster.nodes[..3] {
