@@ -168,7 +168,7 @@ impl Servers {
     pub fn memory(&self, key: &str) -> Option<u64> {
         match self {
             Self::One { pool, .. } => pool.memory(),
-            Self::Many(cluster) => cluster.memory(key),
+            Self::Many(cluster, _) => cluster.memory(key),
         }
     }
 
