@@ -120,6 +120,11 @@ fn a_claim_is_finished() {
         (FINISH.replacen("16", "99", 1), OCTETS, "not the frame it tells of"),
         (with(abandon), OCTETS, "not the frame it tells of"),
         (with(extend).replacen("\"fence\": 1", "\"fence\": 0", 1), b"", "without a fence"),
+        (
+            with(extend).replacen("\"fence\": 1", "\"fence\": 9007199254740992", 1),
+            b"",
+            "below 2^53",
+        ),
         (with(extend).replacen("\"life_s\": 60", "\"life_s\": 0", 1), b"", "life_s is 1 to"),
         (FINISH.replacen("\"acme\"", "null", 1), OCTETS, "send the tenant's name"),
         (FINISH.replacen("\"finish\"", "\"later\"", 1), b"", "0 limits"),

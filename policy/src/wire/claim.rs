@@ -283,6 +283,12 @@ impl Finish {
         if self.fence == 0 && !abandon {
             return Err(BadMessage::Claim("only an abandon may come without a fence"));
         }
+        // Records keep it in seven octets, and scripts count on from it in doubles.
+        if self.fence >= 1 << 53 {
+            return Err(BadMessage::Claim(
+                "a fence is below 2^53: send the one that the begin gave",
+            ));
+        }
         match self.by {
             FinishBy::Complete { answer, life_s } => {
                 answer.with(octets)?;
