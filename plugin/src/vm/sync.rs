@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use tidegate_policy::exchange::{Answer, Event, Exchange, Spend, Spent};
 use tidegate_policy::wire::{
-    self, DecisionId, LEASES_MAX, LeaseCall, LeaseGrant, SyncReply, SyncRequest,
+    self, DecisionId, LEASES_MAX, LeaseCall, LeaseGrant, MESSAGE_BYTES_MAX, SyncReply, SyncRequest,
 };
 
 use super::{Open, Vm, Waiter, or_log};
@@ -233,17 +233,25 @@ impl Vm {
         }
     }
 
-    fn sync(&mut self, root: &Rc<Root>, leases: Vec<LeaseCall>, flights: Vec<Flight>) {
+    fn sync(&mut self, root: &Rc<Root>, leases: Vec<LeaseCall>, mut flights: Vec<Flight>) {
         let Some(ids) = self.ids.as_mut() else { return };
         let id = ids.decision();
-        let message = SyncRequest {
+        let mut request = SyncRequest {
             v: wire::VERSION,
             id,
             scope: root.caller.clone(),
             timeout_ms: root.config.gateway.timeout_ms,
             leases,
         };
-        let message = wire::encode(&message);
+        let message = wire::encode(&request);
+        let half = request.leases.len().div_euclid(2);
+        if message.len() > MESSAGE_BYTES_MAX && half > 0 {
+            // Subjects' names are their clients': long ones go in two messages, and keep no others from theirs.
+            let leases = request.leases.split_off(half);
+            let rest = flights.split_off(half.min(flights.len()));
+            self.sync(root, request.leases, flights);
+            return self.sync(root, leases, rest);
+        }
         let waiter = Waiter::Sync(id, flights);
         if let Err((_, Waiter::Sync(_, flights))) =
             self.send(root, &root.sync_headers, &message, waiter)

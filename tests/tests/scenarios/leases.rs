@@ -8,6 +8,7 @@ use host_sim::in_process::{InProcess, services};
 use tidegate_host_sim::{
     Exchange, Reply, Report, Scenario, Service, ServiceCall, ServiceRequest, Services,
 };
+use tidegate_policy::wire::MESSAGE_BYTES_MAX;
 use tidegate_tests::lab::ideal::{Ideal, Numbers};
 use tidegate_tests::{lab, parts};
 
@@ -173,4 +174,30 @@ fn a_worker_that_traps_again_and_again_takes_no_burst_with_it() {
         reached.iter().for_each(|at_ns| ideal.admit(*at_ns));
         assert!(ideal.worst < 0.01, "{} too many", ideal.worst);
     }
+}
+
+/// As many subjects as a message may name, and more octets than it may have.
+#[test]
+fn subjects_with_long_names_go_in_messages_of_their_own() {
+    const CLIENTS: usize = 128;
+    let timeline: String = (0..CLIENTS)
+        .map(|client| {
+            let value = format!("{client:0>95}");
+            format!("  - {{ at: 10ms, client: c{client}, times: 40, every: 100ms, send: {{ path: /p, headers: {{ x-a: a{value}, x-b: b{value}, x-c: c{value} }} }} }}\n")
+        })
+        .collect();
+    let yaml = format!(
+        "name: long names\nplugin: {{ config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, identities: {{ a: {{ header: x-a, trusted: true }}, b: {{ header: x-b, trusted: true }}, c: {{ header: x-c, trusted: true }} }}, policies: [{{ name: a-policy-whose-name-says-what-it-is-for, match: {{ path: /p }}, rate_limits: [{{ name: l, by: [a, b, c], limit: 50, per: 1s, decide: lease }}] }}] }} }}\n\
+         host: {{ workers: 1, canary: false, until: 5s, lints: \"off\" }}\ngateway: in-process\ntimeline:\n{timeline}"
+    );
+    let scenario = Scenario::parse(&yaml).unwrap_or_else(|error| panic!("{error}"));
+    let wasm = fs::read(parts::filter("tidegate")).expect("the built filter");
+    let services = Services::default().bind_any(InProcess::new(&[]).expect("the defaults"));
+    let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
+    assert!(report.start_error.is_none(), "{report}");
+    let syncs = report.calls.iter().filter(|call| call.request.path() == "/v1/sync");
+    let sizes: Vec<usize> = syncs.map(|call| call.request.body.len()).collect();
+    assert!(sizes.iter().all(|size| *size <= MESSAGE_BYTES_MAX), "{sizes:?}");
+    assert!(sizes.windows(2).any(|two| two.iter().sum::<usize>() > MESSAGE_BYTES_MAX), "{sizes:?}");
+    assert!(report.exchanges.iter().all(|one| one.status == Some(200)), "{report}");
 }
