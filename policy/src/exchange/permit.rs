@@ -213,9 +213,10 @@ impl Permitting {
         (Phase::Replied, effects)
     }
 
-    /// What gives back what was taken for nothing.
+    /// What gives back what was taken for nothing. A claim that may be there though nobody said so has its word already:
+    /// what the limits were charged goes beside it.
     pub(super) fn given_back(self, config: &Config, now_us: Option<u64>) -> Option<Settlement> {
-        let Self { gate, goes_on, .. } = self;
+        let Self { gate, goes_on, effects, .. } = self;
         let claim = match goes_on {
             GoesOn::Admitted(told) => told.claim,
             GoesOn::Looked(_) => None,
@@ -233,9 +234,13 @@ impl Permitting {
             let age_us = question.terms.as_ref()?.age_us(now_us);
             question.refund(config, age_us)
         });
-        match claim.filter(|_| give_back.abandon) {
-            Some(claim) => claim.given_back(config, refund),
-            None => refund.map(Settlement::of),
+        match (effects.settlement, claim.filter(|_| give_back.abandon)) {
+            (Some(unasked), _) => {
+                let beside = refund.map(Settlement::of).map(Box::new);
+                Some(Settlement { beside: unasked.beside.or(beside), ..*unasked })
+            }
+            (None, Some(claim)) => claim.given_back(config, refund),
+            (None, None) => refund.map(Settlement::of),
         }
     }
 }

@@ -13,8 +13,12 @@ const IDEMPOTENCY: &str =
     r#", "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s""#;
 
 fn desk(policy: &str) -> Desk {
+    read("", policy)
+}
+
+fn read(more: &str, policy: &str) -> Desk {
     let document = format!(
-        r#"{{"version": 1, "gateway": {{"cluster": "tidegate"}},
+        r#"{{"version": 1, "gateway": {{"cluster": "tidegate"}},{more}
         "identities": {{"tenant": {{"header": "x-tenant", "trusted": true}}}},
         "policies": [{{"name": "pay", "match": {{"path": "/**"}}{policy}}}]}}"#
     );
@@ -349,6 +353,53 @@ fn who_leaves_while_held_gives_back_claim_and_charge() {
     let settlement = desk.left();
     assert_eq!(given_back(settlement.as_ref()), (-1, true, 2_000_000));
     assert_eq!(desk.left(), None, "once");
+}
+
+/// Its question may have claimed the key in the store all the same.
+#[test]
+fn a_key_that_may_be_claimed_is_given_back_also_if_the_breaker_refuses() {
+    let optional = r#", "idempotency": {"key": "optional", "tenant": "tenant", "upstream_timeout": "10s",
+        "on_unavailable": "allow"}, "circuit_breaker": {"hold": {"for": "1s"}}"#;
+    for (limits, units) in [("", 0), (LIMITS, -1)] {
+        let held = || {
+            // The limits are asked here, and the key of its tenant's home: only the second question fails.
+            let homes = r#""homes": {"regions": {"north": {"cluster": "n"}}, "default": "north"},"#;
+            let mut desk = read(if units < 0 { homes } else { "" }, &format!("{limits}{optional}"));
+            let mut asked = desk.request(&facts(&KEYED, false));
+            desk.exchange.sent(5_000_000);
+            if units < 0 {
+                asked = desk.told(&asked, true, "", &[]);
+            }
+            assert!(matches!(asked.act, Act::Ask(_)), "{asked:?}");
+            let effects = desk.on(Event::Answer { answer: Answer::Reset, entropy: 0 });
+            assert!(asks_leave(&effects), "{effects:?}");
+            assert!(matches!(desk.permit(Some(1)).act, Act::Hold { .. }));
+            desk
+        };
+        let given_back = |settlement: Option<Settlement>| {
+            let settlement = settlement.expect("the key is given back");
+            let finish = settled(&settlement).finish.expect("a claim");
+            assert!(matches!((finish.fence, finish.by), (0, FinishBy::Abandon { .. })));
+            let beside = settlement.beside.map(|beside| settled(&beside));
+            beside.map_or((0, 0), |beside| (beside.adjustments[0].by, beside.age_us))
+        };
+        let expected = (units, if units < 0 { 2_000_000 } else { 0 });
+
+        let mut refused = held();
+        let effects = refused.permit(Some(8_000));
+        assert!(matches!(&effects.act, Act::Deny(denial) if denial.reason == Reason::CircuitOpen));
+        assert_eq!(given_back(effects.settlement.map(|one| *one)), expected);
+        assert_eq!(refused.left(), None, "once");
+
+        let mut left = held();
+        assert_eq!(given_back(left.left()), expected);
+
+        // Whoever runs has given it back as well: it is not protected.
+        let mut granted = held();
+        let effects = granted.permit(None);
+        assert_eq!(effects.act, Act::Resume);
+        assert_eq!(given_back(effects.settlement.map(|one| *one)), (0, 0));
+    }
 }
 
 /// It may be held for longer than its claim is locked.
