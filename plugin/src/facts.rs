@@ -176,10 +176,16 @@ pub(crate) fn envoys() -> Envoys {
     let read = |path| host::property(path).ok().and_then(Property::bytes);
     let number = |path| Some(u64::from_le_bytes(*read(path)?.first_chunk()?));
     let attempts = number("upstream\0request_attempt_count");
-    if read("response\0code_details").as_deref() == Some(b"via_upstream") {
-        return Envoys { from_upstream: true, flags: 0, attempts };
+    let details = read("response\0code_details");
+    if details.as_deref() == Some(b"via_upstream") {
+        return Envoys { from_upstream: true, attempts, ..Envoys::default() };
     }
-    Envoys { from_upstream: false, flags: number("response\0flags").unwrap_or(u64::MAX), attempts }
+    Envoys {
+        from_upstream: false,
+        flags: number("response\0flags").unwrap_or(u64::MAX),
+        attempts,
+        from_route: details.as_deref() == Some(b"direct_response"),
+    }
 }
 
 /// What a response says of the cost of its request; what cannot be read says nothing.

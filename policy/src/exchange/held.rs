@@ -83,6 +83,8 @@ pub struct Envoys {
     pub flags: u64,
     /// How often the request was sent to an upstream, or tried to be; `None` if nobody knows.
     pub attempts: Option<u64>,
+    /// Whether its route answers by itself: a redirect, or a direct response.
+    pub from_route: bool,
 }
 
 /// What to do with the answer for now.
@@ -119,14 +121,26 @@ impl Envoys {
     const PERHAPS_SENT: u64 =
         1 << 2 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 16 | 1 << 19 | 1 << 22 | 1 << 23;
 
-    /// Whether surely no byte of the request reached an upstream. Where it was tried more than once,
-    /// only the last try is known.
-    fn never_sent(self) -> bool {
+    /// Whether surely nobody did the work: no byte of the request reached an upstream, and where none was tried, no
+    /// filter behind this one answered as if it had done it. Where it was tried more than once, only the last try
+    /// is known. `refuses`: what the answer says, if there is one.
+    fn never_sent(self, refuses: bool) -> bool {
+        let is_told = self.flags & Self::NEVER_SENT != 0 && self.flags & Self::PERHAPS_SENT == 0;
         match self.attempts {
-            Some(0) => true,
-            Some(1) => self.flags & Self::NEVER_SENT != 0 && self.flags & Self::PERHAPS_SENT == 0,
+            Some(0) => is_told || self.from_route || refuses,
+            Some(1) => is_told,
             Some(_) | None => false,
         }
+    }
+}
+
+/// Whether an answer that no upstream made turns the request away, as filters do that did not do its work. `call`: the
+/// `grpc-status` that stands in the headers of a gRPC answer.
+fn refuses(status: u16, call: Option<&[u8]>) -> bool {
+    match (status, call) {
+        // What Envoy makes of 403, 429 (either), 404, 503 and 401.
+        (200, Some(code)) => matches!(code, b"7" | b"8" | b"12" | b"14" | b"16"),
+        _ => matches!(status, 400..=499 | 503),
     }
 }
 
@@ -219,11 +233,13 @@ impl HeldClaim {
         let first = |name: &[u8]| fields.iter().find(|(key, _)| *key == name).map(|(_, v)| *v);
         let number = |name| core::str::from_utf8(first(name)?).ok()?.parse::<u64>().ok();
         let rule = terms.stored.rule;
+        let status = number(b":status").and_then(|status| u16::try_from(status).ok()).unwrap_or(0);
         if !envoys.from_upstream {
-            let ended = if envoys.never_sent() { Ended::NeverSent } else { Ended::Lost };
+            let call = first(b"grpc-status").filter(|_| self.grpc);
+            let never = envoys.never_sent(refuses(status, call));
+            let ended = if never { Ended::NeverSent } else { Ended::Lost };
             return self.ends(config, rule.finalise(ended), None);
         }
-        let status = number(b":status").and_then(|status| u16::try_from(status).ok()).unwrap_or(0);
         // What an earlier try came to nobody knows, and the last says nothing of it.
         let once = envoys.attempts == Some(1);
         if self.grpc && status == 200 {
@@ -340,7 +356,7 @@ impl HeldClaim {
                 self.ends(config, Finalise::KeepClaimed, None)
             }
             State::Running => {
-                let never = envoys.never_sent();
+                let never = envoys.never_sent(true);
                 let ended = if never { Ended::NeverSent } else { Ended::ClientLeft };
                 self.ends(config, terms.stored.rule.finalise(ended), None)
             }

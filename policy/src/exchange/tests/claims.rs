@@ -119,7 +119,7 @@ fn headers(status: &'static str) -> crate::identity::Fields<'static> {
     vec![(b":status", status.as_bytes()), (b"etag", b"e"), (b"set-cookie", b"s=1")]
 }
 
-const OURS: Envoys = Envoys { from_upstream: true, flags: 0, attempts: Some(1) };
+const OURS: Envoys = Envoys { from_upstream: true, flags: 0, attempts: Some(1), from_route: false };
 
 fn claimed(more: &str) -> Desk {
     let mut desk = Desk::new(more);
@@ -281,7 +281,7 @@ fn an_answer_releases_only_what_was_tried_once() {
 
 #[test]
 fn what_envoy_answers_is_never_stored() {
-    let made = |flags, attempts| Envoys { from_upstream: false, flags, attempts };
+    let made = |flags, attempts| Envoys { flags, attempts, ..Envoys::default() };
     let rows = [
         // No connection, tried once; no route, not tried.
         (made(1 << 5, Some(1)), true),
@@ -309,6 +309,51 @@ fn what_envoy_answers_is_never_stored() {
             assert_eq!(by, released.then_some((3, true)), "{envoys:?}");
             assert!(!desk.exchange.wants_answer());
         }
+    }
+}
+
+/// A filter behind this one answered. What it did nobody knows, unless it says that it turned the request away.
+#[test]
+fn what_another_filter_may_have_done_does_not_run_again() {
+    let rows = [
+        ("200", None, false),
+        ("204", None, false),
+        ("302", None, false),
+        ("500", None, false),
+        ("504", None, false),
+        ("401", None, true),
+        ("403", None, true),
+        ("404", None, true),
+        ("429", None, true),
+        ("503", None, true),
+        ("200", Some("0"), false),
+        ("200", Some("2"), false),
+        ("200", Some("7"), true),
+        ("200", Some("14"), true),
+        ("200", Some("16"), true),
+    ];
+    let grpc = [&KEYED[..], &[("content-type", "application/grpc")]].concat();
+    // Envoy's flag of an authorisation that was denied says nothing of whether it was sent.
+    for (envoys, is_route) in [
+        (Envoys { flags: 1 << 12, attempts: Some(0), ..Envoys::default() }, false),
+        (Envoys { attempts: Some(0), from_route: true, ..Envoys::default() }, true),
+    ] {
+        for (status, code, refuses) in rows {
+            let mut desk = Desk::new("");
+            let asked = desk.request(&facts(if code.is_some() { &grpc } else { &KEYED }, false));
+            desk.answer(&asked, r#"{"state":"claimed","fence":3}"#);
+            let mut told = headers(status);
+            told.extend(code.map(|code| (b"grpc-status".as_slice(), code.as_bytes())));
+            let answering = desk.part(Part::Headers { headers: &told, envoys, end: true });
+            let finish = answering.settlement.map(|end| settled(&end).finish.expect("an end"));
+            let abandons = finish.is_some_and(|one| matches!(one.by, FinishBy::Abandon { .. }));
+            assert_eq!(abandons, refuses || is_route, "{envoys:?} {status} {code:?}");
+        }
+        // It ended without an answer.
+        let finish =
+            claimed("").part(Part::Over(envoys)).settlement.map(|end| settled(&end).finish);
+        let by = finish.flatten().expect("an end").by;
+        assert!(matches!(by, FinishBy::Abandon { .. }), "{by:?}");
     }
 }
 

@@ -84,7 +84,7 @@ fn the_limits_are_asked_here_and_the_key_at_home() {
     let beat = desk.exchange.beats(&desk.config, 9_000_000).expect("it is time");
     assert_eq!((beat.home, settled(&beat).scope.region), (Some(0), region("north")));
     let headers = vec![(b":status".as_slice(), b"201".as_slice())];
-    let envoys = Envoys { from_upstream: true, flags: 0, attempts: None };
+    let envoys = Envoys { from_upstream: true, ..Envoys::default() };
     let part = Part::Headers { headers: &headers, envoys, end: true };
     let end = desk.exchange.on_answer(&desk.config, part).settlement.expect("it is stored");
     let message = settled(&end);
