@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::judge::{Over, judge};
 use super::ladder::{Fall, enforcing};
-use super::note::{Aside, degraded, denied, worded_by};
+use super::note::{Aside, Noted, degraded, denied, worded_by};
 use super::owed::Owed;
 use super::respond::{Standing, Told, fields};
 use super::{
@@ -224,7 +224,7 @@ pub(super) fn retry_after_s(wait_us: u64, entropy: u64) -> u64 {
 
 /// The gateway is at its bound. That is a verdict and goes to the client: the ladder does not run
 /// (product row A5). A request that only shadow policies asked about is not theirs to refuse.
-fn overloaded(config: &Config, question: &Question) -> (Phase, Effects) {
+fn overloaded(config: &Config, question: &mut Question) -> (Phase, Effects) {
     let mut signals = Vec::from([Signal::Unavailable(Reason::ServiceOverloaded)]);
     let mut violated = Vec::new();
     for (index, policy) in enforcing(config, &question.asked) {
@@ -241,10 +241,15 @@ fn overloaded(config: &Config, question: &Question) -> (Phase, Effects) {
     let Question { id, grpc, .. } = *question;
     let aside = question.aside.clone();
     let reason = Reason::ServiceOverloaded;
-    // Only where the home region was asked behind the limits.
+    // Only where the claim was asked for behind the limits.
     let charged =
         question.charged.as_ref().and_then(|_| question.refund(config, question.age_us(config)));
     if violated.is_empty() {
+        // What the limits said before the claim was asked for by itself.
+        if let Some(over) = question.claim.as_mut().and_then(|claim| claim.over.take()) {
+            let note = over.aside.clone().beside(Noted::Degraded, reason, None, violated, id);
+            return Over { note: Some(note), ..*over }.admitted(signals);
+        }
         return degraded(reason, violated, aside, id, signals);
     }
     let denial = Denial {

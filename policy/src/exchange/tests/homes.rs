@@ -18,13 +18,18 @@ fn region(name: &str) -> Option<Region> {
 
 /// In the south; everybody is at home in the north.
 fn desk(policy: &str) -> Desk {
+    limited("", policy)
+}
+
+/// The same with more limits.
+fn limited(limits: &str, policy: &str) -> Desk {
     let document = r#"{"version": 1, "gateway": {"cluster": "tidegate"},
         "homes": {"regions": {"north": {"cluster": "tidegate-north"}}, "default": "north"},
         "identities": {"tenant": {"header": "x-tenant", "trusted": true}},
         "policies": [{"name": "pay", "match": {"path": "/**"},
-          "rate_limits": [{"name": "ip", "by": "ip", "limit": 5, "per": "minute"}],
+          "rate_limits": [{"name": "ip", "by": "ip", "limit": 5, "per": "minute"}LIMITS],
           "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "10s"}POLICY}]}"#;
-    let document = document.replace("POLICY", policy);
+    let document = document.replace("LIMITS", limits).replace("POLICY", policy);
     let reading = Config::read(&document);
     let config = reading.config.unwrap_or_else(|| panic!("{:?}", reading.diagnostics));
     let mut desk = Desk::of(config);
@@ -197,6 +202,38 @@ fn a_gateway_here_that_cannot_be_asked_decides_about_limits_alone() {
     assert!(
         matches!(&effects.act, Act::Deny(denial) if denial.reason == Reason::ServiceOverloaded)
     );
+}
+
+/// The limits admit here and home is at its bound: the request goes on, and owes what it would have owed.
+#[test]
+fn a_claim_in_shadow_whose_home_is_at_its_bound_loses_nothing_of_the_limits() {
+    let limits = r#",
+        {"name": "tokens", "by": "ip", "limit": 900, "per": "minute",
+         "cost": {"response_header": "x-tokens", "reserve": 100, "max": 900}},
+        {"name": "pages", "by": "ip", "limit": 9, "per": "minute", "soft": true}"#;
+    let mut desk = limited(limits, "");
+    desk.config.policies[0].idempotency.as_mut().expect("terms").mode = Some(Mode::Shadow);
+    desk.request(&facts(&KEYED, false));
+    let some = Some(9);
+    let states = [("pay.ip", true, some), ("pay.tokens", true, some), ("pay.pages", false, some)];
+    let body = body("allow", &states);
+    let answer = Answer::Response { marked: true, status: b"200", body: body.as_bytes() };
+    let asked = desk.on(Event::Answer { answer, entropy: 0 });
+    assert!(message(&asked).claim.is_some());
+    let effects = desk.on(Event::Answer { answer: BUSY, entropy: 0 });
+    assert_eq!((effects.act, effects.soft.as_deref()), (Act::Resume, Some("pay.pages")));
+    let note = effects.note.expect("a line").to_string();
+    assert!(
+        note.starts_with("verdict=degraded reason=service-overloaded soft=pay.pages "),
+        "{note}"
+    );
+    assert!(effects.signals.contains(&Signal::Unavailable(Reason::ServiceOverloaded)));
+    let tokens = [Some(b"250".to_vec())];
+    let said = Said { moment: Moment::Headers, values: &tokens, now_us: Some(5_000_000) };
+    let response = desk.exchange.on_response(&desk.config, &said);
+    assert!(!response.fields.is_empty());
+    let owed = settled(&response.settlement.expect("what it did cost"));
+    assert_eq!((owed.adjustments.len(), owed.adjustments[0].by), (1, 150));
 }
 
 #[test]
