@@ -111,7 +111,7 @@ struct Question {
     claim: Option<Box<Claiming>>,
     /// The claim that is asked for next, of the tenant's home region, if the limits admit.
     later: Option<Box<Claiming>>,
-    /// What gives back what the limits charged before the home region was asked.
+    /// What gives back what the limits charged before the claim was asked for by itself. Its age: when that was asked.
     charged: Option<Box<SettleRequest>>,
     /// The leased limits whose units the request has; the gateway is not asked about them.
     held: Vec<Standing>,
@@ -197,10 +197,8 @@ impl Exchange {
 
     /// The question was sent, at this time in µs by the filter's clock.
     pub fn sent(&mut self, now_us: u64) {
-        if let Phase::Asking(question) = &mut self.phase
-            && let Some(terms) = &mut question.terms
-        {
-            terms.sent_us = Some(now_us);
+        if let Phase::Asking(question) = &mut self.phase {
+            question.sent(now_us);
         }
     }
 

@@ -193,7 +193,8 @@ pub(super) fn send(
         scope: CallerScope { region: own, ..message.scope },
         traceparent: message.traceparent,
         request_id: message.request_id,
-        sent_us: None,
+        // Of the question before, until this one is sent.
+        sent_us: terms.sent_us,
     });
     (Phase::Asking(Box::new(question)), Effects::of(act, signals))
 }

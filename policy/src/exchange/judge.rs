@@ -60,8 +60,10 @@ pub(super) fn judge(
     let (stage, outcome, wait_us) = match (state, &answer) {
         (ClaimState::Absent, _) if claim.looks => {
             claim.over = Some(Box::new(over));
-            let phase = Phase::Looked(question.waits(claim));
-            return (phase, Effects::of(Act::Resume, signals));
+            let charged = question.refund(config, age_us).map(Box::new);
+            let mut waiting = question.waits(claim);
+            waiting.question.charged = charged;
+            return (Phase::Looked(waiting), Effects::of(Act::Resume, signals));
         }
         (ClaimState::Claimed { taken_over: false, .. }, _) => {
             (Idempotency::Claimed, Idempotent::Fresh, None)

@@ -198,8 +198,24 @@ impl Question {
 
     /// How long ago the limits were charged at most, once it is answered, in µs.
     pub(super) fn age_us(&self, config: &Config) -> u64 {
-        let before_ms = self.charged.as_ref().map_or(0, |_| config.gateway.timeout_ms);
-        u64::from(self.timeout_ms(config).saturating_add(before_ms)).saturating_mul(1_000)
+        let before_us = self.charged.as_ref().map_or(0, |charged| charged.age_us);
+        u64::from(self.timeout_ms(config)).saturating_mul(1_000).saturating_add(before_us)
+    }
+
+    /// It is sent, now, in µs by the filter's clock. What was charged with the question before is as old as that one.
+    pub(super) fn sent(&mut self, now_us: u64) {
+        let Some(terms) = &mut self.terms else { return };
+        if let Some(charged) = self.charged.as_mut().filter(|_| terms.sent_us.is_some()) {
+            charged.age_us = terms.age_us(Some(now_us));
+        }
+        terms.sent_us = Some(now_us);
+    }
+
+    /// It was held for nobody knows how long since its limits were charged: only [`Question::sent`] will tell.
+    pub(super) fn was_held(&mut self) {
+        if let Some(charged) = &mut self.charged {
+            charged.age_us = AGE_UNKNOWN_US;
+        }
     }
 
     /// Gives back what the enforced limits were charged, at most `age_us` ago.

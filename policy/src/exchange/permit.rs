@@ -163,15 +163,18 @@ impl Permitting {
 
     /// It may go; what was only looked for is claimed first.
     pub(super) fn granted(self, config: &Config, gate: &mut Option<Gate>) -> (Phase, Effects) {
-        let Self { gate: mut passed, goes_on, effects, .. } = self;
+        let Self { gate: mut passed, goes_on, effects, held_ms } = self;
         passed.is_open = true;
         match goes_on {
             GoesOn::Admitted(told) => {
                 *gate = Some(passed);
                 (Phase::Admitted(told), effects)
             }
-            GoesOn::Looked(waiting) => {
+            GoesOn::Looked(mut waiting) => {
                 *gate = Some(passed);
+                if held_ms > 0 {
+                    waiting.question.was_held();
+                }
                 let (phase, mut asked) = waiting.claims(config);
                 let mut signals = effects.signals;
                 signals.append(&mut asked.signals);

@@ -125,7 +125,7 @@ pub(super) fn conclude(
     let over = Over { told, note: aside.admitted(id), soft, aside: beside };
     match (claimed, later) {
         (_, Some(later)) => {
-            let over = (over, question.refund(config, 0));
+            let over = (over, question.refund(config, question.age_us(config)));
             question.asks_home(config, later, over, signals)
         }
         (Some(claimed), None) => judge(config, question, claimed, over, signals, entropy),

@@ -402,6 +402,67 @@ fn a_key_that_may_be_claimed_is_given_back_also_if_the_breaker_refuses() {
     }
 }
 
+/// What was looked for beside a breaker that refuses is claimed by itself, once leave comes.
+#[test]
+fn limits_stay_charged_for_nobody_whose_key_cannot_be_claimed_afterwards() {
+    const BUSY: Answer<'_> = Answer::Response {
+        marked: true,
+        status: b"503",
+        body: br#"{"v":1,"reason":"service-overloaded"}"#,
+    };
+    let elsewhere = r#""circuit_breaker": {"fallback": {"header": {"name": "x-u", "value": "b"}}}"#;
+    let held = r#""circuit_breaker": {"hold": {"for": "2s"}}"#;
+    let few = r#"{"state":"claimed","fence":3,"replicas":0}"#;
+    // What the second question comes to, and the fence of the claim that goes back with the unit.
+    type Row<'r> = (Result<fn() -> Answer<'static>, &'r str>, Option<u64>);
+    let rows: [Row<'_>; 5] = [
+        (Ok(|| Answer::Reset), Some(0)),
+        (Ok(|| BUSY), None),
+        (Ok(|| Answer::CircuitOpen { retry_ms: 9 }), None),
+        (Err(few), Some(3)),
+        (Err(r#"{"state":"forgets"}"#), None),
+    ];
+    for (breaker, waits) in [(elsewhere, false), (held, true)] {
+        for (said, fence) in rows {
+            let said = said.map(|answer| answer());
+            let is_sent = !matches!(said, Ok(Answer::CircuitOpen { .. }));
+            let told = format!("{said:?} {waits}");
+            let more = r#", "wait_replicas": 1"#;
+            let mut desk = desk(&format!("{LIMITS}{IDEMPOTENCY}{more}}}, {breaker}"));
+            desk.shut = vec![0];
+            let asked = desk.request(&facts(&KEYED, false));
+            desk.exchange.sent(5_000_000);
+            desk.answer(&asked, r#"{"state":"absent"}"#);
+            let mut asked = desk.permit(Some(1));
+            if waits {
+                assert!(matches!(asked.act, Act::Hold { .. }), "{asked:?}");
+                desk.on(Event::Waited);
+                asked = desk.permit(None);
+            }
+            if is_sent {
+                desk.exchange.sent(6_000_000);
+            }
+            let effects = match said {
+                Ok(answer) => desk.on(Event::Answer { answer, entropy: 0 }),
+                Err(state) => desk.answer(&asked, state),
+            };
+            let Act::Deny(denial) = effects.act else { panic!("denies: {told}") };
+            assert_ne!(denial.reason, Reason::CircuitOpen);
+            let message = settled(&effects.settlement.expect("it gives back"));
+            assert_eq!((message.adjustments.len(), message.adjustments[0].by), (1, -1), "{told}");
+            assert_eq!(message.finish.map(|finish| finish.fence), fence, "{told}");
+            // The second question itself takes as long as it may; how long somebody was held who was never sent
+            // nobody knows.
+            let age_us = message.age_us;
+            match (is_sent, waits) {
+                (true, _) => assert!((1_045_000..1_200_000).contains(&age_us), "{age_us}"),
+                (false, true) => assert!(age_us > 86_400_000_000_000, "{age_us}"),
+                (false, false) => assert!((90_000..400_000).contains(&age_us), "{age_us}"),
+            }
+        }
+    }
+}
+
 /// It may be held for longer than its claim is locked.
 #[test]
 fn the_claim_of_who_is_held_is_kept_alive() {
