@@ -123,6 +123,7 @@ impl Rules {
             None => Err(NeedsDetails),
             Some(details) if details.starts_with(b"via_upstream") => Ok(named),
             Some(details) if is_of_upstream(details) => Ok(Outcome::Failure),
+            Some(details) if waited_in_vain(seen, details) => Ok(Outcome::Failure),
             Some(_) => Ok(Outcome::Ignored),
         }
     }
@@ -155,6 +156,17 @@ fn is_of_upstream(details: &[u8]) -> bool {
     !overflow && WORDS.iter().any(|word| details.starts_with(word))
 }
 
+/// Whether the time of the stream ran out on a request that was whole, before an answer began: Envoy says 504 then, in
+/// gRPC 14. With 408 it waited for the client, and within an answer it may have.
+fn waited_in_vain(seen: Seen<'_>, details: &[u8]) -> bool {
+    let is_whole = match seen {
+        Seen::Answered { status: b"200", grpc: Some(code) } => code == Some(b"14"),
+        Seen::Answered { status, .. } => status == b"504",
+        Seen::CutOff | Seen::Broken | Seen::Ended => false,
+    };
+    is_whole && matches!(details, b"stream_idle_timeout" | b"max_duration_timeout")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,7 +175,7 @@ mod tests {
     fn answers_and_what_they_say() {
         use Outcome::{Failure, Ignored, Success};
         type Row = (&'static [u8], Option<Option<&'static [u8]>>, &'static [u8], Outcome);
-        let rows: [Row; 22] = [
+        let rows: [Row; 26] = [
             (b"200", None, b"", Success),
             (b"301", None, b"", Success),
             (b"404", None, b"", Success),
@@ -176,6 +188,10 @@ mod tests {
             (b"504", None, b"response_timeout", Failure),
             (b"504", None, b"upstream_per_try_timeout", Failure),
             (b"503", None, b"no_healthy_upstream", Failure),
+            (b"504", None, b"stream_idle_timeout", Failure),
+            (b"504", None, b"max_duration_timeout", Failure),
+            (b"200", Some(Some(b"14")), b"stream_idle_timeout", Failure),
+            (b"200", Some(Some(b"2")), b"stream_idle_timeout", Ignored),
             (b"503", None, b"upstream_reset_before_response_started{overflow}", Ignored),
             (b"503", None, b"tidegate:circuit-open:b", Ignored),
             (b"500", None, b"ext_authz_error", Ignored),
@@ -250,7 +266,9 @@ mod tests {
         assert_eq!(lax.outcome(reset, Some(b"via_upstream")), Ok(Success));
         assert_eq!(lax.outcome(Seen::CutOff, Some(b"via_upstream")), Ok(Failure));
         assert_eq!(lax.outcome(Seen::CutOff, Some(b"downstream_remote_disconnect")), Ok(Ignored));
-        let broken: [(&[u8], Outcome); 5] = [
+        // The client may have been waited for, to read the answer.
+        let broken: [(&[u8], Outcome); 6] = [
+            (b"stream_idle_timeout", Ignored),
             (b"upstream_reset_after_response_started{connection_termination}", Failure),
             (b"upstream_response_timeout", Failure),
             (b"downstream_remote_disconnect", Ignored),
