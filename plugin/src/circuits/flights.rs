@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tidegate_policy::breaker::Outcome;
 use tidegate_policy::breaker::mesh::Ended;
-use tidegate_policy::breaker::outcome::Seen;
+use tidegate_policy::breaker::outcome::{NeedsDetails, Seen};
 use tidegate_policy::breaker::worker::Worker;
 use tidegate_policy::config::{CircuitBreaker, Config};
 
@@ -91,7 +91,7 @@ impl Circuits {
             return;
         }
         let seen = Seen::Answered { status: &status, grpc: flight.grpc.then_some(code.as_deref()) };
-        let outcome = judged(breaker, seen);
+        let outcome = self.judged(config, breaker, &flight, seen);
         if outcome != Outcome::Success || end || is_too_slow(breaker, &flight) {
             return self.land(config, flight, outcome, entropy, count);
         }
@@ -106,11 +106,23 @@ impl Circuits {
         let is_plain = !flight.grpc && flight.test.is_none() && flight.since_us.is_none();
         let breaker = config.circuit_breakers.get(flight.breaker).filter(|_| is_plain);
         let seen = Seen::Answered { status, grpc: None };
-        if breaker.map(|breaker| breaker.rules.outcome(seen, None)) != Some(Ok(Outcome::Success)) {
+        let outcome = breaker.map(|breaker| breaker.rules.outcome(seen, false, None));
+        if outcome != Some(Ok(Outcome::Success)) {
+            return false;
+        }
+        let generation = flight.generation;
+        let is_well = self.with_worker(config, flight, |worker| {
+            // Whoever answers ends a row of failures: it has to be the upstream.
+            let is_well = !worker.is_in_row(generation);
+            if is_well {
+                worker.began(generation, false);
+            }
+            is_well
+        });
+        if is_well == Some(false) {
             return false;
         }
         flight.answer = Part::Begun(0);
-        self.with_worker(config, flight, |worker| worker.began(flight.generation, false));
         true
     }
 
@@ -176,24 +188,46 @@ impl Circuits {
         count: &mut impl FnMut(usize, Told, u64),
     ) {
         let Some((flight, breaker)) = self.take_known(config, stream) else { return };
+        let judged = |seen| self.judged(config, breaker, &flight, seen);
         let outcome = match flight.answer {
             Part::Untold(_) => {
                 let code = host::header(Map::ResponseTrailer, GRPC_STATUS).ok().flatten();
                 let grpc = Some(code.as_deref());
                 match code {
-                    Some(_) => judged(breaker, Seen::Answered { status: b"200", grpc }),
+                    Some(_) => judged(Seen::Answered { status: b"200", grpc }),
                     // An answer that was cut off: whose fault that was Envoy's details tell.
-                    None => judged(breaker, Seen::CutOff),
+                    None => judged(Seen::CutOff),
                 }
             }
-            Part::Begun(_) => match judged(breaker, Seen::Broken) {
+            Part::Begun(_) => match judged(Seen::Broken) {
                 // The client left, and the headers were good.
                 Outcome::Ignored if flight.test.is_some() => Outcome::Success,
                 outcome => outcome,
             },
-            Part::Nothing => judged(breaker, Seen::Ended),
+            Part::Nothing => judged(Seen::Ended),
         };
         self.land(config, flight, outcome, entropy, count);
+    }
+
+    /// What an answer says. Of a test, and where a good answer would end a row of failures, it has to be the upstream's.
+    fn judged(
+        &self,
+        config: &Config,
+        breaker: &CircuitBreaker,
+        flight: &Flight,
+        seen: Seen<'_>,
+    ) -> Outcome {
+        let in_row = || {
+            self.with_worker(config, flight, |worker| worker.is_in_row(flight.generation))
+                .unwrap_or(false)
+        };
+        let matters = flight.test.is_some() || in_row();
+        let rules = &breaker.rules;
+        let known = rules.outcome(seen, matters, None).or_else(|NeedsDetails| {
+            let details = host::property(DETAILS).map(Property::bytes).ok().flatten();
+            rules.outcome(seen, matters, Some(&details.unwrap_or_default()))
+        });
+        known.unwrap_or(Outcome::Ignored)
     }
 
     fn take_known<'c>(
@@ -315,17 +349,4 @@ fn is_slow(breaker: &CircuitBreaker, flight: &Flight) -> bool {
 /// Whether a test's answer came too late to say that its upstream works.
 fn is_too_slow(breaker: &CircuitBreaker, flight: &Flight) -> bool {
     flight.test.is_some() && breaker.own.terms.slow_permille > 0 && is_slow(breaker, flight)
-}
-
-fn judged(breaker: &CircuitBreaker, seen: Seen<'_>) -> Outcome {
-    match breaker.rules.outcome(seen, None) {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            let details = host::property(DETAILS).map(Property::bytes).ok().flatten();
-            breaker
-                .rules
-                .outcome(seen, Some(&details.unwrap_or_default()))
-                .unwrap_or(Outcome::Ignored)
-        }
-    }
 }

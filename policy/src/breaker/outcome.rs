@@ -3,7 +3,8 @@
 //! A failure is what the rules name, a 5xx of the upstream's if nothing else, or what Envoy answers because
 //! the upstream did not: reset, refused, timed out, no healthy host. 429 says that the upstream works and
 //! has enough: it is ignored.
-//! What the filter, another filter or Envoy itself answered is ignored, and so is a client that left.
+//! What the filter, another filter or Envoy itself answered is ignored, and so is a client that left; but whose good
+//! answer it is matters, and is found out, only where it would close a breaker or end a row of failures.
 
 use core::ops::RangeInclusive;
 
@@ -101,9 +102,15 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// What follows, or that Envoy's details have to be known first: only of answers that look like
-    /// failures. What the upstream did not answer fails whatever the rules name.
-    pub fn outcome(&self, seen: Seen<'_>, details: Option<&[u8]>) -> Result<Outcome, NeedsDetails> {
+    /// What follows, or that Envoy's details have to be known first: of answers that look like failures, and of good
+    /// ones whose word `matters`, since they would close a breaker or end a row of failures: only the upstream's do.
+    /// What the upstream did not answer fails whatever the rules name.
+    pub fn outcome(
+        &self,
+        seen: Seen<'_>,
+        matters: bool,
+        details: Option<&[u8]>,
+    ) -> Result<Outcome, NeedsDetails> {
         let (named, looks_failed) = match seen {
             Seen::Ended => return Ok(Outcome::Ignored),
             Seen::CutOff => (Outcome::Failure, true),
@@ -118,8 +125,9 @@ impl Rules {
                 (named, named == Outcome::Failure || matches!(status, [b'5', _, _]))
             }
         };
+        let is_doubted = looks_failed || (matters && named == Outcome::Success);
         match details {
-            _ if !looks_failed => Ok(named),
+            _ if !is_doubted => Ok(named),
             None => Err(NeedsDetails),
             Some(details) if details.starts_with(b"via_upstream") => Ok(named),
             Some(details) if is_of_upstream(details) => Ok(Outcome::Failure),
@@ -205,14 +213,52 @@ mod tests {
         ];
         for (status, grpc, details, expected) in rows {
             let seen = Seen::Answered { status, grpc };
-            let outcome = |seen, details| Rules::default().outcome(seen, details);
+            let outcome = |seen, details| Rules::default().outcome(seen, false, details);
             assert_eq!(outcome(seen, Some(details)), Ok(expected), "{seen:?} {details:?}");
             // Nothing more is read of an answer that looks well.
             let looks_failed = outcome(seen, None) == Err(NeedsDetails);
             assert_eq!(looks_failed, !details.is_empty(), "{seen:?}");
         }
-        assert_eq!(Rules::default().outcome(Seen::Ended, None), Ok(Ignored));
+        assert_eq!(Rules::default().outcome(Seen::Ended, true, None), Ok(Ignored));
     }
+
+    #[test]
+    fn a_good_answer_that_matters_is_the_upstreams_or_says_nothing() {
+        use Outcome::{Failure, Ignored, Success};
+        type Row = (&'static [u8], Option<Option<&'static [u8]>>, &'static [u8], Outcome);
+        let rows: [Row; 13] = [
+            (b"200", None, b"via_upstream", Success),
+            (b"404", None, b"via_upstream", Success),
+            (b"404", None, b"route_not_found", Ignored),
+            (b"301", None, b"direct_response", Ignored),
+            (b"200", None, b"direct_response", Ignored),
+            (b"403", None, b"rbac_access_denied_matched_policy[none]", Ignored),
+            (b"401", None, b"tidegate:client-identity-required:p", Ignored),
+            (b"408", None, b"request_overall_timeout", Ignored),
+            (b"200", None, b"response_from_cache_filter", Ignored),
+            // Envoy may be told to answer so in place of 503.
+            (b"200", None, b"no_healthy_upstream", Failure),
+            (b"200", Some(Some(b"0")), b"via_upstream", Success),
+            (b"200", Some(Some(b"7")), b"ext_authz_denied", Ignored),
+            (b"200", Some(Some(b"16")), b"", Ignored),
+        ];
+        for (status, grpc, details, expected) in rows {
+            let seen = Seen::Answered { status, grpc };
+            let outcome = |matters, details| Rules::default().outcome(seen, matters, details);
+            assert_eq!(outcome(true, Some(details)), Ok(expected), "{seen:?} {details:?}");
+            assert_eq!(
+                (outcome(true, None), outcome(false, None)),
+                (Err(NeedsDetails), Ok(Success))
+            );
+        }
+        let ignored = Seen::Answered { status: b"429", grpc: None };
+        assert_eq!(
+            Rules::default().outcome(ignored, true, None),
+            Ok(Ignored),
+            "nothing to find out"
+        );
+    }
+
     #[test]
     fn the_author_says_which_statuses_fail_and_which_say_nothing() {
         use Outcome::{Failure, Ignored, Success};
@@ -235,8 +281,9 @@ mod tests {
             (b"", Success),
             (b"70000", Success),
         ];
-        let of =
-            |status, grpc| rules.outcome(Seen::Answered { status, grpc }, Some(b"via_upstream"));
+        let of = |status, grpc| {
+            rules.outcome(Seen::Answered { status, grpc }, false, Some(b"via_upstream"))
+        };
         for (status, expected) in http {
             assert_eq!(of(status, None), Ok(expected), "{status:?}");
         }
@@ -253,19 +300,22 @@ mod tests {
         }
         // Envoy's own answers are judged by their details all the same.
         let of = |status, details: &[u8]| {
-            rules.outcome(Seen::Answered { status, grpc: None }, Some(details))
+            rules.outcome(Seen::Answered { status, grpc: None }, false, Some(details))
         };
         assert_eq!(of(b"404", b"route_not_found"), Ok(Ignored));
         assert_eq!(of(b"501", b"upstream_reset_before_response_started{reset}"), Ok(Failure));
         let lax = Rules { failures: none, ignored: none };
         let reset = Seen::Answered { status: b"503", grpc: None };
         assert_eq!(
-            lax.outcome(reset, Some(b"upstream_reset_before_response_started{x}")),
+            lax.outcome(reset, false, Some(b"upstream_reset_before_response_started{x}")),
             Ok(Failure)
         );
-        assert_eq!(lax.outcome(reset, Some(b"via_upstream")), Ok(Success));
-        assert_eq!(lax.outcome(Seen::CutOff, Some(b"via_upstream")), Ok(Failure));
-        assert_eq!(lax.outcome(Seen::CutOff, Some(b"downstream_remote_disconnect")), Ok(Ignored));
+        assert_eq!(lax.outcome(reset, false, Some(b"via_upstream")), Ok(Success));
+        assert_eq!(lax.outcome(Seen::CutOff, false, Some(b"via_upstream")), Ok(Failure));
+        assert_eq!(
+            lax.outcome(Seen::CutOff, false, Some(b"downstream_remote_disconnect")),
+            Ok(Ignored)
+        );
         // The client may have been waited for, to read the answer.
         let broken: [(&[u8], Outcome); 6] = [
             (b"stream_idle_timeout", Ignored),
@@ -276,7 +326,11 @@ mod tests {
             (b"", Ignored),
         ];
         for (details, expected) in broken {
-            assert_eq!(lax.outcome(Seen::Broken, Some(details)), Ok(expected), "{details:?}");
+            assert_eq!(
+                lax.outcome(Seen::Broken, false, Some(details)),
+                Ok(expected),
+                "{details:?}"
+            );
         }
     }
 }

@@ -73,6 +73,11 @@ impl Worker {
         failed && self.in_row >= consecutive
     }
 
+    /// Whether a call that began under `generation` would end a row of failures by ending well.
+    pub fn is_in_row(&self, generation: u32) -> bool {
+        self.in_row > 0 && generation == self.generation
+    }
+
     /// Counts a call whose answer began well. What it says of failures in a row its end tells:
     /// [`Worker::whole`] or [`Worker::broken`].
     pub fn began(&mut self, generation: u32, slow: bool) {
@@ -165,6 +170,9 @@ mod tests {
         assert_eq!(fails(&[bad, bad, bad, bad, good]), None);
         assert_eq!(fails(&[bad, bad, nothing, bad, bad, bad]), Some(5));
         assert_eq!(fails(&[bad]), Some(0), "until its process has changed");
+        assert!(worker.is_in_row(0) && !worker.is_in_row(1));
+        worker.whole(0);
+        assert!(!worker.is_in_row(0));
     }
 
     proptest! {
