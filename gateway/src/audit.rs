@@ -7,7 +7,6 @@
 pub mod chain_end;
 pub mod command;
 pub mod counters;
-pub mod desk;
 pub mod follow;
 pub mod hold;
 pub mod keys;

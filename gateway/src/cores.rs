@@ -7,11 +7,11 @@ use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+
+use crate::own_thread::OwnThread;
 
 thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
@@ -31,7 +31,7 @@ pub struct Cores {
 struct Core {
     handle: Handle,
     places: Arc<AtomicUsize>,
-    _ends: Option<oneshot::Sender<()>>,
+    _thread: Option<OwnThread>,
 }
 
 /// What lives on one core until it is dropped.
@@ -51,7 +51,7 @@ pub struct PerCore<T> {
 impl Cores {
     /// No thread of its own: everything lives in the runtime that this is called in. Panics outside one.
     pub fn here() -> Self {
-        let first = Core { handle: Handle::current(), places: Arc::default(), _ends: None };
+        let first = Core { handle: Handle::current(), places: Arc::default(), _thread: None };
         Self { first, others: Vec::new() }
     }
 
@@ -107,16 +107,8 @@ impl Cores {
 
 impl Core {
     fn start(index: usize) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        let (ends, ended) = oneshot::channel::<()>();
-        thread::Builder::new().name(format!("core-{index}")).spawn(move || {
-            CURRENT.set(index);
-            // Its sender is only ever dropped.
-            let _dropped = runtime.block_on(ended);
-            runtime.shutdown_background();
-        })?;
-        Ok(Self { handle, places: Arc::default(), _ends: Some(ends) })
+        let thread = OwnThread::start(format!("core-{index}"), move || CURRENT.set(index))?;
+        Ok(Self { handle: thread.handle(), places: Arc::default(), _thread: Some(thread) })
     }
 
     fn held(&self) -> usize {
@@ -161,6 +153,10 @@ impl<T> PerCore<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use tokio::sync::oneshot;
+
     use super::*;
 
     #[tokio::test]

@@ -21,6 +21,7 @@ pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+mod own_thread;
 pub mod secret;
 pub mod server;
 pub mod service;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use tidegate_policy::audit::record::ChainName;
 
-use crate::audit::desk::Desk;
 use crate::audit::thin::Pseudonyms;
 use crate::audit::trail::{Trail, TrailSettings};
 use crate::audit::watch::Notes;
@@ -16,6 +15,7 @@ use crate::audit::{LogSink, SharedSink};
 use crate::clock::{Clock, SystemClock};
 use crate::cores::Cores;
 use crate::metrics::{Metrics, SharedMetrics};
+use crate::own_thread::OwnThread;
 use crate::secret::SecretError;
 use crate::settings::audit::CheckpointSettings;
 use crate::settings::{Settings, SettingsError};
@@ -152,10 +152,13 @@ fn trail(
     };
     let store = Arc::clone(stores.of(StoreRole::Audit));
     let counters = metrics.audit.clone();
-    let desk = Desk::start().map_err(|source| StartError::System {
-        what: "the thread of the audit chain cannot be started",
-        source: source.into(),
-    })?;
+    // Files are written there after each append, and a disk may take seconds for that, in which whoever asks whether
+    // the gateway lives has to be answered.
+    let desk =
+        OwnThread::start("audit".to_owned(), || ()).map_err(|source| StartError::System {
+            what: "the thread of the audit chain cannot be started",
+            source: source.into(),
+        })?;
     Trail::start(told, pseudonyms, notes, store, Arc::clone(clock), counters, Some(desk))
         .map(Some)
         .map_err(StartError::Audit)

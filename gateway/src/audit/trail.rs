@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 use super::NotOnRecord;
 use super::chain_end::{ChainEnd, Parts};
 use super::counters::ChainCounters;
-use super::desk::Desk;
 use super::follow::Following;
 use super::hold::Hold;
 use super::keys::KeySource;
@@ -24,6 +23,7 @@ use super::thin::{Pseudonyms, Thinner};
 use super::watch::{Notes, Watch};
 use super::writer::{Acknowledged, QueueFull, Writer, Writing};
 use crate::clock::Clock;
+use crate::own_thread::OwnThread;
 use crate::store::Store;
 
 /// Between two looks whether a window of counts is over.
@@ -61,7 +61,7 @@ pub struct Trail {
     counters: ChainCounters,
     tasks: Mutex<JoinSet<()>>,
     /// Where all of it is done.
-    _desk: Option<Desk>,
+    _desk: Option<OwnThread>,
 }
 
 // === impl Trail ===
@@ -76,9 +76,9 @@ impl Trail {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         counters: ChainCounters,
-        desk: Option<Desk>,
+        desk: Option<OwnThread>,
     ) -> Result<Arc<Self>, String> {
-        let at = desk.as_ref().map(Desk::handle);
+        let at = desk.as_ref().map(OwnThread::handle);
         let _entered = at.as_ref().map(Handle::enter);
         let following = Following::begin(
             settings.chain.clone(),

@@ -122,9 +122,8 @@ impl AdminListener {
         B: Body<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let reading = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
-            "/livez" | "/readyz" if !reading => answer::wrong_method("GET, HEAD"),
+            "/livez" | "/readyz" if !reads(request.method()) => answer::wrong_method("GET, HEAD"),
             "/livez" => answer::plain(StatusCode::OK, JSON, r#"{"status":"ok"}"#),
             "/readyz" => self.ready(),
             path => match Command::at(path) {
@@ -145,9 +144,7 @@ impl AdminListener {
         let thinning = Thinning::First;
         self.auditor.record(Happening { thinning, ..event(actor.to_owned(), "ok", detail) });
         match path {
-            "/metrics" | "/v1/status" if !matches!(*method, Method::GET | Method::HEAD) => {
-                answer::wrong_method("GET, HEAD")
-            }
+            "/metrics" | "/v1/status" if !reads(method) => answer::wrong_method("GET, HEAD"),
             "/metrics" => self.metrics(),
             "/v1/status" => answer::plain(StatusCode::OK, JSON, self.status()),
             _ => answer::problem(StatusCode::NOT_FOUND, Reason::NotFound, "no such path", None),
@@ -266,6 +263,10 @@ impl AdminListener {
             },
         })
     }
+}
+
+fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 fn event(actor: String, outcome: &'static str, detail: String) -> Happening {

@@ -16,8 +16,6 @@ use crate::store::{Store, StoreFailure, StoreRole, Stores};
 
 /// The most that a list shows; those that did not change for longest are left out.
 const LISTED_MAX: usize = 1_000;
-/// How many of many are ordered at once.
-const AT_ONCE_MAX: usize = 128;
 /// The longest time that an order may be for.
 const FOR_S_MAX: u64 = 30 * 86_400;
 
@@ -182,16 +180,17 @@ impl Addressed<'_> {
         if !at_once {
             members.clear();
         }
-        let mut changed = 0_usize;
-        for some in members.chunks(AT_ONCE_MAX) {
-            let done = self.some(breakers, some, &mut changed).await;
-            done.map_err(|failure| Undone::Part(changed, members.len(), failure))?;
-        }
+        let (changed, failed) = self.each(breakers, &members).await;
+        failed.map_err(|failure| Undone::Part(changed, members.len(), failure))?;
         let for_all = ForAll { breaker: name.as_str(), known, order: word(self.order), changed };
         if self.order == Order::Trip && !members.is_empty() {
             return Ok(text(&for_all));
         }
-        let said = breakers.step(self.scope, name, &self.event()).await?;
+        let said = breakers.step(self.scope, name, &self.event()).await;
+        let said = said.map_err(|failure| match members.len() {
+            0 => Undone::Itself(failure),
+            all => Undone::Part(changed, all.saturating_add(1), failure),
+        })?;
         self.seen.note(name, None, &said);
         match members.is_empty() {
             true => Ok(text(&Ordered { known, shown: shown(name, &said) })),
@@ -199,14 +198,13 @@ impl Addressed<'_> {
         }
     }
 
-    /// Counts how many of these changed. A reset leaves alone what is closed. Each is tried: the first failure is told.
-    async fn some(
+    /// How many of these changed. A reset leaves alone what is closed. Each is tried, and the first failure told beside.
+    async fn each(
         &self,
         breakers: &dyn Breakers,
         names: &[BreakerName],
-        changed: &mut usize,
-    ) -> Result<(), StoreFailure> {
-        let mut failed = Ok(());
+    ) -> (usize, Result<(), StoreFailure>) {
+        let (mut changed, mut failed) = (0_usize, Ok(()));
         let looks = names.iter().map(|name| breakers.step(self.scope, name, &Event::Look));
         let mut meant = Vec::new();
         for (name, said) in names.iter().zip(together(looks.collect()).await) {
@@ -222,12 +220,12 @@ impl Addressed<'_> {
             match said {
                 Ok(said) => {
                     self.seen.note(name, None, &said);
-                    *changed = changed.saturating_add(1);
+                    changed = changed.saturating_add(1);
                 }
                 Err(failure) => failed = failed.and(Err(failure)),
             }
         }
-        failed
+        (changed, failed)
     }
 
     fn event(&self) -> Event<'static> {

@@ -234,8 +234,8 @@ async fn set_region(
     settings: &ServiceSettings,
     stores: &Stores,
 ) -> Result<String, Undone> {
-    let (scope, store) =
-        (settings.scope(Tenant::None, KeyFormat::default()), stores.of(StoreRole::Regional));
+    let scope = settings.scope(Tenant::None, KeyFormat::default());
+    let store = stores.of(StoreRole::Regional);
     if temperature == Temperature::Cold && !store.guards() {
         return Err(Undone::Never(
             "no region is ever cold here: start all its gateways with --cold-start, a time like 5m",

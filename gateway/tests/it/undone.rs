@@ -107,6 +107,13 @@ async fn an_order_to_many_breakers_says_on_how_many_it_was_carried_out() {
         assert_eq!(outcome, "store-error");
         assert!(detail.ends_with(what), "{detail}");
     }
+    // The bare name's own record comes behind all of them.
+    command(&redis, &["DEL", &key]).await;
+    let bare = key.replace("users:b", "users").replace("users%3Ab", "users");
+    assert_ne!(bare, key);
+    command(&redis, &["SADD", &bare, "another"]).await;
+    let answer = send(&gateway, "/v1/breakers/order", order("users", "reset")).await;
+    assert!(answer.text().contains("carried out on 2 of"), "{}", answer.text());
 }
 
 #[tokio::test]

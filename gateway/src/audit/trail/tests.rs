@@ -37,7 +37,7 @@ fn start_with(
     store: &Arc<dyn Store>,
     dir: &Path,
     spool_bytes_max: u64,
-    desk: Option<Desk>,
+    desk: Option<OwnThread>,
 ) -> Result<(Arc<Trail>, ChainCounters), String> {
     let keys_dir = dir.join("keys");
     std::fs::create_dir_all(&keys_dir).expect("made");
@@ -202,7 +202,7 @@ async fn nobody_else_reads_the_files_of_the_folder() {
 #[tokio::test]
 async fn a_disk_that_stands_still_keeps_the_chain_waiting_and_nobody_else() {
     let (store, dir) = (memory(), tempfile::tempdir().expect("a folder"));
-    let desk = Desk::start().expect("a thread");
+    let desk = OwnThread::start("audit".to_owned(), || ()).expect("a thread");
     let (trail, _) = start_with(&store, dir.path(), 1_000_000, Some(desk)).expect("started");
     assert_eq!(on_record(&trail, "before").await, Accepted::Chained);
     let pipe = dir.path().join("audit/high-water.new");

@@ -1,5 +1,4 @@
-//! Owns the thread on which a chain is kept: files are written there after each append, and a disk may take seconds for
-//! that, in which whoever asks whether the gateway lives has to be answered. Knows no files.
+//! Owns a thread with a runtime of its own. Knows nothing of what is done there.
 
 use std::io;
 use std::thread;
@@ -7,21 +6,22 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// The thread, and a runtime on it. It ends, whatever is done there, once this is gone.
-pub struct Desk {
+/// The thread. It ends, whatever is done there, once this is gone.
+pub struct OwnThread {
     handle: Handle,
     _ends: oneshot::Sender<()>,
 }
 
-// === impl Desk ===
+// === impl OwnThread ===
 
-impl Desk {
-    /// Starts it.
-    pub fn start() -> io::Result<Self> {
+impl OwnThread {
+    /// Starts it under a name, and calls `first` there before anything else is done.
+    pub fn start(name: String, first: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (ends, ended) = oneshot::channel::<()>();
-        thread::Builder::new().name("audit".to_owned()).spawn(move || {
+        thread::Builder::new().name(name).spawn(move || {
+            first();
             // Its sender is only ever dropped.
             let _dropped = runtime.block_on(ended);
             runtime.shutdown_background();
