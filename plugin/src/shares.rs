@@ -54,6 +54,11 @@ fn key(call: &ShareCall) -> String {
 // === impl Taken ===
 
 impl Taken {
+    /// So many more.
+    pub(crate) fn and(&mut self, mut more: Self) {
+        self.0.append(&mut more.0);
+    }
+
     /// Gives everything back. What cannot be given back is lost to its client, not to the limit.
     pub(crate) fn give_back(self) {
         if self.0.is_empty() {

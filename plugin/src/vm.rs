@@ -29,7 +29,7 @@ mod route;
 mod sync;
 
 pub(crate) use audit::Events;
-use bodies::{Held, Waits};
+use bodies::Waits;
 use calls::To;
 pub(crate) use replies::refuse_unready;
 use replies::{deny, or_log, resume};
@@ -84,6 +84,8 @@ struct Stream {
 struct Open {
     exchange: Exchange,
     root: Rc<Root>,
+    /// The local shares that it took, until it is decided.
+    taken: Taken,
 }
 
 struct Call {
@@ -139,9 +141,9 @@ impl Vm {
         if !self.joined.is_empty() {
             self.joined.remove(&context);
         }
-        if self.streams.remove(&context).is_none()
-            && let Some(root) = self.roots.remove(&context).flatten()
-        {
+        if let Some(stream) = self.streams.remove(&context) {
+            stream.exchange.map(|open| open.taken).unwrap_or_default().give_back();
+        } else if let Some(root) = self.roots.remove(&context).flatten() {
             self.wait_over(context);
             Self::leave(&root);
             self.leave_events(&root);
@@ -209,7 +211,8 @@ impl Vm {
         let event = Event::Request { matched, facts: &facts, caller: &root.caller, id, known };
         let mut exchange = Exchange::default();
         let effects = exchange.on(&root.config, &root.overrides, event);
-        self.carry_on(stream, &root, exchange, effects, (false, Taken::default()), Some(&facts))
+        let open = Open { exchange, root: Rc::clone(&root), taken: Taken::default() };
+        self.carry_on(stream, open, effects, false, Some(&facts))
     }
 
     /// The upstream answers, or a reply of ours passes by on its way out.
@@ -232,9 +235,9 @@ impl Vm {
     }
 
     /// Keeps an exchange for the event that it waits for.
-    fn keep_open(&mut self, stream: u32, exchange: Exchange, root: &Rc<Root>) {
+    fn keep_open(&mut self, stream: u32, open: Open) {
         if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.exchange = Some(Box::new(Open { exchange, root: Rc::clone(root) }));
+            stream.exchange = Some(Box::new(open));
         }
     }
 
@@ -244,128 +247,129 @@ impl Vm {
     }
 
     /// Carries out what the exchange says. `held`: whether the host holds the request already.
-    fn carry_out(
-        &mut self,
-        stream: u32,
-        root: &Rc<Root>,
-        exchange: Exchange,
-        effects: Effects,
-        held: bool,
-    ) -> Action {
-        self.carry_on(stream, root, exchange, effects, (held, Taken::default()), None)
+    fn carry_out(&mut self, stream: u32, open: Open, effects: Effects, held: bool) -> Action {
+        self.carry_on(stream, open, effects, held, None)
     }
 
-    /// The same for a request that has taken local shares before, or has just come.
+    /// The same for a request that may have just come, and whose facts can be read.
     fn carry_on(
         &mut self,
         stream: u32,
-        root: &Rc<Root>,
-        mut exchange: Exchange,
+        mut open: Open,
         mut effects: Effects,
-        (held, mut taken): (bool, Taken),
+        held: bool,
         facts: Option<&Facts<'_>>,
     ) -> Action {
         loop {
             let whom = effects.whom.take();
-            root.tell(|| exchange.testimony(&root.config, &effects, whom));
+            open.root.tell(|| open.exchange.testimony(&open.root.config, &effects, whom));
             for signal in effects.signals {
-                root.counters.borrow_mut().signal(&root.config, signal);
+                open.root.counters.borrow_mut().signal(&open.root.config, signal);
             }
             if let Some(note) = &effects.note {
-                root.notice.tell(note);
+                open.root.notice.tell(note);
                 or_log(render::note(note), "why a request is denied cannot be noted");
             }
             if let Some(soft) = &effects.soft {
                 or_log(render::annotate(soft), "the upstream cannot be told of a soft limit");
             }
             if let Some(breaker) = effects.reroute {
-                or_log(render::reroute(&root.config, breaker), "no way to another cluster");
+                or_log(render::reroute(&open.root.config, breaker), "no way to another cluster");
             }
             if let Some(settlement) = effects.settlement {
-                self.settle(root, *settlement);
+                self.settle(&open.root, *settlement);
             }
             // Some acts have their answer at once; the loop ends because the exchange does.
             effects = match effects.act {
                 Act::Deny(denial) => {
-                    taken.give_back();
                     // Nothing of it is out any more: what has no answer by now was never sent.
                     self.answered(stream, &Answer::NotSent);
-                    self.give_back(stream);
-                    self.circuit_denied(root, stream);
-                    return deny(Some(&root.config), &denial);
+                    match denial.is_paid {
+                        true => self.commit(stream),
+                        false => {
+                            open.taken.give_back();
+                            self.give_back(stream);
+                        }
+                    }
+                    self.circuit_denied(&open.root, stream);
+                    return deny(Some(&open.root.config), &denial);
                 }
                 Act::Replay(replay) => {
-                    self.give_back(stream);
-                    self.circuit_denied(root, stream);
-                    or_log(render::replay(&root.config, &replay), "a first answer cannot be sent");
+                    self.commit(stream);
+                    self.circuit_denied(&open.root, stream);
+                    or_log(
+                        render::replay(&open.root.config, &replay),
+                        "a first answer cannot be sent",
+                    );
                     return Action::HoldAll;
                 }
                 Act::Collect => {
-                    self.keep_open(stream, exchange, root);
+                    self.keep_open(stream, open);
                     return Action::HoldBody;
                 }
                 Act::Wait(delay_ms) => {
-                    self.wait(stream, exchange, root, delay_ms, None);
+                    self.wait(stream, open, delay_ms, None);
                     return Action::HoldAll;
                 }
                 Act::Hold { breaker, delay_ms } => {
-                    let held = Held { breaker, taken };
-                    self.wait(stream, exchange, root, delay_ms, Some(held));
+                    self.wait(stream, open, delay_ms, Some(breaker));
                     return Action::HoldAll;
                 }
                 Act::Spend(spends) => {
-                    let answers = self.spend(stream, root, &spends);
-                    let (caller, known) = (&root.caller, &root.fresh_circuits(stream));
+                    let answers = self.spend(stream, &open.root, &spends);
+                    let (caller, known) = (&open.root.caller, &open.root.fresh_circuits(stream));
                     let entropy = self.entropy();
                     let event = Event::Spent { spends, answers, entropy, facts, caller, known };
-                    exchange.on(&root.config, &root.overrides, event)
+                    open.exchange.on(&open.root.config, &open.root.overrides, event)
                 }
                 Act::Join => {
-                    self.join(stream, exchange, root);
+                    self.join(stream, open);
                     return Action::HoldAll;
                 }
                 Act::Permit { circuit, grpc } => {
-                    let said = self.ask_circuit(root, &circuit, stream, grpc);
+                    let said = self.ask_circuit(&open.root, &circuit, stream, grpc);
                     let is_refused = said.is_err();
                     let event = Event::Permit(said);
-                    let effects = exchange.on(&root.config, &root.overrides, event);
+                    let effects = open.exchange.on(&open.root.config, &open.root.overrides, event);
                     if is_refused {
-                        circuits::refused(root, circuit.breaker, &effects.act);
+                        circuits::refused(&open.root, circuit.breaker, &effects.act);
                     }
                     effects
                 }
                 Act::Pass | Act::Resume => {
                     self.commit(stream);
-                    if exchange.has_to_tell() {
-                        self.keep_open(stream, exchange, root);
+                    if open.exchange.has_to_tell() {
+                        // It goes on: its shares are spent.
+                        open.taken = Taken::default();
+                        self.keep_open(stream, open);
                     }
                     return if held { resume() } else { Action::Continue };
                 }
                 Act::Share(calls) => {
                     let (answers, shares) = shares::take(calls);
-                    taken = shares;
+                    open.taken.and(shares);
                     let event = Event::Shares { answers: &answers, entropy: self.entropy() };
-                    exchange.on(&root.config, &root.overrides, event)
+                    open.exchange.on(&open.root.config, &open.root.overrides, event)
                 }
                 Act::Ask(message) => {
                     let to = To {
-                        home: exchange.home(&root.config),
-                        timeout_ms: exchange.timeout_ms(&root.config),
+                        home: open.exchange.home(&open.root.config),
+                        timeout_ms: open.exchange.timeout_ms(&open.root.config),
                     };
-                    match self.ask(stream, root, &message, to) {
+                    match self.ask(stream, &open.root, &message, to) {
                         Ok(()) => {
-                            if exchange.is_timed()
+                            if open.exchange.is_timed()
                                 && let Ok(now_us) = host::now_us()
                             {
-                                exchange.sent(now_us);
+                                open.exchange.sent(now_us);
                             }
-                            self.keep_open(stream, exchange, root);
+                            self.keep_open(stream, open);
                             return Action::HoldAll;
                         }
                         Err(answer) => {
                             self.answered(stream, &answer);
                             let event = Event::Answer { answer, entropy: self.entropy() };
-                            exchange.on(&root.config, &root.overrides, event)
+                            open.exchange.on(&open.root.config, &open.root.overrides, event)
                         }
                     }
                 }

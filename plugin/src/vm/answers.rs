@@ -25,7 +25,7 @@ impl Vm {
             return;
         };
         let Some(open) = held.as_mut().filter(|open| open.exchange.has_to_tell()) else { return };
-        let Open { exchange, root } = &mut **open;
+        let Open { exchange, root, .. } = &mut **open;
         let wanted = exchange.wanted(&root.config, moment);
         let values: Vec<_> = wanted.into_iter().map(facts::cost).collect();
         let now_us = (!values.is_empty()).then(host::now_us).and_then(Result::ok);
@@ -151,10 +151,13 @@ impl Vm {
         let Some(open) = open.and_then(|open| open.take_if(|o| o.exchange.holds_request())) else {
             return;
         };
-        let Open { mut exchange, root } = *open;
-        match exchange.left(&root.config, host::now_us().ok()) {
-            Some(settlement) => self.settle(&root, settlement),
-            None => self.keep_open(stream, exchange, &root),
+        let mut open = *open;
+        match open.exchange.left(&open.root.config, host::now_us().ok()) {
+            Some(settlement) => {
+                open.taken.give_back();
+                self.settle(&open.root, settlement);
+            }
+            None => self.keep_open(stream, open),
         }
     }
 
@@ -165,7 +168,7 @@ impl Vm {
     }
 
     fn answer_part(&mut self, stream: u32, open: Open, part: Part<'_>) -> Hold {
-        let Open { mut exchange, root } = open;
+        let Open { mut exchange, root, taken } = open;
         let Answering { mut hold, settlement, signals, .. } =
             exchange.on_answer(&root.config, part);
         for signal in signals {
@@ -180,7 +183,7 @@ impl Vm {
             }
         }
         if exchange.has_to_tell() {
-            self.keep_open(stream, exchange, &root);
+            self.keep_open(stream, Open { exchange, root, taken });
         }
         hold
     }
@@ -248,10 +251,10 @@ impl Vm {
     fn stored(&mut self, stream: Option<u32>) {
         let Some(stream) = stream else { return };
         let Some(open) = self.take_open(stream) else { return };
-        let Open { mut exchange, root } = *open;
-        exchange.on_answer(&root.config, Part::Stored);
-        if exchange.has_to_tell() {
-            self.keep_open(stream, exchange, &root);
+        let mut open = *open;
+        open.exchange.on_answer(&open.root.config, Part::Stored);
+        if open.exchange.has_to_tell() {
+            self.keep_open(stream, open);
         }
         let going_on = host::set_effective_context(stream).and_then(|()| host::continue_response());
         or_log(going_on, "an answer cannot go on");

@@ -1,15 +1,11 @@
 //! Owns how a request with an idempotency key is held while its body is hashed, and how it waits. The
 //! body stays with the host; only what is new of it is read.
 
-use std::rc::Rc;
-
-use tidegate_policy::exchange::{Event, Exchange};
+use tidegate_policy::exchange::Event;
 
 use super::{Open, Vm, or_log, unreadable};
 use crate::abi::Action;
 use crate::host::{self, Buffer};
-use crate::root::Root;
-use crate::shares::Taken;
 
 /// How often requests that wait are looked after at most, and at least.
 const TICK_MS_MIN: u32 = 10;
@@ -22,8 +18,8 @@ pub(super) struct Waits {
     due_us: u64,
     delay_us: u64,
     tick_ms: u32,
-    /// What it is held for, if a circuit breaker.
-    held: Option<Held>,
+    /// The circuit breaker that it is held for, if one, by its index in the configuration.
+    breaker: Option<usize>,
 }
 
 // === impl Waits ===
@@ -38,14 +34,6 @@ impl Waits {
     fn is_due(&self, now_us: u64) -> bool {
         self.due_us <= now_us || self.due_us.saturating_sub(now_us) > self.delay_us
     }
-}
-
-/// What a request has that a circuit breaker may yet let go.
-pub(super) struct Held {
-    /// The breaker's index in the configuration.
-    pub(super) breaker: usize,
-    /// The local shares that it took.
-    pub(super) taken: Taken,
 }
 
 // === impl Vm ===
@@ -74,64 +62,50 @@ impl Vm {
 
     /// The request has trailers: its body is whole.
     pub(crate) fn request_trailers(&mut self, stream: u32) -> Action {
-        match self.take_open(stream) {
-            None => Action::Continue,
-            Some(open) if open.exchange.collects() => self.hash(stream, *open, &[], true),
-            Some(open) => {
-                let held = open.exchange.holds_request();
-                self.keep_open(stream, open.exchange, &open.root);
-                if held { Action::HoldBody } else { Action::Continue }
-            }
+        let Some(known) = self.streams.get_mut(&stream) else {
+            return Action::Continue;
+        };
+        if let Some(open) = known.exchange.take_if(|open| open.exchange.collects()) {
+            return self.hash(stream, *open, &[], true);
         }
+        let held = known.exchange.as_ref().is_some_and(|open| open.exchange.holds_request());
+        if held { Action::HoldBody } else { Action::Continue }
     }
 
-    fn hash(&mut self, stream: u32, open: Open, bytes: &[u8], end: bool) -> Action {
-        let Open { mut exchange, root } = open;
-        let effects = exchange.on(&root.config, &root.overrides, Event::Body { bytes, end });
-        self.carry_out(stream, &root, exchange, effects, false)
+    fn hash(&mut self, stream: u32, mut open: Open, bytes: &[u8], end: bool) -> Action {
+        let event = Event::Body { bytes, end };
+        let effects = open.exchange.on(&open.root.config, &open.root.overrides, event);
+        self.carry_out(stream, open, effects, false)
     }
 
     /// Lets a request wait. While one does the tick is a short one.
-    pub(super) fn wait(
-        &mut self,
-        stream: u32,
-        exchange: Exchange,
-        root: &Rc<Root>,
-        delay_ms: u32,
-        held: Option<Held>,
-    ) {
+    pub(super) fn wait(&mut self, stream: u32, open: Open, delay_ms: u32, breaker: Option<usize>) {
         let now_us = host::now_us().unwrap_or(0);
         let delay_us = u64::from(delay_ms).saturating_mul(1_000);
         let due_us = now_us.saturating_add(delay_us);
         let Some(context) = self.streams.get(&stream).map(|stream| stream.root) else {
             return;
         };
-        self.keep_open(stream, exchange, root);
+        self.keep_open(stream, open);
         // The longer it waits the less it matters when exactly it goes on.
         let tick_ms = (delay_ms / 2).clamp(TICK_MS_MIN, TICK_MS_MAX);
         let others = self.waiting.iter().filter(|waits| waits.root == context);
         if others.map(|waits| waits.tick_ms).min().is_none_or(|others_ms| tick_ms < others_ms) {
             or_log(host::set_tick_period(tick_ms), "a request cannot be waited for");
         }
-        self.waiting.push(Waits { stream, root: context, due_us, delay_us, tick_ms, held });
+        self.waiting.push(Waits { stream, root: context, due_us, delay_us, tick_ms, breaker });
     }
 
     /// How many requests are held for a circuit breaker, beside this one.
     pub(super) fn held_for(&self, stream: u32, breaker: usize) -> usize {
         let others = self.waiting.iter().filter(|waits| waits.stream != stream);
-        others
-            .filter_map(|waits| waits.held.as_ref())
-            .filter(|held| held.breaker == breaker)
-            .count()
+        others.filter(|waits| waits.breaker == Some(breaker)).count()
     }
 
     /// A root ticks no more: nobody looks after those that wait. A stream that is gone stays until its root's tick,
     /// which sets the tick back.
     pub(super) fn wait_over(&mut self, root: u32) {
-        let (gone, others) =
-            self.waiting.drain(..).partition::<Vec<_>, _>(|waits| waits.is_of(root));
-        self.waiting = others;
-        gone.into_iter().filter_map(|waits| waits.held).for_each(|held| held.taken.give_back());
+        self.waiting.retain(|waits| !waits.is_of(root));
     }
 
     /// Time has gone by for the requests of one root.
@@ -148,21 +122,17 @@ impl Vm {
                 self.roots.get(&root).and_then(Option::as_ref).map_or(0, |r| r.idle_tick_ms());
             or_log(host::set_tick_period(idle_ms), "the tick cannot be set back");
         }
-        for Waits { stream, held, .. } in due {
-            let taken = held.map(|held| held.taken).unwrap_or_default();
+        for Waits { stream, .. } in due {
             // Who left meanwhile has no exchange.
-            let Some(open) = self.take_open(stream) else {
-                taken.give_back();
-                continue;
-            };
-            let Open { mut exchange, root } = *open;
+            let Some(open) = self.take_open(stream) else { continue };
+            let mut open = *open;
             if let Err(status) = host::set_effective_context(stream) {
                 or_log(Err(status), "no context to ask again for");
-                taken.give_back();
+                open.taken.give_back();
                 continue;
             }
-            let effects = exchange.on(&root.config, &root.overrides, Event::Waited);
-            self.carry_on(stream, &root, exchange, effects, (true, taken), None);
+            let effects = open.exchange.on(&open.root.config, &open.root.overrides, Event::Waited);
+            self.carry_out(stream, open, effects, true);
         }
     }
 }

@@ -68,17 +68,18 @@ impl Vm {
             root.counters.borrow_mut().late_answer(&root.config);
             return;
         };
-        let mut exchange = open.exchange;
+        let mut open = *open;
         let event = Event::Answer { answer, entropy: self.entropy() };
-        let effects = exchange.on(&root.config, &root.overrides, event);
+        let effects = open.exchange.on(&root.config, &root.overrides, event);
         if let Err(status) = host::set_effective_context(stream) {
             host::log(
                 Level::Error,
                 &format!("tidegate: no context {stream} to answer: host status {}", status.0),
             );
+            open.taken.give_back();
             return;
         }
-        self.carry_out(stream, &root, exchange, effects, true);
+        self.carry_out(stream, open, effects, true);
     }
 
     /// Asks for a request, which is held.

@@ -22,6 +22,7 @@ pub(crate) fn refuse_unready() -> Action {
         detail: None,
         stored_status: None,
         fallback: None,
+        is_paid: false,
     };
     deny(None, &denial)
 }

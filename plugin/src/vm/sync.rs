@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::mem::take;
 use std::rc::Rc;
 
-use tidegate_policy::exchange::{Answer, Event, Exchange, Spend, Spent};
+use tidegate_policy::exchange::{Answer, Event, Spend, Spent};
 use tidegate_policy::wire::{
     self, DecisionId, LEASES_MAX, LeaseCall, LeaseGrant, MESSAGE_BYTES_MAX, SyncReply, SyncRequest,
 };
@@ -115,9 +115,9 @@ impl Vm {
     }
 
     /// Holds a request until another one's message is answered.
-    pub(super) fn join(&mut self, stream: u32, exchange: Exchange, root: &Rc<Root>) {
+    pub(super) fn join(&mut self, stream: u32, open: Open) {
         let leased = self.leased.remove(stream);
-        self.keep_open(stream, exchange, root);
+        self.keep_open(stream, open);
         self.joined.insert(stream, leased.and_then(|leased| leased.taken.joins));
     }
 
@@ -126,13 +126,13 @@ impl Vm {
         for stream in take(&mut self.woken) {
             // Who left meanwhile has no exchange.
             let Some(open) = self.take_open(stream) else { continue };
-            let Open { mut exchange, root } = *open;
+            let mut open = *open;
             if let Err(status) = host::set_effective_context(stream) {
                 or_log(Err(status), "no context to go on in");
                 continue;
             }
-            let effects = exchange.on(&root.config, &root.overrides, Event::Waited);
-            self.carry_out(stream, &root, exchange, effects, true);
+            let effects = open.exchange.on(&open.root.config, &open.root.overrides, Event::Waited);
+            self.carry_out(stream, open, effects, true);
         }
     }
 

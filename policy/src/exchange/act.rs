@@ -23,13 +23,13 @@ pub enum Act {
     /// Hold the request and send this message to [`crate::wire::DECIDE_PATH`].
     Ask(Vec<u8>),
     /// Take these units of leased limits, and say what became of them. What was taken is spent if the
-    /// request goes on, and goes back if it is denied.
+    /// request goes on, is replayed or pays for its denial; else it goes back.
     Spend(Vec<Spend>),
     /// Hold the request until the message that [`super::Spent::Join`] spoke of is answered, or nobody waits for its
     /// answer any more; then it is asked of this Envoy's units again.
     Join,
     /// Take these local shares, each for itself, and say what became of them. What was taken goes
-    /// back if the request is then denied.
+    /// back if the request is then denied and does not pay for it.
     Share(Vec<ShareCall>),
     /// Ask this circuit breaker for leave, and say what it said: nothing else is in the way.
     Permit {
@@ -87,6 +87,8 @@ pub struct Denial {
     pub stored_status: Option<u16>,
     /// The circuit breaker whose fallback is the answer, by its index.
     pub fallback: Option<usize>,
+    /// Whether it costs the usual budget: what was taken of it here stays taken (see [`crate::stages`]).
+    pub is_paid: bool,
 }
 
 /// What follows from an event: one act, what to count, what to write.

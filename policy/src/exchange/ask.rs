@@ -90,6 +90,7 @@ pub(super) fn ask(
             detail: None,
             stored_status: None,
             fallback: None,
+            is_paid: false,
         };
         return denied(denial, None, aside, signals);
     }

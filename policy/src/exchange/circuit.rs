@@ -85,6 +85,7 @@ impl Circuit {
             detail: None,
             stored_status: None,
             fallback: None,
+            is_paid: false,
         };
         let note = Note {
             verdict: Noted::Denied,

@@ -308,6 +308,7 @@ pub(super) fn denial(config: &Config, policy: usize, reason: Reason, id: Decisio
         detail: None,
         stored_status: None,
         fallback: None,
+        is_paid: false,
     }
 }
 

@@ -138,6 +138,7 @@ pub(super) fn judge(
                     ClaimState::Unreadable { status } => Some(status),
                     _ => answer.map(|answer| answer.status),
                 },
+                is_paid: !outcomes.give_back().refund,
                 ..denial(config, policy, reason, id)
             };
             denied(denial, None, over.aside, signals)

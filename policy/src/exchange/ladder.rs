@@ -224,6 +224,7 @@ impl Verdict {
             detail: None,
             stored_status: None,
             fallback: None,
+            is_paid: false,
         };
         let aside = question.aside.clone();
         let settlement = match may_have_claimed(why) {

@@ -178,6 +178,7 @@ pub(super) fn deny(
         detail: None,
         stored_status: None,
         fallback: None,
+        is_paid: false,
     };
     denied(denial, None, aside, signals(limits, true))
 }
@@ -263,6 +264,7 @@ fn overloaded(config: &Config, question: &mut Question) -> (Phase, Effects) {
         detail: None,
         stored_status: None,
         fallback: None,
+        is_paid: false,
     };
     let (phase, effects) = denied(denial, None, aside, signals);
     (phase, Effects { settlement: charged.map(Settlement::of).map(Box::new), ..effects })

@@ -200,6 +200,7 @@ fn deny_names_the_limits_and_the_longest_wait() {
         detail: None,
         stored_status: None,
         fallback: None,
+        is_paid: false,
     };
     let signals = vec![
         decided(0, Outcome::Denied),

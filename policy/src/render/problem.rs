@@ -122,6 +122,7 @@ mod tests {
                 detail,
                 stored_status,
                 fallback: None,
+                is_paid: false,
             };
             let look = super::super::look(reason);
             let overload = reason == Reason::ServiceOverloaded;

@@ -28,6 +28,7 @@ fn denial(reason: Reason) -> Denial {
         detail: None,
         stored_status: None,
         fallback: None,
+        is_paid: false,
     }
 }
 
