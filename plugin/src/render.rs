@@ -6,6 +6,11 @@ use tidegate_policy::render;
 
 use crate::codec;
 use crate::host::{self, Map, Status};
+use crate::property::Property;
+
+/// The property of a stream that names the headers of its request that instances of the filter wrote: what one
+/// ahead of this one says is no client's word.
+const WRITTEN: &str = "tidegate_headers";
 
 /// Answers in the upstream's place.
 pub(crate) fn deny(config: Option<&Config>, denial: &Denial) -> Result<(), Status> {
@@ -35,15 +40,20 @@ pub(crate) fn note(note: &Note) -> Result<(), Status> {
     host::set_property("tidegate", &note.line())
 }
 
-/// Tells the upstream which soft limits are used up.
+/// Tells the upstream which soft limits are used up, beside what an instance ahead of this one told it.
 pub(crate) fn annotate(soft: &str) -> Result<(), Status> {
-    host::replace_header(Map::Request, SOFT_HEADER, soft)
+    let told =
+        host::header(Map::Request, SOFT_HEADER)?.and_then(|told| String::from_utf8(told).ok());
+    match told {
+        Some(told) => host::replace_header(Map::Request, SOFT_HEADER, &format!("{told}, {soft}")),
+        None => write(SOFT_HEADER, soft),
+    }
 }
 
 /// Leads a request to another cluster: the host looks for its route anew when a header changes.
 pub(crate) fn reroute(config: &Config, breaker: usize) -> Result<(), Status> {
     match config.circuit_breakers.get(breaker).and_then(|breaker| breaker.fallback.as_ref()) {
-        Some(Fallback::Header { name, value }) => host::replace_header(Map::Request, name, value),
+        Some(Fallback::Header { name, value }) => write(name, value),
         Some(Fallback::Answer { .. }) | None => Ok(()),
     }
 }
@@ -51,14 +61,38 @@ pub(crate) fn reroute(config: &Config, breaker: usize) -> Result<(), Status> {
 /// Takes out what only the filter may say.
 pub(crate) fn strip(config: &Config) -> Result<(), Status> {
     if config.has_soft_limits() {
-        host::remove_header(Map::Request, SOFT_HEADER)?;
+        strip_one(SOFT_HEADER)?;
     }
     for breaker in &config.circuit_breakers {
         if let Some(Fallback::Header { name, .. }) = &breaker.fallback {
-            host::remove_header(Map::Request, name)?;
+            strip_one(name)?;
         }
     }
     Ok(())
+}
+
+/// Nearly no request has one, and only of one that has is asked who wrote it.
+fn strip_one(name: &str) -> Result<(), Status> {
+    let is_there = host::header(Map::Request, name)?.is_some();
+    if !is_there || written()?.split(',').any(|written| written == name) {
+        return Ok(());
+    }
+    host::remove_header(Map::Request, name)
+}
+
+/// Writes a header of the request that only the filter may write.
+fn write(name: &str, value: &str) -> Result<(), Status> {
+    host::replace_header(Map::Request, name, value)?;
+    let written = written()?;
+    let separator = if written.is_empty() { "" } else { "," };
+    host::set_property(WRITTEN, &format!("{written}{separator}{name}"))
+}
+
+fn written() -> Result<String, Status> {
+    Ok(match host::property(WRITTEN)? {
+        Property::Bytes(bytes) => String::from_utf8(bytes).unwrap_or_default(),
+        Property::Absent | Property::Nameless => String::new(),
+    })
 }
 
 /// Writes into an upstream's response what its client is told.

@@ -9,6 +9,7 @@ use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually;
 use tidegate_tests::gateway::{self, Gateway};
 use tidegate_tests::http2;
+use tidegate_tests::parts;
 use tidegate_tests::scripted::{Script, Scripted};
 use tidegate_tests::upstream::Upstream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -183,6 +184,48 @@ async fn log_and_metrics_say_why() {
         if told.is_some_and(|told| told >= 6) { Ok(()) } else { Err(stats) }
     })
     .await;
+}
+
+/// What an instance of the filter ahead of another tells the upstream is no client's word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_instance_keeps_what_the_first_one_tells_the_upstream() {
+    let config = |policy: &str, limit: u32| {
+        serde_json::json!({
+            "version": 1,
+            "gateway": {"cluster": "tidegate", "timeout": "5s", "token": {"env": "TIDEGATE_TOKEN"}},
+            "policies": [{"name": policy, "match": {"path": "/**"}, "rate_limits": [
+                {"name": "soft", "by": {"header": "x-key"}, "limit": limit, "per": "day", "soft": true}]}],
+        })
+        .to_string()
+    };
+    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let upstream = Upstream::start().await;
+    let mut options = Options::new(gateway.addr, upstream.addr).config(&config("second", 2));
+    let value = config("first", 1);
+    let string = "type.googleapis.com/google.protobuf.StringValue";
+    options.example = Some(serde_json::json!({ "http_filters": [{
+        "name": "first",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "root_id": "first",
+                "vm_config": {
+                    "vm_id": "tidegate", "runtime": "envoy.wasm.runtime.v8",
+                    "environment_variables": { "host_env_keys": ["TIDEGATE_TOKEN"] },
+                    "code": { "local": { "filename": parts::filter("tidegate") } },
+                },
+                "configuration": { "@type": string, "value": value },
+            },
+        },
+    }] }));
+    let envoy = Envoy::start(&options).await;
+    for _ in 0..3 {
+        let headers = "x-key: k\r\nx-tidegate-soft-limit: forged\r\n";
+        let answer = client::get_from(envoy.addr, None, "/x", headers).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let told = upstream.saw("x-tidegate-soft-limit");
+    assert_eq!(told, ["first.soft", "first.soft, second.soft"], "{}", envoy.output());
 }
 
 /// A response header and, once the response is over, dynamic metadata tell what a request did cost.

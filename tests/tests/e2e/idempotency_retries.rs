@@ -21,7 +21,7 @@ const CONFIG: &str = r#"{
     "idempotency": {"key": "required", "tenant": "tenant", "upstream_timeout": "60s", "ephemeral": true}}]
 }"#;
 
-/// Takes every request; of those with `x-breaks` the first is cut off. All others get 429.
+/// Takes every request; of those with `x-breaks` the first is cut off. `/leads` leads elsewhere; all others get 429.
 async fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("bound");
@@ -31,7 +31,12 @@ async fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
         loop {
             let (mut stream, _) = listener.accept().await.expect("a connection");
             let mut request = Vec::new();
-            while !request.windows(6).any(|six| six == b"\r\n\r\n{}") {
+            let is_whole = |request: &[u8]| {
+                let end: &[u8] =
+                    if request.starts_with(b"GET") { b"\r\n\r\n" } else { b"\r\n\r\n{}" };
+                request.ends_with(end)
+            };
+            while !is_whole(&request) {
                 if stream.read_buf(&mut request).await.expect("a request") == 0 {
                     break;
                 }
@@ -40,9 +45,13 @@ async fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
             if nth == 0 && request.windows(8).any(|name| name == b"x-breaks") {
                 continue;
             }
+            let status = match request.starts_with(b"POST /leads") {
+                true => "303 See Other\r\nlocation: http://test/done",
+                false => "429 Too Many Requests",
+            };
             let answer =
-                b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-            stream.write_all(answer).await.expect("an answer");
+                format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.expect("an answer");
         }
     });
     (addr, seen)
@@ -77,4 +86,23 @@ async fn a_key_whose_first_try_broke_off_is_not_released_by_the_second() {
             assert_eq!(seen.load(Ordering::SeqCst), tries, "it did not run again");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_that_envoy_follows_by_itself_leaves_its_key_claimed() {
+    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let (addr, seen) = upstream().await;
+    let mut options = Options::new(gateway.addr, addr).config(CONFIG);
+    let follows = json!({"redirect_response_codes": [303]});
+    let route = json!({"cluster": "upstream", "internal_redirect_policy": follows});
+    options.example = Some(json!({"routes": [{"match": {"prefix": "/"}, "route": route}]}));
+    let envoy = Envoy::start(&options).await;
+    let post = async || client::post(envoy.addr, "/leads", &lines("k", ""), "{}").await;
+    // What was done may be told by a redirect to its result: nobody may run it again.
+    let first = post().await;
+    assert_eq!((first.status, seen.load(Ordering::SeqCst)), (429, 2), "led to: {first:?}");
+    let again = post().await;
+    let reply = again.header("x-tidegate-reply");
+    assert_eq!((again.status, reply), (409, Some("idempotency-in-flight")), "{again:?}");
+    assert_eq!(seen.load(Ordering::SeqCst), 2, "it did not run again");
 }
