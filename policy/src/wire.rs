@@ -210,10 +210,15 @@ fn read<'a, T: Deserialize<'a> + Message>(bytes: &'a [u8]) -> Result<T, BadMessa
     if bytes.len() > MESSAGE_BYTES_MAX {
         return Err(BadMessage::TooLong);
     }
-    match serde_json::from_slice::<T>(bytes) {
+    // Once for the whole of it, and not for each of its many short strings.
+    let text = match core::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => return Err(BadMessage::Malformed(error.to_string())),
+    };
+    match serde_json::from_str::<T>(text) {
         Ok(message) if message.version() == VERSION => Ok(message),
         Ok(message) => Err(BadMessage::Version(message.version())),
-        Err(error) => match serde_json::from_slice(bytes) {
+        Err(error) => match serde_json::from_str(text) {
             Ok(Versioned { v }) if v != VERSION => Err(BadMessage::Version(v)),
             Ok(_) | Err(_) => Err(BadMessage::Malformed(error.to_string())),
         },

@@ -23,9 +23,11 @@ const MARK_LEN: usize = 5;
 
 /// The document, and the octets behind it.
 pub(super) fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), BadMessage> {
-    let Some(end) = bytes.iter().position(|&byte| byte == 0) else {
+    // Most have none: looked for by words first, not by octets.
+    if !bytes.contains(&0) {
         return Ok((bytes, &[]));
-    };
+    }
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     let (document, frame) = bytes.split_at(end);
     let (mark, octets) = frame.split_first_chunk::<MARK_LEN>().ok_or(BadMessage::Frame)?;
     let [_, a, b, c, d] = *mark;

@@ -6,6 +6,9 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// A one in each octet.
+const EACH: u64 = 0x0101_0101_0101_0101;
+
 /// Names one decision everywhere: messages, audit, answers, logs. 128 bits, written as a UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DecisionId(u128);
@@ -66,7 +69,6 @@ impl DecisionId {
 
 /// The eight digits of a number, all at once: a byte for each.
 fn digits(number: u32) -> [u8; 8] {
-    const EACH: u64 = 0x0101_0101_0101_0101;
     let number = u64::from(number);
     let halves = (number | (number << 16)) & 0x0000_ffff_0000_ffff;
     let bytes = (halves | (halves << 8)) & 0x00ff_00ff_00ff_00ff;
@@ -113,21 +115,28 @@ impl serde::de::Visitor<'_> for DecisionIdText {
 
 /// Exactly what `Display` writes: lower-case digits in groups of 8, 4, 4, 4 and 12.
 fn parse_id(text: &str) -> Option<DecisionId> {
-    const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
-    let mut bits = 0u128;
-    let mut groups = text.split('-');
-    for len in GROUPS {
-        let group = groups.next().filter(|group| group.len() == len)?;
-        for byte in group.bytes() {
-            let digit = match byte {
-                b'0'..=b'9' => byte.wrapping_sub(b'0'),
-                b'a'..=b'f' => byte.wrapping_sub(b'a').wrapping_add(10),
-                _ => return None,
-            };
-            bits = (bits << 4) | u128::from(digit);
-        }
+    let spelled: &[u8; 36] = text.as_bytes().try_into().ok()?;
+    // Where the eight digits of each quarter stand: two times four of them.
+    let quarters = [(0, 4), (9, 14), (19, 24), (28, 32)];
+    let mut bits = 0;
+    for (first, second) in quarters {
+        let four =
+            |at: usize| spelled.get(at..)?.first_chunk::<4>().copied().map(u32::from_be_bytes);
+        let eight = (u64::from(four(first)?) << 32) | u64::from(four(second)?);
+        bits = (bits << 32) | u128::from(number(eight));
     }
-    groups.next().is_none().then_some(DecisionId(bits))
+    let id = DecisionId(bits);
+    // What was no digit, or no dash, is spelled in another way.
+    id.with_text(|right| right == text).then_some(id)
+}
+
+/// The number that these eight digits are, if they are digits: [`digits`] the other way.
+fn number(text: u64) -> u32 {
+    let letters = (text >> 6) & EACH;
+    let nibbles = (text & (0x0f * EACH)).wrapping_add(letters.wrapping_mul(9));
+    let bytes = (nibbles | (nibbles >> 4)) & 0x00ff_00ff_00ff_00ff;
+    let halves = (bytes | (bytes >> 8)) & 0x0000_ffff_0000_ffff;
+    u32::try_from((halves | (halves >> 16)) & 0xffff_ffff).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -145,6 +154,19 @@ mod tests {
             let spelled = ends.map(|(from, to)| digits.get(from..to).unwrap_or_default()).join("-");
             prop_assert_eq!(&id.to_text(), &spelled);
             prop_assert_eq!(parse_id(&spelled), Some(id));
+        }
+
+        #[test]
+        fn what_is_spelled_in_another_way_is_none(at in 0usize..36, other in any::<char>()) {
+            let spelled = DecisionId::new(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).to_text();
+            let changed: String =
+                spelled.chars().enumerate().map(|(i, c)| if i == at { other } else { c }).collect();
+            let is_digit = matches!(other, '0'..='9' | 'a'..='f');
+            let is_sound = if [8, 13, 18, 23].contains(&at) { other == '-' } else { is_digit };
+            prop_assert_eq!(parse_id(&changed).is_some(), is_sound, "{}", changed);
+            for wrong in [&spelled[1..], &spelled[..35], &format!("{spelled}0"), ""] {
+                prop_assert_eq!(parse_id(wrong), None, "{}", wrong);
+            }
         }
     }
 }
