@@ -277,12 +277,13 @@ impl Service {
     {
         let refuse =
             |reason, detail: &str| Refused { reason, detail: detail.to_owned(), id: Some(id) };
-        let Some(trial) = self.guard.admit() else {
+        let trial = self.guard.admit();
+        if trial.is_none() && !matches!(leaves, Leaves::End) {
             return Err(refuse(
                 Reason::StoreCircuitOpen,
                 "the store failed too often in a row and is left alone for a while",
             ));
-        };
+        }
         let done = self.admission.run(call).await;
         let blame = match &done {
             &Err(NotDone::Late { begun_us, by_us }) => self.pressure.blame(begun_us, by_us),
@@ -293,7 +294,7 @@ impl Service {
         }
         // Of several servers one that fails says nothing of the others.
         let elsewhere = self.stores.of(StoreRole::Regional).answers_elsewhere();
-        trial.end(match &done {
+        let outcome = match &done {
             // An answer of the store's, whatever it says, shows that it can be reached.
             Ok(Ok(_) | Err(StoreFailure::Refused(_) | StoreFailure::Garbled(_))) => {
                 Outcome::Success
@@ -305,7 +306,10 @@ impl Service {
             Err(NotDone::Late { .. }) if blame == Blame::Store && !elsewhere => Outcome::Failure,
             Ok(Err(StoreFailure::Full(_) | StoreFailure::Partly(_)))
             | Err(NotDone::Overloaded | NotDone::Late { .. }) => Outcome::Ignored,
-        });
+        };
+        if let Some(trial) = trial {
+            trial.end(outcome);
+        }
         if matches!(done, Err(NotDone::Late { .. }))
             && let Some(done) = late()
         {
@@ -321,7 +325,7 @@ impl Service {
             Err(NotDone::Late { .. }) if blame == Blame::Gateway => {
                 self.pressure.shed();
                 match leaves {
-                    Leaves::Nothing => (Reason::ServiceOverloaded, OVERLOADED),
+                    Leaves::Nothing | Leaves::End => (Reason::ServiceOverloaded, OVERLOADED),
                     // Who is told of an overload takes it that nothing was begun.
                     Leaves::Claim => (Reason::StoreTimeout, outward(&StoreFailure::Timeout)),
                 }

@@ -8,7 +8,7 @@ use tidegate_policy::audit::testimony::Testimony;
 use tidegate_policy::breaker::alone::Ticket;
 use tidegate_policy::breaker::mesh::State;
 use tidegate_policy::config::{Config, ConfigHash, Severity};
-use tidegate_policy::exchange::Answer;
+use tidegate_policy::exchange::{Answer, Signal};
 use tidegate_policy::homes;
 use tidegate_policy::identity::Secrets;
 use tidegate_policy::mode::Overrides;
@@ -240,6 +240,13 @@ impl Root {
     pub(crate) fn cluster(&self, home: Option<usize>) -> &str {
         let home = home.and_then(|index| self.config.homes.get(index));
         home.map_or(&self.config.gateway.cluster, |home| &home.cluster)
+    }
+
+    /// Counts what happened.
+    pub(crate) fn count(&self, signals: Vec<Signal>) {
+        for signal in signals {
+            self.counters.borrow_mut().signal(&self.config, signal);
+        }
     }
 
     /// Whether a gateway may be asked now; if not, in how many ms it makes sense.

@@ -24,6 +24,7 @@ mod audit;
 mod bodies;
 mod calls;
 mod circuits;
+mod late;
 mod replies;
 mod route;
 mod sync;
@@ -31,6 +32,7 @@ mod sync;
 pub(crate) use audit::Events;
 use bodies::Waits;
 use calls::To;
+use late::Lates;
 pub(crate) use replies::refuse_unready;
 use replies::{deny, or_log, resume};
 use route::{routed, unreadable};
@@ -70,6 +72,8 @@ pub(crate) struct Vm {
     joined: BTreeMap<u32, Option<Flight>>,
     /// Those of them whose wait is over.
     woken: Vec<u32>,
+    /// What ends claims and could not be told yet.
+    lates: Lates,
 }
 
 struct Stream {
@@ -125,6 +129,7 @@ impl Vm {
             leased: Takings::new(),
             joined: BTreeMap::new(),
             woken: Vec::new(),
+            lates: Lates::new(),
         }
     }
 
@@ -148,7 +153,12 @@ impl Vm {
             Self::leave(&root);
             self.leave_events(&root);
             // The host ends its calls with it and says nothing of them: each would keep it for ever.
-            self.calls.retain(|_token, call| !Rc::ptr_eq(&call.root, &root));
+            let gone = self.calls.extract_if(.., |_token, call| Rc::ptr_eq(&call.root, &root));
+            for (_, Call { waiter, .. }) in gone.collect::<Vec<_>>() {
+                if let Waiter::Settlement(end) | Waiter::Stored(_, end) = waiter {
+                    self.unanswered(&root, end);
+                }
+            }
         }
     }
 
@@ -263,9 +273,7 @@ impl Vm {
         loop {
             let whom = effects.whom.take();
             open.root.tell(|| open.exchange.testimony(&open.root.config, &effects, whom));
-            for signal in effects.signals {
-                open.root.counters.borrow_mut().signal(&open.root.config, signal);
-            }
+            open.root.count(effects.signals);
             if let Some(note) = &effects.note {
                 open.root.notice.tell(note);
                 or_log(render::note(note), "why a request is denied cannot be noted");

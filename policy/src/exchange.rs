@@ -44,6 +44,7 @@ pub use act::{Act, Denial, Effects, Replay, SOFT_HEADER};
 use ask::{ask, is_grpc, put};
 pub use circuit::{Circuit, Known};
 use claim::{Claiming, Hashing, Waiting};
+pub use ends::Ended;
 pub use event::{Answer, Event, NoLeave};
 pub use held::{Answering, Envoys, Hold, Part};
 use ladder::Sharing;

@@ -69,6 +69,9 @@ pub enum Leaves {
     Nothing,
     /// A claim, which has to be given back.
     Claim,
+    /// Less than there was: it ends a claim, for which others wait. Asked also of a store that is left alone: a stall
+    /// of a moment must not leave keys locked for hours.
+    End,
 }
 
 // === impl Admission ===

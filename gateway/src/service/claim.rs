@@ -101,6 +101,17 @@ impl Claiming {
         }
     }
 
+    /// Gives back what was claimed for a request that nobody told of it: its own word for that may be lost, too.
+    pub async fn give_back(self, call: &ClaimCall, fence: u64) {
+        let given_back = async {
+            let held = Held { owner: Owner::from(self.id), fence };
+            self.claims()?.abandon(&self.name(&call.keyed)?, held, ms(call.life_s)).await
+        };
+        if let Err(error) = given_back.await {
+            tracing::debug!(id = %self.id, %error, "a claim that nobody heard of is not given back");
+        }
+    }
+
     /// Finishes the claim as the message says.
     pub async fn finish(
         self,

@@ -61,7 +61,8 @@ impl Service {
                 call.await.map(|standings| (finished, standings))
             }
         };
-        let (finish, standings) = self.admitted(id, Leaves::Nothing, || work).await?;
+        let leaves = if message.finish.is_some() { Leaves::End } else { Leaves::Nothing };
+        let (finish, standings) = self.admitted(id, leaves, || work).await?;
         let states = message.adjustments.iter().zip(standings);
         let limits: Vec<LimitState> =
             states.map(|(one, standing)| ledger::state(&one.id, standing)).collect();

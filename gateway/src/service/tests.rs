@@ -18,7 +18,9 @@ use tidegate_policy::idempotency::fingerprint::{HashRule, Head, RequestHasher};
 use tidegate_policy::idempotency::key::IdempotencyKey;
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant, TenantId};
-use tidegate_policy::wire::{ClaimCall, ClaimState, Keyed, LimitCall, SettleRequest, VERSION};
+use tidegate_policy::wire::{
+    ClaimCall, ClaimState, Finish, FinishBy, Finished, Keyed, LimitCall, SettleRequest, VERSION,
+};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -410,6 +412,57 @@ async fn what_was_charged_for_a_decision_that_nobody_heard_of_is_given_back() {
     let denied = bench(Script::AdmitUpTo(0));
     assert!(ask(&denied, &question(limits())).await.is_ok());
     assert_eq!(denied.store.settled(), []);
+}
+
+/// Whoever was told of a timeout says so, too; but that word may be lost, and nothing ran.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_nobody_heard_of_is_given_back() {
+    let (gate, closed) = watch::channel(false);
+    let bench = bench_with_claims(Script::Hang(closed));
+    let mut message = keyed();
+    message.claim.as_mut().expect("a claim").ephemeral = true;
+    assert_eq!(reason(&ask(&bench, &message).await), Some(Reason::StoreTimeout));
+    gate.send(true).expect("the call waits");
+    while bench.metrics.in_flight.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.metrics.given_back.get(), 1);
+    let retry = DecideRequest { id: DecisionId::new(10), ..message };
+    let reply = ask(&bench, &retry).await.expect("a verdict");
+    assert!(matches!(reply.claim, Some(ClaimState::Claimed { .. })), "{:?}", reply.claim);
+}
+
+/// Others wait for it, and nothing else will say it once more.
+#[tokio::test(start_paused = true)]
+async fn what_ends_a_claim_is_asked_of_a_store_that_is_left_alone_too() {
+    let bench = bench_with_claims(Script::AdmitUpTo(9));
+    let mut message = keyed();
+    message.claim.as_mut().expect("a claim").ephemeral = true;
+    let reply = ask(&bench, &message).await.expect("a verdict");
+    let Some(ClaimState::Claimed { fence, .. }) = reply.claim else { panic!("{reply:?}") };
+    *bench.store.script.lock().expect("unpoisoned") = Script::Fail(StoreFailure::Timeout);
+    for _ in 0..5 {
+        assert_eq!(reason(&ask(&bench, &one()).await), Some(Reason::StoreTimeout));
+    }
+    assert_eq!(bench.service.guard().state(), State::Open);
+    let keyed = message.claim.as_ref().expect("a claim").keyed.clone();
+    let finish = Finish { keyed, fence, by: FinishBy::Abandon { life_s: 60 } };
+    let id = message.id;
+    let settling = SettleRequest {
+        v: VERSION,
+        id,
+        scope: message.scope.clone(),
+        timeout_ms: 45,
+        traceparent: None,
+        request_id: None,
+        age_us: 0,
+        adjustments: Vec::new(),
+        finish: Some(finish),
+        octets: Vec::new(),
+    };
+    let settled = bench.service.settle(&tidegate_policy::wire::encode(&settling)).await;
+    assert_eq!(settled.expect("it is asked").finish, Some(Finished::Freed));
+    assert_eq!(bench.service.guard().state(), State::Open, "and says nothing of the store");
 }
 
 #[tokio::test(start_paused = true)]

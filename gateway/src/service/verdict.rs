@@ -84,7 +84,7 @@ impl Service {
             scope: scope.clone(),
             id: message.id,
         });
-        let spreading = claiming.clone();
+        let (spreading, ending) = (claiming.clone(), claiming.clone());
         let ledger = Ledger {
             store,
             scope,
@@ -114,8 +114,15 @@ impl Service {
                 }
                 (Some(_) | None, _) => None,
             };
-            if let Err(unheard) = ruling.give(Verdict { enforced, claim }) {
-                Box::pin(ledger.give_back(&unheard.enforced, begun_us)).await;
+            if let Err(Verdict { enforced, claim }) = ruling.give(Verdict { enforced, claim }) {
+                // The key first: others wait for it.
+                if let (Some((ClaimState::Claimed { fence, .. }, _)), Some(ending)) =
+                    (claim, ending)
+                    && let Some(call) = &asked.claim
+                {
+                    Box::pin(ending.give_back(call, fence)).await;
+                }
+                Box::pin(ledger.give_back(&enforced, begun_us)).await;
                 return Err(StoreFailure::Timeout);
             }
             // After the request itself, which is served first: nothing that it depends on.

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use tidegate_policy::exchange::{Answer, Answering, Hold, Moment, Part, Said, Settlement};
+use tidegate_policy::exchange::{Answer, Answering, Ended, Hold, Moment, Part, Said, Settlement};
 
 use super::calls::To;
 use super::{Open, Stream, Vm, Waiter, or_log};
@@ -171,9 +171,7 @@ impl Vm {
         let Open { mut exchange, root, taken } = open;
         let Answering { mut hold, settlement, signals, .. } =
             exchange.on_answer(&root.config, part);
-        for signal in signals {
-            root.counters.borrow_mut().signal(&root.config, signal);
-        }
+        root.count(signals);
         if let Some(settlement) = settlement {
             let waits = hold == Hold::Keep;
             let is_sent = self.send_end(&root, settlement, waits.then_some(stream));
@@ -211,12 +209,13 @@ impl Vm {
                     return false;
                 }
             };
-            if let Some(signals) = end.ended(&answer) {
-                callout::settled(root, id, &answer);
-                for signal in signals {
-                    root.counters.borrow_mut().signal(&root.config, signal);
+            match end.ended(&answer) {
+                Ended::Again => {}
+                ended => {
+                    callout::settled(root, id, &answer);
+                    self.end_with(root, end, ended);
+                    return false;
                 }
-                return false;
             }
         }
     }
@@ -235,16 +234,26 @@ impl Vm {
         stream: Option<u32>,
     ) {
         callout::settled(root, settlement.id, answer);
-        let Some(signals) = settlement.ended(answer) else {
+        let ended = settlement.ended(answer);
+        if ended == Ended::Again {
             if !self.send_end(root, settlement, stream) {
                 self.stored(stream);
             }
             return;
-        };
-        for signal in signals {
-            root.counters.borrow_mut().signal(&root.config, signal);
         }
+        self.end_with(root, settlement, ended);
         self.stored(stream);
+    }
+
+    fn end_with(&mut self, root: &Rc<Root>, settlement: Settlement, ended: Ended) {
+        match ended {
+            Ended::Again => {}
+            Ended::Over(signals) => root.count(signals),
+            Ended::Later { pause_ms, signals } => {
+                root.count(signals);
+                self.postpone(root, settlement, pause_ms);
+            }
+        }
     }
 
     /// Lets an answer go on that was held until it is stored, if it still is there.

@@ -17,6 +17,28 @@ use crate::wire::{
 /// How often a message is sent at most that ends a claim, since others wait for it, or that only charges more. Both
 /// may be repeated: each is done at most once.
 const TRIES: u8 = 3;
+/// How often it is told again after that, while nobody waits for it: a stall, a restart of the gateway or a breaker that is
+/// open must not leave a key locked that has an end. Eleven times take a minute.
+const LATER_MAX: u8 = 11;
+const PAUSE_MS_MIN: u32 = 500;
+const PAUSE_MS_MAX: u32 = 8_000;
+
+/// What follows from the answer to a settlement.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It is to be sent once more, at once.
+    Again,
+    /// It is to be sent once more in so many ms, and nobody waits for it until then. If there is no room to keep it,
+    /// [`Settlement::given_up`].
+    Later {
+        /// The pause, in ms.
+        pause_ms: u32,
+        /// To be counted.
+        signals: Vec<Signal>,
+    },
+    /// It is over; this is to be counted.
+    Over(Vec<Signal>),
+}
 
 /// What a settlement ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +130,7 @@ fn message(
     whole.adjustments.retain(|one| one.by > 0);
     let again = whole.adjustments.len() < all && tries > 1;
     let again = again.then(|| Box::new(Again(wire::encode_framed(&whole, octets))));
-    Settlement { id, message, home, beside, ends: Some(ending), tries, again }
+    Settlement { id, message, home, beside, ends: Some(ending), tries, later: 0, again }
 }
 
 // === impl Settlement ===
@@ -120,11 +142,11 @@ impl Settlement {
         let charges = message.adjustments.iter().all(|one| one.by > 0);
         let tries = if charges { TRIES } else { 1 };
         let (id, message) = (message.id, wire::encode(&message));
-        Self { id, message, home: None, beside: None, ends: None, tries, again: None }
+        Self { id, message, home: None, beside: None, ends: None, tries, later: 0, again: None }
     }
 
-    /// What became of it, to be counted; `None` if it is to be sent once more.
-    pub fn ended(&mut self, answer: &Answer<'_>) -> Option<Vec<Signal>> {
+    /// What follows from the answer to it.
+    pub fn ended(&mut self, answer: &Answer<'_>) -> Ended {
         let body = match answer {
             Answer::Response { marked: true, status: b"200", body } => *body,
             _ => &[],
@@ -136,26 +158,58 @@ impl Settlement {
         if !heard && !matches!(answer, Answer::CircuitOpen { .. }) {
             self.tries = self.tries.saturating_sub(1);
             if self.tries > 0 {
-                if let Some(again) = self.again.take() {
-                    self.message = again.0;
-                }
-                return None;
+                self.in_other_words();
+                return Ended::Again;
             }
         }
-        let Some(Ending { policy, bytes, bare, beats }) = self.ends else {
-            return Some(Vec::new());
+        let Some(Ending { policy, beats, .. }) = self.ends else {
+            return Ended::Over(Vec::new());
         };
         if beats {
             // What else became of the claim, its end will tell.
             let extended = Signal::Idempotency { policy, outcome: Idempotent::Extended };
-            return Some(
-                finished
-                    .filter(|f| *f == Finished::Extended)
-                    .map(|_| extended)
-                    .into_iter()
-                    .collect(),
-            );
+            let extended = finished.filter(|f| *f == Finished::Extended).map(|_| extended);
+            return Ended::Over(extended.into_iter().collect());
         }
+        if !heard && self.later < LATER_MAX {
+            let signals = match self.later {
+                0 => Vec::from([Signal::Idempotency { policy, outcome: Idempotent::Postponed }]),
+                _ => Vec::new(),
+            };
+            let pause_ms = pause_ms(self.later);
+            (self.later, self.tries) = (self.later.saturating_add(1), 1);
+            self.in_other_words();
+            return Ended::Later { pause_ms, signals };
+        }
+        Ended::Over(self.came_to(finished))
+    }
+
+    /// Whether it ends a claim.
+    pub fn ends_claim(&self) -> bool {
+        self.ends.is_some_and(|ending| !ending.beats)
+    }
+
+    /// What is to be counted where it is not sent any more.
+    pub fn given_up(&self) -> Vec<Signal> {
+        self.came_to(None)
+    }
+
+    /// How many octets it takes while it waits to be sent again.
+    pub fn size(&self) -> usize {
+        self.message.len().saturating_add(self.beside.as_ref().map_or(0, |beside| beside.size()))
+    }
+
+    /// From the second time on it may say less.
+    fn in_other_words(&mut self) {
+        if let Some(again) = self.again.take() {
+            self.message = again.0;
+        }
+    }
+
+    fn came_to(&self, finished: Option<Finished>) -> Vec<Signal> {
+        let Some(Ending { policy, bytes, bare, .. }) = self.ends else {
+            return Vec::new();
+        };
         let outcome = match (finished, bytes) {
             (Some(Finished::Stored | Finished::AlreadyDone), Some(_)) if bare => {
                 Idempotent::StoredWithoutBody
@@ -173,6 +227,11 @@ impl Settlement {
             let bytes = u64::from(bytes);
             signals.push(Signal::AnswerBytes { policy, replayed: false, bytes });
         }
-        Some(signals)
+        signals
     }
+}
+
+/// Twice as long each time.
+fn pause_ms(later: u8) -> u32 {
+    PAUSE_MS_MIN.checked_shl(later.into()).unwrap_or(PAUSE_MS_MAX).min(PAUSE_MS_MAX)
 }

@@ -73,6 +73,8 @@ pub struct Settlement {
     pub(super) ends: Option<Ending>,
     /// How often it may still be sent.
     pub(super) tries: u8,
+    /// How often it was put off.
+    pub(super) later: u8,
     /// What is sent from the second time on, if that is not the same.
     pub(super) again: Option<Box<Again>>,
 }

@@ -144,6 +144,8 @@ pub enum Idempotent {
     Released,
     /// The claim is kept: the upstream may have done the work.
     Kept,
+    /// What ends its claim could not be told yet; it is told again later.
+    Postponed,
     /// The answer could not be stored. The claim is kept.
     NotStored,
     /// The answer came after somebody had taken over. Nothing was stored.
@@ -188,6 +190,7 @@ impl Idempotent {
             Self::StoredWithoutBody => "stored_without_body",
             Self::Released => "released",
             Self::Kept => "kept",
+            Self::Postponed => "postponed",
             Self::NotStored => "not_stored",
             Self::Fenced => "fenced",
             Self::Recovered => "recovered",

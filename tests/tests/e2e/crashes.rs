@@ -8,20 +8,25 @@ use tidegate_tests::gateway::{self, Gateway};
 use tidegate_tests::parts;
 use tokio::task::JoinHandle;
 
-use crate::idempotency::{Bench, CONFIG, ROOMY, WITHIN, bench, lines, replayed, told};
+use crate::idempotency::{Bench, CONFIG, ROOMY, WITHIN, bench, bench_of, lines, replayed, told};
 
-/// A request that is with the upstream, which waits for the gate.
-async fn running(bench: &Bench, path: &str, key: &str) -> JoinHandle<Option<Answer>> {
-    let before = bench.upstream.runs();
+/// A request whose run waits for the gate.
+fn sent(bench: &Bench, path: &str, key: &str) -> JoinHandle<Option<Answer>> {
     let headers = lines(key, "x-run: wait\r\n");
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 2\r\n{headers}\r\n{{}}"
     );
     let addr = bench.envoys[0].addr;
-    let waiting = tokio::spawn(async move {
+    tokio::spawn(async move {
         let mut stream = client::connect(addr, None).await.ok()?;
         client::try_raw(&mut stream, request.as_bytes()).await.ok()
-    });
+    })
+}
+
+/// The same, once it is with the upstream.
+async fn running(bench: &Bench, path: &str, key: &str) -> JoinHandle<Option<Answer>> {
+    let before = bench.upstream.runs();
+    let waiting = sent(bench, path, key);
     bench.runs(before + 1).await;
     waiting
 }
@@ -74,11 +79,59 @@ async fn the_gateway_is_killed_between_claim_and_answer() {
     bench.upstream.open();
     let answer = waiting.await.expect("a task").expect("an answer");
     assert_eq!((answer.status, replayed(&answer)), (201, false), "it is not kept back: {answer:?}");
-    bench.reaches("orders", "not_stored", 1).await;
+    bench.reaches("orders", "postponed", 1).await;
     let options = gateway::Options::redis(&bench.redis.url()).flags(&ROOMY);
     bench.gateway = Gateway::start(&gateway::Options { listen, ..options }).await;
-    until(&bench, 0, "/orders", "k", "idempotency-unknown-outcome").await;
+    // Told again as soon as somebody listens.
+    let retry = eventually(WITHIN, "a retry gets the answer", async || {
+        let retry = bench.post("/orders", "k", "", "{}").await;
+        if replayed(&retry) { Ok(retry) } else { Err(retry) }
+    })
+    .await;
+    assert_eq!(told(&retry), told(&answer));
     assert_eq!(bench.upstream.runs(), 1);
+}
+
+/// With the deadlines that are shipped: five calls without an answer open breakers on both ways, and claims are made that
+/// nobody hears of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_stands_still_for_a_moment_locks_no_key_and_loses_no_answer() {
+    let config = CONFIG.replace("\"timeout\": \"4s\"", "\"timeout\": \"45ms\"");
+    let config = config.replace("\"upstream_timeout\": \"500ms\"", "\"upstream_timeout\": \"10m\"");
+    let mut bench = bench_of(1, &config).await;
+    bench.gateway = Gateway::start(&gateway::Options::redis(&bench.redis.url())).await;
+    let options = Options::new(bench.gateway.addr, bench.upstream.addr).config(&config);
+    bench.envoys = vec![Envoy::start(&options).await];
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    // Its answer comes while nobody can be told of it.
+    let runs = eventually(WITHIN, "one runs", async || {
+        let waiting = sent(&bench, "/orders", "first");
+        let is_settled = async || {
+            let settled = bench.upstream.runs() == 1 || waiting.is_finished();
+            if settled { Ok(()) } else { Err("neither with the upstream nor refused") }
+        };
+        eventually(WITHIN, "with the upstream, or refused", is_settled).await;
+        if bench.upstream.runs() == 1 { Ok(waiting) } else { Err(waiting.await) }
+    })
+    .await;
+    bench.redis.process().pause();
+    for key in keys {
+        let refused = bench.post("/orders", key, "", "{}").await;
+        assert_eq!(refused.status, 503, "{refused:?}");
+    }
+    bench.upstream.open();
+    let first = runs.await.expect("a task").expect("an answer");
+    assert_eq!((first.status, bench.upstream.runs()), (201, 1), "{first:?}");
+    bench.redis.process().resume();
+    for (key, replays) in keys.map(|key| (key, false)).into_iter().chain([("first", true)]) {
+        eventually(WITHIN, key, async || {
+            let answer = bench.post("/orders", key, "", "{}").await;
+            let is_right = answer.status == 201 && (replayed(&answer) || !replays);
+            if is_right { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+    assert_eq!(bench.upstream.runs(), 1 + keys.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -254,10 +254,24 @@ fn an_answer_is_held_until_it_is_stored_or_streams() {
         );
         // It is tried three times, and then not any more.
         let late = Answer::Response { marked: false, status: b"504", body: b"" };
-        assert_eq!((end.ended(&late), end.ended(&late)), (None, None));
-        let given_up = end.ended(&late).expect("the last");
-        let outcome = Idempotent::NotStored;
-        assert_eq!(given_up, [Signal::Idempotency { policy: 0, outcome }]);
+        assert_eq!((end.ended(&late), end.ended(&late)), (Ended::Again, Ended::Again));
+        // Then nobody waits any more, and it is told again for a minute.
+        let told = |outcome| Vec::from([Signal::Idempotency { policy: 0, outcome }]);
+        let mut signals = told(Idempotent::Postponed);
+        let mut paused_ms = 0;
+        for pause_ms in [500, 1_000, 2_000, 4_000, 8_000, 8_000, 8_000, 8_000, 8_000, 8_000, 8_000]
+        {
+            let open = Answer::CircuitOpen { retry_ms: 9_000 };
+            let answer = if pause_ms == 8_000 { &open } else { &late };
+            assert_eq!(
+                end.ended(answer),
+                Ended::Later { pause_ms, signals: core::mem::take(&mut signals) }
+            );
+            paused_ms += pause_ms;
+        }
+        assert_eq!(paused_ms, 63_500);
+        assert_eq!(end.given_up(), told(Idempotent::NotStored));
+        assert_eq!(end.ended(&late), Ended::Over(told(Idempotent::NotStored)));
         assert_eq!(desk.exchange.wants_answer(), hold == Hold::Collect, "while it is held");
         desk.part(Part::Stored);
         assert!(!desk.exchange.wants_answer());
@@ -443,7 +457,7 @@ fn a_request_that_takes_long_keeps_its_key_locked() {
         assert_eq!(beats(&mut desk, now_us), None, "once");
         // A beat that is lost is not repeated: the next one comes.
         let late = Answer::Response { marked: false, status: b"504", body: b"" };
-        assert_eq!(beat.ended(&late), Some(Vec::new()));
+        assert_eq!(beat.ended(&late), Ended::Over(Vec::new()));
     }
     // A clock that stepped back must not keep it from beating.
     assert!(beats(&mut desk, 10).is_some());

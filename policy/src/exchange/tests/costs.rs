@@ -174,13 +174,13 @@ fn what_charges_more_is_sent_again_until_it_is_heard_and_what_gives_back_is_not(
         response.settlement.expect("one")
     };
     let mut more = settled("4000");
-    assert_eq!((more.ended(&late), more.ended(&Answer::Reset)), (None, None));
-    assert_eq!(more.ended(&late), Some(Vec::new()), "it was sent three times");
+    assert_eq!((more.ended(&late), more.ended(&Answer::Reset)), (Ended::Again, Ended::Again));
+    assert_eq!(more.ended(&late), Ended::Over(Vec::new()), "it was sent three times");
     let mut more = settled("4000");
-    assert_eq!((more.ended(&late), more.ended(&heard)), (None, Some(Vec::new())));
+    assert_eq!((more.ended(&late), more.ended(&heard)), (Ended::Again, Ended::Over(Vec::new())));
     let open = Answer::CircuitOpen { retry_ms: 9_000 };
-    assert_eq!(settled("4000").ended(&open), Some(Vec::new()), "nobody is asked");
-    assert_eq!(settled("0").ended(&late), Some(Vec::new()));
+    assert_eq!(settled("4000").ended(&open), Ended::Over(Vec::new()), "nobody is asked");
+    assert_eq!(settled("0").ended(&late), Ended::Over(Vec::new()));
 }
 
 #[test]

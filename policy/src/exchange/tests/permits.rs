@@ -145,7 +145,7 @@ fn every_combination_of_stages_ends_as_the_table_of_stages_says() {
                 assert_eq!((back.0, back.1), (units, give_back.abandon), "{outcomes:?}");
                 // Sent again it would be older than it says: the claim is given back then, and no unit.
                 if let Some(settlement) = &mut effects.settlement {
-                    let repeated = settlement.ended(&Answer::Reset).is_none();
+                    let repeated = settlement.ended(&Answer::Reset) == Ended::Again;
                     assert_eq!(repeated, give_back.abandon, "{outcomes:?}");
                     let again = given_back(Some(settlement));
                     let same = (if repeated { 0 } else { back.0 }, back.1, back.2);
