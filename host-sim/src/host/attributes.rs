@@ -42,6 +42,7 @@ impl<'a> Attributes<'a> {
 
     fn of_request(&self, name: &str) -> Option<Vec<u8>> {
         match name {
+            "protocol" if self.http.is_http3 => return Some(b"HTTP/3".to_vec()),
             "protocol" => return Some(b"HTTP/1.1".to_vec()),
             "time" => return Some(number(self.http.begin_unix_ns)),
             "size" => return Some(number(self.http.request.size)),

@@ -111,7 +111,7 @@ impl Process {
         let Piece::Chunk(bytes) = piece else {
             return;
         };
-        let max = self.buffer_bytes_max;
+        let max = self.listener.buffer_bytes_max;
         let mut is_too_large = false;
         self.with_http(id, |http| {
             let buffered = http.message(direction).buffered.get_or_insert_default();
@@ -134,12 +134,17 @@ impl Process {
     }
 
     /// Log for every filter, then done and delete for each: Envoy's order. A filter that never saw the request gets its
-    /// context for the log.
+    /// context for the log. Over HTTP/3 Envoy logs an answer that went out whole when the client has acknowledged it, and
+    /// no filter is told.
     pub(crate) fn close(&mut self, id: StreamId) -> Option<(Http, Usage)> {
         let now_unix_ns = self.now().1;
         self.with_http(id, |http| http.lasted_ns = now_unix_ns.saturating_sub(http.begin_unix_ns));
         let chain = *self.chains.get_mut(id.0)?.take()?;
         self.suspects.forget(id);
+        let is_logged = {
+            let http = chain.http.borrow();
+            !http.is_http3 || http.response.sent.reset
+        };
         let mut contexts = Vec::new();
         for filter in &chain.filters {
             let Some((vm_id, root)) = filter.home else {
@@ -150,10 +155,12 @@ impl Process {
             };
             let context = match filter.context {
                 Some(context) => context,
-                None if vm.dead.is_some() => continue,
+                None if vm.dead.is_some() || !is_logged => continue,
                 None => vm.open_stream(id, root, &chain.http),
             };
-            vm.log_stream(context);
+            if is_logged {
+                vm.log_stream(context);
+            }
             contexts.push((vm_id, context));
             // Nothing is left to resume or to answer.
             vm.state_mut().after.clear();

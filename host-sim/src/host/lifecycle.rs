@@ -63,14 +63,15 @@ impl Vm {
 
     /// The stream's end, for the log.
     pub(crate) fn log_stream(&mut self, context: u32) {
-        self.set_logging(context, true);
+        self.set_ending(context, true);
         let log = self.exports.log.clone();
         self.call("proxy_on_log", context, log, context, String::new);
-        self.set_logging(context, false);
+        self.set_ending(context, false);
     }
 
     /// Done and delete; the stream is gone whatever `on_done` answers.
     pub(crate) fn delete_stream(&mut self, context: u32) -> Option<Stream> {
+        self.set_ending(context, false);
         let done = self.exports.done.clone();
         self.call("proxy_on_done", context, done, context, String::new);
         let delete = self.exports.delete.clone();
@@ -99,7 +100,7 @@ impl Vm {
         self.state_mut().roots.remove(&root);
     }
 
-    fn set_logging(&mut self, context: u32, logging: bool) {
+    fn set_ending(&mut self, context: u32, logging: bool) {
         if let Some(stream) = self.state_mut().streams.get_mut(&context) {
             stream.logging = logging;
             stream.ending = true;

@@ -9,6 +9,7 @@ use super::iterate::Piece;
 use super::lints::hangs::Suspects;
 use super::reply::LocalReply;
 use super::root_news::RootNews;
+use super::settings::ListenerSettings;
 use super::shared::SharedCell;
 use super::stream::{Direction, Http, Sent, StreamId};
 use super::threads::{Admission, Threads};
@@ -22,19 +23,18 @@ pub(crate) struct Process {
     /// Exchanges that moved since the world last looked.
     touched: Vec<StreamId>,
     pub(super) suspects: Suspects,
-    /// Bytes a direction may buffer before Envoy answers 413 or 500; 0 for no limit.
-    pub(super) buffer_bytes_max: usize,
+    pub(super) listener: ListenerSettings,
 }
 
 impl Process {
-    pub(crate) fn new(threads: Threads, shared: SharedCell, buffer_bytes_max: usize) -> Self {
+    pub(crate) fn new(threads: Threads, shared: SharedCell, listener: ListenerSettings) -> Self {
         Self {
             threads,
             shared,
             chains: Vec::new(),
             touched: Vec::new(),
             suspects: Suspects::default(),
-            buffer_bytes_max,
+            listener,
         }
     }
 
@@ -60,6 +60,7 @@ impl Process {
             }
         }
         http.begin_unix_ns = self.now().1;
+        http.is_http3 = self.listener.is_http3;
         http.request.started = true;
         http.request.headers = headers;
         http.request.ended = end;

@@ -22,6 +22,15 @@ pub(crate) enum FailPolicy {
     Reload,
 }
 
+/// The settings of the listener that all requests come to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ListenerSettings {
+    /// What a direction may buffer before 413 or 500; 0 for no limit.
+    pub(crate) buffer_bytes_max: usize,
+    /// Whether clients speak HTTP/3, over which filters are not told of the log of an answer that went out whole.
+    pub(crate) is_http3: bool,
+}
+
 /// The settings of one plugin configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct PluginSettings {

@@ -42,6 +42,8 @@ pub(crate) struct Http {
     pub(crate) has_upstream: bool,
     /// The client left.
     pub(crate) is_disconnected: bool,
+    /// The client speaks HTTP/3.
+    pub(crate) is_http3: bool,
     /// The reply went out before the request was read: HTTP/1 closes the connection.
     pub(crate) is_cut_short: bool,
     /// Dotted path to bytes: from the client's connection and from `proxy_set_property`.

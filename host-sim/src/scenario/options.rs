@@ -13,7 +13,7 @@ use super::values::from_hex;
 use crate::abi::codes::LogLevel;
 use crate::abi::values::Value;
 use crate::host::lints::{HOST_CALLS_MAX, LintMode, LintOptions};
-use crate::host::settings::{FailPolicy, PluginSettings};
+use crate::host::settings::{FailPolicy, ListenerSettings, PluginSettings};
 use crate::host::threads::ThreadOptions;
 use crate::world::options::HostOptions;
 
@@ -35,6 +35,8 @@ pub(crate) struct RawHost {
     pub(crate) reload_base_interval: Span,
     /// Envoy's `per_connection_buffer_limit_bytes`; 0 for no limit.
     pub(crate) buffer_limit: Size,
+    /// Clients speak HTTP/3: `proxy_on_log` comes for requests that were reset, and for no others.
+    pub(crate) http3: bool,
     /// How long the roots of a replaced configuration live on.
     pub(crate) drain: Span,
     pub(crate) memory_max: Size,
@@ -69,6 +71,7 @@ impl Default for RawHost {
             reload_base_interval: Span { ns: 1_000_000_000 },
             // Envoy's defaults, and its own limit of memory.
             buffer_limit: Size { bytes: 1 << 20 },
+            http3: false,
             drain: Span { ns: 600_000_000_000 },
             memory_max: Size { bytes: 1 << 30 },
             fuel: 1_000_000_000,
@@ -110,7 +113,10 @@ impl RawHost {
             interleavings: self.interleavings.clone().map(|raw| raw.0),
             start_unix_ns,
             until_ns: self.until.map(|until| until.ns),
-            buffer_bytes_max: usize::try_from(self.buffer_limit.bytes).unwrap_or(usize::MAX),
+            listener: ListenerSettings {
+                buffer_bytes_max: usize::try_from(self.buffer_limit.bytes).unwrap_or(usize::MAX),
+                is_http3: self.http3,
+            },
             lints: LintOptions { mode: self.lints, host_calls_max: self.host_calls_lint },
         })
     }

@@ -7,6 +7,7 @@ use super::options::HostOptions;
 use crate::host::compile::Compiler;
 use crate::host::load::StartError;
 use crate::host::process::Process;
+use crate::host::settings::ListenerSettings;
 use crate::host::shared::SharedCell;
 use crate::host::threads::{Plugin, ThreadOptions, Threads};
 use crate::host::turnstile::{Stop, Turnstile};
@@ -34,7 +35,7 @@ struct Post {
     plugins: Vec<Plugin>,
     options: ThreadOptions,
     shared: SharedCell,
-    buffer_bytes_max: usize,
+    listener: ListenerSettings,
 }
 
 impl Crew {
@@ -47,18 +48,18 @@ impl Crew {
         is_apart: bool,
     ) -> Result<Self, StartError> {
         let plugin_count = plugins.len();
-        let post = |options: ThreadOptions, buffer_bytes_max| Post {
+        let post = |options: ThreadOptions, listener| Post {
             compiler: compiler.clone(),
             plugins: plugins.clone(),
             options,
             shared: shared.clone(),
-            buffer_bytes_max,
+            listener,
         };
-        let whole = post(options.threads.clone(), options.buffer_bytes_max);
+        let whole = post(options.threads.clone(), options.listener);
         let mut this = if is_apart {
             let members = seats(&options.threads)
                 .into_iter()
-                .map(|threads| Member::hire(post(threads, options.buffer_bytes_max)))
+                .map(|threads| Member::hire(post(threads, options.listener)))
                 .collect();
             Self::Apart { members, has_main: options.threads.has_main }
         } else {
@@ -154,9 +155,9 @@ fn seats(options: &ThreadOptions) -> Vec<ThreadOptions> {
 
 impl Post {
     fn process(self, turnstile: Option<Turnstile>) -> Process {
-        let Self { compiler, plugins, options, shared, buffer_bytes_max } = self;
+        let Self { compiler, plugins, options, shared, listener } = self;
         let threads = Threads::new(&compiler, plugins, options, shared.clone(), turnstile);
-        Process::new(threads, shared, buffer_bytes_max)
+        Process::new(threads, shared, listener)
     }
 }
 

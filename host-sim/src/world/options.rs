@@ -2,7 +2,7 @@
 
 use super::schedule::Interleavings;
 use crate::host::lints::LintOptions;
-use crate::host::settings::PluginSettings;
+use crate::host::settings::{ListenerSettings, PluginSettings};
 use crate::host::threads::ThreadOptions;
 
 /// The host of a run.
@@ -16,7 +16,6 @@ pub(crate) struct HostOptions {
     pub(crate) until_ns: Option<u64>,
     /// Which orders of the threads are run; without it, one thread runs all.
     pub(crate) interleavings: Option<Interleavings>,
-    /// What a direction may buffer before 413 or 500; 0 for no limit.
-    pub(crate) buffer_bytes_max: usize,
+    pub(crate) listener: ListenerSettings,
     pub(crate) lints: LintOptions,
 }

@@ -60,6 +60,45 @@ fn callbacks_come_in_envoys_order_with_log_before_done() {
     assert_eq!(vms, ["canary", "main", "w0"]);
 }
 
+/// Envoy logs an answer over HTTP/3 once the client has acknowledged it, and no filter is told. Whoever leaves is logged at
+/// once.
+#[test]
+fn over_http3_a_filter_is_told_of_the_log_only_of_who_left() {
+    let mut plugin =
+        Plugin::new().import("proxy_get_property", 4).import("proxy_get_header_map_value", 5);
+    let details = plugin.data(b"response\0code_details");
+    let status = plugin.data(b":status");
+    let read = want(&format!("$proxy_get_property {} (i32.const 0) (i32.const 4)", at(details)), 0);
+    let shut = format!(
+        "$proxy_get_header_map_value (i32.const 2) {} (i32.const 0) (i32.const 4)",
+        at(status)
+    );
+    let plugin = plugin
+        .on_request_headers("(i32.const 0)")
+        .code("(func (export \"proxy_on_log\") (param i32))")
+        .code(&format!("(func (export \"proxy_on_delete\") (param i32) {read} {})", want(&shut, 2)))
+        .build();
+    let report = passes(
+        "name: http3
+plugin: {}
+host: { http3: true }
+upstream: [{ on: GET /slow, answer: 200, after: 1s }, { answer: 200 }]
+timeline:
+  - { at: 0ms, client: a, send: { path: /whole } }
+  - { at: 10ms, client: b, send: { path: /slow } }
+  - { at: 20ms, client: b, disconnect: true }
+expect:
+  - { client: a, status: 200, details: via_upstream }
+  - { client: b, reset: true }
+  - { no_log_at: error }",
+        &plugin,
+    );
+    let told = names(&report);
+    let told =
+        told.iter().filter(|name| ["proxy_on_log", "proxy_on_delete"].contains(&name.as_str()));
+    assert_eq!(told.collect::<Vec<_>>(), ["proxy_on_delete", "proxy_on_log", "proxy_on_delete"]);
+}
+
 #[test]
 fn request_headers_are_open_in_their_callback_shut_in_the_response_and_readable_in_the_log() {
     let mut plugin = Plugin::new()
