@@ -93,8 +93,7 @@ extern "C" fn proxy_on_response_body(stream: u32, size: usize, end: bool) -> u32
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_trailers(stream: u32, _trailers: usize) -> u32 {
-    vm::with(|vm| vm.answer_whole(stream));
-    after_trailers(vm::with(|vm| vm.answer_trailers(stream)).unwrap_or(Action::Continue))
+    after_trailers(vm::with(|vm| vm.response_trailers(stream)).unwrap_or(Action::Continue))
 }
 
 /// Comes only while a request waits, and where a configuration has circuit breakers, leases, idempotency or an
@@ -139,7 +138,8 @@ extern "C" fn proxy_on_http_call_response(
     vm::with(|vm| vm.call_response(token, headers, body_size));
 }
 
-/// The stream is over: what only its end tells is known now.
+/// The stream is over: what only its end tells is known now. Over HTTP/3 Envoy says so of requests whose client left,
+/// and of no others.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_log(stream: u32) {
     vm::with(|vm| vm.response_end(stream));

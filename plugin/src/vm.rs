@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tidegate_policy::breaker::alone::Ticket;
-use tidegate_policy::exchange::{Act, Answer, Effects, Event, Exchange, Moment, Settlement};
+use tidegate_policy::exchange::{Act, Answer, Effects, Event, Exchange, Settlement};
 use tidegate_policy::identity::Facts;
 use tidegate_policy::wire::DecisionId;
 
@@ -80,6 +80,8 @@ struct Stream {
     root: u32,
     /// How much of the body that the host holds was read: of the request, then of the answer.
     seen: usize,
+    /// Whether its end was taken in.
+    is_over: bool,
     /// Only a stream that asked has one.
     exchange: Option<Box<Open>>,
 }
@@ -137,18 +139,31 @@ impl Vm {
         if parent == 0 {
             self.roots.insert(context, None);
         } else {
-            self.streams.insert(context, Stream { root: parent, seen: 0, exchange: None });
+            let stream = Stream { root: parent, seen: 0, is_over: false, exchange: None };
+            self.streams.insert(context, stream);
         }
     }
 
     pub(crate) fn delete(&mut self, context: u32) {
+        let stream = self.streams.remove(&context);
+        let is_stream = stream.is_some();
+        let over = match stream {
+            Some(stream) if !stream.is_over => {
+                // Nobody told of its end: over HTTP/3 Envoy logs most requests without a word to filters.
+                self.streams.insert(context, stream);
+                self.response_end(context);
+                self.streams.remove(&context)
+            }
+            over => over,
+        };
+        if let Some(open) = over.and_then(|stream| stream.exchange) {
+            open.taken.give_back();
+        }
         self.give_back(context);
         if !self.joined.is_empty() {
             self.joined.remove(&context);
         }
-        if let Some(stream) = self.streams.remove(&context) {
-            stream.exchange.map(|open| open.taken).unwrap_or_default().give_back();
-        } else if let Some(root) = self.roots.remove(&context).flatten() {
+        if !is_stream && let Some(root) = self.roots.remove(&context).flatten() {
             self.wait_over(context);
             Self::leave(&root);
             self.leave_events(&root);
@@ -223,21 +238,6 @@ impl Vm {
         let effects = exchange.on(&root.config, &root.overrides, event);
         let open = Open { exchange, root: Rc::clone(&root), taken: Taken::default() };
         self.carry_on(stream, open, effects, false, Some(&facts))
-    }
-
-    /// The upstream answers, or a reply of ours passes by on its way out.
-    pub(crate) fn response_headers(&mut self, stream: u32, end: bool) -> Action {
-        self.circuit_answered(stream, end);
-        let action = self.answer_headers(stream, end);
-        self.response(stream, Moment::Headers);
-        action
-    }
-
-    /// The stream is over, however it ended.
-    pub(crate) fn response_end(&mut self, stream: u32) {
-        self.circuit_ended(stream);
-        self.answer_over(stream);
-        self.response(stream, Moment::End);
     }
 
     fn take_open(&mut self, stream: u32) -> Option<Box<Open>> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::certificates::Files;
 use crate::envoy_process::{EnvoyProcess, Settings, address};
 use crate::process::Process;
-use crate::{client, parts};
+use crate::{client, http3, parts};
 
 const FILTERS: &str =
     "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
@@ -64,6 +64,8 @@ pub struct Options {
     pub example: Option<Value>,
     /// Keys that the filter finds in its environment.
     pub keys: Vec<(&'static str, String)>,
+    /// What the listener shows of itself if it takes HTTP/3 and nothing else.
+    pub quic: Option<Files>,
 }
 
 /// How the cluster of the gateway speaks TLS: as `docs/gateway.md` shows it, with these files.
@@ -132,6 +134,7 @@ impl Options {
             access_log: true,
             example: None,
             keys: Vec::new(),
+            quic: None,
         }
     }
 
@@ -186,6 +189,9 @@ impl Options {
         self.example_into(&mut all);
         if !self.access_log {
             set(&mut all, &format!("{HCM}/access_log"), json!([]));
+        }
+        if let Some(own) = &self.quic {
+            http3::over_quic(&mut all["static_resources"]["listeners"][0], own);
         }
         if let Some(max) = self.max_headers {
             set(

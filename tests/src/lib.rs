@@ -15,6 +15,7 @@ pub mod faults;
 pub mod gateway;
 pub mod http1;
 pub mod http2;
+pub mod http3;
 pub mod lab;
 pub mod lease_report;
 pub mod orders;

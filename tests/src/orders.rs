@@ -10,6 +10,8 @@
 //! x-run: events   a stream of events: one at once, the last when the test opens the gate
 //! x-run: trap     an answer that makes the filter of a test trap
 //! x-run: grpc-N   a gRPC message, and N as the call's status in trailers
+//! x-run: mute     a gRPC message, and no status
+//! x-run: cost-N   N in the trailer x-cost
 //! x-run: bare-N   no message, and N as the call's status in trailers
 //! x-run: STATUS   an answer with this status
 //! ```
@@ -115,12 +117,14 @@ async fn run(
     }
     let content_type = match how.as_str() {
         "events" => "text/event-stream",
+        "mute" => "application/grpc",
         call if call.starts_with("grpc-") || call.starts_with("bare-") => "application/grpc",
         _ => "application/octet-stream",
     };
     let bare = how.strip_prefix("bare-");
     let call = how.strip_prefix("grpc-").or(bare).map(str::to_owned);
-    let status = how.parse().unwrap_or(if call.is_some() { 200_u16 } else { 201 });
+    let is_call = call.is_some() || how == "mute";
+    let status = how.parse().unwrap_or(if is_call { 200_u16 } else { 201 });
     let response = Response::builder()
         .status(status)
         .header("content-type", content_type)
@@ -144,6 +148,11 @@ async fn run(
             Frame::trailers([(HeaderName::from_static("grpc-status"), code)].into_iter().collect());
         let message = bare.is_none().then(|| Ok(Frame::data(Bytes::from(bytes))));
         BoxBody::new(Parts([Ok(trailers)].into_iter().chain(message).collect()))
+    } else if let Some(cost) = how.strip_prefix("cost-") {
+        let cost = cost.parse().map_err(std::io::Error::other)?;
+        let told =
+            Frame::trailers([(HeaderName::from_static("x-cost"), cost)].into_iter().collect());
+        BoxBody::new(Parts(vec![Ok(told), Ok(Frame::data(Bytes::from(bytes)))]))
     } else if how == "events" {
         let opened = Box::pin(async move { gate.wait_for(|open| *open).await.is_ok() });
         BoxBody::new(Events { first: Some("data: first\n\n"), opened: Some(opened) })

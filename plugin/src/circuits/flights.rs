@@ -157,6 +157,27 @@ impl Circuits {
         self.with_worker(config, &flight, |worker| worker.whole(flight.generation));
     }
 
+    /// An answer came to its end, with trailers. What came of a gRPC call stands in them; one that they say nothing of
+    /// is judged as cut off, once its stream is over.
+    pub(crate) fn trailed(
+        &self,
+        config: &Config,
+        stream: u32,
+        entropy: u32,
+        count: &mut impl FnMut(usize, Told, u64),
+    ) {
+        let answer = self.flights.borrow().get(&stream).map(|flight| flight.answer);
+        let Some(Part::Untold(_)) = answer else {
+            return self.whole(config, stream, entropy, count);
+        };
+        let code = host::header(Map::ResponseTrailer, GRPC_STATUS).ok().flatten();
+        let Some(code) = code else { return };
+        let Some((flight, breaker)) = self.take_known(config, stream) else { return };
+        let seen = Seen::Answered { status: b"200", grpc: Some(Some(&code)) };
+        let outcome = self.judged(config, breaker, &flight, seen);
+        self.land(config, flight, outcome, entropy, count);
+    }
+
     /// Tests whose answers began a tick ago and go on: they say enough.
     pub(crate) fn go_on(
         &self,
@@ -190,15 +211,8 @@ impl Circuits {
         let Some((flight, breaker)) = self.take_known(config, stream) else { return };
         let judged = |seen| self.judged(config, breaker, &flight, seen);
         let outcome = match flight.answer {
-            Part::Untold(_) => {
-                let code = host::header(Map::ResponseTrailer, GRPC_STATUS).ok().flatten();
-                let grpc = Some(code.as_deref());
-                match code {
-                    Some(_) => judged(Seen::Answered { status: b"200", grpc }),
-                    // An answer that was cut off: whose fault that was Envoy's details tell.
-                    None => judged(Seen::CutOff),
-                }
-            }
+            // Whose fault that was Envoy's details tell.
+            Part::Untold(_) => judged(Seen::CutOff),
             Part::Begun(_) => match judged(Seen::Broken) {
                 // The client left, and the headers were good.
                 Outcome::Ignored if flight.test.is_some() => Outcome::Success,

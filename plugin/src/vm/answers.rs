@@ -1,4 +1,4 @@
-//! Owns how the answer to a request with a claim is looked at, held where it has to be, and how the
+//! Owns how an answer is looked at as it comes and when it is over, held where it has to be, and how the
 //! messages that end claims are sent and repeated.
 
 use std::rc::Rc;
@@ -19,6 +19,36 @@ const SHORT_TICKS: u32 = 61;
 // === impl Vm ===
 
 impl Vm {
+    /// The upstream answers, or a reply of ours passes by on its way out.
+    pub(crate) fn response_headers(&mut self, stream: u32, end: bool) -> Action {
+        self.circuit_answered(stream, end);
+        let action = self.answer_headers(stream, end);
+        self.response(stream, Moment::Headers);
+        action
+    }
+
+    /// The answer ends with trailers. They are read here: once the stream is over a host may show them no more.
+    pub(crate) fn response_trailers(&mut self, stream: u32) -> Action {
+        self.circuit_trailed(stream);
+        let action = self.answer_trailers(stream);
+        self.response(stream, Moment::Trailers);
+        action
+    }
+
+    /// The stream is over, however it ended.
+    pub(crate) fn response_end(&mut self, stream: u32) {
+        let Some(known) = self.streams.get_mut(&stream) else { return };
+        if core::mem::replace(&mut known.is_over, true) {
+            return;
+        }
+        let owes = known.exchange.is_some();
+        self.circuit_ended(stream);
+        if owes {
+            self.answer_over(stream);
+            self.response(stream, Moment::End);
+        }
+    }
+
     /// What the response of an admitted request carries, and what it settles.
     pub(super) fn response(&mut self, stream: u32, moment: Moment) {
         let Some(held) = self.streams.get_mut(&stream).map(|stream| &mut stream.exchange) else {

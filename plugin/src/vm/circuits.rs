@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use tidegate_policy::config::Config;
 use tidegate_policy::exchange::{Act, Circuit, NoLeave};
 
 use super::{Vm, Waiter, or_log};
-use crate::circuits::{Report, Told};
+use crate::circuits::{Circuits, Report, Told};
 use crate::host;
 use crate::root::Root;
 
@@ -61,33 +62,44 @@ impl Vm {
 
     /// The upstream answers, or Envoy in its place.
     pub(super) fn circuit_answered(&mut self, stream: u32, end: bool) {
-        let Some(root) = self.root_of(stream).filter(|root| !root.circuits.is_empty()) else {
-            return;
-        };
-        let entropy = self.entropy_low();
-        let count = &mut |breaker, told, by| root.count_circuit(breaker, told, by);
-        root.circuits.answered(&root.config, stream, (entropy, end), count);
-        self.report_at_once(&root, stream);
+        self.circuit_moves(stream, |circuits, config, entropy, mut count| {
+            circuits.answered(config, stream, (entropy, end), &mut count);
+        });
     }
 
     /// The upstream's answer came to its end.
     pub(crate) fn answer_whole(&mut self, stream: u32) {
-        let Some(root) = self.root_of(stream).filter(|root| !root.circuits.is_empty()) else {
-            return;
-        };
-        let entropy = self.entropy_low();
-        let count = &mut |breaker, told, by| root.count_circuit(breaker, told, by);
-        root.circuits.whole(&root.config, stream, entropy, count);
+        self.circuit_moves(stream, |circuits, config, entropy, mut count| {
+            circuits.whole(config, stream, entropy, &mut count);
+        });
+    }
+
+    /// The same with trailers.
+    pub(super) fn circuit_trailed(&mut self, stream: u32) {
+        self.circuit_moves(stream, |circuits, config, entropy, mut count| {
+            circuits.trailed(config, stream, entropy, &mut count);
+        });
     }
 
     /// The stream is over.
     pub(super) fn circuit_ended(&mut self, stream: u32) {
+        self.circuit_moves(stream, |circuits, config, entropy, mut count| {
+            circuits.ended(config, stream, entropy, &mut count);
+        });
+    }
+
+    /// A stream has come further: what that says of its upstream, and whether the mesh should hear of it at once.
+    fn circuit_moves(
+        &mut self,
+        stream: u32,
+        moves: impl FnOnce(&Circuits, &Config, u32, &mut dyn FnMut(usize, Told, u64)),
+    ) {
         let Some(root) = self.root_of(stream).filter(|root| !root.circuits.is_empty()) else {
             return;
         };
         let entropy = self.entropy_low();
         let count = &mut |breaker, told, by| root.count_circuit(breaker, told, by);
-        root.circuits.ended(&root.config, stream, entropy, count);
+        moves(&root.circuits, &root.config, entropy, count);
         self.report_at_once(&root, stream);
     }
 

@@ -28,7 +28,9 @@ const AGE_UNKNOWN_US: u64 = 10 * 366 * 86_400_000_000;
 pub enum Moment {
     /// Its headers are there.
     Headers,
-    /// It is over, trailers included.
+    /// Its trailers are there; not every response has any.
+    Trailers,
+    /// It is over.
     End,
 }
 
@@ -249,8 +251,9 @@ fn told_later<'c>(config: &'c Config, asked: &Asked) -> Option<&'c ResponseCost>
 fn moment_of(source: &ResponseSource) -> Moment {
     match source {
         ResponseSource::Header(_) => Moment::Headers,
+        ResponseSource::Trailer(_) => Moment::Trailers,
         // Metadata grows with the response: a count of tokens is whole when it is over.
-        ResponseSource::Trailer(_) | ResponseSource::Metadata(_) => Moment::End,
+        ResponseSource::Metadata(_) => Moment::End,
     }
 }
 

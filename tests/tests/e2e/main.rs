@@ -12,6 +12,7 @@ mod exactness;
 mod failover;
 mod homes;
 mod hostile_input;
+mod http3;
 mod idempotency;
 mod idempotency_kinds;
 mod idempotency_retries;

@@ -76,8 +76,8 @@ fn each_moment_settles_what_it_tells_and_no_more() {
 
     assert!(bench.exchange.has_to_tell(), "the trailer is still to come");
     let bytes = ResponseSource::Trailer("x-bytes".to_string());
-    assert_eq!(bench.exchange.wanted(&bench.config, Moment::End), [&bytes]);
-    let response = bench.respond(Moment::End, &values(&[Some("2")]));
+    assert_eq!(bench.exchange.wanted(&bench.config, Moment::Trailers), [&bytes]);
+    let response = bench.respond(Moment::Trailers, &values(&[Some("2")]));
     assert_eq!(read(&response), [("llm.bytes".to_string(), -3)]);
     assert_eq!(response.fields, [], "no fields in trailers");
     let message = response.settlement.expect("checked").message;
@@ -86,6 +86,12 @@ fn each_moment_settles_what_it_tells_and_no_more() {
     assert_eq!(message.adjustments[0].receipt, Some(said));
     assert!(!bench.exchange.has_to_tell());
     assert_eq!(bench.respond(Moment::End, &values(&[Some("2")])), Response::default());
+    // One without trailers owes nothing more once it is over.
+    let (mut bench, _) = answered([true; 4]);
+    bench.respond(Moment::Headers, &values(&[Some("350"), Some("350")]));
+    assert_eq!(bench.exchange.wanted(&bench.config, Moment::End), [] as [&ResponseSource; 0]);
+    assert_eq!(bench.respond(Moment::End, &[]), Response::default(), "the reserve stays");
+    assert!(!bench.exchange.has_to_tell());
 }
 
 #[test]
@@ -135,7 +141,7 @@ fn bench_that_allows() -> Bench {
 #[test]
 fn a_response_that_ends_without_headers_settles_its_end_alone() {
     let (mut bench, _) = answered([true; 4]);
-    let response = bench.respond(Moment::End, &values(&[None]));
+    let response = bench.respond(Moment::End, &[]);
     assert_eq!(response, Response::default(), "the reserve stays");
     assert!(!bench.exchange.has_to_tell());
 }
