@@ -19,9 +19,15 @@ impl Vm {
         self.tell_late();
         self.waited(root);
         self.look_after(root);
-        self.look_after_joined();
         self.beat(root);
         self.hand_over(root);
+        self.tick_circuits(root);
+        // Last, since it leaves the context of a stream in force, which may be another root's: what is sent then goes
+        // with that one.
+        self.look_after_joined();
+    }
+
+    fn tick_circuits(&mut self, root: u32) {
         let Some(root) = self.roots.get(&root).cloned().flatten() else { return };
         let entropy = self.entropy_low();
         let count = &mut |breaker, told, by| root.count_circuit(breaker, told, by);
