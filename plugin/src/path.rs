@@ -1,5 +1,6 @@
 //! Owns the guard of a path to a gateway: one circuit breaker per configuration and worker. Says
-//! whether a callout may be made, and takes what became of it.
+//! whether a callout may be made, and takes what became of it. A host that tells no time is not guarded: what opened
+//! would never be tested, and no test would ever end.
 //!
 //! Source: product row B3.
 
@@ -46,7 +47,10 @@ impl Path {
     pub(crate) fn admit(&self) -> (Result<Ticket, u64>, Step) {
         let mut breaker = self.breaker.borrow_mut();
         // A closed breaker needs no time: the healthy path costs no host call.
-        let now_ms = if breaker.is_closed() { 0 } else { now_ms() };
+        let now_ms = if breaker.is_closed() { Some(0) } else { now_ms() };
+        let Some(now_ms) = now_ms else {
+            return (Ok(breaker.unguarded()), Step { told: None, entered: None });
+        };
         let (admission, changed) = breaker.admit(now_ms);
         let (leave, told) = match admission {
             Admission::Pass(ticket) => (Ok(ticket), ticket.is_test().then_some(Told::Test)),
@@ -66,7 +70,10 @@ impl Path {
             Answer::CircuitOpen { .. } => Outcome::Ignored,
         };
         let mut breaker = self.breaker.borrow_mut();
-        let now_ms = if breaker.is_closed() && outcome != Outcome::Failure { 0 } else { now_ms() };
+        let is_known = breaker.is_closed() && outcome != Outcome::Failure;
+        let now_ms = if is_known { Some(0) } else { now_ms() };
+        // A test that was out runs out by itself once there is a time again.
+        let Some(now_ms) = now_ms else { return Step { told: None, entered: None } };
         let settled = breaker.settle(ticket, outcome, now_ms, entropy);
         let entered = settled.changed.map(|changed| changed.to);
         let trips = !ticket.is_test() && entered == Some(State::Open);
@@ -88,7 +95,6 @@ impl Path {
     }
 }
 
-/// A host without a clock would leave an open breaker open; it then counts as long over.
-fn now_ms() -> u64 {
-    host::now_us().map_or(u64::MAX, |now_us| now_us / 1_000)
+fn now_ms() -> Option<u64> {
+    host::now_us().ok().map(|now_us| now_us / 1_000)
 }

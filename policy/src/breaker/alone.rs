@@ -122,6 +122,11 @@ impl Breaker {
         self.worker.passes
     }
 
+    /// Leave for a call while nobody knows the time. It is no test.
+    pub fn unguarded(&self) -> Ticket {
+        Ticket { generation: self.worker.generation, test: None }
+    }
+
     /// Asks for leave to call.
     pub fn admit(&mut self, now_ms: u64) -> (Admission, Option<Transition>) {
         let generation = self.worker.generation;

@@ -53,6 +53,20 @@ fn five_failures_in_a_row_open_it_and_a_success_in_between_forgets_them() {
     assert!(breaker.settle(ticket, Outcome::Failure, 0, 0).changed.is_some(), "the fifth");
 }
 
+/// Its call goes on beside the breaker: neither outcome closes it, is a test, or keeps the next test from beginning.
+#[test]
+fn a_call_at_no_time_changes_nothing_of_an_open_breaker() {
+    let mut breaker = tripped(0);
+    for outcome in [Outcome::Success, Outcome::Failure, Outcome::Ignored] {
+        let ticket = breaker.unguarded();
+        assert!(!ticket.is_test());
+        assert_eq!(breaker.settle(ticket, outcome, 5_000, MIDDLE), Settled::default());
+        assert_eq!((breaker.state(), breaker.is_closed()), (State::Open, false));
+    }
+    assert_eq!(refused_ms(&mut breaker, 5_000), 5_000);
+    assert!(pass(&mut breaker, 10_000).is_test());
+}
+
 #[test]
 fn open_lasts_ten_seconds_more_or_less_a_fifth() {
     for (entropy, open_ms) in [(0, 8_000), (MIDDLE, 10_000), (u64::MAX, 11_999)] {
