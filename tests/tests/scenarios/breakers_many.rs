@@ -13,7 +13,7 @@ const AGAIN: usize = 2_000;
 /// What one tick may ask of the host at most, whatever there is to do (docs/breakers.md).
 const TICK_CALLS_MAX: usize = 2_200;
 
-fn run(yaml: &str) -> Report {
+pub(crate) fn run(yaml: &str) -> Report {
     let scenario = Scenario::parse(yaml).unwrap_or_else(|error| panic!("{error}"));
     let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
     let services = services(&scenario, &[]).expect("the gateway's defaults");
@@ -24,7 +24,7 @@ fn run(yaml: &str) -> Report {
 }
 
 /// How many host calls each callback of a name made, in order.
-fn calls_of(report: &Report, callback: &str) -> Vec<usize> {
+pub(crate) fn calls_of(report: &Report, callback: &str) -> Vec<usize> {
     let mut open: BTreeMap<&str, Option<usize>> = BTreeMap::new();
     let mut calls: Vec<usize> = Vec::new();
     for line in &report.trace {

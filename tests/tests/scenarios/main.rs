@@ -5,6 +5,8 @@ mod breakers_many;
 mod circuits;
 mod costs;
 mod leases;
+mod memory;
+mod ticks;
 mod updates;
 
 use std::fs;
