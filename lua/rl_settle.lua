@@ -3,7 +3,7 @@
 --
 -- KEYS  1..n    the limits, as in rl_check
 --       n+1..2n one per limit: present once this decision was settled there
---       2n+1..3n one per limit: what was given back there lately (see below)
+--       2n+1..3n one per limit: what was given back there lately, and when it was reset (see below)
 --       3n+1..  the marks of their shards, as in rl_check
 -- ARGV  1      now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)
 --       2      how long a region is cold after its mark, in µs
@@ -14,10 +14,12 @@
 --              knows), x, y, and x and y of a cold region; of a window also exponent and slot, as in rl_check
 -- Returns one integer per limit: 1 = done now, 0 = had been done before
 -- Never denies. Charging more leads at most one burst (of a window, one limit) into debt. What may have come back by
--- itself since the charge is not given back: it would be there twice. Each write sets its own expiry.
+-- itself since the charge is not given back: it would be there twice. Nor is anything of a charge that may be older than its region on
+-- this server or than the limit's reset: what is there now is others'. Each write sets its own expiry.
 --
 -- What was given back of a gcra limit within ARGV[3] is kept beside it, up to 32 times <ddd: when it was charged, at the earliest, when
--- it was given back, at the latest, and how much, in µs. Why: docs/decisions/0099-refunds.md.
+-- it was given back, at the latest, and how much, in µs. Before them stands what rl_reset left there, if it did: until when that is kept,
+-- when it was, and infinity. Why: docs/decisions/0099-refunds.md.
 local EPOCH_US = 1704067200000000
 local GROUP = { '<BI1', '<BI2', '<BI3', '<BI4' }
 local call, floor, ceil, read = redis.call, math.floor, math.ceil, struct.unpack
@@ -31,12 +33,12 @@ else
 end
 
 local n = #ARGV - 3
-local left = {}
+local left, began = {}, {}
 for i = 3 * n + 1, #KEYS do
   local start = tonumber(call('GET', KEYS[i]) or now)
   if not start or start ~= start then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no time') end
   if start > now then start = now end
-  left[i - 3 * n] = start + ARGV[2] - now
+  began[i - 3 * n], left[i - 3 * n] = start, start + ARGV[2] - now
 end
 
 -- All are read before any is written, so that what cannot be read leaves everything as it was.
@@ -54,7 +56,7 @@ for i = 1, n do
   if not sound and not gcra then sound = #stored >= 7 and (#stored - 7) % (2 + read('<B', stored) % 4) == 0 end
   if not sound then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no limit') end
   held[i] = stored
-  if gcra then lately[i] = call('GET', KEYS[2 * n + i]) or '' end
+  lately[i] = call('GET', KEYS[2 * n + i]) or ''
 end
 
 -- A grant (see rl_grant) stays as it is.
@@ -80,15 +82,22 @@ local function leased(stored, tat, x, most)
   return math.max(tat, now + math.min((u0 + u1) * x, most)), over, kept
 end
 
--- What is still remembered of it, in order.
+-- What is still remembered of it, in order; and the reset.
 local remembered = ARGV[3] * 1000
 local function refunds_of(text)
-  local refunds = {}
+  local refunds, reset = {}, nil
   for at = 1, #text - 23, 24 do
     local charged, given, back = read('<ddd', text, at)
-    if given + remembered > now then refunds[#refunds + 1] = { charged, given, back } end
+    if back == math.huge then
+      if charged > now then reset = { charged, given, back } end
+    elseif given + remembered > now then refunds[#refunds + 1] = { charged, given, back } end
   end
-  return refunds
+  return refunds, reset
+end
+
+-- Whether the charge may be of before what is there now began.
+local function is_forgotten(age, start, reset)
+  return now - age < (start or 0) or reset and now - age <= reset[2]
 end
 
 -- How much of a charge is to be given back: all, if the bucket could not have been full without it since; less what may have come back.
@@ -106,19 +115,20 @@ local function back_of(refunds, tat, cost, age, at, full, has_leases)
 end
 
 -- If they are too many the older half is remembered by twos, as if both had been there as long as either.
-local function remember(key, refunds, charged, back)
+local function remember(key, refunds, reset, charged, back)
   refunds[#refunds + 1] = { charged, now, back }
-  local text, older = {}, #refunds > 32 and 16 or 0
+  local text, older, keep = {}, #refunds > 32 and 16 or 0, remembered
+  if reset then text[1], keep = struct.pack('<ddd', unpack(reset)), math.max(keep, reset[1] - now) end
   for i = 2, older, 2 do
     local one, two = refunds[i - 1], refunds[i]
     text[#text + 1] = struct.pack('<ddd', math.min(one[1], two[1]), math.max(one[2], two[2]), one[3] + two[3])
   end
   for i = older + 1, #refunds do text[#text + 1] = struct.pack('<ddd', unpack(refunds[i])) end
-  call('SET', key, table.concat(text), 'PX', ARGV[3])
+  call('SET', key, table.concat(text), 'PX', ceil(keep / 1000))
 end
 
 -- The reach as in rl_check.
-local function settle_gcra(i, stored, by, age, at, full, x, y, warm_y)
+local function settle_gcra(i, stored, by, age, at, full, start, x, y, warm_y)
   local key = KEYS[i]
   if not stored and by < 0 then return end
   local has_leases = stored and #stored > 9
@@ -144,12 +154,13 @@ local function settle_gcra(i, stored, by, age, at, full, x, y, warm_y)
     if now >= ends then tat = floored end
     local known_at = at > 0 and at <= now
     if known_at then age = now - at end
-    local refunds = refunds_of(lately[i])
+    local refunds, reset = refunds_of(lately[i])
+    if is_forgotten(age, start, reset) then return end
     local back = back_of(refunds, tat, -by * x, age, at, full, now < ends)
     if back <= 0 or tat <= now then return end
     back = math.min(back, tat - now)
     tat = tat - back
-    remember(KEYS[2 * n + i], refunds, known_at and at or now - age, back)
+    remember(KEYS[2 * n + i], refunds, reset, known_at and at or now - age, back)
   end
   local value, over = struct.pack('<d', tat), tat
   if reach > 0 then value = value .. string.char(reach) end
@@ -157,9 +168,13 @@ local function settle_gcra(i, stored, by, age, at, full, x, y, warm_y)
   save(key, value, over - now)
 end
 
-local function settle_window(key, stored, by, age, at, limit, period, exponent, slot)
+local function settle_window(i, stored, by, age, at, start, limit, period, exponent, slot)
+  local key = KEYS[i]
   if at > 0 and at <= now then age = now - at end
-  if by < 0 and age >= period then return end
+  if by < 0 then
+    local _, reset = refunds_of(lately[i])
+    if age >= period or is_forgotten(age, start, reset) then return end
+  end
   local tick = 2 ^ exponent
   local newest = now - now % tick + tick - 1
   local lasts, units, used, slots = {}, {}, 0, 0
@@ -224,9 +239,9 @@ for i = 1, n do
   if cold then x, y = cold_x, cold_y end
   local first = call('SET', KEYS[n + i], '1', 'PX', ARGV[3], 'NX')
   if first and algorithm == 103 then
-    settle_gcra(i, held[i], by, age, at, full, x, y, warm_y)
+    settle_gcra(i, held[i], by, age, at, full, began[mark], x, y, warm_y)
   elseif first then
-    settle_window(KEYS[i], held[i], by, age, at, x, y, exponent, slot)
+    settle_window(i, held[i], by, age, at, began[mark], x, y, exponent, slot)
   end
   reply[i] = first and 1 or 0
 end

@@ -23,6 +23,7 @@ const CHECK: &str = include_str!("../../lua/rl_check.lua");
 const SETTLE: &str = include_str!("../../lua/rl_settle.lua");
 const GRANT: &str = include_str!("../../lua/rl_grant.lua");
 const LEASE: &str = include_str!("../../lua/rl_lease.lua");
+const RESET: &str = include_str!("../../lua/rl_reset.lua");
 /// Some of their bytes stand in other fields, too.
 const HOLDERS: [u64; 7] = [0, 1, u64::MAX, 0x0101_0101_0101_0101, 0x3f, 1 << 56, 0xdead_beef];
 const STEPS: usize = 20_000;
@@ -304,10 +305,13 @@ impl Model {
         let parts = step.parts.iter().zip(left);
         if step.settles {
             let writes = parts.map(|(part, left)| {
-                let Part { by, age_us, charged_cold, receipt, .. } = *part;
+                let Part { mark, by, age_us, charged_cold, receipt, .. } = *part;
+                let since = step.now_us - EPOCH_US;
+                let began = mark.map(|mark| self.began_us.get(&mark).copied().unwrap_or(since));
+                let began_us = began.map_or(0, |began| EPOCH_US + began);
                 let held = self.held.get(&part.key);
                 let terms = terms(part, left);
-                let change = Change { terms, by, age_us, charged_cold, receipt, held };
+                let change = Change { terms, by, age_us, charged_cold, receipt, began_us, held };
                 settle(now, &change, self.refunds.entry(part.key.clone()).or_default())
             });
             return (vec![1; step.parts.len()], writes.collect());
@@ -408,6 +412,7 @@ struct Server {
     settle: String,
     grant: String,
     lease: String,
+    reset: String,
     settled: u64,
 }
 
@@ -416,18 +421,28 @@ impl Server {
         let client = redis::Client::open(redis.url()).expect("a sound URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
         let mut shas = Vec::new();
-        for script in [CHECK, SETTLE, GRANT, LEASE] {
+        for script in [CHECK, SETTLE, GRANT, LEASE, RESET] {
             let mut load = redis::cmd("SCRIPT");
             load.arg("LOAD").arg(script);
             let sha: String = load.query_async(&mut connection).await.expect("loaded");
             shas.push(sha);
         }
-        let [check, settle, grant, lease] = shas.try_into().expect("four");
-        Self { connection, check, settle, grant, lease, settled: 0 }
+        let [check, settle, grant, lease, reset] = shas.try_into().expect("five");
+        Self { connection, check, settle, grant, lease, reset, settled: 0 }
     }
 
     async fn delete(&mut self, key: &str) {
         redis::cmd("DEL").arg(key).exec_async(&mut self.connection).await.expect("deleted");
+    }
+
+    /// What was forgotten.
+    async fn reset(&mut self, key: &str, now_us: u64, keep_us: u64) -> u32 {
+        let given_back = format!("g{key}");
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().cmd("EVALSHA").arg(&self.reset).arg(2).arg(key).arg(&given_back);
+        pipeline.arg(now_us).arg(keep_us).cmd("PERSIST").arg(&given_back).ignore();
+        let (forgot,) = pipeline.query_async(&mut self.connection).await.expect("reset");
+        forgot
     }
 
     async fn grant(&mut self, key: &str, now_us: u64, units: u32, for_us: u64) {
@@ -541,6 +556,14 @@ async fn the_scripts_and_their_twin_agree_bit_for_bit() {
             let key = key_of(number);
             model.held.remove(&key);
             server.delete(&key).await;
+        }
+        if promised.is_none() && random.below(20) == 0 {
+            let key = key_of(random.below(KEYS));
+            let keep_us = random.one_of(&[1_000, 60_000_000, 86_400_000_000]);
+            let forgot = server.reset(&key, now_us, keep_us).await;
+            assert_eq!(forgot, u32::from(model.held.remove(&key).is_some()), "{at} {key}");
+            let reset = Refunds::reset(Instant::from_unix_us(now_us), keep_us);
+            model.refunds.insert(key, reset);
         }
         if promised.is_none() && random.below(6) == 0 {
             let key = key_of(random.below(KEYS));

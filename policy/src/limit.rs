@@ -67,6 +67,9 @@ pub struct Change<'h> {
     pub charged_cold: bool,
     /// What the store said of the charge, if that is known.
     pub receipt: Option<Receipt>,
+    /// When the region began where the limit is kept, in µs since 1970; 0 if nobody knows. What was charged before is
+    /// not given back: it was forgotten.
+    pub began_us: u64,
     /// What the store holds, if anything.
     pub held: Option<&'h Held>,
 }
@@ -347,7 +350,7 @@ pub fn check<'h>(now: Instant, charges: &[Charge<'h>]) -> Answer {
 /// the limit. Never denies: what is charged too much becomes debt, which is bounded by one burst (of a
 /// window, one limit).
 pub fn settle(now: Instant, change: &Change<'_>, refunds: &mut Refunds) -> Option<Write> {
-    let Change { terms, by, age_us, charged_cold, receipt, held } = *change;
+    let Change { terms, by, age_us, charged_cold, receipt, began_us, held } = *change;
     let units = u32::try_from(by.unsigned_abs()).unwrap_or(u32::MAX);
     let cold = if by > 0 { terms.cold_left_us > 0 } else { charged_cold };
     let pace = if cold { terms.quota.cold_pace() } else { terms.quota.pace() };
@@ -355,8 +358,10 @@ pub fn settle(now: Instant, change: &Change<'_>, refunds: &mut Refunds) -> Optio
     let reach = held.map_or(Reach::UNKNOWN, Held::reach);
     let floored = held.and_then(|held| held.floored(now, pace, warm));
     let leases = held.and_then(|held| held.leases(now, pace, warm));
+    let began = Instant::from_unix_us(began_us).since_epoch_us();
     let write: Option<Write> = match (terms.algorithm, by > 0) {
         _ if by == 0 => None,
+        (_, false) if refunds.forgot(now, began, age_us, receipt) => None,
         (Algorithm::Gcra, true) => {
             let write = gcra::charge_more(now, [pace, warm], (floored, reach), units);
             Some(beside(now, write, leases))

@@ -8,7 +8,7 @@
 //! ratelimit:{R|s}:t=<tenant>:<kind>:<subject>:<limit_id>      a subject that names a tenant
 //! ratelimit:{R|s}:<kind>:<subject>:<limit_id>:W<period>       a window: what it holds is another
 //! settled:{R|s}:…:<decision>                                  a decision was settled there
-//! settled:{R|s}:…                                             what was given back there lately
+//! settled:{R|s}:…                                             what was given back there lately, and when it was reset
 //! ratelimit:{R|s}:start                                       the shard's mark: when it began
 //! ```
 //!

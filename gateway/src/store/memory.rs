@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidegate_policy::gcra::{Instant, Reading, Retry};
-use tidegate_policy::limit::refund::{REMEMBERED_US, Refunds};
+use tidegate_policy::limit::refund::{self, REMEMBERED_US, Refunds};
 use tidegate_policy::limit::{self, Algorithm, Held, Terms, Write};
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
@@ -147,6 +147,7 @@ impl MemoryStore {
         let looks: Vec<Charge<'_>> = adjustments.iter().map(Charge::look).collect();
         let mut state = self.lock();
         let cold_left_us = state.cold_left_us(self.cold_us, now_us);
+        let began_us = state.began_us.unwrap_or(now_us);
         // Each may need three: the limit, that it was settled, and what was given back.
         self.make_room(&mut state, adjustments.len().saturating_mul(3), now_us)?;
         for (adjustment, look) in adjustments.iter().zip(&looks) {
@@ -155,12 +156,15 @@ impl MemoryStore {
             if state.alive(&done, now_us) {
                 continue;
             }
+            // Without a guard only what is known to be older than this process is not given back.
+            let is_known = self.cold_us > 0 || adjustment.receipt.is_some();
             let change = limit::Change {
                 terms: Terms { algorithm: look.algorithm, quota: look.quota, cold_left_us },
                 by: adjustment.by,
                 age_us: adjustment.age_us,
                 charged_cold: adjustment.charged_cold,
                 receipt: adjustment.receipt,
+                began_us: if is_known { began_us } else { 0 },
                 held: state.live(&key, now_us),
             };
             let given_back = keys::given_back(&key);
@@ -172,12 +176,32 @@ impl MemoryStore {
             let expires_us = now_us.saturating_add(REMEMBERED_US);
             state.buckets.insert(done, Bucket { kept: Kept::Settled, expires_us });
             if is_given {
+                let left_us = refunds.left_us(Instant::from_unix_us(now_us));
+                let expires_us = now_us.saturating_add(left_us);
                 let kept = Kept::GivenBack(refunds);
                 state.buckets.insert(given_back, Bucket { kept, expires_us });
             }
         }
         drop(state);
         self.check(scope, &looks).map(|checked| checked.limits)
+    }
+
+    fn forget(&self, scope: &Scope, limits: &[Charge<'_>]) -> Result<(), StoreFailure> {
+        let now_us = self.clock.unix_us();
+        let mut state = self.lock();
+        for limit in limits {
+            let key = key(scope, limit);
+            let given_back = keys::given_back(&key);
+            // The limit's own place becomes free.
+            let new = usize::from(!state.holds(&given_back) && !state.holds(&key));
+            self.make_room(&mut state, new, now_us)?;
+            state.buckets.remove(&key);
+            let keep_us = refund::kept_us(limit.quota);
+            let kept = Kept::GivenBack(Refunds::reset(Instant::from_unix_us(now_us), keep_us));
+            let expires_us = now_us.saturating_add(keep_us);
+            state.buckets.insert(given_back, Bucket { kept, expires_us });
+        }
+        Ok(())
     }
 
     fn let_have(
@@ -248,11 +272,8 @@ impl Store for MemoryStore {
     }
 
     fn reset(&self, scope: &Scope, limits: &[Charge<'_>]) -> Call<()> {
-        let mut state = self.lock();
-        for limit in limits {
-            state.buckets.remove(&key(scope, limit));
-        }
-        Box::pin(std::future::ready(Ok(())))
+        let forgotten = self.forget(scope, limits);
+        Box::pin(std::future::ready(forgotten))
     }
 
     fn grant(&self, scope: &Scope, limit: &Charge<'_>, units: u32, lasts: Duration) -> Call<()> {

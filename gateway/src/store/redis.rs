@@ -26,6 +26,7 @@ pub mod place;
 mod pool;
 mod replicas;
 mod reserve;
+mod reset;
 mod script;
 pub mod seal;
 mod sentinel;
@@ -275,12 +276,15 @@ impl Store for RedisStore {
 
     fn reset(&self, scope: &Scope, limits: &[Charge<'_>]) -> Call<()> {
         let keys = Keys::of(&self.region, scope, limits, None).limits;
+        let command = |(key, limit): (String, &Charge<'_>)| {
+            let command = reset::command(&self.scripts, &key, limit.quota);
+            (key, command)
+        };
+        let commands: Vec<_> = keys.into_iter().zip(limits).map(command).collect();
         let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         Box::pin(async move {
-            for key in keys {
-                let mut delete = ::redis::cmd("DEL");
-                delete.arg(&key);
-                servers.evaluate(&key, &delete, &scripts).await?;
+            for (key, command) in commands {
+                servers.evaluate(&key, &command, &scripts).await?;
             }
             Ok(())
         })

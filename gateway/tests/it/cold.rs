@@ -292,6 +292,60 @@ async fn what_was_told_of_a_charge_gives_it_back_whole() {
     }
 }
 
+/// Redis is flushed, or the limit reset, while half of a limit is reserved for an answer that is on its way. Others use
+/// what there is then, and that is not the reserve's to give back.
+#[tokio::test]
+async fn what_was_forgotten_gives_nothing_of_others_back() {
+    let redis = Redis::start().await;
+    let flags = format!("--redis-url {} {CALM} --cold-start 5m", redis.url());
+    for (flags, flushed) in [(flags.as_str(), true), (flags.as_str(), false), (CALM, false)] {
+        let gateway = start(settings(flags)).await;
+        let (told, asked): (Vec<_>, Vec<_>) = {
+            if flags != CALM {
+                eventually(PATIENCE, "warm", async || {
+                    let answer = declare(&gateway, ADMIN, r#"{"temperature": "warm"}"#).await;
+                    if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+                })
+                .await;
+            }
+            let mut reserves = Vec::new();
+            for algorithm in Algorithm::ALL {
+                let name = format!("{flushed}{algorithm:?}").to_lowercase();
+                let mut asked = ten(&name, algorithm);
+                asked.limits[0].cost = 5;
+                let told = decides(&gateway, &asked).await.limits[0].clone();
+                assert_eq!((told.remaining, told.charged_us.is_some()), (5, true), "{flags}");
+                reserves.push((told, asked));
+            }
+            reserves.into_iter().unzip()
+        };
+        if flushed {
+            redis.command(&["FLUSHALL"]).await;
+        }
+        for ((told, asked), cold) in told.into_iter().zip(asked).zip([3, 5]) {
+            let (name, algorithm) =
+                (asked.limits[0].subject.name.as_str(), asked.limits[0].algorithm);
+            if !flushed {
+                // It knows a limit's numbers by the last question.
+                decides(&gateway, &look("z", algorithm)).await;
+                let one = format!(
+                    r#"{{"limit": "p.one", "subject": {{"kind": "ip", "name": "{name}"}}}}"#
+                );
+                let (to, path) = (gateway.admin_addr, "/v1/limits/reset");
+                let reset = request(to, Method::POST, path, Some(ADMIN), one);
+                assert_eq!(Caller::new(Speaks::Http1).send(reset).await.status, 200);
+            }
+            let others = ten(name, algorithm);
+            let whole = if flushed { (cold, Some(5)) } else { (10, None) };
+            assert_eq!(admitted(&gateway, &others, 12).await, whole, "{flags} {algorithm:?}");
+            for (id, receipt) in [(1, told.receipt()), (2, None)] {
+                let left = settle(&gateway, &asked, (id, -5), (0, receipt)).await;
+                assert_eq!(left, 0, "{flags} {algorithm:?} {receipt:?}");
+            }
+        }
+    }
+}
+
 /// `POST /v1/settle`, on Redis and in memory: charged more, given back, and each only once.
 #[tokio::test]
 async fn what_a_decision_reserved_is_settled_once() {

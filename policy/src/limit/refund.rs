@@ -1,6 +1,6 @@
 //! Owns how much of a charge is given back, later and in whatever order: what it came to when it was
-//! made, and what was given back of its limit since. A part of the specification of
-//! `lua/rl_settle.lua`; why it is exact: docs/decisions/0099-refunds.md.
+//! made, what was given back of its limit since, and whether it was forgotten. A part of the specification of
+//! `lua/rl_settle.lua` and `lua/rl_reset.lua`; why it is exact: docs/decisions/0099-refunds.md.
 #![expect(
     clippy::as_conversions,
     reason = "doubles mirror Lua's numbers; every cast is of a value below 2^53 or rounds down"
@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gcra::Instant;
+use crate::gcra::{Instant, Quota};
 
 /// As long a decision is remembered as settled, in µs: what is older is given back by its age alone.
 pub const REMEMBERED_US: u64 = 60_000_000;
@@ -44,9 +44,21 @@ struct Refund {
     back: f64,
 }
 
-/// What was lately given back of one limit, in order.
+/// What was lately given back of one limit, in order; behind its reset, if there was one.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Refunds(Vec<Refund>);
+pub struct Refunds {
+    reset: Option<Reset>,
+    given: Vec<Refund>,
+}
+
+/// An operator's word that what a limit counted is forgotten, in µs since 2024.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Reset {
+    /// When it came.
+    at: f64,
+    /// Until when it is kept.
+    until: f64,
+}
 
 /// A charge that is to be given back.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +93,12 @@ impl Receipt {
     }
 }
 
+/// For how long a charge of a limit may be given back, in µs: what is older has run out by itself.
+pub fn kept_us(quota: Quota) -> u64 {
+    let spans = [quota.pace(), quota.cold_pace()].map(|pace| pace.span as u64);
+    spans.into_iter().fold(quota.period_us().max(REMEMBERED_US), u64::max).saturating_add(1)
+}
+
 /// The same in whole µs.
 pub(super) fn whole_age(now: Instant, age_us: u64, receipt: Option<Receipt>) -> u64 {
     age(now, age_us, receipt) as u64
@@ -96,15 +114,44 @@ fn age(now: Instant, age_us: u64, receipt: Option<Receipt>) -> f64 {
 // === impl Refunds ===
 
 impl Refunds {
-    /// As it is stored: 24 bytes each, doubles, the lowest byte first.
+    /// What is remembered of a limit that is reset now, for `keep_us`: [`kept_us`].
+    pub fn reset(now: Instant, keep_us: u64) -> Self {
+        let at = now.since_epoch_us();
+        Self { reset: Some(Reset { at, until: at + keep_us as f64 }), given: Vec::new() }
+    }
+
+    /// As it is stored: 24 bytes each, doubles, the lowest byte first. A reset is one of infinitely much.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let numbers = self.0.iter().flat_map(|one| [one.charged, one.given, one.back]);
-        numbers.flat_map(f64::to_le_bytes).collect()
+        let reset = self.reset.map(|reset| [reset.until, reset.at, f64::INFINITY]);
+        let given = self.given.iter().map(|one| [one.charged, one.given, one.back]);
+        reset.into_iter().chain(given).flatten().flat_map(f64::to_le_bytes).collect()
+    }
+
+    /// For how long it has to be kept from now on, in µs.
+    pub fn left_us(&self, now: Instant) -> u64 {
+        let left = self.reset.map_or(0.0, |reset| reset.until - now.since_epoch_us());
+        REMEMBERED_US.max(left as u64)
+    }
+
+    /// Whether a charge may be of before what its limit holds now began: of before its region began where it is kept, at
+    /// `began` in µs since 2024, or of before its reset.
+    pub(super) fn forgot(
+        &self,
+        now: Instant,
+        began: f64,
+        age_us: u64,
+        receipt: Option<Receipt>,
+    ) -> bool {
+        let charged = now.since_epoch_us() - age(now, age_us, receipt);
+        let now = now.since_epoch_us();
+        let began = if began > now { now } else { began };
+        let reset = self.reset.filter(|reset| reset.until > now);
+        charged < began || reset.is_some_and(|reset| charged <= reset.at)
     }
 
     /// What is still remembered.
     fn lately(&self, now: f64) -> impl Iterator<Item = &Refund> {
-        self.0.iter().filter(move |one| one.given + REMEMBERED_US as f64 > now)
+        self.given.iter().filter(move |one| one.given + REMEMBERED_US as f64 > now)
     }
 
     /// What is to be given back of a charge whose limit now holds `tat`, in µs.
@@ -141,12 +188,13 @@ impl Refunds {
         let given = now.since_epoch_us();
         let at = claim.receipt.filter(|receipt| receipt.age(given).is_some()).map(Receipt::at);
         let charged = at.unwrap_or(given - claim.age_us as f64);
-        self.0 = self.lately(given).copied().collect();
-        self.0.push(Refund { charged, given, back });
-        if self.0.len() > REFUNDS_MAX {
-            let (older, newer) = self.0.split_at(REFUNDS_MAX / 2);
+        self.reset = self.reset.filter(|reset| reset.until > given);
+        self.given = self.lately(given).copied().collect();
+        self.given.push(Refund { charged, given, back });
+        if self.given.len() > REFUNDS_MAX {
+            let (older, newer) = self.given.split_at(REFUNDS_MAX / 2);
             let older = older.chunks(2).filter_map(Refund::both);
-            self.0 = older.chain(newer.iter().copied()).collect();
+            self.given = older.chain(newer.iter().copied()).collect();
         }
     }
 }

@@ -18,11 +18,12 @@ struct Store {
     terms: Terms,
     held: Option<Held>,
     refunds: Refunds,
+    began_us: u64,
 }
 
 impl Store {
     fn new(terms: Terms) -> Self {
-        Self { terms, held: None, refunds: Refunds::default() }
+        Self { terms, held: None, refunds: Refunds::default(), began_us: 0 }
     }
 
     fn take(&mut self, unix_us: u64, cost: u32) -> Reading {
@@ -39,8 +40,8 @@ impl Store {
 
     fn settle_with(&mut self, unix_us: u64, by: i64, age_us: u64, receipt: Option<Receipt>) {
         let held = self.held.as_ref();
-        let (terms, charged_cold) = (self.terms, false);
-        let change = Change { terms, by, age_us, charged_cold, receipt, held };
+        let (terms, charged_cold, began_us) = (self.terms, false, self.began_us);
+        let change = Change { terms, by, age_us, charged_cold, receipt, began_us, held };
         if let Some(write) = settle(Instant::from_unix_us(unix_us), &change, &mut self.refunds) {
             self.held = Some(write.held);
         }

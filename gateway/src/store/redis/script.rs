@@ -9,7 +9,7 @@ use tidegate_policy::window::Grain;
 
 use super::breakers::{self, BreakerScripts};
 use super::idempotency::{self, ClaimScripts};
-use super::{audit, grant, leases};
+use super::{audit, grant, leases, reset};
 use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure};
 
 /// The scripts themselves; their headers list KEYS, ARGV and returns.
@@ -32,6 +32,7 @@ pub struct Scripts {
     breakers: BreakerScripts,
     claims: ClaimScripts,
     grant: String,
+    reset: String,
     /// How long a region is cold after its mark; 0 without a guard.
     cold_us: u64,
 }
@@ -81,6 +82,7 @@ impl Scripts {
             breakers: BreakerScripts::new(),
             claims: ClaimScripts::new(),
             grant: grant::sha(),
+            reset: reset::sha(),
             cold_us,
         }
     }
@@ -88,6 +90,11 @@ impl Scripts {
     /// The SHA of rl_grant.
     pub fn grant(&self) -> &str {
         &self.grant
+    }
+
+    /// The SHA of rl_reset.
+    pub fn reset(&self) -> &str {
+        &self.reset
     }
 
     /// The SHA of audit_append.
@@ -117,7 +124,8 @@ impl Scripts {
 
     /// `SCRIPT LOAD`, each.
     pub fn load_commands(&self) -> impl Iterator<Item = Cmd> {
-        let own = [RL_CHECK, RL_SETTLE, grant::RL_GRANT, leases::TEXT, audit::TEXT];
+        let own =
+            [RL_CHECK, RL_SETTLE, grant::RL_GRANT, reset::RL_RESET, leases::TEXT, audit::TEXT];
         own.into_iter().chain(idempotency::TEXTS).chain(breakers::TEXTS).map(|text| {
             let mut command = redis::cmd("SCRIPT");
             command.arg("LOAD").arg(text);

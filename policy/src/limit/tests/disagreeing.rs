@@ -23,8 +23,8 @@ impl Both {
     fn settle(&mut self, who: usize, by: i64) {
         let terms = Terms { algorithm: Algorithm::Gcra, quota: self.quotas[who], cold_left_us: 0 };
         let held = self.held.as_ref();
-        let (age_us, charged_cold, receipt) = (0, false, None);
-        let change = Change { terms, by, age_us, charged_cold, receipt, held };
+        let (age_us, charged_cold, receipt, began_us) = (0, false, None, 0);
+        let change = Change { terms, by, age_us, charged_cold, receipt, began_us, held };
         let mut refunds = Refunds::default();
         let write = settle(Instant::from_unix_us(self.now_us), &change, &mut refunds);
         self.held = write.map(|write| write.held).or(self.held.take());

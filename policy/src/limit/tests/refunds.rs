@@ -1,6 +1,7 @@
 //! Tests of what is given back, against the world in which it was never charged.
 
 use super::*;
+use crate::limit::refund::kept_us;
 
 /// One charge that was admitted.
 #[derive(Debug, Clone, Copy)]
@@ -15,12 +16,14 @@ struct World {
     store: Store,
     now_us: u64,
     made: Vec<Made>,
+    /// What was charged before is forgotten.
+    forgotten_us: u64,
 }
 
 impl World {
     fn new(quota: Quota) -> Self {
         let terms = Terms { algorithm: Algorithm::Gcra, quota, cold_left_us: 0 };
-        Self { store: Store::new(terms), now_us: START_US, made: Vec::new() }
+        Self { store: Store::new(terms), now_us: START_US, made: Vec::new(), forgotten_us: 0 }
     }
 
     fn charge(&mut self, units: u32) {
@@ -29,6 +32,19 @@ impl World {
             let receipt = Receipt { at_us: self.now_us, full_us: reading.reset_us, cold: false };
             self.made.push(Made { receipt, units, back: 0 });
         }
+    }
+
+    /// By an operator's word, or with its region.
+    fn forget(&mut self, resets: bool) {
+        (self.store.held, self.store.refunds) = (None, Refunds::default());
+        let now = Instant::from_unix_us(self.now_us);
+        self.now_us += 1;
+        if resets {
+            self.store.refunds = Refunds::reset(now, kept_us(self.store.terms.quota));
+        } else {
+            self.store.began_us = self.now_us;
+        }
+        self.forgotten_us = self.now_us;
     }
 
     /// As a filter does it whose clock says that the charge is `late_us` older than it is.
@@ -52,7 +68,7 @@ impl World {
     /// The same, had nothing been charged that was given back.
     fn left_without_us(&self) -> f64 {
         let mut without = Self::new(self.store.terms.quota);
-        for made in &self.made {
+        for made in self.made.iter().filter(|made| made.receipt.at_us >= self.forgotten_us) {
             without.now_us = made.receipt.at_us;
             without.charge(made.units - made.back);
         }
@@ -118,6 +134,31 @@ fn a_charge_that_was_forgotten_takes_nothing_of_others() {
     assert_eq!(world.left_us(), 500_000.0);
 }
 
+/// Half of an hour's window is reserved, Redis is flushed, and others use the half that a cold region has: the reserve
+/// is none of theirs.
+#[test]
+fn a_reserve_that_was_flushed_gives_nothing_of_a_cold_half_back() {
+    for algorithm in Algorithm::ALL {
+        let mut store = Store::new(terms(algorithm, 100, 100, 0));
+        let reset_us = store.take(START_US, 50).reset_us;
+        let receipt = Receipt { at_us: START_US, full_us: reset_us, cold: false };
+        (store.held, store.refunds) = (None, Refunds::default());
+        (store.began_us, store.terms.cold_left_us) = (START_US + 1, MINUTE_US);
+        let now_us = START_US + 1_000_000;
+        while store.take(now_us, 1).retry == Retry::Fits {}
+        let held = store.held.clone();
+        for receipt in [Some(receipt), None] {
+            store.settle_with(now_us, -49, 1_045_000, receipt);
+            assert_eq!(store.held, held, "{algorithm:?}");
+        }
+        // One of now comes back all the same.
+        let full_us = store.take(now_us, 0).reset_us;
+        let receipt = Receipt { at_us: now_us, full_us, cold: true };
+        store.settle_with(now_us, -1, 45_000, Some(receipt));
+        assert_ne!(store.held, held, "{algorithm:?}");
+    }
+}
+
 /// A clock that stepped back says nothing of what was before.
 #[test]
 fn after_a_clock_stepped_back_only_the_age_counts() {
@@ -131,19 +172,74 @@ fn after_a_clock_stepped_back_only_the_age_counts() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// Flushed with its region or reset by an operator: others' units stay where they are, whoever gives back what was
+    /// charged before, and until all of it has run out by itself.
+    #[test]
+    fn what_was_forgotten_takes_nothing_of_others(
+        (limit, period_us, burst) in super::quota(), window in any::<bool>(), resets in any::<bool>(),
+        before in prop::collection::vec((0u64..200_000, 1u32..5), 1..10),
+        after in prop::collection::vec((0u64..200_000, 1u32..5), 1..10),
+        backs in prop::collection::vec((0u64..9_000_000, any::<u16>(), any::<bool>()), 1..10),
+    ) {
+        let algorithm = if window { Algorithm::Window } else { Algorithm::Gcra };
+        let burst = if window { limit } else { burst };
+        let quota = algorithm.quota(limit, period_us.max(limit.into()), burst).expect("sound");
+        let mut store = Store::new(Terms { algorithm, quota, cold_left_us: 0 });
+        let mut now_us = START_US;
+        let mut made = vec![];
+        for (wait_us, cost) in before {
+            now_us += wait_us;
+            let reading = store.take(now_us, cost);
+            if reading.retry == Retry::Fits {
+                made.push((cost, Receipt { at_us: now_us, full_us: reading.reset_us, cold: false }));
+            }
+        }
+        store.held = None;
+        if resets {
+            store.refunds = Refunds::reset(Instant::from_unix_us(now_us), kept_us(quota));
+            now_us += 1;
+        } else {
+            now_us += 1;
+            (store.refunds, store.began_us) = (Refunds::default(), now_us);
+        }
+        for (wait_us, cost) in after {
+            now_us += wait_us;
+            let reading = store.take(now_us, cost);
+            // What was charged since comes back as ever, and does not push the reset out.
+            if reading.retry == Retry::Fits && cost == 1 {
+                let receipt = Receipt { at_us: now_us, full_us: reading.reset_us, cold: false };
+                store.settle_with(now_us, -1, 45_000, Some(receipt));
+            }
+        }
+        for (wait_us, number, knows) in backs {
+            now_us += wait_us;
+            store.take(now_us, 1);
+            let Some(&(cost, receipt)) = made.get(usize::from(number) % made.len().max(1)) else { continue };
+            let held = store.held.clone();
+            let age_us = now_us - receipt.at_us + 45_000;
+            store.settle_with(now_us, -i64::from(cost), age_us, knows.then_some(receipt));
+            prop_assert_eq!(&store.held, &held);
+        }
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     /// Whatever was charged and given back, in whatever order, by filters that know and that do not.
     #[test]
     fn nothing_lets_in_more_than_if_it_had_never_been_charged(
         quota in quotas(),
-        moves in prop::collection::vec((0u64..4, any::<u16>(), 1u32..4, any::<bool>()), 1..80),
+        moves in prop::collection::vec((0u64..81, any::<u16>(), 1u32..4, any::<bool>()), 1..80),
         knows in any::<bool>(),
     ) {
         let interval_us = 1_000_000 / u64::from(quota.limit()) + 1;
         let mut world = World::new(quota);
         for (kind, number, units, other) in moves {
-            match kind {
+            match kind % 4 {
+                _ if kind == 80 => world.forget(other),
                 0 => world.now_us += u64::from(number) % (interval_us * 4),
                 1 | 2 => world.charge(units),
                 _ => {
