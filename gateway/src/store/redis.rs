@@ -248,18 +248,27 @@ impl Store for RedisStore {
             .collect();
         let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         Box::pin(async move {
-            let mut standings = Vec::new();
+            let (mut standings, mut failed) = (Vec::new(), None);
             for (keys, settle, look, asked) in steps {
                 let key = keys.limits.first().map(String::as_str).unwrap_or_default();
-                let done = servers.evaluate(key, &settle, &scripts).await;
-                let done = done.map_err(|failure| named(failure, &keys))?;
-                if integers(&done).is_none_or(|done| done.len() != asked.len()) {
-                    return Err(StoreFailure::Garbled("rl_settle: of another shape".to_owned()));
+                let step = async {
+                    let done = servers.evaluate(key, &settle, &scripts).await;
+                    let done = done.map_err(|failure| named(failure, &keys))?;
+                    if integers(&done).is_none_or(|done| done.len() != asked.len()) {
+                        return Err(StoreFailure::Garbled(
+                            "rl_settle: of another shape".to_owned(),
+                        ));
+                    }
+                    let reply = servers.evaluate(key, &look, &scripts).await?;
+                    Ok(scripts.read(&reply, &asked)?.limits)
+                };
+                // What one server does not take keeps no other from it.
+                match step.await {
+                    Ok(limits) => standings.extend(limits),
+                    Err(failure) => failed = Some(failure),
                 }
-                let reply = servers.evaluate(key, &look, &scripts).await?;
-                standings.extend(scripts.read(&reply, &asked)?.limits);
             }
-            Ok(standings)
+            failed.map_or(Ok(standings), Err)
         })
     }
 

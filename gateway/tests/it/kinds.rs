@@ -33,6 +33,12 @@ fn daily(client: &str, limit: u32) -> DecideRequest {
     question
 }
 
+fn look(client: &str) -> DecideRequest {
+    let mut question = daily(client, 100);
+    question.limits[0].cost = 0;
+    question
+}
+
 /// Callers that ask without a pause until they are told to stop.
 struct Load {
     stop: Arc<AtomicBool>,
@@ -267,6 +273,59 @@ async fn several_subjects_on_a_cluster_are_charged_together_or_not_at_all() {
     cluster.nodes[still].process().signal(Signal::CONT.as_raw());
     let denied: serde_json::Value = serde_json::from_slice(&denied.body).expect("JSON");
     assert_eq!(denied["verdict"], "deny", "{denied}");
+}
+
+/// What is given back to several masters comes to all that live, also behind one that is dead; and the message may be
+/// sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_reaches_the_other_masters_though_one_is_dead() {
+    let mut cluster = RedisCluster::start().await;
+    for node in &cluster.nodes {
+        // No replica takes over, however long it lasts, and the rest goes on.
+        for (name, value) in
+            [("cluster-node-timeout", "600000"), ("cluster-require-full-coverage", "no")]
+        {
+            let set = node.command(&["CONFIG", "SET", name, value]).await;
+            assert!(set.starts_with("+OK"), "{set}");
+        }
+    }
+    cluster.whole().await;
+    let gateway = gateway(&cluster.url()).await;
+    let clients: Vec<String> = (0..12).map(|n| format!("c{n}")).collect();
+    for client in &clients {
+        let mut asked = daily(client, 100);
+        asked.limits[0].cost = 10;
+        assert_eq!(decides(&gateway, &asked).await.limits[0].remaining, 90);
+    }
+    let dead = cluster.serving("ratelimit:{default|a1}:ip:203.0.113.1:p.one").await;
+    let keys = cluster.nodes[dead].command(&["KEYS", "ratelimit:*:ip:c*"]).await;
+    let (own, others): (Vec<_>, Vec<_>) =
+        clients.iter().partition(|client| keys.contains(&format!(":ip:{client}:p.one")));
+    assert!(!own.is_empty() && !others.is_empty(), "{keys}");
+    // Those of the dead master first.
+    let mut all = settlement(&daily(own[0], 100), -10);
+    all.adjustments = own
+        .iter()
+        .chain(&others)
+        .flat_map(|client| settlement(&daily(client, 100), -10).adjustments)
+        .collect();
+    for one in &mut all.adjustments {
+        one.id = "p.one".to_owned();
+    }
+    cluster.nodes[dead].process().kill();
+    let caller = Caller::new(Speaks::Http2);
+    for turn in 0..2 {
+        let body = encode(&all);
+        let call = request(gateway.data_addr, Method::POST, SETTLE_PATH, Some(TOKEN), body);
+        let answer = caller.send(call).await;
+        assert_eq!(answer.status, 503, "{turn}: {}", answer.text());
+        for client in &others {
+            let left =
+                decides(&gateway, &DecideRequest { timeout_ms: 5_000, ..look(client) }).await;
+            // Less what came back by itself within the message's own time.
+            assert_eq!(left.limits[0].remaining, 99, "{turn} {client}");
+        }
+    }
 }
 
 /// One master that stands still, or dies, is the trouble of its own clients: it takes neither the places of the others nor
