@@ -11,11 +11,11 @@ use crate::config::Config;
 use crate::idempotency::record::Fence;
 use crate::idempotency::stored::StoredAnswer;
 use crate::wire::{
-    self, AnswerHead, Finish, FinishBy, Finished, Keyed, SettleReply, SettleRequest,
+    self, Adjustment, AnswerHead, Finish, FinishBy, Finished, Keyed, SettleReply, SettleRequest,
 };
 
-/// How often a message is sent at most that ends a claim, since others wait for it, or that only charges more. Both
-/// may be repeated: each is done at most once.
+/// How often a message is sent at most whose repetition says the same: what ends a claim, since others wait for it, and
+/// what [`may_be_repeated`]. Each is done at most once.
 const TRIES: u8 = 3;
 /// How often it is told again after that, while nobody waits for it: a stall, a restart of the gateway or a breaker that is
 /// open must not leave a key locked that has an end. Eleven times take a minute.
@@ -125,22 +125,26 @@ fn message(
     let mut whole = SettleRequest { finish: Some(finish), ..settling };
     let message = wire::encode_framed(&whole, octets);
     let tries = if ending.beats { 1 } else { TRIES };
-    // What gives back is sent once, here too.
     let all = whole.adjustments.len();
-    whole.adjustments.retain(|one| one.by > 0);
+    whole.adjustments.retain(may_be_repeated);
     let again = whole.adjustments.len() < all && tries > 1;
     let again = again.then(|| Box::new(Again(wire::encode_framed(&whole, octets))));
     Settlement { id, message, home, beside, ends: Some(ending), tries, later: 0, again }
 }
 
+/// Whether it may be sent again. What gives back by the age that the message tells may not: by then it is older than
+/// that, and would give back what has come back by itself. Of a charge with a receipt the store counts the age.
+fn may_be_repeated(one: &Adjustment) -> bool {
+    one.by > 0 || one.receipt.is_some()
+}
+
 // === impl Settlement ===
 
 impl Settlement {
-    /// What adjusts limits and ends no claim. What gives back is sent once: sent again it would be older than it
-    /// says, and give back what had come back by itself.
+    /// What adjusts limits and ends no claim.
     pub(super) fn of(message: SettleRequest) -> Self {
-        let charges = message.adjustments.iter().all(|one| one.by > 0);
-        let tries = if charges { TRIES } else { 1 };
+        let repeats = message.adjustments.iter().all(may_be_repeated);
+        let tries = if repeats { TRIES } else { 1 };
         let (id, message) = (message.id, wire::encode(&message));
         Self { id, message, home: None, beside: None, ends: None, tries, later: 0, again: None }
     }

@@ -270,8 +270,8 @@ fn adjustment(call: LimitCall, by: i64, receipt: Option<Receipt>) -> Adjustment 
     }
 }
 
-/// Why a settlement failed, if it did. Nobody waits for it, and it is not repeated: what it would
-/// have charged or given back stays as it was reserved.
+/// Why a settlement failed, if it did. Nobody waits for it: unless it is sent again, what it would have charged or
+/// given back stays as it was reserved.
 pub fn settlement_failure(id: DecisionId, answer: &Answer<'_>) -> Option<Reason> {
     match answer {
         Answer::CircuitOpen { .. } => Some(Reason::CalloutCircuitOpen),

@@ -167,9 +167,10 @@ fn behind_a_clock_that_stepped_back_nothing_is_given_back_either() {
     assert!(message.age_us > 365 * 86_400_000_000);
 }
 
-/// What charges more is done once, however often it is heard; what gives back is of an age that it tells.
+/// What charges more is done once, however often it is heard, and what gives back by a receipt; without one it is of an
+/// age that it tells.
 #[test]
-fn what_charges_more_is_sent_again_until_it_is_heard_and_what_gives_back_is_not() {
+fn what_charges_more_is_sent_again_until_it_is_heard_and_what_gives_back_by_its_age_is_not() {
     let late = Answer::Response { marked: false, status: b"504", body: b"" };
     let reply =
         format!(r#"{{"v": 1, "id": "{}", "limits": []}}"#, DecisionId::new(ID)).into_bytes();
@@ -186,7 +187,11 @@ fn what_charges_more_is_sent_again_until_it_is_heard_and_what_gives_back_is_not(
     assert_eq!((more.ended(&late), more.ended(&heard)), (Ended::Again, Ended::Over(Vec::new())));
     let open = Answer::CircuitOpen { retry_ms: 9_000 };
     assert_eq!(settled("4000").ended(&open), Ended::Over(Vec::new()), "nobody is asked");
-    assert_eq!(settled("0").ended(&late), Ended::Over(Vec::new()));
+    let mut back = settled("0");
+    assert_eq!((back.ended(&late), back.ended(&heard)), (Ended::Again, Ended::Over(Vec::new())));
+    let mut message = SettleRequest::decode(&back.message).expect("readable");
+    message.adjustments.iter_mut().for_each(|one| one.receipt = None);
+    assert_eq!(Settlement::of(message).ended(&late), Ended::Over(Vec::new()), "once");
 }
 
 #[test]

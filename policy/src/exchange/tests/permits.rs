@@ -82,6 +82,35 @@ fn what_was_said_of_a_charge_is_said_again() {
         let receipts: Vec<_> = message.adjustments.iter().map(|one| one.receipt).collect();
         let said = Receipt { at_us: 1_800_000_000_000_000, full_us: 12_000_000, cold };
         assert_eq!(receipts, [Some(said)]);
+        // The store counts the charge's age, so what is lost is sent again.
+        let mut refund = *denied.settlement.expect("a refund");
+        let late = Answer::Response { marked: false, status: b"504", body: b"" };
+        assert_eq!((refund.ended(&late), refund.ended(&Answer::Reset)), (None, None));
+        assert_eq!(settled(&refund), message);
+        assert_eq!(refund.ended(&Answer::NotSent), Some(Vec::new()), "three times");
+    }
+}
+
+/// Beside a claim all is repeated that has a receipt, and the rest only once.
+#[test]
+fn beside_a_claim_a_refund_is_repeated_if_it_has_a_receipt() {
+    for (charged, repeated) in [(r#","charged_us":1800000000000000"#, -1), ("", 0)] {
+        let mut desk = desk(&format!(r#"{LIMITS}{IDEMPOTENCY}}}, "circuit_breaker": {{}}"#));
+        let asked = desk.request(&facts(&KEYED, false));
+        let Act::Ask(message) = &asked.act else { panic!("{asked:?}") };
+        let id = DecideRequest::decode(message).expect("a question").id;
+        desk.exchange.sent(5_000_000);
+        let reply = format!(
+            r#"{{"v":1,"id":"{id}","verdict":"allow","claim":{{"state":"claimed","fence":3}},"limits":[{{
+            "id":"pay.ip","allowed":true,"remaining":4,"next_us":1,"reset_us":12000000,"retry_us":0{charged}}}]}}"#
+        );
+        let answer = Answer::Response { marked: true, status: b"200", body: reply.as_bytes() };
+        assert!(asks_leave(&desk.on(Event::Answer { answer, entropy: 0 })));
+        let denied = desk.permit(Some(1_500));
+        let mut end = *denied.settlement.expect("an end");
+        assert_eq!(given_back(Some(&end)), (-1, true, 2_000_000));
+        assert_eq!(end.ended(&Answer::Reset), None);
+        assert_eq!(given_back(Some(&end)), (repeated, true, 2_000_000), "{charged}");
     }
 }
 
