@@ -222,13 +222,17 @@ impl Question {
         }
     }
 
-    /// Gives back what the enforced limits were charged, at most `age_us` ago.
+    /// Gives back what the limits were charged, at most `age_us` ago. The enforced ones were, since they admitted; of those
+    /// that count for themselves only a receipt proves it: one that did not admit was not charged, nor one that could
+    /// not be read.
     pub(super) fn refund(&self, config: &Config, age_us: u64) -> Option<SettleRequest> {
         if let Some(charged) = &self.charged {
             return Some(SettleRequest { age_us, ..SettleRequest::clone(charged) });
         }
         let terms = self.terms.as_ref()?;
-        let charged = self.calls().filter(|(asked, call, _)| asked.is_enforced() && call.cost > 0);
+        let charged = self.calls().filter(|(asked, call, receipt)| {
+            call.cost > 0 && (asked.is_enforced() || receipt.is_some())
+        });
         let back = |call: &LimitCall| i64::from(call.cost).saturating_neg();
         let adjustments: Vec<Adjustment> = charged
             .map(|(_, call, receipt)| adjustment(call.clone(), back(call), receipt))

@@ -91,6 +91,38 @@ fn what_was_said_of_a_charge_is_said_again() {
     }
 }
 
+/// Soft limits and those in shadow were charged, too, where they admitted.
+#[test]
+fn what_counts_for_itself_comes_back_where_it_was_charged() {
+    let limits = r#", "rate_limits": [
+        {"name": "ip", "by": "ip", "limit": 5, "per": "minute"},
+        {"name": "fair", "by": "ip", "limit": 5, "per": "minute", "soft": true},
+        {"name": "used", "by": "ip", "limit": 5, "per": "minute", "soft": true},
+        {"name": "unread", "by": "ip", "limit": 5, "per": "minute", "soft": true}]"#;
+    let mut desk = desk(&[limits, r#", "circuit_breaker": {}"#].concat());
+    let asked = desk.request(&facts(&KEYED, false));
+    let Act::Ask(message) = &asked.act else { panic!("{asked:?}") };
+    let id = DecideRequest::decode(message).expect("a question").id;
+    desk.exchange.sent(5_000_000);
+    let states =
+        [("ip", true, true), ("fair", true, true), ("used", false, false), ("unread", true, false)];
+    let states = states.map(|(name, allowed, charged)| {
+        let charged = if charged { r#","charged_us":1800000000000000"# } else { "" };
+        format!(
+            r#"{{"id":"pay.{name}","allowed":{allowed},"remaining":4,"next_us":1,"reset_us":12000000,"retry_us":{}{charged}}}"#,
+            u8::from(!allowed)
+        )
+    });
+    let reply =
+        format!(r#"{{"v":1,"id":"{id}","verdict":"allow","limits":[{}]}}"#, states.join(","));
+    let answer = Answer::Response { marked: true, status: b"200", body: reply.as_bytes() };
+    assert!(asks_leave(&desk.on(Event::Answer { answer, entropy: 0 })));
+    let denied = desk.permit(Some(1_500));
+    let message = settled(denied.settlement.as_deref().expect("a refund"));
+    let back: Vec<_> = message.adjustments.iter().map(|one| (one.id.as_str(), one.by)).collect();
+    assert_eq!(back, [("pay.ip", -1), ("pay.fair", -1)]);
+}
+
 /// Beside a claim all is repeated that has a receipt, and the rest only once.
 #[test]
 fn beside_a_claim_a_refund_is_repeated_if_it_has_a_receipt() {
