@@ -24,6 +24,7 @@ mod marks;
 mod nearness;
 pub mod place;
 mod pool;
+mod refund;
 mod replicas;
 mod reserve;
 mod reset;
@@ -48,6 +49,7 @@ use self::idempotency::Seal;
 use self::marks::Marking;
 use self::nearness::Nearness;
 use self::place::Place;
+use self::refund::Behind;
 use self::reserve::{Reservation, Shard};
 use self::script::{Asked, Keys, Scripts, integers};
 use self::seal::SealKeys;
@@ -103,6 +105,7 @@ pub struct RedisStore {
     region: Region,
     clock: Arc<dyn Clock>,
     nearness: Arc<Nearness>,
+    behind: Behind,
     seal: Seal,
     _marker: Arc<Marker>,
     _follower: Option<Arc<Follower>>,
@@ -160,6 +163,7 @@ impl RedisStore {
             region,
             clock: Arc::clone(clock),
             nearness: Arc::new(Nearness::new()),
+            behind: Behind::new(),
             seal,
             _marker: marker,
             _follower: follower.map(Arc::new),
@@ -182,6 +186,7 @@ impl RedisStore {
             scope: scope.clone(),
             clock: Arc::clone(&self.clock),
             shards,
+            behind: self.behind.clone(),
         };
         Box::pin(reservation.run(nearness))
     }

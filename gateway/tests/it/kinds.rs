@@ -7,18 +7,25 @@ use std::time::Duration;
 
 use http::Method;
 use rustix::process::Signal;
-use tidegate_gateway::Running;
+use tidegate_gateway::clock::{Clock, Sleep, SystemClock};
+use tidegate_gateway::store::redis::RedisStore;
+use tidegate_gateway::store::{Charge, Checked, Store, StoreCounters};
+use tidegate_gateway::{Cores, Running};
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
+use tidegate_policy::limit::Algorithm;
+use tidegate_policy::scope::{Region, Scope};
 use tidegate_policy::wire::{DecideRequest, DecisionId, SETTLE_PATH, SettleReply, Verdict, encode};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::cluster::RedisCluster;
 use tidegate_tests::redis::sentinel::Watched;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::bench::{
     ADMIN, CALM_SOON_BACK, Caller, Speaks, TOKEN, decides, metric, question, request, settings,
     settlement, start,
 };
+use crate::redis_store::settings_at;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -326,6 +333,83 @@ async fn a_settlement_reaches_the_other_masters_though_one_is_dead() {
             assert_eq!(left.limits[0].remaining, 99, "{turn} {client}");
         }
     }
+}
+
+/// The machine's clocks, and timers of which one kind waits until it is let go.
+struct Held(SystemClock, Arc<Semaphore>);
+
+impl Clock for Held {
+    fn unix_us(&self) -> u64 {
+        self.0.unix_us()
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        self.0.elapsed_us()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        /// Before a refund is sent again.
+        const PAUSE: Duration = Duration::from_millis(20);
+        let (goes_on, sleep) = (Arc::clone(&self.1), self.0.sleep(duration));
+        Box::pin(async move {
+            match duration {
+                PAUSE => goes_on.acquire().await.expect("never closed").forget(),
+                _ => sleep.await,
+            }
+        })
+    }
+}
+
+/// One of two limits denies. That the other one's charge cannot be given back yet keeps nobody waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denial_does_not_wait_for_what_is_given_back() {
+    let cluster = RedisCluster::start().await;
+    let goes_on = Arc::new(Semaphore::new(0));
+    let clock: Arc<dyn Clock> = Arc::new(Held(SystemClock::new(), Arc::clone(&goes_on)));
+    let settings = settings_at(&cluster.url());
+    let counters = StoreCounters::default();
+    let store = RedisStore::start(&settings, &Arc::new(Cores::here()), &clock, counters);
+    let store = store.expect("an address");
+    let asked = daily("a", 5);
+    let scope = Scope {
+        region: Region::fallback(),
+        environment: asked.scope.environment.clone(),
+        tenant: asked.scope.tenant.clone(),
+        key_format: asked.scope.key_format,
+    };
+    let other = Subject { kind: SubjectKind::Ip, name: SubjectName::from_bytes(b"shared") };
+    let quota = asked.limits[0].quota().expect("sound");
+    let charge = |subject, cost| Charge {
+        subject,
+        limit_id: "p.one",
+        quota,
+        algorithm: Algorithm::Gcra,
+        cost,
+        alone: false,
+    };
+    let one = |cost| charge(&asked.limits[0].subject, cost);
+    eventually(PATIENCE, "a first decision", async || {
+        store.rate_check(&scope, &[one(0), charge(&other, 0)]).await.map(drop)
+    })
+    .await;
+    // Where it is noted what was given back stands something else.
+    let note = "settled:{default|ca}:ip:a:p.one";
+    let node = &cluster.nodes[cluster.serving(note).await];
+    assert_eq!(node.command(&["SADD", note, "another"]).await.trim(), ":1");
+    let checked = store.rate_check(&scope, &[one(2), charge(&other, 6)]);
+    let checked = tokio::time::timeout(PATIENCE, checked).await.expect("told");
+    let checked = checked.expect("a verdict");
+    assert!(!checked.allowed);
+    let left = |checked: &Checked| checked.limits[0].reading.remaining;
+    assert_eq!(left(&checked), 3, "as it was when it was charged");
+    assert_eq!(node.command(&["DEL", note]).await.trim(), ":1");
+    goes_on.add_permits(1);
+    eventually(PATIENCE, "all is given back", async || {
+        let looked =
+            store.rate_check(&scope, &[one(0)]).await.map_err(|error| error.to_string())?;
+        if left(&looked) == 5 { Ok(()) } else { Err(format!("{looked:?}")) }
+    })
+    .await;
 }
 
 /// One master that stands still, or dies, is the trouble of its own clients: it takes neither the places of the others nor

@@ -47,7 +47,8 @@ pub fn settings(redis: &Redis) -> RedisSettings {
     settings_at(&redis.url())
 }
 
-fn settings_at(url: &str) -> RedisSettings {
+/// The same for any address.
+pub fn settings_at(url: &str) -> RedisSettings {
     RedisSettings {
         place: Place::parse(url).expect("an address"),
         tls: RedisTls::default(),

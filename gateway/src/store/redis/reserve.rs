@@ -11,21 +11,18 @@ use tidegate_policy::gcra::Quota;
 use tidegate_policy::identity::Subject;
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::scope::Scope;
-use tidegate_policy::wire::DecisionId;
 
 use super::Region;
 use super::nearness::Nearness;
+use super::refund::{Behind, Refund};
 use super::script::{Asked, Keys, Scripts};
 use super::servers::Servers;
 use crate::clock::Clock;
 use crate::store::keys::Place;
-use crate::store::{Adjustment, Charge, Checked, Standing, StoreFailure};
+use crate::store::{Charge, Checked, Standing, StoreFailure};
 
-/// How often a refund is sent: it is done at most once, however often it arrives.
-const REFUNDS_MAX: u32 = 3;
-const REFUND_PAUSE: Duration = Duration::from_millis(20);
-/// How long a denial waits for what each of the other shards says.
-const LOOK: Duration = Duration::from_millis(5);
+/// How long a denial waits for what each of the other shards says, and until what was reserved is given back.
+pub const LOOK: Duration = Duration::from_millis(5);
 
 /// One charge that owns what it names.
 #[derive(Debug, Clone)]
@@ -55,6 +52,7 @@ pub struct Reservation {
     pub scope: Scope,
     pub clock: Arc<dyn Clock>,
     pub shards: Vec<Shard>,
+    pub behind: Behind,
 }
 
 // === impl Shard ===
@@ -95,7 +93,13 @@ impl Shard {
         self.items.iter().map(|item| item.quota).collect()
     }
 
-    fn charges(&self, looking: bool) -> Vec<Charge<'_>> {
+    /// What its keys' slot is told by.
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// What is asked of its limits.
+    pub fn charges(&self, looking: bool) -> Vec<Charge<'_>> {
         let charge =
             |item: &Item| (item.quota, item.algorithm, if looking { 0 } else { item.cost });
         self.items
@@ -119,7 +123,7 @@ impl Reservation {
         let started_us = self.clock.elapsed_us();
         let mut found: Vec<Option<Standing>> =
             vec![None; self.shards.iter().map(|shard| shard.items.len()).sum()];
-        let mut reserved: Vec<(&Shard, Vec<Standing>)> = Vec::new();
+        let mut reserved: Vec<(Shard, Vec<Standing>)> = Vec::new();
         let mut allowed = true;
         for shard in &self.shards {
             let checked =
@@ -132,7 +136,7 @@ impl Reservation {
                     continue;
                 }
                 Err(failure) => {
-                    self.refund(&reserved, started_us).await;
+                    self.refund(reserved, started_us).await;
                     return Err(failure);
                 }
             };
@@ -143,12 +147,13 @@ impl Reservation {
                 }
             }
             if allowed && checked.allowed {
-                reserved.push((shard, checked.limits));
+                reserved.push((shard.clone(), checked.limits));
             } else if allowed {
                 allowed = false;
-                self.refund(&reserved, started_us).await;
+                let shards: Vec<Shard> = reserved.iter().map(|(shard, _)| shard.clone()).collect();
                 // What they say now, untouched; or what they said.
-                for (shard, _) in reserved.drain(..) {
+                let is_done = self.refund(std::mem::take(&mut reserved), started_us).await;
+                for shard in shards.iter().filter(|_| is_done) {
                     let Ok(looked) = self.look(shard).await else { continue };
                     for (item, standing) in shard.items.iter().zip(looked.limits) {
                         if let Some(place) = found.get_mut(item.index) {
@@ -180,6 +185,23 @@ impl Reservation {
         }
     }
 
+    /// Gives back what was reserved; whether that is done.
+    async fn refund(&self, reserved: Vec<(Shard, Vec<Standing>)>, started_us: u64) -> bool {
+        if reserved.is_empty() {
+            return true;
+        }
+        let refund = Refund {
+            servers: self.servers.clone(),
+            scripts: Arc::clone(&self.scripts),
+            region: self.region.clone(),
+            scope: self.scope.clone(),
+            clock: Arc::clone(&self.clock),
+            started_us,
+            reserved,
+        };
+        self.behind.run(refund).await
+    }
+
     async fn check(&self, shard: &Shard, looking: bool) -> Result<Checked, StoreFailure> {
         let charges = shard.charges(looking);
         let keys = Keys::of(&self.region, &self.scope, &charges, None);
@@ -187,52 +209,5 @@ impl Reservation {
         let asked: Vec<Asked> = charges.iter().map(Asked::from).collect();
         let reply = self.servers.evaluate(&shard.tag, &command, &self.scripts).await?;
         self.scripts.read(&reply, &asked)
-    }
-
-    /// Gives back what these shards were charged since `started_us`. What cannot be given back runs
-    /// out by itself: too little is admitted until then.
-    async fn refund(&self, reserved: &[(&Shard, Vec<Standing>)], started_us: u64) {
-        for (shard, standings) in reserved {
-            let Ok(entropy) = getrandom::u64() else { continue };
-            let id = DecisionId::new(u128::from(entropy) << 64 | u128::from(started_us));
-            let mut tries = 0;
-            loop {
-                tries += 1;
-                let age_us = self.clock.elapsed_us().saturating_sub(started_us);
-                match self.give_back(shard, standings, id, age_us).await {
-                    Ok(()) => break,
-                    Err(error) if tries < REFUNDS_MAX => {
-                        tracing::debug!(%error, "a refund is sent again");
-                        self.clock.sleep(REFUND_PAUSE).await;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "a reservation could not be given back");
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn give_back(
-        &self,
-        shard: &Shard,
-        standings: &[Standing],
-        id: DecisionId,
-        age_us: u64,
-    ) -> Result<(), StoreFailure> {
-        let charges = shard.charges(false);
-        let adjustments: Vec<Adjustment<'_>> = charges
-            .iter()
-            .zip(standings)
-            .filter_map(|(charge, standing)| Adjustment::giving_back(charge, standing, age_us))
-            .collect();
-        if adjustments.is_empty() {
-            return Ok(());
-        }
-        let looks: Vec<Charge<'_>> = adjustments.iter().map(Charge::look).collect();
-        let keys = Keys::of(&self.region, &self.scope, &looks, Some(id));
-        let command = self.scripts.settle_command(&keys, &adjustments);
-        self.servers.evaluate(&shard.tag, &command, &self.scripts).await.map(drop)
     }
 }
