@@ -11,7 +11,7 @@ pub const HELD: usize = 256;
 /// Whose limit was asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// Empty if the request had none.
+    /// Empty if the subject does not count by it.
     pub tenant: String,
     /// The subject's kind.
     pub kind: &'static str,

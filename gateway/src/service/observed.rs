@@ -67,7 +67,7 @@ struct Known {
 /// One of the hottest keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hot {
-    /// Empty if the request had none.
+    /// Empty if the subject does not count by it.
     pub tenant: String,
     /// The subject's kind.
     pub kind: &'static str,
@@ -95,16 +95,17 @@ impl Observed {
     /// Takes a decision in.
     pub fn note(&self, message: &DecideRequest, reply: &DecideReply) {
         let minute = self.clock.elapsed_us() / MINUTE_US;
-        let tenant = match &message.scope.tenant {
-            Tenant::Named(name) => name.as_str(),
-            Tenant::None => "",
+        // As keys have it: what does not count by the tenant is one for all of them.
+        let tenant = |call: &LimitCall| match &message.scope.tenant {
+            Tenant::Named(name) if call.subject.is_of_tenant() => name.as_str(),
+            Tenant::Named(_) | Tenant::None => "",
         };
         let digest = |call: &LimitCall| {
             let (kind, subject) = (call.subject.kind.as_str(), call.subject.name.as_str());
-            self.hasher.hash_one((tenant, kind, subject, call.id.as_str()))
+            self.hasher.hash_one((tenant(call), kind, subject, call.id.as_str()))
         };
         let key = |call: &LimitCall| Key {
-            tenant: tenant.to_owned(),
+            tenant: tenant(call).to_owned(),
             kind: call.subject.kind.as_str(),
             subject: call.subject.name.as_str().to_owned(),
             limit: call.id.clone(),
@@ -261,7 +262,7 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::metrics::Metrics;
     use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
-    use tidegate_policy::scope::{CallerScope, Environment, KeyFormat};
+    use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, TenantId};
     use tidegate_policy::wire::{DecisionId, VERSION, Verdict};
 
     fn one(
@@ -348,6 +349,27 @@ mod tests {
         assert!(observed.lock().now.entries().count() <= crate::service::hot::HELD);
         tokio::time::advance(std::time::Duration::from_secs(180)).await;
         assert_eq!(observed.hottest(), [], "of the last minutes only");
+    }
+
+    /// A key without a tenant is one key, whatever tenant its requests are of.
+    #[tokio::test(start_paused = true)]
+    async fn only_what_counts_by_the_tenant_is_told_by_it() {
+        let (observed, _) = observed();
+        for tenant in ["acme", "bolt"] {
+            for kind in [SubjectKind::Ip, SubjectKind::Tenant] {
+                let (mut request, reply) = one(tenant, "p.l", 50, true);
+                let tenant = TenantId::new(tenant).expect("a tenant");
+                let name = if kind == SubjectKind::Ip { "a" } else { tenant.as_str() };
+                let name = SubjectName::from_bytes(name.as_bytes());
+                request.limits[0].subject = Subject { kind, name };
+                request.scope.tenant = Tenant::Named(tenant);
+                observed.note(&request, &reply);
+            }
+        }
+        let hottest = observed.hottest();
+        let told: Vec<_> =
+            hottest.iter().map(|hot| (hot.tenant.as_str(), hot.kind, hot.asked)).collect();
+        assert_eq!(told, [("", "ip", 2), ("acme", "tenant", 1), ("bolt", "tenant", 1)]);
     }
 
     #[tokio::test(start_paused = true)]
