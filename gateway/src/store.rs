@@ -80,6 +80,8 @@ pub struct Standing {
     pub reading: Reading,
     /// The units per period that are in force, if they are fewer than configured.
     pub reduced: Option<u32>,
+    /// Whether it could not be read: it decides nothing, and its reading says nothing.
+    pub unread: bool,
     /// When it was charged, by the store's clock, in µs since 1970; `None` if it was not, or if the reading does not
     /// tell what that came to, since a grant or leases stand beside it.
     pub charged_us: Option<u64>,
@@ -260,7 +262,8 @@ impl<'a> Adjustment<'a> {
     /// did not admit.
     pub fn giving_back(charge: &Charge<'a>, standing: &Standing, age_us: u64) -> Option<Self> {
         let Charge { subject, limit_id, quota, algorithm, cost, .. } = *charge;
-        (cost > 0 && standing.reading.retry == Retry::Fits).then(|| Self {
+        let is_charged = !standing.unread && standing.reading.retry == Retry::Fits;
+        (cost > 0 && is_charged).then(|| Self {
             subject,
             limit_id,
             quota,
@@ -276,11 +279,11 @@ impl<'a> Adjustment<'a> {
 // === impl Standing ===
 
 impl Standing {
-    /// What an untouched bucket says: stands in for a limit that could not be read and decides nothing.
-    pub fn untouched(quota: Quota) -> Self {
+    /// Stands in for a limit that could not be read and decides nothing.
+    pub fn unread(quota: Quota) -> Self {
         let remaining = u64::from(quota.burst());
         let reading = Reading { remaining, next_us: 0, reset_us: 0, retry: Retry::Fits };
-        Self { reading, reduced: None, charged_us: None }
+        Self { reading, reduced: None, unread: true, charged_us: None }
     }
 
     /// What to say of the charge when it is given back.

@@ -133,6 +133,11 @@ impl Quota {
         (self.limit / 2).max(1)
     }
 
+    /// What may come at once while the region is cold, of a limit that is a bucket.
+    pub fn cold_burst(self) -> u32 {
+        (self.burst / 2).min(self.cold_limit().div_ceil(2)).max(1)
+    }
+
     /// How a bucket of this limit fills.
     pub fn pace(self) -> Pace {
         let interval = ceil(self.period_us as f64 * GRAIN / f64::from(self.limit)) as f64 / GRAIN;
@@ -143,8 +148,7 @@ impl Quota {
     /// ends included. A bucket of b that gets r more per period admits b + r; one grain more per
     /// unit keeps the last of them out of the period, so b + r is one more than the cold limit.
     pub fn cold_pace(self) -> Pace {
-        let limit = self.cold_limit();
-        let burst = (self.burst / 2).min(limit.div_ceil(2)).max(1);
+        let (limit, burst) = (self.cold_limit(), self.cold_burst());
         let rate = f64::from(limit.saturating_sub(burst).saturating_add(1));
         let interval = (ceil(self.period_us as f64 * GRAIN / rate) as f64 + 1.0) / GRAIN;
         Pace { interval, span: f64::from(burst) * interval }

@@ -156,6 +156,9 @@ pub struct LimitState {
     /// cold (product row A2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// Whether it could not be read: it decides nothing, and its numbers say nothing. Gateways of before do not say so.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub unread: bool,
     /// When it was charged, by the store's own clock, in µs since 1970: nothing to a filter, which says
     /// it again with what it gives back ([`LimitState::receipt`]). Absent if it was not charged, if nobody can
     /// tell what that came to, and in answers of gateways that tell nobody.

@@ -141,7 +141,7 @@ pub fn reply(
         let standing = match (&mut shadow, limit.shadow) {
             (_, false) => enforced.next(),
             (Some(shadow), true) => shadow.next(),
-            (None, true) => limit.quota().ok().map(Standing::untouched),
+            (None, true) => limit.quota().ok().map(Standing::unread),
         };
         standing.map(|standing| state(&limit.id, standing))
     });
@@ -161,7 +161,8 @@ pub fn reply(
 }
 
 /// What a message says of where a limit stands.
-pub fn state(id: &str, Standing { reading, reduced, charged_us }: Standing) -> LimitState {
+pub fn state(id: &str, standing: Standing) -> LimitState {
+    let Standing { reading, reduced, unread, charged_us } = standing;
     let retry_us = match reading.retry {
         Retry::Fits => Some(0),
         Retry::AfterUs(wait_us) => Some(wait_us),
@@ -175,6 +176,7 @@ pub fn state(id: &str, Standing { reading, reduced, charged_us }: Standing) -> L
         reset_us: reading.reset_us,
         retry_us,
         limit: reduced,
+        unread,
         charged_us,
     }
 }

@@ -34,7 +34,7 @@ const NEAR: u64 = 10;
 /// Once per change of a configuration is seldom; filters that disagree say so with every decision.
 const CHANGES_LOG_INTERVAL_US: u64 = 10_000_000;
 /// What a limit says of a request.
-const OUTCOMES: [&str; 4] = ["allowed", "near", "denied", "shadow-denied"];
+const OUTCOMES: [&str; 5] = ["allowed", "near", "denied", "shadow-denied", "unread"];
 
 /// What is remembered.
 pub struct Observed {
@@ -175,12 +175,24 @@ impl Observed {
 
 /// Which of [`OUTCOMES`].
 fn outcome(call: &LimitCall, said: &LimitState) -> usize {
-    let near = said.remaining.saturating_mul(NEAR) <= u64::from(call.burst);
+    if said.unread {
+        return 4;
+    }
+    let near = said.remaining.saturating_mul(NEAR) <= u64::from(whole(call, said));
     match (call.shadow, said.allowed, near) {
         (_, true, false) => 0,
         (_, true, true) => 1,
         (false, false, _) => 2,
         (true, false, _) => 3,
+    }
+}
+
+/// What a limit lets in at once that counts nothing, by the numbers that are in force.
+fn whole(call: &LimitCall, said: &LimitState) -> u32 {
+    match (said.limit, call.algorithm, call.quota()) {
+        (Some(_), Algorithm::Gcra, Ok(quota)) => quota.cold_burst(),
+        (Some(reduced), ..) => reduced,
+        (None, ..) => call.burst,
     }
 }
 
@@ -297,6 +309,7 @@ mod tests {
             reset_us: 0,
             retry_us: Some(0),
             limit: None,
+            unread: false,
             charged_us: None,
         };
         let id = DecisionId::new(1);
@@ -370,6 +383,33 @@ mod tests {
         let told: Vec<_> =
             hottest.iter().map(|hot| (hot.tenant.as_str(), hot.kind, hot.asked)).collect();
         assert_eq!(told, [("", "ip", 2), ("acme", "tenant", 1), ("bolt", "tenant", 1)]);
+    }
+
+    /// Half of a hundred in a cold window, a quarter in a cold bucket; and what could not be read is none of these.
+    #[tokio::test(start_paused = true)]
+    async fn near_is_told_by_the_numbers_in_force_and_nothing_of_what_was_not_read() {
+        let (observed, metrics) = observed();
+        let rows = [
+            (Algorithm::Window, 6, "allowed"),
+            (Algorithm::Window, 5, "near"),
+            (Algorithm::Gcra, 3, "allowed"),
+            (Algorithm::Gcra, 2, "near"),
+        ];
+        for (number, (algorithm, remaining, outcome)) in rows.into_iter().enumerate() {
+            for unread in [false, true] {
+                let (mut request, mut reply) = one("a", &format!("p.l{number}"), remaining, true);
+                request.limits[0].algorithm = algorithm;
+                (reply.limits[0].limit, reply.limits[0].unread) = (Some(50), unread);
+                observed.note(&request, &reply);
+            }
+            for (seen, count) in
+                OUTCOMES.map(|seen| (seen, u64::from([outcome, "unread"].contains(&seen))))
+            {
+                let label = LimitLabel { limit: format!("p.l{number}"), outcome: seen };
+                let counted = metrics.limits.get_or_create(&label).get();
+                assert_eq!(counted, count, "{algorithm:?} {remaining} {seen}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::metrics::{BreakerLabel, ChangeLabel, Metrics, ReasonLabel, TestLabel};
+use crate::metrics::{BreakerLabel, ChangeLabel, LimitLabel, Metrics, ReasonLabel, TestLabel};
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Adjustment, Call, Charge, Checked, Standing, Store, StoreCounters, Temperature,
@@ -132,8 +132,12 @@ fn answer(costs: &[u32], max: u32) -> Checked {
         reset_us: 2,
         retry: if cost <= max { Retry::Fits } else { Retry::AfterUs(7) },
     };
-    let standing =
-        |cost| Standing { reading: reading(cost), reduced: Some(2), charged_us: Some(7) };
+    let standing = |cost| Standing {
+        reading: reading(cost),
+        reduced: Some(2),
+        unread: false,
+        charged_us: Some(7),
+    };
     Checked { allowed, limits: costs.iter().map(standing).collect() }
 }
 
@@ -357,7 +361,12 @@ async fn a_shadow_limit_that_fails_is_no_reason_to_deny() {
     let reply = ask(&bench, &question(limits)).await.expect("a verdict");
     assert_eq!(reply.verdict, Verdict::Allow);
     let shadow = reply.limits.last().expect("two limits");
-    assert_eq!((shadow.allowed, shadow.remaining), (true, 5), "as an untouched bucket");
+    assert_eq!((shadow.allowed, shadow.remaining, shadow.unread), (true, 5, true));
+    let counted = |outcome| {
+        let label = LimitLabel { limit: "p.shadow".to_owned(), outcome };
+        bench.metrics.limits.get_or_create(&label).get()
+    };
+    assert_eq!((counted("allowed"), counted("unread")), (0, 1));
     assert_eq!(bench.metrics.shadow_failures.get(), 1);
 
     let alone = bench_with(Script::Fail(StoreFailure::Timeout), |_| {});

@@ -131,7 +131,12 @@ impl MemoryStore {
         let rows = keys.into_iter().zip(charges).zip(answer.limits).zip(charged);
         for (((key, charge), (reading, write)), charged) in rows {
             let reduced = (cold_left_us > 0).then(|| charge.quota.cold_limit());
-            limits.push(Standing { reading, reduced, charged_us: charged.then_some(now_us) });
+            limits.push(Standing {
+                reading,
+                reduced,
+                unread: false,
+                charged_us: charged.then_some(now_us),
+            });
             state.store(key, write, now_us);
         }
         Ok(Checked { allowed: answer.allowed, limits })

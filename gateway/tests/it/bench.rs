@@ -246,7 +246,10 @@ impl Store for GatedStore {
         let reading = Reading { remaining: 1, next_us: 0, reset_us: 0, retry: Retry::Fits };
         let checked = Checked {
             allowed: true,
-            limits: vec![Standing { reading, reduced: None, charged_us: None }; charges.len()],
+            limits: vec![
+                Standing { reading, reduced: None, unread: false, charged_us: None };
+                charges.len()
+            ],
         };
         let (mut gate, panics) = (self.gate.subscribe(), self.panics);
         let call: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {

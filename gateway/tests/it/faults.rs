@@ -204,7 +204,9 @@ async fn a_key_of_another_type_is_told_as_a_pattern_that_finds_it() {
     let quota = Quota::new(5, 60_000_000, 5).expect("a quota");
     let (limit_id, algorithm) = ("p.one", Algorithm::Gcra);
     let charge = Charge { subject: &subject, limit_id, quota, algorithm, cost: 1, alone: false };
-    let back = Adjustment::giving_back(&charge, &Standing::untouched(quota), 0).expect("charged");
+    let back =
+        Adjustment::giving_back(&charge, &Standing { unread: false, ..Standing::unread(quota) }, 0)
+            .expect("charged");
     let scope = Scope {
         region: Region::new("here").expect("a region"),
         environment: Environment::default(),

@@ -314,11 +314,27 @@ fn taken(config: &Config, asked: Asked, remaining: u64) -> Standing {
     let next_us = asked
         .rate_limit(config)
         .map_or(0, |limit| limit.quota.period_us().div_ceil(u64::from(limit.quota.limit().max(1))));
-    Standing { asked, allowed: true, remaining, next_us, retry_us: Some(0), reduced: None }
+    Standing {
+        asked,
+        allowed: true,
+        remaining,
+        next_us,
+        retry_us: Some(0),
+        reduced: None,
+        unread: false,
+    }
 }
 
 /// A limit of which there are no units.
 fn denied(asked: Asked, wait_us: u64) -> Standing {
     let retry_us = Some(wait_us);
-    Standing { asked, allowed: false, remaining: 0, next_us: wait_us, retry_us, reduced: None }
+    Standing {
+        asked,
+        allowed: false,
+        remaining: 0,
+        next_us: wait_us,
+        retry_us,
+        reduced: None,
+        unread: false,
+    }
 }

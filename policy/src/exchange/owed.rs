@@ -117,7 +117,7 @@ impl Terms {
 
 impl Owed {
     /// Of a request that goes on: the limits whose cost its response tells, as far as they were
-    /// charged. Of shadow and soft limits each is charged that admits.
+    /// charged. Of shadow and soft limits each is charged that admits, as far as it could be read.
     pub(super) fn of(
         config: &Config,
         question: &Question,
@@ -129,7 +129,7 @@ impl Owed {
         let terms = question.terms.clone()?;
         let refused: Vec<&Asked> = limits
             .iter()
-            .filter(|limit| !limit.asked.is_enforced() && !limit.allowed)
+            .filter(|limit| !limit.asked.is_enforced() && (!limit.allowed || limit.unread))
             .map(|limit| &limit.asked)
             .collect();
         let charged = |asked: &Asked| !refused.contains(&asked);

@@ -32,6 +32,8 @@ pub(super) struct Standing {
     pub(super) retry_us: Option<u64>,
     /// The units per period in force, if that is not what is configured.
     pub(super) reduced: Option<u32>,
+    /// Whether nobody could read it: it admits, and nothing else is known.
+    pub(super) unread: bool,
 }
 
 /// What a response has to carry.
@@ -125,12 +127,14 @@ impl Standing {
             next_us: state.next_us,
             retry_us: state.retry_us,
             reduced: state.limit,
+            unread: state.unread,
         }
     }
 
-    /// Whether clients may see it: what never denies them is not their business.
+    /// Whether clients may see it: what never denies them is not their business, and of what could not be read there is
+    /// nothing to see.
     fn is_shown(&self) -> bool {
-        self.asked.is_enforced()
+        self.asked.is_enforced() && !self.unread
     }
 
     /// Whether it stands in the way.

@@ -71,6 +71,7 @@ impl Service for Keeper {
                 reset_us: 1,
                 retry_us: Some(0),
                 limit: None,
+                unread: false,
                 charged_us: None,
             };
             Some(wire::encode(&DecideReply {

@@ -123,7 +123,7 @@ proptest! {
             let answer = gcra::check(Instant::from_unix_us(now_us), &[bare]);
             let (reading, write) = answer.limits[0];
             let charged_us = (answer.allowed && cost > 0).then_some(now_us);
-            let limits = vec![Standing { reading, reduced: None, charged_us }];
+            let limits = vec![Standing { reading, reduced: None, unread: false, charged_us }];
             prop_assert_eq!(stored, Checked { allowed: answer.allowed, limits });
             tats[who] = write.map(|write| write.tat).or(tats[who]);
         }

@@ -166,7 +166,7 @@ impl Reservation {
         if !allowed {
             for item in self.shards.iter().flat_map(|shard| &shard.items) {
                 if let Some(place @ None) = found.get_mut(item.index) {
-                    *place = Some(Standing::untouched(item.quota));
+                    *place = Some(Standing::unread(item.quota));
                 }
             }
         }

@@ -267,7 +267,12 @@ fn standing(row: &[i64], asked: &Asked, charged_us: Option<u64>) -> Option<Stand
     };
     let reduced = cold.then(|| asked.quota.cold_limit());
     let is_charged = asked.charges && !beside && reading.retry == Retry::Fits;
-    Some(Standing { reading, reduced, charged_us: charged_us.filter(|_| is_charged) })
+    Some(Standing {
+        reading,
+        reduced,
+        unread: false,
+        charged_us: charged_us.filter(|_| is_charged),
+    })
 }
 
 #[cfg(test)]
@@ -365,8 +370,8 @@ mod tests {
         let first = Reading { remaining: 4, next_us: 3, reset_us: 2, retry: Retry::Fits };
         let second = Reading { remaining: 0, next_us: 3, reset_us: 2, retry: Retry::Never };
         let limits = vec![
-            Standing { reading: first, reduced: None, charged_us: None },
-            Standing { reading: second, reduced: Some(5), charged_us: None },
+            Standing { reading: first, reduced: None, unread: false, charged_us: None },
+            Standing { reading: second, reduced: Some(5), unread: false, charged_us: None },
         ];
         assert_eq!(good, Checked { allowed: false, limits });
         let alone = [asked(), Asked { alone: true, ..asked() }];

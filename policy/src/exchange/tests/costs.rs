@@ -156,6 +156,20 @@ fn without_a_clock_nothing_is_given_back_that_ran_out_by_itself() {
     assert!(message.age_us > 365 * 86_400_000_000);
 }
 
+/// Nobody knows whether it was charged.
+#[test]
+fn what_could_not_be_read_owes_nothing() {
+    let mut bench = bench();
+    bench.request("/llm", &facts());
+    bench.exchange.sent(3_000_000);
+    let states = ["llm.calls", "llm.tokens", "llm.bytes", "llm.fair"].map(|id| (id, true, Some(0)));
+    let fair = r#""id": "llm.fair", "#;
+    let body = body("allow", &states).replace(fair, &format!(r#"{fair}"unread": true, "#));
+    bench.reply("200", &body);
+    let response = bench.respond(Moment::Headers, &values(&[Some("350"), Some("350")]));
+    assert_eq!(read(&response), [("llm.tokens".to_string(), 250)]);
+}
+
 /// Nor behind a clock that stepped back: what looks like no time at all may have been any.
 #[test]
 fn behind_a_clock_that_stepped_back_nothing_is_given_back_either() {

@@ -1,6 +1,25 @@
 //! Tests of what responses are told of their limits.
 
 use super::*;
+
+/// Beside a limit that denies, of one that could not be read there is nothing to see.
+#[test]
+fn clients_are_told_nothing_of_a_limit_that_could_not_be_read() {
+    for unread in [false, true] {
+        let mut bench = Bench::new();
+        bench.request("/strict/x", &facts());
+        let states = [
+            ("strict.ip", false, Some(9)),
+            ("strict.key", true, Some(0)),
+            ("lax.ip", true, Some(0)),
+        ];
+        let key = r#""id": "strict.key", "#;
+        let body = body("deny", &states).replace(key, &format!(r#"{key}"unread": {unread}, "#));
+        let Act::Deny(denial) = bench.reply("200", &body).act else { panic!("denies") };
+        let shown = denial.fields.iter().any(|field| field.1.contains("strict.key"));
+        assert!(shown != unread, "{:?}", denial.fields);
+    }
+}
 use crate::fields::Dialect;
 
 #[test]
