@@ -236,10 +236,15 @@ async fn set_region(
 ) -> Result<String, Undone> {
     let scope = settings.scope(Tenant::None, KeyFormat::default());
     let store = stores.of(StoreRole::Regional);
-    if temperature == Temperature::Cold && !store.guards() {
-        return Err(Undone::Never(
-            "no region is ever cold here: start all its gateways with --cold-start, a time like 5m",
-        ));
+    if !store.guards() {
+        return Err(Undone::Never(match temperature {
+            Temperature::Cold => {
+                "no region is ever cold here: start all its gateways with --cold-start, a time like 5m"
+            }
+            Temperature::Warm => {
+                "no region is ever cold here, and no mark was set for those of its gateways that have a guard: give the order to one of them, or start all with --cold-start, a time like 5m"
+            }
+        }));
     }
     store.set_region(&scope, temperature).await?;
     Ok(format!(r#"{{"region":"{}","temperature":"{}"}}"#, settings.region, word(temperature)))

@@ -125,7 +125,15 @@ pub fn empty(environment: &Environment, chosen: &[Chosen]) -> Vec<String> {
 
 /// Settings that were given and have no effect with this kind of store.
 pub fn idle(chosen: &[Chosen], redis: bool) -> Vec<String> {
-    const OF_REDIS: [&str; 3] = ["--redis-connections", "--redis-response-timeout", "--key-style"];
+    // A store in memory neither fails nor keeps anybody waiting, so its guard has nothing to do.
+    const OF_REDIS: [&str; 6] = [
+        "--redis-connections",
+        "--redis-response-timeout",
+        "--key-style",
+        "--store-breaker-failures",
+        "--store-breaker-open",
+        "--store-breaker-successes",
+    ];
     let (idle, why) = if redis {
         (["--memory-keys-max"].as_slice(), "the state is in Redis")
     } else {

@@ -399,8 +399,9 @@ fn a_variable_that_is_empty_says_what_follows() {
 fn a_setting_of_the_other_kind_of_store_is_said() {
     let environment = Environment::from([("TIDEGATE_MEMORY_KEYS_MAX", "9")]);
     let notes = |line: &str| parse(line, &environment).expect("sound").notes;
-    let memory = notes("--dev --redis-connections 4");
+    let memory = notes("--dev --redis-connections 4 --store-breaker-open 5s");
     assert!(memory.iter().any(|n| n.starts_with("--redis-connections (given by")), "{memory:#?}");
+    assert!(memory.iter().any(|n| n.starts_with("--store-breaker-open (given by")), "{memory:#?}");
     assert!(!memory.iter().any(|n| n.starts_with("--memory-keys-max")), "{memory:#?}");
     let redis = notes("--dev --redis-url redis://h");
     let said = "--memory-keys-max (given by TIDEGATE_MEMORY_KEYS_MAX) has no effect";

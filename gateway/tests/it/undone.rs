@@ -117,16 +117,19 @@ async fn an_order_to_many_breakers_says_on_how_many_it_was_carried_out() {
 }
 
 #[tokio::test]
-async fn no_region_is_made_cold_where_none_is_ever_cold() {
+async fn no_region_is_declared_where_none_is_ever_cold() {
     let redis = Redis::start().await;
     for flags in [String::new(), format!("--redis-url {}", redis.url())] {
         let (gateway, events) = watched(settings(&flags), None).await;
         decides(&gateway, &question("203.0.113.7")).await;
-        let answer = send(&gateway, "/v1/region", r#"{"temperature": "cold"}"#).await;
-        assert_eq!(answer.status, 400, "{flags}: {}", answer.text());
-        assert!(answer.text().contains("start all its gateways with --cold-start"));
-        assert_eq!(events.of(Action::Admin).pop().expect("on record").1, "bad-message");
-        let warm = told(&gateway, "/v1/region", r#"{"temperature": "warm"}"#).await;
-        assert_eq!(warm["temperature"], json!("warm"), "it is");
+        for (order, remedy) in [
+            (r#"{"temperature": "cold"}"#, "start all its gateways with --cold-start"),
+            (r#"{"temperature": "warm"}"#, "give the order to one of them"),
+        ] {
+            let answer = send(&gateway, "/v1/region", order).await;
+            assert_eq!(answer.status, 400, "{flags} {order}: {}", answer.text());
+            assert!(answer.text().contains(remedy), "{}", answer.text());
+            assert_eq!(events.of(Action::Admin).pop().expect("on record").1, "bad-message");
+        }
     }
 }
