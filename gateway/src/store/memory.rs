@@ -5,13 +5,14 @@ mod audit;
 mod breakers;
 mod idempotency;
 mod leases;
+mod settled;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidegate_policy::gcra::{Instant, Reading, Retry};
-use tidegate_policy::limit::refund::{self, REMEMBERED_US, Refunds};
+use tidegate_policy::limit::refund::{self, Refunds};
 use tidegate_policy::limit::{self, Algorithm, Held, Terms, Write};
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
@@ -19,6 +20,7 @@ use tidegate_policy::wire::DecisionId;
 use self::audit::MemoryChains;
 use self::breakers::MemoryBreakers;
 use self::idempotency::MemoryClaims;
+use self::settled::Settled;
 use super::breakers::Breakers;
 use super::chains::Chains;
 use super::claims::Claims;
@@ -31,6 +33,8 @@ use crate::clock::{Clock, whole_us};
 
 /// A sweep walks the whole map under its lock, so a full map is swept at most once per second.
 const SWEEP_INTERVAL_US: u64 = 1_000_000;
+/// However few keys there may be, so many settlements are remembered.
+const SETTLED_MIN: usize = 16_384;
 
 /// State in this process.
 pub struct MemoryStore {
@@ -46,6 +50,7 @@ pub struct MemoryStore {
 
 #[derive(Default)]
 struct State {
+    settled: Option<Settled>,
     buckets: HashMap<String, Bucket>,
     swept_us: Option<u64>,
     /// When the region began here, in µs since 1970: at the first call.
@@ -59,8 +64,6 @@ struct Bucket {
 
 enum Kept {
     Limit(Held),
-    /// That a decision was settled.
-    Settled,
     /// What was given back of a limit lately.
     GivenBack(Refunds),
 }
@@ -153,12 +156,16 @@ impl MemoryStore {
         let mut state = self.lock();
         let cold_left_us = state.cold_left_us(self.cold_us, now_us);
         let began_us = state.began_us.unwrap_or(now_us);
-        // Each may need three: the limit, that it was settled, and what was given back.
-        self.make_room(&mut state, adjustments.len().saturating_mul(3), now_us)?;
-        for (adjustment, look) in adjustments.iter().zip(&looks) {
-            let key = key(scope, look);
-            let done = keys::settled(&key, id);
-            if state.alive(&done, now_us) {
+        let keys: Vec<String> = looks.iter().map(|look| key(scope, look)).collect();
+        // What is charged more needs the limit's key, what is given back a note of that beside one that is there.
+        let is_new = |(one, key): &(&Adjustment<'_>, &String)| match one.by {
+            0.. => !state.holds(key),
+            ..0 => state.holds(key) && !state.holds(&keys::given_back(key)),
+        };
+        let new = adjustments.iter().zip(&keys).filter(is_new).count();
+        self.make_room(&mut state, new, now_us)?;
+        for ((adjustment, look), key) in adjustments.iter().zip(&looks).zip(keys) {
+            if !state.settled(self.keys_max).is_first(id, &key, now_us) {
                 continue;
             }
             // Without a guard only what is known to be older than this process is not given back.
@@ -178,8 +185,6 @@ impl MemoryStore {
             let write = limit::settle(Instant::from_unix_us(now_us), &change, &mut refunds);
             let is_given = refunds != before;
             state.store(key, write, now_us);
-            let expires_us = now_us.saturating_add(REMEMBERED_US);
-            state.buckets.insert(done, Bucket { kept: Kept::Settled, expires_us });
             if is_given {
                 let left_us = refunds.left_us(Instant::from_unix_us(now_us));
                 let expires_us = now_us.saturating_add(left_us);
@@ -329,6 +334,11 @@ impl State {
         began_us.min(now_us).saturating_add(cold_us).saturating_sub(now_us)
     }
 
+    /// As many as there may be keys, of which each takes less room.
+    fn settled(&mut self, keys_max: usize) -> &mut Settled {
+        self.settled.get_or_insert_with(|| Settled::new(keys_max.max(SETTLED_MIN)))
+    }
+
     fn alive(&self, key: &str, now_us: u64) -> bool {
         self.buckets.get(key).is_some_and(|bucket| bucket.expires_us > now_us)
     }
@@ -340,7 +350,7 @@ impl State {
     fn live(&self, key: &str, now_us: u64) -> Option<&Held> {
         match &self.buckets.get(key).filter(|bucket| bucket.expires_us > now_us)?.kept {
             Kept::Limit(held) => Some(held),
-            Kept::Settled | Kept::GivenBack(_) => None,
+            Kept::GivenBack(_) => None,
         }
     }
 

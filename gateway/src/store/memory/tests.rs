@@ -87,6 +87,31 @@ fn a_full_store_refuses_new_keys_until_old_ones_expire() {
     assert_eq!(store.key_count(), 1);
 }
 
+/// Settled over and over, one limit stays two keys: itself, and what was given back of it. Also where there is room for
+/// no other.
+#[test]
+fn settlements_take_no_room() {
+    let (store, _clock) = store(3);
+    let (a, b) = (subject("a"), subject("b"));
+    assert!(check(&store, &[charge(&a, "p.one", 2)]).is_ok());
+    assert!(check(&store, &[charge(&b, "p.one", 1)]).is_ok());
+    let settle = |id, by| {
+        let Charge { subject, limit_id, quota, algorithm, .. } = charge(&a, "p.one", 0);
+        let (age_us, charged_cold, receipt) = (0, false, None);
+        let one =
+            Adjustment { subject, limit_id, quota, algorithm, by, age_us, charged_cold, receipt };
+        let settled = store.adjust(&scope(), DecisionId::new(id), &[one]);
+        settled.map(|standings| standings[0].reading.remaining)
+    };
+    for id in 0..10_000 {
+        for _ in 0..2 {
+            assert_eq!(settle(2 * id, 1), Ok(2), "once");
+        }
+        assert_eq!(settle(2 * id + 1, -1), Ok(3));
+    }
+    assert_eq!((store.key_count(), store.counters.full.get()), (3, 0));
+}
+
 #[test]
 fn a_full_store_is_swept_at_most_once_a_second() {
     let (store, clock) = store(1);
