@@ -412,6 +412,26 @@ async fn a_denial_does_not_wait_for_what_is_given_back() {
     .await;
 }
 
+/// Nodes that do not know under which name others reach them are at the host that was asked, not at the one that is named
+/// first: nobody listens there.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_name_no_host_are_where_they_were_asked() {
+    let cluster = RedisCluster::start().await;
+    for node in &cluster.nodes {
+        let set = ["CONFIG", "SET", "cluster-preferred-endpoint-type", "unknown-endpoint"];
+        assert!(node.command(&set).await.starts_with("+OK"));
+    }
+    let (scheme, nodes) =
+        cluster.url().split_once("://").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a URL");
+    let gateway = gateway(&format!("{scheme}://127.0.0.9:1,{nodes}")).await;
+    for client in 0..12 {
+        assert_eq!(
+            decides(&gateway, &daily(&format!("c{client}"), 5)).await.verdict,
+            Verdict::Allow
+        );
+    }
+}
+
 /// One master that stands still, or dies, is the trouble of its own clients: it takes neither the places of the others nor
 /// the guard of the store.
 #[tokio::test(flavor = "multi_thread")]

@@ -300,17 +300,21 @@ impl Cluster {
     async fn ask(&self, lives: Vec<Live>) -> Vec<Vec<SlotRange>> {
         let (asked, mut asking) = (lives.len(), JoinSet::new());
         for mut live in lives {
+            let host = match live.target() {
+                Target::Fixed(node) => node.host(),
+                Target::Master(_) => self.pattern.host(),
+            };
             asking.spawn(async move {
                 let mut command = redis::cmd("CLUSTER");
                 command.arg("SLOTS");
-                live.send(&command).await
+                (host, live.send(&command).await)
             });
         }
         let mut told = Vec::new();
         while let Some(reply) = asking.join_next().await {
-            let Ok(Ok(reply)) = reply else { continue };
+            let Ok((host, Ok(reply))) = reply else { continue };
             self.answered();
-            let ranges = slots::ranges(&reply, &self.pattern.host());
+            let ranges = slots::ranges(&reply, &host);
             told.extend(ranges.filter(|ranges| !ranges.is_empty()));
             if vote::settled(&told, asked).is_some() {
                 break;
