@@ -181,8 +181,10 @@ impl Settlement {
                 _ => Vec::new(),
             };
             let pause_ms = pause_ms(self.later);
+            if self.later == 0 {
+                self.of_the_claim_alone();
+            }
             (self.later, self.tries) = (self.later.saturating_add(1), 1);
-            self.in_other_words();
             return Ended::Later { pause_ms, signals };
         }
         Ended::Over(self.came_to(finished))
@@ -207,6 +209,17 @@ impl Settlement {
     fn in_other_words(&mut self) {
         if let Some(again) = self.again.take() {
             self.message = again.0;
+        }
+    }
+
+    /// What it settles of limits has had its tries: a store knows for a minute only what it has settled already.
+    fn of_the_claim_alone(&mut self) {
+        self.in_other_words();
+        if let Ok(mut message) = SettleRequest::decode(&self.message)
+            && !message.adjustments.is_empty()
+        {
+            message.adjustments.clear();
+            self.message = wire::encode_framed(&message, &message.octets);
         }
     }
 

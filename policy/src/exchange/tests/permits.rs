@@ -85,9 +85,12 @@ fn what_was_said_of_a_charge_is_said_again() {
         // The store counts the charge's age, so what is lost is sent again.
         let mut refund = *denied.settlement.expect("a refund");
         let late = Answer::Response { marked: false, status: b"504", body: b"" };
-        assert_eq!((refund.ended(&late), refund.ended(&Answer::Reset)), (None, None));
+        assert_eq!(
+            (refund.ended(&late), refund.ended(&Answer::Reset)),
+            (Ended::Again, Ended::Again)
+        );
         assert_eq!(settled(&refund), message);
-        assert_eq!(refund.ended(&Answer::NotSent), Some(Vec::new()), "three times");
+        assert_eq!(refund.ended(&Answer::NotSent), Ended::Over(Vec::new()), "three times");
     }
 }
 
@@ -141,8 +144,12 @@ fn beside_a_claim_a_refund_is_repeated_if_it_has_a_receipt() {
         let denied = desk.permit(Some(1_500));
         let mut end = *denied.settlement.expect("an end");
         assert_eq!(given_back(Some(&end)), (-1, true, 2_000_000));
-        assert_eq!(end.ended(&Answer::Reset), None);
+        assert_eq!(end.ended(&Answer::Reset), Ended::Again);
         assert_eq!(given_back(Some(&end)), (repeated, true, 2_000_000), "{charged}");
+        // Later, the claim alone: a store knows for a minute only what it has settled already.
+        assert_eq!(end.ended(&Answer::Reset), Ended::Again);
+        assert!(matches!(end.ended(&Answer::Reset), Ended::Later { .. }));
+        assert_eq!(given_back(Some(&end)), (0, true, 2_000_000), "{charged}");
     }
 }
 
