@@ -7,7 +7,8 @@
 --       2      how long a region is cold after its mark, in µs
 --       3..n+2 per limit, packed as <BBddddd (numbers as text cost a tenth of the whole): algorithm (103 g: gcra, 119 w: window;
 --              capital: the limit counts for itself, it is charged if it admits and the others do, and denies nobody),
---              number of its mark (1 = KEYS[n+1], 0 = none), cost (0 = look only), x, y, and x and y of a cold region.
+--              number of its mark (1 = KEYS[n+1], 0 = none, 255 = what it says stands behind all else, as <d: it lies on another
+--              node), cost (0 = look only), x, y, and x and y of a cold region.
 --              gcra: the emission interval and the span of a burst in µs; window: the limit and the period in µs, and
 --              behind all that, as <Bd, the exponent of its tick, and its slot in µs
 -- Returns flat integers: allowed (1/0), now_us since 1970-01-01, then for each limit
@@ -54,8 +55,7 @@ for i = n + 1, #KEYS do
   end
   start = tonumber(start)
   if not start or start ~= start then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no time') end
-  if start > now then start = now end
-  left[i - n] = start + ARGV[2] - now
+  left[i - n] = math.min(start, now) + ARGV[2] - now
 end
 
 -- What is leased raises the arrival time, now and at each end of a generation since, to an empty bucket at most (rl_lease); until
@@ -84,6 +84,7 @@ local rows, allowed = {}, 1
 for i = 1, n do
   local algorithm, mark, cost, x, y, cold_x, cold_y = read('<BBddddd', ARGV[i + 2])
   local stored, warm_x, warm_y, cold, retry, torn = held[i], x, y, left[mark] or 0, 0, false
+  if mark == 255 then cold = math.min(read('<d', ARGV[i + 2], #ARGV[i + 2] - 7), now) + ARGV[2] - now end
   local alone = algorithm < 97
   if alone then algorithm = algorithm + 32 end
   if cold > 0 then x, y = cold_x, cold_y end

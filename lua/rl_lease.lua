@@ -8,6 +8,7 @@
 --       3      the call, packed as <c8I4I4I4I4BddddI4I4I4: holder, seq, demand (units a second, at most 2^24-1), left,
 --              back, want (0 nothing, 1 ahead, 2 now), interval and span in µs as in rl_check, both of a cold region,
 --              and the length of a generation, the life of a busy key's lease, and the shortest pause, in µs
+--       4      what the mark says that lies on another node while the slot moves, in place of KEYS[2]
 -- Returns flat integers: heard (1; 0 = a newer message was before, nothing changed), granted, ttl_us, deny_us,
 --       remaining, scarce (1/0), cold (1/0)
 -- The key then holds, packed as <BBddddI4I4I4: 254, the reach and the arrival time of rl_check, the end of the generation, the
@@ -31,17 +32,18 @@ else
   now = now - EPOCH_US
 end
 
-local cold = 0
+local cold, start = 0, ARGV[4]
 if KEYS[2] then
-  local start = call('GET', KEYS[2])
+  start = call('GET', KEYS[2])
   if not start then
     start = now
     call('SET', KEYS[2], now)
   end
+end
+if start then
   start = tonumber(start)
-  if not start or start ~= start then return redis.error_reply('TGSTATE ' .. KEYS[2] .. ' holds no time') end
-  if start > now then start = now end
-  cold = start + ARGV[2] - now
+  if not start or start ~= start then return redis.error_reply('TGSTATE ' .. (KEYS[2] or '') .. ' holds no time') end
+  cold = math.min(start, now) + ARGV[2] - now
 end
 
 local holder, seq, demand, left, back, want, x, y, cold_x, cold_y, generation, short, hold =

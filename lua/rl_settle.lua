@@ -5,13 +5,15 @@
 --       n+1..2n one per limit: present once this decision was settled there
 --       2n+1..3n one per limit: what was given back there lately, and when it was reset (see below)
 --       3n+1..  the marks of their shards, as in rl_check
+--       Or the limits alone, while their slot moves and they lie apart from the rest: whoever calls has noted before that they are
+--       settled. Nothing is given back then: nobody could be told.
 -- ARGV  1      now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)
 --       2      how long a region is cold after its mark, in µs
 --       3      how long a decision is remembered as settled, in ms
 --       4..n+3 per limit, packed as <BBBdddddddd: algorithm (103 g: gcra, 119 w: window), number of its mark, whether it is known that
 --              the decision charged by the cold numbers (1), by (above 0 charges more, below 0 gives back), the decision's
 --              age in µs at most, when it charged and the arrival time that it wrote at least, in µs since 2024 (0 and 0 if nobody
---              knows), x, y, and x and y of a cold region; of a window also exponent and slot, as in rl_check
+--              knows), x, y, and x and y of a cold region; of a window also exponent and slot, and of mark 255 what it says, as in rl_check
 -- Returns one integer per limit: 1 = done now, 0 = had been done before
 -- Never denies. Charging more leads at most one burst (of a window, one limit) into debt. What may have come back by
 -- itself since the charge is not given back: it would be there twice. Nor is anything of a charge that may be older than its region on
@@ -33,6 +35,7 @@ else
 end
 
 local n = #ARGV - 3
+local apart = #KEYS == n
 local left, began = {}, {}
 for i = 3 * n + 1, #KEYS do
   local start = tonumber(call('GET', KEYS[i]) or now)
@@ -56,7 +59,10 @@ for i = 1, n do
   if not sound and not gcra then sound = #stored >= 7 and (#stored - 7) % (2 + read('<B', stored) % 4) == 0 end
   if not sound then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no limit') end
   held[i] = stored
-  lately[i] = call('GET', KEYS[2 * n + i]) or ''
+  if apart and read('<d', ARGV[i + 3], 4) < 0 then
+    return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' lies apart from what was given back of it')
+  end
+  lately[i] = not apart and call('GET', KEYS[2 * n + i]) or ''
 end
 
 -- A grant (see rl_grant) stays as it is.
@@ -232,12 +238,14 @@ for i = 1, n do
   local algorithm, mark, was_cold, by, age, at, full, x, y, cold_x, cold_y = read('<BBBdddddddd', ARGV[i + 3])
   local exponent, slot
   if algorithm == 119 then exponent, slot = read('<Bd', ARGV[i + 3], 68) end
-  local cold = (left[mark] or 0) > 0
+  local cold_left = left[mark] or 0
+  if mark == 255 then cold_left = math.min(read('<d', ARGV[i + 3], #ARGV[i + 3] - 7), now) + ARGV[2] - now end
+  local cold = cold_left > 0
   -- What is given back is counted as it was charged, what is charged as it is now.
   if algorithm == 103 and by < 0 then cold = was_cold == 1 end
   local warm_y = y
   if cold then x, y = cold_x, cold_y end
-  local first = call('SET', KEYS[n + i], '1', 'PX', ARGV[3], 'NX')
+  local first = apart or call('SET', KEYS[n + i], '1', 'PX', ARGV[3], 'NX')
   if first and algorithm == 103 then
     settle_gcra(i, held[i], by, age, at, full, began[mark], x, y, warm_y)
   elseif first then

@@ -84,6 +84,8 @@ struct Part {
     quota: Quota,
     /// Index of its mark; `None` is not guarded.
     mark: Option<usize>,
+    /// What the mark says where no key names it; infinity if it is missing.
+    told: Option<f64>,
     cost: u32,
     alone: bool,
     by: i64,
@@ -96,6 +98,8 @@ struct Part {
 struct Step {
     now_us: u64,
     settles: bool,
+    /// While their slot moves: the limits alone are named, and the marks told.
+    apart: bool,
     /// What a holder says; then there is one part, of GCRA.
     lease: Option<Call>,
     parts: Vec<Part>,
@@ -133,6 +137,7 @@ impl Part {
             algorithm,
             quota,
             mark,
+            told: None,
             cost: cost(random, quota.burst()),
             alone: random.below(4) == 0,
             by: if by == 0 { 1 } else { by },
@@ -159,7 +164,8 @@ impl Part {
 
     fn packed(&self, marks: &[usize], settles: bool) -> Vec<u8> {
         let place = |mark| marks.iter().position(|known| *known == mark).expect("listed") + 1;
-        let mark = self.mark.map_or(0, |mark| u8::try_from(place(mark)).expect("small"));
+        let number = |mark| u8::try_from(place(mark)).expect("small");
+        let mark = self.told.map_or_else(|| self.mark.map_or(0, number), |_| 255);
         let letter = if self.algorithm == Algorithm::Window { b'w' } else { b'g' };
         let letter = if self.alone && !settles { letter.to_ascii_uppercase() } else { letter };
         let mut packed = vec![letter, mark];
@@ -188,6 +194,7 @@ impl Part {
             packed.push(grain.exponent);
             packed.extend((grain.slot_us as f64).to_le_bytes());
         }
+        packed.extend(self.told.map(f64::to_le_bytes).as_slice().as_flattened());
         packed
     }
 }
@@ -213,7 +220,8 @@ fn lease_call(random: &mut Random, quota: Quota) -> Call {
 impl Step {
     /// The marks that it names, each once.
     fn marks(&self) -> Vec<usize> {
-        let mut marks: Vec<usize> = self.parts.iter().filter_map(|part| part.mark).collect();
+        let named = self.parts.iter().filter(|part| part.told.is_none());
+        let mut marks: Vec<usize> = named.filter_map(|part| part.mark).collect();
         marks.sort_unstable();
         marks.dedup();
         marks
@@ -236,14 +244,23 @@ impl Model {
         for part in &mut parts {
             part.receipt = part.receipt(random, self, now_us);
         }
+        let apart = random.below(8) == 0;
+        for part in parts.iter_mut().filter(|_| apart) {
+            let began = |mark| self.began_us.get(&mark).map_or(f64::INFINITY, |us| *us as f64);
+            part.told = part.mark.map(began);
+        }
         if random.below(3) == 0 {
             let gcra = |part: &&Part| part.algorithm == Algorithm::Gcra;
             if let Some(part) = parts.iter().find(gcra) {
                 let lease = Some(lease_call(random, part.quota));
-                return Step { now_us, settles: false, lease, parts: vec![part.clone()] };
+                return Step { now_us, settles: false, apart, lease, parts: vec![part.clone()] };
             }
         }
-        Step { now_us, settles: random.below(5) == 0, lease: None, parts }
+        let settles = random.below(5) == 0;
+        for part in parts.iter_mut().filter(|part| apart && part.algorithm == Algorithm::Gcra) {
+            part.by = part.by.abs();
+        }
+        Step { now_us, settles, apart, lease: None, parts }
     }
 
     /// One limit of the last step again, at the instant that its reading promised or 1 µs early:
@@ -261,7 +278,8 @@ impl Model {
         if retry_us <= 0 {
             part.cost = u32::try_from(remaining).ok()?.saturating_add(1);
         }
-        Some(Step { now_us: last.now_us + wait_us, settles: false, lease: None, parts: vec![part] })
+        let (now_us, apart) = (last.now_us + wait_us, last.apart);
+        Some(Step { now_us, settles: false, apart, lease: None, parts: vec![part] })
     }
 
     /// How long each part's shard is cold; begins what has no mark, as rl_check does.
@@ -274,7 +292,9 @@ impl Model {
         }
         let left = |part: &Part| {
             let Some(mark) = part.mark else { return 0 };
-            let began_us = self.began_us.get(&mark).copied().unwrap_or(since).min(since);
+            let known = self.began_us.get(&mark).copied();
+            let told = part.told.map(|told| told as u64);
+            let began_us = told.or(known).unwrap_or(since).min(since);
             (began_us + COLD_US).saturating_sub(since)
         };
         step.parts.iter().map(left).collect()
@@ -466,6 +486,12 @@ impl Server {
             pipeline.cmd("EVALSHA").arg(&self.lease).arg(1 + names.len());
             pipeline.arg(&keys).arg(names).arg(step.now_us).arg(COLD_US);
             pipeline.arg(packed_lease(call, step.parts[0].quota));
+            if let Some(told) = step.parts[0].told {
+                pipeline.arg(told);
+            }
+        } else if step.settles && step.apart {
+            pipeline.cmd("EVALSHA").arg(&self.settle).arg(keys.len()).arg(&keys);
+            pipeline.arg(step.now_us).arg(COLD_US).arg(REMEMBERED_US / 1_000);
         } else if step.settles {
             self.settled += 1;
             let done: Vec<String> =
@@ -629,7 +655,7 @@ async fn what_is_given_back_of_a_busy_limit_agrees_bit_for_bit() {
             part.receipt = Some(open.remove(open.len() - 1 - late));
         }
         let before = model.held.get(&part.key).cloned();
-        let step = Step { now_us, settles, lease: None, parts: vec![part] };
+        let step = Step { now_us, settles, apart: false, lease: None, parts: vec![part] };
         let seen = server.evaluate(&step).await;
         let (expected, writes) = model.expected(&step);
         assert_eq!(seen.reply, expected, "{index}: {step:?}");
@@ -656,7 +682,8 @@ async fn what_was_settled_is_not_settled_again() {
     for key in ["k0", "k1W"] {
         let mut part = Part::random(&mut random, key.to_owned());
         (part.by, part.mark) = (1, None);
-        let step = Step { now_us: START_US, settles: true, lease: None, parts: vec![part] };
+        let step =
+            Step { now_us: START_US, settles: true, apart: false, lease: None, parts: vec![part] };
         let first = server.evaluate(&step).await;
         assert_eq!(first.reply, [1]);
         // The number of the settlement is its name.
@@ -690,7 +717,15 @@ async fn no_key_of_either_algorithm_takes_more_than_160_bytes() {
                 let mut part = Part::random(&mut random, key.clone());
                 part = Part { quota, algorithm, mark: None, cost, by, alone: false, ..part };
                 let settles = turn.is_multiple_of(5);
-                server.evaluate(&Step { now_us, settles, lease: None, parts: vec![part] }).await;
+                server
+                    .evaluate(&Step {
+                        now_us,
+                        settles,
+                        apart: false,
+                        lease: None,
+                        parts: vec![part],
+                    })
+                    .await;
                 let mut usage = redis::cmd("MEMORY");
                 usage.arg("USAGE").arg(&key);
                 let usage: Option<u64> =

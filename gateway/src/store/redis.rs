@@ -10,6 +10,7 @@
 //! probe writes as well: `SET tidegate:probe <ms> PX 5000`, see [`keys::PROBE`]; on a Cluster at each master.
 
 pub mod address;
+mod apart;
 mod audit;
 pub mod breakers;
 mod call_keys;
@@ -32,6 +33,7 @@ mod script;
 pub mod seal;
 mod sentinel;
 mod servers;
+mod settle;
 mod silence;
 pub mod tls;
 mod vote;
@@ -44,16 +46,19 @@ use tidegate_policy::scope::{self, Environment, Scope};
 use tidegate_policy::wire::DecisionId;
 use tokio::task::JoinHandle;
 
+use self::apart::Asker;
+use self::call_keys::Shard;
 use self::cluster::Follower;
 use self::idempotency::Seal;
 use self::marks::Marking;
 use self::nearness::Nearness;
 use self::place::Place;
 use self::refund::Behind;
-use self::reserve::{Reservation, Shard};
-use self::script::{Asked, Keys, Scripts, integers};
+use self::reserve::Reservation;
+use self::script::{Asked, Keys, Scripts};
 use self::seal::SealKeys;
 use self::servers::Servers;
+use self::settle::Settling;
 use self::tls::RedisTls;
 use super::breakers::Breakers;
 use super::chains::Chains;
@@ -176,19 +181,13 @@ impl RedisStore {
         self
     }
 
-    /// Several subjects on a Cluster: one shard after the other.
-    fn reserve(&self, scope: &Scope, shards: Vec<Shard>) -> Call<Checked> {
-        let nearness = Arc::clone(&self.nearness);
-        let reservation = Reservation {
+    fn asker(&self, scope: &Scope) -> Asker {
+        Asker {
             servers: self.servers.clone(),
             scripts: Arc::clone(&self.scripts),
             region: self.region.clone(),
             scope: scope.clone(),
-            clock: Arc::clone(&self.clock),
-            shards,
-            behind: self.behind.clone(),
-        };
-        Box::pin(reservation.run(nearness))
+        }
     }
 }
 
@@ -217,9 +216,10 @@ impl Store for RedisStore {
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {
         if !self.servers.one_call_reaches_all() {
             let shards = Shard::of(&self.region, scope, charges);
-            if shards.len() > 1 {
-                return self.reserve(scope, shards);
-            }
+            let (asker, clock) = (self.asker(scope), Arc::clone(&self.clock));
+            let behind = self.behind.clone();
+            let reservation = Reservation { asker, clock, shards, behind };
+            return Box::pin(reservation.run(Arc::clone(&self.nearness)));
         }
         let keys = Keys::of(&self.region, scope, charges, None);
         let command = self.scripts.check_command(&keys, charges);
@@ -238,43 +238,7 @@ impl Store for RedisStore {
         id: DecisionId,
         adjustments: &[Adjustment<'_>],
     ) -> Call<Vec<Standing>> {
-        // On a Cluster one call per limit: each is safe to repeat by itself.
-        let len = if self.servers.one_call_reaches_all() { adjustments.len() } else { 1 };
-        let steps: Vec<_> = adjustments
-            .chunks(len.max(1))
-            .map(|adjustments| {
-                let looks: Vec<Charge<'_>> = adjustments.iter().map(Charge::look).collect();
-                let keys = Keys::of(&self.region, scope, &looks, Some(id));
-                let settle = self.scripts.settle_command(&keys, adjustments);
-                let look = self.scripts.check_command(&keys, &looks);
-                let asked: Vec<Asked> = looks.iter().map(Asked::from).collect();
-                (keys, settle, look, asked)
-            })
-            .collect();
-        let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
-        Box::pin(async move {
-            let (mut standings, mut failed) = (Vec::new(), None);
-            for (keys, settle, look, asked) in steps {
-                let key = keys.limits.first().map(String::as_str).unwrap_or_default();
-                let step = async {
-                    let done = servers.evaluate(key, &settle, &scripts).await;
-                    let done = done.map_err(|failure| named(failure, &keys))?;
-                    if integers(&done).is_none_or(|done| done.len() != asked.len()) {
-                        return Err(StoreFailure::Garbled(
-                            "rl_settle: of another shape".to_owned(),
-                        ));
-                    }
-                    let reply = servers.evaluate(key, &look, &scripts).await?;
-                    Ok(scripts.read(&reply, &asked)?.limits)
-                };
-                // What one server does not take keeps no other from it.
-                match step.await {
-                    Ok(limits) => standings.extend(limits),
-                    Err(failure) => failed = Some(failure),
-                }
-            }
-            failed.map_or(Ok(standings), Err)
-        })
+        Box::pin(Settling::new(self.asker(scope), id, adjustments).run())
     }
 
     fn knows(&self, scope: &Scope, limit: &Charge<'_>) -> Call<bool> {

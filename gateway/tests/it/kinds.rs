@@ -47,7 +47,7 @@ fn look(client: &str) -> DecideRequest {
 }
 
 /// Callers that ask without a pause until they are told to stop.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     admitted: Arc<AtomicUsize>,
     failed: Arc<AtomicUsize>,
@@ -55,7 +55,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(gateway: &Running, question: &DecideRequest) -> Self {
+    pub fn start(gateway: &Running, question: &DecideRequest) -> Self {
         let load = Self {
             stop: Arc::default(),
             admitted: Arc::default(),
@@ -85,7 +85,7 @@ impl Load {
         Self { callers, ..load }
     }
 
-    async fn admits(&self, at_least: usize) {
+    pub async fn admits(&self, at_least: usize) {
         eventually(PATIENCE, "admissions", async || match self.admitted.load(Ordering::Relaxed) {
             seen if seen >= at_least => Ok(()),
             seen => Err(seen),
@@ -93,7 +93,7 @@ impl Load {
         .await;
     }
 
-    async fn end(self) -> (usize, usize) {
+    pub async fn end(self) -> (usize, usize) {
         self.stop.store(true, Ordering::Relaxed);
         for caller in self.callers {
             caller.await.expect("no panic");

@@ -17,6 +17,7 @@ mod in_process;
 mod kinds;
 mod leases;
 mod masters;
+mod moving;
 mod numbers;
 mod parted;
 mod process;

@@ -119,29 +119,50 @@ impl RedisCluster {
     /// Moves the slot of a key to another master: its keys one by one, while both serve it.
     pub async fn move_slot(&self, key: &str, to: usize) {
         let (slot, from) = self.begin_move(key, to).await;
-        let to_id = self.id(to).await;
-        for node in [to, from] {
-            self.nodes[node].expect_ok(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
-        }
+        self.end_move(&slot, from, to).await;
     }
 
     /// Moves the keys of a key's slot, and not yet the slot itself; gives the slot and who serves it.
     pub async fn begin_move(&self, key: &str, to: usize) -> (String, usize) {
+        let (slot, from) = self.announce_move(key, to).await;
+        self.migrate_rest(&slot, from, to).await;
+        (slot, from)
+    }
+
+    /// Moves all keys that a slot still has here.
+    pub async fn migrate_rest(&self, slot: &str, from: usize, to: usize) {
+        loop {
+            let keys = self.nodes[from].command(&["CLUSTER", "GETKEYSINSLOT", slot, "1"]).await;
+            let Some(key) = keys.lines().nth(2) else { break };
+            self.migrate(key, from, to).await;
+        }
+    }
+
+    /// Lets both masters serve the slot of a key, of which all keys are still where they were.
+    pub async fn announce_move(&self, key: &str, to: usize) -> (String, usize) {
         let from = self.serving(key).await;
         let reply = self.nodes[from].command(&["CLUSTER", "KEYSLOT", key]).await;
         let slot = reply.trim().trim_start_matches(':').to_owned();
         let (from_id, to_id) = (self.id(from).await, self.id(to).await);
         self.nodes[to].expect_ok(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
         self.nodes[from].expect_ok(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
-        let port = self.nodes[to].tcp_port().to_string();
-        loop {
-            let keys = self.nodes[from].command(&["CLUSTER", "GETKEYSINSLOT", &slot, "1"]).await;
-            let Some(key) = keys.lines().nth(2) else { break };
-            let reply =
-                self.nodes[from].command(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await;
-            assert!(reply.starts_with("+OK") || reply.starts_with("+NOKEY"), "{reply}");
-        }
         (slot, from)
+    }
+
+    /// Moves one key of a slot that is on its way.
+    pub async fn migrate(&self, key: &str, from: usize, to: usize) {
+        let port = self.nodes[to].tcp_port().to_string();
+        let reply =
+            self.nodes[from].command(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await;
+        assert!(reply.starts_with("+OK") || reply.starts_with("+NOKEY"), "{reply}");
+    }
+
+    /// Ends a move: both masters say who serves the slot now.
+    pub async fn end_move(&self, slot: &str, from: usize, to: usize) {
+        let to_id = self.id(to).await;
+        for node in [to, from] {
+            self.nodes[node].expect_ok(&["CLUSTER", "SETSLOT", slot, "NODE", &to_id]).await;
+        }
     }
 }
 

@@ -115,10 +115,28 @@ impl Cluster {
         scripts: &Scripts,
         manner: Manner,
     ) -> Result<(Live, Value), StoreFailure> {
+        for _ in 0..REDIRECTS_MAX {
+            if let Some(ran) = self.evaluate_whole(key, command, scripts, manner).await? {
+                return Ok(ran);
+            }
+            self.link.clock.sleep(TRY_AGAIN).await;
+        }
+        Err(at_rest_no_more())
+    }
+
+    /// The same; none, and nothing ran, if the slot moves and the keys of the command lie on two nodes now, or some of
+    /// them nowhere yet.
+    pub async fn evaluate_whole(
+        &self,
+        key: &str,
+        command: &Cmd,
+        scripts: &Scripts,
+        manner: Manner,
+    ) -> Result<Option<(Live, Value)>, StoreFailure> {
         let slot = slot(key);
         let mut target = self.serving(slot)?;
         let mut asking = false;
-        let mut last = StoreFailure::Unreachable("the slot did not come to rest".to_owned());
+        let mut last = at_rest_no_more();
         for _ in 0..REDIRECTS_MAX {
             let node = Arc::clone(&target);
             // The connection that is apart may have to be waited for. Of the others one is up, or nothing is sent, and what
@@ -140,7 +158,7 @@ impl Cluster {
             let error = match answer {
                 Ok(value) => {
                     self.heard(waiting);
-                    return Ok((live, value));
+                    return Ok(Some((live, value)));
                 }
                 Err(error) => error,
             };
@@ -159,12 +177,7 @@ impl Cluster {
                     asking = true;
                     target = self.pool(node)?;
                 }
-                // Of a slot that moves: some of its keys are here and some are there.
-                (ServerErrorKind::TryAgain, _) => {
-                    self.link.clock.sleep(TRY_AGAIN).await;
-                    asking = false;
-                    target = self.serving(slot)?;
-                }
+                (ServerErrorKind::TryAgain, _) => return Ok(None),
                 (ServerErrorKind::NoScript, _) if asking => {
                     live.load(scripts).await.map_err(|e| failure(&e))?
                 }
@@ -348,4 +361,8 @@ impl Cluster {
         }
         changed
     }
+}
+
+fn at_rest_no_more() -> StoreFailure {
+    StoreFailure::Unreachable("the slot did not come to rest".to_owned())
 }

@@ -2,8 +2,9 @@
 //! neither keys' spelling nor connections.
 
 use redis::{Cmd, Script, Value};
+use tidegate_policy::gcra::Quota;
 use tidegate_policy::lease::bucket::DEMAND_MAX;
-use tidegate_policy::lease::step::{Given, Times};
+use tidegate_policy::lease::step::{Call as Said, Given, Times};
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::Want;
 
@@ -22,11 +23,10 @@ pub fn sha() -> String {
     Script::new(TEXT).get_hash().to_owned()
 }
 
-fn command(sha: &str, cold_us: u64, keys: &Keys, lease: &Lease<'_>) -> Cmd {
+fn command(sha: &str, cold_us: u64, keys: &Keys, quota: Quota, said: &Said) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
     command.arg(sha).arg(keys.limits.len().saturating_add(keys.marks.len()));
     command.arg(&keys.limits).arg(&keys.marks).arg(SERVER_TIME).arg(cold_us);
-    let said = &lease.said;
     let mut packed = said.holder.to_le_bytes().to_vec();
     for number in [said.seq, said.demand.min(DEMAND_MAX), said.left, said.back] {
         packed.extend(number.to_le_bytes());
@@ -36,14 +36,17 @@ fn command(sha: &str, cold_us: u64, keys: &Keys, lease: &Lease<'_>) -> Cmd {
         Want::Ahead => 1,
         Want::Now => 2,
     });
-    let (warm, cold) = (lease.quota.pace(), lease.quota.cold_pace());
+    let (warm, cold) = (quota.pace(), quota.cold_pace());
     let numbers = [warm.interval, warm.span, cold.interval, cold.span];
     packed.extend(numbers.map(f64::to_le_bytes).as_flattened());
-    let times = Times::of(lease.quota);
+    let times = Times::of(quota);
     for us in [times.generation_us, times.short_us, times.hold_us] {
         packed.extend(us.to_le_bytes());
     }
     command.arg(packed);
+    if let Some(began) = keys.began {
+        command.arg(began);
+    }
     command
 }
 
@@ -71,13 +74,21 @@ fn given(reply: &Value) -> Option<(Given, bool)> {
 
 impl Leases for RedisStore {
     fn lease(&self, scope: &Scope, lease: &Lease<'_>) -> Call<Leased> {
-        let keys = Keys::of(&self.region, scope, &[lease.bucket()], None);
-        let command = command(self.scripts.lease(), self.scripts.cold_us(), &keys, lease);
-        let (servers, scripts) = (self.servers.clone(), self.scripts.clone());
-        let cold_limit = lease.quota.cold_limit();
+        let (asker, keys) = (self.asker(scope), self.asker(scope).keys(&[lease.bucket()]));
+        let Lease { quota, said, .. } = *lease;
+        let cold_limit = quota.cold_limit();
         Box::pin(async move {
+            let (servers, scripts) = (&asker.servers, &asker.scripts);
             let key = keys.limits.first().map(String::as_str).unwrap_or_default();
-            let reply = servers.evaluate(key, &command, &scripts).await?;
+            let asked =
+                |keys: &Keys| command(scripts.lease(), scripts.cold_us(), keys, quota, &said);
+            let reply = match servers.evaluate_whole(key, &asked(&keys), scripts).await? {
+                Some(reply) => reply,
+                None => {
+                    let began = asker.began(&keys).await?;
+                    servers.evaluate(key, &asked(&keys.told(began)), scripts).await?
+                }
+            };
             let (given, cold) = given(&reply)
                 .ok_or_else(|| StoreFailure::Garbled("rl_lease: no reply of its".to_owned()))?;
             Ok(Leased { given, reduced: cold.then_some(cold_limit) })

@@ -4,16 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
 use tokio::sync::Semaphore;
 
-use super::Region;
-use super::reserve::{LOOK, Shard};
-use super::script::{Keys, Scripts};
-use super::servers::Servers;
+use super::apart::{Asker, Settled};
+use super::call_keys::Shard;
+use super::reserve::LOOK;
 use crate::clock::Clock;
-use crate::store::{Adjustment, Charge, Standing, StoreFailure};
+use crate::store::{Adjustment, Standing, StoreFailure};
 
 /// How often a refund is sent: it is done at most once, however often it arrives.
 const REFUNDS_MAX: u32 = 3;
@@ -24,10 +22,7 @@ const BEHIND_MAX: usize = 256;
 
 /// What these shards were charged since `started_us`, with all that it takes to give it back.
 pub struct Refund {
-    pub servers: Servers,
-    pub scripts: Arc<Scripts>,
-    pub region: Region,
-    pub scope: Scope,
+    pub asker: Asker,
     pub clock: Arc<dyn Clock>,
     pub started_us: u64,
     pub reserved: Vec<(Shard, Vec<Standing>)>,
@@ -109,9 +104,10 @@ impl Refund {
         if adjustments.is_empty() {
             return Ok(());
         }
-        let looks: Vec<Charge<'_>> = adjustments.iter().map(Charge::look).collect();
-        let keys = Keys::of(&self.region, &self.scope, &looks, Some(id));
-        let command = self.scripts.settle_command(&keys, &adjustments);
-        self.servers.evaluate(shard.tag(), &command, &self.scripts).await.map(drop)
+        let settled = self.asker.settle(id, &adjustments).await?;
+        if settled == Settled::NotGivenBack {
+            tracing::debug!("a reservation is not given back: its slot moves");
+        }
+        Ok(())
     }
 }

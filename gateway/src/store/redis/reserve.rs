@@ -7,110 +7,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_policy::gcra::Quota;
-use tidegate_policy::identity::Subject;
-use tidegate_policy::limit::Algorithm;
-use tidegate_policy::scope::Scope;
+use tidegate_policy::gcra::Retry;
 
-use super::Region;
+use super::apart::Asker;
+use super::call_keys::Shard;
 use super::nearness::Nearness;
 use super::refund::{Behind, Refund};
-use super::script::{Asked, Keys, Scripts};
-use super::servers::Servers;
 use crate::clock::Clock;
-use crate::store::keys::Place;
 use crate::store::{Charge, Checked, Standing, StoreFailure};
 
 /// How long a denial waits for what each of the other shards says, and until what was reserved is given back.
 pub const LOOK: Duration = Duration::from_millis(5);
 
-/// One charge that owns what it names.
-#[derive(Debug, Clone)]
-struct Item {
-    /// Where it stands in the message.
-    index: usize,
-    subject: Subject,
-    limit_id: String,
-    quota: Quota,
-    algorithm: Algorithm,
-    cost: u32,
-    alone: bool,
-}
-
-/// The charges of one shard.
-#[derive(Debug, Clone)]
-pub struct Shard {
-    tag: String,
-    items: Vec<Item>,
-}
-
 /// What a call in several steps needs; owns it all.
 pub struct Reservation {
-    pub servers: Servers,
-    pub scripts: Arc<Scripts>,
-    pub region: Region,
-    pub scope: Scope,
+    pub asker: Asker,
     pub clock: Arc<dyn Clock>,
     pub shards: Vec<Shard>,
     pub behind: Behind,
 }
 
-// === impl Shard ===
-
-impl Shard {
-    /// The charges by shard.
-    pub fn of(region: &Region, scope: &Scope, charges: &[Charge<'_>]) -> Vec<Self> {
-        let mut shards: Vec<Self> = Vec::new();
-        for (index, charge) in charges.iter().enumerate() {
-            let tag = Place::of(region.style, scope, charge.subject).mark();
-            let item = Item {
-                index,
-                subject: charge.subject.clone(),
-                limit_id: charge.limit_id.to_owned(),
-                quota: charge.quota,
-                algorithm: charge.algorithm,
-                cost: charge.cost,
-                alone: charge.alone,
-            };
-            match shards.iter_mut().find(|shard| shard.tag == tag) {
-                Some(shard) => shard.items.push(item),
-                None => shards.push(Self { tag, items: vec![item] }),
-            }
-        }
-        shards
-    }
-
-    /// What tells its limits from those of other requests.
-    fn name(&self) -> String {
-        let names = self
-            .items
-            .iter()
-            .map(|item| format!("{} {}", item.subject.name.as_str(), item.limit_id));
-        names.collect::<Vec<_>>().join(" ")
-    }
-
-    fn quotas(&self) -> Vec<Quota> {
-        self.items.iter().map(|item| item.quota).collect()
-    }
-
-    /// What its keys' slot is told by.
-    pub fn tag(&self) -> &str {
-        &self.tag
-    }
-
-    /// What is asked of its limits.
-    pub fn charges(&self, looking: bool) -> Vec<Charge<'_>> {
-        let charge =
-            |item: &Item| (item.quota, item.algorithm, if looking { 0 } else { item.cost });
-        self.items
-            .iter()
-            .map(|item| {
-                let (quota, algorithm, cost) = charge(item);
-                let (subject, limit_id) = (&item.subject, item.limit_id.as_str());
-                Charge { subject, limit_id, quota, algorithm, cost, alone: item.alone }
-            })
-            .collect()
-    }
+/// One limit of those that are asked one by one.
+struct Row<'a> {
+    /// Where it stands in its shard.
+    at: usize,
+    charge: &'a Charge<'a>,
+    /// What it says uncharged.
+    looked: Standing,
+    /// What it says charged.
+    charged: Option<Standing>,
 }
 
 // === impl Reservation ===
@@ -119,6 +44,9 @@ impl Reservation {
     /// All or none, over all shards; the one that last was nearest to its end first, since where one
     /// denies it had better be the first.
     pub async fn run(mut self, nearness: Arc<Nearness>) -> Result<Checked, StoreFailure> {
+        if let [only] = self.shards.as_slice() {
+            return self.check(only, false).await;
+        }
         self.shards.sort_by_key(|shard| std::cmp::Reverse(nearness.of(&shard.name())));
         let started_us = self.clock.elapsed_us();
         let mut found: Vec<Option<Standing>> =
@@ -185,29 +113,85 @@ impl Reservation {
         }
     }
 
+    async fn check(&self, shard: &Shard, looking: bool) -> Result<Checked, StoreFailure> {
+        let charges = shard.charges(looking);
+        match self.asker.check(&charges).await? {
+            Some(checked) => Ok(checked),
+            None => Box::pin(self.check_apart(shard, &charges)).await,
+        }
+    }
+
+    /// The limits of a shard one by one. What one is charged can hardly be given back then, so all of them are looked at
+    /// first, and those asked first that seem to deny.
+    async fn check_apart(
+        &self,
+        shard: &Shard,
+        charges: &[Charge<'_>],
+    ) -> Result<Checked, StoreFailure> {
+        let began = self.asker.began(&self.asker.keys(charges)).await?;
+        if let [only] = charges {
+            return self.asker.check_told(*only, began).await;
+        }
+        let started_us = self.clock.elapsed_us();
+        let mut rows = Vec::with_capacity(charges.len());
+        for (at, charge) in charges.iter().enumerate() {
+            let look = Charge { cost: 0, ..*charge };
+            let looked = only(self.asker.check_told(look, began).await?)?;
+            rows.push(Row { at, charge, looked, charged: None });
+        }
+        rows.sort_by_key(|row| (row.charge.alone, !row.is_short()));
+        let (mut allowed, mut failed) = (true, None);
+        for row in &mut rows {
+            // One that seems to deny says for how long, also where another one denies.
+            if row.charge.cost > 0 && (allowed || row.is_short()) {
+                match self.asker.check_told(*row.charge, began).await.and_then(only) {
+                    Ok(said) if said.reading.retry == Retry::Fits => row.charged = Some(said),
+                    Ok(said) => row.looked = said,
+                    Err(failure) => failed = Some(failure),
+                }
+            }
+            allowed &= failed.is_none() && (row.charge.alone || row.fits());
+        }
+        if !allowed {
+            let charged = rows.iter().filter_map(|row| {
+                let item = shard.items.get(row.at)?.clone();
+                Some((Shard { tag: shard.tag.clone(), items: vec![item] }, vec![row.charged?]))
+            });
+            self.refund(charged.collect(), started_us).await;
+        }
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        rows.sort_by_key(|row| row.at);
+        let said = |row: Row<'_>| row.charged.filter(|_| allowed).unwrap_or(row.looked);
+        Ok(Checked { allowed, limits: rows.into_iter().map(said).collect() })
+    }
+
     /// Gives back what was reserved; whether that is done.
     async fn refund(&self, reserved: Vec<(Shard, Vec<Standing>)>, started_us: u64) -> bool {
         if reserved.is_empty() {
             return true;
         }
-        let refund = Refund {
-            servers: self.servers.clone(),
-            scripts: Arc::clone(&self.scripts),
-            region: self.region.clone(),
-            scope: self.scope.clone(),
-            clock: Arc::clone(&self.clock),
-            started_us,
-            reserved,
-        };
-        self.behind.run(refund).await
+        let (asker, clock) = (self.asker.clone(), Arc::clone(&self.clock));
+        self.behind.run(Refund { asker, clock, started_us, reserved }).await
+    }
+}
+
+// === impl Row ===
+
+impl Row<'_> {
+    fn is_short(&self) -> bool {
+        self.looked.reading.remaining < u64::from(self.charge.cost)
     }
 
-    async fn check(&self, shard: &Shard, looking: bool) -> Result<Checked, StoreFailure> {
-        let charges = shard.charges(looking);
-        let keys = Keys::of(&self.region, &self.scope, &charges, None);
-        let command = self.scripts.check_command(&keys, &charges);
-        let asked: Vec<Asked> = charges.iter().map(Asked::from).collect();
-        let reply = self.servers.evaluate(&shard.tag, &command, &self.scripts).await?;
-        self.scripts.read(&reply, &asked)
+    fn fits(&self) -> bool {
+        self.charged.is_some()
+            || (self.charge.cost == 0 && self.looked.reading.retry == Retry::Fits)
     }
+}
+
+/// What is said of the one limit that was asked about.
+fn only(checked: Checked) -> Result<Standing, StoreFailure> {
+    let only = checked.limits.first().copied();
+    only.ok_or_else(|| StoreFailure::Garbled("a limit got no answer".to_owned()))
 }

@@ -17,8 +17,8 @@ const RL_CHECK: &str = include_str!("../../../../lua/rl_check.lua");
 const RL_SETTLE: &str = include_str!("../../../../lua/rl_settle.lua");
 /// A script then takes the server's own TIME. Only tests of the scripts give another.
 const SERVER_TIME: &str = "0";
-/// Longer than any message is repeated, and longer than a decision's deadlines.
-const SETTLED_TTL_MS: u64 = REMEMBERED_US / 1_000;
+/// How long a decision is remembered as settled: longer than any message is repeated, and longer than a decision's deadlines.
+pub const SETTLED_TTL_MS: u64 = REMEMBERED_US / 1_000;
 const REPLY_HEAD_LEN: usize = 2;
 const REPLY_ROW_LEN: usize = 5;
 
@@ -38,7 +38,7 @@ pub struct Scripts {
 }
 
 /// The keys of one call. All of them lie in one slot where that matters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Keys {
     /// One per limit.
     pub limits: Vec<String>,
@@ -50,6 +50,8 @@ pub struct Keys {
     pub marks: Vec<String>,
     /// Per limit the number of its mark, from 1; 0 without one.
     pub mark_of: Vec<u8>,
+    /// What the marks say where no key names them.
+    pub began: Option<f64>,
 }
 
 /// What a reply is read by.
@@ -144,6 +146,7 @@ impl Scripts {
             let mut packed = vec![letter, *mark];
             packed.extend(f64::from(charge.cost).to_le_bytes());
             pack_terms(&mut packed, charge.algorithm, charge.quota);
+            packed.extend(keys.began.map(f64::to_le_bytes).as_slice().as_flattened());
             command.arg(packed);
         }
         command
@@ -166,6 +169,7 @@ impl Scripts {
             let receipt = adjustment.receipt.map_or([0.0; 2], |one| [one.at(), one.tat()]);
             packed.extend(receipt.map(f64::to_le_bytes).as_flattened());
             pack_terms(&mut packed, adjustment.algorithm, adjustment.quota);
+            packed.extend(keys.began.map(f64::to_le_bytes).as_slice().as_flattened());
             command.arg(packed);
         }
         command
@@ -310,6 +314,7 @@ mod tests {
             given_back: vec!["g1".to_owned()],
             marks: vec!["m".to_owned()],
             mark_of: vec![1],
+            began: None,
         };
         let charge = Charge {
             subject: &subject,
@@ -328,6 +333,11 @@ mod tests {
         assert_eq!(check[7], [b"g\x01", packed.as_slice()].concat());
         let alone = arguments(&scripts.check_command(&keys, &[Charge { alone: true, ..charge }]));
         assert_eq!(alone[7], [b"G\x01", packed.as_slice()].concat());
+        let told = arguments(&scripts.check_command(&keys.told(Some(9.0)), &[charge]));
+        assert_eq!(told[2..6], [b"1".as_slice(), b"k1", b"0", b"300000000"]);
+        assert_eq!(told[6], [b"g\xff", packed.as_slice(), &9f64.to_le_bytes()].concat());
+        let unguarded = arguments(&scripts.check_command(&keys.told(None), &[charge]));
+        assert_eq!(unguarded[6], [b"g\x00", packed.as_slice()].concat());
         let adjustment = Adjustment {
             subject: &subject,
             limit_id: "p.l",

@@ -120,6 +120,24 @@ impl Servers {
         }
     }
 
+    /// The same for a script of several keys; none, and nothing ran, if their slot moves and they are not all on one node
+    /// now. A key by itself always is.
+    pub async fn evaluate_whole(
+        &self,
+        key: &str,
+        command: &Cmd,
+        scripts: &Scripts,
+    ) -> Result<Option<Value>, StoreFailure> {
+        match self {
+            Self::One { .. } => self.evaluate(key, command, scripts).await.map(Some),
+            Self::Many(cluster, message) => {
+                let manner = message.map_or(Manner::Alone, Manner::OneOf);
+                let ran = Box::pin(cluster.evaluate_whole(key, command, scripts, manner)).await?;
+                Ok(ran.map(|(_, said)| said))
+            }
+        }
+    }
+
     /// Runs a script where `key` lies, over the connection apart for those who wait for so many replicas, and gives
     /// that as well.
     pub async fn evaluate_apart(
