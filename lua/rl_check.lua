@@ -17,7 +17,8 @@
 --       cold (1 = the cold numbers are in force; and 2 more if it holds a grant or leases, so that reset_us tells no charge)
 -- A grant (see rl_grant) stands before either; a request that does not fit its limit is charged to it, as a whole.
 -- Writes only if every limit admits that does not count for itself, so a denied request costs nothing; besides, what lies too far ahead of a clock that
--- stepped back. Each write sets its own expiry. A mark that is missing is set: the region begins now, and is cold.
+-- stepped back. Each write sets its own expiry. A mark that is missing, or lies ahead of such a clock, is set:
+-- the region begins now, and is cold.
 --
 -- gcra holds the theoretical arrival time in µs since 2024-01-01 and its reach, packed as <dB: the span of the largest numbers
 -- that charged it is below 2^reach µs (without it, nothing is known of them). Further ahead than that it is only after a clock
@@ -48,14 +49,13 @@ end
 
 local left = {}
 for i = n + 1, #KEYS do
-  local start = held[i]
-  if not start then
+  local start = tonumber(held[i] or now)
+  if not start or start ~= start then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no time') end
+  if not held[i] or start > now then
     start = now
     call('SET', KEYS[i], now)
   end
-  start = tonumber(start)
-  if not start or start ~= start then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no time') end
-  left[i - n] = math.min(start, now) + ARGV[2] - now
+  left[i - n] = start + ARGV[2] - now
 end
 
 -- What is leased raises the arrival time, now and at each end of a generation since, to an empty bucket at most (rl_lease); until

@@ -32,17 +32,12 @@ else
   now = now - EPOCH_US
 end
 
-local cold, start = 0, ARGV[4]
-if KEYS[2] then
-  start = call('GET', KEYS[2])
-  if not start then
-    start = now
-    call('SET', KEYS[2], now)
-  end
-end
-if start then
-  start = tonumber(start)
+local cold, began = 0, ARGV[4]
+if KEYS[2] then began = call('GET', KEYS[2]) or 'none' end
+if began then
+  local start = began == 'none' and now or tonumber(began)
   if not start or start ~= start then return redis.error_reply('TGSTATE ' .. (KEYS[2] or '') .. ' holds no time') end
+  if KEYS[2] and (began == 'none' or start > now) then call('SET', KEYS[2], now) end
   cold = math.min(start, now) + ARGV[2] - now
 end
 

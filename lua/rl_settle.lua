@@ -40,7 +40,10 @@ local left, began = {}, {}
 for i = 3 * n + 1, #KEYS do
   local start = tonumber(call('GET', KEYS[i]) or now)
   if not start or start ~= start then return redis.error_reply('TGSTATE ' .. KEYS[i] .. ' holds no time') end
-  if start > now then start = now end
+  if start > now then
+    start = now
+    call('SET', KEYS[i], now)
+  end
   began[i - 3 * n], left[i - 3 * n] = start, start + ARGV[2] - now
 end
 

@@ -282,13 +282,14 @@ impl Model {
         Some(Step { now_us, settles: false, apart, lease: None, parts: vec![part] })
     }
 
-    /// How long each part's shard is cold; begins what has no mark, as rl_check does.
+    /// How long each part's shard is cold; begins what has no mark, as rl_check does, and anew what lies ahead.
     fn cold_left_us(&mut self, step: &Step) -> Vec<u64> {
         let since = step.now_us - EPOCH_US;
         for mark in step.marks() {
             if !step.settles {
                 self.began_us.entry(mark).or_insert(since);
             }
+            self.began_us.entry(mark).and_modify(|began_us| *began_us = since.min(*began_us));
         }
         let left = |part: &Part| {
             let Some(mark) = part.mark else { return 0 };
@@ -393,6 +394,10 @@ impl Model {
             let late_ms = ttl_ms - held.ttl_ms;
             assert!((0..=slack_ms).contains(&late_ms), "{at} {key}: {held:?}, not {ttl_ms} ms");
         }
+        for (mark, began) in step.marks().into_iter().zip(&seen.marks) {
+            let known = self.began_us.get(&mark).map(u64::to_string);
+            assert_eq!(began, &known.unwrap_or_default(), "{at} m{mark}: {step:?}");
+        }
         for (part, given_back) in step.parts.iter().zip(&seen.given_back) {
             let refunds = self.refunds.get(&part.key).map(Refunds::to_bytes);
             assert_eq!(given_back, &refunds.unwrap_or_default(), "{at} {}: {step:?}", part.key);
@@ -422,6 +427,8 @@ struct Seen {
     held: Vec<HeldThere>,
     /// What was given back of each limit that was settled.
     given_back: Vec<Vec<u8>>,
+    /// What its marks say.
+    marks: Vec<String>,
     /// At most that long between the step and the look.
     elapsed_ms: i64,
 }
@@ -484,7 +491,7 @@ impl Server {
         let names: Vec<String> = marks.iter().map(|mark| format!("m{mark}")).collect();
         if let Some(call) = &step.lease {
             pipeline.cmd("EVALSHA").arg(&self.lease).arg(1 + names.len());
-            pipeline.arg(&keys).arg(names).arg(step.now_us).arg(COLD_US);
+            pipeline.arg(&keys).arg(&names).arg(step.now_us).arg(COLD_US);
             pipeline.arg(packed_lease(call, step.parts[0].quota));
             if let Some(told) = step.parts[0].told {
                 pipeline.arg(told);
@@ -497,11 +504,11 @@ impl Server {
             let done: Vec<String> =
                 (0..keys.len()).map(|n| format!("s{}-{n}", self.settled)).collect();
             pipeline.cmd("EVALSHA").arg(&self.settle).arg(3 * keys.len() + names.len());
-            pipeline.arg(&keys).arg(done).arg(&given_back).arg(names);
+            pipeline.arg(&keys).arg(done).arg(&given_back).arg(&names);
             pipeline.arg(step.now_us).arg(COLD_US).arg(REMEMBERED_US / 1_000);
         } else {
             pipeline.cmd("EVALSHA").arg(&self.check).arg(keys.len() + names.len());
-            pipeline.arg(&keys).arg(names).arg(step.now_us).arg(COLD_US);
+            pipeline.arg(&keys).arg(&names).arg(step.now_us).arg(COLD_US);
         }
         for part in step.parts.iter().filter(|_| step.lease.is_none()) {
             pipeline.arg(part.packed(&marks, step.settles));
@@ -512,12 +519,17 @@ impl Server {
         for key in given_back.iter().filter(|_| step.settles) {
             pipeline.cmd("GET").arg(key).cmd("PTTL").arg(key).cmd("PERSIST").arg(key).ignore();
         }
+        for name in &names {
+            pipeline.cmd("GET").arg(name);
+        }
         pipeline.cmd("TIME");
         let values: Vec<Value> = pipeline.query_async(&mut self.connection).await.expect("values");
         let [before, reply, looks @ .., after] = values.as_slice() else {
             panic!("{values:?}");
         };
+        let (looks, marks) = looks.split_at(looks.len() - names.len());
         let (looks, backs) = looks.split_at(2 * keys.len());
+        let text = |value| redis::from_redis_value_ref::<Option<String>>(value).expect("a string");
         let bytes = |pair: &[Value]| redis::from_redis_value_ref::<Option<Vec<u8>>>(&pair[0]);
         let backs = backs.chunks(2).map(|pair| bytes(pair).expect("a string").unwrap_or_default());
         let held = looks.chunks(2).map(|pair| {
@@ -528,6 +540,7 @@ impl Server {
             reply: redis::from_redis_value_ref(reply).expect("integers"),
             held: held.collect(),
             given_back: backs.collect(),
+            marks: marks.iter().map(|mark| text(mark).unwrap_or_default()).collect(),
             elapsed_ms: time_ms(after) - time_ms(before) + 1,
         }
     }

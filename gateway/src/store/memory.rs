@@ -329,9 +329,10 @@ impl Store for MemoryStore {
 
 impl State {
     fn cold_left_us(&mut self, cold_us: u64, now_us: u64) -> u64 {
-        // A clock that stepped back shows a region that begins now.
-        let began_us = *self.began_us.get_or_insert(now_us);
-        began_us.min(now_us).saturating_add(cold_us).saturating_sub(now_us)
+        // A clock that stepped back shows a region that begins now, and not once the clock gets there again.
+        let began_us = self.began_us.filter(|began_us| *began_us <= now_us).unwrap_or(now_us);
+        self.began_us = Some(began_us);
+        began_us.saturating_add(cold_us).saturating_sub(now_us)
     }
 
     /// As many as there may be keys, of which each takes less room.

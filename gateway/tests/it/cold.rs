@@ -134,6 +134,54 @@ async fn five_hundred_requests_over_the_first_minute_get_half_the_limit() {
     }
 }
 
+/// A mark that was set while the clock was an hour ahead: whichever script meets it first says that the region begins then.
+#[tokio::test]
+async fn a_mark_ahead_of_the_clock_keeps_a_region_cold_no_longer_than_a_new_one() {
+    let redis = Redis::start().await;
+    let mut connection = connection(&redis).await;
+    let check = redis::Script::new(include_str!("../../../lua/rl_check.lua"));
+    let settle = redis::Script::new(include_str!("../../../lua/rl_settle.lua"));
+    let lease = redis::Script::new(include_str!("../../../lua/rl_lease.lua"));
+    let start_us: u64 = 1_800_000_000_000_000;
+    let quota = tidegate_policy::gcra::Quota::new(100, 60_000_000, 100).expect("sound");
+    let (warm, cold) = (quota.pace(), quota.cold_pace());
+    let terms = [warm.interval, warm.span, cold.interval, cold.span];
+    let packed = |head: &[u8], numbers: &[f64]| {
+        let numbers = numbers.iter().chain(&terms).flat_map(|number| number.to_le_bytes());
+        head.iter().copied().chain(numbers).collect::<Vec<u8>>()
+    };
+    for (place, script) in [&check, &settle, &lease].into_iter().enumerate() {
+        let (limit, mark) = (format!("limit-{place}"), format!("mark-{place}"));
+        let ahead_us = start_us - tidegate_policy::gcra::EPOCH_US + 3_600_000_000;
+        redis::cmd("SET").arg(&mark).arg(ahead_us).exec_async(&mut connection).await.expect("set");
+        let mut call = script.prepare_invoke();
+        call.key(&limit);
+        match place {
+            1 => {
+                call.key("settled").key("back").key(&mark).arg(start_us).arg(300_000_000);
+                call.arg(60_000).arg(packed(b"g\x01\x00", &[1.0, 0.0, 0.0, 0.0]));
+            }
+            2 => {
+                let said: Vec<u8> =
+                    [7u32, 0, 1, 0, 0, 0].iter().flat_map(|n| n.to_le_bytes()).collect();
+                let times: Vec<u8> =
+                    [1_000_000u32, 1_000, 1_000].iter().flat_map(|us| us.to_le_bytes()).collect();
+                call.key(&mark).arg(start_us).arg(300_000_000);
+                call.arg([packed(&[&said[..], &[0]].concat(), &[]), times].concat());
+            }
+            _ => _ = call.key(&mark).arg(start_us).arg(300_000_000).arg(packed(b"g\x01", &[0.0])),
+        }
+        let _: Vec<i64> = call.invoke_async(&mut connection).await.expect("a reply");
+        for (after_us, expected) in [(299_999_999, 1), (300_000_000, 0)] {
+            let mut look = check.prepare_invoke();
+            look.key("other").key(&mark).arg(start_us + after_us).arg(300_000_000);
+            look.arg(packed(b"g\x01", &[0.0]));
+            let reply: Vec<i64> = look.invoke_async(&mut connection).await.expect("a reply");
+            assert_eq!(reply[6], expected, "{place}: {after_us}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_shard_is_marked_at_connect_so_that_a_quiet_one_is_not_new() {
     let redis = Redis::start().await;

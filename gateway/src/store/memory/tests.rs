@@ -127,6 +127,21 @@ fn a_full_store_is_swept_at_most_once_a_second() {
     assert!(check(&store, &[charge(&b, "p.one", 1)]).is_ok());
 }
 
+#[test]
+fn a_region_that_begins_ahead_of_the_clock_is_cold_for_its_time_and_no_longer() {
+    let (store, clock) = store(10);
+    let store = store.guarded(Duration::from_secs(300));
+    let client = subject("a");
+    let reduced = |at_us| {
+        clock.set(at_us);
+        check(&store, &[charge(&client, "p.one", 0)]).expect("checked").limits[0].reduced
+    };
+    assert_eq!(reduced(START_US + 3_600_000_000), Some(5));
+    assert_eq!(reduced(START_US), Some(5), "the clock stepped back");
+    assert_eq!(reduced(START_US + 299_999_999), Some(5));
+    assert_eq!(reduced(START_US + 300_000_000), None);
+}
+
 proptest! {
     /// The store is the step plus a map: forgetting what has expired never changes an answer.
     #[test]
