@@ -11,11 +11,12 @@
 -- Returns a list: 0 = this owner has given its claim back already (a begin that comes late); 1, fence = claimed; 2, wait_us =
 --       in flight; 3, status, headers, body = done; 4 = the key was used for another request; 5 = the lock has ended and the
 --       outcome is unknown; 6, status, headers = done, body not kept; 7, fence = claimed, taken over
--- Writes only when it claims. Each write sets the expiry.
+-- Writes when it claims, which sets the expiry; and where a lock ends later than it may, since the clock has stepped back.
 --
 -- A record is one string, its numbers little-endian: format (1), state (1: 0 free, 1 in flight, 2 done, 3 done without
 -- body), status (2), fence (7), the lock's end or when it was done in µs since 1970 (7), owner (16), request hash (32, zeros
--- if unknown), length of the headers (4), the headers, the body.
+-- if unknown), length of the headers (4), the headers, the body. While it is in flight there are neither, and where their length
+-- would stand it says for how many ms the claim was locked, rounded up; 0 if an older gateway wrote it.
 local HEAD, HEAD_LEN = '<BBI2I7I7c16c32I4', 70
 local FREE, IN_FLIGHT, DONE_WITHOUT_BODY = 0, 1, 3
 local call = redis.call
@@ -28,7 +29,7 @@ end
 
 local owner, asked = ARGV[2], ARGV[3]
 local function claim(code, fence)
-  local record = struct.pack(HEAD, 1, IN_FLIGHT, 0, fence, now + ARGV[4], owner, asked, 0)
+  local record = struct.pack(HEAD, 1, IN_FLIGHT, 0, fence, now + ARGV[4], owner, asked, math.ceil(ARGV[4] / 1000))
   call('SET', KEYS[1], record, 'PX', ARGV[5])
   return { code, fence }
 end
@@ -47,6 +48,13 @@ if state == FREE then
 end
 if state == IN_FLIGHT then
   if held == owner then return claim(1, fence) end
+  -- More is left of the lock than there ever was. It is counted anew, and whole: it began before now, so that nobody is let
+  -- in before it would have ended, by whichever clock; and by its owner's length, not by that of whoever asks.
+  local whole = headers_len * 1000
+  if whole > 0 and moment - now > whole then
+    moment = now + whole
+    call('SET', KEYS[1], struct.pack(HEAD, 1, IN_FLIGHT, 0, fence, moment, held, hash, headers_len), 'KEEPTTL')
+  end
   if moment > now then return { 2, moment - now } end
   if ARGV[6] == '1' then return claim(7, fence + 1) end
   return { 5 }

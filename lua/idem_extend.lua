@@ -27,5 +27,6 @@ if #head < HEAD_LEN or head:byte(1) ~= 1 or head:byte(2) > 3 then
 end
 local _, state, _, fence, _, owner, hash = struct.unpack(HEAD, head)
 if state ~= IN_FLIGHT or owner ~= ARGV[2] or fence ~= tonumber(ARGV[3]) then return 0 end
-call('SET', KEYS[1], struct.pack(HEAD, 1, IN_FLIGHT, 0, fence, now + ARGV[4], owner, hash, 0), 'PX', ARGV[5])
+call('SET', KEYS[1], struct.pack(HEAD, 1, IN_FLIGHT, 0, fence, now + ARGV[4], owner, hash, math.ceil(ARGV[4] / 1000)), 'PX',
+  ARGV[5])
 return 1

@@ -34,7 +34,11 @@ if ARGV[2] ~= '' and hash ~= ARGV[2] and hash ~= string.rep('\0', 32) then retur
 
 if state == FREE then return { 8 } end
 if state == IN_FLIGHT then
-  if moment > now then return { 2, moment - now } end
+  if moment > now then
+    -- As idem_begin counts it.
+    local whole = headers_len > 0 and headers_len * 1000 or math.huge
+    return { 2, math.min(moment - now, whole) }
+  end
   return { 5 }
 end
 local headers_end = HEAD_LEN + headers_len

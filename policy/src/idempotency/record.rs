@@ -12,10 +12,11 @@
 //! named by its owner and its fence; whoever took over has another owner and a higher fence, so that a
 //! slow owner's late word changes nothing. Every step may be repeated.
 
-use alloc::vec::Vec;
+mod octets;
 
+pub use self::octets::{HEAD_LEN, in_flight};
 use super::fingerprint::RequestHash;
-use super::stored::{StoredAnswer, StoredHeaders};
+use super::stored::StoredAnswer;
 use crate::wire::DecisionId;
 
 /// How long a record lives after its last change of state (product row C4).
@@ -23,23 +24,9 @@ pub const TTL_MS: u64 = 86_400_000;
 /// How much longer than the upstream's timeout a claim is locked.
 pub const LOCK_MARGIN_US: u64 = 5_000_000;
 
-/// The first octet of a record: the format of the rest.
-const FORMAT: u8 = 1;
-/// Format, state, status, fence, moment, owner, hash and the length of the headers.
-pub const HEAD_LEN: usize = 1 + 1 + 2 + 7 + 7 + 16 + 32 + 4;
-/// A hash that is not known.
-const NO_HASH: [u8; 32] = [0; 32];
-
 /// Who claims: one decision. Its 122 random bits are nobody else's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner(u128);
-
-/// Whose claim it is, if the octets are those of a claim in flight.
-pub fn in_flight(octets: &[u8]) -> Option<Held> {
-    let record = Record::from_bytes(octets)?;
-    let held = Held { owner: record.owner, fence: record.fence };
-    matches!(record.state, State::InFlight { .. }).then_some(held)
-}
 
 /// Which claim of a key: the first is 1, and each later one is higher. Below 2^53.
 pub type Fence = u64;
@@ -67,6 +54,8 @@ pub enum State {
     InFlight {
         /// Until then the owner is waited for.
         lock_until_us: u64,
+        /// For how long it was locked, in ms, rounded up; 0 if nobody knows.
+        lock_ms: u32,
     },
     /// The answer is there.
     Done {
@@ -181,8 +170,29 @@ pub enum Extended {
 pub struct Write {
     /// The record.
     pub record: Record,
-    /// Its life from now on.
-    pub ttl_ms: u64,
+    /// Its life from now on; `None` leaves it as it was.
+    pub ttl_ms: Option<u64>,
+}
+
+// === impl State ===
+
+impl State {
+    /// Locked for so long from `now_us` on.
+    fn locked(now_us: u64, lock_us: u64) -> Self {
+        let lock_ms = u32::try_from(lock_us.div_ceil(1_000)).unwrap_or(0);
+        Self::InFlight { lock_until_us: now_us.saturating_add(lock_us), lock_ms }
+    }
+
+    /// The same, if its lock ends later than it may, since the clock has stepped back behind it. It is counted anew, and
+    /// whole: it began before now, so that nobody is let in before it would have ended, by whichever clock; and by its
+    /// owner's length, not by that of whoever asks.
+    fn cut(&self, now_us: u64) -> Option<Self> {
+        let Self::InFlight { lock_until_us, lock_ms } = *self else { return None };
+        let whole_us = u64::from(lock_ms).saturating_mul(1_000);
+        let is_ahead = whole_us > 0 && lock_until_us.saturating_sub(now_us) > whole_us;
+        let lock_until_us = now_us.saturating_add(whole_us);
+        is_ahead.then_some(Self::InFlight { lock_until_us, lock_ms })
+    }
 }
 
 // === impl Owner ===
@@ -227,9 +237,9 @@ pub fn begin(now_us: u64, record: Option<&Record>, claim: &Claim) -> (Begun, Opt
             fence,
             owner: claim.owner,
             hash: Some(claim.hash),
-            state: State::InFlight { lock_until_us: now_us.saturating_add(claim.lock_us) },
+            state: State::locked(now_us, claim.lock_us),
         };
-        let write = Write { record, ttl_ms: claim.ttl_ms };
+        let write = Write { record, ttl_ms: Some(claim.ttl_ms) };
         (Begun::Claimed { fence, taken_over }, Some(write))
     };
     let Some(record) = record else {
@@ -245,7 +255,11 @@ pub fn begin(now_us: u64, record: Option<&Record>, claim: &Claim) -> (Begun, Opt
         // Its answer was lost.
         (State::InFlight { .. }, _) if own => claimed(record.fence, false),
         (_, Found::Unknown) if claim.takeover => claimed(next, true),
-        (_, found) => (Begun::Found(found), None),
+        (state, found) => {
+            let cut = state.cut(now_us).map(|state| Record { state, ..record.clone() });
+            let write = cut.map(|record| Write { record, ttl_ms: None });
+            (Begun::Found(found), write)
+        }
     }
 }
 
@@ -257,9 +271,10 @@ pub fn lookup(now_us: u64, record: Option<&Record>, hash: Option<&RequestHash>) 
     if record.hash.as_ref().zip(hash).is_some_and(|(recorded, asked)| recorded != asked) {
         return Found::Conflict;
     }
-    match &record.state {
+    let cut = record.state.cut(now_us);
+    match cut.as_ref().unwrap_or(&record.state) {
         State::Free => Found::Absent,
-        State::InFlight { lock_until_us } => match lock_until_us.saturating_sub(now_us) {
+        State::InFlight { lock_until_us, .. } => match lock_until_us.saturating_sub(now_us) {
             0 => Found::Unknown,
             wait_us => Found::InFlight { wait_us },
         },
@@ -288,14 +303,14 @@ pub fn complete(
     };
     let state = State::Done { done_us: now_us, answer };
     let record = Record { fence: held.fence, owner: held.owner, hash, state };
-    (completed, Some(Write { record, ttl_ms }))
+    (completed, Some(Write { record, ttl_ms: Some(ttl_ms) }))
 }
 
 /// Gives the claim back. The record stays for `keep_ms`.
 pub fn abandon(record: Option<&Record>, held: Held, keep_ms: u64) -> (Abandoned, Option<Write>) {
     let free = |fence, hash| {
         let record = Record { fence, owner: held.owner, hash, state: State::Free };
-        Some(Write { record, ttl_ms: keep_ms })
+        Some(Write { record, ttl_ms: Some(keep_ms) })
     };
     let Some(record) = record else {
         return (Abandoned::Remembered, free(held.fence, None));
@@ -320,80 +335,11 @@ pub fn extend(
     match record {
         None => (Extended::Gone, None),
         Some(record) if held.holds(record) && matches!(record.state, State::InFlight { .. }) => {
-            let lock_until_us = now_us.saturating_add(lock_us);
-            let record = Record { state: State::InFlight { lock_until_us }, ..record.clone() };
-            (Extended::Extended, Some(Write { record, ttl_ms }))
+            let record = Record { state: State::locked(now_us, lock_us), ..record.clone() };
+            (Extended::Extended, Some(Write { record, ttl_ms: Some(ttl_ms) }))
         }
         Some(_) => (Extended::Fenced, None),
     }
-}
-
-// === impl Record ===
-
-impl Record {
-    /// As it is stored, the numbers little-endian: format (1), state (1: 0 free, 1 in flight, 2 done, 3
-    /// done without body), status (2), fence (7), the lock's end or when it was done (7), owner (16),
-    /// request hash (32, zeros if none), length of the headers (4), the headers, the body.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let (state, status, moment_us) = match &self.state {
-            State::Free => (0, 0, 0),
-            State::InFlight { lock_until_us } => (1, 0, *lock_until_us),
-            State::Done { done_us, answer } => {
-                (if answer.body.is_some() { 2 } else { 3 }, answer.status, *done_us)
-            }
-        };
-        let mut bytes = Vec::with_capacity(HEAD_LEN);
-        bytes.extend([FORMAT, state]);
-        bytes.extend(status.to_le_bytes());
-        push_seven(&mut bytes, self.fence);
-        push_seven(&mut bytes, moment_us);
-        bytes.extend(self.owner.to_bytes());
-        bytes.extend(self.hash.as_ref().map_or(NO_HASH, |hash| *hash.as_bytes()));
-        let (headers, body) = match &self.state {
-            State::Done { answer, .. } => (answer.headers.to_bytes(), answer.body.as_deref()),
-            State::Free | State::InFlight { .. } => (Vec::new(), None),
-        };
-        bytes.extend(u32::try_from(headers.len()).unwrap_or_default().to_le_bytes());
-        bytes.extend(headers);
-        bytes.extend_from_slice(body.unwrap_or_default());
-        bytes
-    }
-
-    /// Exactly what [`Self::to_bytes`] writes.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (&[format, state], rest) = bytes.split_first_chunk()?;
-        let (&status, rest) = rest.split_first_chunk()?;
-        let (fence, rest) = read_seven(rest)?;
-        let (moment_us, rest) = read_seven(rest)?;
-        let (&owner, rest) = rest.split_first_chunk()?;
-        let (&hash, rest) = rest.split_first_chunk()?;
-        let (&headers_len, rest) = rest.split_first_chunk()?;
-        let headers_len = usize::try_from(u32::from_le_bytes(headers_len)).ok()?;
-        let (headers, body) = rest.split_at_checked(headers_len)?;
-        let status = u16::from_le_bytes(status);
-        let state = match state {
-            0 if status == 0 && moment_us == 0 && rest.is_empty() => State::Free,
-            1 if status == 0 && rest.is_empty() => State::InFlight { lock_until_us: moment_us },
-            2 | 3 if state == 2 || body.is_empty() => {
-                let headers = StoredHeaders::from_bytes(headers)?;
-                let body = (state == 2).then(|| body.to_vec());
-                State::Done { done_us: moment_us, answer: StoredAnswer { status, headers, body } }
-            }
-            _ => return None,
-        };
-        let hash = (hash != NO_HASH).then(|| RequestHash::from_bytes(hash));
-        let owner = Owner(u128::from_be_bytes(owner));
-        (format == FORMAT).then_some(Self { fence, owner, hash, state })
-    }
-}
-
-fn push_seven(bytes: &mut Vec<u8>, number: u64) {
-    bytes.extend(number.to_le_bytes().into_iter().take(7));
-}
-
-fn read_seven(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (&[a, b, c, d, e, f, g], rest) = bytes.split_first_chunk()?;
-    Some((u64::from_le_bytes([a, b, c, d, e, f, g, 0]), rest))
 }
 
 #[cfg(test)]

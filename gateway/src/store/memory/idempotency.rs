@@ -99,7 +99,10 @@ impl MemoryClaims {
             self.full.inc();
             return Err(StoreFailure::Full(self.records_max));
         }
-        let expires_us = now_us.saturating_add(write.ttl_ms.saturating_mul(1_000));
+        let expires_us = match write.ttl_ms {
+            Some(ttl_ms) => now_us.saturating_add(ttl_ms.saturating_mul(1_000)),
+            None => kept.records.get(name).map_or(now_us, |life| life.expires_us),
+        };
         kept.remove(name);
         kept.bytes = kept.bytes.saturating_add(bytes);
         kept.records.insert(name.clone(), Life { record: write.record, bytes, expires_us });

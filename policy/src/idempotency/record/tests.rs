@@ -2,8 +2,10 @@
 //! many owners held against what they must never do.
 
 use super::*;
+use crate::idempotency::stored::StoredHeaders;
 use proptest::prelude::*;
 use std::vec;
+use std::vec::Vec;
 
 const NOW_US: u64 = 1_800_000_000_000_000;
 const LOCK_US: u64 = 20_000_000;
@@ -38,7 +40,7 @@ fn record(owner_number: u128, fence: Fence, state: State) -> Record {
 }
 
 fn in_flight(lock_until_us: u64) -> State {
-    State::InFlight { lock_until_us }
+    State::InFlight { lock_until_us, lock_ms: 20_000 }
 }
 
 fn done(body: Option<&[u8]>) -> State {
@@ -46,7 +48,7 @@ fn done(body: Option<&[u8]>) -> State {
 }
 
 fn written(record: Record, ttl_ms: u64) -> Option<Write> {
-    Some(Write { record, ttl_ms })
+    Some(Write { record, ttl_ms: Some(ttl_ms) })
 }
 
 #[test]
@@ -111,6 +113,28 @@ fn begin_in_every_state() {
     for (case, record, takeover, begun, write) in rows {
         assert_eq!(begin(NOW_US, record.as_ref(), &claim(1, takeover)), (begun, write), "{case}");
     }
+}
+
+/// Whoever asks has another length in mind: it counts for nothing.
+#[test]
+fn a_lock_that_ends_later_than_it_may_is_counted_anew_and_whole() {
+    let ahead = Some(record(2, 3, in_flight(NOW_US + LOCK_US + 1)));
+    let whole = Found::InFlight { wait_us: LOCK_US };
+    for (lock_us, takeover) in [(1, true), (LOCK_US, false), (9 * LOCK_US, true)] {
+        let claim = Claim { lock_us, ..claim(1, takeover) };
+        let (begun, write) = begin(NOW_US, ahead.as_ref(), &claim);
+        assert_eq!(begun, Begun::Found(whole.clone()));
+        let cut = record(2, 3, in_flight(NOW_US + LOCK_US));
+        assert_eq!(write, Some(Write { record: cut.clone(), ttl_ms: None }), "its life as it was");
+        assert_eq!(begin(NOW_US, Some(&cut), &claim), (Begun::Found(whole.clone()), None));
+        let (early, _) = begin(NOW_US + LOCK_US - 1, Some(&cut), &claim);
+        assert_eq!(early, Begun::Found(Found::InFlight { wait_us: 1 }));
+    }
+    assert_eq!(lookup(NOW_US, ahead.as_ref(), None), whole, "and nothing changes");
+    let state = State::InFlight { lock_until_us: NOW_US + 9 * LOCK_US, lock_ms: 0 };
+    let unknown = begin(NOW_US, Some(&record(2, 3, state)), &claim(1, true));
+    let wait = Begun::Found(Found::InFlight { wait_us: 9 * LOCK_US });
+    assert_eq!(unknown, (wait, None), "an older gateway did not say how long it is");
 }
 
 #[test]
@@ -236,7 +260,8 @@ fn any_record() -> impl Strategy<Value = Record> {
     let number = 0u64..1 << 53;
     let state = prop_oneof![
         Just(State::Free),
-        number.clone().prop_map(in_flight),
+        (number.clone(), any::<u32>())
+            .prop_map(|(lock_until_us, lock_ms)| State::InFlight { lock_until_us, lock_ms }),
         (number.clone(), answer).prop_map(|(done_us, answer)| State::Done { done_us, answer }),
     ];
     (number, any::<u128>(), proptest::option::of(1u8..), state).prop_map(
@@ -269,6 +294,11 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+/// Seldom, and then by more than a lock.
+fn clock_back() -> impl Strategy<Value = u64> {
+    prop_oneof![9 => Just(0), 1 => 0..10 * LOCK_US]
+}
+
 proptest! {
     #[test]
     fn records_are_read_back(record in any_record()) {
@@ -287,20 +317,45 @@ proptest! {
         }
     }
 
+    /// However often the clock steps back, and whatever length those who ask have in mind: the owner has all of its
+    /// time, and no more than all of it anew after the last step that anybody saw.
+    #[test]
+    fn no_clock_that_steps_back_lets_anybody_in_early_or_keeps_them_out_for_long(
+        steps in proptest::collection::vec((0..LOCK_US / 2, clock_back(), 0..3 * LOCK_US), 1..30)
+    ) {
+        let (mut now_us, mut real_us, mut stepped_us) = (NOW_US, 0, 0);
+        let mut held_record = begin(now_us, None, &claim(1, false)).1.expect("claimed").record;
+        for (passed_us, back_us, lock_us) in steps {
+            (now_us, real_us) = (now_us + passed_us - back_us, real_us + passed_us);
+            if back_us > 0 {
+                stepped_us = real_us;
+            }
+            let (begun, write) = begin(now_us, Some(&held_record), &Claim { lock_us, ..claim(2, true) });
+            match begun {
+                Begun::Claimed { .. } => {
+                    prop_assert!(real_us >= LOCK_US, "early");
+                    break;
+                }
+                begun => prop_assert!(real_us < stepped_us + LOCK_US, "{:?}", begun),
+            }
+            held_record = write.map_or(held_record, |write| write.record);
+        }
+    }
+
     /// Owners begin, complete, give back and come late, in any order and repeatedly. Nobody runs while
     /// another does, unless its lock has ended and takeover is allowed; nobody runs after an answer was
-    /// stored; whatever was stored first stays; fences never go back.
+    /// stored; whatever was stored first stays; fences never go back. The clock may: nobody is let in earlier for it.
     #[test]
     fn no_history_runs_twice(
-        steps in proptest::collection::vec((0usize..4, act(), 0u64..LOCK_US), 1..60)
+        steps in proptest::collection::vec((0usize..4, act(), 0u64..LOCK_US, clock_back()), 1..60)
     ) {
         let mut held_record: Option<Record> = None;
         let mut fences = [0u64; 4];
         let mut ended = [false; 4];
         let mut stored: Option<StoredAnswer> = None;
-        let mut now_us = NOW_US;
-        for (who, act, passed_us) in steps {
-            now_us += passed_us;
+        let (mut now_us, mut real_us, mut locked_us) = (NOW_US, 0, 0);
+        for (who, act, passed_us, back_us) in steps {
+            (now_us, real_us) = (now_us + passed_us - back_us, real_us + passed_us);
             let number = who as u128;
             let before = held_record.clone();
             let held = self::held(number, fences[who]);
@@ -310,12 +365,14 @@ proptest! {
                     if let Begun::Claimed { fence, taken_over } = begun {
                         prop_assert!(stored.is_none(), "runs although the answer is there");
                         prop_assert!(!ended[who], "runs although it gave back");
-                        if let Some(Record { state: State::InFlight { lock_until_us }, owner, .. }) = &before {
+                        if let Some(Record { state: State::InFlight { lock_until_us, .. }, owner, .. }) = &before {
                             let own = *owner == self::owner(number);
                             prop_assert!(own || (takeover && *lock_until_us <= now_us));
+                            prop_assert!(own || real_us - locked_us >= LOCK_US, "before its lock has ended");
                             prop_assert_eq!(taken_over, !own);
                         }
                         fences[who] = fence;
+                        locked_us = real_us;
                     }
                     write
                 }
@@ -341,10 +398,16 @@ proptest! {
                     }
                     write
                 }
-                Act::Extend => extend(now_us, before.as_ref(), held, LOCK_US, TTL_MS).1,
+                Act::Extend => {
+                    let (extended, write) = extend(now_us, before.as_ref(), held, LOCK_US, TTL_MS);
+                    if extended == Extended::Extended {
+                        locked_us = real_us;
+                    }
+                    write
+                }
             };
             if let Some(Write { record, ttl_ms }) = write {
-                prop_assert!(ttl_ms > 0);
+                prop_assert_ne!(ttl_ms, Some(0));
                 prop_assert!(record.fence >= before.as_ref().map_or(0, |before| before.fence));
                 if !matches!(record.state, State::Free) {
                     ended = [false; 4];
