@@ -11,7 +11,7 @@ use tidegate_policy::wire::breaker::{
     BreakerName, BreakerReport, BreakerState, BreakersPart, BreakersReply, BreakersRequest,
     BreakersSaid, CHANGES_MAX, Permit,
 };
-use tidegate_policy::wire::{DecisionId, VERSION};
+use tidegate_policy::wire::{DecisionId, VERSION, encode};
 
 use super::admission::Leaves;
 use super::together::together;
@@ -24,6 +24,10 @@ use crate::store::{StoreFailure, StoreRole};
 /// Changes are told again for that long, in ms: the list is written after the breaker itself, and by
 /// several gateways.
 const TOLD_AGAIN_MS: u64 = 5_000;
+/// The most octets of states in one answer, about: a filter reads a message of 64 KiB at most.
+const SAID_BYTES_MAX: usize = 48 * 1024;
+/// What a state takes beside its name, at most, where it gives no test.
+const STATE_BYTES: usize = 128;
 /// Names in metrics; more share one.
 const NAMES_MAX: usize = 1_000;
 /// Breakers of one name whose states are counted.
@@ -104,16 +108,23 @@ async fn sync(
     }
     let changed = answers.take(breakers.changed(scope, since.saturating_sub(TOLD_AGAIN_MS)).await);
     let unsaid = |name: &BreakerName| reports.iter().all(|report| report.name != *name);
-    let (again, new): (Vec<_>, Vec<_>) = changed
+    let (mut again, new): (Vec<_>, Vec<_>) = changed
         .unwrap_or_default()
         .into_iter()
         .filter(|(name, _)| unsaid(name))
         .partition(|(_, epoch)| *epoch <= since);
+    let most = fitting(&states, new.iter().chain(&again).map(|(name, _)| name));
     // Where the next message would begin in the midst of what changed at one moment, it begins before that, if it can.
-    let untold = new.get(CHANGES_MAX).map(|(_, epoch)| *epoch);
+    let untold = new.get(most).map(|(_, epoch)| *epoch);
     let cut = untold.filter(|untold| new.first().is_some_and(|(_, first)| first < untold));
+    // If it cannot, the rest is told among what is told again: in turn, where that is more than there is room for.
+    let room = most.saturating_sub(new.len());
+    if room < again.len() {
+        let turn = usize::try_from(seq).unwrap_or(0).wrapping_mul(room.max(1)) % again.len();
+        again.rotate_left(turn);
+    }
     // What is new first, by its epochs, so that the next message goes on behind it.
-    let told_now: Vec<_> = new.into_iter().chain(again).take(CHANGES_MAX).collect();
+    let told_now: Vec<_> = new.into_iter().chain(again).take(most).collect();
     let mut cursor = told_now.iter().map(|(_, epoch)| *epoch).fold(since, u64::max);
     cursor = cut.map_or(cursor, |cut| cursor.min(cut.saturating_sub(1)));
     let looks = told_now.iter().map(|(name, _)| breakers.step(scope, name, &Event::Look));
@@ -133,6 +144,18 @@ async fn sync(
         Answers { any: false, failed: Some(failure) } => Err(failure),
         Answers { failed, .. } => Ok((BreakersSaid { cursor, states }, failed)),
     }
+}
+
+/// How many of these fit beside what is said already: as many octets, and states, as an answer may have.
+fn fitting<'a>(said: &[BreakerState], names: impl Iterator<Item = &'a BreakerName>) -> usize {
+    let said = said.iter().map(|state| encode(state).len().saturating_add(1)).sum::<usize>();
+    let room = SAID_BYTES_MAX.saturating_sub(said);
+    let ends = names.scan(0usize, |end, name| {
+        *end = end.saturating_add(name.as_str().len()).saturating_add(STATE_BYTES);
+        Some(*end)
+    });
+    // Always one, so that what is to be told comes to an end.
+    ends.take(CHANGES_MAX).take_while(|end| *end <= room).count().max(1)
 }
 
 fn told(name: &BreakerName, said: &Said) -> BreakerState {

@@ -6,7 +6,8 @@ use tidegate_policy::audit::{AuditEvent, AuditSink};
 use tidegate_policy::breaker::mesh::{Terms, Window};
 use tidegate_policy::gcra::EPOCH_US;
 use tidegate_policy::scope::{Environment, Region};
-use tidegate_policy::wire::breaker::ProcessId;
+use tidegate_policy::wire::MESSAGE_BYTES_MAX;
+use tidegate_policy::wire::breaker::{ProcessId, REPORTS_MAX};
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
@@ -73,6 +74,8 @@ struct Bench {
     metrics: SharedMetrics,
     seq: u64,
     since: u64,
+    /// Of the longest answer.
+    octets: usize,
 }
 
 impl Bench {
@@ -89,6 +92,7 @@ impl Bench {
             metrics,
             seq: 0,
             since: 0,
+            octets: 0,
         }
     }
 
@@ -117,6 +121,10 @@ impl Bench {
             key_format: KeyFormat::default(),
         };
         let (said, failed) = sync(&self.store, &scope, part, &self.seen).await?;
+        let id = DecisionId::new(1);
+        let said = BreakersReply { v: VERSION, id, breakers: said };
+        self.octets = self.octets.max(encode(&said).len());
+        let said = said.breakers;
         self.since = said.cursor;
         let told = said
             .states
@@ -199,4 +207,32 @@ async fn what_changed_at_one_moment_is_told_whole_by_the_next_message() {
         told.extend(states.into_iter().map(|(name, _, _)| name));
     }
     assert_eq!(told.len(), 300);
+}
+
+/// Names as long as names may be, 128 of them reported on, and hundreds more that changed: every answer is one that a
+/// filter reads, and nothing stays untold.
+#[tokio::test]
+async fn what_is_too_much_for_one_message_is_told_by_the_next() {
+    // Many at moments of their own, and more at one moment than one message tells.
+    for together in [4, 100] {
+        let mut bench = Bench::new();
+        let name = |number| format!("payments:{number:0>191}");
+        let names: Vec<String> = (0..REPORTS_MAX + 400).map(name).collect();
+        let (own, others) = names.split_at(REPORTS_MAX);
+        for names in others.chunks(together) {
+            let reports: Vec<_> =
+                names.iter().map(|name| (name.as_str(), Batch::default())).collect();
+            bench.say(&reports).await.expect("an answer");
+        }
+        bench.since = 0;
+        let reports: Vec<_> = own.iter().map(|name| (name.as_str(), Batch::default())).collect();
+        let (mut told, mut messages) = (BTreeSet::new(), 0);
+        while told.len() < names.len() {
+            let (states, _) = bench.say(&reports).await.expect("an answer");
+            told.extend(states.into_iter().map(|(name, _, _)| name));
+            messages += 1;
+            assert!(messages < 40, "{together}: {} of {} told", told.len(), names.len());
+        }
+        assert!(bench.octets <= MESSAGE_BYTES_MAX, "{} octets", bench.octets);
+    }
 }
