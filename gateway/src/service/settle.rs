@@ -40,6 +40,7 @@ impl Service {
         let store = Arc::clone(self.stores.of(StoreRole::Regional));
         let claims = Arc::clone(self.stores.of(StoreRole::Idempotency));
         let claiming = Claiming { store: claims, scope: scope.clone(), id };
+        let (clock, come_us) = (Arc::clone(&self.clock), self.clock.elapsed_us());
         let message = Arc::new(message);
         let work = {
             let message = Arc::clone(&message);
@@ -52,6 +53,8 @@ impl Service {
                 if message.adjustments.is_empty() {
                     return Ok((finished, Vec::new()));
                 }
+                let waited_us = clock.elapsed_us().saturating_sub(come_us);
+                let age_us = age_us.saturating_add(waited_us);
                 let prepared: Result<Vec<Adjustment<'_>>, BadQuota> =
                     message.adjustments.iter().map(|one| adjustment(one, age_us)).collect();
                 // Decoding has checked every quota.

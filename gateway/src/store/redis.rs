@@ -187,6 +187,7 @@ impl RedisStore {
             scripts: Arc::clone(&self.scripts),
             region: self.region.clone(),
             scope: scope.clone(),
+            clock: Arc::clone(&self.clock),
         }
     }
 }
@@ -216,9 +217,8 @@ impl Store for RedisStore {
     fn rate_check(&self, scope: &Scope, charges: &[Charge<'_>]) -> Call<Checked> {
         if !self.servers.one_call_reaches_all() {
             let shards = Shard::of(&self.region, scope, charges);
-            let (asker, clock) = (self.asker(scope), Arc::clone(&self.clock));
-            let behind = self.behind.clone();
-            let reservation = Reservation { asker, clock, shards, behind };
+            let (asker, behind) = (self.asker(scope), self.behind.clone());
+            let reservation = Reservation { asker, shards, behind };
             return Box::pin(reservation.run(Arc::clone(&self.nearness)));
         }
         let keys = Keys::of(&self.region, scope, charges, None);

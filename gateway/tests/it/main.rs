@@ -26,6 +26,7 @@ mod proxy;
 mod redis_store;
 mod redis_tls;
 mod redis_user;
+mod refunds;
 mod regions;
 mod secrets;
 mod tls;

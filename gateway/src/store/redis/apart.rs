@@ -9,12 +9,15 @@
 use std::sync::Arc;
 
 use redis::Value;
+use tidegate_policy::gcra::EPOCH_US;
+use tidegate_policy::limit::refund::Receipt;
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::DecisionId;
 
 use super::script::{Asked, Keys, SETTLED_TTL_MS, Scripts, integers};
 use super::servers::Servers;
-use super::{Region, named};
+use super::{Region, failure, marks, named};
+use crate::clock::Clock;
 use crate::store::{Adjustment, Charge, Checked, StoreFailure};
 
 /// Who asks, and by which keys.
@@ -24,6 +27,7 @@ pub struct Asker {
     pub scripts: Arc<Scripts>,
     pub region: Region,
     pub scope: Scope,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Whether a settlement was carried out.
@@ -90,12 +94,16 @@ impl Asker {
             .ok_or_else(|| StoreFailure::Refused(format!("TGSTATE {mark} holds no time")))
     }
 
-    /// Adjusts limits that lie in one slot, each at most once.
+    /// Adjusts limits that lie in one slot, each at most once. Their ages are those of `told_us` on the clock's stopwatch.
     pub async fn settle(
         &self,
         id: DecisionId,
         adjustments: &[Adjustment<'_>],
+        told_us: u64,
     ) -> Result<Settled, StoreFailure> {
+        let mut adjustments = adjustments.to_vec();
+        self.date(&mut adjustments, told_us).await?;
+        let adjustments = adjustments.as_slice();
         let looks: Vec<Charge<'_>> = adjustments.iter().map(Charge::look).collect();
         let keys = Keys::of(&self.region, &self.scope, &looks, Some(id));
         let command = self.scripts.settle_command(&keys, adjustments);
@@ -104,6 +112,35 @@ impl Asker {
             return Box::pin(self.settle_apart(&keys, adjustments)).await;
         };
         expect(&done, adjustments.len())
+    }
+
+    /// Says when what is given back was charged, at the earliest, by Redis's clock, where no receipt does. An age would be
+    /// that of the moment at which it is sent: what then waits in Redis comes back by itself meanwhile, and must not come
+    /// back twice.
+    async fn date(
+        &self,
+        adjustments: &mut [Adjustment<'_>],
+        told_us: u64,
+    ) -> Result<(), StoreFailure> {
+        let Some(key) =
+            adjustments.iter().find(is_undated).map(|one| self.keys(&[Charge::look(one)]))
+        else {
+            return Ok(());
+        };
+        let time = redis::cmd("TIME");
+        let reply = self.servers.evaluate(first(&key), &time, &self.scripts).await?;
+        let now_us = marks::server_us(&reply).map_err(|error| failure(&error))?;
+        let since_us = self.clock.elapsed_us().saturating_sub(told_us);
+        for one in adjustments.iter_mut() {
+            if !is_undated(&&*one) {
+                continue;
+            }
+            let age_us = one.age_us.saturating_add(since_us);
+            let at_us = now_us.saturating_sub(age_us).saturating_add(EPOCH_US);
+            // It says nothing of what the limit held then: nothing came of it by the time it was charged.
+            one.receipt = Some(Receipt { at_us, full_us: 0, cold: one.charged_cold });
+        }
+        Ok(())
     }
 
     /// That it is done is noted first: what fails in between is left undone, and nothing is done twice.
@@ -153,6 +190,10 @@ impl Asker {
         };
         expect(&done, 1).map(drop)
     }
+}
+
+fn is_undated(adjustment: &&Adjustment<'_>) -> bool {
+    adjustment.by < 0 && adjustment.receipt.is_none()
 }
 
 /// Why there is no answer about a limit that is asked for by itself, which no Redis says.

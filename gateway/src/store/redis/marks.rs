@@ -66,7 +66,7 @@ pub fn command(mark: &str, began_us: u64, marking: Marking) -> Cmd {
 }
 
 /// A reply of TIME as µs since 2024.
-fn server_us(reply: &Value) -> RedisResult<u64> {
+pub fn server_us(reply: &Value) -> RedisResult<u64> {
     let (seconds, us): (u64, u64) = redis::from_redis_value_ref(reply)
         .map_err(|error| RedisError::from((ErrorKind::Parse, "TIME", error.to_string())))?;
     Ok((seconds.saturating_mul(1_000_000).saturating_add(us)).saturating_sub(EPOCH_US))

@@ -10,7 +10,6 @@ use tokio::sync::Semaphore;
 use super::apart::{Asker, Settled};
 use super::call_keys::Shard;
 use super::reserve::LOOK;
-use crate::clock::Clock;
 use crate::store::{Adjustment, Standing, StoreFailure};
 
 /// How often a refund is sent: it is done at most once, however often it arrives.
@@ -23,7 +22,6 @@ const BEHIND_MAX: usize = 256;
 /// What these shards were charged since `started_us`, with all that it takes to give it back.
 pub struct Refund {
     pub asker: Asker,
-    pub clock: Arc<dyn Clock>,
     pub started_us: u64,
     pub reserved: Vec<(Shard, Vec<Standing>)>,
 }
@@ -42,7 +40,7 @@ impl Behind {
 
     /// Gives back, and is waited for no longer than a look takes, unless there is no room; whether it is done.
     pub async fn run(&self, refund: Refund) -> bool {
-        let clock = Arc::clone(&refund.clock);
+        let clock = Arc::clone(&refund.asker.clock);
         let mut refund = Box::pin(refund.run());
         tokio::select! {
             biased;
@@ -72,12 +70,13 @@ impl Refund {
             let mut tries = 0;
             loop {
                 tries += 1;
-                let age_us = self.clock.elapsed_us().saturating_sub(self.started_us);
-                match self.give_back(shard, standings, id, age_us).await {
+                let told_us = self.asker.clock.elapsed_us();
+                let age_us = told_us.saturating_sub(self.started_us);
+                match self.give_back(shard, standings, id, (age_us, told_us)).await {
                     Ok(()) => break,
                     Err(error) if tries < REFUNDS_MAX => {
                         tracing::debug!(%error, "a refund is sent again");
-                        self.clock.sleep(REFUND_PAUSE).await;
+                        self.asker.clock.sleep(REFUND_PAUSE).await;
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a reservation could not be given back");
@@ -93,7 +92,7 @@ impl Refund {
         shard: &Shard,
         standings: &[Standing],
         id: DecisionId,
-        age_us: u64,
+        (age_us, told_us): (u64, u64),
     ) -> Result<(), StoreFailure> {
         let charges = shard.charges(false);
         let adjustments: Vec<Adjustment<'_>> = charges
@@ -104,7 +103,7 @@ impl Refund {
         if adjustments.is_empty() {
             return Ok(());
         }
-        let settled = self.asker.settle(id, &adjustments).await?;
+        let settled = self.asker.settle(id, &adjustments, told_us).await?;
         if settled == Settled::NotGivenBack {
             tracing::debug!("a reservation is not given back: its slot moves");
         }

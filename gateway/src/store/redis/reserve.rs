@@ -13,7 +13,6 @@ use super::apart::Asker;
 use super::call_keys::Shard;
 use super::nearness::Nearness;
 use super::refund::{Behind, Refund};
-use crate::clock::Clock;
 use crate::store::{Charge, Checked, Standing, StoreFailure};
 
 /// How long a denial waits for what each of the other shards says, and until what was reserved is given back.
@@ -22,7 +21,6 @@ pub const LOOK: Duration = Duration::from_millis(5);
 /// What a call in several steps needs; owns it all.
 pub struct Reservation {
     pub asker: Asker,
-    pub clock: Arc<dyn Clock>,
     pub shards: Vec<Shard>,
     pub behind: Behind,
 }
@@ -48,7 +46,7 @@ impl Reservation {
             return self.check(only, false).await;
         }
         self.shards.sort_by_key(|shard| std::cmp::Reverse(nearness.of(&shard.name())));
-        let started_us = self.clock.elapsed_us();
+        let started_us = self.asker.clock.elapsed_us();
         let mut found: Vec<Option<Standing>> =
             vec![None; self.shards.iter().map(|shard| shard.items.len()).sum()];
         let mut reserved: Vec<(Shard, Vec<Standing>)> = Vec::new();
@@ -109,7 +107,7 @@ impl Reservation {
         tokio::select! {
             biased;
             looked = self.check(shard, true) => looked,
-            () = self.clock.sleep(LOOK) => Err(StoreFailure::Timeout),
+            () = self.asker.clock.sleep(LOOK) => Err(StoreFailure::Timeout),
         }
     }
 
@@ -132,7 +130,7 @@ impl Reservation {
         if let [only] = charges {
             return self.asker.check_told(*only, began).await;
         }
-        let started_us = self.clock.elapsed_us();
+        let started_us = self.asker.clock.elapsed_us();
         let mut rows = Vec::with_capacity(charges.len());
         for (at, charge) in charges.iter().enumerate() {
             let look = Charge { cost: 0, ..*charge };
@@ -172,8 +170,7 @@ impl Reservation {
         if reserved.is_empty() {
             return true;
         }
-        let (asker, clock) = (self.asker.clone(), Arc::clone(&self.clock));
-        self.behind.run(Refund { asker, clock, started_us, reserved }).await
+        self.behind.run(Refund { asker: self.asker.clone(), started_us, reserved }).await
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Settling {
     asker: Asker,
     id: DecisionId,
     owed: Vec<Owed>,
+    /// When it was told how old they are.
+    told_us: u64,
 }
 
 // === impl Owed ===
@@ -45,7 +47,8 @@ impl Settling {
     /// Adjusts what the decision `id` charged.
     pub fn new(asker: Asker, id: DecisionId, adjustments: &[Adjustment<'_>]) -> Self {
         let owed = adjustments.iter().enumerate().map(|(index, one)| Owed::of(index, one));
-        Self { asker, id, owed: owed.collect() }
+        let told_us = asker.clock.elapsed_us();
+        Self { owed: owed.collect(), asker, id, told_us }
     }
 
     /// Each limit at most once, and where each stands then.
@@ -66,7 +69,7 @@ impl Settling {
 
     async fn step(&self, owed: &[Owed]) -> Result<Vec<Standing>, StoreFailure> {
         let adjustments: Vec<Adjustment<'_>> = owed.iter().map(Owed::adjustment).collect();
-        if self.asker.settle(self.id, &adjustments).await? == Settled::NotGivenBack {
+        if self.asker.settle(self.id, &adjustments, self.told_us).await? == Settled::NotGivenBack {
             return Err(StoreFailure::Unreachable(
                 "nothing is given back of a limit whose slot moves".to_owned(),
             ));
