@@ -3,6 +3,7 @@
 --
 -- KEYS  1  the limit, as in rl_check
 --       2  what was given back there lately, as in rl_settle
+--       Or that alone, while their slot moves and they lie apart: whoever calls deletes the limit then.
 -- ARGV  1  now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)
 --       2  for how long any charge of before might still be given back, in µs
 -- Returns 1 if anything was forgotten, else 0. Safe to repeat.
@@ -13,5 +14,5 @@ if now == '0' then
 end
 now = now - 1704067200000000
 -- First, since a server without memory refuses it: then all stays as it was.
-redis.call('SET', KEYS[2], struct.pack('<ddd', now + ARGV[2], now, math.huge), 'PX', math.ceil(ARGV[2] / 1000))
-return redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2] or KEYS[1], struct.pack('<ddd', now + ARGV[2], now, math.huge), 'PX', math.ceil(ARGV[2] / 1000))
+return KEYS[2] and redis.call('DEL', KEYS[1]) or 0

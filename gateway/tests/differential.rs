@@ -257,7 +257,7 @@ impl Model {
             }
         }
         let settles = random.below(5) == 0;
-        for part in parts.iter_mut().filter(|part| apart && part.algorithm == Algorithm::Gcra) {
+        for part in parts.iter_mut().filter(|_| apart) {
             part.by = part.by.abs();
         }
         Step { now_us, settles, apart, lease: None, parts }

@@ -55,6 +55,7 @@ use self::nearness::Nearness;
 use self::place::Place;
 use self::refund::Behind;
 use self::reserve::Reservation;
+use self::reset::Resetting;
 use self::script::{Asked, Keys, Scripts};
 use self::seal::SealKeys;
 use self::servers::Servers;
@@ -253,16 +254,13 @@ impl Store for RedisStore {
     }
 
     fn reset(&self, scope: &Scope, limits: &[Charge<'_>]) -> Call<()> {
-        let keys = Keys::of(&self.region, scope, limits, None).limits;
-        let command = |(key, limit): (String, &Charge<'_>)| {
-            let command = reset::command(&self.scripts, &key, limit.quota);
-            (key, command)
-        };
-        let commands: Vec<_> = keys.into_iter().zip(limits).map(command).collect();
+        let keys = Keys::of(&self.region, scope, limits, None).limits.into_iter().zip(limits);
+        let reset = keys.map(|(key, limit)| Resetting::of(&self.scripts, key, limit.quota));
+        let reset: Vec<Resetting> = reset.collect();
         let (servers, scripts) = (self.servers.clone(), Arc::clone(&self.scripts));
         Box::pin(async move {
-            for (key, command) in commands {
-                servers.evaluate(&key, &command, &scripts).await?;
+            for one in reset {
+                one.run(&servers, &scripts).await?;
             }
             Ok(())
         })
