@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Method;
 use rustix::process::Signal;
-use tidegate_gateway::clock::{Clock, Sleep, SystemClock};
+use tidegate_gateway::clock::Clock;
 use tidegate_gateway::store::redis::RedisStore;
 use tidegate_gateway::store::{Charge, Checked, Store, StoreCounters};
 use tidegate_gateway::{Cores, Running};
@@ -26,6 +26,7 @@ use crate::bench::{
     settlement, start,
 };
 use crate::redis_store::settings_at;
+use crate::redis_store::swift::Held;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -335,37 +336,13 @@ async fn a_settlement_reaches_the_other_masters_though_one_is_dead() {
     }
 }
 
-/// The machine's clocks, and timers of which one kind waits until it is let go.
-struct Held(SystemClock, Arc<Semaphore>);
-
-impl Clock for Held {
-    fn unix_us(&self) -> u64 {
-        self.0.unix_us()
-    }
-
-    fn elapsed_us(&self) -> u64 {
-        self.0.elapsed_us()
-    }
-
-    fn sleep(&self, duration: Duration) -> Sleep {
-        /// Before a refund is sent again.
-        const PAUSE: Duration = Duration::from_millis(20);
-        let (goes_on, sleep) = (Arc::clone(&self.1), self.0.sleep(duration));
-        Box::pin(async move {
-            match duration {
-                PAUSE => goes_on.acquire().await.expect("never closed").forget(),
-                _ => sleep.await,
-            }
-        })
-    }
-}
-
 /// One of two limits denies. That the other one's charge cannot be given back yet keeps nobody waiting.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denial_does_not_wait_for_what_is_given_back() {
     let cluster = RedisCluster::start().await;
     let goes_on = Arc::new(Semaphore::new(0));
-    let clock: Arc<dyn Clock> = Arc::new(Held(SystemClock::new(), Arc::clone(&goes_on)));
+    // Before a refund is sent again.
+    let clock: Arc<dyn Clock> = Arc::new(Held::new(Duration::from_millis(20), &goes_on));
     let settings = settings_at(&cluster.url());
     let counters = StoreCounters::default();
     let store = RedisStore::start(&settings, &Arc::new(Cores::here()), &clock, counters);
