@@ -77,6 +77,12 @@ impl Holder {
     }
 }
 
+/// A holder takes what it can get.
+pub async fn take_some(gateway: &Running) {
+    let grant = Holder::new(7).says(gateway, 0, Want::Now).await;
+    assert!(grant.is_some_and(|grant| grant.granted > 0), "{grant:?}");
+}
+
 async fn exact(gateway: &Running) -> bool {
     let caller = Caller::new(Speaks::Http2);
     let verdict = eventually(PATIENCE, "a verdict", async || {

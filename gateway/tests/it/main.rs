@@ -12,6 +12,7 @@ mod connections;
 mod cores;
 mod end;
 mod faults;
+mod footprint;
 mod http;
 mod in_process;
 mod kinds;
