@@ -31,7 +31,7 @@ struct Mesh {
     envoys: [Envoy; 2],
 }
 
-async fn mesh() -> Mesh {
+async fn mesh(config: &str) -> Mesh {
     let redis = Redis::start().await;
     let roomy = ["--deadline", "4s", "--pool-wait", "3s", "--redis-response-timeout", "4s"];
     let options = gateway::Options::redis(&redis.url()).flags(&roomy);
@@ -39,7 +39,7 @@ async fn mesh() -> Mesh {
     let upstream = Upstream::start().await;
     let envoy = async |gateway: &Gateway| {
         let options = Options { concurrency: 2, ..Options::new(gateway.addr, upstream.addr) };
-        Envoy::start(&options.config(THREE)).await
+        Envoy::start(&options.config(config)).await
     };
     let envoys = [envoy(&gateways[0]).await, envoy(&gateways[1]).await];
     Mesh { _redis: redis, _gateways: gateways, upstream, envoys }
@@ -78,7 +78,18 @@ impl Mesh {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_clients_through_two_envoys_get_exactly_the_limit() {
-    let mesh = mesh().await;
+    exactly(THREE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_clients_through_two_envoys_get_exactly_a_window() {
+    let windows = THREE.replace(r#""per": "day""#, r#""per": "day", "algorithm": "window""#);
+    assert_eq!(windows.matches("window").count(), 3);
+    exactly(&windows).await;
+}
+
+async fn exactly(config: &str) {
+    let mesh = mesh(config).await;
     assert_eq!(mesh.flood("/writes/x", "a", 3).await, (100, 100), "the policy over writes");
     assert_eq!(mesh.flood("/x", "a", 5).await, (200, 200), "what is left of the key's 300");
     // What was denied above cost nothing: of the client's 500 exactly 200 are left.
