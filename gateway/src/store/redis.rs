@@ -1,7 +1,7 @@
 //! Owns the store that lies in Redis (6 or later): one server, a master that Sentinels name, or a
 //! Cluster. Knows neither callers nor deadlines.
 //!
-//! Connections are multiplexed and supervised one by one (see [`link`]); while none is up a call
+//! Connections are multiplexed and supervised one by one (see [`link`] and [`supervisor`]); while none is up a call
 //! fails at once instead of waiting for a reconnect. A call is never repeated after its command may
 //! have reached Redis: `rl_check` charges each time it runs. It is repeated after an answer that says
 //! that nothing ran: NOSCRIPT, and on a Cluster MOVED, ASK and TRYAGAIN.
@@ -35,6 +35,7 @@ mod sentinel;
 mod servers;
 mod settle;
 mod silence;
+mod supervisor;
 pub mod tls;
 mod vote;
 

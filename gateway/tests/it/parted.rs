@@ -91,3 +91,54 @@ async fn one_sentinel_is_not_believed_against_the_others() {
     assert_eq!(keys(&other).await.trim(), "*0");
     assert_ne!(keys(&watched.master).await.trim(), "*0");
 }
+
+/// A master that the Sentinels cannot reach any more, nor its replica: the gateway can, and it stays a master of its own mind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_in_whose_place_the_sentinels_name_another_is_charged_no_more() {
+    const KEEPER: &str = "keeper:secret@";
+    let watched = Watched::start().await;
+    let (old, new) = (&watched.master, &watched.replica);
+    let words = ["ACL", "SETUSER", "keeper", "on", ">secret", "~*", "&*", "+@all"];
+    for server in [old, new] {
+        assert_eq!(server.command(&words).await.trim(), "+OK");
+    }
+    let flags = format!("--redis-url {} --redis-connections 3", watched.url_as(KEEPER));
+    let gateway = start(settings(&flags)).await;
+    decides(&gateway, &question("before")).await;
+    eventually(PATIENCE, "the replica has it", async || {
+        let keys = new.command(&["KEYS", "*:ip:before:*"]).await;
+        if keys.trim() == "*0" { Err(keys) } else { Ok(()) }
+    })
+    .await;
+    // To whoever is not told of the other user it is down.
+    assert_eq!(old.command(&["ACL", "SETUSER", "default", "-@all"]).await.trim(), "+OK");
+    eventually(PATIENCE, "the replica takes over", async || {
+        // A Sentinel that promotes it ends its connections.
+        let role = new.try_command(&["ROLE"]).await;
+        if role.as_ref().is_ok_and(|role| role.contains("master")) { Ok(()) } else { Err(role) }
+    })
+    .await;
+    let url = format!("redis://{KEEPER}127.0.0.1:{}", old.tcp_port());
+    let client = redis::Client::open(url).expect("a URL");
+    let mut keeper = client.get_multiplexed_async_connection().await.expect("a connection");
+    let mut turn = 0;
+    let mut lies = async |count: usize| {
+        let mut there = 0;
+        for _ in 0..count {
+            turn += 1;
+            decides(&gateway, &question(&format!("after-{turn}-"))).await;
+            let keys = new.command(&["KEYS", &format!("*:ip:after-{turn}-:*")]).await;
+            there += usize::from(keys.trim() != "*0");
+        }
+        there
+    };
+    // The connections take turns.
+    eventually(PATIENCE, "all connections lead to it", async || match lies(9).await {
+        9 => Ok(()),
+        fewer => Err(fewer),
+    })
+    .await;
+    let role: redis::Value = redis::cmd("ROLE").query_async(&mut keeper).await.expect("a role");
+    assert!(format!("{role:?}").contains("master"), "{role:?}");
+    assert_eq!(lies(30).await, 30, "and none goes back");
+}

@@ -78,6 +78,11 @@ impl RedisAddress {
         Self { info: self.info.clone().set_addr(addr), shown }
     }
 
+    /// Whether it is the same server, whoever speaks to it.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.info.addr() == other.info.addr()
+    }
+
     /// Its host; empty if it is no host.
     pub fn host(&self) -> String {
         match self.info.addr() {

@@ -1,12 +1,9 @@
-//! Owns one connection to Redis for as long as the gateway lives: opening it, loading the script,
-//! noticing that it broke, opening it anew. Knows no keys and no calls' meaning.
+//! Owns one connection to Redis as its callers have it: taking it, sending over it, and what its answers say of it. Knows no
+//! keys and no calls' meaning.
 //!
 //! Why not the crate's own connection manager: its callers wait for a reconnect, which a decision
-//! of 30 ms cannot. Here a broken connection is simply absent, so a call fails at once. A
-//! connection that is open but silent (a stopped Redis, a black hole) stays in use, since its
-//! silence is what the bound on calls in flight is for; beside it a new one is tried, which takes
-//! its place only once it works. So does one to a server that became a replica: the name or address
-//! may belong to the new master by now, but an open connection does not move by itself.
+//! of 30 ms cannot. Here a broken connection is simply absent, so a call fails at once;
+//! [`super::supervisor`] opens it anew.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,33 +11,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, PushInfo, PushKind, RedisError, RedisResult,
-    ServerErrorKind, Value,
-};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::address::RedisAddress;
-use super::lineage::{Lineage, Memory};
-use super::marks::{self, Marking};
+use super::lineage::Lineage;
 use super::place::Sentinels;
 use super::replicas::Replicas;
 use super::script::Scripts;
+use super::supervisor::Supervisor;
 use super::tls::RedisTls;
 use crate::clock::Clock;
 use crate::cores::Cores;
 use crate::store::{StoreCounters, keys};
-use crate::throttle::Throttle;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Between attempts; doubled each time. The largest bounds how long Redis is back unnoticed.
-const BACK_OFF_MIN: Duration = Duration::from_millis(50);
-const BACK_OFF_MAX: Duration = Duration::from_millis(800);
-/// How long a connection may leave calls unanswered before a second one is tried beside it.
-const SILENCE_MAX_US: u64 = 3_000_000;
-const SILENCE_CHECK: Duration = Duration::from_secs(1);
-const LOG_INTERVAL_US: u64 = 10_000_000;
 
 /// Where a connection leads.
 #[derive(Clone)]
@@ -74,6 +58,16 @@ pub struct LinkSettings {
     pub counters: StoreCounters,
 }
 
+/// What is known of one server by all connections to it.
+#[derive(Default)]
+pub struct Server {
+    /// The memories to which they led.
+    pub lineage: Lineage,
+    /// Where the master was when most of the Sentinels were last of one mind; told again each time. `None` where nobody
+    /// is asked.
+    pub named: watch::Sender<Option<RedisAddress>>,
+}
+
 /// A slot that holds a connection whenever there is one.
 pub struct Link {
     shared: Arc<Shared>,
@@ -91,7 +85,7 @@ pub struct Live {
 
 /// What the calls over a connection say of it.
 #[derive(Default)]
-struct Watch {
+pub struct Watch {
     /// When it began to leave calls unanswered; 0 if it answers.
     silent_since_us: AtomicU64,
     /// Whether its server ever was a replica. Stays, because a call that only reads says nothing
@@ -99,20 +93,10 @@ struct Watch {
     replica: AtomicBool,
 }
 
-struct Shared {
+/// What a slot holds.
+pub struct Shared {
     live: RwLock<Option<Live>>,
 }
-
-struct Supervisor {
-    slot: usize,
-    settings: Arc<LinkSettings>,
-    lineage: Arc<Lineage>,
-    shared: Arc<Shared>,
-    failures: Throttle,
-}
-
-/// A connection, what tells that it broke, and to which memory it leads.
-type Opened = (Live, UnboundedReceiver<()>, Memory);
 
 // === impl Target ===
 
@@ -150,18 +134,12 @@ impl Link {
     pub fn start(
         slot: usize,
         settings: &Arc<LinkSettings>,
-        lineage: &Arc<Lineage>,
+        server: &Arc<Server>,
     ) -> RedisResult<Self> {
         // Opens nothing, but says whether the address can be used at all.
         settings.target.pattern().client(&settings.tls)?;
         let shared = Arc::new(Shared { live: RwLock::new(None) });
-        let supervisor = Supervisor {
-            slot,
-            settings: Arc::clone(settings),
-            lineage: Arc::clone(lineage),
-            shared: Arc::clone(&shared),
-            failures: Throttle::new(1, LOG_INTERVAL_US),
-        };
+        let supervisor = Supervisor::new(slot, settings, server, &shared);
         Ok(Self { shared, supervisor: settings.cores.spawn(slot, supervisor.run()) })
     }
 
@@ -177,9 +155,24 @@ impl Drop for Link {
     }
 }
 
+// === impl Shared ===
+
+impl Shared {
+    /// From now on this is the connection, or there is none.
+    pub fn publish(&self, live: Option<Live>) {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+}
+
 // === impl Live ===
 
 impl Live {
+    /// Over this connection, of which nothing is known yet.
+    pub fn new(connection: MultiplexedConnection, settings: &Arc<LinkSettings>) -> Self {
+        let (watch, replicas) = (Arc::default(), Arc::default());
+        Self { connection, watch, replicas, settings: Arc::clone(settings) }
+    }
+
     /// Sends one command and waits for its answer or the response timeout.
     pub async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
         let sent_us = self.settings.clock.elapsed_us();
@@ -212,6 +205,11 @@ impl Live {
         });
         self.watch.note(sent_us, answer.as_ref().err());
         answer
+    }
+
+    /// What its calls said of it.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Where it leads.
@@ -270,123 +268,16 @@ impl Watch {
         }
     }
 
-    fn silent_us(&self, now_us: u64) -> u64 {
+    /// Whether its server ever said that it is a replica.
+    pub fn is_replica(&self) -> bool {
+        self.replica.load(Ordering::Relaxed)
+    }
+
+    /// For how long it has left calls unanswered.
+    pub fn silent_us(&self, now_us: u64) -> u64 {
         match self.silent_since_us.load(Ordering::Relaxed) {
             0 => 0,
             since_us => now_us.saturating_sub(since_us),
-        }
-    }
-}
-
-// === impl Supervisor ===
-
-impl Supervisor {
-    async fn run(self) {
-        let mut before = None;
-        loop {
-            let opened = self.open_patiently().await;
-            if before.is_some() {
-                self.settings.counters.reconnects.inc();
-            }
-            before = Some(self.hold(opened, before).await);
-            self.publish(None);
-            tracing::warn!(slot = self.slot, redis = %self.settings.target, "the connection to Redis broke");
-        }
-    }
-
-    /// Keeps a working connection published until it breaks; to which memory the last one led.
-    async fn hold(&self, opened: Opened, before: Option<Memory>) -> Memory {
-        let (mut live, mut broken, mut memory) = opened;
-        self.lineage.meets(before.as_ref(), &memory);
-        self.publish(Some(live.clone()));
-        tracing::info!(slot = self.slot, redis = %self.settings.target, "connected to Redis");
-        loop {
-            tokio::select! {
-                // `None` cannot come while the connection lives; it would mean that it is gone.
-                _ = broken.recv() => return memory,
-                () = self.settings.clock.sleep(SILENCE_CHECK) => {}
-            }
-            let replica = live.watch.replica.load(Ordering::Relaxed);
-            if !replica && live.watch.silent_us(self.settings.clock.elapsed_us()) < SILENCE_MAX_US {
-                continue;
-            }
-            let opened = if replica { self.open_writable().await } else { self.open().await };
-            match opened {
-                Ok(other) => {
-                    self.settings.counters.reconnects.inc();
-                    self.lineage.meets(Some(&memory), &other.2);
-                    tracing::warn!(
-                        slot = self.slot, redis = %self.settings.target, replica,
-                        "replaced a connection to Redis that was silent or led to a replica"
-                    );
-                    (live, broken, memory) = other;
-                    self.publish(Some(live.clone()));
-                }
-                Err(error) => self.log(&error),
-            }
-        }
-    }
-
-    async fn open_patiently(&self) -> Opened {
-        let mut wait = BACK_OFF_MIN;
-        loop {
-            match self.open().await {
-                Ok(opened) => return opened,
-                Err(error) => self.log(&error),
-            }
-            self.settings.clock.sleep(wait).await;
-            wait = (wait * 2).min(BACK_OFF_MAX);
-        }
-    }
-
-    /// A connection with the script in place: what is published can be called at once.
-    async fn open(&self) -> RedisResult<Opened> {
-        let (broke, broken) = unbounded_channel();
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(self.settings.response_timeout))
-            .set_pipeline_buffer_size(self.settings.pipeline_len_max.max(1))
-            .set_push_sender(move |push: PushInfo| match push.kind {
-                // Nobody listens any more once the connection was replaced.
-                PushKind::Disconnection => broke.send(()).map_err(|_closed| redis::aio::SendError),
-                _ => Ok(()),
-            });
-        let tls = &self.settings.tls;
-        let address = match &self.settings.target {
-            Target::Fixed(address) => address.clone(),
-            Target::Master(sentinels) => sentinels.master(tls).await?,
-        };
-        let client = address.client(tls)?;
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        let watch = Arc::new(Watch::default());
-        let replicas = Arc::default();
-        let mut live = Live { connection, watch, replicas, settings: Arc::clone(&self.settings) };
-        live.load(&self.settings.scripts).await?;
-        let memory = Memory::of(&mut live).await?;
-        // A replica and a full server refuse to write: their calls say so, and there is another
-        // round over the marks soon.
-        if let Err(error) = marks::mark(&mut live, &self.settings.marks, Marking::Missing).await {
-            self.log(&error);
-        }
-        Ok((live, broken, memory))
-    }
-
-    /// Another replica would be no gain: the connection that exists stays.
-    async fn open_writable(&self) -> RedisResult<Opened> {
-        let mut opened = self.open().await?;
-        opened.0.probe(keys::PROBE).await.map(|()| opened)
-    }
-
-    fn publish(&self, live: Option<Live>) {
-        *self.shared.live.write().unwrap_or_else(PoisonError::into_inner) = live;
-    }
-
-    fn log(&self, error: &RedisError) {
-        if let Some(more) = self.failures.admit(self.settings.clock.elapsed_us()) {
-            tracing::warn!(
-                slot = self.slot, redis = %self.settings.target, %error, more,
-                "cannot connect to Redis; trying on"
-            );
         }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisError, RedisResult, Value};
 
-use super::lineage::Lineage;
-use super::link::{Link, LinkSettings, Live};
+use super::link::{Link, LinkSettings, Live, Server, Target};
 use super::replicas::{REPLICAS_MAX, REPLICAS_WITHIN_MAX};
+use super::sentinel::Asker;
 use super::silence::{Manner, Silence, Waiting};
 use super::{failure, script::Scripts};
 use crate::cores;
@@ -28,7 +28,8 @@ pub struct Pool {
     /// it has to wait for as well.
     apart: [OnceLock<Link>; REPLICAS_MAX],
     settings: Arc<LinkSettings>,
-    lineage: Arc<Lineage>,
+    server: Arc<Server>,
+    _asker: Option<Asker>,
     next: AtomicUsize,
     silence: Silence,
 }
@@ -42,12 +43,17 @@ impl Pool {
         connections: usize,
         settings: &Arc<LinkSettings>,
     ) -> RedisResult<Self> {
-        let lineage = Arc::default();
-        let links = (0..connections.max(1)).map(|slot| Link::start(slot, settings, &lineage));
+        let server: Arc<Server> = Arc::default();
+        let links = (0..connections.max(1)).map(|slot| Link::start(slot, settings, &server));
         let links = links.collect::<Result<_, _>>()?;
+        let asker = match &settings.target {
+            Target::Fixed(_) => None,
+            Target::Master(sentinels) => Some(Asker::start(sentinels, settings, &server)),
+        };
         let (apart, settings) = (Default::default(), Arc::clone(settings));
         let silence = Silence::new(Arc::clone(&settings.clock), settings.pipeline_len_max);
-        Ok(Self { name, links, apart, settings, lineage, next: AtomicUsize::new(0), silence })
+        let next = AtomicUsize::new(0);
+        Ok(Self { name, links, apart, settings, server, _asker: asker, next, silence })
     }
 
     /// The next connection of this core that is up, in turn; another's if there is none.
@@ -72,8 +78,7 @@ impl Pool {
                     response_timeout: self.settings.response_timeout + REPLICAS_WITHIN_MAX,
                     ..LinkSettings::clone(&self.settings)
                 };
-                let link =
-                    Link::start(self.links.len() + place, &Arc::new(settings), &self.lineage);
+                let link = Link::start(self.links.len() + place, &Arc::new(settings), &self.server);
                 let link = link.map_err(|error| failure(&error))?;
                 // Whoever comes second throws its own away.
                 apart.get_or_init(|| link)
@@ -105,7 +110,7 @@ impl Pool {
 
     /// The number of the memory that they lead to; `None` before the first is up.
     pub fn memory(&self) -> Option<u64> {
-        self.lineage.number()
+        self.server.lineage.number()
     }
 
     /// Asks over each connection until one answers.

@@ -1,18 +1,57 @@
-//! Owns asking Sentinels where the master is. Knows nothing of what is done there.
+//! Owns asking Sentinels where the master is, also while there is one. Knows nothing of what is done there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::address::RedisAddress;
+use super::link::{LinkSettings, Server};
 use super::place::Sentinels;
 use super::tls::RedisTls;
 use super::vote;
 
 /// For connecting to one Sentinel, and for its answer.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Between two questions while all is well: so long a master that is none any more is charged, about.
+const CALM: Duration = Duration::from_secs(5);
+
+/// What the Sentinels that answered said, and what the last one that did not gave as its reason.
+struct Told {
+    names: Vec<(String, u16)>,
+    last: RedisError,
+}
+
+/// Asks again and again for as long as it lives.
+pub struct Asker(JoinHandle<()>);
+
+// === impl Asker ===
+
+impl Asker {
+    /// Starts to ask in the background, and tells the server's connections whom most of all Sentinels name. Fewer are
+    /// not believed against a connection that works.
+    pub fn start(sentinels: &Sentinels, settings: &LinkSettings, server: &Arc<Server>) -> Self {
+        let (clock, tls) = (Arc::clone(&settings.clock), settings.tls.clone());
+        let (sentinels, server) = (sentinels.clone(), Arc::clone(server));
+        Self(tokio::spawn(async move {
+            loop {
+                clock.sleep(CALM).await;
+                let told = sentinels.told(&tls).await.names;
+                if let Some((host, port)) = vote::settled(&told, sentinels.asked.len()) {
+                    server.named.send_replace(Some(sentinels.pattern.at(host, *port)));
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 // === impl Sentinels ===
 
@@ -20,6 +59,13 @@ impl Sentinels {
     /// The master, as most of the Sentinels say that know it: one that is parted from the others goes on naming the
     /// master that was. Of as many the first's.
     pub async fn master(&self, tls: &RedisTls) -> RedisResult<RedisAddress> {
+        let Told { names, last } = self.told(tls).await;
+        let elected = vote::elected(&names, |_| ());
+        elected.map(|(host, port)| self.pattern.at(host, *port)).ok_or(last)
+    }
+
+    /// Asks all, until more than half of them agree.
+    async fn told(&self, tls: &RedisTls) -> Told {
         let mut last =
             RedisError::from((ErrorKind::InvalidClientConfig, "no Sentinel is configured"));
         let mut asking = JoinSet::new();
@@ -40,8 +86,7 @@ impl Sentinels {
                 break;
             }
         }
-        let elected = vote::elected(&names, |_| ());
-        elected.map(|(host, port)| self.pattern.at(host, *port)).ok_or(last)
+        Told { names, last }
     }
 
     async fn ask(&self, sentinel: &RedisAddress, tls: &RedisTls) -> RedisResult<(String, u16)> {
