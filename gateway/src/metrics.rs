@@ -277,6 +277,11 @@ impl Metrics {
             self.store.evicting.clone(),
         );
         registry.register(
+            "store_rewound",
+            "Connections that found a Redis that began anew from a snapshot, so that its region is cold",
+            self.store.rewound.clone(),
+        );
+        registry.register(
             "store_full",
             "Calls refused because the memory store was full",
             self.store.full.clone(),

@@ -130,6 +130,8 @@ pub struct StoreCounters {
     pub full: Counter,
     /// Stored answers that could not be opened.
     pub unreadable: Counter,
+    /// Servers that began anew from a snapshot, and whose region was made cold for it; by each connection that found it.
+    pub rewound: Counter,
     /// Looks at a server that throws keys away when its memory is full: at each connect, and every 30 s.
     pub evicting: Counter,
 }

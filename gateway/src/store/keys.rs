@@ -10,6 +10,7 @@
 //! settled:{R|s}:…:<decision>                                  a decision was settled there
 //! settled:{R|s}:…                                             what was given back there lately, and when it was reset
 //! ratelimit:{R|s}:start                                       the shard's mark: when it began
+//! ratelimit:{R|s}:run                                         under which run of which Redis it was last seen
 //! ```
 //!
 //! `R` is the gateway's region; `s` the first byte of SHA-256(subject) as two hex digits, so that
@@ -42,6 +43,7 @@ pub const PROBE_TTL_MS: u32 = 5_000;
 const SHARDS: u8 = u8::MAX;
 const LIMIT: &str = "ratelimit:";
 const SETTLED: &str = "settled:";
+const MARK: &str = ":start";
 
 /// How keys are spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,6 +83,11 @@ pub fn settled(limit_key: &str, id: DecisionId) -> String {
 pub fn given_back(limit_key: &str) -> String {
     let rest = limit_key.strip_prefix(LIMIT).unwrap_or(limit_key);
     format!("{SETTLED}{rest}")
+}
+
+/// Where it is kept under which run of its server the mark was last seen.
+pub fn run(mark: &str) -> String {
+    [mark.strip_suffix(MARK).unwrap_or(mark), ":run"].concat()
 }
 
 /// Every mark of a region.
@@ -135,7 +142,7 @@ impl Place {
 
     /// The mark of the shard.
     pub fn mark(&self) -> String {
-        [LIMIT, &self.0, ":start"].concat()
+        [LIMIT, &self.0, MARK].concat()
     }
 
     fn rate_limit_v1(&self, scope: &Scope, limit: &Charge<'_>) -> String {
@@ -303,6 +310,7 @@ mod tests {
         let here = Region::new("us-central1").expect("a region");
         let plain = marks(KeyStyle::Plain, &here, &Environment::default());
         assert_eq!(plain, ["ratelimit:us-central1:start"]);
+        assert_eq!(run(&plain[0]), "ratelimit:us-central1:run");
     }
 
     /// Few letters, so that near misses come up often.

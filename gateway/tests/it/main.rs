@@ -29,6 +29,7 @@ mod redis_tls;
 mod redis_user;
 mod refunds;
 mod regions;
+mod rewound;
 mod secrets;
 mod tls;
 mod undone;

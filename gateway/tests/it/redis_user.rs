@@ -181,6 +181,18 @@ async fn sentinels_and_servers_under_tls_with_the_least_rights() {
     assert_eq!(refused(&watched.replica).await, "*0\r\n");
 }
 
+/// What is asked of Redis about itself: it cannot be told whether it began anew from a snapshot, and all else works.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_may_not_be_asked_about_itself_serves_all_the_same() {
+    let redis = Redis::start_with_tcp().await;
+    admit(&redis, &["-info"]).await;
+    let url = format!("redis://{USER}127.0.0.1:{}", redis.tcp_port());
+    let gateway = start(settings(&format!("--redis-url {url} {CALM}"))).await;
+    works(&gateway).await;
+    assert!(refused(&redis).await.contains("info"));
+    assert_eq!(redis.command(&["KEYS", "ratelimit:*:run"]).await.trim(), "*0");
+}
+
 /// Each right that limits need is needed: without it something is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_right_of_the_documented_user_is_superfluous() {

@@ -23,6 +23,7 @@ use super::failure;
 use super::link::{LinkSettings, Live, Target};
 use super::marks::{self, Marking};
 use super::pool::{Pool, evaluate};
+use super::runs::Guarded;
 use super::script::Scripts;
 use super::silence::{Manner, Waiting};
 use super::vote;
@@ -259,8 +260,10 @@ impl Cluster {
         let (host, port) = node.rsplit_once(':').ok_or_else(unusable)?;
         let port = port.parse().map_err(|_not_a_port| unusable())?;
         let address = self.pattern.at(host, port);
-        let link = Arc::new(self.link.leading_to(Target::Fixed(address)));
-        let pool = Pool::start(node.to_owned(), self.connections, &link);
+        // Which of the marks lie there the server itself says.
+        let guarded = Guarded { marks: Arc::clone(&self.marks), node: node.to_owned() };
+        let link = LinkSettings { guarded, ..self.link.leading_to(Target::Fixed(address)) };
+        let pool = Pool::start(node.to_owned(), self.connections, &Arc::new(link));
         pool.map(Arc::new).map_err(|error| failure(&error))
     }
 

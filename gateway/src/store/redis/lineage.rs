@@ -4,15 +4,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use redis::{ErrorKind, RedisResult, ServerErrorKind};
-
-use super::link::Live;
+use super::info::Info;
 
 /// Numbers are given once, so that those of two servers differ.
 static NEXT: AtomicU64 = AtomicU64::new(1);
-
-/// Of run_id and master_replid.
-const ID_LEN: usize = 40;
 
 /// What a server says of its memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,39 +34,12 @@ pub struct Lineage {
 // === impl Memory ===
 
 impl Memory {
-    /// Asks for it. An error where the connection is of no use.
-    pub async fn of(live: &mut Live) -> RedisResult<Self> {
-        let mut told = String::new();
-        for section in ["server", "replication"] {
-            match live.send(redis::cmd("INFO").arg(section)).await {
-                Ok(reply) => told += &redis::from_redis_value::<String>(reply).unwrap_or_default(),
-                Err(error) => match error.kind() {
-                    ErrorKind::Server(kind) => {
-                        if kind == ServerErrorKind::NoPerm {
-                            tracing::warn!(
-                                redis = %live.target(),
-                                "cannot see whether Redis began anew, so that each new connection to it makes the audit chain wait: give the gateway's user +info"
-                            );
-                        }
-                        return Ok(Self::Untold);
-                    }
-                    _ => return Err(error),
-                },
+    /// What it tells of it.
+    pub fn read(info: &Info) -> Self {
+        match (info.id("run_id"), info.id("master_replid")) {
+            (Some(process), Some(history)) => {
+                Self::Told { process: process.to_owned(), history: history.to_owned() }
             }
-        }
-        Ok(Self::read(&told))
-    }
-
-    /// What stands in for an id in a service that hides it is none.
-    fn read(info: &str) -> Self {
-        let id = |name: &str| {
-            let mut lines = info.lines();
-            let id = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.trim();
-            let is_id = id.len() == ID_LEN && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-            (is_id && id.bytes().any(|byte| byte != b'0')).then(|| id.to_owned())
-        };
-        match (id("run_id"), id("master_replid")) {
-            (Some(process), Some(history)) => Self::Told { process, history },
             _ => Self::Untold,
         }
     }
@@ -112,14 +80,14 @@ mod tests {
     use super::*;
 
     fn told(process: char, history: char) -> Memory {
-        let id = |of: char| of.to_string().repeat(ID_LEN);
+        let id = |of: char| of.to_string().repeat(40);
         let info = format!(
             "# Server\r\nredis_version:7.2.0\r\nrun_id:{}\r\n# Replication\r\nrole:master\r\nmaster_replid:{}\r\nmaster_replid2:{}\r\n",
             id(process),
             id(history),
             id('0'),
         );
-        Memory::read(&info)
+        Memory::read(&Info::from(info.as_str()))
     }
 
     #[test]
@@ -129,8 +97,11 @@ mod tests {
         for (process, history) in [('0', 'b'), ('a', '0'), ('x', 'b'), ('a', ' ')] {
             assert_eq!(told(process, history), Memory::Untold, "{process} {history}");
         }
-        assert_eq!(Memory::read(&format!("run_id:{}", "a".repeat(40))), Memory::Untold);
-        assert_eq!(Memory::read(""), Memory::Untold);
+        assert_eq!(
+            Memory::read(&Info::from(format!("run_id:{}", "a".repeat(40)).as_str())),
+            Memory::Untold
+        );
+        assert_eq!(Memory::read(&Info::default()), Memory::Untold);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::address::RedisAddress;
 use super::lineage::Lineage;
 use super::place::Sentinels;
 use super::replicas::Replicas;
+use super::runs::{Guarded, Said};
 use super::script::Scripts;
 use super::supervisor::Supervisor;
 use super::tls::RedisTls;
@@ -50,6 +51,10 @@ pub struct LinkSettings {
     pub scripts: Arc<Scripts>,
     /// The region's marks; those that are missing are set before a connection is published.
     pub marks: Arc<[String]>,
+    /// What is guarded there, and looked at before a connection is published.
+    pub guarded: Guarded,
+    /// What the log has of its servers.
+    pub said: Arc<Said>,
     /// Where connections live: each on the core of its slot.
     pub cores: Arc<Cores>,
     /// The time.
@@ -121,9 +126,9 @@ impl fmt::Display for Target {
 // === impl LinkSettings ===
 
 impl LinkSettings {
-    /// The same for another server.
+    /// The same for another server, on which nothing is guarded.
     pub fn leading_to(&self, target: Target) -> Self {
-        Self { target, ..self.clone() }
+        Self { target, guarded: Guarded::default(), ..self.clone() }
     }
 }
 
@@ -193,6 +198,18 @@ impl Live {
         answers
     }
 
+    /// The same; an error is that of one command, and the others' answers stand.
+    pub async fn send_each(
+        &mut self,
+        commands: &Pipeline,
+        count: usize,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        let sent_us = self.settings.clock.elapsed_us();
+        let answers = self.connection.send_packed_commands(commands, 0, count).await;
+        self.watch.note(sent_us, answers.as_ref().err());
+        Ok(answers?.into_iter().map(Value::extract_error).collect())
+    }
+
     /// Sends one command as a question about a slot that is on its way here.
     pub async fn send_asking(&mut self, command: &Cmd) -> RedisResult<Value> {
         let mut both = Pipeline::with_capacity(2);
@@ -210,6 +227,11 @@ impl Live {
     /// What its calls said of it.
     pub fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    /// What it has in common with the others to its server.
+    pub fn settings(&self) -> &Arc<LinkSettings> {
+        &self.settings
     }
 
     /// Where it leads.

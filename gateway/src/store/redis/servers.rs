@@ -10,6 +10,7 @@ use super::link::{LinkSettings, Live, Target};
 use super::marks::{self, Marking};
 use super::place::Place;
 use super::pool::{Pool, evaluate};
+use super::runs::{self, Guarded};
 use super::script::Scripts;
 use super::silence::{Manner, Message};
 use super::{RedisSettings, failure};
@@ -46,6 +47,7 @@ impl Servers {
     ) -> Result<(Self, Option<Follower>), RedisError> {
         let (place, marks) = (&settings.place, settings.region.marks());
         let link = |target, marks: &Arc<[String]>| {
+            let guarded = Guarded { marks: Arc::clone(marks), node: String::new() };
             Arc::new(LinkSettings {
                 target,
                 tls: settings.tls.clone(),
@@ -53,6 +55,8 @@ impl Servers {
                 pipeline_len_max: settings.pipeline_len_max,
                 scripts: Arc::clone(scripts),
                 marks: Arc::clone(marks),
+                guarded,
+                said: Arc::default(),
                 cores: Arc::clone(cores),
                 clock: Arc::clone(clock),
                 counters,
@@ -163,7 +167,11 @@ impl Servers {
     pub async fn mark(&self, marking: Marking) -> Result<(), StoreFailure> {
         match self {
             Self::One { pool, marks, .. } => {
-                let marked = marks::mark(&mut pool.pick()?, marks, marking).await;
+                let mut live = pool.pick()?;
+                if marking == Marking::Missing {
+                    runs::renew(&mut live, marks).await.map_err(|error| failure(&error))?;
+                }
+                let marked = marks::mark(&mut live, marks, marking).await;
                 marked.map_err(|error| failure(&error))
             }
             Self::Many(cluster, _) => cluster.mark(marking).await,

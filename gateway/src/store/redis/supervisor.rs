@@ -16,9 +16,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
 use super::address::RedisAddress;
+use super::info::Info;
 use super::lineage::Memory;
 use super::link::{LinkSettings, Live, Server, Shared, Target};
 use super::marks::{self, Marking};
+use super::runs;
 use crate::store::keys;
 use crate::throttle::Throttle;
 
@@ -204,7 +206,10 @@ impl Supervisor {
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut live = Live::new(connection, &self.settings);
         live.load(&self.settings.scripts).await?;
-        let memory = Memory::of(&mut live).await?;
+        let info = Info::of(&mut live).await?;
+        let memory = Memory::read(&info);
+        let guarded = Arc::clone(&self.settings.guarded.marks);
+        runs::look(&mut live, &info, &guarded).await?;
         // A replica and a full server refuse to write: their calls say so, and there is another
         // round over the marks soon.
         if let Err(error) = marks::mark(&mut live, &self.settings.marks, Marking::Missing).await {

@@ -10,6 +10,7 @@ use crate::store::StoreFailure;
 use crate::store::redis::failure;
 use crate::store::redis::link::Live;
 use crate::store::redis::marks::{self, Marking};
+use crate::store::redis::runs;
 use crate::store::redis::silence::Manner;
 
 /// At which masters something failed.
@@ -54,6 +55,9 @@ impl Cluster {
         marking: Marking,
     ) -> Result<(), StoreFailure> {
         let mut live = self.pool(node)?.pick()?;
+        if marking == Marking::Missing {
+            runs::renew(&mut live, &marks).await.map_err(|error| failure(&error))?;
+        }
         match marks::mark(&mut live, &marks, marking).await {
             Err(error) if moves(&error) => self.mark_each(&mut live, &marks, marking).await,
             marked => marked.map_err(|error| failure(&error)),
