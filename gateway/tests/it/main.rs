@@ -20,6 +20,7 @@ mod leases;
 mod masters;
 mod moving;
 mod numbers;
+mod one_silent;
 mod parted;
 mod process;
 mod proxy;

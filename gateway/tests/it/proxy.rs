@@ -14,6 +14,8 @@ pub enum Mode {
     Forward,
     /// Connections that exist swallow everything; new ones forward.
     SwallowOld,
+    /// So do the first connection and all new ones.
+    SwallowFirstAndNew,
     /// What the server says is replaced.
     Garbage,
 }
@@ -33,10 +35,12 @@ impl Proxy {
         let (mode, seen) = watch::channel(Mode::Forward);
         let (server, leads_to) = watch::channel(server);
         let accepting = tokio::spawn(async move {
+            let mut is_first = true;
             while let Ok((client, _)) = listener.accept().await {
                 let path = leads_to.borrow().clone();
                 if let Ok(server) = UnixStream::connect(path).await {
-                    tokio::spawn(carry(client, server, seen.clone()));
+                    tokio::spawn(carry(client, server, seen.clone(), is_first));
+                    is_first = false;
                 }
             }
         });
@@ -63,8 +67,8 @@ impl Drop for Proxy {
     }
 }
 
-async fn carry(client: TcpStream, server: UnixStream, mode: watch::Receiver<Mode>) {
-    let born = *mode.borrow();
+async fn carry(client: TcpStream, server: UnixStream, mode: watch::Receiver<Mode>, is_first: bool) {
+    let born = (*mode.borrow(), is_first);
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::join!(
@@ -77,7 +81,7 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mode: watch::Receiver<Mode>,
-    born: Mode,
+    (born, is_first): (Mode, bool),
     spoils: bool,
 ) {
     let mut buffer = vec![0; 16 * 1024];
@@ -85,6 +89,7 @@ async fn pump(
         let now = *mode.borrow();
         let written = match now {
             Mode::SwallowOld if born != Mode::SwallowOld => Ok(()),
+            Mode::SwallowFirstAndNew if is_first || born == now => Ok(()),
             Mode::Garbage if spoils => to.write_all(b"\x00*what?\r\n").await,
             _ => to.write_all(&buffer[..read]).await,
         };

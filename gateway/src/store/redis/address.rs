@@ -2,11 +2,19 @@
 //! what is done over the connection.
 
 use std::fmt;
+use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 use super::tls::RedisTls;
+
+/// An idle connection is asked for after that long: sooner than a NAT or a balancer forgets it.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
+/// And again; after three questions without an answer it is broken.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+const KEEPALIVE_TRIES: u32 = 3;
 
 /// A checked address of one Redis server. Shows itself without user, password and query.
 #[derive(Clone)]
@@ -52,7 +60,7 @@ impl RedisAddress {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info
             .set_redis_settings(settings)
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true).set_keepalive(keepalive()));
         Ok(Self { info, shown: redact_url(url) })
     }
 
@@ -145,6 +153,13 @@ pub fn redact_url(url: &str) -> String {
 fn may_be_a_password(host: &str, port: &str) -> bool {
     let port = port.split_once('/').map_or(port, |(port, _)| port);
     !host.contains(['.', '[']) && host != "localhost" && !matches!(port, "6379" | "6380")
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_TRIES)
 }
 
 fn names_the_default_user(info: &ConnectionInfo, url: &str) -> bool {

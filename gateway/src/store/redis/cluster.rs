@@ -289,7 +289,7 @@ impl Cluster {
 
     fn all_up(&self) -> bool {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-        !map.ranges.is_empty() && map.pools.values().all(|pool| pool.up().0 > 0)
+        !map.ranges.is_empty() && map.pools.values().all(|pool| pool.pick().is_ok())
     }
 
     /// Asks the nodes for the map; whether it changed, or nothing if nobody has one. One node alone is not believed: cut

@@ -96,6 +96,8 @@ pub struct Watch {
     /// Whether its server ever was a replica. Stays, because a call that only reads says nothing
     /// about it, and a replacement costs little.
     replica: AtomicBool,
+    /// A probe is under way.
+    probed: AtomicBool,
 }
 
 /// What a slot holds.
@@ -293,6 +295,21 @@ impl Watch {
     /// Whether its server ever said that it is a replica.
     pub fn is_replica(&self) -> bool {
         self.replica.load(Ordering::Relaxed)
+    }
+
+    /// Whether its last call was left unanswered.
+    pub fn is_silent(&self) -> bool {
+        self.silent_since_us.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it may be probed: one probe at a time is enough.
+    pub fn begins_probe(&self) -> bool {
+        !self.probed.swap(true, Ordering::Relaxed)
+    }
+
+    /// That probe has its answer, or will get none.
+    pub fn ends_probe(&self) {
+        self.probed.store(false, Ordering::Relaxed);
     }
 
     /// For how long it has left calls unanswered.

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use redis::{Cmd, RedisError, RedisResult, Value};
+use tokio::sync::mpsc::unbounded_channel;
 
 use super::link::{Link, LinkSettings, Live, Server, Target};
 use super::replicas::{REPLICAS_MAX, REPLICAS_WITHIN_MAX};
@@ -12,7 +13,7 @@ use super::sentinel::Asker;
 use super::silence::{Manner, Silence, Waiting};
 use super::{failure, script::Scripts};
 use crate::cores;
-use crate::store::{StoreFailure, keys};
+use crate::store::StoreFailure;
 
 /// How often, and how far apart, it is looked whether a connection is up that is just being opened:
 /// no longer than anybody waits.
@@ -56,14 +57,23 @@ impl Pool {
         Ok(Self { name, links, apart, settings, server, _asker: asker, next, silence })
     }
 
-    /// The next connection of this core that is up, in turn; another's if there is none.
+    /// The next connection of this core that is up, in turn; another's if there is none, or that one leaves calls
+    /// unanswered and the other does not.
     pub fn pick(&self) -> Result<Live, StoreFailure> {
         let (count, cores) = (self.links.len(), self.settings.cores.count());
         let turn = if count > cores { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
         let start = turn.wrapping_mul(cores).wrapping_add(cores::current());
-        (0..count)
-            .find_map(|step| self.links.get((start.wrapping_add(step)) % count)?.live())
-            .ok_or_else(|| self.unconnected())
+        let mut silent = None;
+        for step in 0..count {
+            let link = self.links.get((start.wrapping_add(step)) % count);
+            let Some(live) = link.and_then(Link::live) else { continue };
+            if !live.watch().is_silent() {
+                return Ok(live);
+            }
+            silent.get_or_insert(live);
+        }
+        // All of them: that is the server, and its silence has to be felt.
+        silent.ok_or_else(|| self.unconnected())
     }
 
     /// The connection apart for those who wait for so many replicas, once it is up. No other call stands behind
@@ -102,10 +112,10 @@ impl Pool {
         StoreFailure::Unreachable(format!("{}: no connection", self.name))
     }
 
-    /// How many connections are up, and how many there are.
+    /// How many connections are up and leave no calls unanswered, and how many there are.
     pub fn up(&self) -> (usize, usize) {
-        let up = self.links.iter().filter(|link| link.live().is_some()).count();
-        (up, self.links.len())
+        let answers = |link: &&Link| link.live().is_some_and(|live| !live.watch().is_silent());
+        (self.links.iter().filter(answers).count(), self.links.len())
     }
 
     /// The number of the memory that they lead to; `None` before the first is up.
@@ -113,20 +123,35 @@ impl Pool {
         self.server.lineage.number()
     }
 
-    /// Asks over each connection until one answers.
-    pub fn probe(&self) -> impl Future<Output = Result<(), StoreFailure>> + Send + 'static {
+    /// Asks over each connection, by this key: as soon as one answers well, else what the last one says. The others are
+    /// heard all the same, so that one that fell silent is known for that before a call finds out, and one that answers
+    /// again as well.
+    pub async fn probe(&self, key: &str) -> Result<RedisResult<()>, StoreFailure> {
         let lives: Vec<Live> = self.links.iter().filter_map(Link::live).collect();
-        let nothing = self.unconnected();
-        async move {
-            let mut last = Err(nothing);
-            for mut live in lives {
-                last = live.probe(keys::PROBE).await.map_err(|error| failure(&error));
-                if last.is_ok() {
-                    break;
-                }
-            }
-            last
+        if lives.is_empty() {
+            return Err(self.unconnected());
         }
+        let (says, mut said) = unbounded_channel();
+        // Not a set of tasks that ends with whoever waits: that may be sooner than a silence shows.
+        for mut live in lives.into_iter().filter(|live| live.watch().begins_probe()) {
+            let (says, key) = (says.clone(), key.to_owned());
+            tokio::spawn(async move {
+                let answer = live.probe(&key).await;
+                live.watch().ends_probe();
+                // Nobody waits for it any more once another has answered.
+                drop(says.send(answer));
+            });
+        }
+        drop(says);
+        let mut last = None;
+        while let Some(answer) = said.recv().await {
+            if answer.is_ok() {
+                return Ok(answer);
+            }
+            last = Some(answer);
+        }
+        // The one before is not answered yet, over none of them.
+        last.ok_or(StoreFailure::Timeout)
     }
 }
 

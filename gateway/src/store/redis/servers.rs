@@ -16,7 +16,7 @@ use super::silence::{Manner, Message};
 use super::{RedisSettings, failure};
 use crate::clock::Clock;
 use crate::cores::Cores;
-use crate::store::{StoreCounters, StoreFailure};
+use crate::store::{StoreCounters, StoreFailure, keys};
 
 /// The servers.
 #[derive(Clone)]
@@ -201,7 +201,9 @@ impl Servers {
     /// Whether decisions can be made.
     pub async fn probe(&self) -> Result<(), StoreFailure> {
         match self {
-            Self::One { pool, .. } => pool.probe().await,
+            Self::One { pool, .. } => {
+                pool.probe(keys::PROBE).await?.map_err(|error| failure(&error))
+            }
             Self::Many(cluster, _) => cluster.probe().await,
         }
     }

@@ -111,7 +111,7 @@ impl Cluster {
     }
 
     async fn probe_one(&self, node: &str, key: &str) -> Result<(), StoreFailure> {
-        let Err(error) = self.pool(node)?.pick()?.probe(key).await else { return Ok(()) };
+        let Err(error) = self.pool(node)?.probe(key).await? else { return Ok(()) };
         if moves(&error) {
             // It answers, and calls follow where it points.
             self.stale.notify_one();
