@@ -45,8 +45,12 @@ async fn exchange(
         request = request.header(*name, *value);
     }
     let (response, mut body) = send.send_request(request.body(()).expect("a sound head"), false)?;
-    body.send_data(Bytes::from_static(sent), true)?;
-    let (head, mut body) = response.await?.into_parts();
+    // Who is refused may have its answer before all was read; what else went wrong the response tells.
+    let unread = body.send_data(Bytes::from_static(sent), true);
+    let (head, mut body) = match response.await {
+        Ok(response) => response.into_parts(),
+        Err(error) => return Err(unread.err().unwrap_or(error)),
+    };
     let mut bytes = Vec::new();
     while let Some(piece) = body.data().await {
         bytes.extend_from_slice(&piece?);
