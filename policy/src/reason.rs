@@ -103,6 +103,27 @@ reasons! {
     NotFound => "not-found",
 }
 
+impl Reason {
+    /// Whether a request that was denied for this surely ran nowhere, and says nothing of an earlier one with its key that did.
+    pub fn ran_nowhere(self) -> bool {
+        matches!(
+            self,
+            Self::QuotaExceeded
+                | Self::TemporaryReducedCapacity
+                | Self::ServiceOverloaded
+                | Self::CircuitOpen
+                | Self::PolicyStoreUnavailable
+                | Self::ClientIdentityRequired
+                | Self::IdempotencyKeyRequired
+                | Self::IdempotencyKeyInvalid
+                | Self::IdempotencyPathInvalid
+                | Self::IdempotencyBodyTooLong
+                | Self::IdempotencyConflict
+                | Self::HostFailure
+        )
+    }
+}
+
 /// What problem types (RFC 9457) begin with; a reason's text follows.
 pub const PROBLEM_BASE: &str = "https://tidegate.dev/problems/";
 

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use super::claim::{Claiming, terms};
 use super::ends::{abandon, complete, extend};
+use super::origin::{Envoys, another_reply, refuses};
 use super::owed::Terms;
 use super::{Idempotent, Settlement, Signal};
 use crate::config::Config;
@@ -15,6 +16,7 @@ use crate::idempotency::record::Fence;
 use crate::idempotency::stored::{StoredAnswer, StoredHeaders};
 use crate::idempotency::terms::Terms as Policy;
 use crate::identity::Fields;
+use crate::render::REPLY_HEADER;
 use crate::wire::{DecisionId, Keyed, SettleRequest};
 
 /// A claim of a request that is with the upstream.
@@ -74,19 +76,6 @@ pub enum Part<'a> {
     Over(Envoys),
 }
 
-/// What Envoy knows of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Envoys {
-    /// Whether it is the upstream's; if not, Envoy made it.
-    pub from_upstream: bool,
-    /// Envoy's response flags.
-    pub flags: u64,
-    /// How often the request was sent to an upstream, or tried to be; `None` if nobody knows.
-    pub attempts: Option<u64>,
-    /// Whether its route answers by itself: a redirect, or a direct response.
-    pub from_route: bool,
-}
-
 /// What to do with the answer for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Hold {
@@ -110,38 +99,6 @@ pub struct Answering {
     pub settlement: Option<Settlement>,
     /// What to count.
     pub signals: Vec<Signal>,
-}
-
-// === impl Envoys ===
-
-impl Envoys {
-    /// No host, no connection, no room, no route, no cluster, no address: nothing was sent.
-    const NEVER_SENT: u64 = 1 << 1 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 24 | 1 << 26;
-    /// A timeout, a reset, a broken connection, a protocol error: something may have been.
-    const PERHAPS_SENT: u64 =
-        1 << 2 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 16 | 1 << 19 | 1 << 22 | 1 << 23;
-
-    /// Whether surely nobody did the work: no byte of the request reached an upstream, and where none was tried, no
-    /// filter behind this one answered as if it had done it. Where it was tried more than once, only the last try
-    /// is known. `refuses`: what the answer says, if there is one.
-    fn never_sent(self, refuses: bool) -> bool {
-        let is_told = self.flags & Self::NEVER_SENT != 0 && self.flags & Self::PERHAPS_SENT == 0;
-        match self.attempts {
-            Some(0) => is_told || self.from_route || refuses,
-            Some(1) => is_told,
-            Some(_) | None => false,
-        }
-    }
-}
-
-/// Whether an answer that no upstream made turns the request away, as filters do that did not do its work. `call`: the
-/// `grpc-status` that stands in the headers of a gRPC answer.
-fn refuses(status: u16, call: Option<&[u8]>) -> bool {
-    match (status, call) {
-        // What Envoy makes of 403, 429 (either), 404, 503 and 401.
-        (200, Some(code)) => matches!(code, b"7" | b"8" | b"12" | b"14" | b"16"),
-        _ => matches!(status, 400..=499 | 503),
-    }
 }
 
 // === impl HeldClaim ===
@@ -242,6 +199,12 @@ impl HeldClaim {
         }
         // What an earlier try came to nobody knows, and the last says nothing of it.
         let once = envoys.attempts == Some(1);
+        if let Some(reply) = first(REPLY_HEADER.as_bytes()) {
+            let call = first(b"grpc-status").filter(|_| self.grpc);
+            let ran_nowhere = once && another_reply(reply, status, call);
+            let how = if ran_nowhere { Finalise::Release } else { Finalise::KeepClaimed };
+            return self.ends(config, how, None);
+        }
         if self.grpc && status == 200 {
             let headers = terms.stored.headers.kept(fields.iter().copied()).unwrap_or_default();
             self.state = State::Calling { headers, once, spoke: false };

@@ -371,6 +371,61 @@ fn what_another_filter_may_have_done_does_not_run_again() {
     }
 }
 
+/// The upstream is behind a Tidegate of its own, which answered in its place.
+#[test]
+fn what_another_tidegate_answers_is_never_stored() {
+    let rows = [
+        ("429", "quota-exceeded", None, true),
+        ("429", "service-overloaded", None, true),
+        ("400", "idempotency-key-required", None, true),
+        ("403", "client-identity-required", None, true),
+        ("413", "idempotency-body-too-long", None, true),
+        ("422", "idempotency-conflict", None, true),
+        ("503", "policy-store-unavailable", None, true),
+        ("503", "circuit-open", None, true),
+        ("409", "idempotency-in-flight", None, false),
+        ("409", "idempotency-unknown-outcome", None, false),
+        ("409", "idempotency-result-not-stored", None, false),
+        // No Tidegate that is known says so.
+        ("429", "idempotency-in-flight", None, false),
+        ("400", "of-a-later-version", None, false),
+        ("201", "quota-exceeded", None, false),
+        ("500", "quota-exceeded", None, false),
+        ("200", "idempotency-conflict", Some("9"), true),
+        ("200", "policy-store-unavailable", Some("14"), true),
+        ("200", "idempotency-in-flight", Some("10"), false),
+        ("200", "idempotency-result-not-stored", Some("6"), false),
+        ("200", "quota-exceeded", Some("0"), false),
+        ("200", "quota-exceeded", None, false),
+    ];
+    let grpc = [&KEYED[..], &[("content-type", "application/grpc")]].concat();
+    for (status, reason, code, released) in rows {
+        for (attempts, rule) in [(1, "standard"), (1, "stripe"), (2, "standard")] {
+            let mut desk = Desk::new(&format!(r#", "store": {{"answers": "{rule}"}}"#));
+            let asked = desk.request(&facts(if code.is_some() { &grpc } else { &KEYED }, false));
+            desk.answer(&asked, r#"{"state":"claimed","fence":3}"#);
+            let mut told = headers(status);
+            told.push((b"x-tidegate-reply", reason.as_bytes()));
+            told.extend(code.map(|code| (b"grpc-status".as_slice(), code.as_bytes())));
+            let envoys = Envoys { attempts: Some(attempts), ..OURS };
+            let answering = desk.part(Part::Headers { headers: &told, envoys, end: false });
+            let finish = answering.settlement.map(|end| settled(&end).finish.expect("an end"));
+            let by = finish.map(|one| matches!(one.by, FinishBy::Abandon { .. }));
+            let is_released = released && attempts == 1;
+            assert_eq!(by, is_released.then_some(true), "{status} {reason} {code:?} {attempts}");
+            assert_eq!(answering.hold, Hold::Go);
+            assert!(!desk.exchange.wants_answer());
+        }
+    }
+    // A replay is the upstream's first answer.
+    let mut desk = claimed("");
+    let mut told = headers("201");
+    told.push((b"idempotent-replayed", b"true"));
+    let answering = desk.part(Part::Headers { headers: &told, envoys: OURS, end: true });
+    let finish = settled(&answering.settlement.expect("it is stored")).finish.expect("an end");
+    assert!(matches!(finish.by, FinishBy::Complete { .. }), "{:?}", finish.by);
+}
+
 #[test]
 fn who_leaves_while_it_is_asked_gives_back_what_may_be_claimed() {
     let mut desk = Desk::new("");
