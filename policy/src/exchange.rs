@@ -251,6 +251,14 @@ impl Exchange {
         matches!(&self.phase, Phase::Admitted(Told { claim: Some(_), .. }))
     }
 
+    /// Whether what is left of the answer to a request with a claim passes unread: only how it ends matters.
+    pub fn passes_answer(&self) -> bool {
+        match &self.phase {
+            Phase::Admitted(Told { claim: Some(claim), .. }) => claim.passes(),
+            _ => false,
+        }
+    }
+
     /// Whether of the answer to a request with a claim nothing matters any more but the `grpc-status` of its trailers.
     pub fn awaits_status(&self) -> bool {
         match &self.phase {

@@ -102,7 +102,7 @@ impl Vm {
             Some(known) if held => core::mem::replace(&mut known.seen, size),
             Some(_) | None => 0,
         };
-        let skips = open.exchange.awaits_status();
+        let skips = open.exchange.passes_answer();
         let len = if skips { 0 } else { size.saturating_sub(seen) };
         let read = match len {
             0 => Ok(None),

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::claim::{Claiming, terms};
 use super::ends::{abandon, complete, extend};
-use super::origin::{Envoys, another_reply, refuses};
+use super::origin::{Envoys, another_reply, is_stream, refuses};
 use super::owed::Terms;
 use super::{Idempotent, Settlement, Signal};
 use crate::config::Config;
@@ -37,7 +37,7 @@ pub(super) struct HeldClaim {
 enum State {
     /// No answer yet.
     Running,
-    /// The body is on its way; `None` once it is longer than what may be stored.
+    /// The body is on its way; `None` if it is not kept, or once it is longer than what may be stored: then it passes.
     Collecting { status: u16, headers: StoredHeaders, body: Option<Vec<u8>> },
     /// The messages of a gRPC call pass; its trailers say what came of it. `once`: Envoy tried no more than once.
     /// `spoke`: there was a message.
@@ -134,7 +134,12 @@ impl HeldClaim {
 
     /// Whether the answer is held back.
     pub(super) fn holds(&self) -> bool {
-        self.durable && !self.awaits_status()
+        self.durable && !self.passes()
+    }
+
+    /// Whether what is left of the answer passes as it comes, and nothing but how it ends matters.
+    pub(super) fn passes(&self) -> bool {
+        matches!(self.state, State::Calling { .. } | State::Collecting { body: None, .. })
     }
 
     /// Whether nothing but the trailers matters any more, and its status in them.
@@ -224,15 +229,14 @@ impl HeldClaim {
         }
         // Headers of which only a part could be stored make another answer.
         let headers = terms.stored.headers.kept(fields.iter().copied());
-        let is_stream = first(b"content-type").is_some_and(|value| {
-            value.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
-        });
-        let len = number(b"content-length").unwrap_or(0);
-        let is_long = usize::try_from(len).map_or(true, |len| len > terms.stored.body_len_max);
+        let len = first(b"content-length").map(|_| number(b"content-length").unwrap_or(u64::MAX));
+        let is_stream = first(b"content-type").is_some_and(|kind| is_stream(kind, len.is_some()));
+        let is_long =
+            usize::try_from(len.unwrap_or(0)).map_or(true, |len| len > terms.stored.body_len_max);
         let is_kept = headers.is_some() && !is_stream && !is_long && !self.grpc;
         let headers = headers.unwrap_or_default();
         let body = is_kept.then(Vec::new);
-        if end || (body.is_none() && self.durable) {
+        if end {
             return self.whole(config, status, headers, body);
         }
         self.state = State::Collecting { status, headers, body };
@@ -247,16 +251,11 @@ impl HeldClaim {
         let State::Collecting { body, .. } = &mut self.state else {
             return self.goes_on();
         };
-        let was_kept = body.is_some();
         body.take_if(|body| body.len().saturating_add(bytes.len()) > terms.stored.body_len_max);
         if let Some(body) = body {
             body.extend_from_slice(bytes);
         }
-        let is_over = was_kept && body.is_none();
-        if end || (is_over && self.durable) {
-            return self.collected(config);
-        }
-        self.goes_on()
+        if end { self.collected(config) } else { self.goes_on() }
     }
 
     /// The end of a gRPC call.
@@ -305,7 +304,7 @@ impl HeldClaim {
     fn goes_on(&self) -> Answering {
         let hold = match (&self.state, self.durable) {
             (State::Storing, true) => Hold::Keep,
-            (State::Collecting { .. }, true) => Hold::Collect,
+            (State::Collecting { body: Some(_), .. }, true) => Hold::Collect,
             _ => Hold::Go,
         };
         Answering { hold, wants_more: true, ..Answering::default() }

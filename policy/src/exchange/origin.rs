@@ -1,5 +1,5 @@
-//! Owns who made an answer, and what that says of the work: the upstream, Envoy, a filter behind this one,
-//! or the Tidegate of another hop. Knows neither claims nor their records.
+//! Owns what an answer's head says beside its status: who made it (the upstream, Envoy, a filter behind this one, the
+//! Tidegate of another hop), what that says of the work, and whether it comes to an end at all. Knows neither claims nor their records.
 
 use crate::reason::Reason;
 
@@ -58,4 +58,23 @@ pub(super) fn another_reply(reason: &[u8], status: u16, call: Option<&[u8]>) -> 
         _ => matches!(status, 400..=499 | 503),
     };
     is_turned_away && reason.is_some_and(Reason::ran_nowhere)
+}
+
+/// Types whose parts are to be read as they come, so that nobody knows when such an answer ends.
+const STREAMS: [&[u8]; 5] = [
+    b"application/x-ndjson",
+    b"application/ndjson",
+    b"application/json-seq",
+    b"application/stream+json",
+    b"multipart/x-mixed-replace",
+];
+
+/// Whether an answer of this type comes bit by bit, for as long as it likes: events do in any case, the others where no
+/// length is said ahead.
+pub(super) fn is_stream(content_type: &[u8], has_length: bool) -> bool {
+    let kind = content_type.split(|byte| matches!(byte, b';' | b',' | b' ' | b'\t')).next();
+    let kind = kind.unwrap_or_default().to_ascii_lowercase();
+    // `application/grpc-web+proto`, `-text`, `-text+proto`.
+    let is_web = kind.starts_with(b"application/grpc-web");
+    kind == b"text/event-stream" || (!has_length && (is_web || STREAMS.contains(&kind.as_slice())))
 }

@@ -278,6 +278,58 @@ fn an_answer_is_held_until_it_is_stored_or_streams() {
     }
 }
 
+/// Whatever is too long, or a stream, passes as it comes, and is done when it has ended: one that is cut is not.
+#[test]
+fn what_passes_is_done_at_its_end() {
+    let events = [("content-type", "text/event-stream"), ("content-length", "3")];
+    let rows: [(&[(&str, &str)], Hold); 10] = [
+        (&[("content-length", "9")], Hold::Go),
+        (&[("content-length", "all")], Hold::Go),
+        (&events, Hold::Go),
+        (&[("content-type", "Text/Event-Stream; charset=utf-8")], Hold::Go),
+        (&[("content-type", "application/x-ndjson")], Hold::Go),
+        (&[("content-type", "application/json-seq")], Hold::Go),
+        (&[("content-type", "application/stream+json;q=1")], Hold::Go),
+        (&[("content-type", "multipart/x-mixed-replace; boundary=b")], Hold::Go),
+        (&[("content-type", "application/grpc-web+proto")], Hold::Go),
+        // Longer than it may be only in the end.
+        (&[("content-type", "application/json")], Hold::Collect),
+    ];
+    for (fields, held) in rows {
+        for cut in [false, true] {
+            let mut desk = claimed(r#", "store": {"body": "8B"}"#);
+            let mut told = headers("201");
+            told.extend(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+            let first = desk.part(Part::Headers { headers: &told, envoys: OURS, end: false });
+            assert_eq!((first.hold, first.settlement), (held, None), "{fields:?}");
+            let more = desk.part(Part::Body { bytes: b"123456789", end: false });
+            assert_eq!((more.hold, more.settlement), (Hold::Go, None), "{fields:?}");
+            assert!(desk.exchange.passes_answer() && !desk.exchange.holds_answer());
+            let last = match cut {
+                true => desk.part(Part::Over(OURS)),
+                false => desk.part(Part::Body { bytes: b"", end: true }),
+            };
+            assert_eq!(last.hold, if cut { Hold::Go } else { Hold::Keep });
+            let done = last.settlement.map(|end| {
+                let message = settled(&end);
+                let by = message.finish.expect("an end").by;
+                let FinishBy::Complete { answer, .. } = by else { panic!("{by:?}") };
+                answer.with(&message.octets).expect("an answer").body
+            });
+            assert_eq!(done, (!cut).then_some(None), "{fields:?}");
+            let kept = Signal::Idempotency { policy: 0, outcome: Idempotent::Kept };
+            assert_eq!(last.signals == [kept], cut, "{fields:?}");
+        }
+    }
+    // What says how long it is, and is short, is no stream.
+    let mut desk = claimed("");
+    let mut told = headers("200");
+    told.extend([(b"content-type".as_slice(), b"application/x-ndjson".as_slice())]);
+    told.push((b"content-length", b"3"));
+    let first = desk.part(Part::Headers { headers: &told, envoys: OURS, end: false });
+    assert_eq!(first.hold, Hold::Collect);
+}
+
 /// 429 says that the work was not done, but only of its own try.
 #[test]
 fn an_answer_releases_only_what_was_tried_once() {
