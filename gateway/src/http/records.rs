@@ -37,7 +37,7 @@ pub enum Order {
 #[serde(deny_unknown_fields)]
 struct RecordBody {
     tenant: TenantId,
-    /// `POST /orders/{id}/refund`, as it stands in the record's name.
+    /// `POST /orders/{}/refund`, as it stands in the record's name; words in its braces count for nothing.
     endpoint: Endpoint,
     key: IdempotencyKey,
 }
@@ -47,6 +47,8 @@ struct RecordBody {
 pub struct Asked {
     order: Order,
     name: RecordName,
+    /// Where a gateway of before has recorded it, if that is elsewhere.
+    before: Option<RecordName>,
     tenant: TenantId,
     endpoint: Endpoint,
     /// Of the key.
@@ -114,7 +116,8 @@ impl Asked {
         let RecordBody { tenant, endpoint, key } = serde_json::from_slice(body)
             .map_err(|error| bad(order.as_str(), &format!("{error}: {SHAPE}")))?;
         let name = RecordName::of(&settings.environment, &tenant, &endpoint, &key);
-        Ok(Self { order, name, tenant, endpoint, digest: digest(key.as_str()) })
+        let before = RecordName::with_words(&settings.environment, &tenant, &endpoint, &key);
+        Ok(Self { order, name, before, tenant, endpoint, digest: digest(key.as_str()) })
     }
 
     /// What the audit trail says of it.
@@ -133,9 +136,19 @@ impl Asked {
     pub async fn run(&self, stores: &Stores) -> Result<String, Undone> {
         let claims = stores.of(StoreRole::Idempotency).claims();
         let none = || StoreFailure::Refused("this store keeps no claims".to_owned());
-        let shown = self.order.carry_out(claims.ok_or_else(none)?, &self.name).await?;
+        let claims = claims.ok_or_else(none)?;
+        let shown = self.order.carry_out(claims, self.place(claims).await?).await?;
         let hint = self.hint().filter(|_| shown.state == ABSENT);
         Ok(text(&Shown { hint, ..shown }))
+    }
+
+    /// Under which name it lies.
+    async fn place(&self, claims: &dyn Claims) -> Result<&RecordName, Undone> {
+        let Some(before) = &self.before else { return Ok(&self.name) };
+        match claims.lookup(before, None, Writer::Gateway).await.map_err(Undone::Before)? {
+            Found::Absent => Ok(&self.name),
+            _ => Ok(before),
+        }
     }
 
     /// Of a path with ids in it: how records have it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidegate_policy::idempotency::name::RecordName;
 use tidegate_policy::idempotency::record::{Begun, Claim, Found, Held, Owner};
-use tidegate_policy::scope::{Scope, Tenant};
+use tidegate_policy::scope::{Scope, Tenant, TenantId};
 use tidegate_policy::wire::{
     ClaimCall, ClaimState, DecisionId, Finish, FinishBy, Finished, Keyed, SettleRequest,
 };
@@ -92,12 +92,40 @@ impl Claiming {
         }
     }
 
-    /// What an older system recorded, where the message asks for it. It writes there no more, so the
-    /// two looks need not be one step.
+    /// What an older system recorded, where the message asks for it, and what gateways recorded under the words for what
+    /// varies in a path. Nobody writes there any more, so the looks need not be one step with the claim.
     async fn older(&self, claims: &dyn Claims, call: &ClaimCall) -> Result<Found, StoreFailure> {
-        match RecordName::of_older_format(&call.keyed.key).filter(|_| call.older_keys) {
-            Some(name) => claims.lookup(&name, Some(&call.keyed.hash), Writer::Anybody).await,
-            None => Ok(Found::Absent),
+        if let Some(name) = RecordName::of_older_format(&call.keyed.key).filter(|_| call.older_keys)
+        {
+            let found = claims.lookup(&name, Some(&call.keyed.hash), Writer::Anybody).await?;
+            if found != Found::Absent {
+                return Ok(found);
+            }
+        }
+        self.with_words(claims, call).await
+    }
+
+    async fn with_words(
+        &self,
+        claims: &dyn Claims,
+        call: &ClaimCall,
+    ) -> Result<Found, StoreFailure> {
+        let Keyed { key, endpoint, hash } = &call.keyed;
+        let (environment, tenant) = (&self.scope.environment, self.tenant()?);
+        let Some(name) = RecordName::with_words(environment, tenant, endpoint, key) else {
+            return Ok(Found::Absent);
+        };
+        match claims.lookup(&name, Some(hash), Writer::Gateway).await? {
+            Found::Unknown if call.takeover => Ok(Found::Absent),
+            // Claimed through a gateway of before; its end may have come through one of today.
+            held @ (Found::InFlight { .. } | Found::Unknown) => {
+                let name = self.name(&call.keyed)?;
+                match claims.lookup(&name, Some(hash), Writer::Gateway).await? {
+                    done @ (Found::Done(_) | Found::Unreadable { .. }) => Ok(done),
+                    _ => Ok(held),
+                }
+            }
+            found => Ok(found),
         }
     }
 
@@ -144,11 +172,16 @@ impl Claiming {
     }
 
     fn name(&self, keyed: &Keyed) -> Result<RecordName, StoreFailure> {
-        let Tenant::Named(tenant) = &self.scope.tenant else {
-            // Decoding has seen to it.
-            return Err(StoreFailure::Refused("a claim without a tenant".to_owned()));
-        };
+        let tenant = self.tenant()?;
         Ok(RecordName::of(&self.scope.environment, tenant, &keyed.endpoint, &keyed.key))
+    }
+
+    fn tenant(&self) -> Result<&TenantId, StoreFailure> {
+        match &self.scope.tenant {
+            Tenant::Named(tenant) => Ok(tenant),
+            // Decoding has seen to it.
+            _ => Err(StoreFailure::Refused("a claim without a tenant".to_owned())),
+        }
     }
 }
 
@@ -159,3 +192,6 @@ fn unreadable(error: impl std::fmt::Display) -> StoreFailure {
 fn ms(life_s: u32) -> u64 {
     u64::from(life_s) * 1_000
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,9 @@
 //! no two lists of parts share a name; nor can a part hold braces, which would choose the slot on a
 //! Redis Cluster. The digest is the whole SHA-256 over the parts, each behind its length.
 //!
+//! Of a configured endpoint what varies counts by its place: `/v1/orders/{id}/refund` and `/v1/orders/{order}/refund` are
+//! both `/v1/orders/{}/refund`, so that another word for it in a policy begins no new names.
+//!
 //! A name holds no region: it is the store that has one. Regions with stores of their own are apart;
 //! regions that share a store share its records, which can only keep requests from running twice.
 
@@ -44,8 +47,28 @@ impl RecordName {
         endpoint: &Endpoint,
         key: &IdempotencyKey,
     ) -> Self {
+        Self::at(environment, tenant, &by_place(endpoint.as_str()), key)
+    }
+
+    /// The name that the record of a key had where the words for what varies counted; `None` if that is the same.
+    pub fn with_words(
+        environment: &Environment,
+        tenant: &TenantId,
+        endpoint: &Endpoint,
+        key: &IdempotencyKey,
+    ) -> Option<Self> {
+        let is_other = by_place(endpoint.as_str()) != endpoint.as_str();
+        is_other.then(|| Self::at(environment, tenant, endpoint.as_str(), key))
+    }
+
+    fn at(
+        environment: &Environment,
+        tenant: &TenantId,
+        endpoint: &str,
+        key: &IdempotencyKey,
+    ) -> Self {
         let environment = (*environment != Environment::default()).then(|| environment.as_str());
-        let parts = [tenant.as_str(), endpoint.as_str(), key.as_str()].map(str::as_bytes);
+        let parts = [tenant.as_str(), endpoint, key.as_str()].map(str::as_bytes);
         Self(spelled(environment.map(str::as_bytes), parts))
     }
 
@@ -61,6 +84,20 @@ impl RecordName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// An endpoint without the words in its braces. Only templates have braces.
+fn by_place(endpoint: &str) -> String {
+    let mut text = String::with_capacity(endpoint.len());
+    let mut is_word = false;
+    for letter in endpoint.chars() {
+        is_word &= letter != '}';
+        if !is_word {
+            text.push(letter);
+        }
+        is_word |= letter == '{';
+    }
+    text
 }
 
 fn spelled(environment: Option<&[u8]>, [tenant, endpoint, key]: [&[u8]; 3]) -> String {
@@ -147,6 +184,30 @@ mod tests {
             long,
             "idempotency:tenant:acme:ep:~eb9093c6d95318ff79eb224d4e4b79cd78462fdd613b35f9616c33b0408b2b13"
         );
+    }
+
+    #[test]
+    fn another_word_for_what_varies_is_no_other_name() {
+        let (environment, tenant, key) = (Environment::default(), tenant("acme"), key("k"));
+        let of = |template: &str| {
+            let endpoint = Endpoint::of(b"POST", b"/x", Some(template)).expect("an endpoint");
+            let name = RecordName::of(&environment, &tenant, &endpoint, &key).0;
+            (name, RecordName::with_words(&environment, &tenant, &endpoint, &key).map(|n| n.0))
+        };
+        let (name, before) = of("/v1/orders/{id}/refunds/{n}");
+        assert_eq!(
+            name,
+            "idempotency:tenant:acme:ep:POST%20%2Fv1%2Forders%2F%7B%7D%2Frefunds%2F%7B%7D:k"
+        );
+        let words =
+            "idempotency:tenant:acme:ep:POST%20%2Fv1%2Forders%2F%7Bid%7D%2Frefunds%2F%7Bn%7D:k";
+        assert_eq!(before.as_deref(), Some(words));
+        assert_eq!(of("/v1/orders/{order}/refunds/{refund}").0, name);
+        assert_eq!(of("/v1/orders/{}/refunds/{}"), (name.clone(), None), "as it is recorded");
+        for other in ["/v1/orders/{id}/refunds/n", "/v1/orders/{id}/{n}/refunds", "/v1/orders/id"] {
+            assert_ne!(of(other).0, name, "{other}");
+        }
+        assert_eq!(of("/v1/orders").1, None);
     }
 
     #[test]
