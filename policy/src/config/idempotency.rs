@@ -11,7 +11,7 @@ use super::matcher::methods;
 use super::missing::Missing;
 use super::read::{duration_ms, truth};
 use super::reader::{At, Table};
-use super::rollout::mode;
+use super::rollout::{Said, mode};
 use super::shapes;
 use super::suggest::nearest;
 use crate::idempotency::finalise::Rule;
@@ -37,6 +37,7 @@ pub(super) fn idempotency(
     at: &At<'_, '_>,
     names: &Names<'_, '_>,
     matcher: Option<&Matcher>,
+    (policys, said): (Option<At<'_, '_>>, Option<&Said>),
 ) -> Option<Option<Terms>> {
     let table = at.table(shapes::IDEMPOTENCY.known, REMEDY)?;
     let key = table
@@ -97,6 +98,7 @@ pub(super) fn idempotency(
         older_keys: older? == "read",
     };
     goes_together(at, &table, &terms)?;
+    stays_on_one_side(policys.as_ref().zip(said), &terms)?;
     doubt_idle(at, &terms, matcher);
     Some((key != "off").then_some(terms))
 }
@@ -118,6 +120,23 @@ fn goes_together(at: &At<'_, '_>, table: &Table<'_, '_>, terms: &Terms) -> Optio
         return None;
     }
     Some(())
+}
+
+/// A retry on the other side of a share than the first request is in shadow, and runs again.
+fn stays_on_one_side(mode: Option<(&At<'_, '_>, &Said)>, terms: &Terms) -> Option<()> {
+    let Some((mode, said)) = mode.filter(|(_, said)| said.others.share_bp < 10_000) else {
+        return Some(());
+    };
+    let goes_by_another = said.by.as_ref().is_some_and(|by| *by != terms.tenant);
+    if !goes_by_another || terms.mode.is_some() {
+        return Some(());
+    }
+    let by = mode.table(shapes::ROLLOUT.known, REMEDY).and_then(|table| table.get("by"));
+    by.unwrap_or_else(|| mode.clone()).is_no(
+        "identity that a key's requests share: a retry that comes with another one would be in shadow, and run again",
+        "leave \"by\" out, and it is idempotency's tenant; or roll out the limits alone: {\"rate_limits\": {\"enforce\": \"10%\", \"by\": \"ip\"}}",
+    );
+    None
 }
 
 fn doubt_idle(at: &At<'_, '_>, terms: &Terms, matcher: Option<&Matcher>) {

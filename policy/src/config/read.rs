@@ -262,7 +262,10 @@ fn policy<'r, 'd>(
     };
     let once = match table.get("idempotency") {
         None => Some(None),
-        Some(at) => idempotency(&at, identities, matcher.as_ref()),
+        Some(at) => {
+            let mode = (table.get("mode"), rollout.as_ref());
+            idempotency(&at, identities, matcher.as_ref(), mode)
+        }
     };
     let circuit = match table.get("circuit_breaker") {
         None => Some((None, None)),

@@ -215,7 +215,7 @@ shapes! {
         "shadow" => one_of(Percentage, "\"10%\"", "This share is in shadow, the rest is off.");
         "enforce" => one_of(Percentage, "\"10%\"", "This share is enforced, the rest is in shadow.");
         "rate_limits" => one_of(Either(&[MODE, Table(&SHARE)]), "\"shadow\"", "The mode of the rate limits alone.");
-        "by" => may(BY, "the identity of the first limit", "\"ip\"", "Who is one caller: the same one is always on the same side. Those who lack it are taken in last, at 100%.");
+        "by" => may(BY, "the identity of the first limit", "\"ip\"", "Who is one caller: the same one is always on the same side. Those who lack it are taken in last, at 100%. Keys always go by idempotency's `tenant`, and beside idempotency nothing else may stand here.");
     }
 
     /// A mode of one mechanism for a share of the callers.

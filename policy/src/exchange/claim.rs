@@ -128,9 +128,9 @@ pub(super) fn wanted(
 
 fn mode(policy: &Policy, terms: &Terms, facts: &Facts<'_>, overrides: &Overrides) -> Mode {
     let rollout = terms.mode.map_or(policy.rollout_others, Rollout::whole);
-    let by = policy.rollout_by.as_ref().unwrap_or(&terms.tenant);
+    // Not by the policy's own: a retry has to be on the first request's side, whatever sets the share.
     let sticky = (rollout.share_bp < 10_000 || !overrides.flags.is_empty())
-        .then(|| by.subject(facts))
+        .then(|| terms.tenant.subject(facts))
         .flatten();
     let identity = sticky.as_ref().map(|subject| subject.name.as_str().as_bytes());
     effective(rollout, &policy.name, Mechanism::Idempotency, identity, overrides)
