@@ -6,6 +6,7 @@ use alloc::string::String;
 
 use super::Notes;
 use crate::config::{Apply, Config, Policy, RateLimit};
+use crate::idempotency::terms::Terms;
 use crate::matching::{FieldMatch, HostPattern, Matcher, PathPattern, Segment};
 use crate::mode::Mode;
 
@@ -13,6 +14,9 @@ pub(super) fn look(config: &Config, notes: &mut Notes<'_>) {
     // A route that is out of the wider policy reaches the narrower one.
     if config.apply == Apply::First && !config.route_opt_out {
         unreachable_policies(config, notes);
+    }
+    if config.apply == Apply::All {
+        weaker_keys(config, notes);
     }
     for policy in config.policies.iter().filter(|policy| policy.rollout.mode != Mode::Off) {
         idle_limits(policy, notes);
@@ -34,6 +38,39 @@ fn unreachable_policies(config: &Config, notes: &mut Notes<'_>) {
                     policy.name, wider.name
                 ),
                 "give it a higher priority, or write apply: all",
+            );
+        }
+    }
+}
+
+/// Of two policies with idempotency the first decides, also where it asks for less.
+fn weaker_keys(config: &Config, notes: &mut Notes<'_>) {
+    let required = |policy: &Policy, terms: &Terms| {
+        let mode = terms.mode.unwrap_or(policy.rollout_others.mode);
+        terms.required && mode == Mode::Enforce
+    };
+    for (index, policy) in config.policies.iter().enumerate() {
+        let Some(terms) = policy.idempotency.as_ref().filter(|terms| required(policy, terms))
+        else {
+            continue;
+        };
+        let weaker = config.policies.iter().take(index).find(|before| {
+            before.idempotency.as_ref().is_some_and(|first| {
+                let is_off = first.mode.unwrap_or(before.rollout_others.mode) == Mode::Off;
+                let meets = terms.methods.iter().any(|method| first.is_for(method.as_bytes()));
+                !is_off && !required(before, first) && meets
+            }) && takes_in(&before.matcher, &policy.matcher)
+        });
+        if let Some(weaker) = weaker {
+            let field = notes.places.policy(&policy.name);
+            notes.field(
+                "warning",
+                &format!("{field}.idempotency"),
+                format!(
+                    "policy {:?} comes before it with idempotency that is optional or in shadow, takes in every request that it matches, and the first decides",
+                    weaker.name
+                ),
+                "give it a higher priority",
             );
         }
     }

@@ -60,6 +60,8 @@ pub struct ConnectionManager {
     pub stream_idle_timeout_ms: Option<u64>,
     /// `use_remote_address`.
     pub use_remote_address: Option<bool>,
+    /// Whether `local_reply_config` has `mappers` or a `body_format`.
+    pub rewrites_local_replies: bool,
 }
 
 /// A route.
@@ -70,6 +72,8 @@ pub struct Route {
     pub at: String,
     /// `timeout`, in ms; 0 is none, absent is Envoy's default of 15 s.
     pub timeout_ms: Option<u64>,
+    /// `retry_on` of its `retry_policy`, or of its virtual host's.
+    pub retry_on: Option<String>,
 }
 
 /// A cluster.

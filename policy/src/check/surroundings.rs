@@ -38,6 +38,9 @@ pub(super) fn look(config: &Config, facts: &Facts, notes: &mut Notes<'_>) {
     if let Some(listener) = &facts.listener {
         buffers(config, listener, notes);
     }
+    if let Some(policy) = config.policies.iter().find(idempotent) {
+        keyed(policy, facts, notes);
+    }
     clusters(config, facts, notes);
     routes(config, facts, notes);
 }
@@ -77,9 +80,44 @@ fn settings(filter: &Filter, notes: &mut Notes<'_>) {
     }
 }
 
+fn idempotent(policy: &&Policy) -> bool {
+    policy.idempotency.is_some()
+}
+
+/// What Envoy does with requests and answers that have a key, where the filter does not see it.
+fn keyed(policy: &Policy, facts: &Facts, notes: &mut Notes<'_>) {
+    const SENT_NOTHING: [&str; 3] = ["connect-failure", "refused-stream", "reset-before-request"];
+    let beyond = facts.routes.iter().find_map(|route| {
+        let mut words = route.retry_on.as_deref()?.split(',').map(str::trim);
+        let word = words.find(|word| !word.is_empty() && !SENT_NOTHING.contains(word))?;
+        Some((route, word))
+    });
+    if let Some((route, word)) = beyond {
+        notes.envoy(
+            "warning",
+            &route.at,
+            format!(
+                "retry_on has {word:?}, and policy {} has idempotency: behind the filter Envoy may send one request twice, and it runs twice",
+                policy.name
+            ),
+            "write retry_on: connect-failure,refused-stream for what has a key".to_owned(),
+        );
+    }
+    if let Some(manager) = facts.connection_manager.as_ref().filter(|m| m.rewrites_local_replies) {
+        notes.envoy(
+            "warning",
+            &manager.at,
+            format!(
+                "local_reply_config has mappers or a body_format, and policy {} has idempotency: replays are local replies, and are not the first answer any more",
+                policy.name
+            ),
+            "leave it out, or filter its mappers so that answers with idempotent-replayed pass".to_owned(),
+        );
+    }
+}
+
 /// A request whose body is hashed is held by its headers, and without the flag its body never comes.
 fn holding(config: &Config, filter: &Filter, notes: &mut Notes<'_>) {
-    let idempotent = |policy: &&Policy| policy.idempotency.is_some();
     if filter.allow_on_headers_stop_iteration != Some(true)
         && let Some(policy) = config.policies.iter().find(idempotent)
     {

@@ -298,3 +298,77 @@ fn what_is_held_has_to_fit_into_the_listener_s_buffer() {
         assert_eq!(lines(document, &facts), [""; 0]);
     }
 }
+
+/// What stands around a policy with idempotency, and the word that is said of it.
+#[test]
+fn what_envoy_does_behind_a_key_is_told() {
+    let document = SOUND.replace(
+        r#""version": 1,"#,
+        r#""version": 1, "identities": {"t": {"header": "x-t", "trusted": true}},"#,
+    );
+    let keyed = document.replace(
+        r#""rate_limits": ["#,
+        r#""idempotency": {"key": "optional", "tenant": "t", "upstream_timeout": "15s", "hash": {"max": "64KiB"}}, "rate_limits": ["#,
+    );
+    let facts = |retry_on: &str, more: &str| {
+        FACTS
+            .replace(
+                r#"{"at": "/s", "timeout_ms": 0}"#,
+                &format!(r#"{{"at": "/s", "retry_on": "{retry_on}"}}"#),
+            )
+            .replace(
+                r#""use_remote_address": true"#,
+                &format!(r#""use_remote_address": true{more}"#),
+            )
+    };
+    for (retry_on, expected) in [
+        ("", None),
+        ("connect-failure, refused-stream,reset-before-request", None),
+        (
+            "connect-failure,5xx",
+            Some("warning /s: retry_on has \"5xx\", and policy api has idempotency"),
+        ),
+        ("reset", Some("warning /s: retry_on has \"reset\"")),
+    ] {
+        let found = lines(&keyed, &facts(retry_on, ""));
+        match expected {
+            Some(expected) => one(&found, expected),
+            None => assert_eq!(found, [""; 0], "{retry_on}"),
+        }
+    }
+    let rewrites = facts("", r#", "rewrites_local_replies": true"#);
+    one(&lines(&keyed, &rewrites), "warning /m: local_reply_config has mappers or a body_format");
+    assert_eq!(lines(SOUND, &facts("5xx", r#", "rewrites_local_replies": true"#)), [""; 0]);
+}
+
+#[test]
+fn a_weaker_policy_before_one_that_requires_a_key_is_told() {
+    let policies = |first: &str, second: &str, path: &str| {
+        let of = |name: &str, path: &str, key: &str| {
+            format!(
+                r#"{{"name": "{name}", "match": {{"path": "{path}"}},
+                "idempotency": {{"tenant": "t", "upstream_timeout": "15s", {key}}}}}"#
+            )
+        };
+        let policies = [of("wide", "/v1/**", first), of("narrow", path, second)].join(",");
+        format!(
+            r#"{{"version": 1, "gateway": {{"cluster": "tidegate"}},
+            "identities": {{"t": {{"header": "x-t", "trusted": true}}}}, "policies": [{policies}]}}"#
+        )
+    };
+    let (optional, required) = (r#""key": "optional""#, r#""key": "required""#);
+    for weaker in [optional, r#""key": "required", "mode": "shadow""#] {
+        let found = lines(&policies(weaker, required, "/v1/pay"), "");
+        one(&found, "warning policies[1].idempotency: policy \"wide\" comes before it");
+    }
+    for (first, second, path) in [
+        (required, required, "/v1/pay"),
+        (optional, optional, "/v1/pay"),
+        (optional, required, "/v2/pay"),
+        (r#""key": "off""#, required, "/v1/pay"),
+        (r#""key": "optional", "mode": "off""#, required, "/v1/pay"),
+        (r#""key": "optional", "methods": ["PUT"]"#, required, "/v1/pay"),
+    ] {
+        assert_eq!(lines(&policies(first, second, path), ""), [""; 0], "{first} {second}");
+    }
+}

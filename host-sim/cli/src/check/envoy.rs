@@ -201,7 +201,14 @@ fn connection_manager((at, node): &(String, &Node)) -> Json {
         ("stream_idle_timeout_ms", node.get("stream_idle_timeout").and_then(milliseconds)),
         ("request_timeout_ms", node.get("request_timeout").and_then(milliseconds)),
         ("use_remote_address", node.get("use_remote_address").and_then(truth)),
+        ("rewrites_local_replies", node.get("local_reply_config").and_then(rewrites)),
     ])
+}
+
+/// `true` if local replies do not go out as they are.
+fn rewrites(node: &Node) -> Option<Json> {
+    let is_written = ["mappers", "body_format"].iter().any(|field| node.get(field).is_some());
+    is_written.then_some(Json::Bool(true))
 }
 
 fn routes((at, node): &(String, &Node)) -> Json {
@@ -221,10 +228,16 @@ fn routes((at, node): &(String, &Node)) -> Json {
                 ("name", text(route, "name")),
                 ("cluster", text(action, "cluster")),
                 ("timeout_ms", action.get("timeout").and_then(milliseconds)),
+                ("retry_on", retry_on(action).or_else(|| retry_on(host))),
             ]));
         }
     }
     routes.into()
+}
+
+fn retry_on(node: &Node) -> Option<Json> {
+    node.get("retry_policy")
+        .map(|policy| policy.get("retry_on").and_then(Node::text).unwrap_or("").into())
 }
 
 /// The clusters of the file, and whether there can be no others.
@@ -284,10 +297,13 @@ resources:
         "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
         stream_idle_timeout: 0.5s
         use_remote_address: false
+        localReplyConfig: { body_format: { text_format: "%LOCAL_REPLY_BODY%" } }
         route_config:
           virtualHosts:
-          - routes:
+          - retry_policy: { retry_on: "5xx,reset" }
+            routes:
             - { name: r, match: { prefix: / }, route: { cluster: c, timeout: 0s } }
+            - { match: { prefix: /y }, route: { cluster: c, retryPolicy: { retry_on: connect-failure } } }
             - { match: { prefix: /x }, direct_response: { status: 404 } }
         http_filters:
         - typed_config:
@@ -315,8 +331,11 @@ resources:
                 "version": 1,
                 "filter": { "at": wasm, "name": "limits", "root_id": "r", "failure_policy": "fail_open", "env": ["B", "A"], "configuration_type": "Struct" },
                 "listener": { "at": "/resources/0", "name": "edge", "per_connection_buffer_limit_bytes": 32768 },
-                "connection_manager": { "at": manager, "stream_idle_timeout_ms": 500, "use_remote_address": false },
-                "routes": [{ "at": route, "name": "r", "cluster": "c", "timeout_ms": 0 }],
+                "connection_manager": { "at": manager, "stream_idle_timeout_ms": 500, "use_remote_address": false, "rewrites_local_replies": true },
+                "routes": [
+                    { "at": route, "name": "r", "cluster": "c", "timeout_ms": 0, "retry_on": "5xx,reset" },
+                    { "at": route.replace("routes/0", "routes/1"), "cluster": "c", "retry_on": "connect-failure" },
+                ],
                 "clusters": [{ "at": "/resources/1", "name": "c", "connect_timeout_ms": 1250 }],
                 "clusters_complete": false,
             })
