@@ -15,7 +15,7 @@ use crate::host::{self, Map, Status};
 use crate::property::Property;
 
 /// The answer to headers that the host gave in no known encoding.
-const UNREADABLE: Status = Status(u32::MAX);
+pub(crate) const UNREADABLE: Status = Status(u32::MAX);
 
 const AUTHORITY: &str = ":authority";
 const METHOD: &str = ":method";

@@ -319,6 +319,10 @@ impl Vm {
                     self.wait(stream, open, delay_ms, None);
                     return Action::HoldAll;
                 }
+                Act::CountWaiting(policy) => {
+                    let event = Event::Others(self.waiting_for(&open.root, policy));
+                    open.exchange.on(&open.root.config, &open.root.overrides, event)
+                }
                 Act::Hold { breaker, delay_ms } => {
                     self.wait(stream, open, delay_ms, Some(breaker));
                     return Action::HoldAll;

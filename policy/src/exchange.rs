@@ -218,6 +218,19 @@ impl Exchange {
         matches!(self.phase, Phase::Hashing(_))
     }
 
+    /// The policy whose key's first answer the request waits for, or asks after meanwhile.
+    pub fn waits_for(&self) -> Option<usize> {
+        match &self.phase {
+            Phase::Waiting(waiting) => waiting.of_policy(),
+            Phase::Asking(question) => question
+                .claim
+                .as_ref()
+                .filter(|claim| claim.waited_ms > 0)
+                .map(|claim| claim.policy),
+            _ => None,
+        }
+    }
+
     /// Whether the request waits for a verdict.
     pub fn holds_request(&self) -> bool {
         !matches!(self.phase, Phase::Fresh | Phase::Admitted(_) | Phase::Replied)
@@ -281,6 +294,7 @@ impl Exchange {
         match core::mem::replace(&mut self.phase, Phase::Replied) {
             Phase::Asking(question) => question.abandoned(config),
             Phase::Permitting(permitting) => permitting.given_back(config, now_us),
+            Phase::Waiting(waiting) => waiting.abandoned(config),
             phase => {
                 self.phase = phase;
                 None
@@ -342,6 +356,7 @@ impl Exchange {
                 hashing.body(config, bytes, end)
             }
             (Phase::Waiting(waiting), Event::Waited) => waiting.again(config),
+            (Phase::Waiting(waiting), Event::Others(others)) => waiting.queued(config, others),
             (Phase::Sharing(sharing), Event::Shares { answers, entropy }) => {
                 ladder::land(config, *sharing, answers, entropy, Vec::new())
             }

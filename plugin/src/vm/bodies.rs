@@ -1,11 +1,15 @@
 //! Owns how a request with an idempotency key is held while its body is hashed, and how it waits. The
 //! body stays with the host; only what is new of it is read.
 
+use std::rc::Rc;
+
 use tidegate_policy::exchange::Event;
 
 use super::{Open, Vm, or_log, unreadable};
 use crate::abi::Action;
+use crate::facts::UNREADABLE;
 use crate::host::{self, Buffer};
+use crate::root::Root;
 
 /// How often requests that wait are looked after at most, and at least.
 const TICK_MS_MIN: u32 = 10;
@@ -54,8 +58,10 @@ impl Vm {
             0 => Ok(None),
             _ => host::buffer_from(Buffer::RequestBody, seen, len),
         };
-        match read {
-            Ok(bytes) => self.hash(stream, *open, &bytes.unwrap_or_default(), end),
+        match read.map(Option::unwrap_or_default) {
+            Ok(bytes) if bytes.len() == len => self.hash(stream, *open, &bytes, end),
+            // A part of it is another body.
+            Ok(_) => unreadable(&open.root, UNREADABLE),
             Err(status) => unreadable(&open.root, status),
         }
     }
@@ -94,6 +100,13 @@ impl Vm {
             or_log(host::set_tick_period(tick_ms), "a request cannot be waited for");
         }
         self.waiting.push(Waits { stream, root: context, due_us, delay_us, tick_ms, breaker });
+    }
+
+    /// How many requests under this configuration wait for first answers of one policy's keys, or ask after them meanwhile.
+    pub(super) fn waiting_for(&self, root: &Rc<Root>, policy: usize) -> usize {
+        let opens = self.streams.values().filter_map(|stream| stream.exchange.as_ref());
+        let of_root = opens.filter(|open| Rc::ptr_eq(&open.root, root));
+        of_root.filter(|open| open.exchange.waits_for() == Some(policy)).count()
     }
 
     /// How many requests are held for a circuit breaker, beside this one.

@@ -31,6 +31,7 @@ const HASH_LEN_MAX: u32 = 16 * 1024 * 1024;
 const LIFE_S_DEFAULT: u32 = 86_400;
 const HEADERS_MAX: usize = 32;
 const REPLICAS_WITHIN_MS: u32 = 100;
+const WAITING_MAX: u32 = 100;
 
 /// What the field says; `None` within if it is off.
 pub(super) fn idempotency(
@@ -65,6 +66,7 @@ pub(super) fn idempotency(
     let life_s = with(&table, "keep_for", || LIFE_S_DEFAULT, life_s);
     let hash = with(&table, "hash", HashRule::default, hash);
     let wait_ms = with(&table, "wait", || 0, |at| ms(at, 1, 60_000));
+    let waiting_max = with(&table, "waiting_max", || WAITING_MAX, |at| at.whole(1, 10_000));
     let takeover = optional(&table, "takeover", truth);
     let response =
         optional(&table, "response", |at| word(at, "way to answer", &["durable", "fast"]));
@@ -89,6 +91,7 @@ pub(super) fn idempotency(
         life_s,
         hash: hash?,
         wait_ms: wait_ms?,
+        waiting_max: waiting_max?,
         takeover: takeover?,
         durable: response.map_or(required, |word| word == "durable"),
         stored: stored?,
@@ -109,6 +112,13 @@ fn goes_together(at: &At<'_, '_>, table: &Table<'_, '_>, terms: &Terms) -> Optio
         table.get("on_unavailable").unwrap_or_else(|| at.clone()).wrong(
             "\"allow\" would run requests without the key's protection, and a key is required",
             "write \"deny\", or \"key\": \"optional\"",
+        );
+        return None;
+    }
+    if terms.ephemeral && terms.replicas.is_some() {
+        table.get("ephemeral").unwrap_or_else(|| at.clone()).wrong(
+            "a store that forgets will do, and it has no replicas to wait for",
+            "leave it out, or \"wait_replicas\"",
         );
         return None;
     }

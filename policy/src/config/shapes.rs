@@ -240,12 +240,14 @@ shapes! {
         "key_syntax" => with_default(Word(&["lenient", "strict"]), "\"lenient\"", "\"strict\"",
             "`lenient` takes a String (`\"8e03978e\"`) and bare visible ASCII, and both mean one key; `strict` takes the String alone. 1 to 255 characters.");
         "endpoint" => may(Text { what: "a path, with `{name}` for what varies", pattern: "^/[!-)+->@-~]*$" }, "the path of match if it is exact or a template; else ids in the request's path are recognised by their looks", "\"/v1/orders/{id}/refund\"",
-            "The endpoint that keys are recorded under.");
+            "The endpoint that keys are recorded under. Another one begins new records: keys of the last `keep_for` are not found under it. The words in braces count for nothing.");
         "keep_for" => with_default(Duration { min_ms: 60_000, max_ms: 30 * 86_400_000 }, "\"24h\"", "\"7d\"", "How long a record lives, from the claim and again from the answer.");
         "hash" => with_default(Table(&HASH), r#"{"host": true, "max": "256KiB", "over": "refuse"}"#, r#"{"max": "64KiB"}"#,
             "What tells two requests apart, beside method, path, query and `content-type`.");
         "wait" => may(Duration { min_ms: 1, max_ms: 60_000 }, "409 at once", "\"2s\"",
             "How long a request whose key is in flight waits for the first one's answer before it gets 409.");
+        "waiting_max" => with_default(Whole { min: 1, max: 10_000 }, "100", "20",
+            "How many requests of the policy wait so in one worker. Those beyond get 409 at once.").unit("requests");
         "takeover" => may(Bool, "`true` for PUT and DELETE, `false` for every other method", "false",
             "Whether a retry runs once a claim's lock has ended without an answer. If not, it gets 409 `idempotency-unknown-outcome`.");
         "response" => may(Word(&["durable", "fast"]), "`durable` where a key is required, else `fast`", "\"fast\"",

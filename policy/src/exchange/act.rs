@@ -20,6 +20,9 @@ pub enum Act {
     Collect,
     /// Hold the request for so many ms.
     Wait(u32),
+    /// Say how many other requests of this worker wait for the first answers of this policy's keys, by its index in
+    /// the configuration.
+    CountWaiting(usize),
     /// Hold the request and send this message to [`crate::wire::DECIDE_PATH`].
     Ask(Vec<u8>),
     /// Take these units of leased limits, and say what became of them. What was taken is spent if the

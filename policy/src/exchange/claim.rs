@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::ask::put;
 use super::ends::abandon;
 use super::judge::Over;
-use super::note::{denied, worded_by};
+use super::note::{Aside, denied, worded_by};
 use super::{Act, Denial, Effects, Idempotent, Outcome, Phase, Question, Settlement, Signal};
 use crate::config::{Config, Policy};
 use crate::idempotency::endpoint::Endpoint;
@@ -37,6 +37,8 @@ pub(super) struct Claiming {
     pub(super) looks: bool,
     /// How long the first answer was waited for.
     pub(super) waited_ms: u32,
+    /// Whether a question whose answer was lost meanwhile may have claimed it.
+    pub(super) perhaps: bool,
     /// What the limits said, where the claim is asked for again.
     pub(super) over: Option<Box<Over>>,
 }
@@ -64,6 +66,8 @@ pub(super) struct Hashing {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) question: Question,
+    /// Until it is known whether it may: for how long at first, and what its client is told if not.
+    pub(super) queued: Option<(u32, Box<Denial>)>,
 }
 
 /// What idempotency wants of a request.
@@ -191,7 +195,16 @@ impl Draft {
     pub(super) fn finish(self) -> Box<Claiming> {
         let Self { policy, shadow, key, endpoint, takeover, looks, hasher } = self;
         let keyed = Keyed { key, endpoint, hash: hasher.finish() };
-        Box::new(Claiming { policy, shadow, keyed, takeover, looks, waited_ms: 0, over: None })
+        Box::new(Claiming {
+            policy,
+            shadow,
+            keyed,
+            takeover,
+            looks,
+            waited_ms: 0,
+            perhaps: false,
+            over: None,
+        })
     }
 }
 
@@ -240,6 +253,39 @@ impl Waiting {
         self.again(config)
     }
 
+    /// What gives back what a lost question may have claimed, where nobody waits any more.
+    pub(super) fn abandoned(self, config: &Config) -> Option<Settlement> {
+        let is_perhaps = self.question.claim.as_ref().is_some_and(|claim| claim.perhaps);
+        is_perhaps.then(|| self.question.abandoned(config)).flatten()
+    }
+
+    /// The policy whose key's first answer it waits for.
+    pub(super) fn of_policy(&self) -> Option<usize> {
+        self.question.claim.as_ref().map(|claim| claim.policy)
+    }
+
+    /// It waits, unless so many others do already.
+    pub(super) fn queued(mut self: Box<Self>, config: &Config, others: usize) -> (Phase, Effects) {
+        let Some((delay_ms, denial)) = self.queued.take() else {
+            return (Phase::Waiting(self), Effects::of(Act::Pass, Vec::new()));
+        };
+        let Some(claim) = &mut self.question.claim else {
+            return denied(*denial, None, Aside::default(), Vec::new());
+        };
+        let policy = claim.policy;
+        let most = terms(config, policy).map_or(0, |terms| terms.waiting_max);
+        if usize::try_from(most).is_ok_and(|most| others >= most) {
+            let aside = claim.over.take().map(|over| over.aside).unwrap_or_default();
+            let outcome = Idempotent::Refused { reason: denial.reason, shadow: false };
+            let signals = Vec::from([Signal::Idempotency { policy, outcome }]);
+            return denied(*denial, None, aside, signals);
+        }
+        claim.waited_ms = delay_ms;
+        let outcome = Idempotent::Waited;
+        let signals = Vec::from([Signal::Idempotency { policy, outcome }]);
+        (Phase::Waiting(self), Effects::of(Act::Wait(delay_ms), signals))
+    }
+
     /// Asks again, and for the claim alone: the limits were charged.
     pub(super) fn again(self, config: &Config) -> (Phase, Effects) {
         put(config, self.question, None, Vec::new())
@@ -273,6 +319,14 @@ impl Claiming {
     pub(super) fn patience_ms(&self, config: &Config) -> u32 {
         let replicas = terms(config, self.policy).and_then(|terms| terms.replicas);
         replicas.map_or(0, |replicas| replicas.asked.within_ms)
+    }
+
+    /// The same of one that waits and could not ask: that says nothing of the first answer. `None` also of one that has not
+    /// waited, or was told something.
+    pub(super) fn waits_on(&self, config: &Config) -> Option<u32> {
+        let is_waiting = self.waited_ms > 0 && self.over.is_some();
+        let terms = terms(config, self.policy).filter(|_| is_waiting)?;
+        self.delay_ms(terms, u64::MAX)
     }
 
     /// How long to wait before asking again; `None` if it was waited for long enough.

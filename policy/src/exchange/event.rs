@@ -35,6 +35,8 @@ pub enum Event<'a> {
     },
     /// The time of an [`Act::Wait`] is over, or an [`Act::Join`] is.
     Waited,
+    /// How many others wait, where [`super::Act::CountWaiting`] asks.
+    Others(usize),
     /// What became of the question.
     Answer {
         /// The answer.

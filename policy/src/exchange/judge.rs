@@ -110,17 +110,29 @@ pub(super) fn judge(
         }
         signals.push(Signal::Idempotency { policy, outcome: Idempotent::TooFewReplicas });
     }
+    let outcomes = Outcomes { limits: Limits::Charged, idempotency: stage, ..Outcomes::NONE };
+    let refusal = |reason, answer: Option<StoredAnswer>| Denial {
+        grpc: question.grpc,
+        retry_after_s: wait_us.map(|wait_us| retry_after_s(wait_us, entropy)),
+        stored_status: match state {
+            ClaimState::Unreadable { status } => Some(status),
+            _ => answer.map(|answer| answer.status),
+        },
+        is_paid: !outcomes.give_back().refund,
+        ..denial(config, policy, reason, id)
+    };
     if let Some(delay_ms) = wait_us.and_then(|wait_us| claim.delay_ms(terms, wait_us)) {
-        if claim.waited_ms == 0 {
-            signals.push(Signal::Idempotency { policy, outcome: Idempotent::Waited });
-        }
-        claim.waited_ms = claim.waited_ms.saturating_add(delay_ms);
         claim.over = Some(Box::new(over));
-        let phase = Phase::Waiting(question.waits(claim));
-        return (phase, Effects::of(Act::Wait(delay_ms), signals));
+        if claim.waited_ms > 0 {
+            return question.waits_on(claim, delay_ms, signals);
+        }
+        let denial = refusal(Reason::IdempotencyInFlight, None);
+        let queued = Some((delay_ms, Box::new(denial)));
+        let waiting = Waiting { queued, ..*question.waits(claim) };
+        let act = Act::CountWaiting(policy);
+        return (Phase::Waiting(Box::new(waiting)), Effects::of(act, signals));
     }
     signals.push(Signal::Idempotency { policy, outcome });
-    let outcomes = Outcomes { limits: Limits::Charged, idempotency: stage, ..Outcomes::NONE };
     match (outcomes.verdict(), outcome) {
         (Verdict::Replay, _) => {
             let answer = answer.unwrap_or_default();
@@ -131,17 +143,7 @@ pub(super) fn judge(
             (Phase::Replied, Effects::of(act, signals))
         }
         (Verdict::Deny(_), Idempotent::Refused { reason, shadow: false }) => {
-            let denial = Denial {
-                grpc: question.grpc,
-                retry_after_s: wait_us.map(|wait_us| retry_after_s(wait_us, entropy)),
-                stored_status: match state {
-                    ClaimState::Unreadable { status } => Some(status),
-                    _ => answer.map(|answer| answer.status),
-                },
-                is_paid: !outcomes.give_back().refund,
-                ..denial(config, policy, reason, id)
-            };
-            denied(denial, None, over.aside, signals)
+            denied(refusal(reason, answer), None, over.aside, signals)
         }
         // In shadow it goes on, claimed or not.
         _ => {
@@ -195,6 +197,10 @@ pub(super) fn unasked(
     let Some(mut claim) = question.claim.take() else {
         return over.admitted(signals);
     };
+    claim.perhaps |= may_have_claimed(cause);
+    if let Some(delay_ms) = claim.waits_on(config) {
+        return question.waits_on(claim, delay_ms, signals);
+    }
     let over = match claim.over.take() {
         Some(first) => Over { note: over.note, ..*first },
         None => over,
@@ -209,7 +215,7 @@ pub(super) fn unasked(
         false => Idempotent::Refused { reason, shadow },
     };
     signals.push(Signal::Idempotency { policy, outcome });
-    let given_back = may_have_claimed(cause).then_some(question.terms.as_ref()).flatten();
+    let given_back = claim.perhaps.then_some(question.terms.as_ref()).flatten();
     let given_back = given_back.filter(|_| !claim.looks);
     let charged = question.charged.take().filter(|_| !allowed);
     let charged = charged.map(|charged| SettleRequest { age_us, ..*charged });
@@ -280,7 +286,18 @@ impl Question {
             joined: self.joined,
             held: Vec::new(),
         };
-        Box::new(Waiting { question })
+        Box::new(Waiting { question, queued: None })
+    }
+
+    /// It has waited, and waits for so long again.
+    pub(super) fn waits_on(
+        &self,
+        mut claim: Box<Claiming>,
+        delay_ms: u32,
+        signals: Vec<Signal>,
+    ) -> (Phase, Effects) {
+        claim.waited_ms = claim.waited_ms.saturating_add(delay_ms);
+        (Phase::Waiting(self.waits(claim)), Effects::of(Act::Wait(delay_ms), signals))
     }
 }
 

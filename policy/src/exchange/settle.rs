@@ -5,6 +5,7 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::ends::abandon;
 use super::judge::{Over, judge};
 use super::ladder::{Fall, enforcing};
 use super::note::{Aside, Noted, degraded, denied, worded_by};
@@ -227,6 +228,11 @@ pub(super) fn retry_after_s(wait_us: u64, entropy: u64) -> u64 {
 /// (product row A5). A request that only shadow policies asked about is not theirs to refuse.
 fn overloaded(config: &Config, question: &mut Question) -> (Phase, Effects) {
     let mut signals = Vec::from([Signal::Unavailable(Reason::ServiceOverloaded)]);
+    if let Some(delay_ms) = question.claim.as_ref().and_then(|claim| claim.waits_on(config))
+        && let Some(claim) = question.claim.take()
+    {
+        return question.waits_on(claim, delay_ms, signals);
+    }
     let mut violated = Vec::new();
     for (index, policy) in enforcing(config, &question.asked) {
         signals.push(Signal::Decided { policy: index, outcome: Outcome::Overloaded });
@@ -245,6 +251,14 @@ fn overloaded(config: &Config, question: &mut Question) -> (Phase, Effects) {
     // Only where the claim was asked for behind the limits.
     let charged =
         question.charged.as_ref().and_then(|_| question.refund(config, question.age_us(config)));
+    let perhaps = question.claim.as_ref().filter(|claim| claim.perhaps && !claim.looks);
+    let settlement = match (perhaps, question.terms.as_ref()) {
+        (Some(claim), Some(settling)) => {
+            let settling = charged.unwrap_or_else(|| settling.settling(config, question.id, 0));
+            abandon(config, settling, claim.policy, claim.keyed.clone(), 0)
+        }
+        _ => charged.map(Settlement::of),
+    };
     if violated.is_empty() {
         // What the limits said before the claim was asked for by itself.
         if let Some(over) = question.claim.as_mut().and_then(|claim| claim.over.take()) {
@@ -267,5 +281,5 @@ fn overloaded(config: &Config, question: &mut Question) -> (Phase, Effects) {
         is_paid: false,
     };
     let (phase, effects) = denied(denial, None, aside, signals);
-    (phase, Effects { settlement: charged.map(Settlement::of).map(Box::new), ..effects })
+    (phase, Effects { settlement: settlement.map(Box::new), ..effects })
 }

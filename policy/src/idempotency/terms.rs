@@ -35,6 +35,8 @@ pub struct Terms {
     pub hash: HashRule,
     /// How long a request waits for the first one's answer, in ms; 0 is not at all.
     pub wait_ms: u32,
+    /// How many requests of one worker wait so at once.
+    pub waiting_max: u32,
     /// Whether a claim whose lock has ended may be taken over; `None` goes by the method.
     pub takeover: Option<bool>,
     /// Whether an answer is held until it is stored.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::idempotency::key::FIELD;
 use crate::idempotency::stored::StoredAnswer;
+use crate::mode::{Flag, Mode};
 use crate::wire::{AnswerHead, ClaimState, FinishBy, SettleRequest};
 
 fn config(more: &str) -> Config {
@@ -104,6 +105,15 @@ impl Desk {
         }
         let answer = Answer::Response { marked: true, status: b"200", body: &body };
         self.on(Event::Answer { answer, entropy: 0 })
+    }
+
+    /// The gateway says that the key is in flight, and so many others wait.
+    fn in_flight(&mut self, asked: &Effects, others: usize) -> Effects {
+        let effects = self.answer(asked, r#"{"state":"in_flight","wait_us":9000000}"#);
+        match effects.act {
+            Act::CountWaiting(0) => self.on(Event::Others(others)),
+            _ => effects,
+        }
     }
 
     fn part(&mut self, part: Part<'_>) -> Answering {
@@ -209,7 +219,7 @@ fn who_waits_asks_for_the_claim_alone_and_not_for_ever() {
     let mut asked = desk.request(&facts(&KEYED, false));
     let mut waited = 0;
     loop {
-        let effects = desk.answer(&asked, r#"{"state":"in_flight","wait_us":9000000}"#);
+        let effects = desk.in_flight(&asked, 0);
         let Act::Wait(delay_ms) = effects.act else {
             assert!(matches!(effects.act, Act::Deny(_)), "{effects:?}");
             break;
@@ -229,6 +239,155 @@ fn who_waits_asks_for_the_claim_alone_and_not_for_ever() {
     let said = Said { moment: Moment::Headers, values: &[], now_us: None };
     let told = desk.exchange.on_response(&desk.config, &said);
     assert!(!told.fields.is_empty(), "the limits are told, once");
+}
+
+/// A retry may come from anywhere; it is on the first request's side of every share.
+#[test]
+fn a_share_of_keys_goes_by_their_tenant() {
+    let by_ip = r#"{"rate_limits": {"enforce": "50%", "by": "ip"}}"#;
+    for (mode, own, flagged) in [
+        (r#"{"enforce": "50%"}"#, "", false),
+        (r#"{"enforce": "50%", "by": "tenant"}"#, "", false),
+        (by_ip, r#", "mode": "off""#, true),
+    ] {
+        let document = format!(
+            r#"{{"version": 1, "gateway": {{"cluster": "tidegate"}},
+            "identities": {{"tenant": {{"header": "x-tenant", "trusted": true}}}},
+            "policies": [{{"name": "pay", "match": {{"path": "/**"}}, "mode": {mode},
+              "rate_limits": [{{"name": "ip", "by": "ip", "limit": 5, "per": "minute"}}],
+              "idempotency": {{"key": "required", "tenant": "tenant", "upstream_timeout": "10s"{own}}}}}]}}"#
+        );
+        let reading = Config::read(&document);
+        let config = reading.config.unwrap_or_else(|| panic!("{:?}", reading.diagnostics));
+        let mut enforced = 0;
+        for tenant in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"] {
+            let runs = |address: u8| {
+                let mut desk = Desk::of(config.clone());
+                if flagged {
+                    let flag =
+                        Flag { mode: Mode::Enforce, share_bp: 5_000, salt: String::from("s") };
+                    desk.overrides.flags.insert(String::from("pay"), flag);
+                }
+                let from = format!("192.0.2.{address}:1").into_bytes();
+                let facts = facts(&[("x-tenant", tenant), (FIELD, "k")], false);
+                let asked = desk.request(&Facts { source_address: Some(from), ..facts });
+                let effects = match claim_of(&asked) {
+                    true => desk.answer(&asked, r#"{"state":"conflict"}"#),
+                    false => asked,
+                };
+                matches!(effects.act, Act::Deny(_))
+            };
+            let sides: Vec<bool> = (1..9).map(runs).collect();
+            assert!(sides.iter().all(|side| *side == sides[0]), "{mode} {tenant}: {sides:?}");
+            enforced += usize::from(sides[0]);
+        }
+        assert!((1..12).contains(&enforced), "{mode}: {enforced} of 12");
+    }
+}
+
+fn claim_of(asked: &Effects) -> bool {
+    let Act::Ask(message) = &asked.act else { return false };
+    DecideRequest::decode(message).expect("a sound message").claim.is_some()
+}
+
+#[test]
+fn so_many_wait_and_no_more() {
+    for (more, others, waits) in [
+        ("", 99, true),
+        ("", 100, false),
+        (r#", "waiting_max": 2"#, 1, true),
+        (r#", "waiting_max": 2"#, 2, false),
+    ] {
+        let mut desk = Desk::new(&format!(r#", "wait": "1s"{more}"#));
+        let asked = desk.request(&facts(&KEYED, false));
+        let effects = desk.in_flight(&asked, others);
+        let (outcome, is_told) = match &effects.act {
+            Act::Wait(20) => (Idempotent::Waited, None),
+            Act::Deny(denial) => {
+                let Denial { reason, retry_after_s, is_paid, .. } = **denial;
+                (Idempotent::Refused { reason, shadow: false }, Some((retry_after_s, is_paid)))
+            }
+            act => panic!("{act:?}"),
+        };
+        assert_eq!(is_told, (!waits).then_some((Some(9), true)), "{more} {others}");
+        assert_eq!(effects.signals, [Signal::Idempotency { policy: 0, outcome }]);
+        assert_eq!(desk.exchange.waits_for(), waits.then_some(0));
+        if waits {
+            let asked = desk.on(Event::Waited);
+            assert_eq!(desk.exchange.waits_for(), Some(0), "while it asks, too");
+            // It has its place, however many wait.
+            let effects = desk.in_flight(&asked, 1_000);
+            assert!(matches!(effects.act, Act::Wait(_)), "{effects:?}");
+        }
+    }
+}
+
+/// What a waiter cannot be told says nothing of the first answer.
+#[test]
+fn a_wait_goes_on_where_it_cannot_ask() {
+    let late = || Answer::Response { marked: false, status: b"504", body: b"" };
+    let shed = || Answer::Response {
+        marked: true,
+        status: b"429",
+        body: br#"{"v":1,"reason":"service-overloaded"}"#,
+    };
+    for (answer, reason) in [
+        (late as fn() -> Answer<'static>, Reason::PolicyStoreUnavailable),
+        (|| Answer::Reset, Reason::PolicyStoreUnavailable),
+        (shed, Reason::ServiceOverloaded),
+    ] {
+        let mut desk = Desk::new(r#", "wait": "50ms""#);
+        let asked = desk.request(&facts(&KEYED, false));
+        assert_eq!(desk.in_flight(&asked, 0).act, Act::Wait(20));
+        desk.on(Event::Waited);
+        let effects = desk.on(Event::Answer { answer: answer(), entropy: 0 });
+        assert_eq!((effects.act, effects.settlement), (Act::Wait(20), None), "{reason:?}");
+        let asked = desk.on(Event::Waited);
+        let replay = StoredAnswer { status: 201, ..StoredAnswer::default() };
+        let replay = StoredAnswer { body: Some(Vec::new()), ..replay };
+        assert!(matches!(desk.done(&asked, &replay).act, Act::Replay(_)));
+
+        // At the end of its wait it is told so.
+        let mut desk = Desk::new(r#", "wait": "50ms""#);
+        let asked = desk.request(&facts(&KEYED, false));
+        desk.in_flight(&asked, 0);
+        let mut waited_ms = 20;
+        let denial = loop {
+            desk.on(Event::Waited);
+            let effects = desk.on(Event::Answer { answer: answer(), entropy: 0 });
+            match effects.act {
+                Act::Wait(ms) => waited_ms += ms,
+                Act::Deny(denial) => break denial,
+                act => panic!("{act:?}"),
+            }
+        };
+        assert_eq!((waited_ms, denial.reason), (50, reason));
+    }
+}
+
+/// Of a lost question nobody knows whether it claimed the key. Whoever stops waiting gives it back.
+#[test]
+fn what_a_waiter_may_have_claimed_is_given_back() {
+    for leaves in [true, false] {
+        let mut desk = Desk::new(r#", "wait": "50ms""#);
+        let asked = desk.request(&facts(&KEYED, false));
+        desk.in_flight(&asked, 0);
+        desk.on(Event::Waited);
+        let lost = desk.on(Event::Answer { answer: Answer::Reset, entropy: 0 });
+        assert_eq!((lost.act, lost.settlement), (Act::Wait(20), None));
+        let end = match leaves {
+            true => desk.exchange.left(&desk.config, None),
+            false => loop {
+                desk.on(Event::Waited);
+                let effects = desk.on(Event::Answer { answer: Answer::NotSent, entropy: 0 });
+                if matches!(effects.act, Act::Deny(_)) {
+                    break effects.settlement.map(|end| *end);
+                }
+            },
+        };
+        let finish = settled(&end.expect("an end")).finish.expect("an end");
+        assert!(matches!((finish.fence, finish.by), (0, FinishBy::Abandon { .. })), "{leaves}");
+    }
 }
 
 #[test]

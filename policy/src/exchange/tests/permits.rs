@@ -310,6 +310,8 @@ fn who_waited_for_a_first_answer_gets_back_what_was_charged_before() {
     let asked = desk.request(&facts(&KEYED, false));
     desk.exchange.sent(5_000_000);
     let waits = desk.answer(&asked, r#"{"state":"in_flight","wait_us":40000}"#);
+    assert_eq!(waits.act, Act::CountWaiting(0));
+    let waits = desk.on(Event::Others(0));
     assert!(matches!(waits.act, Act::Wait(_)), "{waits:?}");
     let again = desk.on(Event::Waited);
     desk.exchange.sent(6_000_000);
