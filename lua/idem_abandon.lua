@@ -1,5 +1,5 @@
 -- idem_abandon: gives a claim back, so that a retry runs. One atomic step; the same owner may repeat it.
--- Twin: policy/src/idempotency/record.rs (abandon). gateway/tests/claims.rs compares.
+-- Twin: policy/src/idempotency/record.rs (abandon). gateway/tests/claims/differential.rs compares.
 --
 -- KEYS  1      the record
 -- ARGV  1      whose claim: 16 octets

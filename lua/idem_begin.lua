@@ -1,5 +1,5 @@
 -- idem_begin: claims a key, or says what is recorded under it. One atomic step; the same owner may repeat it.
--- Twin: policy/src/idempotency/record.rs (begin). gateway/tests/claims.rs compares.
+-- Twin: policy/src/idempotency/record.rs (begin). gateway/tests/claims/differential.rs compares.
 --
 -- KEYS  1      the record
 -- ARGV  1      now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)

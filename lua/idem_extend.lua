@@ -1,5 +1,5 @@
 -- idem_extend: locks a claim for longer: the heartbeat of an upstream that takes long. One atomic step; may be repeated.
--- Twin: policy/src/idempotency/record.rs (extend). gateway/tests/claims.rs compares.
+-- Twin: policy/src/idempotency/record.rs (extend). gateway/tests/claims/differential.rs compares.
 --
 -- KEYS  1      the record
 -- ARGV  1      now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)

@@ -1,5 +1,5 @@
 -- idem_lookup: says what is recorded under a key, and changes nothing.
--- Twin: policy/src/idempotency/record.rs (lookup). gateway/tests/claims.rs compares.
+-- Twin: policy/src/idempotency/record.rs (lookup). gateway/tests/claims/differential.rs compares.
 --
 -- KEYS  1      the record
 -- ARGV  1      now in µs since 1970-01-01, or 0 for the server's TIME (only tests give another value)

@@ -108,14 +108,12 @@ impl Vm {
             0 => Ok(None),
             _ => host::buffer_from(Buffer::ResponseBody, seen, len),
         };
-        // A piece that cannot be read must not be taken for the whole.
-        let part = match read {
-            Ok(bytes) => self.answer_part(
-                stream,
-                *open,
-                Part::Body { bytes: &bytes.unwrap_or_default(), end },
-            ),
-            Err(_unreadable) => self.answer_part(stream, *open, Part::Over(facts::envoys())),
+        // A piece that cannot be read, or only in part, must not be taken for the whole.
+        let part = match read.map(Option::unwrap_or_default) {
+            Ok(bytes) if bytes.len() == len => {
+                self.answer_part(stream, *open, Part::Body { bytes: &bytes, end })
+            }
+            Ok(_) | Err(_) => self.answer_part(stream, *open, Part::Over(facts::envoys())),
         };
         match part {
             Hold::Go => Action::Continue,

@@ -25,14 +25,17 @@ pub const BODY_LEN_MAX: usize = 64 * 1024;
 
 /// Never kept, whatever a policy lists: credentials and sessions of one client, what belongs to one
 /// connection (RFC 9110 §7.6.1) or one answer, and what the next hop makes itself.
-const NEVER: [&str; 25] = [
+const NEVER: [&str; 31] = [
     "age",
     "authentication-info",
     "authorization",
+    "b3",
+    "baggage",
     "connection",
     "content-length",
     "cookie",
     "date",
+    "idempotent-replayed",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authentication-info",
@@ -47,9 +50,12 @@ const NEVER: [&str; 25] = [
     "tracestate",
     "trailer",
     "transfer-encoding",
+    "uber-trace-id",
     "upgrade",
     "via",
     "www-authenticate",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
     "x-request-id",
 ];
 /// Families that are never kept: of tracing, of proxies, of budgets that go on counting, and our own.
@@ -206,6 +212,12 @@ mod tests {
             "content-length",
             "traceparent",
             "X-B3-SpanId",
+            "b3",
+            "Baggage",
+            "uber-trace-id",
+            "X-Amzn-Trace-Id",
+            "x-cloud-trace-context",
+            "Idempotent-Replayed",
             "x-request-id",
             "X-Envoy-Upstream-Service-Time",
             ":status",
