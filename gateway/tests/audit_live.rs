@@ -65,11 +65,13 @@ impl Site {
         self.dir.path().join(name)
     }
 
-    /// Starts a gateway, again in its own folder.
+    /// Starts a gateway, again in its own folder: without a guard against cold starts, unless the flags name one.
     async fn run(&mut self, which: usize) {
         let text = |name: &str| self.path(name).display().to_string();
         let own = text(&format!("gateway-{which}-{}", self.lives[which]));
-        let mut options = Options::redis(&self.redis.url()).flags(&["--cold-start", "off"]);
+        let unguarded = !self.flags.iter().any(|flag| flag == "--cold-start");
+        let guard: &[&str] = if unguarded { &["--cold-start", "off"] } else { &[] };
+        let mut options = Options::redis(&self.redis.url()).flags(guard);
         options.flags.extend(self.flags.clone());
         options.warm = false;
         for (name, value) in [
@@ -497,7 +499,7 @@ async fn keys_change_under_load_while_a_gateway_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_that_cannot_be_put_on_record_are_refused_and_losses_are_told() {
-    let mut region = Site::start(1, &["--audit-spool-max", "700"]).await;
+    let mut region = Site::start(1, &["--audit-spool-max", "700", "--cold-start", "5m"]).await;
     region.gateway(0).declare("warm").await;
     region.redis.process().signal(rustix::process::Signal::STOP.as_raw());
     eventually(WAIT, "the spool is full", async || {
