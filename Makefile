@@ -40,7 +40,7 @@ run: ## The demo's stack, left running on PORT (10000) until Ctrl-C.
 test: ## All tests, on a real Envoy and a real Redis.
 	@$(BRING) wasm envoy redis
 	@$(MAKE) --no-print-directory plugin others gateway
-	cargo test $(ALL)
+	cargo test $(ALL) --no-fail-fast
 
 quick: ## The tests that need neither Envoy nor Redis; seconds.
 	@$(BRING) wasm
