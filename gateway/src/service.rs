@@ -304,7 +304,7 @@ impl Service {
             }
             Ok(Err(StoreFailure::Unreachable(_) | StoreFailure::Timeout)) => Outcome::Failure,
             Err(NotDone::Late { .. }) if blame == Blame::Store && !elsewhere => Outcome::Failure,
-            Ok(Err(StoreFailure::Full(_) | StoreFailure::Partly(_)))
+            Ok(Err(StoreFailure::Full(_) | StoreFailure::Partly(_) | StoreFailure::Crowded))
             | Err(NotDone::Overloaded | NotDone::Late { .. }) => Outcome::Ignored,
         };
         if let Some(trial) = trial {
@@ -315,8 +315,17 @@ impl Service {
         {
             return Ok(done);
         }
+        // Who is told of an overload takes it that nothing was begun.
+        let overloaded = match leaves {
+            Leaves::Nothing | Leaves::End => (Reason::ServiceOverloaded, OVERLOADED),
+            Leaves::Claim => (Reason::StoreTimeout, outward(&StoreFailure::Timeout)),
+        };
         let (reason, detail) = match done {
             Ok(Ok(done)) => return Ok(done),
+            Ok(Err(StoreFailure::Crowded)) => {
+                self.admission.overloaded();
+                overloaded
+            }
             Ok(Err(failure)) => {
                 self.log_failure(&failure);
                 (failure.reason(), outward(&failure))
@@ -324,11 +333,7 @@ impl Service {
             Err(NotDone::Overloaded) => (Reason::ServiceOverloaded, OVERLOADED),
             Err(NotDone::Late { .. }) if blame == Blame::Gateway => {
                 self.pressure.shed();
-                match leaves {
-                    Leaves::Nothing | Leaves::End => (Reason::ServiceOverloaded, OVERLOADED),
-                    // Who is told of an overload takes it that nothing was begun.
-                    Leaves::Claim => (Reason::StoreTimeout, outward(&StoreFailure::Timeout)),
-                }
+                overloaded
             }
             Err(NotDone::Late { .. }) => {
                 self.log_failure(&StoreFailure::Timeout);

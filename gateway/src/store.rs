@@ -105,6 +105,9 @@ pub enum StoreFailure {
     /// No answer within the store's own response timeout.
     #[error("no answer in time")]
     Timeout,
+    /// As many calls as may wait for this one of several servers, which answers. It was not sent.
+    #[error("as many calls wait for one server as may, half of --max-in-flight")]
+    Crowded,
     /// The store answered with an error.
     #[error("answered with an error: {0}")]
     Refused(String),
@@ -303,6 +306,7 @@ impl StoreFailure {
         match self {
             Self::Unreachable(_) | Self::Partly(_) => Reason::StoreUnavailable,
             Self::Timeout => Reason::StoreTimeout,
+            Self::Crowded => Reason::ServiceOverloaded,
             Self::Refused(_) | Self::Garbled(_) | Self::Full(_) => Reason::StoreError,
         }
     }
@@ -311,7 +315,7 @@ impl StoreFailure {
     pub fn may_be_done(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Timeout | Self::Garbled(_) | Self::Partly(_) => true,
-            Self::Refused(_) | Self::Full(_) => false,
+            Self::Refused(_) | Self::Full(_) | Self::Crowded => false,
         }
     }
 }

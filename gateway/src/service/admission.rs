@@ -178,7 +178,8 @@ impl Admission {
         }
     }
 
-    fn overloaded(&self) -> NotDone {
+    /// Counts and tells that a bound on calls turned one away.
+    pub fn overloaded(&self) -> NotDone {
         self.metrics.acquire_timeouts.inc();
         if let Some(more) = self.exhausted.admit(self.clock.elapsed_us()) {
             tracing::error!(

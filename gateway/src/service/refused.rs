@@ -38,6 +38,7 @@ pub(super) fn outward(failure: &StoreFailure) -> &'static str {
         }
         StoreFailure::Timeout => "the store did not answer within the gateway's deadline",
         StoreFailure::Refused(_) | StoreFailure::Garbled(_) => "the store answered with an error",
+        StoreFailure::Crowded => OVERLOADED,
         StoreFailure::Full(_) => "the store holds as much as it may",
     }
 }

@@ -530,6 +530,7 @@ async fn a_failing_store_is_named_by_reason_and_shows_nothing_of_itself() {
         (StoreFailure::Refused(inside.clone()), Reason::StoreError),
         (StoreFailure::Garbled(inside), Reason::StoreError),
         (StoreFailure::Full(7), Reason::StoreError),
+        (StoreFailure::Crowded, Reason::ServiceOverloaded),
     ];
     for (failure, expected) in rows {
         let bench = bench(Script::Fail(failure));
@@ -801,6 +802,11 @@ async fn what_says_nothing_about_the_way_to_the_store_does_not_trip_its_guard() 
         for _ in 0..20 {
             assert_eq!(reason(&ask(&bench, &one()).await), Some(Reason::StoreError));
         }
+    }
+    let crowded = bench(Script::Fail(StoreFailure::Crowded));
+    for turned_away in 1..=20 {
+        assert_eq!(reason(&ask(&crowded, &one()).await), Some(Reason::ServiceOverloaded));
+        assert_eq!(crowded.metrics.acquire_timeouts.get(), turned_away);
     }
     // Four failures, a caller that leaves, four failures: never five in a row without a break.
     let (_gate, closed) = watch::channel(false);

@@ -74,6 +74,7 @@ impl ChainEnd {
             StoreFailure::Unreachable(_) => self.lose_touch(),
             StoreFailure::Timeout => self.ask(),
             StoreFailure::Refused(_)
+            | StoreFailure::Crowded
             | StoreFailure::Partly(_)
             | StoreFailure::Garbled(_)
             | StoreFailure::Full(_) => {}

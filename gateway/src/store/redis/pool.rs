@@ -103,9 +103,9 @@ impl Pool {
         Err(self.unconnected())
     }
 
-    /// Lets one of several servers be asked, unless it has left enough calls unanswered.
+    /// Lets one of several servers be asked, unless enough calls wait for it.
     pub fn enter(&self, manner: Manner) -> Result<Waiting<'_>, StoreFailure> {
-        self.silence.enter(manner).ok_or(StoreFailure::Timeout)
+        self.silence.enter(manner)
     }
 
     fn unconnected(&self) -> StoreFailure {

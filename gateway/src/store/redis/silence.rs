@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Clock;
+use crate::store::StoreFailure;
 
 /// So many may wait for a node that is silent.
 const WAITING_MAX: usize = 16;
@@ -82,14 +83,21 @@ impl Silence {
         }
     }
 
-    /// Lets a call that is about to be sent wait; none if enough do already, or the node is silent.
-    pub fn enter(&self, manner: Manner) -> Option<Waiting<'_>> {
+    /// Lets a call that is about to be sent wait. `Timeout` where the node is silent: it would wait in vain. `Crowded`
+    /// where it answers, and enough wait.
+    pub fn enter(&self, manner: Manner) -> Result<Waiting<'_>, StoreFailure> {
         let takes = match manner {
             Manner::Alone => self.takes_one(),
             Manner::OneOf(message) => self.takes_one_of(message),
             Manner::Behind(_) => self.takes_behind(),
         };
-        takes.then(|| Waiting { silence: self, manner, heard: false })
+        match (takes, manner) {
+            (true, _) => Ok(Waiting { silence: self, manner, heard: false }),
+            (false, Manner::Alone | Manner::OneOf(_)) if self.is_silent() => {
+                Err(StoreFailure::Timeout)
+            }
+            (false, _) => Err(StoreFailure::Crowded),
+        }
     }
 
     fn takes_one(&self) -> bool {
@@ -186,6 +194,10 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
+    fn turned_away(silence: &Silence) -> StoreFailure {
+        silence.enter(Manner::Alone).err().expect("enough wait")
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_silent_node_keeps_sixteen_waiting_and_a_slow_one_as_many_as_come() {
         let silence = Silence::new(Arc::new(ManualClock::at(0)), 100);
@@ -195,27 +207,27 @@ mod tests {
             (0..49).map(|_| silence.enter(Manner::Alone).expect("new")).collect();
         pass(49).await;
         waiting.push(silence.enter(Manner::Alone).expect("not silent yet"));
-        assert!(silence.enter(Manner::Alone).is_none(), "half of the places");
+        assert_eq!(turned_away(&silence), StoreFailure::Crowded, "half of the places");
         waiting.pop();
         pass(1).await;
-        assert!(silence.enter(Manner::Alone).is_none());
+        assert_eq!(turned_away(&silence), StoreFailure::Timeout);
         pass(1).await;
-        assert!(silence.enter(Manner::Behind(1)).is_some(), "behind others");
+        assert!(silence.enter(Manner::Behind(1)).is_ok(), "behind others");
         assert!(
-            silence.enter(Manner::Alone).is_none(),
+            silence.enter(Manner::Alone).is_err(),
             "who stood behind others was not sent in vain"
         );
         waiting.swap_remove(0).heard();
-        assert!(silence.enter(Manner::Alone).is_some(), "it answers, if slowly");
+        assert!(silence.enter(Manner::Alone).is_ok(), "it answers, if slowly");
         // All give up at once. That is no new beginning: sixteen try.
         pass(50).await;
         waiting.clear();
         pass(5_000).await;
         waiting.extend((0..16).map(|_| silence.enter(Manner::Alone).expect("a try")));
-        assert!(silence.enter(Manner::Alone).is_none());
+        assert!(silence.enter(Manner::Alone).is_err());
         drop(waiting.pop());
         waiting.push(silence.enter(Manner::Alone).expect("one of them gave up, another may try"));
-        assert!(silence.enter(Manner::Alone).is_none());
+        assert!(silence.enter(Manner::Alone).is_err());
         waiting.into_iter().for_each(Waiting::heard);
         pass(5_000).await;
         let again: Vec<Waiting<'_>> =
@@ -231,9 +243,9 @@ mod tests {
         let behind: Vec<_> =
             (0..50).map(|_| silence.enter(Manner::Behind(1)).expect("room")).collect();
         tokio::time::advance(Duration::from_millis(500)).await;
-        assert!(silence.enter(Manner::Behind(1)).is_none(), "as many as half of the places");
+        assert!(silence.enter(Manner::Behind(1)).is_err(), "as many as half of the places");
         let calls: Vec<_> = (0..50).map(|_| silence.enter(Manner::Alone).expect("room")).collect();
-        assert!(silence.enter(Manner::Alone).is_none(), "half of the places");
+        assert!(silence.enter(Manner::Alone).is_err(), "half of the places");
         calls.into_iter().for_each(Waiting::heard);
         drop(behind);
         tokio::time::advance(Duration::from_secs(5)).await;
@@ -251,27 +263,24 @@ mod tests {
         let one_of = |at: usize| silence.enter(Manner::OneOf(messages[at]));
         let mut waiting: Vec<Vec<Waiting<'_>>> =
             (0..5).map(|at| (0..100).map(|_| one_of(at).expect("room")).collect()).collect();
-        assert!(
-            one_of(5).is_none() && silence.enter(Manner::Alone).is_none(),
-            "five of ten places"
-        );
+        assert!(one_of(5).is_err() && silence.enter(Manner::Alone).is_err(), "five of ten places");
         pass(49).await;
         let mut last = waiting.pop().expect("five");
         last.truncate(1);
         last.push(one_of(4).expect("it has its place still"));
-        assert!(one_of(5).is_none());
+        assert!(one_of(5).is_err());
         last.clear();
         waiting.push(vec![one_of(5).expect("the place of the one that ended")]);
-        assert!(one_of(4).is_none());
+        assert!(one_of(4).is_err());
         pass(1).await;
-        assert!(one_of(0).is_none(), "silent: the rest would be sent in vain");
+        assert!(one_of(0).is_err(), "silent: the rest would be sent in vain");
         waiting[0].pop().expect("many").heard();
         waiting[0].push(one_of(0).expect("it answers"));
         drop(waiting);
         pass(5_000).await;
         // They gave up: one try for each, and no second one.
         let tries: Vec<_> = (0..5).map(|at| one_of(at).expect("a try")).collect();
-        assert!((0..6).all(|at| one_of(at).is_none()));
+        assert!((0..6).all(|at| one_of(at).is_err()));
         tries.into_iter().for_each(Waiting::heard);
         assert!(silence.messages().is_empty() && silence.waiting.load(Ordering::Relaxed) == 0);
     }
@@ -280,7 +289,8 @@ mod tests {
     async fn of_few_places_half_are_fewer_than_sixteen() {
         for (places, most) in [(1, 1), (10, 5), (31, 15)] {
             let silence = Silence::new(Arc::new(ManualClock::at(0)), places);
-            let waiting: Vec<_> = std::iter::from_fn(|| silence.enter(Manner::Alone)).collect();
+            let waiting: Vec<_> =
+                std::iter::from_fn(|| silence.enter(Manner::Alone).ok()).collect();
             assert_eq!(waiting.len(), most, "{places}");
         }
     }
