@@ -12,6 +12,7 @@
 --
 -- For the format of a record see idem_begin.
 local HEAD, HEAD_LEN, IN_FLIGHT = '<BBI2I7I7c16c32I4', 70, 1
+local ENDED_MAX_LEN = 7 * 16
 local call = redis.call
 
 local now = tonumber(ARGV[1])
@@ -20,13 +21,13 @@ if now == 0 then
   now = time[1] * 1000000 + time[2]
 end
 
-local head = call('GETRANGE', KEYS[1], 0, HEAD_LEN - 1)
+local head = call('GETRANGE', KEYS[1], 0, HEAD_LEN + ENDED_MAX_LEN - 1)
 if head == '' then return -1 end
 if #head < HEAD_LEN or head:byte(1) ~= 1 or head:byte(2) > 3 then
   return redis.error_reply('TGSTATE ' .. KEYS[1] .. ' holds no record')
 end
 local _, state, _, fence, _, owner, hash = struct.unpack(HEAD, head)
 if state ~= IN_FLIGHT or owner ~= ARGV[2] or fence ~= tonumber(ARGV[3]) then return 0 end
-call('SET', KEYS[1], struct.pack(HEAD, 1, IN_FLIGHT, 0, fence, now + ARGV[4], owner, hash, math.ceil(ARGV[4] / 1000)), 'PX',
-  ARGV[5])
+local locked = struct.pack(HEAD, 1, IN_FLIGHT, 0, fence, now + ARGV[4], owner, hash, math.ceil(ARGV[4] / 1000))
+call('SET', KEYS[1], locked .. head:sub(HEAD_LEN + 1), 'PX', ARGV[5])
 return 1

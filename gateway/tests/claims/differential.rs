@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 use tidegate_policy::idempotency::record::{
-    self, Abandoned, Begun, Claim, Completed, Extended, Fence, Found, Held, Record, Write,
+    self, Abandoned, Begun, Claim, Completed, ENDED_MAX, Extended, Fence, Found, Held, Record,
+    Write,
 };
 use tidegate_policy::idempotency::stored::{StoredAnswer, StoredHeaders};
 use tidegate_tests::random::Random;
@@ -25,7 +26,8 @@ const SCRIPTS: [&str; 5] = [
 ];
 const STEPS: usize = 20_000;
 const KEYS: u64 = 6;
-const OWNERS: u64 = 4;
+/// More than a record remembers the ends of.
+const OWNERS: u64 = 9;
 const START_US: u64 = 1_800_000_000_000_000;
 
 fn answer(random: &mut Random) -> StoredAnswer {
@@ -60,12 +62,12 @@ impl Step {
         let ttl_ms = 60_000 + random.below(86_400_000);
         // Mostly what the owner knows, sometimes what it cannot know.
         let fence = match random.below(8) {
-            0 => 0,
-            1 => random.below(5),
+            0..=2 => 0,
+            3 => random.below(5),
             _ => fences.get(&(key, number)).copied().unwrap_or(1),
         };
         let held = Held { owner: owner(number.into()), fence };
-        match random.below(10) {
+        match random.below(13) {
             0..=4 => Self::Begin(Claim {
                 owner: owner(number.into()),
                 hash: hash(if random.below(12) == 0 { 8 } else { 7 }),
@@ -76,8 +78,8 @@ impl Step {
             5 => Self::Lookup(
                 [None, Some(7), Some(8)][usize::try_from(random.below(3)).expect("small")],
             ),
-            6 => Self::Complete(held, answer(random), ttl_ms),
-            7 | 8 => Self::Abandon(held, ttl_ms),
+            6 | 12 => Self::Complete(held, answer(random), ttl_ms),
+            7..=10 => Self::Abandon(held, ttl_ms),
             _ => Self::Extend(held, random.below(30_000_000), ttl_ms),
         }
     }
@@ -218,7 +220,7 @@ async fn the_scripts_and_their_twin_agree_octet_for_octet() {
     let mut records: BTreeMap<u64, Record> = BTreeMap::new();
     let mut fences: BTreeMap<(u64, u64), Fence> = BTreeMap::new();
     let mut replies: BTreeMap<String, usize> = BTreeMap::new();
-    let (mut now_us, mut cut) = (START_US, 0);
+    let (mut now_us, mut cut, mut full) = (START_US, 0, 0);
     for index in 0..steps {
         let at = format!("seed {seed} step {index}");
         now_us = match random.below(10) {
@@ -231,7 +233,7 @@ async fn the_scripts_and_their_twin_agree_octet_for_octet() {
         };
         let number = random.below(KEYS);
         let key = format!("k{number}");
-        if random.below(12) == 0 {
+        if random.below(20) == 0 {
             // Expired, evicted or flushed.
             records.remove(&number);
             redis::cmd("DEL").arg(&key).exec_async(&mut connection).await.expect("deleted");
@@ -262,10 +264,11 @@ async fn the_scripts_and_their_twin_agree_octet_for_octet() {
                         assert!((0..=elapsed_ms).contains(&late_ms), "{at}: {step:?} {ttl_ms}");
                     }
                     None => {
-                        cut += 1;
+                        cut += u64::from(matches!(step, Step::Begin(_)));
                         assert_eq!(ttl_ms, -1, "{at}: {step:?}, as it was");
                     }
                 }
+                full += u64::from(write.record.ended.len() == ENDED_MAX);
                 records.insert(number, write.record);
             }
             None => assert!(ttl_ms < 0, "{at}: {step:?} wrote"),
@@ -275,8 +278,9 @@ async fn the_scripts_and_their_twin_agree_octet_for_octet() {
         assert_eq!(stored, held, "{at}: {step:?}");
         *replies.entry(kind(&step, reply)).or_default() += 1;
     }
-    println!("{replies:?}, {cut} locks cut");
+    println!("{replies:?}, {cut} locks cut, {full} full lists of ends");
     assert!(steps < STEPS || cut > 20, "{cut} locks that end later than they may");
+    assert!(steps < STEPS || full > 0, "{full} full lists of ends");
     // 8 of begin, 6 of lookup, 4 of complete, 3 of abandon, 3 of extend.
     assert!(steps < STEPS || replies.len() == 24, "every reply comes up: {replies:?}");
 }

@@ -14,6 +14,9 @@
 
 mod octets;
 
+use alloc::vec::Vec;
+use core::iter::once;
+
 pub use self::octets::{HEAD_LEN, in_flight};
 use super::fingerprint::RequestHash;
 use super::stored::StoredAnswer;
@@ -21,6 +24,8 @@ use crate::wire::DecisionId;
 
 /// How long a record lives after its last change of state (product row C4).
 pub const TTL_MS: u64 = 86_400_000;
+/// So many ends are remembered beside a record, of owners whose begins have not come.
+pub const ENDED_MAX: usize = 7;
 /// How much longer than the upstream's timeout a claim is locked.
 pub const LOCK_MARGIN_US: u64 = 5_000_000;
 
@@ -42,6 +47,9 @@ pub struct Record {
     pub hash: Option<RequestHash>,
     /// Where it stands.
     pub state: State,
+    /// Others that ended before their begins came, the last one first, [`ENDED_MAX`] at most: each of them claims nothing
+    /// any more. None once it is done.
+    pub ended: Vec<Owner>,
 }
 
 /// Where a record stands. Moments are µs since 1970 by the store's clock.
@@ -150,7 +158,7 @@ pub enum Abandoned {
     Freed,
     /// There was no claim of this owner's. A late begin of it claims nothing.
     Remembered,
-    /// The claim is another's, or done. Nothing changed.
+    /// The claim is another's, or done. It stays; an end whose begin has not come is remembered beside it.
     Fenced,
 }
 
@@ -172,6 +180,16 @@ pub struct Write {
     pub record: Record,
     /// Its life from now on; `None` leaves it as it was.
     pub ttl_ms: Option<u64>,
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Whose late begin claims nothing.
+    fn spent(&self) -> impl Iterator<Item = Owner> + Clone {
+        let last = matches!(self.state, State::Free).then_some(self.owner);
+        last.into_iter().chain(self.ended.iter().copied())
+    }
 }
 
 // === impl State ===
@@ -238,6 +256,7 @@ pub fn begin(now_us: u64, record: Option<&Record>, claim: &Claim) -> (Begun, Opt
             owner: claim.owner,
             hash: Some(claim.hash),
             state: State::locked(now_us, claim.lock_us),
+            ended: record.iter().flat_map(|record| record.spent()).take(ENDED_MAX).collect(),
         };
         let write = Write { record, ttl_ms: Some(claim.ttl_ms) };
         (Begun::Claimed { fence, taken_over }, Some(write))
@@ -250,7 +269,11 @@ pub fn begin(now_us: u64, record: Option<&Record>, claim: &Claim) -> (Begun, Opt
     let found = lookup(now_us, Some(record), Some(&claim.hash));
     match (&record.state, found) {
         (_, Found::Conflict) => (Begun::Found(Found::Conflict), None),
-        (State::Free, _) if own => (Begun::Spent, None),
+        (State::Free | State::InFlight { .. }, _)
+            if record.spent().any(|owner| owner == claim.owner) =>
+        {
+            (Begun::Spent, None)
+        }
         (State::Free, _) => claimed(next, false),
         // Its answer was lost.
         (State::InFlight { .. }, _) if own => claimed(record.fence, false),
@@ -302,25 +325,46 @@ pub fn complete(
         },
     };
     let state = State::Done { done_us: now_us, answer };
-    let record = Record { fence: held.fence, owner: held.owner, hash, state };
+    let record = Record { fence: held.fence, owner: held.owner, hash, state, ended: Vec::new() };
     (completed, Some(Write { record, ttl_ms: Some(ttl_ms) }))
 }
 
 /// Gives the claim back. The record stays for `keep_ms`.
 pub fn abandon(record: Option<&Record>, held: Held, keep_ms: u64) -> (Abandoned, Option<Write>) {
-    let free = |fence, hash| {
-        let record = Record { fence, owner: held.owner, hash, state: State::Free };
+    let free = |fence, hash, ended| {
+        let record = Record { fence, owner: held.owner, hash, state: State::Free, ended };
         Some(Write { record, ttl_ms: Some(keep_ms) })
     };
     let Some(record) = record else {
-        return (Abandoned::Remembered, free(held.fence, None));
+        return (Abandoned::Remembered, free(held.fence, None, Vec::new()));
     };
-    let own = record.owner == held.owner && (held.fence == 0 || held.fence == record.fence);
-    match record.state {
-        State::Free if own => (Abandoned::Freed, None),
-        State::Free if held.fence == 0 => (Abandoned::Remembered, free(record.fence, record.hash)),
-        State::InFlight { .. } if own => (Abandoned::Freed, free(record.fence, record.hash)),
-        State::Free | State::InFlight { .. } | State::Done { .. } => (Abandoned::Fenced, None),
+    let is_free = match record.state {
+        State::Done { .. } => return (Abandoned::Fenced, None),
+        State::Free => true,
+        State::InFlight { .. } => false,
+    };
+    if record.owner == held.owner && (held.fence == 0 || held.fence == record.fence) {
+        let ended = record.ended.clone();
+        return (
+            Abandoned::Freed,
+            (!is_free).then(|| free(record.fence, record.hash, ended)).flatten(),
+        );
+    }
+    let is_known = record.ended.contains(&held.owner);
+    let with = |owner| once(owner).chain(record.ended.iter().copied()).take(ENDED_MAX).collect();
+    match is_free {
+        _ if held.fence != 0 => (Abandoned::Fenced, None),
+        true if is_known => (Abandoned::Freed, None),
+        true => {
+            let ended = with(record.owner);
+            (Abandoned::Remembered, free(record.fence, record.hash, ended))
+        }
+        false if is_known => (Abandoned::Fenced, None),
+        // Another one is at it. This owner's begin is still to come, or lost.
+        false => {
+            let record = Record { ended: with(held.owner), ..record.clone() };
+            (Abandoned::Fenced, Some(Write { record, ttl_ms: None }))
+        }
     }
 }
 

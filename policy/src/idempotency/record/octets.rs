@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Held, Owner, Record, State};
+use super::{ENDED_MAX, Held, Owner, Record, State};
 use crate::idempotency::fingerprint::RequestHash;
 use crate::idempotency::stored::{StoredAnswer, StoredHeaders};
 
@@ -26,7 +26,8 @@ impl Record {
     /// As it is stored, the numbers little-endian: format (1), state (1: 0 free, 1 in flight, 2 done, 3
     /// done without body), status (2), fence (7), the lock's end or when it was done (7), owner (16),
     /// request hash (32, zeros if none), length of the headers (4), the headers, the body. In flight there are neither, and
-    /// for how many ms it was locked stands where their length would.
+    /// for how many ms it was locked stands where their length would. What is free or in flight ends with the owners that
+    /// ended before their begins came (16 each).
     pub fn to_bytes(&self) -> Vec<u8> {
         let (state, status, moment_us) = match &self.state {
             State::Free => (0, 0, 0),
@@ -54,6 +55,7 @@ impl Record {
         bytes.extend(number.to_le_bytes());
         bytes.extend(headers);
         bytes.extend_from_slice(body.unwrap_or_default());
+        self.ended.iter().for_each(|owner| bytes.extend(owner.to_bytes()));
         bytes
     }
 
@@ -67,12 +69,14 @@ impl Record {
         let (&hash, rest) = rest.split_first_chunk()?;
         let (&number, rest) = rest.split_first_chunk()?;
         let number = u32::from_le_bytes(number);
+        let (owners, odd) = rest.as_chunks();
+        let is_list = odd.is_empty() && owners.len() <= ENDED_MAX;
         let headers_len = if state == 1 { 0 } else { usize::try_from(number).ok()? };
         let (headers, body) = rest.split_at_checked(headers_len)?;
         let status = u16::from_le_bytes(status);
         let state = match state {
-            0 if status == 0 && moment_us == 0 && rest.is_empty() => State::Free,
-            1 if status == 0 && rest.is_empty() => {
+            0 if status == 0 && moment_us == 0 && headers.is_empty() && is_list => State::Free,
+            1 if status == 0 && is_list => {
                 State::InFlight { lock_until_us: moment_us, lock_ms: number }
             }
             2 | 3 if state == 2 || body.is_empty() => {
@@ -84,7 +88,13 @@ impl Record {
         };
         let hash = (hash != NO_HASH).then(|| RequestHash::from_bytes(hash));
         let owner = Owner(u128::from_be_bytes(owner));
-        (format == FORMAT).then_some(Self { fence, owner, hash, state })
+        let ended = match state {
+            State::Done { .. } => Vec::new(),
+            State::Free | State::InFlight { .. } => {
+                owners.iter().map(|owner| Owner(u128::from_be_bytes(*owner))).collect()
+            }
+        };
+        (format == FORMAT).then_some(Self { fence, owner, hash, state, ended })
     }
 }
 

@@ -36,7 +36,12 @@ fn answer(body: Option<&[u8]>) -> StoredAnswer {
 }
 
 fn record(owner_number: u128, fence: Fence, state: State) -> Record {
-    Record { fence, owner: owner(owner_number), hash: Some(hash(7)), state }
+    Record { fence, owner: owner(owner_number), hash: Some(hash(7)), state, ended: Vec::new() }
+}
+
+/// Beside which it is remembered that these owners ended.
+fn after(record: Record, owners: &[u128]) -> Record {
+    Record { ended: owners.iter().map(|&number| owner(number)).collect(), ..record }
 }
 
 fn in_flight(lock_until_us: u64) -> State {
@@ -56,17 +61,61 @@ fn begin_in_every_state() {
     let lock = in_flight(NOW_US + LOCK_US);
     let claimed = |fence, taken_over| Begun::Claimed { fence, taken_over };
     let own = |fence| written(record(1, fence, lock.clone()), TTL_MS);
+    let own_after =
+        |fence, ended: &[u128]| written(after(record(1, fence, lock.clone()), ended), TTL_MS);
+    let full = [2, 3, 4, 5, 6, 7, 8];
     let wait = Begun::Found(Found::InFlight { wait_us: 5 });
-    let rows: [Row<bool, Begun>; 15] = [
+    let rows: [Row<bool, Begun>; 20] = [
         ("absent", None, false, claimed(1, false), own(1)),
-        ("given back", Some(record(2, 3, State::Free)), false, claimed(4, false), own(4)),
+        (
+            "given back",
+            Some(record(2, 3, State::Free)),
+            false,
+            claimed(4, false),
+            own_after(4, &[2]),
+        ),
+        (
+            "given back, after others",
+            Some(after(record(9, 3, State::Free), &full)),
+            false,
+            claimed(4, false),
+            own_after(4, &[9, 2, 3, 4, 5, 6, 7]),
+        ),
+        (
+            "given back, before another",
+            Some(after(record(2, 3, State::Free), &[3, 1])),
+            false,
+            Begun::Spent,
+            None,
+        ),
+        (
+            "given back, while another is at it",
+            Some(after(record(2, 3, in_flight(NOW_US + 5)), &[3, 1])),
+            true,
+            Begun::Spent,
+            None,
+        ),
+        (
+            "its own, after others",
+            Some(after(record(1, 3, in_flight(1)), &full)),
+            false,
+            claimed(3, false),
+            own_after(3, &full),
+        ),
+        (
+            "late, takeover, after others",
+            Some(after(record(2, 3, in_flight(1)), &[3])),
+            true,
+            claimed(4, true),
+            own_after(4, &[3]),
+        ),
         ("given back by itself", Some(record(1, 3, State::Free)), true, Begun::Spent, None),
         (
             "an end without a claim",
             Some(Record { hash: None, ..record(2, 0, State::Free) }),
             false,
             claimed(1, false),
-            own(1),
+            own_after(1, &[2]),
         ),
         ("in flight", Some(record(2, 3, in_flight(NOW_US + 5))), false, wait.clone(), None),
         ("in flight, takeover", Some(record(2, 3, in_flight(NOW_US + 5))), true, wait, None),
@@ -181,7 +230,11 @@ fn abandon_in_every_state() {
     let free_of =
         |owner, fence, hash| written(Record { hash, ..record(owner, fence, State::Free) }, KEEP_MS);
     let unheard = Held::unheard(owner(1));
-    let rows: [Row<Held, Abandoned>; 11] = [
+    let at_it = |ended: &[u128]| after(record(2, 4, in_flight(1)), ended);
+    let beside = |ended: &[u128]| Some(Write { record: at_it(ended), ttl_ms: None });
+    let free_after =
+        |fence, ended: &[u128]| written(after(record(1, fence, State::Free), ended), KEEP_MS);
+    let rows: [Row<Held, Abandoned>; 16] = [
         ("lost", None, held(1, 3), Abandoned::Remembered, free_of(1, 3, None)),
         ("ahead of its begin", None, unheard, Abandoned::Remembered, free_of(1, 0, None)),
         (
@@ -195,14 +248,43 @@ fn abandon_in_every_state() {
         ("again", Some(record(1, 3, State::Free)), held(1, 3), Abandoned::Freed, None),
         ("another fence", Some(record(1, 4, in_flight(1))), held(1, 3), Abandoned::Fenced, None),
         ("taken over", Some(record(2, 4, in_flight(1))), held(1, 3), Abandoned::Fenced, None),
-        ("another's, unheard", Some(record(2, 4, in_flight(1))), unheard, Abandoned::Fenced, None),
+        ("another's, unheard", Some(at_it(&[])), unheard, Abandoned::Fenced, beside(&[1])),
+        (
+            "another's, unheard, next",
+            Some(at_it(&[3])),
+            unheard,
+            Abandoned::Fenced,
+            beside(&[1, 3]),
+        ),
+        (
+            "another's, unheard, one too many",
+            Some(at_it(&[3, 4, 5, 6, 7, 8, 9])),
+            unheard,
+            Abandoned::Fenced,
+            beside(&[1, 3, 4, 5, 6, 7, 8]),
+        ),
+        ("another's, unheard, again", Some(at_it(&[3, 1])), unheard, Abandoned::Fenced, None),
+        (
+            "in flight, after others",
+            Some(after(record(1, 4, in_flight(1)), &[3])),
+            held(1, 4),
+            Abandoned::Freed,
+            free_after(4, &[3]),
+        ),
         ("another's end", Some(record(2, 4, State::Free)), held(1, 3), Abandoned::Fenced, None),
         (
             "another's end, unheard",
             Some(record(2, 4, State::Free)),
             unheard,
             Abandoned::Remembered,
-            free_of(1, 4, Some(hash(7))),
+            free_after(4, &[2]),
+        ),
+        (
+            "another's end, unheard, again",
+            Some(after(record(2, 4, State::Free), &[1])),
+            unheard,
+            Abandoned::Freed,
+            None,
         ),
         ("done", Some(record(1, 3, done(None))), held(1, 3), Abandoned::Fenced, None),
     ];
@@ -264,11 +346,13 @@ fn any_record() -> impl Strategy<Value = Record> {
             .prop_map(|(lock_until_us, lock_ms)| State::InFlight { lock_until_us, lock_ms }),
         (number.clone(), answer).prop_map(|(done_us, answer)| State::Done { done_us, answer }),
     ];
-    (number, any::<u128>(), proptest::option::of(1u8..), state).prop_map(
-        |(fence, owner, hash, state)| Record {
+    let ended = proptest::collection::vec(any::<u128>().prop_map(Owner), 0..=ENDED_MAX);
+    (number, any::<u128>(), proptest::option::of(1u8..), state, ended).prop_map(
+        |(fence, owner, hash, state, ended)| Record {
             fence,
             owner: Owner(owner),
             hash: hash.map(self::hash),
+            ended: if matches!(state, State::Done { .. }) { Vec::new() } else { ended },
             state,
         },
     )
@@ -344,7 +428,7 @@ proptest! {
 
     /// Owners begin, complete, give back and come late, in any order and repeatedly. Nobody runs while
     /// another does, unless its lock has ended and takeover is allowed; nobody runs after an answer was
-    /// stored; whatever was stored first stays; fences never go back. The clock may: nobody is let in earlier for it.
+    /// stored, or after its own end, however many ended before their begins came; whatever was stored first stays; fences never go back. The clock may: nobody is let in earlier for it.
     #[test]
     fn no_history_runs_twice(
         steps in proptest::collection::vec((0usize..4, act(), 0u64..LOCK_US, clock_back()), 1..60)
@@ -391,11 +475,8 @@ proptest! {
                     let unheard = matches!(act, Act::AbandonUnheard);
                     let held = if unheard { Held::unheard(self::owner(number)) } else { held };
                     let (abandoned, write) = abandon(before.as_ref(), held, KEEP_MS);
-                    if abandoned != Abandoned::Fenced {
-                        // One end is remembered: the last.
-                        ended = [false; 4];
-                        ended[who] = true;
-                    }
+                    // Fewer than are remembered.
+                    ended[who] |= abandoned != Abandoned::Fenced || unheard;
                     write
                 }
                 Act::Extend => {
@@ -409,9 +490,6 @@ proptest! {
             if let Some(Write { record, ttl_ms }) = write {
                 prop_assert_ne!(ttl_ms, Some(0));
                 prop_assert!(record.fence >= before.as_ref().map_or(0, |before| before.fence));
-                if !matches!(record.state, State::Free) {
-                    ended = [false; 4];
-                }
                 held_record = Some(record);
             }
             if let Some(stored) = &stored {
