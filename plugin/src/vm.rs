@@ -12,7 +12,7 @@ use tidegate_policy::wire::DecisionId;
 
 use crate::abi::Action;
 use crate::circuits::Report;
-use crate::host::{self, Level};
+use crate::host;
 use crate::ids::Ids;
 use crate::leases::Flight;
 use crate::root::Root;
@@ -25,6 +25,7 @@ mod bodies;
 mod calls;
 mod circuits;
 mod late;
+mod life;
 mod replies;
 mod route;
 mod sync;
@@ -74,6 +75,8 @@ pub(crate) struct Vm {
     woken: Vec<u32>,
     /// What ends claims and could not be told yet.
     lates: Lates,
+    /// The root in whose context such a one is told, by whichever configuration it was sent before.
+    telling: Option<u32>,
 }
 
 struct Stream {
@@ -100,6 +103,8 @@ struct Call {
     root: Rc<Root>,
     /// Whose gateway was asked, and leave for it.
     called: (Option<usize>, Ticket),
+    /// The root in whose context it was made, if that may be another configuration's.
+    told_by: Option<u32>,
 }
 
 /// Who waits for a callout.
@@ -132,79 +137,8 @@ impl Vm {
             joined: BTreeMap::new(),
             woken: Vec::new(),
             lates: Lates::new(),
+            telling: None,
         }
-    }
-
-    pub(crate) fn create(&mut self, context: u32, parent: u32) {
-        if parent == 0 {
-            self.roots.insert(context, None);
-        } else {
-            let stream = Stream { root: parent, seen: 0, is_over: false, exchange: None };
-            self.streams.insert(context, stream);
-        }
-    }
-
-    pub(crate) fn delete(&mut self, context: u32) {
-        let stream = self.streams.remove(&context);
-        let is_stream = stream.is_some();
-        let over = match stream {
-            Some(stream) if !stream.is_over => {
-                // Nobody told of its end: over HTTP/3 Envoy logs most requests without a word to filters.
-                self.streams.insert(context, stream);
-                self.response_end(context);
-                self.streams.remove(&context)
-            }
-            over => over,
-        };
-        if let Some(open) = over.and_then(|stream| stream.exchange) {
-            open.taken.give_back();
-        }
-        self.give_back(context);
-        if !self.joined.is_empty() {
-            self.joined.remove(&context);
-        }
-        if !is_stream && let Some(root) = self.roots.remove(&context).flatten() {
-            self.wait_over(context);
-            Self::leave(&root);
-            self.leave_events(&root);
-            // The host ends its calls with it and says nothing of them: each would keep it for ever.
-            let gone = self.calls.extract_if(.., |_token, call| Rc::ptr_eq(&call.root, &root));
-            for (_, Call { waiter, .. }) in gone.collect::<Vec<_>>() {
-                if let Waiter::Settlement(end) | Waiter::Stored(_, end) = waiter {
-                    self.unanswered(&root, end);
-                }
-            }
-        }
-    }
-
-    /// `false` makes the host refuse the configuration.
-    pub(crate) fn configure(&mut self, context: u32, size: usize) -> bool {
-        if self.ids.is_none() {
-            match Ids::draw() {
-                Ok(ids) => self.ids = Some(ids),
-                Err(error) => {
-                    host::log(
-                        Level::Error,
-                        &format!("tidegate: error: the host gives no randomness: {error}"),
-                    );
-                    return false;
-                }
-            }
-        }
-        // Several roots of one VM report one by one.
-        let me = self.ids.as_ref().map_or(0, Ids::vm).wrapping_add(u64::from(context));
-        let root = Root::configure(size, me).map(|mut root| {
-            self.equip(&mut root);
-            Rc::new(root)
-        });
-        let taken = root.is_some();
-        if root.as_ref().is_some_and(|root| root.is_idempotent) {
-            BODIES.set(true);
-        }
-        if taken {
-            self.roots.insert(context, root);
-        }
-        taken
     }
 
     pub(crate) fn request_headers(&mut self, stream: u32, has_body: bool) -> Action {
@@ -387,6 +321,11 @@ impl Vm {
                 }
             };
         }
+    }
+
+    /// None before the first configuration, and then nobody waits.
+    fn fresh_id(&mut self) -> Option<DecisionId> {
+        self.ids.as_mut().map(Ids::decision)
     }
 
     fn entropy(&mut self) -> u64 {

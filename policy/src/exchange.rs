@@ -20,7 +20,7 @@ use crate::cost::ResponseSource;
 use crate::limit::refund::Receipt;
 use crate::mode::Overrides;
 use crate::scope::Tenant;
-use crate::wire::{DecisionId, LimitCall, SettleRequest};
+use crate::wire::{DecisionId, LimitCall};
 
 mod act;
 mod ask;
@@ -54,7 +54,7 @@ pub use lease::{LeaseName, Spend, Spent};
 use note::{Aside, worded_by};
 pub use note::{Note, Noted};
 pub use origin::Envoys;
-use owed::Terms;
+use owed::{Charged, Terms};
 pub use owed::{Moment, Settlement, settlement_failure};
 use permit::{Gate, Permitting};
 pub use respond::{Response, Said};
@@ -114,8 +114,8 @@ struct Question {
     claim: Option<Box<Claiming>>,
     /// The claim that is asked for next, of the tenant's home region, if the limits admit.
     later: Option<Box<Claiming>>,
-    /// What gives back what the limits charged before the claim was asked for by itself. Its age: when that was asked.
-    charged: Option<Box<SettleRequest>>,
+    /// What the limits charged before the claim was asked for by itself.
+    charged: Option<Box<Charged>>,
     /// The leased limits whose units the request has; the gateway is not asked about them.
     held: Vec<Standing>,
     /// Whether it has waited for units that another request's message brought.
@@ -294,7 +294,6 @@ impl Exchange {
         match core::mem::replace(&mut self.phase, Phase::Replied) {
             Phase::Asking(question) => question.abandoned(config),
             Phase::Permitting(permitting) => permitting.given_back(config, now_us),
-            Phase::Waiting(waiting) => waiting.abandoned(config),
             phase => {
                 self.phase = phase;
                 None
@@ -336,7 +335,9 @@ impl Exchange {
                 let said = lease::Said { spends, answers, entropy, facts, caller };
                 lease::spent(config, *question, said)
             }
-            (Phase::Spending(question), Event::Waited) => put(config, *question, None, Vec::new()),
+            (Phase::Spending(question), Event::Waited(_)) => {
+                put(config, *question, None, Vec::new())
+            }
             (Phase::Asking(mut question), Event::Answer { answer, entropy }) => {
                 match settle(config, &mut question, &answer, entropy) {
                     Ok((phase, mut effects)) => {
@@ -355,7 +356,11 @@ impl Exchange {
             (Phase::Hashing(hashing), Event::Body { bytes, end }) => {
                 hashing.body(config, bytes, end)
             }
-            (Phase::Waiting(waiting), Event::Waited) => waiting.again(config),
+            (Phase::Waiting(waiting), Event::Waited(fresh)) => {
+                let (id, phase, effects) = waiting.again(config, fresh);
+                self.id = Some(id);
+                (phase, effects)
+            }
             (Phase::Waiting(waiting), Event::Others(others)) => waiting.queued(config, others),
             (Phase::Sharing(sharing), Event::Shares { answers, entropy }) => {
                 ladder::land(config, *sharing, answers, entropy, Vec::new())
@@ -366,7 +371,7 @@ impl Exchange {
             (Phase::Permitting(permitting), Event::Permit(Err(no_leave))) => {
                 permitting.refused(config, &mut self.gate, no_leave)
             }
-            (Phase::Permitting(permitting), Event::Waited) => permitting.again(),
+            (Phase::Permitting(permitting), Event::Waited(_)) => permitting.again(),
             (phase, _) => (phase, Effects::of(Act::Pass, Vec::new())),
         };
         if matches!(effects.act, Act::Pass | Act::Resume) {

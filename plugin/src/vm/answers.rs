@@ -118,8 +118,9 @@ impl Vm {
         match part {
             Hold::Go => Action::Continue,
             Hold::Collect => Action::HoldBody,
-            // What is whole, or too long, is held without a bound on the host's side.
-            Hold::Keep if end => Action::HoldBody,
+            // What is whole is held without a bound on the host's side. Of an answer that passed this is the last piece, of
+            // any size, and its headers are out: too large for that bound it would be cut.
+            Hold::Keep if end && !skips => Action::HoldBody,
             Hold::Keep => Action::HoldBack,
         }
     }

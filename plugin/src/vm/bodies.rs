@@ -137,6 +137,7 @@ impl Vm {
         }
         for Waits { stream, .. } in due {
             // Who left meanwhile has no exchange.
+            let Some(fresh) = self.fresh_id() else { continue };
             let Some(open) = self.take_open(stream) else { continue };
             let mut open = *open;
             if let Err(status) = host::set_effective_context(stream) {
@@ -144,7 +145,8 @@ impl Vm {
                 open.taken.give_back();
                 continue;
             }
-            let effects = open.exchange.on(&open.root.config, &open.root.overrides, Event::Waited);
+            let event = Event::Waited(fresh);
+            let effects = open.exchange.on(&open.root.config, &open.root.overrides, event);
             self.carry_out(stream, open, effects, true);
         }
     }

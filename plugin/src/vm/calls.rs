@@ -36,12 +36,14 @@ impl To {
 impl Vm {
     /// An answer, or that there is none; and what waited for it beside.
     pub(crate) fn call_response(&mut self, token: u32, headers: usize, body_size: usize) {
+        self.telling = self.calls.get(&token).and_then(|call| call.told_by);
         self.call_answered(token, headers, body_size);
+        self.telling = None;
         self.wake();
     }
 
     fn call_answered(&mut self, token: u32, headers: usize, body_size: usize) {
-        let Some(Call { waiter, root, called }) = self.calls.remove(&token) else {
+        let Some(Call { waiter, root, called, .. }) = self.calls.remove(&token) else {
             return;
         };
         let response = (headers > 0).then(|| callout::response(body_size)).flatten();
@@ -121,7 +123,8 @@ impl Vm {
         let called = (to.home, ticket);
         match host::http_call(root.cluster(to.home), headers, message, to.timeout_ms) {
             Ok(token) => {
-                self.calls.insert(token, Call { waiter, root: Rc::clone(root), called });
+                let (root, told_by) = (Rc::clone(root), self.telling);
+                self.calls.insert(token, Call { waiter, root, called, told_by });
                 Ok(())
             }
             Err(_refused) => {

@@ -16,7 +16,7 @@ impl Vm {
     /// Time has gone by: for requests that wait, and for circuit breakers, on which this worker reports if
     /// it is its turn.
     pub(crate) fn tick(&mut self, root: u32) {
-        self.tell_late();
+        self.tell_late(root);
         self.waited(root);
         self.look_after(root);
         self.beat(root);

@@ -12,6 +12,8 @@ use crate::root::Root;
 /// The most messages that are kept, and their octets: of answers that could not be stored.
 const MESSAGES_MAX: usize = 256;
 const OCTETS_MAX: usize = 4 * 1024 * 1024;
+/// So many are told at one tick: a gateway that is back has others to answer.
+const TOLD_MAX: usize = 32;
 
 /// A message that waits to be told again.
 struct Late {
@@ -54,8 +56,10 @@ impl Lates {
         Ok(())
     }
 
+    /// Those that came first of what is due.
     fn take_due(&mut self, now_us: u64) -> Vec<Late> {
-        let due: Vec<Late> = self.list.extract_if(.., |late| late.is_due(now_us)).collect();
+        let due = self.list.extract_if(.., |late| late.is_due(now_us));
+        let due: Vec<Late> = due.take(TOLD_MAX).collect();
         let octets: usize = due.iter().map(|late| late.settlement.size()).sum();
         self.octets = self.octets.saturating_sub(octets);
         due
@@ -86,14 +90,27 @@ impl Vm {
         }
     }
 
-    /// Time has gone by.
-    pub(super) fn tell_late(&mut self) {
+    /// A root has gone. Where none is left that ticks nobody tells what was put off.
+    pub(super) fn give_up_untold(&mut self) {
+        if self.roots.values().flatten().any(|root| root.idle_tick_ms() > 0) {
+            return;
+        }
+        let Lates { list, .. } = core::mem::replace(&mut self.lates, Lates::new());
+        for Late { root, settlement, .. } in list {
+            root.count(settlement.given_up());
+        }
+    }
+
+    /// Time has gone by for one root.
+    pub(super) fn tell_late(&mut self, context: u32) {
         if self.lates.list.is_empty() {
             return;
         }
         let Ok(now_us) = host::now_us() else { return };
+        self.telling = Some(context);
         for Late { root, settlement, .. } in self.lates.take_due(now_us) {
             self.settle(&root, settlement);
         }
+        self.telling = None;
     }
 }

@@ -125,13 +125,15 @@ impl Vm {
     pub(super) fn wake(&mut self) {
         for stream in take(&mut self.woken) {
             // Who left meanwhile has no exchange.
+            let Some(fresh) = self.fresh_id() else { continue };
             let Some(open) = self.take_open(stream) else { continue };
             let mut open = *open;
             if let Err(status) = host::set_effective_context(stream) {
                 or_log(Err(status), "no context to go on in");
                 continue;
             }
-            let effects = open.exchange.on(&open.root.config, &open.root.overrides, Event::Waited);
+            let event = Event::Waited(fresh);
+            let effects = open.exchange.on(&open.root.config, &open.root.overrides, event);
             self.carry_out(stream, open, effects, true);
         }
     }

@@ -10,7 +10,7 @@ use super::judge::Over;
 use super::ladder::{Fall, fall};
 use super::lease::{self, Leasing, Wish};
 use super::note::{Aside, denied, worded_by};
-use super::owed::{Terms, any_told_later};
+use super::owed::{Charged, Terms, any_told_later};
 use super::respond::Told;
 use super::{Act, Asked, Denial, Effects, Outcome, Phase, Question, Signal};
 use crate::config::{Config, Policy, RateLimit};
@@ -20,7 +20,7 @@ use crate::reason::Reason;
 use crate::router::Matched;
 use crate::scope::{CallerScope, Tenant};
 use crate::stages::{Identity, Outcomes, Stage, Verdict};
-use crate::wire::{self, DecideRequest, DecisionId, LeaseCall, LimitCall, SettleRequest};
+use crate::wire::{self, DecideRequest, DecisionId, LeaseCall, LimitCall};
 
 /// As many limits apply to nearly every request at most.
 const WISHES: usize = 4;
@@ -292,14 +292,14 @@ impl Question {
     /// Asks the tenant's home for the claim, now that the limits admit. What they said waits with it, and
     /// what gives back what they `charged`.
     pub(super) fn asks_home(
-        &self,
+        &mut self,
         config: &Config,
         mut claim: Box<Claiming>,
-        (over, charged): (Over, Option<SettleRequest>),
+        (over, charged): (Over, Option<Box<Charged>>),
         signals: Vec<Signal>,
     ) -> (Phase, Effects) {
         claim.over = Some(Box::new(over));
-        let question = Question { charged: charged.map(Box::new), ..self.waits(claim).question };
+        let question = Question { charged, ..self.waits(claim).question };
         send(config, question, Vec::new(), signals)
     }
 }

@@ -37,8 +37,9 @@ pub(super) struct Claiming {
     pub(super) looks: bool,
     /// How long the first answer was waited for.
     pub(super) waited_ms: u32,
-    /// Whether a question whose answer was lost meanwhile may have claimed it.
-    pub(super) perhaps: bool,
+    /// Whether the last question's answer was lost, so that it may have claimed it: that is given back, and another one
+    /// is asked.
+    pub(super) lost: bool,
     /// What the limits said, where the claim is asked for again.
     pub(super) over: Option<Box<Over>>,
 }
@@ -202,7 +203,7 @@ impl Draft {
             takeover,
             looks,
             waited_ms: 0,
-            perhaps: false,
+            lost: false,
             over: None,
         })
     }
@@ -250,13 +251,7 @@ impl Waiting {
         if let Some(claim) = &mut self.question.claim {
             claim.looks = false;
         }
-        self.again(config)
-    }
-
-    /// What gives back what a lost question may have claimed, where nobody waits any more.
-    pub(super) fn abandoned(self, config: &Config) -> Option<Settlement> {
-        let is_perhaps = self.question.claim.as_ref().is_some_and(|claim| claim.perhaps);
-        is_perhaps.then(|| self.question.abandoned(config)).flatten()
+        put(config, self.question, None, Vec::new())
     }
 
     /// The policy whose key's first answer it waits for.
@@ -286,9 +281,19 @@ impl Waiting {
         (Phase::Waiting(self), Effects::of(Act::Wait(delay_ms), signals))
     }
 
-    /// Asks again, and for the claim alone: the limits were charged.
-    pub(super) fn again(self, config: &Config) -> (Phase, Effects) {
-        put(config, self.question, None, Vec::new())
+    /// Asks again, and for the claim alone: the limits were charged. Under the `fresh` id where the last question may have
+    /// claimed the key: whatever gives that claim back, the store or the gateway, must not take this one's.
+    pub(super) fn again(
+        mut self,
+        config: &Config,
+        fresh: DecisionId,
+    ) -> (DecisionId, Phase, Effects) {
+        if self.question.claim.as_mut().is_some_and(|claim| core::mem::take(&mut claim.lost)) {
+            self.question.id = fresh;
+        }
+        let id = self.question.id;
+        let (phase, effects) = put(config, self.question, None, Vec::new());
+        (id, phase, effects)
     }
 }
 

@@ -181,10 +181,14 @@ impl Settlement {
                 _ => Vec::new(),
             };
             let pause_ms = pause_ms(self.later);
-            if self.later == 0 {
+            self.later = self.later.saturating_add(1);
+            if self.tries == TRIES {
+                // It was never sent. Its age is that of a first try that it did not have.
+                self.in_other_words();
+            } else {
                 self.of_the_claim_alone();
+                self.tries = 1;
             }
-            (self.later, self.tries) = (self.later.saturating_add(1), 1);
             return Ended::Later { pause_ms, signals };
         }
         Ended::Over(self.came_to(finished))

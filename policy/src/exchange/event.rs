@@ -33,8 +33,9 @@ pub enum Event<'a> {
         /// Whether it was the last.
         end: bool,
     },
-    /// The time of an [`Act::Wait`] is over, or an [`Act::Join`] is.
-    Waited,
+    /// The time of an [`Act::Wait`] is over, or an [`Act::Join`] is. With a fresh id: a question that may have claimed
+    /// a key is not asked again under its own.
+    Waited(DecisionId),
     /// How many others wait, where [`super::Act::CountWaiting`] asks.
     Others(usize),
     /// What became of the question.

@@ -154,7 +154,9 @@ impl HeldClaim {
         beside: Option<SettleRequest>,
     ) -> Option<Settlement> {
         let Self { id, settling, policy, keyed, fence, .. } = self;
-        let settling = beside.unwrap_or_else(|| settling.settling(config, id, 0));
+        // Who waited may have asked for the limits under another id.
+        let settling =
+            SettleRequest { id, ..beside.unwrap_or_else(|| settling.settling(config, id, 0)) };
         abandon(config, settling, policy, keyed, fence)
     }
 

@@ -60,10 +60,8 @@ pub(super) fn judge(
     let (stage, outcome, wait_us) = match (state, &answer) {
         (ClaimState::Absent, _) if claim.looks => {
             claim.over = Some(Box::new(over));
-            let charged = question.refund(config, age_us).map(Box::new);
-            let mut waiting = question.waits(claim);
-            waiting.question.charged = charged;
-            return (Phase::Looked(waiting), Effects::of(Act::Resume, signals));
+            question.charged = question.charged(config, age_us);
+            return (Phase::Looked(question.waits(claim)), Effects::of(Act::Resume, signals));
         }
         (ClaimState::Claimed { taken_over: false, .. }, _) => {
             (Idempotency::Claimed, Idempotent::Fresh, None)
@@ -111,8 +109,9 @@ pub(super) fn judge(
         signals.push(Signal::Idempotency { policy, outcome: Idempotent::TooFewReplicas });
     }
     let outcomes = Outcomes { limits: Limits::Charged, idempotency: stage, ..Outcomes::NONE };
+    let grpc = question.grpc;
     let refusal = |reason, answer: Option<StoredAnswer>| Denial {
-        grpc: question.grpc,
+        grpc,
         retry_after_s: wait_us.map(|wait_us| retry_after_s(wait_us, entropy)),
         stored_status: match state {
             ClaimState::Unreadable { status } => Some(status),
@@ -126,6 +125,8 @@ pub(super) fn judge(
         if claim.waited_ms > 0 {
             return question.waits_on(claim, delay_ms, signals);
         }
+        question.charged = question.charged(config, age_us);
+        question.was_held();
         let denial = refusal(Reason::IdempotencyInFlight, None);
         let queued = Some((delay_ms, Box::new(denial)));
         let waiting = Waiting { queued, ..*question.waits(claim) };
@@ -197,9 +198,15 @@ pub(super) fn unasked(
     let Some(mut claim) = question.claim.take() else {
         return over.admitted(signals);
     };
-    claim.perhaps |= may_have_claimed(cause);
+    let lost = may_have_claimed(cause) && !claim.looks;
+    let perhaps = question.terms.as_ref().filter(|_| lost);
+    let perhaps = perhaps.map(|terms| terms.settling(config, question.id, 0));
     if let Some(delay_ms) = claim.waits_on(config) {
-        return question.waits_on(claim, delay_ms, signals);
+        let back =
+            perhaps.and_then(|back| abandon(config, back, claim.policy, claim.keyed.clone(), 0));
+        claim.lost = lost;
+        let (phase, effects) = question.waits_on(claim, delay_ms, signals);
+        return (phase, Effects { settlement: back.map(Box::new), ..effects });
     }
     let over = match claim.over.take() {
         Some(first) => Over { note: over.note, ..*first },
@@ -215,14 +222,12 @@ pub(super) fn unasked(
         false => Idempotent::Refused { reason, shadow },
     };
     signals.push(Signal::Idempotency { policy, outcome });
-    let given_back = claim.perhaps.then_some(question.terms.as_ref()).flatten();
-    let given_back = given_back.filter(|_| !claim.looks);
     let charged = question.charged.take().filter(|_| !allowed);
-    let charged = charged.map(|charged| SettleRequest { age_us, ..*charged });
-    let settlement = match (given_back, charged) {
-        (Some(settling), charged) => {
-            let settling = charged.unwrap_or_else(|| settling.settling(config, question.id, 0));
-            abandon(config, settling, policy, claim.keyed, 0)
+    let charged = charged.map(|charged| charged.back(age_us));
+    let settlement = match (perhaps, charged) {
+        (Some(claimed), charged) => {
+            let settling = charged.map(|charged| SettleRequest { id: claimed.id, ..charged });
+            abandon(config, settling.unwrap_or(claimed), policy, claim.keyed, 0)
         }
         (None, charged) => charged.map(Settlement::of),
     };
@@ -268,7 +273,7 @@ impl Over {
 
 impl Question {
     /// The same question without its limits, to be asked later.
-    pub(super) fn waits(&self, claim: Box<Claiming>) -> Box<Waiting> {
+    pub(super) fn waits(&mut self, claim: Box<Claiming>) -> Box<Waiting> {
         let question = Question {
             id: self.id,
             tenant: self.tenant.clone(),
@@ -282,21 +287,22 @@ impl Question {
             gated: self.gated,
             claim: Some(claim),
             later: None,
-            charged: None,
+            charged: self.charged.take(),
             joined: self.joined,
             held: Vec::new(),
         };
         Box::new(Waiting { question, queued: None })
     }
 
-    /// It has waited, and waits for so long again.
+    /// It has waited, and waits for so long again. How long it is on its way by then [`Question::sent`] tells, if anything.
     pub(super) fn waits_on(
-        &self,
+        &mut self,
         mut claim: Box<Claiming>,
         delay_ms: u32,
         signals: Vec<Signal>,
     ) -> (Phase, Effects) {
         claim.waited_ms = claim.waited_ms.saturating_add(delay_ms);
+        self.was_held();
         (Phase::Waiting(self.waits(claim)), Effects::of(Act::Wait(delay_ms), signals))
     }
 }

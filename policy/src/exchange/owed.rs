@@ -52,6 +52,15 @@ pub(super) struct Owed {
     reserved: Vec<Reserved>,
 }
 
+/// What limits charged for a request whose claim is asked for behind it, by itself.
+#[derive(Debug)]
+pub(super) struct Charged {
+    /// What gives it back, as old as it was when the claim was asked for last.
+    back: SettleRequest,
+    /// When the question that charged it was sent, in µs by the filter's clock.
+    sent_us: Option<u64>,
+}
+
 /// One limit that was charged a reserve.
 #[derive(Debug)]
 struct Reserved {
@@ -110,6 +119,15 @@ impl Terms {
             finish: None,
             octets: Vec::new(),
         }
+    }
+}
+
+// === impl Charged ===
+
+impl Charged {
+    /// What gives it back, of a charge that is so old at most.
+    pub(super) fn back(self, age_us: u64) -> SettleRequest {
+        SettleRequest { age_us, ..self.back }
     }
 }
 
@@ -202,15 +220,17 @@ impl Question {
 
     /// How long ago the limits were charged at most, once it is answered, in µs.
     pub(super) fn age_us(&self, config: &Config) -> u64 {
-        let before_us = self.charged.as_ref().map_or(0, |charged| charged.age_us);
+        let before_us = self.charged.as_ref().map_or(0, |charged| charged.back.age_us);
         u64::from(self.timeout_ms(config)).saturating_mul(1_000).saturating_add(before_us)
     }
 
-    /// It is sent, now, in µs by the filter's clock. What was charged with the question before is as old as that one.
+    /// It is sent, now, in µs by the filter's clock. What was charged before is as old as the question that charged it.
     pub(super) fn sent(&mut self, now_us: u64) {
         let Some(terms) = &mut self.terms else { return };
-        if let Some(charged) = self.charged.as_mut().filter(|_| terms.sent_us.is_some()) {
-            charged.age_us = terms.age_us(Some(now_us));
+        if let Some(charged) = &mut self.charged
+            && let Some(sent_us) = charged.sent_us
+        {
+            charged.back.age_us = now_us.checked_sub(sent_us).unwrap_or(AGE_UNKNOWN_US);
         }
         terms.sent_us = Some(now_us);
     }
@@ -218,8 +238,18 @@ impl Question {
     /// It was held for nobody knows how long since its limits were charged: only [`Question::sent`] will tell.
     pub(super) fn was_held(&mut self) {
         if let Some(charged) = &mut self.charged {
-            charged.age_us = AGE_UNKNOWN_US;
+            charged.back.age_us = AGE_UNKNOWN_US;
         }
+    }
+
+    /// What the limits were charged, at most `age_us` ago, for a question that is asked for the claim alone.
+    pub(super) fn charged(&mut self, config: &Config, age_us: u64) -> Option<Box<Charged>> {
+        if let Some(mut before) = self.charged.take() {
+            before.back.age_us = age_us;
+            return Some(before);
+        }
+        let sent_us = self.terms.as_ref()?.sent_us;
+        self.refund(config, age_us).map(|back| Box::new(Charged { back, sent_us }))
     }
 
     /// Gives back what the limits were charged, at most `age_us` ago. The enforced ones were, since they admitted; of those
@@ -227,7 +257,7 @@ impl Question {
     /// not be read.
     pub(super) fn refund(&self, config: &Config, age_us: u64) -> Option<SettleRequest> {
         if let Some(charged) = &self.charged {
-            return Some(SettleRequest { age_us, ..SettleRequest::clone(charged) });
+            return Some(SettleRequest { age_us, ..charged.back.clone() });
         }
         let terms = self.terms.as_ref()?;
         let charged = self.calls().filter(|(asked, call, receipt)| {

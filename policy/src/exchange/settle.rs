@@ -5,7 +5,6 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::ends::abandon;
 use super::judge::{Over, judge};
 use super::ladder::{Fall, enforcing};
 use super::note::{Aside, Noted, degraded, denied, worded_by};
@@ -126,7 +125,7 @@ pub(super) fn conclude(
     let over = Over { told, note: aside.admitted(id), soft, aside: beside };
     match (claimed, later) {
         (_, Some(later)) => {
-            let over = (over, question.refund(config, question.age_us(config)));
+            let over = (over, question.charged(config, question.age_us(config)));
             question.asks_home(config, later, over, signals)
         }
         (Some(claimed), None) => judge(config, question, claimed, over, signals, entropy),
@@ -251,14 +250,6 @@ fn overloaded(config: &Config, question: &mut Question) -> (Phase, Effects) {
     // Only where the claim was asked for behind the limits.
     let charged =
         question.charged.as_ref().and_then(|_| question.refund(config, question.age_us(config)));
-    let perhaps = question.claim.as_ref().filter(|claim| claim.perhaps && !claim.looks);
-    let settlement = match (perhaps, question.terms.as_ref()) {
-        (Some(claim), Some(settling)) => {
-            let settling = charged.unwrap_or_else(|| settling.settling(config, question.id, 0));
-            abandon(config, settling, claim.policy, claim.keyed.clone(), 0)
-        }
-        _ => charged.map(Settlement::of),
-    };
     if violated.is_empty() {
         // What the limits said before the claim was asked for by itself.
         if let Some(over) = question.claim.as_mut().and_then(|claim| claim.over.take()) {
@@ -281,5 +272,6 @@ fn overloaded(config: &Config, question: &mut Question) -> (Phase, Effects) {
         is_paid: false,
     };
     let (phase, effects) = denied(denial, None, aside, signals);
-    (phase, Effects { settlement: settlement.map(Box::new), ..effects })
+    let settlement = charged.map(Settlement::of).map(Box::new);
+    (phase, Effects { settlement, ..effects })
 }

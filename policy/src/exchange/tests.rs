@@ -9,7 +9,7 @@ use crate::mode::Mode;
 use crate::mode::{Flag, Kill};
 use crate::reason::Reason;
 use crate::scope::{CallerScope, Environment, KeyFormat, Tenant};
-use crate::wire::DecideRequest;
+use crate::wire::{DecideRequest, SettleRequest};
 use std::format;
 use std::string::{String, ToString};
 use std::vec;
@@ -37,6 +37,8 @@ impl Known for Vec<usize> {
 }
 
 const ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
+/// What a request is offered that has waited.
+const FRESH: DecisionId = DecisionId::new(ID + 1);
 
 fn config() -> Config {
     Config::read(

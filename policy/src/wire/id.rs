@@ -18,7 +18,7 @@ pub struct DecisionId(u128);
 impl DecisionId {
     /// From 128 bits that the caller took care to make unique (RFC 9562 version 8: the
     /// remaining 122 bits are ours).
-    pub fn new(bits: u128) -> Self {
+    pub const fn new(bits: u128) -> Self {
         let cleared = bits & !(0xf << 76) & !(0b11 << 62);
         Self(cleared | (8 << 76) | (0b10 << 62))
     }

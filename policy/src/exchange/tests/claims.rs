@@ -4,7 +4,7 @@ use super::*;
 use crate::idempotency::key::FIELD;
 use crate::idempotency::stored::StoredAnswer;
 use crate::mode::{Flag, Mode};
-use crate::wire::{AnswerHead, ClaimState, FinishBy, SettleRequest};
+use crate::wire::{AnswerHead, ClaimState, FinishBy};
 
 fn config(more: &str) -> Config {
     let document = r#"{"version": 1, "gateway": {"cluster": "tidegate"},
@@ -225,7 +225,7 @@ fn who_waits_asks_for_the_claim_alone_and_not_for_ever() {
             break;
         };
         waited += delay_ms;
-        asked = desk.on(Event::Waited);
+        asked = desk.on(Event::Waited(FRESH));
         let Act::Ask(message) = &asked.act else { panic!("asks: {asked:?}") };
         assert_eq!(DecideRequest::decode(message).expect("sound").limits, []);
     }
@@ -234,7 +234,7 @@ fn who_waits_asks_for_the_claim_alone_and_not_for_ever() {
     let mut desk = Desk::new(r#", "wait": "50ms""#);
     let asked = desk.request(&facts(&KEYED, false));
     desk.answer(&asked, r#"{"state":"in_flight","wait_us":9000000}"#);
-    let asked = desk.on(Event::Waited);
+    let asked = desk.on(Event::Waited(FRESH));
     assert_eq!(desk.answer(&asked, r#"{"state":"claimed","fence":1}"#).act, Act::Resume);
     let said = Said { moment: Moment::Headers, values: &[], now_us: None };
     let told = desk.exchange.on_response(&desk.config, &said);
@@ -313,7 +313,7 @@ fn so_many_wait_and_no_more() {
         assert_eq!(effects.signals, [Signal::Idempotency { policy: 0, outcome }]);
         assert_eq!(desk.exchange.waits_for(), waits.then_some(0));
         if waits {
-            let asked = desk.on(Event::Waited);
+            let asked = desk.on(Event::Waited(FRESH));
             assert_eq!(desk.exchange.waits_for(), Some(0), "while it asks, too");
             // It has its place, however many wait.
             let effects = desk.in_flight(&asked, 1_000);
@@ -322,7 +322,8 @@ fn so_many_wait_and_no_more() {
     }
 }
 
-/// What a waiter cannot be told says nothing of the first answer.
+/// What a waiter cannot be told says nothing of the first answer. What its lost question may have claimed is given back
+/// at once, and it asks on as somebody else: the gateway gives such a claim back, too, whenever it was made.
 #[test]
 fn a_wait_goes_on_where_it_cannot_ask() {
     let late = || Answer::Response { marked: false, status: b"504", body: b"" };
@@ -331,63 +332,80 @@ fn a_wait_goes_on_where_it_cannot_ask() {
         status: b"429",
         body: br#"{"v":1,"reason":"service-overloaded"}"#,
     };
-    for (answer, reason) in [
-        (late as fn() -> Answer<'static>, Reason::PolicyStoreUnavailable),
-        (|| Answer::Reset, Reason::PolicyStoreUnavailable),
-        (shed, Reason::ServiceOverloaded),
+    let (unavailable, overloaded) = (Reason::PolicyStoreUnavailable, Reason::ServiceOverloaded);
+    let own = DecisionId::new(ID);
+    for (answer, reason, lost) in [
+        (late as fn() -> Answer<'static>, unavailable, true),
+        (|| Answer::Reset, unavailable, true),
+        (|| Answer::NotSent, unavailable, false),
+        (shed, overloaded, false),
     ] {
         let mut desk = Desk::new(r#", "wait": "50ms""#);
         let asked = desk.request(&facts(&KEYED, false));
+        desk.exchange.sent(1_000);
         assert_eq!(desk.in_flight(&asked, 0).act, Act::Wait(20));
-        desk.on(Event::Waited);
+        desk.on(Event::Waited(FRESH));
         let effects = desk.on(Event::Answer { answer: answer(), entropy: 0 });
-        assert_eq!((effects.act, effects.settlement), (Act::Wait(20), None), "{reason:?}");
-        let asked = desk.on(Event::Waited);
+        assert_eq!(effects.act, Act::Wait(20), "{reason:?}");
+        assert_eq!(effects.settlement.map(|end| abandoned(&end)), lost.then_some(own));
+        assert_eq!(desk.exchange.left(&desk.config, None), None, "nothing is open");
+        let asked = desk.on(Event::Waited(FRESH));
+        let Act::Ask(message) = &asked.act else { panic!("asks: {asked:?}") };
+        let id = DecideRequest::decode(message).expect("sound").id;
+        assert_eq!(id, if lost { FRESH } else { own }, "{reason:?}");
         let replay = StoredAnswer { status: 201, ..StoredAnswer::default() };
         let replay = StoredAnswer { body: Some(Vec::new()), ..replay };
         assert!(matches!(desk.done(&asked, &replay).act, Act::Replay(_)));
 
-        // At the end of its wait it is told so.
+        // At the end of its wait it is told so, and pays nothing.
         let mut desk = Desk::new(r#", "wait": "50ms""#);
         let asked = desk.request(&facts(&KEYED, false));
+        desk.exchange.sent(1_000);
         desk.in_flight(&asked, 0);
-        let mut waited_ms = 20;
-        let denial = loop {
-            desk.on(Event::Waited);
+        let (mut waited_ms, mut asks) = (20, 0);
+        let (denial, end) = loop {
+            asks += 1;
+            desk.on(Event::Waited(DecisionId::new(ID + asks)));
+            desk.exchange.sent(1_000 * u64::try_from(asks).expect("few") + 501_000);
             let effects = desk.on(Event::Answer { answer: answer(), entropy: 0 });
             match effects.act {
                 Act::Wait(ms) => waited_ms += ms,
-                Act::Deny(denial) => break denial,
+                Act::Deny(denial) => break (denial, effects.settlement.expect("an end")),
                 act => panic!("{act:?}"),
             }
         };
         assert_eq!((waited_ms, denial.reason), (50, reason));
+        let end = settled(&end);
+        // As old as when it asked last, and what that took at most.
+        let age_us = 500_000 + 1_000 * u64::try_from(asks).expect("few") + 45_000;
+        let by: Vec<i64> = end.adjustments.iter().map(|one| one.by).collect();
+        assert_eq!((by, end.age_us), (vec![-1], age_us), "{reason:?}");
+        let last = DecisionId::new(if lost { ID + asks } else { ID });
+        assert_eq!((end.finish.is_some(), denial.id, end.id), (lost, last, last), "{reason:?}");
     }
 }
 
-/// Of a lost question nobody knows whether it claimed the key. Whoever stops waiting gives it back.
+/// Whose claim it gives back, whatever its fence is.
+fn abandoned(end: &Settlement) -> DecisionId {
+    let end = settled(end);
+    let finish = end.finish.expect("an end");
+    assert!(matches!((finish.fence, finish.by), (0, FinishBy::Abandon { .. })));
+    assert_eq!(end.adjustments, []);
+    end.id
+}
+
+/// Who asked on as somebody else and got the key holds it as that one.
 #[test]
-fn what_a_waiter_may_have_claimed_is_given_back() {
-    for leaves in [true, false] {
-        let mut desk = Desk::new(r#", "wait": "50ms""#);
-        let asked = desk.request(&facts(&KEYED, false));
-        desk.in_flight(&asked, 0);
-        desk.on(Event::Waited);
-        let lost = desk.on(Event::Answer { answer: Answer::Reset, entropy: 0 });
-        assert_eq!((lost.act, lost.settlement), (Act::Wait(20), None));
-        let end = match leaves {
-            true => desk.exchange.left(&desk.config, None),
-            false => loop {
-                desk.on(Event::Waited);
-                let effects = desk.on(Event::Answer { answer: Answer::NotSent, entropy: 0 });
-                if matches!(effects.act, Act::Deny(_)) {
-                    break effects.settlement.map(|end| *end);
-                }
-            },
-        };
-        let finish = settled(&end.expect("an end")).finish.expect("an end");
-        assert!(matches!((finish.fence, finish.by), (0, FinishBy::Abandon { .. })), "{leaves}");
-    }
+fn a_claim_of_who_asked_again_is_that_ones() {
+    let mut desk = Desk::new(r#", "wait": "50ms""#);
+    let asked = desk.request(&facts(&KEYED, false));
+    desk.in_flight(&asked, 0);
+    desk.on(Event::Waited(DecisionId::new(1)));
+    desk.on(Event::Answer { answer: Answer::Reset, entropy: 0 });
+    let asked = desk.on(Event::Waited(FRESH));
+    assert_eq!(desk.answer(&asked, r#"{"state":"claimed","fence":1}"#).act, Act::Resume);
+    let end = desk.part(Part::Headers { headers: &headers("201"), envoys: OURS, end: true });
+    assert_eq!(end.settlement.map(|end| end.id), Some(FRESH));
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn a_request_may_wait_once_and_then_goes_on_as_any_other() {
         let held = bench.says(asks, Spent::Join, Some(&facts()));
         assert_eq!((held.act, held.signals.len()), (Act::Join, 0), "nothing is decided yet");
         assert!(bench.exchange.holds_request());
-        let again = bench.exchange.on(&bench.config, &bench.overrides, Event::Waited);
+        let again = bench.exchange.on(&bench.config, &bench.overrides, Event::Waited(FRESH));
         assert_eq!(may_join(&again), [false], "once");
         match (bench.says(again, then.clone(), None).act, then) {
             (Act::Resume, Spent::Taken { .. }) | (Act::Deny(_), Spent::Denied { .. }) => {}

@@ -313,12 +313,60 @@ fn who_waited_for_a_first_answer_gets_back_what_was_charged_before() {
     assert_eq!(waits.act, Act::CountWaiting(0));
     let waits = desk.on(Event::Others(0));
     assert!(matches!(waits.act, Act::Wait(_)), "{waits:?}");
-    let again = desk.on(Event::Waited);
+    let again = desk.on(Event::Waited(FRESH));
     desk.exchange.sent(6_000_000);
     assert!(asks_leave(&desk.answer(&again, r#"{"state":"claimed","fence":3}"#)));
     let effects = desk.permit(Some(1_500));
     // As old as the first question.
     assert_eq!(given_back(effects.settlement.as_deref()), (-1, true, 2_000_000));
+}
+
+/// The claim is the one of whoever asked last, and what the limits charged goes with it.
+#[test]
+fn who_asked_on_as_somebody_else_gives_that_ones_claim_back() {
+    let policy = format!(r#"{LIMITS}{IDEMPOTENCY}, "wait": "50ms"}}, "circuit_breaker": {{}}"#);
+    let mut desk = desk(&policy);
+    let asked = desk.request(&facts(&KEYED, false));
+    desk.answer(&asked, r#"{"state":"in_flight","wait_us":40000}"#);
+    desk.on(Event::Others(0));
+    desk.on(Event::Waited(DecisionId::new(1)));
+    desk.on(Event::Answer { answer: Answer::Reset, entropy: 0 });
+    let again = desk.on(Event::Waited(FRESH));
+    assert!(asks_leave(&desk.answer(&again, r#"{"state":"claimed","fence":3}"#)));
+    let message = settled(&desk.permit(Some(1_500)).settlement.expect("it gives back"));
+    assert_eq!((message.id, message.adjustments.len()), (FRESH, 1));
+    assert!(message.finish.is_some());
+}
+
+/// What was never sent has its tries still when the way is open again; of what has no receipt nobody knows then what is left.
+#[test]
+fn what_was_refused_by_the_way_alone_keeps_what_its_receipts_prove() {
+    for (receipt, kept) in [("", 0), (r#","charged_us":1"#, 1)] {
+        let mut desk = desk(&format!(r#"{LIMITS}{IDEMPOTENCY}}}, "circuit_breaker": {{}}"#));
+        let asked = desk.request(&facts(&KEYED, false));
+        let Act::Ask(message) = &asked.act else { panic!("asks: {asked:?}") };
+        let asked = DecideRequest::decode(message).expect("a sound message");
+        let body = format!(
+            r#"{{"v":1,"id":"{}","verdict":"allow","claim":{{"state":"claimed","fence":3}},
+            "limits":[{{"id":"{}","allowed":true,"remaining":4,"next_us":1,"reset_us":1{receipt}}}]}}"#,
+            asked.id, asked.limits[0].id
+        );
+        let answer = Answer::Response { marked: true, status: b"200", body: body.as_bytes() };
+        desk.on(Event::Answer { answer, entropy: 0 });
+        let mut end = desk.permit(Some(1_500)).settlement.expect("it gives back");
+        assert_eq!(settled(&end).adjustments.len(), 1);
+        for _ in 0..2 {
+            let later = end.ended(&Answer::CircuitOpen { retry_ms: 9 });
+            assert!(matches!(later, Ended::Later { .. }), "{later:?}");
+            assert_eq!(settled(&end).adjustments.len(), kept, "{receipt}");
+        }
+        // Then it has three tries, of which each may have been heard.
+        let mut tries = 0;
+        while end.ended(&Answer::Reset) == Ended::Again {
+            tries += 1;
+        }
+        assert_eq!((tries, settled(&end).adjustments.len()), (2, 0));
+    }
 }
 
 #[test]
@@ -392,7 +440,7 @@ fn who_is_held_is_asked_for_again_until_the_time_or_the_room_is_over() {
     for (held, delay_ms) in [(1, 100), (2, 100), (9, 20)] {
         assert_eq!(desk.on(refused(None, held)).act, holds(delay_ms));
         assert!(desk.exchange.holds_request());
-        assert!(matches!(desk.on(Event::Waited).act, Act::Permit { .. }));
+        assert!(matches!(desk.on(Event::Waited(FRESH)).act, Act::Permit { .. }));
     }
     let effects = desk.on(refused(None, 0));
     assert!(matches!(&effects.act, Act::Deny(denial) if denial.reason == Reason::CircuitOpen));
@@ -401,7 +449,7 @@ fn who_is_held_is_asked_for_again_until_the_time_or_the_room_is_over() {
     let mut desk = self::desk(breaker);
     desk.request(&facts(&[], false));
     desk.on(refused(None, 0));
-    desk.on(Event::Waited);
+    desk.on(Event::Waited(FRESH));
     assert_eq!(desk.permit(None).act, Act::Pass);
 
     // No room, or nothing to hope for.
@@ -506,7 +554,7 @@ fn limits_stay_charged_for_nobody_whose_key_cannot_be_claimed_afterwards() {
             let mut asked = desk.permit(Some(1));
             if waits {
                 assert!(matches!(asked.act, Act::Hold { .. }), "{asked:?}");
-                desk.on(Event::Waited);
+                desk.on(Event::Waited(FRESH));
                 asked = desk.permit(None);
             }
             if is_sent {
