@@ -13,8 +13,10 @@ use crate::store::redis::seal::{SealKeys, SealVersion};
 
 /// What the names of the variables begin with; a version follows, and perhaps `_FILE`.
 const PREFIX: &str = "TIDEGATE_SEAL_KEY_V";
-/// Which version seals, if not the largest: for a rotation over many gateways.
+/// Which version seals, if not the largest, or [`NONE`]: for a rotation over many gateways, and for its beginning.
 pub const SEAL_WITH: &str = "TIDEGATE_SEAL_WITH";
+/// Every key opens and none seals yet.
+const NONE: &str = "none";
 /// Whether answers that are not sealed are read as well: for a day after sealing began.
 const READ_PLAIN: &str = "TIDEGATE_SEAL_READ_PLAIN";
 const FILE: &str = "_FILE";
@@ -46,19 +48,25 @@ pub fn seal(resolver: &mut Resolver<'_>) -> Sealing {
     let largest = keys.keys().next_back().copied();
     let with = environment.get(SEAL_WITH).map(str::trim).filter(|with| !with.is_empty());
     let seals = match with {
-        None => largest,
+        None => largest.map(Some),
+        Some(NONE) => largest.map(|_| None),
         Some(with) => {
             let named = with.strip_prefix('v').and_then(digits);
             let named = named.filter(|version| keys.contains_key(version));
             if named.is_none() {
                 problems.push(format!(
-                    "{SEAL_WITH} is {:?}, but no such key is given: write v1 and set {PREFIX}1, or unset it",
+                    "{SEAL_WITH} is {:?}, but no such key is given: write v1 and set {PREFIX}1, {NONE}, or unset it",
                     shown(with)
                 ));
             }
-            named
+            named.map(Some)
         }
     };
+    if keys.is_empty() && with == Some(NONE) {
+        problems.push(format!(
+            "{SEAL_WITH} is {NONE:?}, but no key is given: set {PREFIX}1, or unset it"
+        ));
+    }
     let plain = environment.get(READ_PLAIN).map(str::trim).unwrap_or_default();
     if !["", "0", "1"].contains(&plain) {
         problems.push(format!("{READ_PLAIN} is {plain:?}: write 1, or unset it"));
@@ -137,7 +145,9 @@ mod tests {
         let shown = format!("{:?}", settings.seal);
         assert_eq!(shown, "Some([SealVersion(2), SealVersion(10)])");
         let [one, two] = keys;
-        assert!(parse(&[one, two, ("TIDEGATE_SEAL_WITH", "v2")]).is_ok());
+        for with in ["v2", "none"] {
+            assert!(parse(&[one, two, ("TIDEGATE_SEAL_WITH", with)]).is_ok(), "{with}");
+        }
         assert!(parse(&[]).expect("sound").seal.is_none());
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("key");
@@ -158,6 +168,7 @@ mod tests {
             (vec![("TIDEGATE_SEAL_KEY_V1_FILE", "")], "V1_FILE: is empty: write the file's name"),
             (vec![one, ("TIDEGATE_SEAL_WITH", "v2")], "TIDEGATE_SEAL_WITH is \"v2\""),
             (vec![("TIDEGATE_SEAL_WITH", "v1")], "no such key is given"),
+            (vec![("TIDEGATE_SEAL_WITH", "none")], "no key is given"),
             (vec![one, ("TIDEGATE_SEAL_READ_PLAIN", "yes")], "write 1, or unset it"),
             (vec![("TIDEGATE_SEAL_READ_PLAIN", "1")], "no key is given"),
         ] {

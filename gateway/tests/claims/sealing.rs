@@ -95,6 +95,15 @@ async fn no_plain_text_lies_in_the_store_and_a_rotation_reads_all_of_it() {
     assert!(matches!(found(&lenient, "before").await, Found::Done(_)));
     assert_eq!(found(&lenient, "one").await, Found::Done(first.clone()));
 
+    // First of all every gateway learns the first key, and seals nothing: those that do not know it yet read all there is.
+    let begins = sealing(&redis, &[1], "none").await;
+    put(&begins, "begins", &first).await;
+    for store in [&begins, &plain] {
+        assert_eq!(found(store, "begins").await, Found::Done(first.clone()));
+    }
+    assert_eq!(found(&begins, "one").await, Found::Done(first.clone()));
+    assert_eq!(found(&lenient, "begins").await, Found::Done(first.clone()));
+
     // First every gateway learns the new key, then they seal with it, then the old one goes.
     let learns = sealing(&redis, &[1, 2], "v1").await;
     put(&learns, "learns", &first).await;

@@ -126,7 +126,7 @@ impl Seal {
         answer: &'a StoredAnswer,
     ) -> Option<Cow<'a, StoredAnswer>> {
         match &self.keys {
-            Some(keys) => keys.seal(name, answer).map(Cow::Owned),
+            Some(keys) => keys.seal(name, answer),
             None => Some(Cow::Borrowed(answer)),
         }
     }

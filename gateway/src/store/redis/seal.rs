@@ -11,6 +11,7 @@
 //! there is a body: sealed octets that were moved to another record, or to another status, do not open.
 //! No answer of an upstream has such a header: a name that begins with a colon is never kept.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -31,7 +32,8 @@ pub struct SealVersion(pub u32);
 /// The keys, and which of them seals. Every one opens.
 pub struct SealKeys {
     keys: BTreeMap<SealVersion, Zeroizing<[u8; 32]>>,
-    seals: SealVersion,
+    /// `None` where others are to learn the keys before anything is sealed.
+    seals: Option<SealVersion>,
     /// Whether answers that are not sealed are read as well.
     reads_plain: bool,
 }
@@ -71,27 +73,34 @@ impl fmt::Display for SealVersion {
 // === impl SealKeys ===
 
 impl SealKeys {
-    /// `None` if the one that is to seal is not among them.
+    /// `None` if the one that is to seal is not among them. Where none is to seal, what is not sealed is read.
     pub fn new(
         keys: BTreeMap<SealVersion, Zeroizing<[u8; 32]>>,
-        seals: SealVersion,
+        seals: Option<SealVersion>,
         reads_plain: bool,
     ) -> Option<Self> {
-        keys.contains_key(&seals).then_some(Self { keys, seals, reads_plain })
+        let is_known = seals.is_none_or(|seals| keys.contains_key(&seals));
+        let reads_plain = reads_plain || seals.is_none();
+        is_known.then_some(Self { keys, seals, reads_plain })
     }
 
     /// The answer as it is stored. `None` if the system gives no randomness.
-    pub fn seal(&self, name: &RecordName, answer: &StoredAnswer) -> Option<StoredAnswer> {
+    pub fn seal<'a>(
+        &self,
+        name: &RecordName,
+        answer: &'a StoredAnswer,
+    ) -> Option<Cow<'a, StoredAnswer>> {
+        let Some(version) = self.seals else { return Some(Cow::Borrowed(answer)) };
         let mut salt = [0; SALT_LEN];
         getrandom::fill(&mut salt).ok()?;
-        let key = key(self.keys.get(&self.seals)?, &salt)?;
+        let key = key(self.keys.get(&version)?, &salt)?;
         let sealed = |part, octets: Vec<u8>| {
             let mut octets = octets;
             let aad = Aad::from(bound(name, answer.status, answer.body.is_some(), part));
             key.seal_in_place_append_tag(nonce(part), aad, &mut octets).ok()?;
             Some(octets)
         };
-        let mut value = self.seals.0.to_be_bytes().to_vec();
+        let mut value = version.0.to_be_bytes().to_vec();
         value.extend(salt);
         value.extend(sealed(Part::Headers, answer.headers.to_bytes())?);
         let body = match &answer.body {
@@ -99,7 +108,7 @@ impl SealKeys {
             None => None,
         };
         let headers = StoredHeaders::sealed(SEALED, value);
-        Some(StoredAnswer { status: answer.status, headers, body })
+        Some(Cow::Owned(StoredAnswer { status: answer.status, headers, body }))
     }
 }
 
@@ -186,7 +195,7 @@ mod tests {
     fn keys(versions: &[u32], seals: u32) -> SealKeys {
         let secret = |version: &u32| Zeroizing::new([u8::try_from(*version).expect("small"); 32]);
         let keys = versions.iter().map(|version| (SealVersion(*version), secret(version)));
-        SealKeys::new(keys.collect(), SealVersion(seals), false).expect("among them")
+        SealKeys::new(keys.collect(), Some(SealVersion(seals)), false).expect("among them")
     }
 
     fn answer(body: Option<&[u8]>) -> StoredAnswer {
@@ -200,13 +209,17 @@ mod tests {
         let keys = keys(&[1], 1);
         for body in [Some(b"card 4242".as_slice()), Some(b""), None] {
             let answer = answer(body);
-            let sealed = keys.seal(&name("k"), &answer).expect("sealed");
+            let sealed = keys.seal(&name("k"), &answer).expect("sealed").into_owned();
             let octets = [sealed.headers.to_bytes(), sealed.body.clone().unwrap_or_default()];
             let octets = String::from_utf8_lossy(&octets.concat()).into_owned();
             assert!(
                 !octets.contains("4242") && !octets.contains("orders") && !octets.contains("loc")
             );
-            assert_ne!(keys.seal(&name("k"), &answer), Some(sealed.clone()), "a salt of its own");
+            assert_ne!(
+                keys.seal(&name("k"), &answer).as_deref(),
+                Some(&sealed),
+                "a salt of its own"
+            );
             assert_eq!(opened(Some(&keys), &name("k"), sealed), Ok(answer));
         }
         let plain = answer(Some(b"x"));
@@ -223,7 +236,7 @@ mod tests {
         let headers = HeaderRule::default().kept([(b"etag".as_slice(), long.as_slice())]);
         let answer = StoredAnswer { headers: headers.expect("they fit"), ..answer(None) };
         let keys = keys(&[1], 1);
-        let sealed = keys.seal(&name("k"), &answer).expect("sealed");
+        let sealed = keys.seal(&name("k"), &answer).expect("sealed").into_owned();
         let headers = StoredHeaders::from_bytes(&sealed.headers.to_bytes());
         let read = StoredAnswer { headers: headers.expect("of a record"), ..sealed };
         assert_eq!(opened(Some(&keys), &name("k"), read), Ok(answer));
@@ -232,8 +245,8 @@ mod tests {
     #[test]
     fn a_rotation_reads_what_was_and_what_is_and_nothing_else() {
         let answer = answer(Some(b"x"));
-        let old = keys(&[1], 1).seal(&name("k"), &answer).expect("sealed");
-        let new = keys(&[1, 2], 2).seal(&name("k"), &answer).expect("sealed");
+        let old = keys(&[1], 1).seal(&name("k"), &answer).expect("sealed").into_owned();
+        let new = keys(&[1, 2], 2).seal(&name("k"), &answer).expect("sealed").into_owned();
         for sealed in [&old, &new] {
             for both in [keys(&[1, 2], 1), keys(&[1, 2], 2)] {
                 assert_eq!(opened(Some(&both), &name("k"), sealed.clone()), Ok(answer.clone()));
@@ -249,7 +262,7 @@ mod tests {
         #[test]
         fn what_was_changed_or_moved_does_not_open(place: usize, bit in 0u8..8, which in 0usize..4) {
             let keys = keys(&[1], 1);
-            let sealed = keys.seal(&name("k"), &answer(Some(b"a body"))).expect("sealed");
+            let sealed = keys.seal(&name("k"), &answer(Some(b"a body"))).expect("sealed").into_owned();
             let mut headers = sealed.headers.to_bytes();
             let mut changed = sealed.clone();
             let mut at = name("k");
