@@ -141,18 +141,18 @@ async fn run(
     let body: Body = if how == "cut" {
         let part = Ok(Frame::data(Bytes::from(bytes)));
         let end = Err(std::io::Error::other("cut"));
-        BoxBody::new(Parts(vec![end, part]))
+        BoxBody::new(Parts::of(vec![end, part]))
     } else if let Some(code) = call {
         let code = code.parse().map_err(std::io::Error::other)?;
         let trailers =
             Frame::trailers([(HeaderName::from_static("grpc-status"), code)].into_iter().collect());
         let message = bare.is_none().then(|| Ok(Frame::data(Bytes::from(bytes))));
-        BoxBody::new(Parts([Ok(trailers)].into_iter().chain(message).collect()))
+        BoxBody::new(Parts::of([Ok(trailers)].into_iter().chain(message).collect()))
     } else if let Some(cost) = how.strip_prefix("cost-") {
         let cost = cost.parse().map_err(std::io::Error::other)?;
         let told =
             Frame::trailers([(HeaderName::from_static("x-cost"), cost)].into_iter().collect());
-        BoxBody::new(Parts(vec![Ok(told), Ok(Frame::data(Bytes::from(bytes)))]))
+        BoxBody::new(Parts::of(vec![Ok(told), Ok(Frame::data(Bytes::from(bytes)))]))
     } else if how == "events" {
         let opened = Box::pin(async move { gate.wait_for(|open| *open).await.is_ok() });
         BoxBody::new(Events { first: Some("data: first\n\n"), opened: Some(opened) })
@@ -190,7 +190,16 @@ impl hyper::body::Body for Events {
 }
 
 /// Pieces of a body, the last one first.
-struct Parts(Vec<Result<Frame<Bytes>, std::io::Error>>);
+struct Parts {
+    pieces: Vec<Result<Frame<Bytes>, std::io::Error>>,
+    has_paused: bool,
+}
+
+impl Parts {
+    fn of(pieces: Vec<Result<Frame<Bytes>, std::io::Error>>) -> Self {
+        Self { pieces, has_paused: false }
+    }
+}
 
 impl hyper::body::Body for Parts {
     type Data = Bytes;
@@ -198,8 +207,14 @@ impl hyper::body::Body for Parts {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        Poll::Ready(self.0.pop())
+        // What came before is sent only where nothing follows at once; an error would take it away.
+        let is_cut = matches!(self.pieces.last(), Some(Err(_)));
+        if is_cut && !core::mem::replace(&mut self.has_paused, true) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.pieces.pop())
     }
 }

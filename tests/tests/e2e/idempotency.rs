@@ -328,7 +328,7 @@ async fn an_answer_that_is_cut_is_never_given_again() {
         let seen = String::from_utf8_lossy(&seen);
         // What was held is an error; what had begun ends in the middle.
         let (policy, status) = match path {
-            "/orders" => ("orders", "HTTP/1.1 503"),
+            "/orders" => ("orders", "HTTP/1.1 502"),
             _ => ("fast", "HTTP/1.1 201"),
         };
         assert!(seen.starts_with(status), "{path}: {seen}");
