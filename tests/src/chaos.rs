@@ -12,6 +12,8 @@ use crate::envoy::{self, Envoy};
 use crate::faults::{Fault, Relay, Target};
 use crate::gateway::{self, Gateway};
 use crate::redis::Redis;
+use crate::redis::cluster::RedisCluster;
+use crate::redis::sentinel::Watched;
 use crate::upstream::Upstream;
 
 /// The three ways down, side by side. All limits are far away: what is refused, the fault refuses.
@@ -28,7 +30,10 @@ const CONFIG: &str = r#"{
 const PATHS: [&str; 3] = ["/share", "/deny", "/allow"];
 /// A round is one request to each path.
 const ROUND: Duration = Duration::from_millis(20);
+/// In that time each client has its turn.
+const TURNS: Duration = Duration::from_secs(1);
 const FAULT_LASTS: Duration = Duration::from_secs(6);
+const CLIENTS: usize = 50;
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 
 /// What is done, and what undoes it.
@@ -44,12 +49,15 @@ enum Harm {
     RedisCut,
     RedisReplica,
     RedisFull,
+    OneMasterKilled,
+    OneMasterStopped,
+    WatchedMasterKilled,
 }
 
 // === impl Harm ===
 
 impl Harm {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 13] = [
         Self::GatewayKilled,
         Self::GatewayStopped,
         Self::GatewaySlow,
@@ -60,6 +68,9 @@ impl Harm {
         Self::RedisCut,
         Self::RedisReplica,
         Self::RedisFull,
+        Self::OneMasterKilled,
+        Self::OneMasterStopped,
+        Self::WatchedMasterKilled,
     ];
 
     fn text(self) -> &'static str {
@@ -74,13 +85,22 @@ impl Harm {
             Self::RedisCut => "connections to Redis are cut",
             Self::RedisReplica => "Redis becomes a replica (read-only)",
             Self::RedisFull => "Redis is out of memory",
+            Self::OneMasterKilled => "one of a Cluster's three masters killed",
+            Self::OneMasterStopped => "one of a Cluster's three masters stands still (SIGSTOP)",
+            Self::WatchedMasterKilled => "the master behind three Sentinels killed",
         }
     }
 }
 
+/// What the gateway keeps its state in.
+enum Store {
+    One { redis: Redis, way: Relay },
+    Cluster(RedisCluster),
+    Watched(Watched),
+}
+
 struct Stack {
-    redis: Redis,
-    to_redis: Relay,
+    store: Store,
     gateway: Gateway,
     to_gateway: Relay,
     _upstream: Upstream,
@@ -95,22 +115,64 @@ struct Row {
     /// Requests that waited longer than half a callout's timeout.
     waited: usize,
     slowest_ms: u128,
+    /// How long anybody was refused on the path that denies, where that ended while the fault lasted.
+    refused: Option<Duration>,
     back_after: Option<Duration>,
     reasons: Vec<(String, u64)>,
+}
+
+// === impl Store ===
+
+impl Store {
+    async fn start(harm: Harm) -> Self {
+        match harm {
+            Harm::OneMasterKilled | Harm::OneMasterStopped => {
+                Self::Cluster(RedisCluster::start().await)
+            }
+            Harm::WatchedMasterKilled => Self::Watched(Watched::start().await),
+            _ => {
+                let redis = Redis::start().await;
+                let way = Relay::start(Target::Unix(redis.socket())).await;
+                Self::One { redis, way }
+            }
+        }
+    }
+
+    fn url(&self) -> String {
+        match self {
+            Self::One { way, .. } => format!("redis://{}", way.addr),
+            Self::Cluster(cluster) => cluster.url(),
+            Self::Watched(watched) => watched.url(),
+        }
+    }
+
+    /// The server that faults are about: of a Cluster its first master.
+    fn server(&mut self) -> &mut Redis {
+        match self {
+            Self::One { redis, .. } => redis,
+            Self::Cluster(cluster) => &mut cluster.nodes[0],
+            Self::Watched(watched) => &mut watched.master,
+        }
+    }
+
+    fn way(&self, fault: Fault) {
+        if let Self::One { way, .. } = self {
+            way.set(fault);
+        }
+    }
 }
 
 // === impl Stack ===
 
 impl Stack {
-    async fn start() -> Self {
-        let redis = Redis::start().await;
-        let to_redis = Relay::start(Target::Unix(redis.socket())).await;
-        let gateway = Gateway::start(&gateway_options(&to_redis, "127.0.0.1:0")).await;
+    async fn start(harm: Harm) -> Self {
+        let store = Store::start(harm).await;
+        let gateway = Gateway::start(&gateway_options(&store, "127.0.0.1:0")).await;
         let to_gateway = Relay::start(Target::Tcp(gateway.addr)).await;
         let upstream = Upstream::start().await;
         let options = envoy::Options::new(to_gateway.addr, upstream.addr);
         let envoy = Envoy::start(&options.config(CONFIG)).await;
-        Self { redis, to_redis, gateway, to_gateway, _upstream: upstream, envoy }
+        Self { store, gateway, to_gateway, _upstream: upstream, envoy }
     }
 
     async fn harm(&mut self, harm: Harm) {
@@ -120,10 +182,14 @@ impl Stack {
             Harm::GatewayStopped => self.gateway.signal(libc::SIGSTOP),
             Harm::GatewaySlow => self.to_gateway.set(slow),
             Harm::GatewayCut => self.to_gateway.set(Fault::Cut),
-            Harm::RedisKilled => self.redis.process().kill(),
-            Harm::RedisStopped => self.redis.process().signal(libc::SIGSTOP),
-            Harm::RedisSlow => self.to_redis.set(slow),
-            Harm::RedisCut => self.to_redis.set(Fault::Cut),
+            Harm::RedisKilled | Harm::OneMasterKilled | Harm::WatchedMasterKilled => {
+                self.store.server().process().kill();
+            }
+            Harm::RedisStopped | Harm::OneMasterStopped => {
+                self.store.server().process().signal(libc::SIGSTOP);
+            }
+            Harm::RedisSlow => self.store.way(slow),
+            Harm::RedisCut => self.store.way(Fault::Cut),
             Harm::RedisReplica => self.tell(&["REPLICAOF", "127.0.0.1", "1"]).await,
             Harm::RedisFull => self.tell(&["CONFIG", "SET", "maxmemory", "1"]).await,
         }
@@ -133,29 +199,32 @@ impl Stack {
         match harm {
             Harm::GatewayKilled => {
                 let listen = self.gateway.addr.to_string();
-                self.gateway = Gateway::start(&gateway_options(&self.to_redis, &listen)).await;
+                self.gateway = Gateway::start(&gateway_options(&self.store, &listen)).await;
             }
             Harm::GatewayStopped => self.gateway.signal(libc::SIGCONT),
             Harm::GatewaySlow | Harm::GatewayCut => self.to_gateway.set(Fault::None),
-            Harm::RedisKilled => self.redis.restart().await,
-            Harm::RedisStopped => self.redis.process().signal(libc::SIGCONT),
-            Harm::RedisSlow | Harm::RedisCut => self.to_redis.set(Fault::None),
+            Harm::RedisKilled => self.store.server().restart().await,
+            Harm::RedisStopped | Harm::OneMasterStopped => {
+                self.store.server().process().signal(libc::SIGCONT);
+            }
+            Harm::RedisSlow | Harm::RedisCut => self.store.way(Fault::None),
+            // Its replica has taken over.
+            Harm::OneMasterKilled | Harm::WatchedMasterKilled => {}
             Harm::RedisReplica => self.tell(&["REPLICAOF", "NO", "ONE"]).await,
             Harm::RedisFull => self.tell(&["CONFIG", "SET", "maxmemory", "0"]).await,
         }
     }
 
-    async fn tell(&self, words: &[&str]) {
-        let answer = self.redis.command(words).await;
+    async fn tell(&mut self, words: &[&str]) {
+        let answer = self.store.server().command(words).await;
         assert!(answer.starts_with("+OK"), "{words:?}: {answer}");
     }
 
     /// One request to each path, from one of fifty clients.
     async fn round(&self, turn: usize) -> [(u16, Duration); 3] {
-        let from = IpAddr::V4(Ipv4Addr::new(127, 0, 5, u8::try_from(turn % 50 + 1).unwrap_or(1)));
         let ask = async |path| {
             let start = Instant::now();
-            let answer = client::get_from(self.envoy.addr, Some(from), path, "").await;
+            let answer = client::get_from(self.envoy.addr, Some(client_of(turn)), path, "").await;
             (answer.status, start.elapsed())
         };
         let [share, deny, allow] = PATHS;
@@ -173,17 +242,27 @@ impl Stack {
         all.lines().filter_map(reason).collect()
     }
 
-    /// How long until the gateway decides again: a request of the path that denies is let through.
+    /// How long until the gateway decides again: each client's request of the path that denies is let through.
     async fn back(&self) -> Option<Duration> {
         let start = Instant::now();
         let mut pace = tokio::time::interval(ROUND);
         while start.elapsed() < BACK_WITHIN {
             pace.tick().await;
-            if client::get(self.envoy.addr, "/deny").await.status == 200 {
+            if self.decides().await {
                 return Some(start.elapsed());
             }
         }
         None
+    }
+
+    async fn decides(&self) -> bool {
+        for turn in 0..CLIENTS {
+            let from = Some(client_of(turn));
+            if client::get_from(self.envoy.addr, from, "/deny", "").await.status != 200 {
+                return false;
+            }
+        }
+        true
     }
 
     async fn measure(&mut self, harm: Harm) -> Row {
@@ -194,6 +273,7 @@ impl Stack {
             seen: [const { BTreeMap::new() }; 3],
             waited: 0,
             slowest_ms: 0,
+            refused: None,
             back_after: None,
             reasons: Vec::new(),
         };
@@ -201,9 +281,15 @@ impl Stack {
         let start = Instant::now();
         let mut turn = 0;
         let mut pace = tokio::time::interval(ROUND);
+        let mut last_refused = Duration::ZERO;
         while start.elapsed() < FAULT_LASTS {
             pace.tick().await;
-            for (seen, (status, took)) in row.seen.iter_mut().zip(self.round(turn).await) {
+            let round = self.round(turn).await;
+            let [_, (denies, _), _] = round;
+            if denies != 200 {
+                last_refused = start.elapsed();
+            }
+            for (seen, (status, took)) in row.seen.iter_mut().zip(round) {
                 *seen.entry(status).or_default() += 1;
                 row.waited += usize::from(took > Duration::from_millis(22));
                 row.slowest_ms = row.slowest_ms.max(took.as_millis());
@@ -215,6 +301,8 @@ impl Stack {
             let more = count - before.get(&reason).copied().unwrap_or(0);
             (more > 0).then_some((reason, more))
         };
+        // Every client had two turns since.
+        row.refused = (last_refused + 2 * TURNS < FAULT_LASTS).then_some(last_refused);
         row.reasons = after.into_iter().filter_map(grown).collect();
         self.heal(harm).await;
         row.back_after = self.back().await;
@@ -222,8 +310,13 @@ impl Stack {
     }
 }
 
-fn gateway_options(to_redis: &Relay, listen: &str) -> gateway::Options {
-    let mut options = gateway::Options::redis(&format!("redis://{}", to_redis.addr));
+/// One of the clients.
+fn client_of(turn: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(127, 0, 5, u8::try_from(turn % CLIENTS + 1).unwrap_or(1)))
+}
+
+fn gateway_options(store: &Store, listen: &str) -> gateway::Options {
+    let mut options = gateway::Options::redis(&store.url());
     // As shipped, all of it.
     options.variables.clear();
     options.listen = listen.to_owned();
@@ -244,9 +337,11 @@ impl Row {
         }
         let reasons: Vec<_> =
             self.reasons.iter().map(|(reason, n)| format!("`{reason}` {n}")).collect();
-        let back = self
-            .back_after
-            .map_or_else(|| "never".to_owned(), |back| format!("{:.1} s", back.as_secs_f64()));
+        let back = match (self.refused, self.back_after) {
+            (Some(refused), Some(_)) => format!("{:.1} s of it", refused.as_secs_f64()),
+            (None, Some(back)) => format!("{:.1} s", back.as_secs_f64()),
+            (_, None) => "never".to_owned(),
+        };
         write!(
             line,
             " {}, {} ms | {back} | {} |",
@@ -262,7 +357,7 @@ impl Row {
 /// Measures every fault, each on parts of its own, and prints the table.
 pub async fn table() {
     println!(
-        "each fault lasts {} s; one request to each of three paths every {} ms, from 50 clients",
+        "each fault lasts {} s; one request to each of three paths every {} ms, from {CLIENTS} clients",
         FAULT_LASTS.as_secs(),
         ROUND.as_millis()
     );
@@ -271,7 +366,7 @@ pub async fn table() {
     );
     println!("|---|---|---|---|---|---|---|");
     for harm in Harm::ALL {
-        let mut stack = Stack::start().await;
+        let mut stack = Stack::start(harm).await;
         println!("{}", stack.measure(harm).await.line());
     }
 }
