@@ -159,6 +159,14 @@ impl Redis {
         self.ready().await;
     }
 
+    /// The same, at another port of those that it has on its command line.
+    pub async fn restart_elsewhere(&mut self) {
+        let before = std::mem::replace(&mut self.tcp_port, free_port()).to_string();
+        let mine = self.ports.iter_mut().filter(|word| **word == before);
+        mine.for_each(|word| *word = self.tcp_port.to_string());
+        self.restart().await;
+    }
+
     /// Sends one command and gives the raw reply.
     pub async fn command(&self, words: &[&str]) -> String {
         self.try_command(words).await.expect("a Redis that answers")

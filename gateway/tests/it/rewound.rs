@@ -171,6 +171,27 @@ async fn on_a_cluster_the_shards_of_the_node_that_restarts_are_cold() {
     assert!((1..40).contains(&warm), "{warm} of 40 lie on the other two nodes");
 }
 
+/// As where addresses are given anew at each start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_restarts_under_another_address_has_a_cold_region() {
+    const MARK: &str = "ratelimit:{default|a1}:start";
+    const CLIENT: &str = "203.0.113.1";
+    let mut cluster = RedisCluster::start().await;
+    for replica in &cluster.nodes[3..] {
+        keeps_its_place(replica).await;
+    }
+    let gateway = gateway(&cluster.url()).await;
+    decides(&gateway, &ten(CLIENT)).await;
+    warm(&gateway).await;
+    assert_eq!(stands(&gateway, CLIENT).await.0, None);
+    let node = cluster.serving(MARK).await;
+    saves(&cluster.nodes[node]).await;
+    cluster.nodes[node].restart_elsewhere().await;
+    assert_eq!(stands(&gateway, CLIENT).await.0, Some(5));
+    let run = cluster.nodes[node].command(&["GET", "ratelimit:{default|a1}:run"]).await;
+    assert!(run.trim().ends_with(&cluster.id(node).await), "{run}");
+}
+
 /// Its marks cannot be looked at, and those of the others can.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_no_node_serves_keeps_nobody_from_the_others() {

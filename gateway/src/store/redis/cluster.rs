@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 mod every;
-mod slots;
+pub mod slots;
 
 use self::slots::{SLOTS, SlotRange, slot};
 use super::address::RedisAddress;

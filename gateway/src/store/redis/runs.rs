@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 
+use super::cluster::slots;
 use super::info::Info;
 use super::link::Live;
 use super::marks::{self, Marking};
@@ -20,7 +21,7 @@ use crate::store::{Temperature, keys};
 pub struct Guarded {
     /// Every mark that may lie there.
     pub marks: Arc<[String]>,
-    /// What the server is called among several, between which marks move; empty if it has them all.
+    /// Where the server is among several, between which marks move: `host:port`; empty if it has them all.
     pub node: String,
 }
 
@@ -32,11 +33,19 @@ pub struct Said {
 }
 
 /// One life of a server as a master.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run<'i> {
     process: &'i str,
     history: &'i str,
+    /// Its id among several, or where it is if none is told, as gateways kept it that did not ask for the id.
     node: &'i str,
+}
+
+/// What lies beside a mark.
+struct Beside {
+    kept: Option<String>,
+    /// The id of the server, if it is one of several.
+    id: Option<String>,
 }
 
 /// Where a server has what it holds from.
@@ -73,8 +82,8 @@ impl<'i> Run<'i> {
         Some(Self { process: words.next()?, history: words.next()?, node: words.next()? })
     }
 
-    /// What it means that this was kept beside a mark that is found under this run.
-    fn finds(&self, kept: Option<&str>, origin: Origin<'_>) -> Finding {
+    /// What it means that this was kept beside a mark that is found under this run, at that address.
+    fn finds(&self, kept: Option<&str>, at: &str, origin: Origin<'_>) -> Finding {
         // Without it nothing is known: the region is new, or of a gateway that kept none.
         let Some(kept) = kept.and_then(Run::read) else { return Finding::Moved };
         if kept == *self {
@@ -84,12 +93,18 @@ impl<'i> Run<'i> {
         let lives_on = kept.process == self.process;
         // A snapshot as well makes its master take over the history in which it was made, but not follow anybody.
         let took_over = origin.followed && origin.before == Some(kept.history);
-        let came_here = kept.node != self.node;
+        // An address may be another one after a restart. It says something only beside another address.
+        let came_here =
+            if kept.has_id() { self.has_id() && kept.node != self.node } else { kept.node != at };
         if lives_on || took_over || came_here || origin.logged {
             Finding::Moved
         } else {
             Finding::Forgotten
         }
+    }
+
+    fn has_id(&self) -> bool {
+        !self.node.is_empty() && !self.node.contains(':')
     }
 }
 
@@ -130,24 +145,28 @@ pub async fn look(live: &mut Live, info: &Info, marks: &[String]) -> RedisResult
         return Ok(());
     };
     let origin = Origin::of(info);
-    let (mut forgotten, mut seen) = (Vec::new(), Vec::new());
-    for (mark, kept) in marks.iter().zip(kept(live, marks).await?) {
-        match kept.map(|kept| run.finds(kept.as_deref(), origin)) {
-            None | Some(Finding::Same) => {}
-            Some(Finding::Moved) => seen.push(mark),
-            Some(Finding::Forgotten) => forgotten.push(mark),
+    let beside = beside(live, marks).await?;
+    let (mut forgotten, mut noted) = (Vec::new(), Vec::new());
+    for (mark, beside) in marks.iter().zip(&beside) {
+        let Some(Beside { kept, id }) = beside else { continue };
+        let run = Run { node: id.as_deref().unwrap_or(run.node), ..run };
+        match run.finds(kept.as_deref(), &settings.guarded.node, origin) {
+            Finding::Same => continue,
+            Finding::Moved => {}
+            Finding::Forgotten => forgotten.push(mark),
         }
+        noted.push((mark, run));
     }
     if !forgotten.is_empty() {
         cool(live, &forgotten).await?;
     }
     // Only now: another gateway that finds this run there charges at once.
-    let note = |mark: &&String| {
+    let note = |(mark, run): &(&String, Run<'_>)| {
         let mut command = redis::cmd("SET");
         command.arg(keys::run(mark)).arg(run.to_string());
         command
     };
-    let noted = set(live, forgotten.iter().chain(&seen).map(note)).await;
+    let noted = set(live, noted.iter().map(note)).await;
     if let Err(error) = noted {
         tracing::warn!(redis = %live.target(), %error, "the run of Redis could not be kept beside the region's marks; trying again soon");
     }
@@ -172,23 +191,35 @@ async fn cool(live: &mut Live, marks: &[&String]) -> RedisResult<()> {
     Ok(())
 }
 
-/// What is kept beside each mark, if anything is; `None` where the mark lies elsewhere.
-async fn kept(live: &mut Live, marks: &[String]) -> RedisResult<Vec<Option<Option<String>>>> {
+/// What lies beside each mark; `None` where the mark lies elsewhere.
+async fn beside(live: &mut Live, marks: &[String]) -> RedisResult<Vec<Option<Beside>>> {
     let get = |mark: &String| {
         let mut command = redis::cmd("GET");
         command.arg(keys::run(mark));
         command
     };
-    let answers = each(live, marks.iter().map(get)).await?;
-    let read = |answer: RedisResult<Value>| match answer {
+    // Whose slots they are that it answers for itself, it says in the same breath.
+    let served = (!live.settings().guarded.node.is_empty()).then(|| {
+        let mut command = redis::cmd("CLUSTER");
+        command.arg("SLOTS");
+        command
+    });
+    let is_one_of_several = served.is_some();
+    let mut answers =
+        each(live, served.into_iter().chain(marks.iter().map(get))).await?.into_iter();
+    let served = is_one_of_several.then(|| answers.next()).flatten().and_then(Result::ok);
+    let id = |mark: &str| slots::id_of(slots::slot(mark), served.as_ref()?);
+    let read = |(mark, answer): (&String, RedisResult<Value>)| match answer {
         Err(error) if is_elsewhere(&error) => Ok(None),
         // It is overwritten.
-        Err(error) if error.code() == Some("WRONGTYPE") => Ok(Some(None)),
+        Err(error) if error.code() == Some("WRONGTYPE") => {
+            Ok(Some(Beside { kept: None, id: id(mark) }))
+        }
         // A node of a Cluster that is not whole yet, for one.
         Err(error) => Err(error),
-        Ok(value) => Ok(Some(redis::from_redis_value(value)?)),
+        Ok(value) => Ok(Some(Beside { kept: redis::from_redis_value(value)?, id: id(mark) })),
     };
-    answers.into_iter().map(read).collect()
+    marks.iter().zip(answers).map(read).collect()
 }
 
 /// Sets what lies here; what lies elsewhere by now is looked at there.
@@ -264,27 +295,45 @@ mod tests {
             Info::from(format!("role:master\r\nrun_id:{process}\r\nmaster_replid:{history}\r\nmaster_replid2:{before}\r\n{octets}aof_enabled:{log}\r\n").as_str())
         };
         let (none, some) = ("total_net_repl_input_bytes:0\r\n", "total_net_repl_input_bytes:9\r\n");
-        let kept = format!("{A} {B} n:1");
+        let kept = format!("{A} {B} n1");
+        let restarted = || told(C, D, &zeros, none, 0);
         for (info, node, expected) in [
-            (told(A, B, &zeros, none, 0), "n:1", Same),
-            (told(A, D, &zeros, none, 0), "n:1", Moved),
-            (told(C, D, &zeros, none, 0), "n:1", Forgotten),
-            (told(C, D, &zeros, "", 0), "n:1", Forgotten),
+            (told(A, B, &zeros, none, 0), "n1", Same),
+            (told(A, D, &zeros, none, 0), "n1", Moved),
+            (restarted(), "n1", Forgotten),
+            (told(C, D, &zeros, "", 0), "n1", Forgotten),
             // A snapshot of a master that had replicas.
-            (told(C, D, B, none, 0), "n:1", Forgotten),
+            (told(C, D, B, none, 0), "n1", Forgotten),
             // A replica that took over, here and of Redis 6, and one of a master that had forgotten.
-            (told(C, D, B, some, 0), "n:1", Moved),
-            (told(C, D, B, "", 0), "n:1", Moved),
-            (told(C, D, A, some, 0), "n:1", Forgotten),
-            (told(C, D, &zeros, none, 1), "n:1", Moved),
+            (told(C, D, B, some, 0), "n1", Moved),
+            (told(C, D, B, "", 0), "n1", Moved),
+            (told(C, D, A, some, 0), "n1", Forgotten),
+            (told(C, D, &zeros, none, 1), "n1", Moved),
             // Its slot moved here.
-            (told(C, D, &zeros, none, 0), "n:2", Moved),
+            (restarted(), "n2", Moved),
+            // It says no more who it is.
+            (restarted(), "h:1", Forgotten),
         ] {
             let run = Run::of(&info, node).expect("told");
-            assert_eq!(run.finds(Some(&kept), Origin::of(&info)), expected, "{info:?} {node}");
-            assert_eq!(run.finds(None, Origin::of(&info)), Moved);
-            assert_eq!(run.finds(Some(&run.to_string()), Origin::of(&info)), Same);
+            let finds = |kept| run.finds(kept, "h:1", Origin::of(&info));
+            assert_eq!(finds(Some(&kept)), expected, "{info:?} {node}");
+            assert_eq!(finds(None), Moved);
+            assert_eq!(finds(Some(&run.to_string())), Same);
         }
+        // Kept by gateways that knew addresses only: the run says more than they do.
+        for (info, at, expected) in [
+            (told(A, B, &zeros, none, 0), "h:1", Moved),
+            (told(A, B, &zeros, none, 0), "h:2", Moved),
+            (restarted(), "h:1", Forgotten),
+            (restarted(), "h:2", Moved),
+        ] {
+            let kept = format!("{A} {B} h:1");
+            let run = Run::of(&info, "n1").expect("told");
+            assert_eq!(run.finds(Some(&kept), at, Origin::of(&info)), expected, "{info:?} {at}");
+        }
+        let alone = restarted();
+        let run = Run::of(&alone, "").expect("told");
+        assert_eq!(run.finds(Some(&format!("{A} {B} ")), "", Origin::of(&alone)), Forgotten);
         assert_eq!(Run::of(&told(A, "-", B, some, 0), ""), None);
     }
 

@@ -43,21 +43,33 @@ pub fn ranges(reply: &Value, asked: &str) -> Option<Vec<SlotRange>> {
     let Value::Array(rows) = reply else { return None };
     let mut ranges = Vec::new();
     for row in rows {
-        let Value::Array(row) = row else { return None };
-        let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = row.as_slice() else {
-            return None;
-        };
-        let [host, Value::Int(port), ..] = master.as_slice() else { return None };
+        let (first, last, [host, Value::Int(port), ..]) = served_by(row)? else { return None };
         let host: Option<String> = redis::from_redis_value_ref(host).ok()?;
         let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| asked.to_owned());
-        let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
-        if first > last {
-            return None;
-        }
         ranges.push((first, last, format!("{host}:{port}")));
     }
     ranges.sort();
     Some(ranges)
+}
+
+/// Which master serves a slot by such a reply: its id, which it keeps under whichever address. `None` where none is told.
+pub fn id_of(slot: u16, reply: &Value) -> Option<String> {
+    let Value::Array(rows) = reply else { return None };
+    let mut rows = rows.iter().filter_map(served_by);
+    let (_, _, master) = rows.find(|(first, last, _)| (*first..=*last).contains(&slot))?;
+    let id: String = redis::from_redis_value_ref(master.get(2)?).ok()?;
+    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_id.then_some(id)
+}
+
+/// A row of such a reply: first and last slot, and what it says of the master.
+fn served_by(row: &Value) -> Option<(u16, u16, &[Value])> {
+    let Value::Array(row) = row else { return None };
+    let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = row.as_slice() else {
+        return None;
+    };
+    let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
+    (first <= last).then_some((first, last, master.as_slice()))
 }
 
 /// How many slots a map names.
@@ -108,6 +120,16 @@ mod tests {
         assert_eq!(ranges(&good, "me"), Some(expected));
         for bad in [Value::Nil, Value::Array(vec![row(2, 1, node(text("h"), 6))])] {
             assert_eq!(ranges(&bad, "me"), None);
+            assert_eq!(id_of(2, &bad), None);
+        }
+        let named = |id: &str| Value::Array(vec![text(""), Value::Int(7), text(id), text("more")]);
+        let told = Value::Array(vec![row(0, 8, named("07c3")), row(9, 16_383, named("9f5a"))]);
+        assert_eq!(
+            [8, 9].map(|slot| id_of(slot, &told)),
+            ["07c3", "9f5a"].map(|id| Some(id.into()))
+        );
+        for none in [good, Value::Array(vec![row(0, 8, named("h:6")), row(9, 9, named(""))])] {
+            assert_eq!([8, 9, 16_383].map(|slot| id_of(slot, &none)), [None, None, None]);
         }
     }
 }
