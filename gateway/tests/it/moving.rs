@@ -181,6 +181,25 @@ async fn limits_are_decided_wherever_the_keys_of_their_slot_lie() {
     assert_eq!(again.1, Some(remaining(&gateway, "new-1").await), "it knows that it was settled");
 }
 
+/// As behind an address that only the clients know. Once with ASK and once with MOVED, unless the map is asked for in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn redirects_that_name_no_host_lead_to_the_host_that_was_asked() {
+    let cluster = RedisCluster::start().await;
+    for node in &cluster.nodes {
+        let words = ["CONFIG", "SET", "cluster-preferred-endpoint-type", "unknown-endpoint"];
+        assert_eq!(node.command(&words).await.trim(), "+OK");
+    }
+    let gateway = of_a_warm_region(&cluster).await;
+    assert_eq!(remaining(&gateway, "here").await, 10);
+    let from = cluster.serving(MARK).await;
+    let to = (from + 1) % 3;
+    let (slot, _) = cluster.announce_move(MARK, to).await;
+    assert_eq!(ask(&gateway, &["new"], 3).await.limits[0].remaining, 7);
+    cluster.migrate_rest(&slot, from, to).await;
+    cluster.end_move(&slot, from, to).await;
+    assert_eq!(ask(&gateway, &["new"], 3).await.limits[0].remaining, 4);
+}
+
 /// Three limits of which one tells how many there are, while its slot goes round key by key: not one too many, and none fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn several_limits_stay_exact_under_load_while_their_slot_moves() {

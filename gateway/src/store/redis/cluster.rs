@@ -172,11 +172,11 @@ impl Cluster {
                 (ServerErrorKind::Moved, Some((node, _))) => {
                     self.stale.notify_one();
                     asking = false;
-                    target = self.pool(node)?;
+                    target = self.pool(&self.named(node, &live))?;
                 }
                 (ServerErrorKind::Ask, Some((node, _))) => {
                     asking = true;
-                    target = self.pool(node)?;
+                    target = self.pool(&self.named(node, &live))?;
                 }
                 (ServerErrorKind::TryAgain, _) => return Ok(None),
                 (ServerErrorKind::NoScript, _) if asking => {
@@ -190,6 +190,21 @@ impl Cluster {
             }
         }
         Err(last)
+    }
+
+    /// The node of a redirect. One that is named without a host is at the host that was asked.
+    fn named(&self, node: &str, asked: &Live) -> String {
+        match node.rsplit_once(':') {
+            Some(("", port)) => format!("{}:{port}", self.host(asked)),
+            _ => node.to_owned(),
+        }
+    }
+
+    fn host(&self, live: &Live) -> String {
+        match live.target() {
+            Target::Fixed(node) => node.host(),
+            Target::Master(_) => self.pattern.host(),
+        }
     }
 
     fn heard(&self, waiting: Waiting<'_>) {
@@ -316,10 +331,7 @@ impl Cluster {
     async fn ask(&self, lives: Vec<Live>) -> Vec<Vec<SlotRange>> {
         let (asked, mut asking) = (lives.len(), JoinSet::new());
         for mut live in lives {
-            let host = match live.target() {
-                Target::Fixed(node) => node.host(),
-                Target::Master(_) => self.pattern.host(),
-            };
+            let host = self.host(&live);
             asking.spawn(async move {
                 let mut command = redis::cmd("CLUSTER");
                 command.arg("SLOTS");
