@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::idempotency::name::RecordName;
-use tidegate_policy::idempotency::record::{Begun, Claim, Found, Held, Owner};
-use tidegate_policy::scope::{Scope, Tenant, TenantId};
-use tidegate_policy::wire::{
-    ClaimCall, ClaimState, DecisionId, Finish, FinishBy, Finished, Keyed, SettleRequest,
+use tidegate_policy::idempotency::record::{
+    Abandoned, Begun, Claim, Completed, Extended, Found, Held, Owner,
 };
+use tidegate_policy::scope::{Scope, Tenant, TenantId};
+use tidegate_policy::wire::{ClaimCall, ClaimState, DecisionId, Finish, FinishBy, Finished, Keyed};
 
 use crate::clock::Clock;
 use crate::store::claims::{Claims, Completion, Spread, Writer};
@@ -110,11 +110,8 @@ impl Claiming {
         claims: &dyn Claims,
         call: &ClaimCall,
     ) -> Result<Found, StoreFailure> {
-        let Keyed { key, endpoint, hash } = &call.keyed;
-        let (environment, tenant) = (&self.scope.environment, self.tenant()?);
-        let Some(name) = RecordName::with_words(environment, tenant, endpoint, key) else {
-            return Ok(Found::Absent);
-        };
+        let hash = &call.keyed.hash;
+        let Some(name) = self.name_with_words(&call.keyed)? else { return Ok(Found::Absent) };
         match claims.lookup(&name, Some(hash), Writer::Gateway).await? {
             Found::Unknown if call.takeover => Ok(Found::Absent),
             // Claimed through a gateway of before; its end may have come through one of today.
@@ -140,28 +137,44 @@ impl Claiming {
         }
     }
 
-    /// Finishes the claim as the message says.
-    pub async fn finish(
-        self,
-        finish: &Finish,
-        message: &SettleRequest,
-    ) -> Result<Finished, StoreFailure> {
+    /// Finishes the claim as the message says, with these octets of an answer. Where a gateway of before has made it, there: whoever asks again looks there first.
+    pub async fn finish(self, finish: &Finish, octets: &[u8]) -> Result<Finished, StoreFailure> {
         let claims = self.claims()?;
         let name = self.name(&finish.keyed)?;
+        let before = self.name_with_words(&finish.keyed)?;
         let held = Held { owner: Owner::from(self.id), fence: finish.fence };
         match finish.by {
             FinishBy::Complete { answer, life_s } => {
-                let answer = answer.with(&message.octets).map_err(unreadable)?;
+                let answer = answer.with(octets).map_err(unreadable)?;
                 let (hash, ttl_ms) = (finish.keyed.hash, ms(life_s));
                 let completion = Completion { held, hash, answer: &answer, ttl_ms };
+                if let Some(before) = recorded(claims, before).await? {
+                    let completed = claims.complete(&before, &completion).await?;
+                    if completed != Completed::Fenced {
+                        return Ok(completed.into());
+                    }
+                }
                 claims.complete(&name, &completion).await.map(Finished::from)
             }
             FinishBy::Abandon { life_s } => {
+                if let Some(before) = recorded(claims, before).await?
+                    && claims.abandon(&before, held, ms(life_s)).await? == Abandoned::Freed
+                {
+                    return Ok(Finished::Freed);
+                }
                 claims.abandon(&name, held, ms(life_s)).await.map(Finished::from)
             }
             FinishBy::Extend { lock_ms, life_s } => {
-                let lock_us = u64::from(lock_ms) * 1_000;
-                claims.extend(&name, held, lock_us, ms(life_s)).await.map(Finished::from)
+                let (lock_us, ttl_ms) = (u64::from(lock_ms) * 1_000, ms(life_s));
+                // First here: who took it over did so here, and the claim that it was taken from stands there as it did.
+                let extended = claims.extend(&name, held, lock_us, ttl_ms).await?;
+                let Some(before) = before.filter(|_| extended != Extended::Extended) else {
+                    return Ok(extended.into());
+                };
+                if claims.lookup(&name, None, Writer::Gateway).await? != Found::Absent {
+                    return Ok(extended.into());
+                }
+                claims.extend(&before, held, lock_us, ttl_ms).await.map(Finished::from)
             }
         }
     }
@@ -176,6 +189,12 @@ impl Claiming {
         Ok(RecordName::of(&self.scope.environment, tenant, &keyed.endpoint, &keyed.key))
     }
 
+    /// Where a gateway of before has recorded it; `None` if that is the same.
+    fn name_with_words(&self, keyed: &Keyed) -> Result<Option<RecordName>, StoreFailure> {
+        let (environment, tenant) = (&self.scope.environment, self.tenant()?);
+        Ok(RecordName::with_words(environment, tenant, &keyed.endpoint, &keyed.key))
+    }
+
     fn tenant(&self) -> Result<&TenantId, StoreFailure> {
         match &self.scope.tenant {
             Tenant::Named(tenant) => Ok(tenant),
@@ -183,6 +202,16 @@ impl Claiming {
             _ => Err(StoreFailure::Refused("a claim without a tenant".to_owned())),
         }
     }
+}
+
+/// The name, if anything is recorded there.
+async fn recorded(
+    claims: &dyn Claims,
+    name: Option<RecordName>,
+) -> Result<Option<RecordName>, StoreFailure> {
+    let Some(name) = name else { return Ok(None) };
+    let found = claims.lookup(&name, None, Writer::Gateway).await?;
+    Ok((found != Found::Absent).then_some(name))
 }
 
 fn unreadable(error: impl std::fmt::Display) -> StoreFailure {

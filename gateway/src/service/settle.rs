@@ -47,7 +47,7 @@ impl Service {
             async move {
                 // The claim first: it keeps others waiting.
                 let finished = match &message.finish {
-                    Some(finish) => Some(claiming.finish(finish, &message).await?),
+                    Some(finish) => Some(claiming.finish(finish, &message.octets).await?),
                     None => None,
                 };
                 if message.adjustments.is_empty() {

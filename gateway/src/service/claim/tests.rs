@@ -5,6 +5,7 @@ use tidegate_policy::idempotency::fingerprint::RequestHash;
 use tidegate_policy::idempotency::key::IdempotencyKey;
 use tidegate_policy::idempotency::stored::StoredAnswer;
 use tidegate_policy::scope::{Environment, KeyFormat, Region};
+use tidegate_policy::wire::AnswerHead;
 
 use super::*;
 use crate::clock::ManualClock;
@@ -67,6 +68,19 @@ impl Desk {
 
     async fn begins(&self, id: u128, template: &str, takeover: bool) -> ClaimState {
         self.claiming(id).begin(&call(template, takeover)).await.expect("the store answers").0
+    }
+
+    /// As the first owner's word that reaches a gateway of today.
+    async fn finishes(&self, fence: u64, by: FinishBy) -> Finished {
+        let finish = Finish { keyed: keyed("/orders/{id}"), fence, by };
+        let (_, octets) = AnswerHead::of(&answer()).expect("small");
+        self.claiming(1).finish(&finish, &octets).await.expect("the store answers")
+    }
+
+    /// What lies under a name, whoever asks.
+    async fn found(&self, name: &RecordName) -> Found {
+        let claims = self.store.claims().expect("it keeps claims");
+        claims.lookup(name, None, Writer::Gateway).await.expect("the store answers")
     }
 
     /// As gateways named it before.
@@ -135,4 +149,78 @@ async fn an_answer_that_came_through_a_gateway_of_today_is_found() {
     claims.complete(&name, &completion).await.expect("stored");
     let found = desk.begins(2, "/orders/{id}", false).await;
     assert!(matches!(found, ClaimState::Done(head) if head.status == 201), "{found:?}");
+}
+
+const EXTEND: FinishBy = FinishBy::Extend { lock_ms: LOCK_MS, life_s: 86_400 };
+const ABANDON: FinishBy = FinishBy::Abandon { life_s: 86_400 };
+
+fn complete() -> FinishBy {
+    let (answer, _) = AnswerHead::of(&answer()).expect("small");
+    FinishBy::Complete { answer, life_s: 86_400 }
+}
+
+/// While gateways are replaced one may claim as before, and its heartbeats come through another.
+#[tokio::test]
+async fn a_claim_of_a_gateway_of_before_is_extended_and_given_back_where_it_lies() {
+    for was_given_back in [false, true] {
+        let desk = Desk::new();
+        if was_given_back {
+            desk.begins(1, "/orders/{}", false).await;
+            assert_eq!(desk.finishes(1, ABANDON).await, Finished::Freed);
+        }
+        desk.recorded_before("/orders/{id}", false).await;
+        for beat in 1..=3 {
+            desk.clock.set(START_US + beat * 10_000_000);
+            assert_eq!(desk.finishes(1, EXTEND).await, Finished::Extended, "{was_given_back}");
+        }
+        let retry = async || desk.begins(2, "/orders/{id}", true).await;
+        let early = retry().await;
+        assert!(matches!(early, ClaimState::InFlight { .. }), "{was_given_back}: {early:?}");
+        assert_eq!(desk.finishes(1, ABANDON).await, Finished::Freed, "{was_given_back}");
+        let claimed = retry().await;
+        assert!(matches!(claimed, ClaimState::Claimed { .. }), "{was_given_back}: {claimed:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_was_taken_over_extends_nothing_under_either_name() {
+    let desk = Desk::new();
+    desk.recorded_before("/orders/{id}", false).await;
+    desk.clock.set(START_US + u64::from(LOCK_MS) * 1_000);
+    let taken = desk.begins(2, "/orders/{id}", true).await;
+    assert!(matches!(taken, ClaimState::Claimed { .. }), "{taken:?}");
+    assert_eq!(desk.finishes(1, EXTEND).await, Finished::Fenced);
+    assert_eq!(desk.found(&desk.before("/orders/{id}")).await, Found::Unknown);
+}
+
+#[tokio::test]
+async fn a_claim_of_a_gateway_of_before_has_its_answer_where_it_lies() {
+    let desk = Desk::new();
+    desk.recorded_before("/orders/{id}", false).await;
+    for said in [Finished::Stored, Finished::AlreadyDone] {
+        assert_eq!(desk.finishes(1, complete()).await, said);
+    }
+    // Also a gateway of before finds it there, and it stands nowhere else.
+    let before = desk.found(&desk.before("/orders/{id}")).await;
+    assert!(matches!(before, Found::Done(_)), "{before:?}");
+    let name = desk.claiming(1).name(&keyed("/orders/{id}")).expect("a name");
+    assert_eq!(desk.found(&name).await, Found::Absent);
+}
+
+/// Taken over by a gateway of today: the one of before is nobody's any more.
+#[tokio::test]
+async fn who_took_over_has_its_answer_under_its_own_name() {
+    let desk = Desk::new();
+    desk.recorded_before("/orders/{id}", false).await;
+    desk.clock.set(START_US + u64::from(LOCK_MS) * 1_000);
+    let claims = desk.store.claims().expect("it keeps claims");
+    let before = desk.before("/orders/{id}");
+    let other = desk.claiming(9).claim(&call("/orders/{id}", true));
+    claims.begin(&before, &other).await.expect("taken over");
+    let name = desk.claiming(1).name(&keyed("/orders/{id}")).expect("a name");
+    let own = desk.claiming(1).claim(&call("/orders/{id}", true));
+    claims.begin(&name, &own).await.expect("claimed");
+    assert_eq!(desk.finishes(1, complete()).await, Finished::Stored);
+    let found = desk.found(&name).await;
+    assert!(matches!(found, Found::Done(_)), "{found:?}");
 }
