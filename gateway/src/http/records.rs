@@ -137,18 +137,83 @@ impl Asked {
         let claims = stores.of(StoreRole::Idempotency).claims();
         let none = || StoreFailure::Refused("this store keeps no claims".to_owned());
         let claims = claims.ok_or_else(none)?;
-        let shown = self.order.carry_out(claims, self.place(claims).await?).await?;
+        let shown = self.carry_out(claims).await?;
         let hint = self.hint().filter(|_| shown.state == ABSENT);
         Ok(text(&Shown { hint, ..shown }))
     }
 
-    /// Under which name it lies.
-    async fn place(&self, claims: &dyn Claims) -> Result<&RecordName, Undone> {
-        let Some(before) = &self.before else { return Ok(&self.name) };
-        match claims.lookup(before, None, Writer::Gateway).await.map_err(Undone::Before)? {
-            Found::Absent => Ok(&self.name),
-            _ => Ok(before),
+    async fn carry_out(&self, claims: &dyn Claims) -> Result<Shown, Undone> {
+        let order = match self.order {
+            Order::Look => None,
+            Order::Release => Some(self.release(claims).await?),
+            Order::Delete => Some(self.delete(claims).await?),
+        };
+        let shown = match (self.found(claims).await, order) {
+            (Ok(found), _) => shown(&found),
+            (Err(failure), None) => return Err(Undone::Before(failure)),
+            (Err(failure), Some(_)) => {
+                tracing::warn!(%failure, "a record could not be read behind an order");
+                Shown { state: NOT_READ, ..Shown::default() }
+            }
+        };
+        Ok(Shown { order, ..shown })
+    }
+
+    /// Every name under which something of it may lie.
+    fn names(&self) -> impl Iterator<Item = &RecordName> {
+        [Some(&self.name), self.before.as_ref()].into_iter().flatten()
+    }
+
+    /// What a retry meets, of either name. A claim of before that ended, or was taken over, through a gateway of today is no
+    /// more.
+    async fn found(&self, claims: &dyn Claims) -> Result<Found, StoreFailure> {
+        let under = |name| claims.lookup(name, None, Writer::Gateway);
+        let Some(before) = &self.before else { return under(&self.name).await };
+        let old = under(before).await?;
+        let is_over = old == Found::Unknown;
+        if !is_over && !matches!(old, Found::Absent | Found::InFlight { .. }) {
+            return Ok(old);
         }
+        match (under(&self.name).await?, old) {
+            (found, Found::Absent) => Ok(found),
+            (done @ (Found::Done(_) | Found::Unreadable { .. }), _) => Ok(done),
+            (live @ Found::InFlight { .. }, _) if is_over => Ok(live),
+            (_, old) => Ok(old),
+        }
+    }
+
+    async fn release(&self, claims: &dyn Claims) -> Result<&'static str, Undone> {
+        const NOTHING: &str = "nothing: no claim is without an answer";
+        // Where there is an answer a retry gets that, whatever is claimed under the other name.
+        let found = self.found(claims).await.map_err(Undone::Before)?;
+        if matches!(found, Found::Done(_) | Found::Unreadable { .. }) {
+            return Ok(NOTHING);
+        }
+        let mut held = Vec::new();
+        for name in self.names() {
+            let holder = claims.holder(name).await.map_err(Undone::Before)?;
+            held.extend(holder.map(|holder| (name, holder)));
+        }
+        let mut said = NOTHING;
+        for (name, holder) in held {
+            // By owner and fence: an answer that comes in between is not taken away.
+            match claims.abandon(name, holder, TTL_MS).await? {
+                Abandoned::Fenced => said = "nothing: it changed meanwhile",
+                Abandoned::Freed | Abandoned::Remembered if said == NOTHING => said = "released",
+                Abandoned::Freed | Abandoned::Remembered => {}
+            }
+        }
+        Ok(said)
+    }
+
+    async fn delete(&self, claims: &dyn Claims) -> Result<&'static str, Undone> {
+        let mut said = "nothing: there was none";
+        for name in self.names() {
+            if claims.delete(name).await? {
+                said = "deleted";
+            }
+        }
+        Ok(said)
     }
 
     /// Of a path with ids in it: how records have it.
@@ -164,37 +229,6 @@ impl Asked {
             "endpoints are recorded with ids replaced: {}, or the configured template",
             other.as_str()
         ))
-    }
-}
-
-// === impl Order ===
-
-impl Order {
-    async fn carry_out(self, claims: &dyn Claims, name: &RecordName) -> Result<Shown, Undone> {
-        let order = match self {
-            Self::Look => None,
-            Self::Release => Some(match claims.holder(name).await.map_err(Undone::Before)? {
-                // By owner and fence: an answer that comes in between is not taken away.
-                Some(held) => match claims.abandon(name, held, TTL_MS).await? {
-                    Abandoned::Freed | Abandoned::Remembered => "released",
-                    Abandoned::Fenced => "nothing: it changed meanwhile",
-                },
-                None => "nothing: no claim is without an answer",
-            }),
-            Self::Delete => Some(match claims.delete(name).await? {
-                true => "deleted",
-                false => "nothing: there was none",
-            }),
-        };
-        let shown = match (claims.lookup(name, None, Writer::Gateway).await, order) {
-            (Ok(found), _) => shown(&found),
-            (Err(failure), None) => return Err(Undone::Before(failure)),
-            (Err(failure), Some(_)) => {
-                tracing::warn!(%failure, "a record could not be read behind an order");
-                Shown { state: NOT_READ, ..Shown::default() }
-            }
-        };
-        Ok(Shown { order, ..shown })
     }
 }
 
@@ -228,3 +262,6 @@ fn digest(key: &str) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
