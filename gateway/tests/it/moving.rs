@@ -200,6 +200,23 @@ async fn redirects_that_name_no_host_lead_to_the_host_that_was_asked() {
     assert_eq!(ask(&gateway, &["new"], 3).await.limits[0].remaining, 4);
 }
 
+/// To one that nobody was connected to: while the slot is on its way there, and, with another one, once it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_calls_that_go_to_a_new_master_are_decided() {
+    let cluster = RedisCluster::start().await;
+    for spare in [3, 4] {
+        cluster.spare(spare).await;
+    }
+    let gateway = of_a_warm_region(&cluster).await;
+    assert_eq!(remaining(&gateway, "here").await, 10);
+    let (slot, from) = cluster.announce_move(MARK, 3).await;
+    assert_eq!(ask(&gateway, &["new"], 3).await.limits[0].remaining, 7);
+    cluster.migrate_rest(&slot, from, 3).await;
+    cluster.end_move(&slot, from, 3).await;
+    cluster.move_slot(MARK, 4).await;
+    assert_eq!(ask(&gateway, &["new"], 3).await.limits[0].remaining, 4);
+}
+
 /// Three limits of which one tells how many there are, while its slot goes round key by key: not one too many, and none fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn several_limits_stay_exact_under_load_while_their_slot_moves() {

@@ -99,6 +99,35 @@ impl RedisCluster {
         format!("{scheme}://{user}{}", nodes.collect::<Vec<_>>().join(","))
     }
 
+    /// Makes a replica a master that serves nothing, and waits until all others know it for one.
+    pub async fn spare(&self, replica: usize) {
+        let node = &self.nodes[replica];
+        // It would follow whoever takes its last slot.
+        node.expect_ok(&["CONFIG", "SET", "cluster-allow-replica-migration", "no"]).await;
+        node.expect_ok(&["CLUSTER", "RESET"]).await;
+        let reply = node.command(&["CONFIG", "GET", "cluster-port"]).await;
+        let (port, bus) = (node.tcp_port().to_string(), reply.lines().last().expect("a port"));
+        self.nodes[0].expect_ok(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).await;
+        let id = self.id(replica).await;
+        for other in &self.nodes {
+            eventually(FORMED_WITHIN, "the spare master is known", async || {
+                let (known, knows) = (
+                    other.command(&["CLUSTER", "NODES"]).await,
+                    node.command(&["CLUSTER", "INFO"]).await,
+                );
+                let is_master = known.lines().any(|line| {
+                    line.starts_with(&id) && line.contains("master") && line.contains(" connected")
+                });
+                if is_master && knows.contains("cluster_state:ok") {
+                    Ok(())
+                } else {
+                    Err((known, knows))
+                }
+            })
+            .await;
+        }
+    }
+
     /// A node's id.
     pub async fn id(&self, node: usize) -> String {
         let reply = self.nodes[node].command(&["CLUSTER", "MYID"]).await;

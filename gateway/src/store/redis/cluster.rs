@@ -140,17 +140,23 @@ impl Cluster {
         let mut last = at_rest_no_more();
         for _ in 0..REDIRECTS_MAX {
             let node = Arc::clone(&target);
-            // The connection that is apart may have to be waited for. Of the others one is up, or nothing is sent, and what
-            // is not sent is not sent in vain.
-            let (picked, behind) = match manner {
+            // The connection that is apart may have to be waited for, and the first one to a node that was just heard of. Of
+            // the others one is up, or nothing is sent, and what is not sent is not sent in vain.
+            let (picked, waiting) = match manner {
                 Manner::Behind(replicas) => {
                     let behind = node.enter(manner)?;
                     (Box::pin(target.pick_apart(replicas)).await, Some(behind))
                 }
-                Manner::Alone | Manner::OneOf(_) => (target.pick(), None),
+                Manner::Alone | Manner::OneOf(_) => match target.pick() {
+                    Err(_unconnected) if target.is_opening() => {
+                        let waiting = node.enter(manner)?;
+                        (Box::pin(target.pick_opening()).await, Some(waiting))
+                    }
+                    picked => (picked, None),
+                },
             };
             let mut live = picked.inspect_err(|_| self.stale.notify_one())?;
-            let waiting = behind.map_or_else(|| node.enter(manner), Ok)?;
+            let waiting = waiting.map_or_else(|| node.enter(manner), Ok)?;
             let answer = if asking {
                 live.send_asking(command).await
             } else {

@@ -33,6 +33,7 @@ pub struct Pool {
     _asker: Option<Asker>,
     next: AtomicUsize,
     silence: Silence,
+    began_us: u64,
 }
 
 // === impl Pool ===
@@ -53,8 +54,8 @@ impl Pool {
         };
         let (apart, settings) = (Default::default(), Arc::clone(settings));
         let silence = Silence::new(Arc::clone(&settings.clock), settings.pipeline_len_max);
-        let next = AtomicUsize::new(0);
-        Ok(Self { name, links, apart, settings, server, _asker: asker, next, silence })
+        let (next, began_us) = (AtomicUsize::new(0), settings.clock.elapsed_us());
+        Ok(Self { name, links, apart, settings, server, _asker: asker, next, silence, began_us })
     }
 
     /// The next connection of this core that is up, in turn; another's if there is none, or that one leaves calls
@@ -74,6 +75,24 @@ impl Pool {
         }
         // All of them: that is the server, and its silence has to be felt.
         silent.ok_or_else(|| self.unconnected())
+    }
+
+    /// Whether the first of them is still to be expected: none was up yet, and no call would have failed for good meanwhile.
+    pub fn is_opening(&self) -> bool {
+        let open_us = self.settings.clock.elapsed_us().saturating_sub(self.began_us);
+        self.memory().is_none() && u128::from(open_us) < self.settings.response_timeout.as_micros()
+    }
+
+    /// The same as [`Pool::pick`], and waits for the first one as long as that is to be expected.
+    pub async fn pick_opening(&self) -> Result<Live, StoreFailure> {
+        loop {
+            match self.pick() {
+                Err(_unconnected) if self.is_opening() => {
+                    self.settings.clock.sleep(CONNECTING_LOOK).await;
+                }
+                picked => return picked,
+            }
+        }
     }
 
     /// The connection apart for those who wait for so many replicas, once it is up. No other call stands behind
