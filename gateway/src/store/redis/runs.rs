@@ -73,7 +73,11 @@ enum Finding {
 // === impl Run ===
 
 impl<'i> Run<'i> {
+    /// That of a master that tells.
     fn of(info: &'i Info, node: &'i str) -> Option<Self> {
+        if is_replica(info) {
+            return None;
+        }
         Some(Self { process: info.id("run_id")?, history: info.id("master_replid")?, node })
     }
 
@@ -127,19 +131,30 @@ impl<'i> Origin<'i> {
     }
 }
 
+/// Nothing is charged on one.
+fn is_replica(info: &Info) -> bool {
+    info.field("role") == Some("slave")
+}
+
+/// Whether it may be a master whose restart goes unnoticed. One that refuses INFO, in whichever way, says nothing of its role
+/// either.
+fn hides_its_run(info: &Info) -> bool {
+    !is_replica(info) && Run::of(info, "").is_none()
+}
+
 /// Looks at what lies on the server of one connection. An error where nothing may be charged over the connection: it was
 /// to be made cold and could not be, or that could not be seen.
 pub async fn look(live: &mut Live, info: &Info, marks: &[String]) -> RedisResult<()> {
     let settings = Arc::clone(live.settings());
     warn_of_snapshots(live, info);
-    if marks.is_empty() || info.field("role") != Some("master") {
+    if marks.is_empty() {
         return Ok(());
     }
     let Some(run) = Run::of(info, &settings.guarded.node) else {
-        if !settings.said.untold.swap(true, Ordering::Relaxed) {
+        if hides_its_run(info) && !settings.said.untold.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 redis = %live.target(),
-                "Redis hides its run_id or master_replid: one that began anew from a snapshot, which lacks what was admitted since, goes unnoticed; make the region cold then"
+                "Redis hides its run_id or master_replid, or refuses INFO: one that began anew from a snapshot, which lacks what was admitted since, goes unnoticed; make the region cold then"
             );
         }
         return Ok(());
@@ -335,6 +350,25 @@ mod tests {
         let run = Run::of(&alone, "").expect("told");
         assert_eq!(run.finds(Some(&format!("{A} {B} ")), "", Origin::of(&alone)), Forgotten);
         assert_eq!(Run::of(&told(A, "-", B, some, 0), ""), None);
+    }
+
+    #[test]
+    fn whoever_says_nothing_may_be_a_master_that_hides_its_run() {
+        let ids = format!("run_id:{A}\r\nmaster_replid:{B}\r\n");
+        for (told, tells, hides) in [
+            ("", false, true),
+            ("role:master\r\n", false, true),
+            ("role:slave\r\n", false, false),
+            (format!("role:slave\r\n{ids}").as_str(), false, false),
+            (format!("role:master\r\n{ids}").as_str(), true, false),
+        ] {
+            let info = Info::from(told);
+            assert_eq!(
+                (Run::of(&info, "").is_some(), hides_its_run(&info)),
+                (tells, hides),
+                "{told}"
+            );
+        }
     }
 
     #[test]
