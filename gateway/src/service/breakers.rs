@@ -1,6 +1,7 @@
 //! Owns what the service makes of a process's report on its breakers, and what operators order. Knows
 //! neither HTTP nor what the breakers guard.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -113,16 +114,21 @@ async fn sync(
         .into_iter()
         .filter(|(name, _)| unsaid(name))
         .partition(|(_, epoch)| *epoch <= since);
-    let most = fitting(&states, new.iter().chain(&again).map(|(name, _)| name));
-    // Where the next message would begin in the midst of what changed at one moment, it begins before that, if it can.
-    let untold = new.get(most).map(|(_, epoch)| *epoch);
-    let cut = untold.filter(|untold| new.first().is_some_and(|(_, first)| first < untold));
-    // If it cannot, the rest is told among what is told again: in turn, where that is more than there is room for.
-    let room = most.saturating_sub(new.len());
+    // What is told again is told in turn, where that is more than there is room for: by as many as fit whichever of them stand
+    // together, so that nobody is left out in between.
+    let mut longest: Vec<_> = again.iter().map(|(name, _)| name).collect();
+    longest.sort_by_key(|name| Reverse(name.as_str().len()));
+    let certain = fitting(&states, new.iter().map(|(name, _)| name).chain(longest));
+    let room = certain.saturating_sub(new.len());
     if room < again.len() {
         let turn = usize::try_from(seq).unwrap_or(0).wrapping_mul(room.max(1)) % again.len();
         again.rotate_left(turn);
     }
+    let most = fitting(&states, new.iter().chain(&again).map(|(name, _)| name));
+    // Where the next message would begin in the midst of what changed at one moment, it begins before that, if it can. If it
+    // cannot, the rest is told among what is told again.
+    let untold = new.get(most).map(|(_, epoch)| *epoch);
+    let cut = untold.filter(|untold| new.first().is_some_and(|(_, first)| first < untold));
     // What is new first, by its epochs, so that the next message goes on behind it.
     let told_now: Vec<_> = new.into_iter().chain(again).take(most).collect();
     let mut cursor = told_now.iter().map(|(_, epoch)| *epoch).fold(since, u64::max);

@@ -236,3 +236,28 @@ async fn what_is_too_much_for_one_message_is_told_by_the_next() {
         assert!(bench.octets <= MESSAGE_BYTES_MAX, "{} octets", bench.octets);
     }
 }
+
+/// Short names and long ones, of which all changed a moment ago: whichever of them an answer tells again, it is no longer than answers may be.
+#[tokio::test]
+async fn what_is_told_again_fits_whichever_names_stand_together() {
+    let mut bench = Bench::new();
+    let long = |number| format!("payments:{number:0>191}");
+    let names: Vec<String> = (0..256).map(|n| format!("p:{n}")).chain((0..256).map(long)).collect();
+    for names in names.chunks(REPORTS_MAX) {
+        let reports: Vec<_> = names.iter().map(|name| (name.as_str(), Batch::default())).collect();
+        bench.since = u64::MAX / 2;
+        bench.say(&reports).await.expect("an answer");
+    }
+    bench.since = bench.clock.unix_us() / 1_000;
+    let mut told = BTreeSet::new();
+    for messages in 1.. {
+        bench.octets = 0;
+        let (states, _) = bench.say(&[]).await.expect("an answer");
+        assert!(bench.octets <= SAID_BYTES_MAX + STATE_BYTES, "{} octets", bench.octets);
+        told.extend(states.into_iter().map(|(name, _, _)| name));
+        if told.len() == names.len() {
+            break;
+        }
+        assert!(messages < 8, "{} of {} told", told.len(), names.len());
+    }
+}
