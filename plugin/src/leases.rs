@@ -345,7 +345,7 @@ impl Leases {
         for slot_number in self.home.led_slots(now_us, worker) {
             let reached = self.rounds.reaches(slot_number);
             let done = self.home.update(slot_number, |slot: &mut Slot| {
-                slot.sweep(now_us);
+                slot.sweep(now_us).then_some(())?;
                 let mut said = Vec::new();
                 let (mut expired, mut asked) = (0u64, 0);
                 for record in slot.records() {

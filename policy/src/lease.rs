@@ -18,6 +18,7 @@
 //! restarted. Exact callers charge the same bucket under the same floor.
 
 pub mod bucket;
+mod demand;
 pub mod holder;
 mod out;
 pub mod round;

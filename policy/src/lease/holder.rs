@@ -5,13 +5,13 @@
 //! slice that was handed out, not yet reported spent, and not surely over. An answer counts only while its
 //! message is the last one and is waited for. Units live from the moment their message was sent.
 
+use super::demand::horizon;
 use super::out::Out;
 use super::slice::{Offer, Slice};
-use super::step::{AHEAD_MIN, HORIZON_US};
 use crate::wire::{LeaseGrant, Want};
 
 /// The most units of a slice, unless a single request costs more.
-const SLICE_MAX: u32 = 8;
+pub(super) const SLICE_MAX: u32 = 8;
 /// From one tick of the filter to the next, in µs.
 pub const TICK_US: u64 = 250_000;
 /// Two workers may read the clock in another order than they write what they saw.
@@ -19,14 +19,10 @@ const CLOCK_SLACK_US: u64 = 10_000;
 /// Holders' units end that much earlier than the bucket thinks: a clock that steps back is seen at
 /// the next tick. A thousandth of their life comes on top, for clocks that run at another pace.
 const MARGIN_US: u64 = TICK_US + 50_000;
-/// Demand is counted over that long.
-const DEMAND_WINDOW_US: u64 = 250_000;
-/// More is fetched when what is left would last shorter than that.
-const LOW_WATER_US: u64 = 8_000;
 /// How long an answer is waited for beyond its call's timeout, in µs.
 const PATIENCE_US: u64 = 100_000;
-/// As many asked at once are a rush; fewer are what a client sends for one page.
-const RUSH: u32 = 8;
+/// How long it is known that all want more than there is, beyond the wait that was told with it.
+const SCARCE_US: u64 = 1_000_000;
 /// A wait that is over sooner is not asked about: a busy key of 100 a minute is told up to 6 s each time, and
 /// messages in between would make its attacker's Envoy send more.
 const SOON_US: u64 = 6_000_000;
@@ -46,7 +42,12 @@ pub struct Pool {
     /// Of `units`.
     pub(super) expires_us: u64,
     pub(super) deny_until_us: u64,
+    /// By whom or what ever it was looked at last.
     pub(super) seen_us: u64,
+    /// When a request was last known to need it.
+    pub(super) used_us: u64,
+    /// When it last had an answer.
+    pub(super) answered_us: u64,
     pub(super) since_us: u64,
     pub(super) asked: u32,
     /// Units a second.
@@ -92,6 +93,8 @@ impl Pool {
             expires_us: 0,
             deny_until_us: 0,
             seen_us: now_us,
+            used_us: now_us,
+            answered_us: 0,
             since_us: now_us,
             asked: 0,
             rate: 0,
@@ -109,9 +112,14 @@ impl Pool {
         self.holder
     }
 
-    /// When it was last looked at, in µs.
-    pub fn seen_us(&self) -> u64 {
-        self.seen_us
+    /// How long no request needed it, in µs. That a tick looks at it is no use.
+    pub fn rests_us(&self, now_us: u64) -> u64 {
+        now_us.saturating_sub(self.used_us)
+    }
+
+    /// Whether a tick finds nothing to say, or to drop.
+    pub fn is_idle(&self, now_us: u64) -> bool {
+        self.units == 0 && self.out.all() == 0 && !self.is_waiting(now_us) && !self.denied
     }
 
     /// Whether nothing of it is out, and nothing is waited for.
@@ -123,6 +131,7 @@ impl Pool {
     /// Hears a slice, and fills it for a request that found too little in it.
     pub fn meet(&mut self, now_us: u64, slice: &mut Slice, cost: u32) -> Offer {
         self.hear(now_us, slice);
+        self.used_us = now_us;
         slice.remaining = self.remaining;
         let lacking = cost.saturating_sub(slice.units);
         if self.units >= lacking && lacking > 0 {
@@ -141,7 +150,7 @@ impl Pool {
             return Offer::Taken(slice.reserve(cost));
         }
         // Who asks while all want more than there is gets nothing sooner by a call of his own.
-        let answer_us = if self.scarce && self.is_waiting(now_us) { 1 } else { 0 };
+        let answer_us = if self.is_scarce(now_us) && self.is_waiting(now_us) { 1 } else { 0 };
         match self.deny_until_us.saturating_sub(now_us).max(answer_us) {
             0 => Offer::Empty,
             wait_us => Offer::Denied { wait_us },
@@ -163,6 +172,9 @@ impl Pool {
         self.freshen(now_us);
         slice.freshen(now_us);
         self.denied |= slice.asked > 0 && now_us < self.deny_until_us;
+        if slice.asked > 0 {
+            self.used_us = now_us;
+        }
         self.asked = self.asked.saturating_add(core::mem::take(&mut slice.asked));
         if slice.holder == self.holder && self.out.knows(slice.counted) {
             self.out.take(slice.counted, core::mem::take(&mut slice.spent));
@@ -177,16 +189,6 @@ impl Pool {
     /// Begins a message, if none is under way that may still be answered. `timeout_us`: the call's.
     pub fn begin(&mut self, now_us: u64, want: Want, timeout_us: u64) -> Option<Report> {
         self.begin_with(now_us, want, 0, timeout_us)
-    }
-
-    /// Whether more should be fetched before there is none.
-    pub fn runs_low(&self, now_us: u64) -> bool {
-        let ahead_us = LOW_WATER_US.max(u64::from(self.rtt_us).saturating_mul(4));
-        let low = u64::from(self.rate).saturating_mul(ahead_us) / 1_000_000;
-        self.is_busy()
-            && now_us >= self.deny_until_us
-            && u64::from(self.units)
-                < low.saturating_add(u64::from(SLICE_MAX)).min(self.ahead() / 2)
     }
 
     /// What is to be said at a tick: units that nobody needs go back, and all that would run out
@@ -271,7 +273,7 @@ impl Pool {
         self.flying_us = 0;
         self.units = self.units.saturating_add(grant.granted);
         self.remaining = u32::try_from(grant.remaining).unwrap_or(u32::MAX);
-        self.scarce = grant.scarce;
+        (self.scarce, self.answered_us) = (grant.scarce, now_us);
         let jitter = (u128::from(grant.deny_us / 4) * u128::from(entropy)) >> 64;
         let jitter = u64::try_from(jitter).unwrap_or(0);
         let until_us = |us: u64| now_us.saturating_add(grant.deny_us).saturating_add(us);
@@ -319,6 +321,12 @@ impl Pool {
         self.flying_us > 0 && now_us < self.patience_us
     }
 
+    /// Whether all wanted more than there was, not long ago: a bucket that nobody asks fills.
+    fn is_scarce(&self, now_us: u64) -> bool {
+        let known_us = self.answered_us.max(self.deny_until_us).saturating_add(SCARCE_US);
+        self.scarce && now_us < known_us
+    }
+
     /// Drops what is over, and all units if the clock stepped back: nobody knows how long they live.
     /// What is out stays counted, since its workers may not have seen the step.
     fn freshen(&mut self, now_us: u64) {
@@ -326,6 +334,7 @@ impl Pool {
             self.out.step_back(self.ends_us());
             (self.flying_us, self.deny_until_us, self.expires_us) = (0, 0, 0);
             (self.seen_us, self.since_us) = (now_us, now_us);
+            (self.used_us, self.answered_us) = (now_us, 0);
         }
         self.seen_us = self.seen_us.max(now_us);
         if now_us >= self.expires_us {
@@ -340,46 +349,8 @@ impl Pool {
         self.expires_us.saturating_add(MARGIN_US)
     }
 
-    fn count(&mut self, now_us: u64) {
-        let passed_us = now_us.saturating_sub(self.since_us);
-        if passed_us >= DEMAND_WINDOW_US {
-            self.recent = rate(self.asked, passed_us);
-            self.rate = self.demand(now_us).midpoint(self.recent);
-            (self.asked, self.since_us) = (0, now_us);
-        }
-    }
-
-    /// Units a second: the higher of what was and what is, so that a rush is seen at once.
-    fn demand(&self, now_us: u64) -> u32 {
-        let passed_us = now_us.saturating_sub(self.since_us);
-        // What was is worth less the longer nothing came.
-        let was = rate(self.rate, passed_us.saturating_mul(4).max(1_000_000));
-        was.max(rate(self.asked, passed_us.max(self.window_us())))
-    }
-
     /// While the pool has some, a slice that is used up comes here.
     fn denies_until(&self) -> u64 {
         if self.units > 0 { 0 } else { self.deny_until_us }
     }
-
-    fn window_us(&self) -> u64 {
-        if self.asked >= RUSH { DEMAND_WINDOW_US } else { 4 * DEMAND_WINDOW_US }
-    }
-
-    fn ahead(&self) -> u64 {
-        horizon(self.rate.max(rate(self.asked, self.window_us())))
-    }
-
-    fn is_busy(&self) -> bool {
-        self.ahead() >= AHEAD_MIN
-    }
-}
-
-fn horizon(rate: u32) -> u64 {
-    u64::from(rate).saturating_mul(HORIZON_US) / 1_000_000
-}
-
-fn rate(units: u32, per_us: u64) -> u32 {
-    let rate = u64::from(units).saturating_mul(1_000_000) / per_us.max(1);
-    u32::try_from(rate).unwrap_or(u32::MAX)
 }

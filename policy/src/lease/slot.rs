@@ -18,15 +18,18 @@ use crate::wire::{HolderId, LeaseCall};
 
 /// Counted up when the octets of a slot change or mean something else: filters of two builds see the same shared
 /// data while one replaces the other, and neither may take the other's pools for its own.
-pub const LAYOUT: u8 = 2;
+pub const LAYOUT: u8 = 3;
 /// Slots per process.
 pub const SLOTS: u16 = 1_024;
 /// Records per slot.
 pub(super) const RECORDS_MAX: usize = 4;
 const TAG_LEN: usize = 16;
 const HEAD_LEN: usize = TAG_LEN + 2;
-/// A pool that was looked at since is not given up for another key.
+/// A pool that a request has needed since is not given up for another key.
 const RESTS_US: u64 = 1_000_000;
+/// A pool that nobody has needed for so long, and that has nothing, is taken out. Sooner a slow key would be a new
+/// holder with each request.
+const SWEPT_US: u64 = 60_000_000;
 
 /// What is leased: a limit for one subject, with the numbers that it had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,9 +215,9 @@ impl Slot {
         if self.0.len() < RECORDS_MAX {
             return Some(None);
         }
-        let oldest = self.0.iter().enumerate().min_by_key(|(_, record)| record.pool.seen_us());
+        let oldest = self.0.iter().enumerate().max_by_key(|(_, one)| one.pool.rests_us(now_us));
         let (at, record) = oldest?;
-        if now_us.saturating_sub(record.pool.seen_us()) < RESTS_US {
+        if record.pool.rests_us(now_us) < RESTS_US {
             return None;
         }
         let is_empty = record.pool.is_empty(now_us);
@@ -222,11 +225,14 @@ impl Slot {
         Some((!is_empty).then_some(record))
     }
 
-    /// Takes out what has rested for so long that nothing of it is left.
-    pub fn sweep(&mut self, now_us: u64) {
+    /// Takes out what has rested for so long that nothing of it is left. `false`: nothing was, and no other pool has
+    /// anything to say either.
+    pub fn sweep(&mut self, now_us: u64) -> bool {
+        let before = self.0.len();
         self.0.retain(|record| {
-            let rests = now_us.saturating_sub(record.pool.seen_us()) >= RESTS_US;
+            let rests = record.pool.rests_us(now_us) >= SWEPT_US;
             !rests || !record.pool.is_empty(now_us)
         });
+        self.0.len() < before || !self.0.iter().all(|record| record.pool.is_idle(now_us))
     }
 }

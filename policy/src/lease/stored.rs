@@ -4,9 +4,9 @@ use super::holder::Pool;
 use super::out::Out;
 
 /// As it is stored.
-pub(super) const POOL_LEN: usize = 105;
+pub(super) const POOL_LEN: usize = 121;
 /// The numbers of eight octets, which come first.
-const WIDE_LEN: usize = 72;
+const WIDE_LEN: usize = 88;
 
 // === impl Pool ===
 
@@ -23,6 +23,8 @@ impl Pool {
             self.deny_until_us,
             self.seen_us,
             self.since_us,
+            self.used_us,
+            self.answered_us,
             u64::from(self.recent) | u64::from(older) << 32,
         ];
         let narrow =
@@ -50,6 +52,7 @@ impl Pool {
         let mut next = || wide.next().unwrap_or(0);
         let [holder, flying_us, patience_us, expires_us] = [next(), next(), next(), next()];
         let [turns_us, deny_until_us, seen_us, since_us] = [next(), next(), next(), next()];
+        let [used_us, answered_us] = [next(), next()];
         let mut pairs = [next(), next(), next(), next(), next()].into_iter();
         let mut two = || {
             let [a, b, c, d, e, f, g, h] = pairs.next().unwrap_or(0).to_le_bytes();
@@ -68,6 +71,8 @@ impl Pool {
             expires_us,
             deny_until_us,
             seen_us,
+            used_us,
+            answered_us,
             since_us,
             asked,
             rate,

@@ -72,12 +72,18 @@ fn a_key_without_room_takes_the_place_of_the_one_that_rested_longest() {
         filled(&mut record.pool, now_us, 10 + nth as u32, 30_000_000);
     }
     let now_us = START_US + 900_000;
-    assert!(record(&mut slot, "e", now_us).is_none(), "all were looked at within a second");
+    assert!(record(&mut slot, "e", now_us).is_none(), "all were needed within a second");
 
-    // The first is looked at again; so the second has rested longest.
+    // A request needs the first again; so the second has rested longest. That a tick looks at all of them is no use.
     let (again, _) = record(&mut slot, "a", now_us).expect("its own");
-    again.pool.settle(now_us, &mut Slice::default(), false);
+    let mut asked = Slice::default();
+    assert_eq!(asked.take(now_us, 1), Offer::Empty);
+    again.pool.settle(now_us, &mut asked, false);
     let now_us = START_US + 1_150_000;
+    for one in slot.records() {
+        assert_eq!(one.pool.tick(now_us, TIMEOUT_US), None);
+        one.pool.settle(now_us, &mut Slice::default(), false);
+    }
     let (_, gone) = record(&mut slot, "e", now_us).expect("room");
     let mut gone = gone.expect("with units to give back");
     let report = gone.pool.return_all(now_us, TIMEOUT_US).expect("a message");
@@ -99,9 +105,44 @@ fn a_slot_never_grows_beyond_its_records() {
         assert!(slot.records().count() <= 4);
         assert!(slot.to_bytes().len() <= 4 * 400, "{}", slot.to_bytes().len());
     }
-    // After a while without clients nothing is left.
-    slot.sweep(START_US + 60_000_000);
-    assert!(slot.is_empty());
+    // Nothing that a tick says or drops is left once all has run out, and after a while nothing at all.
+    let mut now_us = START_US + 10_000_000;
+    let mut looks = 0;
+    while slot.sweep(now_us) {
+        slot.records().for_each(|one| _ = one.pool.tick(now_us, TIMEOUT_US));
+        (now_us, looks) = (now_us + TICK_US, looks + 1);
+        assert!(looks < 400, "{slot:?}");
+    }
+    assert!(looks > 0 && !slot.is_empty(), "a slow key stays the same holder");
+    assert!(slot.sweep(START_US + 75_000_000), "it is written once more");
+    assert!(slot.is_empty() && !slot.sweep(START_US + 76_000_000));
+}
+
+/// Of a bucket that nobody has asked for a while nobody knows that there is too little.
+#[test]
+fn who_comes_back_after_a_rest_is_not_denied_while_the_first_asks() {
+    for (rests_us, deny_us, denied) in [
+        (0, 0, true),
+        (900_000, 0, true),
+        (1_100_000, 0, false),
+        (1_100_000, 3_000_000, true),
+        (4_100_000, 3_000_000, false),
+    ] {
+        let mut pool = Pool::new(7, START_US);
+        let report = pool.begin(START_US, Want::Now, TIMEOUT_US).expect("nothing is under way");
+        let answer =
+            LeaseGrant { scarce: true, deny_us, ..grant(&pool, report.seq, 0, 30_000_000) };
+        assert!(pool.finish(START_US, &answer, 0));
+        let now_us = START_US + rests_us;
+        let mut slice = Slice::default();
+        let first = pool.meet(now_us, &mut slice, 1);
+        if rests_us >= deny_us {
+            assert_eq!(first, Offer::Empty, "{rests_us}");
+            pool.begin(now_us, Want::Now, TIMEOUT_US).expect("it asks");
+        }
+        let others = pool.meet(now_us + 1_000, &mut Slice::default(), 1);
+        assert_eq!(matches!(others, Offer::Denied { .. }), denied, "{rests_us} {deny_us}");
+    }
 }
 
 /// A busy pool: so many requests, one each ms, all of them admitted.

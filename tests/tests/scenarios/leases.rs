@@ -201,3 +201,28 @@ fn subjects_with_long_names_go_in_messages_of_their_own() {
     assert!(sizes.windows(2).any(|two| two.iter().sum::<usize>() > MESSAGE_BYTES_MAX), "{sizes:?}");
     assert!(report.exchanges.iter().all(|one| one.status == Some(200)), "{report}");
 }
+
+/// Whoever invents clients takes no room from those that come after them.
+#[test]
+fn a_busy_client_is_leased_to_after_more_strangers_than_there_is_room_for() {
+    let stranger = |nth: u64| {
+        let (high, low) = (nth / 250, nth % 250);
+        format!(
+            "  - {{ at: {nth}ms, client: stranger, address: \"198.51.{high}.{low}:1\", send: {{ path: /p }} }}\n"
+        )
+    };
+    let yaml = format!(
+        "name: strangers\nplugin: {{ config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, rate_limits: [{{ name: l, by: ip, limit: 1000, per: second, decide: lease }}] }}] }} }}\n\
+         host: {{ workers: 1, start_unix_s: {start}, until: 20s, lints: \"off\" }}\ngateway: in-process\ntimeline:\n{}  - {{ at: 12s, client: busy, address: \"192.0.2.1:1\", times: 1000, every: 2ms, send: {{ path: /p }} }}\n",
+        (0..9_000).map(stranger).collect::<String>(),
+        start = lab::START_UNIX_S,
+    );
+    let scenario = Scenario::parse(&yaml).unwrap_or_else(|error| panic!("{error}"));
+    let wasm = fs::read(parts::filter("tidegate")).expect("the built filter");
+    let services = services(&scenario, &[]).expect("the gateway's defaults");
+    let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
+    let busy = report.exchanges.iter().filter(|one| one.client == "busy");
+    let asked = busy.clone().filter(|one| one.usage.callouts > 0).count();
+    assert_eq!(busy.count(), 1_000);
+    assert!(asked < 60, "{asked} of 1,000 asked the gateway");
+}
