@@ -15,6 +15,8 @@ use tidegate_tests::upstream::Upstream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use crate::idempotency::ROOMY;
+
 const CONFIG: &str = r#"{
   "version": 1,
   "gateway": {"cluster": "tidegate", "timeout": "3s", "token": {"env": "TIDEGATE_TOKEN"}},
@@ -198,7 +200,7 @@ async fn a_second_instance_keeps_what_the_first_one_tells_the_upstream() {
         })
         .to_string()
     };
-    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
     let upstream = Upstream::start().await;
     let mut options = Options::new(gateway.addr, upstream.addr).config(&config("second", 2));
     let value = config("first", 1);
