@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use tidegate_policy::breaker::mesh::Settled;
 use tidegate_policy::breaker::places::{Lies, OTHERS};
+use tidegate_policy::breaker::process::ALONE_MS;
 use tidegate_policy::config::{CircuitBreaker, Config};
 use tidegate_policy::exchange::Answer;
 use tidegate_policy::scope::CallerScope;
@@ -28,8 +29,6 @@ const LEAD_MS: u64 = 750;
 const HANDED_MAX: usize = 512;
 /// How many places it looks at with one tick for what others left unsaid.
 const SWEPT_MAX: usize = 512;
-/// A gateway that did not answer for that long does not.
-const ALONE_MS: u64 = 2_000;
 
 /// Where the workers of a process agree on who reports, and on when the gateway was heard of last.
 #[derive(Debug, Default)]

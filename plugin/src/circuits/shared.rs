@@ -12,6 +12,9 @@ use crate::host;
 /// Workers that write one breaker at once get their turn within that many tries.
 pub(super) const TRIES_MAX: usize = 16;
 
+/// That somebody's is used is written down again after that long, in ms.
+const USED_AGAIN_MS: u64 = 1_000;
+
 /// Where a breaker lies, and whose it has to be; `None`: nobody else's ever lies there.
 #[derive(Debug)]
 pub(super) struct Home {
@@ -67,7 +70,11 @@ pub(super) fn step<T>(
         };
         let mut process = before.clone();
         let said = step(&mut process);
-        if process == before {
+        let is_used = kept
+            .as_ref()
+            .zip(used_ms)
+            .is_some_and(|(kept, used_ms)| used_ms.abs_diff(kept.used_ms) >= USED_AGAIN_MS);
+        if process == before && !is_used {
             return Ok(said);
         }
         let octets = match kept {

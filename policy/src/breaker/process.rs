@@ -8,8 +8,11 @@
 //! answer goes on alone.
 
 pub mod codec;
+mod report;
 
-use super::mesh::{Batch, ENTROPY_RANGE, Ended, Settled, State, Terms, jittered_ms};
+pub use self::report::{ALONE_MS, SOUGHT_MS};
+
+use super::mesh::{ENTROPY_RANGE, Ended, Settled, State, Terms, jittered_ms};
 use crate::wire::breaker::BreakerState;
 
 /// When it makes sense to come again while an operator's state has no end, in ms.
@@ -41,8 +44,14 @@ pub struct Process {
     pub until_ms: u64,
     /// Closed by tests: since then, in ms by this host's clock; 0: not, or long ago.
     pub healed_at_ms: u64,
-    /// Whether a request was refused since the last report.
+    /// Whether a request was refused since the last report that a test would have been for.
     pub wanted: bool,
+    /// When one came last, by this host's clock; 0: none, or so long ago that nobody else is expected.
+    pub sought_ms: u64,
+    /// Since when it has said what the gateway has told nothing upon, by this host's clock; 0: it is told.
+    pub unheard_ms: u64,
+    /// Whether that has gone on for so long that the mesh is not to be had for this breaker.
+    pub unheard: bool,
     /// A test that the mesh gave and nobody took yet, or one that is out.
     pub probe: Option<Probe>,
     /// Good tests in a row that this process made alone.
@@ -103,6 +112,9 @@ impl Default for Process {
             until_ms: 0,
             healed_at_ms: 0,
             wanted: false,
+            sought_ms: 0,
+            unheard_ms: 0,
+            unheard: false,
             probe: None,
             successes: 0,
             own_tests: 0,
@@ -131,7 +143,9 @@ impl Process {
         match &mut self.probe {
             Some(probe) if now_ms < probe.until_ms && !probe.out => {
                 probe.out = true;
-                return Leave::Test(probe.id);
+                let id = probe.id;
+                self.sought_ms = now_ms;
+                return Leave::Test(id);
             }
             Some(probe) if now_ms < probe.until_ms => {}
             // Its request never came back: by now it is somebody else's turn.
@@ -144,7 +158,7 @@ impl Process {
             }
             None => {}
         }
-        let by_itself = self.state == State::Closed || alone;
+        let by_itself = self.state == State::Closed || alone || self.unheard;
         if by_itself && self.probe.is_none() && now_ms >= self.until_ms {
             self.own_tests = self.own_tests.wrapping_add(1);
             let id = u64::from(self.own_tests);
@@ -152,7 +166,11 @@ impl Process {
             self.probe = Some(Probe { id, of_mesh: false, until_ms, out: true });
             return Leave::Test(id);
         }
-        self.wanted = true;
+        // Before its wait is over there is nothing to ask for.
+        if self.is_due(now_ms) {
+            self.wanted = true;
+            self.sought_ms = now_ms;
+        }
         Leave::Wait(self.wait_ms(now_ms))
     }
 
@@ -224,54 +242,10 @@ impl Process {
     /// Whether it is shut and nobody finds out if it still has to be: its wait has been over for as long again as it
     /// lasts at most, and nobody came to test. Who only needs it learns nothing by waiting on.
     pub fn is_forgotten(&self, own: &Own, now_ms: u64) -> bool {
-        let is_over = now_ms >= self.until_ms.saturating_add(longest_ms(own));
-        is_over && !self.passes() && self.probe.is_none() && !self.wanted
-    }
-
-    /// Whether it has more to say than what it counted.
-    pub fn is_pending(&self) -> bool {
-        self.tripped || self.wanted || self.ended.is_some() || self.probe.is_some()
-    }
-
-    /// Whether it stands as one of which nobody knows anything.
-    pub fn is_quiet(&self) -> bool {
-        self.state == State::Closed && !self.is_pending() && self.counts.calls == 0
-    }
-
-    /// Whether it refuses, at nobody's order, and nobody tests it.
-    pub fn is_shut(&self) -> bool {
-        matches!(self.state, State::Open | State::HalfOpen) && self.probe.is_none()
-    }
-
-    /// What the process has to say, if anything; the counts are taken out.
-    pub fn report(&mut self, own: &Own, now_ms: u64) -> Option<Batch> {
-        self.bound(own, now_ms);
-        let unused = self.probe.filter(|probe| probe.of_mesh && !probe.out && !self.wanted);
-        if let Some(Probe { id, .. }) = unused {
-            // Nobody came for it: another process may have requests.
-            self.probe = None;
-            self.ended = Some(Settled { id, ended: Ended::GivenBack });
-        }
-        self.probe.take_if(|probe| now_ms >= probe.until_ms);
-        let is_over = now_ms >= self.until_ms;
-        let due = match self.state {
-            State::HalfOpen => true,
-            State::Open | State::ForcedOpen => is_over,
-            State::Closed | State::Disabled | State::MetricsOnly => false,
-        };
-        let ask = due && self.wanted && self.probe.is_none();
-        let Counts { calls, failures, slow } = core::mem::take(&mut self.counts);
-        let says = calls > 0 || self.tripped || self.ended.is_some() || ask;
-        self.wanted = false;
-        says.then_some(Batch {
-            epoch: self.epoch,
-            calls,
-            failures,
-            slow,
-            tripped: self.tripped,
-            probe: self.ended,
-            ask,
-        })
+        let is_over = |since_ms: u64| now_ms >= since_ms.saturating_add(longest_ms(own));
+        let is_tested = self.probe.is_some_and(|probe| probe.out);
+        let is_sought = self.sought_ms > 0 && !is_over(self.sought_ms);
+        is_over(self.until_ms) && !self.passes() && !is_tested && !self.wanted && !is_sought
     }
 
     /// Takes what the gateway says; `sent_ms` is when it was asked, `heard` the test's end that it was
@@ -280,6 +254,7 @@ impl Process {
         if heard.is_some() && self.ended == heard {
             self.ended = None;
         }
+        (self.unheard_ms, self.unheard) = (0, false);
         if told.epoch < self.epoch {
             return false;
         }
@@ -320,7 +295,6 @@ impl Process {
             // Counted from before the gateway heard of it: never longer than the mesh counts it.
             let until_ms = sent_ms.saturating_add(permit.ms);
             self.probe = Some(Probe { id: permit.id, of_mesh: true, until_ms, out: false });
-            self.wanted = true;
         }
         changed
     }
@@ -332,6 +306,9 @@ impl Process {
         self.probe = None;
         self.ended = None;
         self.wanted = false;
+        if self.state != State::HalfOpen {
+            self.sought_ms = 0;
+        }
     }
 
     /// A clock that stepped back makes no wait longer than it can have been meant.
@@ -342,6 +319,17 @@ impl Process {
         if let Some(probe) = &mut self.probe {
             let latest_ms = now_ms.saturating_add(u64::from(own.terms.probe_ms));
             probe.until_ms = probe.until_ms.min(latest_ms);
+        }
+        self.sought_ms = self.sought_ms.min(now_ms);
+        self.unheard_ms = self.unheard_ms.min(now_ms);
+    }
+
+    /// Whether the mesh may be asked for a test.
+    fn is_due(&self, now_ms: u64) -> bool {
+        match self.state {
+            State::HalfOpen => true,
+            State::Open | State::ForcedOpen => now_ms >= self.until_ms,
+            State::Closed | State::Disabled | State::MetricsOnly => false,
         }
     }
 

@@ -38,7 +38,7 @@ impl Process {
     /// As it lies in shared data.
     pub fn to_bytes(&self) -> Vec<u8> {
         let place = |at: Option<usize>| at.and_then(|at| u8::try_from(at).ok()).unwrap_or(0);
-        let mut octets = Vec::with_capacity(80);
+        let mut octets = Vec::with_capacity(96);
         octets.extend(self.generation.to_le_bytes());
         octets.push(place(State::ALL.iter().position(|state| *state == self.state)));
         octets.extend([u8::from(self.tripped), u8::from(self.wanted), self.successes]);
@@ -61,6 +61,9 @@ impl Process {
         for number in [self.counts.calls, self.counts.failures, self.counts.slow] {
             octets.extend(number.to_le_bytes());
         }
+        octets.extend(self.sought_ms.to_le_bytes());
+        octets.extend(self.unheard_ms.to_le_bytes());
+        octets.push(u8::from(self.unheard));
         octets
     }
 
@@ -87,6 +90,8 @@ impl Process {
         };
         let counts =
             Counts { calls: octets.short()?, failures: octets.short()?, slow: octets.short()? };
+        let (sought_ms, unheard_ms) = (octets.long()?, octets.long()?);
+        let unheard = octets.octet()? == 1;
         octets.0.is_empty().then_some(Self {
             generation,
             state,
@@ -95,6 +100,9 @@ impl Process {
             until_ms,
             healed_at_ms,
             wanted,
+            sought_ms,
+            unheard_ms,
+            unheard,
             probe,
             successes,
             own_tests,

@@ -8,6 +8,8 @@ use super::super::mesh::Window;
 use super::*;
 use crate::wire::breaker::{BreakerName, Permit};
 
+mod seldom;
+
 const MIDDLE: u32 = ENTROPY_RANGE / 2;
 const OWN: Own = Own {
     terms: Terms {
@@ -145,12 +147,27 @@ fn once_the_mesh_is_open_it_alone_gives_tests() {
 }
 
 #[test]
-fn a_test_that_nobody_comes_for_is_given_back_and_one_that_is_too_old_not_made() {
+fn a_test_that_nobody_comes_for_is_kept_for_a_turn_and_one_that_is_too_old_not_made() {
+    let given_back = Some(Settled { id: 77, ended: Ended::GivenBack });
     let mut process = heard(State::Open, 8);
-    process.told(&told(State::HalfOpen, 9, Some((77, 5_000))), None, 1_000);
-    assert_eq!(process.report(&OWN, 1_250), None, "a tick's time for somebody to come");
-    let back = process.report(&OWN, 1_500).and_then(|said| said.probe);
-    assert_eq!(back, Some(Settled { id: 77, ended: Ended::GivenBack }));
+    assert!(matches!(process.admit(&OWN, 9_999, false), Leave::Wait(Some(1))));
+    assert!(!process.is_pending(), "before its wait is over there is nothing to ask for");
+    assert!(matches!(process.admit(&OWN, 10_000, false), Leave::Wait(None)));
+    assert!(process.report(&OWN, 10_000).is_some_and(|said| said.ask));
+    process.told(&told(State::HalfOpen, 9, Some((77, 5_000))), None, 10_000);
+    assert_eq!(process.report(&OWN, 11_000), None, "whoever was refused comes again");
+    // Half of its time is over.
+    let back = process.report(&OWN, 12_500).expect("it is given back");
+    assert_eq!((back.probe, back.ask), (given_back, false), "for a tick others may have it");
+    process.told(&told(State::HalfOpen, 9, None), back.probe, 12_500);
+    let again = process.report(&OWN, 12_750).expect("it is asked for once more");
+    assert_eq!((again.probe, again.ask), (None, true));
+    // Nobody is expected any more.
+    assert!(process.report(&OWN, 10_000 + SOUGHT_MS - 1).is_some_and(|said| said.ask));
+    assert_eq!(process.report(&OWN, 10_000 + SOUGHT_MS), None);
+    assert!(!process.is_pending());
+    process.told(&told(State::HalfOpen, 9, Some((77, 5_000))), None, 700_000);
+    assert_eq!(process.report(&OWN, 700_000).and_then(|said| said.probe), given_back);
     let mut process = heard(State::Open, 8);
     process.told(&told(State::HalfOpen, 9, Some((77, 5_000))), None, 1_000);
     assert!(matches!(process.admit(&OWN, 6_000, false), Leave::Wait(_)));
@@ -167,6 +184,43 @@ fn without_a_gateway_it_goes_on_alone_and_hears_the_mesh_when_that_is_back() {
     assert!(process.passes());
     assert!(process.told(&told(State::Open, 8, None), None, 20_000), "the mesh is still open");
     assert!(!process.passes());
+}
+
+/// One record that cannot be read, of many that can: the gateway answers, and leaves this one out.
+#[test]
+fn a_breaker_of_which_nothing_is_told_is_tested_by_its_process_alone() {
+    let mut process = heard(State::Open, 8);
+    let reports = |process: &mut Process, from_ms: u64| {
+        for now_ms in (from_ms..from_ms + 2_000).step_by(250) {
+            assert!(matches!(process.admit(&OWN, now_ms, false), Leave::Wait(_)), "{now_ms}");
+            assert!(process.report(&OWN, now_ms).is_some_and(|said| said.ask));
+        }
+    };
+    reports(&mut process, 10_000);
+    // What is told at last is told in time.
+    process.told(&told(State::HalfOpen, 9, None), None, 12_000);
+    reports(&mut process, 12_000);
+    process.report(&OWN, 14_000);
+    for n in 0..3 {
+        let Leave::Test(id) = process.admit(&OWN, 14_001, false) else { panic!("{process:?}") };
+        process.report(&OWN, 14_002);
+        assert!(matches!(process.admit(&OWN, 14_003, false), Leave::Wait(_)), "one at a time");
+        assert_eq!(process.settle(&OWN, id, Ended::Ok, 14_004, MIDDLE), n == 2);
+    }
+    assert!(process.passes());
+    assert!(process.told(&told(State::HalfOpen, 9, None), None, 15_000), "the mesh is heard again");
+    assert!(matches!(process.admit(&OWN, 15_001, false), Leave::Wait(_)));
+}
+
+/// It had a word to say, said no more, and says one much later: nobody left it out.
+#[test]
+fn a_word_that_was_lost_long_ago_makes_nobody_alone() {
+    let mut process = heard(State::Closed, 8);
+    process.add(process.generation, Counts { calls: 1, failures: 0, slow: 0 });
+    assert!(process.report(&OWN, 0).is_some());
+    assert_eq!(process.report(&OWN, 250), None);
+    process.add(process.generation, Counts { calls: 1, failures: 0, slow: 0 });
+    assert!(process.report(&OWN, 60_000).is_some() && !process.unheard);
 }
 
 #[test]
