@@ -30,7 +30,7 @@ pub(crate) use flights::GRPC_STATUS;
 use flights::{Flight, Part};
 pub(crate) use fresh::Fresh;
 use known::{Known, now_ms};
-use marks::Marks;
+use marks::{Marks, Turn};
 use mesh::Keys;
 pub(crate) use mesh::{Report, TICK_MS};
 use shared::{Lost, step};
@@ -65,7 +65,7 @@ pub(crate) struct Circuits {
     /// Where this worker shut its process, of which the mesh should hear at once.
     urgent: RefCell<Vec<usize>>,
     /// Where the next report goes on.
-    next: Cell<usize>,
+    next: Cell<Turn>,
     /// When it was last called by its tick, in ms.
     ticked_ms: Cell<u64>,
     /// Whether a report is on its way.

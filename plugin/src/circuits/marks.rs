@@ -7,6 +7,12 @@ use std::collections::BTreeSet;
 use super::shared::TRIES_MAX;
 use crate::host;
 
+/// Of what is reported at once so much is kept for counts: those who ask must not keep an outage from being noticed.
+const COUNTS_MIN: usize = 32;
+
+/// Where the next report goes on: among who asks, and among who counted.
+pub(super) type Turn = [usize; 2];
+
 /// The marks of one layout of places.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -68,35 +74,52 @@ impl Marks {
         });
     }
 
-    /// Takes out at most so many, urgent ones first, going on at `next`.
-    pub(super) fn take(&self, max: usize, next: usize) -> Vec<usize> {
-        let start = self.len.saturating_mul(8);
-        let mut taken = Vec::new();
+    /// Takes out at most so many, going on at `turn`: urgent ones first, but for a part that is kept for counts where
+    /// there are any. Says where to go on.
+    pub(super) fn take(&self, max: usize, turn: Turn) -> (Vec<usize>, Turn) {
+        let counts = self.len.saturating_mul(8);
+        let (mut taken, mut ended) = (Vec::new(), turn);
         self.change(|lists| {
             taken.clear();
-            for first in [0, start] {
-                let in_turn = (next..start).chain(0..next.min(start));
-                let mut octets_left = in_turn.peekable();
-                while let Some(place) = octets_left.next() {
-                    if taken.len() >= max {
-                        return;
-                    }
-                    if place % 8 == 0 && is_blank(lists, first.saturating_add(place)) {
-                        // Eight at once: most are blank.
-                        while octets_left.next_if(|other| other / 8 == place / 8).is_some() {}
-                        continue;
-                    }
-                    let bit = first.saturating_add(place);
-                    if is_set(lists, bit) {
-                        set(lists, bit, false);
-                        if !taken.contains(&place) {
-                            taken.push(place);
-                        }
-                    }
+            ended = turn;
+            let [asks_at, counts_at] = &mut ended;
+            let kept = max.saturating_sub(COUNTS_MIN);
+            *asks_at = self.take_from(lists, 0, *asks_at, kept, &mut taken);
+            *counts_at = self.take_from(lists, counts, *counts_at, max, &mut taken);
+            *asks_at = self.take_from(lists, 0, *asks_at, max, &mut taken);
+        });
+        (taken, ended)
+    }
+
+    /// Takes out of the list that begins at `first` until there are `most`. Says where to go on.
+    fn take_from(
+        &self,
+        lists: &mut [u8],
+        first: usize,
+        next: usize,
+        most: usize,
+        taken: &mut Vec<usize>,
+    ) -> usize {
+        let places = self.len.saturating_mul(8);
+        let mut in_turn = (next..places).chain(0..next.min(places)).peekable();
+        let mut goes_on = next;
+        while taken.len() < most {
+            let Some(place) = in_turn.next() else { break };
+            let bit = first.saturating_add(place);
+            if place % 8 == 0 && is_blank(lists, bit) {
+                // Eight at once: most are blank.
+                while in_turn.next_if(|other| other / 8 == place / 8).is_some() {}
+                continue;
+            }
+            if is_set(lists, bit) {
+                set(lists, bit, false);
+                goes_on = place.saturating_add(1);
+                if !taken.contains(&place) {
+                    taken.push(place);
                 }
             }
-        });
-        taken
+        }
+        goes_on
     }
 
     fn change(&self, mut change: impl FnMut(&mut Vec<u8>)) {

@@ -126,8 +126,8 @@ impl Circuits {
         self.hand_on(now_ms);
         let leader = self.may_lead(now_ms, false)?;
         self.sweep();
-        let places = self.marks.take(REPORTS_MAX, self.next.get());
-        self.next.set(places.last().map_or(0, |place| place.saturating_add(1)));
+        let (places, next) = self.marks.take(REPORTS_MAX, self.next.get());
+        self.next.set(next);
         Some(self.report(config, caller, id, (now_ms, leader), places))
     }
 

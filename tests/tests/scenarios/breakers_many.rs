@@ -87,3 +87,33 @@ fn ten_thousand_breakers_cost_a_bounded_tick() {
     assert!(most(&ticks) <= TICK_CALLS_MAX, "{}", most(&ticks));
     assert!(most(&answers) <= 1_500, "{}", most(&answers));
 }
+
+/// So many are shut and wait for a test that one report cannot name them all: the failures of another one are heard of
+/// all the same.
+#[test]
+fn many_that_are_shut_keep_no_outage_of_another_from_being_noticed() {
+    let shut = 600;
+    let mut timeline = String::new();
+    for (round, at_ms) in [0, 3_000].into_iter().enumerate() {
+        for value in 0..shut {
+            timeline.push_str(&format!(
+                "  - {{ at: {}ms, client: r{round}, worker: {}, send: {{ path: /p/bad, headers: {{ x-c: c{value} }} }} }}\n",
+                at_ms + value,
+                value % 2,
+            ));
+        }
+    }
+    for (nth, path) in ["/h/good", "/h/bad"].into_iter().cycle().take(60).enumerate() {
+        let at_ms = 6_000 + nth * 100;
+        let worker = nth / 2 % 2;
+        timeline.push_str(&format!(
+            "  - {{ at: {at_ms}ms, client: h, worker: {worker}, send: {{ path: {path} }} }}\n"
+        ));
+    }
+    let report = run(&format!(
+        "name: many that are shut\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p/** }}, circuit_breaker: {{ by: {{ header: x-c, trusted: true }}, max: {shut}, consecutive: 1, open: 1s }} }}, {{ name: h, match: {{ path: /h/** }}, circuit_breaker: {{ failure_rate: 40%, consecutive: 100 }} }}] }}\nhost: {{ workers: 2, memory_max: 32MiB }}\ngateway: in-process\nupstream:\n  - {{ on: GET /p/bad, answer: {{ status: 500 }} }}\n  - {{ on: GET /h/bad, answer: {{ status: 500 }} }}\n  - {{ answer: {{ status: 200 }} }}\ntimeline:\n{timeline}"
+    ));
+    let of = |client| report.exchanges.iter().filter(move |one| one.client == client);
+    assert!(of("r1").all(|one| one.status == Some(503)), "all of them are shut");
+    assert_eq!(of("h").next_back().and_then(|one| one.status), Some(503), "it was shut, too");
+}
