@@ -1,5 +1,6 @@
 //! Owns the octets of what a process shares: numbers little-endian, always of one length. Read only by
-//! the same process, so that they have no format number; what cannot be read begins anew.
+//! the same process, so that they have no format number: what is new stands behind what was, since filters of two builds share
+//! them while one replaces the other. What cannot be read begins anew.
 
 use alloc::vec::Vec;
 
@@ -90,8 +91,9 @@ impl Process {
         };
         let counts =
             Counts { calls: octets.short()?, failures: octets.short()?, slow: octets.short()? };
-        let (sought_ms, unheard_ms) = (octets.long()?, octets.long()?);
-        let unheard = octets.octet()? == 1;
+        // A filter of before that shares them writes none of these, and passes over them.
+        let [sought_ms, unheard_ms] = [octets.long(), octets.long()].map(Option::unwrap_or_default);
+        let unheard = octets.octet() == Some(1);
         octets.0.is_empty().then_some(Self {
             generation,
             state,
