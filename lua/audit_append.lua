@@ -9,7 +9,8 @@
 --       5      the hash of the last of the records
 --       6..    the id of each record, then the bytes of each
 -- Returns {1, seq, hash, seg, seg_first}      appended; where the chain ends now
---         {0, seq, hash, seg, seg_first}      nothing done: it ends elsewhere, there
+--         {0, seq, hash, seg, seg_first, r}   nothing done: it ends elsewhere, there, with the record r; r is '' where that
+--                                             lies in another segment than ARGV[4]
 --         {2, seq, hash, seg, seg_first, i…}  nothing done: the i-th records (from 1) hold ids that are in the chain
 -- The head comes first, since most appends that are not done have lost a race: ids are looked up where it is the
 -- expected one. Safe to repeat: an append whose reply was lost is found by its ids before anything is written.
@@ -27,7 +28,8 @@ elseif not (head[2] and head[3] and head[4]) then
 end
 
 if head[1] ~= ARGV[1] or head[2] ~= ARGV[2] or head[3] ~= ARGV[3] then
-  return { 0, head[1], head[2], head[3], head[4] }
+  local last = head[3] == ARGV[4] and call('LRANGE', KEYS[2], -1, -1)[1] or ''
+  return { 0, head[1], head[2], head[3], head[4], last }
 end
 
 local count = (#ARGV - 5) / 2

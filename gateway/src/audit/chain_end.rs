@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidegate_policy::audit::append::{Outcome, Place};
 use tidegate_policy::audit::keys::KeyRing;
-use tidegate_policy::audit::record::{ChainName, Event, Signer, batch};
+use tidegate_policy::audit::record::{ChainName, Event, Head, Signer, batch};
 
 use super::counters::ChainCounters;
 use super::mark::Mark;
@@ -26,6 +26,7 @@ mod own_time;
 mod parted;
 mod repair;
 mod silent;
+mod vouched;
 mod waiting;
 
 pub use self::own_time::LOOK as LOOK_SOON;
@@ -86,6 +87,8 @@ enum Refused {
     Ends,
     #[error("the spool has no room for what the store lost")]
     NoRoom,
+    #[error("no gateway has signed the record {0}, with which the chain ends")]
+    Foreign(u64),
     #[error("the store was set back: it ends at {there:?}, this gateway knows {known:?}")]
     SetBack { known: Place, there: Place },
 }
@@ -141,6 +144,9 @@ pub struct ChainEnd {
     /// Whether the store has to be compared with it first: at the start, and after each failure.
     unsure: bool,
     set_back: bool,
+    /// The last end of the chain that is known to be signed, and the last one that is not.
+    vouched: Option<Head>,
+    foreign: Option<Head>,
     /// For how long others are to be left time, since the store could not be reached, or never was before; and
     /// since when it can be. In µs of `own_time`.
     grace_us: Option<u64>,
@@ -186,6 +192,8 @@ impl ChainEnd {
             known,
             unsure: true,
             set_back: false,
+            vouched: None,
+            foreign: None,
             // A gateway that begins knows no more than one that was away.
             grace_us: Some(own_time::BEGINS_US),
             in_touch_since: None,
@@ -247,9 +255,13 @@ impl ChainEnd {
                     self.counters.appended.inc_by(u64::try_from(events.len()).unwrap_or(u64::MAX));
                     return self.arrive(begun, place, end).await;
                 }
-                Outcome::Moved(there) => {
+                Outcome::Moved(there, last) => {
                     self.counters.races_lost.inc();
                     self.ahead(there)?;
+                    // Mostly it is in the answer: whoever asked for it first would lose the next race, too.
+                    if !self.vouches(there, &last) {
+                        self.vouch(there).await?;
+                    }
                     place = there;
                 }
                 Outcome::Duplicates(there, twice) => {
@@ -259,6 +271,7 @@ impl ChainEnd {
                     }
                     self.counters.duplicates.inc_by(u64::try_from(twice.len()).unwrap_or(u64::MAX));
                     self.ahead(there)?;
+                    self.vouch(there).await?;
                     place = there;
                     let mut index = 0..;
                     events.to_mut().retain(|_| !index.next().is_some_and(|at| twice.contains(&at)));

@@ -153,7 +153,13 @@ impl Watch {
             let (store, chain) = (Arc::clone(&self.store), self.chain.clone());
             match self.tail.read(&store, &chain, place, Some(&mut self.uses)).await? {
                 Read::More => {}
-                Read::Whole => break,
+                Read::Whole => {
+                    // The head moves by whole appends, and each is signed on its last record.
+                    if self.tail.verifier.end() == place.head {
+                        self.tail.verifier.ends();
+                    }
+                    break;
+                }
                 Read::Short => {
                     self.look_for_cut(self.tail.place()).await?;
                     break;

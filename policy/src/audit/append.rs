@@ -42,8 +42,9 @@ pub struct Append<'a> {
 pub enum Outcome {
     /// All are appended.
     Done(Place),
-    /// Nothing is: the chain ends elsewhere.
-    Moved(Place),
+    /// Nothing is: the chain ends elsewhere, with that record; it is empty where that lies in another segment than the
+    /// one that was named.
+    Moved(Place, Vec<u8>),
     /// Nothing is: some of the events are in the chain already. Their indices, from 0.
     Duplicates(Place, Vec<usize>),
 }
@@ -103,7 +104,10 @@ impl Shelf {
     pub fn append(&mut self, append: &Append<'_>) -> Outcome {
         let Place { head, segment, .. } = append.expected;
         if (self.place.head, self.place.segment) != (head, segment) {
-            return Outcome::Moved(self.place);
+            let is_here = self.place.segment == append.segment;
+            let records = self.segments.get(&append.segment).filter(|_| is_here);
+            let last = records.and_then(|records| records.last()).cloned();
+            return Outcome::Moved(self.place, last.unwrap_or_default());
         }
         let held = |line: &Line| {
             let later = self.ids.range(append.ids_from..=append.segment);
@@ -151,12 +155,17 @@ mod tests {
         assert_eq!(shelf.append(&first), Outcome::Done(place));
         let before = shelf.clone();
         // Its reply was lost.
-        assert_eq!(shelf.append(&first), Outcome::Moved(place));
+        assert_eq!(shelf.append(&first), Outcome::Moved(place, b"b".to_vec()));
         let again = append(place, 0, &ab);
         assert_eq!(shelf.append(&again), Outcome::Duplicates(place, vec![0, 1]));
         // Somebody was faster.
         let c = [line("c")];
-        assert_eq!(shelf.append(&append(Place::GENESIS, 0, &c)), Outcome::Moved(place));
+        assert_eq!(
+            shelf.append(&append(Place::GENESIS, 0, &c)),
+            Outcome::Moved(place, b"b".to_vec())
+        );
+        let elsewhere = append(Place::GENESIS, 1, &c);
+        assert_eq!(shelf.append(&elsewhere), Outcome::Moved(place, vec![]));
         let bc = [line("b"), line("c")];
         assert_eq!(shelf.append(&append(place, 0, &bc)), Outcome::Duplicates(place, vec![0]));
         assert_eq!(shelf, before);

@@ -13,6 +13,7 @@
 //! | truncation, head set back | a checkpoint that is larger |
 //! | two records with one number | numbers, and hashes of the last [`RECENT_MAX`] records |
 //! | rewritten with a stolen key | a checkpoint, up to its size; **nothing behind the last one** |
+//! | a rollback that nobody signed | its own signature: it explains nothing |
 //! | records lost by the store | the gateway's own rollback record; until it came any checkpoint of the lost part |
 //!
 //! The first bad record is where the chain first contradicts itself, the keys or what was kept outside:
@@ -210,8 +211,15 @@ impl<'k> Verifier<'k> {
     }
 
     fn advance(&mut self, record: &Record) {
-        if let Some(rollback) = record.rollback {
-            self.roll_back(record.seq, rollback);
+        let is_signed = record.seal.as_ref().map(|seal| self.check_seal(record, seal));
+        match (record.rollback, is_signed) {
+            (Some(rollback), Some(true)) => self.roll_back(record.seq, rollback),
+            // Gateways append it alone. A signature that does not fit was found.
+            (Some(_), None) => {
+                let detail = format!("nobody signed the rollback {}", record.seq);
+                self.report.find(Some(record.seq), Kind::UnsignedRollback, detail);
+            }
+            (Some(_), Some(false)) | (None, _) => {}
         }
         let whole = self.frontier.size().saturating_add(1) == record.seq;
         self.end = Head { seq: record.seq, hash: record.hash };
@@ -223,9 +231,9 @@ impl<'k> Verifier<'k> {
             let detail = format!("the event {:?} stands twice", record.id);
             self.report.find(Some(record.seq), Kind::DoubledEvent, detail);
         }
-        if let Some(seal) = &record.seal {
+        if let Some(is_good) = is_signed {
             self.sealed_seq = record.seq;
-            if self.check_seal(record, seal) {
+            if is_good {
                 self.signed_seq = record.seq;
             }
             if self.report.findings_total == 0 {
@@ -314,10 +322,9 @@ impl<'k> Verifier<'k> {
         &self.report
     }
 
-    /// Closes the verification. `head` is what the store or the export says that the end is.
-    pub fn finish(mut self, head: Option<&HeadClaim>) -> Report {
+    /// The chain ends with the last record, or did when somebody asked: that one has to be signed. Records may follow.
+    pub fn ends(&mut self) {
         let Head { seq, .. } = self.end;
-        let behind = seq.saturating_add(1);
         // Where something else is wrong in the tail, that is its place.
         let explained = self.report.first_bad.is_some_and(|bad| bad > self.sealed_seq);
         if self.sealed_seq < seq && !explained {
@@ -325,6 +332,13 @@ impl<'k> Verifier<'k> {
             let detail = format!("nobody signed the records {first} to {seq}");
             self.report.find(Some(first), Kind::UnsignedTail, detail);
         }
+    }
+
+    /// Closes the verification. `head` is what the store or the export says that the end is.
+    pub fn finish(mut self, head: Option<&HeadClaim>) -> Report {
+        let Head { seq, .. } = self.end;
+        let behind = seq.saturating_add(1);
+        self.ends();
         if let Some(claim) = head {
             self.compare_head(claim);
         }

@@ -33,6 +33,7 @@ impl ChainEnd {
         {
             self.still_holds(known).await?;
         }
+        self.vouch(there).await?;
         // Others may append behind it, and then the store may lose it.
         self.confirm(there).await;
         // Before the first record there is none to be put back.
@@ -159,6 +160,7 @@ impl ChainEnd {
 
     pub(super) fn reached(&mut self, place: Place) {
         self.known = Some(place);
+        self.vouched = Some(place.head);
         if self.seen.back() != Some(&place) {
             self.seen.push_back(place);
         }

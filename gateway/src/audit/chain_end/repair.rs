@@ -2,15 +2,13 @@
 //! bytes in the same places, each those that it appended itself. Where one is missing the chain goes on
 //! under a new origin, which begins with a signed rollback record. Record 0050.
 
-use std::sync::{Arc, PoisonError};
-
 use tidegate_policy::audit::append::{Outcome, Place};
-use tidegate_policy::audit::record::{Record, Rollback, SignatureCheck, signed};
+use tidegate_policy::audit::record::{Record, Rollback};
 
 use super::own_time::{DOUBT_US, GRACE_US, GROWING_PATIENCE_US, PATIENCE_US, WHOLE_US};
 use super::parted::Parting;
+use super::vouched::Seal;
 use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX};
-use crate::audit::keys::Ed25519;
 use crate::audit::ring::Appended;
 use crate::store::StoreFailure;
 
@@ -68,14 +66,14 @@ impl ChainEnd {
             // It was appended behind this very record, so no rollback before it is news.
             let Some(piece) = self.piece(there) else {
                 if self.is_whole(known, there).await? {
-                    return self.wait_for_others(known, there);
+                    return self.wait_for_others(known, there).await;
                 }
                 self.progress.whole_since = None;
                 return self.wait_or_give_up(known, there).await;
             };
             match self.put(&piece, there).await? {
                 Outcome::Done(_) => self.progress.stuck = None,
-                Outcome::Moved(_) => {}
+                Outcome::Moved(..) => {}
                 Outcome::Duplicates(..) => return self.wait_or_give_up(known, there).await,
             }
         }
@@ -88,7 +86,9 @@ impl ChainEnd {
         piece: &Appended,
         there: Place,
     ) -> Result<Outcome, StoreFailure> {
-        let Some(chains) = self.store.chains() else { return Ok(Outcome::Moved(there)) };
+        let Some(chains) = self.store.chains() else {
+            return Ok(Outcome::Moved(there, Vec::new()));
+        };
         // The place says which segment the chain is in now.
         let outcome = chains.append(&self.chain, &piece.call(there)).await?;
         if matches!(outcome, Outcome::Done(_)) {
@@ -160,16 +160,13 @@ impl ChainEnd {
     /// A rollback behind the record `from`, if a key of ours signed it.
     fn own_rollback(&self, bytes: &[u8], from: u64) -> Option<Rollback> {
         let record = Record::read(bytes).ok().filter(|record| record.seq > from)?;
-        let (rollback, seal) = (record.rollback?, record.seal?);
-        let ring = Arc::clone(&*self.keys.read().unwrap_or_else(PoisonError::into_inner));
-        let key = ring.keys.get(&seal.version)?;
-        let message = signed(&self.chain, record.seq, &record.hash, seal.version);
-        Ed25519.check(&key.public, &message, &seal.signature).then_some(rollback)
+        record.rollback.filter(|_| self.seal(&record) == Seal::Good)
     }
 
     /// This gateway's pieces are there. Whatever it appended now might take another's place, so it waits
     /// until nobody puts anything back any more.
-    fn wait_for_others(&mut self, known: Place, there: Place) -> Result<Place, Refused> {
+    async fn wait_for_others(&mut self, known: Place, there: Place) -> Result<Place, Refused> {
+        self.vouch(there).await?;
         let now = self.own_time.us();
         self.progress.stuck = None;
         let whole_us = now.saturating_sub(*self.progress.whole_since.get_or_insert(now));
@@ -196,6 +193,7 @@ impl ChainEnd {
 
     /// Nothing of this gateway's fits behind the chain's end.
     async fn wait_or_give_up(&mut self, known: Place, there: Place) -> Result<Place, Refused> {
+        self.vouch(there).await?;
         let parting = self.parted(known, there).await?;
         if let Some(rollback) = self.given_up_by_another(parting, there).await? {
             let place = self.go_on(parting.common, there).await?;
@@ -253,16 +251,17 @@ impl ChainEnd {
                     return self.go_on(parting.common, end).await;
                 }
                 // Of somebody who knows of no loss, or of somebody who has told of it just now.
-                Outcome::Moved(next)
+                Outcome::Moved(next, _)
                     if parting.is_taken(there) && next.head.seq > there.head.seq =>
                 {
                     if self.given_up_by_another(parting, next).await?.is_some() {
                         break;
                     }
+                    self.vouch(next).await?;
                     there = next;
                 }
                 // A missing piece may have come: the next look finds out.
-                Outcome::Moved(_) | Outcome::Duplicates(..) => break,
+                Outcome::Moved(..) | Outcome::Duplicates(..) => break,
             }
         }
         Err(Refused::SetBack { known, there })

@@ -136,6 +136,25 @@ impl Faulty {
         self.done.lock().expect("no panic").len()
     }
 
+    /// Somebody who may write to the store appends the event, canonical and linked, with that signature on it.
+    pub fn forge(&self, event: Event, seal: &Forged) {
+        let expected = now(self.place(&chain())).expect("a place");
+        let made =
+            |signer: &dyn Signer, events: &[Event]| batch(&chain(), expected.head, events, signer);
+        let line = match seal {
+            // The last of a batch is signed, the first is not.
+            Forged::Unsigned => {
+                made(&TestSigner(1), &[event, self::event("another")]).lines.swap_remove(0)
+            }
+            Forged::By(signer) => made(signer, &[event]).lines.swap_remove(0),
+        };
+        let hash = Record::read(&line.bytes).expect("a record").hash;
+        let (segment, lines) = (expected.segment, vec![line]);
+        let forged = Appended { start: expected, segment, ids_from: 0, hash, lines };
+        let done = now(self.append(&chain(), &forged.call(expected)));
+        assert!(matches!(done, Ok(Outcome::Done(_))), "{done:?}");
+    }
+
     /// As after a loss of power: only the first appends are left.
     pub fn set_back(&self, to: usize) {
         let mut done = self.done.lock().expect("no panic");
@@ -252,6 +271,27 @@ impl Store for Faulty {
     }
     fn chains(&self) -> Option<&dyn Chains> {
         Some(self)
+    }
+}
+
+/// How a record that no gateway appended is signed.
+pub enum Forged {
+    Unsigned,
+    By(FalseSigner),
+}
+
+/// Signs with one key under the version of another.
+pub struct FalseSigner {
+    pub key: u32,
+    pub version: u32,
+}
+
+impl Signer for FalseSigner {
+    fn version(&self) -> KeyVersion {
+        KeyVersion(self.version)
+    }
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        TestSigner(self.key).sign(message)
     }
 }
 

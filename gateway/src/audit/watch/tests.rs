@@ -4,10 +4,15 @@ use std::path::Path;
 use std::sync::RwLock;
 
 use tidegate_policy::audit::keys::Revocation;
-use tidegate_policy::audit::record::{KeyVersion, Rollback};
+use tidegate_policy::audit::record::{Event, KeyVersion, Rollback};
+use tidegate_policy::audit::value::Value;
+use tidegate_policy::audit::{Action, AuditEvent, Durability, Thinning};
+use tidegate_policy::scope::{Region, Tenant};
 
 use super::*;
-use crate::audit::chain_end::tests::{Faulty, Mode, begin, chain, event, looks, open, ring, world};
+use crate::audit::chain_end::tests::{
+    Faulty, Forged, Mode, begin, chain, event, looks, open, ring, world,
+};
 use crate::audit::chain_end::{BATCH_MAX, ChainEnd, SEGMENT_MAX};
 use crate::clock::SystemClock;
 use crate::secret::Secret;
@@ -114,6 +119,65 @@ async fn verified_records_that_are_gone_are_a_finding_until_they_are_back() {
     watch.step().await.expect("the store answers");
     assert_eq!(told(), (0, 0), "all is back");
     assert_eq!(counters.verified_seq.get(), 200);
+}
+
+/// Whoever may write to the store appends without a key: each append of a gateway ends with a signature.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_no_gateway_signed_is_a_finding_until_it_is_taken_away() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let (mut watch, counters) = watch(&store, &dir.path().join("checkpoints"));
+    append(&mut end, 0, 64).await;
+    watch.step().await.expect("the store answers");
+    store.forge(event("forged"), &Forged::Unsigned);
+    for _ in 0..3 {
+        watch.step().await.expect("the store answers");
+        assert_eq!((counters.findings.get(), counters.first_bad.get()), (1, 65));
+    }
+    store.set_back(1);
+    append(&mut end, 64, 65).await;
+    watch.step().await.expect("the store answers");
+    assert_eq!((counters.findings.get(), counters.verified_seq.get()), (0, 65));
+}
+
+/// A rollback excuses what is missing, so that whoever has made it missing would write one.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_no_gateway_signed_accounts_for_nothing() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let (mut watch, counters) = watch(&store, &dir.path().join("checkpoints"));
+    append(&mut end, 0, 200).await;
+    tokio::time::advance(Duration::from_secs(10)).await;
+    watch.step().await.expect("the store answers");
+    store.set_back(1);
+    watch.step().await.expect("the store answers");
+    let there = Rollback { kept: 64, known: 200, common: 64 }.detail();
+    store.forge(told(there), &Forged::Unsigned);
+    for _ in 0..3 {
+        watch.step().await.expect("the store answers");
+        assert!(counters.findings.get() > 1, "missing, and forged");
+        assert_eq!(counters.first_bad.get(), 65);
+    }
+    assert_eq!(watch.tail.verifier.so_far().rollbacks.len(), 0);
+    assert_eq!(counters.checkpoint_size.get(), 200, "no other origin");
+}
+
+/// The event of a rollback record.
+fn told(detail: Value) -> Event {
+    let told = AuditEvent {
+        id: "rollback-x".to_owned(),
+        ts_ms: 1,
+        region: Region::new("eu").expect("a region"),
+        actor: "gateway".to_owned(),
+        tenant: Tenant::None,
+        action: Action::Rollback,
+        outcome: "ok".to_owned(),
+        detail: String::new(),
+        durability: Durability::Async,
+        thinning: Thinning::Each,
+        about: Vec::new(),
+    };
+    Event::with_detail(&told, detail).expect("sound")
 }
 
 /// All is read again, and nobody has signed anything more.

@@ -97,9 +97,14 @@ fn command(sha: &str, chain: &ChainName, append: &Append<'_>) -> Cmd {
 fn outcome(reply: &Value, count: usize) -> Option<Outcome> {
     let Value::Array(parts) = reply else { return None };
     let (code, rest) = parts.split_first()?;
-    let (head, twice) = rest.split_at_checked(4)?;
+    let (head, rest) = rest.split_at_checked(4)?;
     let place = place(head)?;
     let Value::Int(code) = code else { return None };
+    if *code == MOVED {
+        let [last] = rest else { return None };
+        return Some(Outcome::Moved(place, redis::from_redis_value_ref(last).ok()?));
+    }
+    let twice = rest;
     let indices = twice.iter().map(|index| {
         let Value::Int(index) = index else { return None };
         usize::try_from(*index).ok()?.checked_sub(1).filter(|index| *index < count)
@@ -107,7 +112,6 @@ fn outcome(reply: &Value, count: usize) -> Option<Outcome> {
     let indices: Vec<usize> = indices.collect::<Option<_>>()?;
     match (*code, indices.is_empty()) {
         (DONE, true) => Some(Outcome::Done(place)),
-        (MOVED, true) => Some(Outcome::Moved(place)),
         (DUPLICATES, false) => Some(Outcome::Duplicates(place, indices)),
         _ => None,
     }
@@ -140,11 +144,19 @@ mod tests {
             parts.extend(twice.iter().map(|index| Value::Int(*index)));
             Value::Array(parts)
         };
+        let moved = |last: &[Value]| {
+            let Value::Array(mut parts) = reply(0, "9", &hash, &[]) else { unreachable!() };
+            parts.extend(last.iter().cloned());
+            Value::Array(parts)
+        };
         let place =
             Place { head: Head { seq: 9, hash: Hash::GENESIS }, segment: 2, segment_first: 3 };
         for (reply, expected) in [
             (reply(1, "9", &hash, &[]), Some(Outcome::Done(place))),
-            (reply(0, "9", &hash, &[]), Some(Outcome::Moved(place))),
+            (moved(&[text("r")]), Some(Outcome::Moved(place, b"r".to_vec()))),
+            (moved(&[text("")]), Some(Outcome::Moved(place, vec![]))),
+            (moved(&[]), None),
+            (moved(&[text("r"), text("s")]), None),
             (reply(2, "9", &hash, &[1, 3]), Some(Outcome::Duplicates(place, vec![0, 2]))),
             (reply(2, "9", &hash, &[]), None),
             (reply(2, "9", &hash, &[0]), None),

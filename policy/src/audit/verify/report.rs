@@ -49,6 +49,8 @@ pub enum Kind {
     CheckpointFork,
     /// The records are not those that a checkpoint was made of.
     CheckpointDiffers,
+    /// A record says that the store had lost records, and nobody signed it.
+    UnsignedRollback,
     /// The store had lost records, says the chain itself, and nobody said that this is known.
     RolledBack,
 }

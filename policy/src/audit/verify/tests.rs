@@ -294,12 +294,15 @@ fn rolled_back() -> (Vec<Vec<u8>>, Head, Vec<String>) {
     let mut told = crate::audit::tests::audit_event("rollback-1");
     told.action = crate::audit::Action::Rollback;
     let detail = Rollback { kept: 5, known: 8, common: 5 }.detail();
-    let mut all = vec![Event::with_detail(&told, detail).expect("sound")];
-    all.extend(events(6..=8));
-    let head = Head { seq: 5, hash: kept.hash };
-    let made = batch(&chain(), head, &all, &FakeSigner(1, KeyVersion(1)));
-    lines.extend(made.lines.into_iter().map(|line| line.bytes));
-    (lines, made.head, notes)
+    let told = [Event::with_detail(&told, detail).expect("sound")];
+    let mut head = Head { seq: 5, hash: kept.hash };
+    // As gateways do it: alone, and then what comes.
+    for events in [&told[..], &events(6..=8)] {
+        let made = batch(&chain(), head, events, &FakeSigner(1, KeyVersion(1)));
+        lines.extend(made.lines.into_iter().map(|line| line.bytes));
+        head = made.head;
+    }
+    (lines, head, notes)
 }
 
 #[test]
@@ -335,6 +338,52 @@ fn records_that_the_store_lost_are_told_and_contradict_no_checkpoint_once_somebo
     assert_eq!((report.checkpoints_lost, report.checkpoints_matched), (1, 0));
 }
 
+/// Whoever may write to the store can write that it had lost records, and wait until a gateway signs behind it.
+#[test]
+fn a_rollback_that_no_gateway_signed_explains_nothing() {
+    let (sound, head, notes) = rolled_back();
+    let ring = ring();
+    let text = |line: &[u8]| String::from_utf8(line.to_vec()).expect("text");
+    let seal = |line: &str| {
+        let from = line.find("\"sig\":\"").expect("signed") + 7;
+        line[from..from + 88].to_owned()
+    };
+    let told = text(&sound[5]);
+    let unsigned = told.replace(&format!("\"sig\":\"{}\",", seal(&told)), "");
+    let unsigned = unsigned.replace("\"key_version\":\"v1\",", "");
+    let another = told.replace(&seal(&told), &seal(&text(&sound[8])));
+    for (line, kind) in [(unsigned, Kind::UnsignedRollback), (another, Kind::BadSignature)] {
+        assert_ne!(line, told);
+        let mut lines = sound.clone();
+        lines[5] = line.into_bytes();
+        let mut verifier = Verifier::new(&ring, &Fake);
+        verifier.accept_rollbacks();
+        notes.iter().for_each(|note| verifier.expect(note.as_bytes()));
+        lines.iter().for_each(|line| verifier.push(line));
+        let report = verifier.finish(Some(&HeadClaim { chain: "eu".to_owned(), head }));
+        let kinds: Vec<Kind> = report.findings.iter().map(|found| found.kind).collect();
+        assert_eq!(kinds, [kind, Kind::CheckpointDiffers], "{report:?}");
+        assert_eq!((report.first_bad, report.rollbacks.len()), (Some(6), 0));
+    }
+}
+
+/// What a follower asks each time that it has come to where the store says that the chain ends.
+#[test]
+fn an_end_that_is_not_signed_is_found_once_and_stays_found() {
+    let case = case();
+    let mut verifier = Verifier::new(&case.ring, &Fake);
+    for (at, line) in case.lines.iter().enumerate() {
+        verifier.push(line);
+        if [3, 13].contains(&at) {
+            (0..2).for_each(|_| verifier.ends());
+        }
+    }
+    assert_eq!(verifier.sound(), None);
+    let report = verifier.finish(None);
+    let kinds: Vec<Kind> = report.findings.iter().map(|found| found.kind).collect();
+    assert_eq!((kinds, report.first_bad), (vec![Kind::UnsignedTail], Some(14)));
+}
+
 /// Lost from 5 on, and grown to 9 by a gateway that did not know, with a checkpoint at 8 by either: then the one
 /// that knew of 8 records says so.
 #[test]
@@ -348,11 +397,12 @@ fn checkpoints_of_records_whose_places_others_took_are_lost_and_prove_nothing() 
     let mut told = crate::audit::tests::audit_event("rollback-1");
     told.action = crate::audit::Action::Rollback;
     let detail = Rollback { kept: 9, known: 8, common: 5 }.detail();
-    let mut last = vec![Event::with_detail(&told, detail).expect("sound")];
-    last.extend(events(6..=8));
-    let last = batch(&chain(), grown.head, &last, &signer);
+    let told = [Event::with_detail(&told, detail).expect("sound")];
+    let told = batch(&chain(), grown.head, &told, &signer);
+    let last = batch(&chain(), told.head, &events(6..=8), &signer);
     let mut lines = before[..5].to_vec();
-    lines.extend(grown.lines.into_iter().chain(last.lines).map(|line| line.bytes));
+    let added = [grown.lines, told.lines, last.lines].into_iter().flatten();
+    lines.extend(added.map(|line| line.bytes));
     let notes = [checkpoint(&before, 5), checkpoint(&before, 8), checkpoint(&lines, 8)];
     let verify = |accept: bool, until: usize| {
         let mut verifier = Verifier::new(&ring, &Fake);

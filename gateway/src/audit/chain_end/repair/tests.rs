@@ -1,7 +1,7 @@
 //! Tests of chains whose store was set back: pieces that are put back, pieces that are missing.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::Rng;
