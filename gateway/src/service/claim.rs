@@ -148,7 +148,10 @@ impl Claiming {
                 let answer = answer.with(octets).map_err(unreadable)?;
                 let (hash, ttl_ms) = (finish.keyed.hash, ms(life_s));
                 let completion = Completion { held, hash, answer: &answer, ttl_ms };
-                if let Some(before) = recorded(claims, before).await? {
+                // Not where another has taken it over since, which did so under the name of today.
+                if let Some(before) = recorded(claims, before).await?
+                    && claims.lookup(&name, None, Writer::Gateway).await? == Found::Absent
+                {
                     let completed = claims.complete(&before, &completion).await?;
                     if completed != Completed::Fenced {
                         return Ok(completed.into());

@@ -174,9 +174,11 @@ fn too_few_replicas(
     signals.push(Signal::Idempotency { policy, outcome });
     let charged = question.refund(config, age_us);
     let none = || Some(question.terms.as_ref()?.settling(config, question.id, 0));
-    let settlement = charged
-        .or_else(none)
-        .and_then(|settling| abandon(config, settling, policy, claim.keyed, fence));
+    // Who waited may have asked for the limits under another id.
+    let settling = charged.or_else(none);
+    let settling = settling.map(|settling| SettleRequest { id: question.id, ..settling });
+    let settlement =
+        settling.and_then(|settling| abandon(config, settling, policy, claim.keyed, fence));
     let denial = Denial {
         grpc: question.grpc,
         retry_after_s: Some(RETRY_AFTER_S),

@@ -72,9 +72,13 @@ impl Desk {
 
     /// As the first owner's word that reaches a gateway of today.
     async fn finishes(&self, fence: u64, by: FinishBy) -> Finished {
+        self.finishes_as(1, fence, by).await
+    }
+
+    async fn finishes_as(&self, id: u128, fence: u64, by: FinishBy) -> Finished {
         let finish = Finish { keyed: keyed("/orders/{id}"), fence, by };
         let (_, octets) = AnswerHead::of(&answer()).expect("small");
-        self.claiming(1).finish(&finish, &octets).await.expect("the store answers")
+        self.claiming(id).finish(&finish, &octets).await.expect("the store answers")
     }
 
     /// What lies under a name, whoever asks.
@@ -188,8 +192,12 @@ async fn who_was_taken_over_extends_nothing_under_either_name() {
     desk.recorded_before("/orders/{id}", false).await;
     desk.clock.set(START_US + u64::from(LOCK_MS) * 1_000);
     let taken = desk.begins(2, "/orders/{id}", true).await;
-    assert!(matches!(taken, ClaimState::Claimed { .. }), "{taken:?}");
+    let ClaimState::Claimed { fence, .. } = taken else { panic!("{taken:?}") };
     assert_eq!(desk.finishes(1, EXTEND).await, Finished::Fenced);
+    assert_eq!(desk.found(&desk.before("/orders/{id}")).await, Found::Unknown);
+    // Nor has it the last word, whoever ends first.
+    assert_eq!(desk.finishes_as(2, fence, complete()).await, Finished::Stored);
+    assert_eq!(desk.finishes(1, complete()).await, Finished::Fenced);
     assert_eq!(desk.found(&desk.before("/orders/{id}")).await, Found::Unknown);
 }
 

@@ -716,6 +716,16 @@ fn a_claim_on_too_few_replicas_is_given_back_or_counted() {
             assert!(effects.signals.contains(&counted) && desk.exchange.wants_answer());
         }
     }
+    // Of who asked on as somebody else it is that one's.
+    let mut desk = Desk::new(&format!(r#"{ASKED}, "wait": "50ms""#));
+    let asked = desk.request(&facts(&KEYED, false));
+    desk.in_flight(&asked, 0);
+    desk.on(Event::Waited(DecisionId::new(1)));
+    desk.on(Event::Answer { answer: Answer::Reset, entropy: 0 });
+    let asked = desk.on(Event::Waited(FRESH));
+    let message = settled(&desk.answer(&asked, few).settlement.expect("it is given back"));
+    assert_eq!((message.id, message.adjustments.len()), (FRESH, 1));
+    assert!(message.finish.is_some());
     // What is there already is on as many replicas as it is.
     let (effects, _) = on("", r#"{"state":"conflict"}"#);
     assert!(
