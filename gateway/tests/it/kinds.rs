@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::bench::{
     ADMIN, CALM_SOON_BACK, Caller, Speaks, TOKEN, decides, metric, question, request, settings,
-    settlement, start,
+    settlement, start, start_around,
 };
 use crate::redis_store::settings_at;
 use crate::redis_store::swift::Held;
@@ -221,6 +221,13 @@ async fn grants_and_settlements_go_with_a_slot_that_moves_and_with_a_replica_tha
 #[tokio::test(flavor = "multi_thread")]
 async fn several_subjects_on_a_cluster_are_charged_together_or_not_at_all() {
     let mut cluster = RedisCluster::start().await;
+    // What is given back is waited for, however long it takes.
+    let clock: Arc<dyn Clock> =
+        Arc::new(Held::new(Duration::from_millis(5), &Arc::new(Semaphore::new(0))));
+    let (at, counters) = (settings_at(&cluster.url()), StoreCounters::default());
+    let store = RedisStore::start(&at, &Arc::new(Cores::here()), &clock, counters);
+    let patient = settings(&format!("--redis-url {} {CALM_SOON_BACK}", cluster.url()));
+    let patient = start_around(patient, Arc::new(store.expect("an address"))).await;
     let gateway = gateway(&cluster.url()).await;
     let both = |one: &str, two: &str| {
         let mut question = daily(one, 5);
@@ -233,13 +240,13 @@ async fn several_subjects_on_a_cluster_are_charged_together_or_not_at_all() {
         question
     };
     for left in (0..3).rev() {
-        let reply = decides(&gateway, &both("a", "shared")).await;
+        let reply = decides(&patient, &both("a", "shared")).await;
         assert_eq!(reply.verdict, Verdict::Allow);
         assert_eq!((reply.limits[0].remaining, reply.limits[1].remaining), (left + 2, left));
     }
     for turn in 0..4 {
         for client in ["a", "b", "c"] {
-            let reply = decides(&gateway, &both(client, "shared")).await;
+            let reply = decides(&patient, &both(client, "shared")).await;
             assert_eq!(reply.verdict, Verdict::Deny);
             let expected = if client == "a" { 2 } else { 5 };
             assert_eq!(reply.limits[0].remaining, expected, "{client} {turn}: given back");
@@ -253,15 +260,18 @@ async fn several_subjects_on_a_cluster_are_charged_together_or_not_at_all() {
         (question.limits[0].cost, question.limits[1].cost) = (one, two);
         question
     };
-    let first = decides(&gateway, &costs(4, 1)).await;
+    let first = decides(&patient, &costs(4, 1)).await;
     assert_eq!((first.limits[0].remaining, first.limits[1].remaining), (1, 2));
     for turn in 0..3 {
-        let denied = decides(&gateway, &costs(1, 3)).await;
+        let denied = decides(&patient, &costs(1, 3)).await;
         assert_eq!(denied.verdict, Verdict::Deny);
         let left = (denied.limits[0].remaining, denied.limits[1].remaining);
         assert_eq!(left, (1, 2), "{turn}: given back");
     }
-    assert_eq!(decides(&gateway, &costs(1, 2)).await.verdict, Verdict::Allow);
+    assert_eq!(decides(&patient, &costs(1, 2)).await.verdict, Verdict::Allow);
+
+    // Known to this one too.
+    assert_eq!(decides(&gateway, &both("h", "shared")).await.verdict, Verdict::Deny);
 
     // Whose other limit lies on a master that stands still is denied all the same by one that is known to be used up.
     let mut serving = None;
