@@ -14,7 +14,7 @@ use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
 use crate::audit_sync::PEM;
-use crate::bench::{Caller, Speaks, TOKEN, question, request, settings_with, start};
+use crate::bench::{CALM, Caller, Speaks, TOKEN, question, request, settings_with, start};
 use crate::breakers::Process;
 use crate::{claims, redis_store};
 
@@ -45,7 +45,7 @@ async fn every_kind_of_event_becomes_a_record_without_a_subject() {
         ("TIDEGATE_AUDIT_SUBJECT_KEY", "a secret of some length that nobody knows"),
     ]);
     let (url, folder) = (redis.url(), dir.path().display());
-    let flags = format!("--redis-url {url} --audit-dir {folder} --deadline 2s --pool-wait 1s");
+    let flags = format!("--redis-url {url} --audit-dir {folder} {CALM}");
     let gateway = start(settings_with(&flags, &environment)).await;
 
     // A new Redis is a cold region, whose limits are reduced: a cold start, and soon a denial.

@@ -36,6 +36,11 @@ pub const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s
 pub const CALM_SOON_BACK: &str =
     "--deadline 2s --pool-wait 1s --redis-response-timeout 2s --store-breaker-open 200ms";
 
+/// What a gateway has to wait with if nothing else is said. By default it gives a Redis up after 250 ms and sheds
+/// decisions once its own threads are late by 4 ms, which a busy machine does to a gateway that is well.
+const PATIENT: [[&str; 2]; 3] =
+    [["--deadline", "20s"], ["--pool-wait", "19s"], ["--redis-response-timeout", "2s"]];
+
 /// Which protocol a caller speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaks {
@@ -194,14 +199,14 @@ pub fn settings(flags: &str) -> Settings {
     settings_with(&format!("{flags}{unguarded}"), &environment)
 }
 
-/// On ports of the system's choice, with more patience than a machine that is busy elsewhere needs, unless the flags
-/// name a deadline.
+/// On ports of the system's choice, with more patience than a machine that is busy elsewhere needs: each one that the
+/// flags do not name. Whoever names a shorter deadline names a wait for a place as well, which is what the gateway takes
+/// for its own processor too.
 pub fn settings_with(flags: &str, environment: &Environment) -> Settings {
     let ports = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-    let hasty = flags.contains("--deadline") || flags.contains("--pool-wait");
-    let patient = if hasty { "" } else { "--deadline 20s --pool-wait 19s" };
+    let patient = PATIENT.into_iter().filter(|[flag, _]| !flags.contains(flag)).flatten();
     let arguments = ["tidegate-gateway", "serve"].into_iter().chain(ports);
-    let flags = flags.split_whitespace().chain(patient.split_whitespace());
+    let flags = flags.split_whitespace().chain(patient);
     Settings::parse(arguments.chain(flags), environment).expect("sound settings")
 }
 
@@ -301,6 +306,17 @@ pub async fn decides(gateway: &Running, question: &DecideRequest) -> DecideReply
         if answer.status == 200 { Ok(answer.verdict()) } else { Err(answer.text()) }
     })
     .await
+}
+
+/// Declares its region warm. An order to all masters of a Cluster waits for no connection that is just being opened.
+pub async fn warm(gateway: &Running) {
+    eventually(Duration::from_secs(60), "the region is warm", async || {
+        let body = r#"{"temperature": "warm"}"#;
+        let call = request(gateway.admin_addr, Method::POST, "/v1/region", Some(ADMIN), body);
+        let answer = Caller::new(Speaks::Http1).send(call).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
 }
 
 /// The value of a metric without labels.

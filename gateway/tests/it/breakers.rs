@@ -16,10 +16,11 @@ use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 use tidegate_tests::redis::cluster::RedisCluster;
 
-use crate::bench::{Answer, Caller, Speaks, TOKEN, VIEWER, question, request, settings, start};
+use crate::bench::{
+    Answer, CALM, Caller, Speaks, TOKEN, VIEWER, question, request, settings, start,
+};
 
 const ADMIN: &str = "the-admins-token";
-const CALM: &str = "--deadline 2s --pool-wait 1s";
 const PATIENCE: Duration = Duration::from_secs(60);
 const TERMS: Terms = Terms {
     window: Window::Ms(60_000),
@@ -81,6 +82,19 @@ impl Process<'_> {
         states
     }
 
+    /// What it is told of a breaker on which it does not report. On a Cluster each lies in a slot of its own, and whose
+    /// master is not there yet is left out: the same is asked again.
+    async fn hears(&mut self, name: &str) -> BreakerState {
+        let since = self.since;
+        eventually(PATIENCE, "heard of", async || {
+            self.since = since;
+            let states = self.say(&[]).await;
+            let found = states.iter().find(|state| state.name.as_str() == name).cloned();
+            found.ok_or(states)
+        })
+        .await
+    }
+
     pub async fn one(&mut self, name: &str, batch: Batch) -> BreakerState {
         let states = self.say(&[(name, batch)]).await;
         states.into_iter().find(|state| state.name.as_str() == name).expect("reported on")
@@ -103,9 +117,7 @@ async fn across(one: &Running, other: &Running) {
     let states = a.say(&[("pay:acme", dead), ("search", Batch::default())]).await;
     let states: Vec<_> = states.iter().map(|state| (state.name.as_str(), state.state)).collect();
     assert_eq!(states, [("pay:acme", State::Open), ("search", State::Closed)]);
-    let heard = b.say(&[]).await;
-    let opened = heard.iter().find(|state| state.name.as_str() == "pay:acme").expect("heard of");
-    assert_eq!(opened.state, State::Open);
+    assert_eq!(b.hears("pay:acme").await.state, State::Open);
     let ask = Batch { ask: true, ..Batch::default() };
     let permit = eventually(PATIENCE, "it is due", async || {
         b.one("pay:acme", ask).await.permit.ok_or("not yet")
@@ -116,9 +128,7 @@ async fn across(one: &Running, other: &Running) {
     let closed = b.one("pay:acme", Batch { probe: ended, ..Batch::default() }).await;
     assert_eq!(closed.state, State::Closed);
     assert!(closed.healed_ms.is_some());
-    let heard = a.say(&[]).await;
-    let closed = heard.iter().find(|state| state.name.as_str() == "pay:acme").expect("heard of");
-    assert_eq!(closed.state, State::Closed);
+    assert_eq!(a.hears("pay:acme").await.state, State::Closed);
 }
 
 /// An operator's word reaches every process with its next message, ends as said, and is counted.
@@ -131,8 +141,7 @@ async fn ordered(one: &Running, other: &Running) {
     let answer = order(one, ADMIN, forced).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.text().contains("\"state\":\"forced_open\""), "{}", answer.text());
-    let heard = b.say(&[]).await;
-    let state = heard.iter().find(|state| state.name.as_str() == "pay:acme").expect("heard of");
+    let state = b.hears("pay:acme").await;
     assert_eq!(state.state, State::ForcedOpen);
     assert!(state.wait_ms.is_some_and(|ms| (500_000..=600_000).contains(&ms)), "{state:?}");
     for (body, expected) in [
@@ -193,9 +202,7 @@ async fn ordered_for_all(one: &Running, other: &Running) {
     let disable = r#"{"breaker": "each", "order": "disable", "for_s": 600}"#;
     let answer = order(one, ADMIN, disable).await;
     assert!(answer.text().contains(r#""state":"disabled""#), "{}", answer.text());
-    let heard = b.say(&[]).await;
-    let bare = heard.iter().find(|state| state.name.as_str() == "each").expect("heard of");
-    assert_eq!(bare.state, State::Disabled);
+    assert_eq!(b.hears("each").await.state, State::Disabled);
     assert_eq!(state_of(&mut a, "each:acme").await, State::Open);
     assert_eq!(state_of(&mut a, "each:new").await, State::Closed);
     let answer = order(one, ADMIN, r#"{"breaker": "each", "order": "reset"}"#).await;

@@ -17,9 +17,8 @@ use tidegate_policy::wire::{
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
-use crate::bench::{Caller, Speaks, TOKEN, question, request, settings, start};
+use crate::bench::{CALM, Caller, Speaks, TOKEN, question, request, settings, start};
 
-const CALM: &str = "--deadline 2s --pool-wait 1s";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn keyed(order: u32, key: &str) -> Keyed {

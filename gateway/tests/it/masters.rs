@@ -14,7 +14,9 @@ use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 use tidegate_tests::redis::cluster::RedisCluster;
 
-use crate::bench::{ADMIN, Answer, Caller, Speaks, decides, question, request, settings, start};
+use crate::bench::{
+    self, ADMIN, Answer, Caller, Speaks, decides, question, request, settings, start,
+};
 use crate::redis_store;
 use crate::redis_store::swift::Swift;
 
@@ -87,11 +89,7 @@ async fn of_a_warm_region(cluster: &RedisCluster) -> Running {
     let flags = format!("--cold-start 5m --redis-url {}", cluster.url());
     let gateway = start(settings(&flags)).await;
     decides(&gateway, &question("a")).await;
-    eventually(PATIENCE, "the region is warm", async || {
-        let answer = region(&gateway, "warm").await;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
-    })
-    .await;
+    bench::warm(&gateway).await;
     gateway
 }
 

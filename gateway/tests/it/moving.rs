@@ -14,6 +14,7 @@ use tidegate_tests::redis::cluster::RedisCluster;
 
 use crate::bench::{
     ADMIN, CALM, Caller, Speaks, TOKEN, decides, question, request, settings, settlement, start,
+    warm,
 };
 use crate::kinds::Load;
 
@@ -98,10 +99,7 @@ async fn of_a_warm_region(cluster: &RedisCluster) -> Running {
     let flags = format!("--cold-start 5m --redis-url {} {CALM}", cluster.url());
     let gateway = start(settings(&flags)).await;
     decides(&gateway, &question("a")).await;
-    let body = r#"{"temperature": "warm"}"#;
-    let call = request(gateway.admin_addr, Method::POST, "/v1/region", Some(ADMIN), body);
-    let answer = Caller::new(Speaks::Http1).send(call).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    warm(&gateway).await;
     gateway
 }
 

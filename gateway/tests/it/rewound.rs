@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use http::Method;
 use tidegate_gateway::Running;
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::wire::{DecideReply, DecideRequest, Verdict};
@@ -12,24 +11,12 @@ use tidegate_tests::redis::Redis;
 use tidegate_tests::redis::cluster::RedisCluster;
 use tidegate_tests::redis::sentinel::Watched;
 
-use crate::bench::{
-    ADMIN, CALM_SOON_BACK, Caller, Speaks, decides, metric, question, request, settings, start,
-};
+use crate::bench::{CALM_SOON_BACK, decides, metric, question, settings, start, warm};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn gateway(url: &str) -> Running {
     start(settings(&format!("--redis-url {url} {CALM_SOON_BACK} --cold-start 5m"))).await
-}
-
-async fn warm(gateway: &Running) {
-    eventually(PATIENCE, "the region is warm", async || {
-        let body = r#"{"temperature": "warm"}"#;
-        let call = request(gateway.admin_addr, Method::POST, "/v1/region", Some(ADMIN), body);
-        let answer = Caller::new(Speaks::Http1).send(call).await;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
-    })
-    .await;
 }
 
 /// Ten an hour.

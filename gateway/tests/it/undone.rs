@@ -54,7 +54,9 @@ async fn an_order_that_was_carried_out_is_told_so_although_nothing_can_be_read_b
 #[tokio::test]
 async fn an_order_that_the_store_does_not_answer_may_have_been_carried_out() {
     let mut redis = Redis::start().await;
-    let flags = format!("--redis-url {} --cold-start 5m", redis.url());
+    // Each order is waited for until then: a redis that stands still answers none.
+    let flags =
+        format!("--redis-url {} --cold-start 5m --redis-response-timeout 250ms", redis.url());
     let (gateway, events) = watched(settings(&flags), None).await;
     decides(&gateway, &question("203.0.113.7")).await;
     redis.process().pause();

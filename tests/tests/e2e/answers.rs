@@ -7,7 +7,7 @@ use tidegate_policy::wire::Verdict;
 use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually;
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::http2;
 use tidegate_tests::parts;
 use tidegate_tests::scripted::{Script, Scripted};
@@ -15,11 +15,9 @@ use tidegate_tests::upstream::Upstream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::idempotency::ROOMY;
-
 const CONFIG: &str = r#"{
   "version": 1,
-  "gateway": {"cluster": "tidegate", "timeout": "3s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}},
   "policies": [
     {"name": "api", "match": {"path": "/api/**"},
      "rate_limits": [{"name": "per-key", "by": {"header": "x-key"}, "limit": 2, "per": "hour"}]},
@@ -35,8 +33,7 @@ struct Bench {
 }
 
 async fn bench(config: &str) -> Bench {
-    let flags = ["--deadline", "1s", "--pool-wait", "500ms"];
-    let gateway = Gateway::start(&gateway::Options::memory().flags(&flags)).await;
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
     let upstream = Upstream::start().await;
     let options = Options::new(gateway.addr, upstream.addr);
     let envoy = Envoy::start(&options.config(config)).await;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate_tests::client;
 use tidegate_tests::envoy::{Envoy, Options};
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::redis::Redis;
 use tidegate_tests::upstream::Upstream;
 use tidegate_tests::{eventually, parts};
@@ -43,8 +43,7 @@ impl Site {
         let path = |name: &str| dir.path().join(name);
         let public = run(&["keys", "generate", "--version", "v1", "--out"], Some(&path("v1.pem")));
         std::fs::write(path("public"), public).expect("written");
-        let flags = ["--deadline", "1s", "--pool-wait", "500ms"];
-        let mut options = gateway::Options::redis(&redis.url()).flags(&flags);
+        let mut options = gateway::Options::redis(&redis.url()).flags(&ROOMY);
         for (name, value) in
             [("AUDIT_PRIVATE_KEY_V1_FILE", path("v1.pem")), ("TIDEGATE_AUDIT_DIR", path("audit"))]
         {

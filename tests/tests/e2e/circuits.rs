@@ -7,7 +7,7 @@ use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually;
 use tidegate_tests::faults::{Fault, Relay, Target};
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::redis::Redis;
 use tidegate_tests::upstream::Upstream;
 
@@ -16,7 +16,7 @@ use crate::idempotency::{bench_of, lines, replayed};
 const PATIENCE: Duration = Duration::from_secs(60);
 const CONFIG: &str = r#"{
   "version": 1,
-  "gateway": {"cluster": "tidegate", "timeout": "2s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}},
   "policies": [
     {"name": "p", "match": {"path": "/p"},
      "circuit_breaker": {"open": "3s", "window": "1m", "min_calls": 10, "upstream_timeout": "30s"}}
@@ -51,8 +51,7 @@ async fn event(envoys: &[Envoy], event: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_dies_is_left_alone_by_three_envoys_tested_by_one_and_found_again() {
     let redis = Redis::start().await;
-    let flags = ["--deadline", "1s", "--pool-wait", "500ms"];
-    let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&flags)).await;
+    let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&ROOMY)).await;
     let upstream = Upstream::start().await;
     let relay = Relay::start(Target::Tcp(upstream.addr)).await;
     let mut envoys = Vec::new();

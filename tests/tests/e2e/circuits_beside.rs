@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually;
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::puppet::{Does, Puppet};
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn config(breaker: &Value) -> String {
     json!({
         "version": 1,
-        "gateway": {"cluster": "tidegate", "timeout": "2s", "token": {"env": "TIDEGATE_TOKEN"}},
+        "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}},
         "policies": [{"name": "p", "match": {"path": "/**"}, "circuit_breaker": breaker}],
     })
     .to_string()
@@ -60,7 +60,7 @@ async fn until_refused(envoy: &Envoy, path: &str) -> usize {
 /// are one test.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_ten_at_once_across_three_envoys_one_is_the_test() {
-    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
     let upstream = Puppet::start(Does::Fails).await;
     let breaker = json!({"open": "1s", "successes": 1, "upstream_timeout": "5m"});
     let mut envoys = Vec::new();
@@ -131,7 +131,7 @@ async fn of_ten_at_once_across_three_envoys_one_is_the_test() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_envoy_retries_counts_once_and_is_one_test() {
-    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
     let upstream = Puppet::start(Does::Fails).await;
     let breaker = json!({"open": "1s", "failure_rate": "0%", "successes": 1});
     let mut options = Options::new(gateway.addr, upstream.addr).config(&config(&breaker));
@@ -165,7 +165,7 @@ async fn a_request_that_envoy_retries_counts_once_and_is_one_test() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_outlier_detection_leaves_is_what_the_breaker_sees() {
-    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
     let upstream = Puppet::start(Does::Fails).await;
     let breaker = json!({"open": "1h", "failure_rate": "0%"});
     let mut options = Options::new(gateway.addr, upstream.addr).config(&config(&breaker));
@@ -201,7 +201,7 @@ async fn what_outlier_detection_leaves_is_what_the_breaker_sees() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_cut_off_is_a_failure_and_a_client_that_leaves_is_none() {
-    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
     let upstream = Puppet::start(Does::Pauses).await;
     let breaker = json!({"open": "1h", "failure_rate": "0%"});
     let options = Options::new(gateway.addr, upstream.addr).config(&config(&breaker));
@@ -234,7 +234,7 @@ async fn an_answer_that_is_cut_off_is_a_failure_and_a_client_that_leaves_is_none
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_cluster_has_a_breaker_of_its_own() {
-    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
     let (good, bad) = (Puppet::start(Does::Works).await, Puppet::start(Does::Fails).await);
     let breaker = json!({"by": "cluster", "open": "1h"});
     let mut options = Options { concurrency: 2, ..Options::new(gateway.addr, good.addr) }

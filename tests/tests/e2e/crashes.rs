@@ -4,11 +4,11 @@
 use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually;
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::parts;
 use tokio::task::JoinHandle;
 
-use crate::idempotency::{Bench, CONFIG, ROOMY, WITHIN, bench, bench_of, lines, replayed, told};
+use crate::idempotency::{Bench, CONFIG, WITHIN, bench, bench_of, lines, replayed, told};
 
 /// A request whose run waits for the gate.
 fn sent(bench: &Bench, path: &str, key: &str) -> JoinHandle<Option<Answer>> {

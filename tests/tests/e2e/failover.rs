@@ -6,12 +6,12 @@ use std::time::Duration;
 use tidegate_tests::client::Answer;
 use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually;
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::orders::Orders;
 use tidegate_tests::redis::Redis;
 use tidegate_tests::redis::sentinel::Watched;
 
-use crate::idempotency::{ROOMY, lines, replayed, told};
+use crate::idempotency::{lines, replayed, told};
 
 const WITHIN: Duration = Duration::from_secs(90);
 const CONFIG: &str = r#"{
@@ -36,8 +36,7 @@ struct Bench {
 
 async fn bench() -> Bench {
     let servers = Watched::start().await;
-    let flags = ["--redis-response-timeout", "1s"];
-    let options = gateway::Options::redis(&servers.url()).flags(&ROOMY).flags(&flags);
+    let options = gateway::Options::redis(&servers.url()).flags(&ROOMY);
     let gateway = Gateway::start(&options).await;
     let upstream = Orders::start().await;
     let options = Options::new(gateway.addr, upstream.addr).config(CONFIG);

@@ -3,11 +3,11 @@
 
 use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::orders::Orders;
 use tidegate_tests::redis::Redis;
 
-use crate::idempotency::{ROOMY, replayed, told};
+use crate::idempotency::{replayed, told};
 
 /// `acme` is at home in the north, `beta` nowhere.
 const CONFIG: &str = r#"{

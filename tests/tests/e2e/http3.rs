@@ -8,7 +8,7 @@ use tidegate_policy::wire::Verdict;
 use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually;
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::http2;
 use tidegate_tests::http3::{Certificate, Http3};
 use tidegate_tests::orders::Orders;
@@ -36,7 +36,7 @@ fn is_refused(answer: &Answer) -> bool {
 fn breaker(breaker: &Value) -> String {
     json!({
         "version": 1,
-        "gateway": {"cluster": "tidegate", "timeout": "2s", "token": {"env": "TIDEGATE_TOKEN"}},
+        "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}},
         "policies": [
             {"name": "q", "match": {"path": "/q/**"}, "circuit_breaker": breaker},
             {"name": "p", "match": {"path": "/**"}, "circuit_breaker": breaker},
@@ -162,7 +162,7 @@ async fn keys_are_completed_kept_and_given_again_over_http3() {
 /// What was cut off only the end of its stream tells, and of a test of the circuit, whether it went well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_circuit_opens_by_answers_that_are_cut_off_over_http3_and_closes_again() {
-    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
     let upstream = Puppet::start(Does::Pauses).await;
     let config = breaker(&json!({"open": "1s", "successes": 1, "failure_rate": "0%"}));
     let (envoy, client) =
@@ -204,7 +204,7 @@ async fn a_circuit_opens_by_answers_that_are_cut_off_over_http3_and_closes_again
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_calls_open_and_close_a_circuit_over_http3() {
-    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
     let upstream = Orders::start().await;
     let config =
         breaker(&json!({"open": "1s", "successes": 1, "consecutive": 5, "failure_rate": "0%"}));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually::{as_told, eventually};
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::http2;
 use tidegate_tests::orders::Orders;
 use tidegate_tests::redis::Redis;
@@ -13,7 +13,6 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
 pub(crate) const WITHIN: Duration = Duration::from_secs(60);
-pub(crate) const ROOMY: [&str; 4] = ["--deadline", "2s", "--pool-wait", "1500ms"];
 
 /// A wait that is over long after the upstream has answered, and an upstream that answers late.
 pub(crate) const CONFIG: &str = r#"{

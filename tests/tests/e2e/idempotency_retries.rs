@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 use tidegate_tests::client;
 use tidegate_tests::envoy::{Envoy, Options};
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -60,7 +60,7 @@ async fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_whose_first_try_broke_off_is_not_released_by_the_second() {
     for (breaks, tries, again) in [("", 1, 429), ("x-breaks: 1\r\n", 2, 409)] {
-        let gateway = Gateway::start(&gateway::Options::memory()).await;
+        let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
         let (addr, seen) = upstream().await;
         let mut options = Options::new(gateway.addr, addr).config(CONFIG);
         let retries = json!({"retry_on": "reset", "num_retries": 1});
@@ -90,7 +90,7 @@ async fn a_key_whose_first_try_broke_off_is_not_released_by_the_second() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_that_envoy_follows_by_itself_leaves_its_key_claimed() {
-    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
     let (addr, seen) = upstream().await;
     let mut options = Options::new(gateway.addr, addr).config(CONFIG);
     let follows = json!({"redirect_response_codes": [303]});

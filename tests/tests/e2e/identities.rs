@@ -16,7 +16,7 @@ use tidegate_policy::wire::Verdict;
 use tidegate_tests::certificates::{Authority, Pair};
 use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::redis::Redis;
 use tidegate_tests::scripted::{Script, Scripted};
 use tidegate_tests::upstream::Upstream;
@@ -423,8 +423,7 @@ const TENANTS: &str = r#"{
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_are_apart_in_the_store() {
     let redis = Redis::start().await;
-    let flags = ["--deadline", "2s", "--pool-wait", "1s"];
-    let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&flags)).await;
+    let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&ROOMY)).await;
     let upstream = Upstream::start().await;
     let envoy = Envoy::start(&Options::new(gateway.addr, upstream.addr).config(TENANTS)).await;
     let status = async |path: &str, tenant: &str| {

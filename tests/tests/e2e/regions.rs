@@ -2,11 +2,11 @@
 //! use.
 
 use tidegate_tests::envoy::{Envoy, Options};
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::orders::Orders;
 use tidegate_tests::redis::Redis;
 
-use crate::idempotency::{CONFIG, ROOMY, lines, replayed, told};
+use crate::idempotency::{CONFIG, lines, replayed, told};
 
 struct Region {
     _gateway: Gateway,

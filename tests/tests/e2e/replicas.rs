@@ -2,11 +2,11 @@
 //! real replica, there and stopped.
 
 use tidegate_tests::envoy::{Envoy, Options};
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::orders::Orders;
 use tidegate_tests::redis::Redis;
 
-use crate::idempotency::{Bench, ROOMY, replayed};
+use crate::idempotency::{Bench, replayed};
 
 const CONFIG: &str = r#"{
   "version": 1,

@@ -1,8 +1,8 @@
 //! Stored answers that are sealed: a client notices nothing, and whoever reads the store nothing either.
 
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 
-use crate::idempotency::{Bench, ROOMY, bench, replayed, told};
+use crate::idempotency::{Bench, bench, replayed, told};
 
 const ONE: &str = "0101010101010101010101010101010101010101010101010101010101010101";
 const TWO: &str = "0202020202020202020202020202020202020202020202020202020202020202";

@@ -8,16 +8,15 @@ use tidegate_tests::client::{self, Answer};
 use tidegate_tests::envoy::{Envoy, Options};
 use tidegate_tests::eventually;
 use tidegate_tests::faults::{Fault, Relay, Target};
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::redis::Redis;
 use tidegate_tests::upstream::Upstream;
 
 const BACK_WITHIN: Duration = Duration::from_secs(40);
-const ROOMY: [&str; 4] = ["--deadline", "1s", "--pool-wait", "500ms"];
 
 const FIVE: &str = r#"{
   "version": 1,
-  "gateway": {"cluster": "tidegate", "timeout": "2s", "token": {"env": "TIDEGATE_TOKEN"}, "breaker": {"open": "200ms"}},
+  "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}, "breaker": {"open": "200ms"}},
   "policies": [
     {"name": "api", "match": {"path": "/api/**"},
      "rate_limits": [{"name": "per-client", "by": "ip", "limit": 5, "per": "hour"},
@@ -241,7 +240,7 @@ async fn a_gateway_that_is_slow_stopped_cut_or_garbled_is_no_verdict() {
     let relay = Relay::start(Target::Tcp(gateway.addr)).await;
     let upstream = Upstream::start().await;
     for gateway_http2 in [true, false] {
-        let config = FIVE.replace("\"2s\"", "\"300ms\"");
+        let config = FIVE.replace("\"4s\"", "\"300ms\"");
         let options = Options { gateway_http2, ..Options::new(relay.addr, upstream.addr) };
         let envoy = Envoy::start(&options.config(&config)).await;
         let ask = async |key: String| {
@@ -273,7 +272,7 @@ async fn a_filter_that_is_not_let_in_is_refused_with_its_reason() {
     options.flags.extend(ROOMY.map(str::to_owned));
     let gateway = Gateway::start(&options).await;
     let base = Options::new(gateway.addr, upstream.addr).config(FIVE);
-    let short = FIVE.replace("\"2s\"", "\"900ms\"");
+    let short = FIVE.replace("\"4s\"", "\"900ms\"");
     let cases = [
         (Options { token: Some("wrong".to_owned()), ..base.clone() }, "unauthorized"),
         (Options { region: Some("us-east1".to_owned()), ..base.clone() }, "region-mismatch"),

@@ -8,12 +8,12 @@ use tidegate_tests::certificates::{Authority, Files};
 use tidegate_tests::client;
 use tidegate_tests::envoy::{Envoy, GatewayTls, Options};
 use tidegate_tests::eventually;
-use tidegate_tests::gateway::{self, Gateway};
+use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::upstream::Upstream;
 
 const TWO: &str = r#"{
   "version": 1,
-  "gateway": {"cluster": "tidegate", "timeout": "3s", "token": {"env": "TIDEGATE_TOKEN"}},
+  "gateway": {"cluster": "tidegate", "timeout": "4s", "token": {"env": "TIDEGATE_TOKEN"}},
   "policies": [
     {"name": "api", "match": {"path": "/api/**"},
      "rate_limits": [{"name": "per-client", "by": "ip", "limit": 2, "per": "hour"}],
@@ -38,8 +38,7 @@ async fn mutual() -> Mutual {
     let (certificate, key, ca) = (text(&own.certificate), text(&own.key), text(&ca));
     let flags = ["--tls-cert", &certificate, "--tls-key", &key, "--tls-client-ca", &ca];
     let options = gateway::Options::memory().flags(&flags);
-    let gateway =
-        Gateway::start(&options.flags(&["--deadline", "1s", "--pool-wait", "500ms"])).await;
+    let gateway = Gateway::start(&options.flags(&ROOMY)).await;
     Mutual { dir, authority, gateway, upstream: Upstream::start().await }
 }
 
