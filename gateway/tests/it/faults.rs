@@ -47,6 +47,16 @@ async fn decides(gateway: &Running, caller: &Caller, client: &str) -> Answer {
     .await
 }
 
+async fn both_up(gateway: &Running) {
+    eventually(PATIENCE, "both connections are up", async || {
+        match metric(gateway, "tidegate_gateway_store_connections_up{role=\"regional\"}").await {
+            2.0 => Ok(()),
+            up => Err(up),
+        }
+    })
+    .await;
+}
+
 /// A connection of the test's own.
 async fn connection(redis: &Redis) -> MultiplexedConnection {
     let client = redis::Client::open(redis.url()).expect("a sound URL");
@@ -82,9 +92,10 @@ async fn two_gateways_share_what_lies_in_redis_and_regions_do_not() {
 #[tokio::test]
 async fn a_script_that_was_flushed_is_loaded_again() {
     let redis = Redis::start().await;
-    let gateway = start_on(&redis, CALM).await;
+    let gateway = start_on(&redis, &format!("--redis-connections 2 {CALM}")).await;
     let caller = Caller::new(Speaks::Http2);
     assert_eq!(decides(&gateway, &caller, "a").await.verdict().limits[0].remaining, 4);
+    both_up(&gateway).await;
     let before = metric(&gateway, "tidegate_gateway_store_script_loads_total").await;
     assert!(before > 0.0, "all are preloaded on both connections");
     let mut connection = connection(&redis).await;
@@ -100,26 +111,30 @@ async fn a_script_that_was_flushed_is_loaded_again() {
 async fn a_gateway_starts_without_redis_and_is_whole_once_it_comes() {
     let mut redis = Redis::start().await;
     redis.process().kill();
-    let gateway = start_on(&redis, CALM).await;
+    // A deadline of 20 s, of which no part is waited for.
+    let gateway = start_on(&redis, "").await;
     readyz(&gateway, "degraded").await;
     let caller = Caller::new(Speaks::Http1);
     let asked = Instant::now();
-    let answer = caller.decide(gateway.data_addr, &patient("a")).await;
+    let answer = caller.decide(gateway.data_addr, &question("a")).await;
     assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (503, "store-unavailable"));
-    assert!(asked.elapsed() < Duration::from_secs(1), "told at once: {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(5), "told at once: {:?}", asked.elapsed());
     assert!(!answer.text().contains("redis.sock"), "nothing of the inside: {}", answer.text());
     redis.restart().await;
     readyz(&gateway, "ok").await;
-    assert_eq!(decides(&gateway, &caller, "a").await.verdict().verdict, Verdict::Allow);
+    let reply = crate::bench::decides(&gateway, &question("a")).await;
+    assert_eq!(reply.verdict, Verdict::Allow);
 }
 
 #[tokio::test]
 async fn redis_killed_and_restarted_is_found_again() {
     let mut redis = Redis::start().await;
-    let gateway = start_on(&redis, CALM).await;
+    let gateway = start_on(&redis, &format!("--redis-connections 2 {CALM}")).await;
     let caller = Caller::new(Speaks::Http2);
     readyz(&gateway, "ok").await;
     decides(&gateway, &caller, "a").await;
+    // One that was never up would come back unnoticed.
+    both_up(&gateway).await;
     redis.process().kill();
     eventually(PATIENCE, "the loss is told", async || {
         let answer = caller.decide(gateway.data_addr, &patient("a")).await;
@@ -132,7 +147,7 @@ async fn redis_killed_and_restarted_is_found_again() {
     let back = Instant::now();
     let reply = decides(&gateway, &caller, "a").await.verdict();
     assert_eq!(reply.limits[0].remaining, 4, "the new Redis is empty");
-    assert!(back.elapsed() < Duration::from_secs(3), "by itself, soon: {:?}", back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(10), "by itself, soon: {:?}", back.elapsed());
     readyz(&gateway, "ok").await;
     let reconnects =
         async || match metric(&gateway, "tidegate_gateway_store_reconnects_total").await {
@@ -146,8 +161,9 @@ async fn redis_killed_and_restarted_is_found_again() {
 #[tokio::test]
 async fn a_redis_that_stands_still_holds_a_hundred_and_turns_the_rest_away() {
     let mut redis = Redis::start().await;
-    // Times ten, so that a slow machine keeps the order of the deadlines.
-    let flags = "--pool-wait 150ms --deadline 300ms --redis-response-timeout 10s";
+    // Far apart, so that a slow machine keeps the order of the deadlines; and what waits for the processor for half a
+    // second is shed. The calls go on behind the deadline, since Redis does at the end.
+    let flags = "--pool-wait 2s --deadline 4s --redis-response-timeout 60s";
     let gateway = start_on(&redis, flags).await;
     let caller = Caller::new(Speaks::Http2);
     readyz(&gateway, "ok").await;
@@ -254,10 +270,13 @@ async fn a_key_of_another_type_is_an_error_and_is_left_alone() {
 async fn a_connection_that_fell_silent_is_replaced() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(redis.socket()).await;
-    let flags = "--deadline 100ms --redis-response-timeout 200ms";
+    // The deadline is behind the response timeout, so that an answer that does not come is the store's.
+    let flags = "--redis-connections 2 --deadline 4s --pool-wait 2s --redis-response-timeout 500ms";
     let gateway = start(settings(&format!("--redis-url {} {flags}", proxy.url()))).await;
     let caller = Caller::new(Speaks::Http2);
     decides(&gateway, &caller, "a").await;
+    // One that is opened later would be well.
+    both_up(&gateway).await;
     proxy.set(Mode::SwallowOld);
     let silent = caller.decide(gateway.data_addr, &patient("a")).await;
     assert_eq!((silent.status.as_u16(), silent.reason().as_str()), (503, "store-timeout"));
@@ -279,8 +298,12 @@ async fn command(redis: &Redis, words: &str) {
 async fn down(gateway: &Running, expected: &str) {
     readyz(gateway, "degraded").await;
     let caller = Caller::new(Speaks::Http1);
-    let text = caller.get(gateway.admin_addr, "/v1/status", Some(VIEWER)).await.text();
-    assert!(text.contains(expected), "{text}");
+    // Any look may have failed in another way before.
+    eventually(PATIENCE, expected, async || {
+        let text = caller.get(gateway.admin_addr, "/v1/status", Some(VIEWER)).await.text();
+        if text.contains(expected) { Ok(()) } else { Err(text) }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -326,10 +349,12 @@ async fn a_replica_whose_master_is_gone_is_down_until_it_is_a_master_again() {
 async fn a_connection_to_a_replica_is_replaced_once_the_address_leads_to_a_master() {
     let (old, new) = (Redis::start().await, Redis::start().await);
     let proxy = Proxy::start(old.socket()).await;
-    let gateway = start(settings(&format!("--redis-url {} {CALM}", proxy.url()))).await;
+    let flags = format!("--redis-url {} --redis-connections 2 {CALM}", proxy.url());
+    let gateway = start(settings(&flags)).await;
     let caller = Caller::new(Speaks::Http2);
     readyz(&gateway, "ok").await;
     decides(&gateway, &caller, "a").await;
+    both_up(&gateway).await;
     command(&old, "REPLICAOF 127.0.0.1 1").await;
     down(&gateway, "read only replica").await;
     proxy.lead_to(new.socket());
