@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::support::{TTL_MS, claim, claims, name, owner, store};
 
 const CLAIMED: Begun = Begun::Claimed { fence: 1, taken_over: false };
+/// For those who wait for nobody that could answer.
 const SOON: Duration = Duration::from_millis(200);
 /// Longer than any test takes: whoever waits that long does so until somebody answers.
 const LONG: Duration = Duration::from_secs(60);
@@ -53,7 +54,11 @@ async fn a_claim_is_on_as_many_replicas_as_say_so() {
     assert_eq!(claims.replicated(&name, &claim(1), 1, patient).await, Ok(1));
     let held = replica.command(&["EXISTS", name.as_str()]).await;
     assert!(held.starts_with(":1"), "{held}");
-    assert_eq!(claims.replicated(&name, &claim(1), 1, on(2, SOON)).await, Ok(1), "one of two");
+    assert_eq!(
+        claims.replicated(&name, &claim(1), 1, on(2, Duration::from_secs(2))).await,
+        Ok(1),
+        "one of two"
+    );
 
     // Whoever is stopped says nothing, though its connection is open.
     replica.process().pause();

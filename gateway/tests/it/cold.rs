@@ -91,7 +91,7 @@ async fn a_new_region_admits_half_until_somebody_declares_it_warm() {
 #[tokio::test]
 async fn a_region_becomes_warm_by_itself() {
     let redis = Redis::start().await;
-    let gateway = gateway(&redis.url(), "--cold-start 1s").await;
+    let gateway = gateway(&redis.url(), "--cold-start 5s").await;
     assert_eq!(decides(&gateway, &ten("a", Algorithm::Gcra)).await.limits[0].limit, Some(5));
     let mut turn = 0;
     eventually(PATIENCE, "whole limits", async || {
@@ -541,7 +541,7 @@ async fn operators_grant_more_than_a_limit_admits_until_a_moment() {
             assert_eq!(left(extra(ADMIN, grant(0, 1)).await), 0);
             assert_eq!(admitted(&gateway, &ten("c", algorithm), 2).await, (0, None));
             // It ends by itself, and with a reset.
-            assert_eq!(left(extra(ADMIN, grant(7, 1)).await), 7);
+            assert_eq!(left(extra(ADMIN, grant(7, 3)).await), 7);
             eventually(PATIENCE, "the end of the grant", async || {
                 let left = decides(&gateway, &look("c", algorithm)).await.limits[0].remaining;
                 if left == 0 { Ok(()) } else { Err(left) }

@@ -22,7 +22,10 @@ use tokio::time::{Instant, timeout};
 use crate::bench::{Caller, Speaks, request};
 use tidegate_tests::eventually;
 
-const FIRST_REQUEST: Duration = Duration::from_millis(300);
+/// What a connection that is to live has to say something within, also while the machine is busy elsewhere.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
+/// Where none is to live.
+const SOON: Duration = Duration::from_millis(300);
 /// Generous for a machine that is busy elsewhere.
 const PATIENCE: Duration = Duration::from_secs(60);
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: g\r\n\r\n";
@@ -64,12 +67,13 @@ impl Handler for Guarded {
 
 /// A listener alone; it ends when the sender is dropped.
 async fn listen(connections_max: usize) -> (SocketAddr, SharedMetrics, watch::Sender<bool>) {
-    listen_with(Yes, connections_max, FIRST_REQUEST).await
+    listen_with(Yes, connections_max, FIRST_REQUEST, FIRST_REQUEST).await
 }
 
 async fn listen_with<H: Handler>(
     handler: H,
     connections_max: usize,
+    first_request_timeout: Duration,
     idle_timeout: Duration,
 ) -> (SocketAddr, SharedMetrics, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -78,8 +82,8 @@ async fn listen_with<H: Handler>(
     let metrics = Arc::new(Metrics::new());
     let settings = ServeSettings {
         drain_timeout: Duration::from_millis(1),
-        handshake_timeout: FIRST_REQUEST,
-        first_request_timeout: FIRST_REQUEST,
+        handshake_timeout: first_request_timeout,
+        first_request_timeout,
         idle_timeout,
         connections_max,
     };
@@ -127,7 +131,7 @@ async fn asks(stream: &mut TcpStream) -> Result<(), String> {
 
 #[tokio::test]
 async fn a_connection_that_asks_nothing_is_closed() {
-    let (address, _metrics, _stop) = listen(8).await;
+    let (address, _metrics, _stop) = listen_with(Yes, 8, SOON, SOON).await;
     let (most, _last) = PREFACE.split_at(PREFACE.len() - 1);
     assert_eq!(most.len(), 23);
     let rows: [(&str, &[u8]); 4] =
@@ -136,7 +140,7 @@ async fn a_connection_that_asks_nothing_is_closed() {
         let begun = Instant::now();
         let mut stream = connect(address, says).await;
         closed(&mut stream, what).await;
-        assert!(begun.elapsed() >= FIRST_REQUEST, "{what}: not before its time");
+        assert!(begun.elapsed() >= SOON, "{what}: not before its time");
     }
 }
 
@@ -177,7 +181,7 @@ async fn ends(ended: tokio::task::JoinHandle<hyper::Result<()>>, what: &str) {
 /// Who has no token would hold a place for ever, by answering PINGs.
 #[tokio::test]
 async fn a_connection_that_never_showed_a_token_is_told_to_go() {
-    let (address, _metrics, _stop) = listen_with(Guarded, 8, FIRST_REQUEST).await;
+    let (address, _metrics, _stop) = listen_with(Guarded, 8, FIRST_REQUEST, FIRST_REQUEST).await;
     let get = |path, token| request(address, Method::GET, path, token, "");
     for (path, status) in [("/", 401), ("/open", 200)] {
         let (mut sender, ended) = speak_http2(address).await;
@@ -201,7 +205,7 @@ async fn a_connection_that_never_showed_a_token_is_told_to_go() {
 
 #[tokio::test]
 async fn probes_keep_their_connection_and_who_was_refused_does_not_by_probing() {
-    let (address, _metrics, _stop) = listen_with(Guarded, 8, PATIENCE * 60).await;
+    let (address, _metrics, _stop) = listen_with(Guarded, 8, FIRST_REQUEST, PATIENCE * 60).await;
     let get = |path| request(address, Method::GET, path, None, "");
     let (mut probe, probing) = speak_http2(address).await;
     let (mut refused, ended) = speak_http2(address).await;

@@ -322,6 +322,8 @@ async fn a_settlement_reaches_the_other_masters_though_one_is_dead() {
     assert!(!own.is_empty() && !others.is_empty(), "{keys}");
     // Those of the dead master first.
     let mut all = settlement(&daily(own[0], 100), -10);
+    // Within that time nothing comes back by itself that is not taken off again: of this test's as well.
+    all.timeout_ms = 60_000;
     all.adjustments = own
         .iter()
         .chain(&others)

@@ -10,7 +10,7 @@ use http::Method;
 use tempfile::TempDir;
 use tidegate_gateway::Running;
 use tidegate_policy::limit::Algorithm;
-use tidegate_policy::wire::{DecideRequest, SETTLE_PATH, encode};
+use tidegate_policy::wire::{DecideRequest, SETTLE_PATH, SettleRequest, encode};
 use tidegate_tests::certificates::Authority;
 use tidegate_tests::eventually;
 use tidegate_tests::redis::cluster::RedisCluster;
@@ -20,7 +20,7 @@ use tidegate_tests::redis::{Redis, Tls};
 use crate::bench::{ADMIN, Caller, Speaks, TOKEN, question, request, settings, settlement, start};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const CALM: &str = "--deadline 2s --pool-wait 1s --redis-response-timeout 2s --cold-start 5m --store-breaker-open 200ms";
+const CALM: &str = "--deadline 20s --pool-wait 19s --redis-response-timeout 10s --cold-start 5m --store-breaker-open 200ms";
 const USER: &str = "tidegate:s3cret@";
 const PAGE: &str = include_str!("../../../docs/gateway.md");
 
@@ -66,7 +66,7 @@ impl Signed {
 }
 
 fn hourly(client: &str, algorithm: Algorithm) -> DecideRequest {
-    let mut question = DecideRequest { timeout_ms: 5_000, ..question(client) };
+    let mut question = question(client);
     let one = &mut question.limits[0];
     (one.limit, one.burst, one.period_us, one.algorithm) = (10, 10, 3_600_000_000, algorithm);
     question
@@ -95,7 +95,9 @@ async fn all(gateway: &Running, client: &str) -> Result<(), String> {
             let answer = match step {
                 "decide" => caller.decide(gateway.data_addr, &asked).await,
                 "settle" => {
-                    let (to, body) = (gateway.data_addr, encode(&settlement(&asked, 2)));
+                    let message =
+                        SettleRequest { timeout_ms: asked.timeout_ms, ..settlement(&asked, 2) };
+                    let (to, body) = (gateway.data_addr, encode(&message));
                     caller.send(request(to, Method::POST, SETTLE_PATH, Some(TOKEN), body)).await
                 }
                 _ => {
@@ -108,15 +110,22 @@ async fn all(gateway: &Running, client: &str) -> Result<(), String> {
             }
         }
     }
-    let ready = plain.get(gateway.admin_addr, "/readyz", None).await.text();
+    Ok(())
+}
+
+async fn ready(gateway: &Running) -> Result<(), String> {
+    let ready = Caller::new(Speaks::Http1).get(gateway.admin_addr, "/readyz", None).await.text();
     if ready.contains("ok") { Ok(()) } else { Err(ready) }
 }
 
 async fn works(gateway: &Running) {
     eventually(PATIENCE, "everything works", async || all(gateway, "a").await).await;
+    // It is looked at once a second, and no sooner found well than calls are answered.
+    eventually(PATIENCE, "it is ready", async || ready(gateway).await).await;
     for client in ["b", "c", "d", "e", "f", "g", "h"] {
         all(gateway, client).await.expect("still");
     }
+    ready(gateway).await.expect("still");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,7 +213,10 @@ async fn no_right_of_the_documented_user_is_superfluous() {
         let url = format!("redis://{USER}127.0.0.1:{}", redis.tcp_port());
         let gateway = start(settings(&format!("--redis-url {url} {CALM}"))).await;
         eventually(PATIENCE, "a refusal", async || {
-            let works = all(&gateway, "a").await;
+            let works = match all(&gateway, "a").await {
+                Ok(()) => ready(&gateway).await,
+                fails => fails,
+            };
             let refused = refused(&redis).await;
             if works.is_err() && refused.contains(right) { Ok(()) } else { Err((right, refused)) }
         })
