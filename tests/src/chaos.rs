@@ -127,9 +127,15 @@ impl Store {
     async fn start(harm: Harm) -> Self {
         match harm {
             Harm::OneMasterKilled | Harm::OneMasterStopped => {
-                Self::Cluster(RedisCluster::start().await)
+                let cluster = RedisCluster::start().await;
+                cluster.fails_over_soon().await;
+                Self::Cluster(cluster)
             }
-            Harm::WatchedMasterKilled => Self::Watched(Watched::start().await),
+            Harm::WatchedMasterKilled => {
+                let watched = Watched::start().await;
+                watched.fails_over_soon().await;
+                Self::Watched(watched)
+            }
             _ => {
                 let redis = Redis::start().await;
                 let way = Relay::start(Target::Unix(redis.socket())).await;

@@ -17,6 +17,13 @@ use crate::certificates::Files;
 use crate::process::Process;
 use crate::{eventually, parts};
 
+/// Words of a command line before a port.
+const PORT: &str = "--port";
+const TLS_PORT: &str = "--tls-port";
+const CLUSTER_PORT: &str = "--cluster-port";
+/// How often another port is tried where one was taken.
+const PORTS_TRIED: usize = 5;
+
 /// What a server shows under TLS, and whose clients it believes.
 #[derive(Debug, Clone)]
 pub struct Tls {
@@ -119,12 +126,51 @@ impl Redis {
         self.process.output()
     }
 
+    /// A port that was free may be somebody else's by the time it is bound: then on others.
     async fn start_on(tcp_port: u16, ports: Vec<String>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let process = launch(&dir, &ports, false);
-        let redis = Self { dir, tcp_port, ports, durable: false, process };
+        let mut redis = Self { dir, tcp_port, ports, durable: false, process };
+        for _ in 1..PORTS_TRIED {
+            if redis.answers().await {
+                return redis;
+            }
+            redis.change_ports();
+            redis.process = launch(&redis.dir, &redis.ports, false);
+        }
         redis.ready().await;
         redis
+    }
+
+    /// Whether it runs, and not: whether it ended because a port was taken.
+    async fn answers(&mut self) -> bool {
+        eventually(Duration::from_secs(60), "Redis answers or ends", async || {
+            let output = self.process.output();
+            if self.process.ended().is_some() && output.contains("Address already in use") {
+                return Ok(false);
+            }
+            self.pong().await.map(|()| true)
+        })
+        .await
+    }
+
+    fn change_ports(&mut self) {
+        for at in 1..self.ports.len() {
+            let [name, port] = &mut self.ports[at - 1..=at] else { continue };
+            if [PORT, TLS_PORT, CLUSTER_PORT].contains(&name.as_str()) && port.as_str() != "0" {
+                let other = free_port();
+                *port = other.to_string();
+                if name != CLUSTER_PORT {
+                    self.tcp_port = other;
+                }
+            }
+        }
+    }
+
+    /// The port behind that word of its command line.
+    fn port_of(&self, name: &str) -> &str {
+        let at = self.ports.iter().position(|word| word == name).expect("on its command line");
+        &self.ports[at + 1]
     }
 
     /// Its TCP port; 0 if it has none.
@@ -186,24 +232,25 @@ impl Redis {
     }
 
     async fn ready(&self) {
-        eventually(Duration::from_secs(60), "Redis answers", async || {
-            UnixStream::connect(self.socket()).map_err(|error| error.to_string())?;
-            match self.try_command(&["PING"]).await {
-                Ok(reply) if reply.starts_with("+PONG") => Ok(()),
-                other => Err(format!("{other:?}; {}", self.process.output())),
-            }
-        })
-        .await;
+        eventually(Duration::from_secs(60), "Redis answers", async || self.pong().await).await;
+    }
+
+    async fn pong(&self) -> Result<(), String> {
+        UnixStream::connect(self.socket()).map_err(|error| error.to_string())?;
+        match self.try_command(&["PING"]).await {
+            Ok(reply) if reply.starts_with("+PONG") => Ok(()),
+            other => Err(format!("{other:?}; {}", self.process.output())),
+        }
     }
 }
 
 /// What a command line says of the port: only TLS, to other servers as well, or none at all.
 fn listening(port: u16, tls: Option<&Tls>) -> Vec<String> {
-    let Some(Tls { own, ca }) = tls else { return vec!["--port".to_owned(), port.to_string()] };
+    let Some(Tls { own, ca }) = tls else { return vec![PORT.to_owned(), port.to_string()] };
     let text = |path: &Path| path.display().to_string();
     let words = [
-        ("--port", "0".to_owned()),
-        ("--tls-port", port.to_string()),
+        (PORT, "0".to_owned()),
+        (TLS_PORT, port.to_string()),
         ("--tls-cert-file", text(&own.certificate)),
         ("--tls-key-file", text(&own.key)),
         ("--tls-ca-cert-file", text(ca)),
@@ -236,5 +283,21 @@ async fn inline(stream: &mut tokio::net::UnixStream, words: &str) -> String {
     match answered.await {
         Ok(read) => String::from_utf8_lossy(&reply[..read]).into_owned(),
         Err(error) => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_was_taken_meanwhile_is_left_to_whoever_has_it() {
+        let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let taken = held.local_addr().expect("bound").port();
+        let redis = Redis::start_on(taken, listening(taken, None)).await;
+        assert_ne!(redis.tcp_port(), taken);
+        let at = format!("tcp_port:{}\r\n", redis.tcp_port());
+        let info = redis.command(&["INFO", "server"]).await;
+        assert!(info.contains(&at), "{at} in {info}");
     }
 }

@@ -129,6 +129,7 @@ async fn a_cluster_keeps_limits_exact_while_a_slot_moves_and_decides_again_after
     let load = Load::start(&gateway, &clients[0]);
     load.admits(20).await;
     let dead = cluster.serving(key).await;
+    cluster.fails_over_soon().await;
     cluster.nodes[dead].process().kill();
     for client in &clients {
         decides(&gateway, client).await;
@@ -206,6 +207,7 @@ async fn grants_and_settlements_go_with_a_slot_that_moves_and_with_a_replica_tha
     .await;
     let load = Load::start(&gateway, &daily("198.51.100.1", 1_000_000));
     load.admits(20).await;
+    cluster.fails_over_soon().await;
     cluster.nodes[dead].process().kill();
     assert_eq!(settled(&gateway, &adjusted, 9).await, 90, "the replica knows that it was settled");
     let other = DecideRequest { id: DecisionId::new(77), ..adjusted };
@@ -507,6 +509,7 @@ async fn sentinels_name_the_new_master_after_the_old_one_died_under_load() {
         if acknowledged.starts_with(":1") { Ok(()) } else { Err(acknowledged) }
     })
     .await;
+    watched.fails_over_soon().await;
     watched.master.process().kill();
     let reply = decides(&gateway, &used).await;
     assert_eq!(reply.verdict, Verdict::Deny, "the replica knows what was used");

@@ -110,6 +110,7 @@ async fn a_master_in_whose_place_the_sentinels_name_another_is_charged_no_more()
         if keys.trim() == "*0" { Err(keys) } else { Ok(()) }
     })
     .await;
+    watched.fails_over_soon().await;
     // To whoever is not told of the other user it is down.
     assert_eq!(old.command(&["ACL", "SETUSER", "default", "-@all"]).await.trim(), "+OK");
     eventually(PATIENCE, "the replica takes over", async || {

@@ -185,6 +185,7 @@ async fn sentinels_and_servers_under_tls_with_the_least_rights() {
     let gateway = start(settings(&format!("--redis-url {url} {}", signed.flags()))).await;
     works(&gateway).await;
     assert_eq!(refused(&watched.master).await, "*0\r\n");
+    watched.fails_over_soon().await;
     watched.master.process().kill();
     works(&gateway).await;
     assert_eq!(refused(&watched.replica).await, "*0\r\n");

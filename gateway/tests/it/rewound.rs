@@ -125,6 +125,7 @@ async fn a_replica_that_takes_over_stays_warm() {
         if acknowledged.starts_with(":1") { Ok(()) } else { Err(acknowledged) }
     })
     .await;
+    watched.fails_over_soon().await;
     watched.master.process().kill();
     assert_eq!(stands(&gateway, "a").await, (None, 8));
     assert_eq!(rewound(&gateway).await, 0.0);

@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
-use super::{Redis, Tls, free_port};
+use super::{CLUSTER_PORT, Redis, Tls, free_port};
 use crate::eventually;
 
 const FORMED_WITHIN: Duration = Duration::from_secs(60);
+/// So long, in ms, a new master waits until it serves; nobody takes its place yet.
+const FORMING_MS: &str = "1000";
+/// A node that says nothing for so long, in ms, is taken for dead, and its replica takes over: longer than a machine that
+/// is busy elsewhere lets one stand still.
+const PATIENT_MS: &str = "15000";
+/// The same where a test waits for that.
+const HASTY_MS: &str = "1000";
 const MASTERS: usize = 3;
 const SLOTS: u16 = 16_384;
 
@@ -28,27 +35,26 @@ impl RedisCluster {
     /// The same, and every connection under TLS if they are told how.
     pub async fn start_with(tls: Option<&Tls>) -> Self {
         let mut nodes = Vec::new();
-        let mut buses = Vec::new();
         for _ in 0..2 * MASTERS {
-            let bus = free_port();
             let words = [
-                "--cluster-enabled yes --cluster-node-timeout 1000 --cluster-port",
-                &bus.to_string(),
+                "--cluster-enabled yes --cluster-node-timeout",
+                FORMING_MS,
+                CLUSTER_PORT,
+                &free_port().to_string(),
                 if tls.is_some() { "--tls-cluster yes" } else { "" },
             ]
             .join(" ");
             let words: Vec<&str> = words.split_whitespace().collect();
             nodes.push(Redis::start_with_words(tls, &words).await);
-            buses.push(bus);
         }
         let cluster = Self { nodes, tls: tls.is_some() };
         for (index, node) in cluster.nodes.iter().enumerate() {
             let epoch = (index + 1).to_string();
             node.expect_ok(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
         }
-        for (node, bus) in cluster.nodes.iter().zip(&buses) {
-            let (port, bus) = (node.tcp_port().to_string(), bus.to_string());
-            cluster.nodes[0].expect_ok(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
+        for node in &cluster.nodes {
+            let (port, bus) = (node.tcp_port().to_string(), node.port_of(CLUSTER_PORT));
+            cluster.nodes[0].expect_ok(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).await;
         }
         for index in 0..MASTERS {
             let share = SLOTS / 3;
@@ -58,6 +64,14 @@ impl RedisCluster {
             let words = ["CLUSTER", "ADDSLOTSRANGE", &first, &last.to_string()];
             cluster.nodes[index].expect_ok(&words).await;
         }
+        for master in &cluster.nodes[..MASTERS] {
+            eventually(FORMED_WITHIN, "a master serves", async || {
+                let state = master.command(&["CLUSTER", "INFO"]).await;
+                if state.contains("cluster_state:ok") { Ok(()) } else { Err(state) }
+            })
+            .await;
+        }
+        cluster.node_timeout(PATIENT_MS).await;
         for index in 0..MASTERS {
             let id = cluster.id(index).await;
             let replica = &cluster.nodes[index + MASTERS];
@@ -69,6 +83,17 @@ impl RedisCluster {
         }
         cluster.whole().await;
         cluster
+    }
+
+    /// From now on a replica takes over from a master that says nothing for a second, and not for 15.
+    pub async fn fails_over_soon(&self) {
+        self.node_timeout(HASTY_MS).await;
+    }
+
+    async fn node_timeout(&self, timeout_ms: &str) {
+        for node in &self.nodes {
+            node.expect_ok(&["CONFIG", "SET", "cluster-node-timeout", timeout_ms]).await;
+        }
     }
 
     /// Waits until every slot is served by a master with a replica that follows it.
@@ -105,8 +130,7 @@ impl RedisCluster {
         // It would follow whoever takes its last slot.
         node.expect_ok(&["CONFIG", "SET", "cluster-allow-replica-migration", "no"]).await;
         node.expect_ok(&["CLUSTER", "RESET"]).await;
-        let reply = node.command(&["CONFIG", "GET", "cluster-port"]).await;
-        let (port, bus) = (node.tcp_port().to_string(), reply.lines().last().expect("a port"));
+        let (port, bus) = (node.tcp_port().to_string(), node.port_of(CLUSTER_PORT));
         self.nodes[0].expect_ok(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).await;
         let id = self.id(replica).await;
         for other in &self.nodes {

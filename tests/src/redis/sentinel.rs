@@ -12,6 +12,12 @@ use crate::{eventually, parts};
 
 const WATCHED_WITHIN: Duration = Duration::from_secs(60);
 
+/// A server that says nothing for so long, in ms, is taken for dead: longer than a machine that is busy elsewhere lets one
+/// stand still.
+const PATIENT_MS: u32 = 5_000;
+/// The same where a test waits for that.
+const HASTY_MS: u32 = 1_000;
+
 /// The master's name.
 pub const MASTER: &str = "main";
 
@@ -82,6 +88,15 @@ impl Watched {
         self.sentinels.insert(0, parted);
     }
 
+    /// From now on another takes over from a master that says nothing for a second, and not for five.
+    pub async fn fails_over_soon(&self) {
+        for sentinel in &self.sentinels {
+            let words = format!("SENTINEL SET {MASTER} down-after-milliseconds {HASTY_MS}");
+            let reply = sentinel.ask(&words).await;
+            assert!(reply.starts_with("+OK"), "{reply}");
+        }
+    }
+
     /// Its URL for the gateway.
     pub fn url(&self) -> String {
         self.url_as("")
@@ -106,7 +121,7 @@ impl Sentinel {
         let pairs = words.chunks(2).map(|pair| pair.join(" ").replacen("--", "", 1));
         let listening = pairs.collect::<Vec<_>>().join("\n");
         let text = format!(
-            "{listening}\nbind 127.0.0.1\nunixsocket sentinel.sock\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\nsentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 5000\n{lines}\n"
+            "{listening}\nbind 127.0.0.1\nunixsocket sentinel.sock\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\nsentinel down-after-milliseconds {MASTER} {PATIENT_MS}\nsentinel failover-timeout {MASTER} 5000\n{lines}\n"
         );
         let file = dir.path().join("sentinel.conf");
         fs::write(&file, text).expect("a file");
