@@ -260,7 +260,7 @@ async fn answer_h2(
     let mut send = respond.send_response(head, false)?;
     if matches!(script, Script::ResetAfterHeaders) {
         // A reset at once would overtake the head, which is then never sent.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         send.send_reset(Reason::INTERNAL_ERROR);
         return Ok(());
     }

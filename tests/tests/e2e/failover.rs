@@ -71,6 +71,7 @@ impl Bench {
     }
 
     async fn fail_over(&mut self) {
+        self.servers.fails_over_soon().await;
         self.servers.master.process().kill();
         eventually(WITHIN, "the replica is the master", async || {
             // A Sentinel ends the connections of whom it makes the master.

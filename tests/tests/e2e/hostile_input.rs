@@ -169,7 +169,8 @@ async fn an_ipv6_client_is_a_client() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_while_the_callout_is_out_harms_nobody() {
     let bench = bench(Verdict::Allow, |_| {}).await;
-    bench.gateway.set(Script::Late(Duration::from_millis(50)));
+    // Far later than it takes to leave, and sooner than the callout is given up.
+    bench.gateway.set(Script::Late(Duration::from_secs(2)));
     // A callout that is out while the script changes is cut off, and never seen by the new one.
     eventually(Duration::from_secs(60), "callouts arrive", async || {
         let asked = bench.gateway.seen();

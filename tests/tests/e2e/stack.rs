@@ -11,6 +11,7 @@ use tidegate_tests::faults::{Fault, Relay, Target};
 use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::redis::Redis;
 use tidegate_tests::upstream::Upstream;
+use tokio::task::JoinSet;
 
 const BACK_WITHIN: Duration = Duration::from_secs(40);
 
@@ -45,10 +46,17 @@ async fn stack(config: &str, flags: &[&str]) -> Stack {
 }
 
 impl Stack {
-    async fn get(&self, client: u8, key: &str) -> Answer {
-        let from = IpAddr::V4(Ipv4Addr::new(127, 0, 1, client));
+    fn get(&self, client: u8, key: &str) -> impl Future<Output = Answer> + Send + use<> {
+        let (to, from) = (self.envoy.addr, IpAddr::V4(Ipv4Addr::new(127, 0, 1, client)));
         let key = format!("x-key: {key}\r\n");
-        client::get_from(self.envoy.addr, Some(from), "/api/x", &key).await
+        async move { client::get_from(to, Some(from), "/api/x", &key).await }
+    }
+
+    /// That many at once, each with a key of its own.
+    async fn get_at_once(&self, client: u8, count: usize) -> Vec<Answer> {
+        let all: JoinSet<Answer> =
+            (0..count).map(|nth| self.get(client, &format!("at-once-{nth}"))).collect();
+        all.join_all().await
     }
 
     /// Each client of its own, so that no limit is in the way.
@@ -73,8 +81,7 @@ async fn a_limit_admits_exactly_what_it_says_and_a_denial_costs_nothing() {
     stack.comes_back(200).await;
     let before = stack.upstream.seen();
     // Two workers, many connections at once, one client: five pass, whoever comes first.
-    let keys: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
-    let answers = futures(keys.iter().map(|key| stack.get(1, key))).await;
+    let answers = stack.get_at_once(1, 40).await;
     let admitted = answers.iter().filter(|answer| answer.status == 200).count();
     assert_eq!(admitted, 5, "{answers:?}");
     assert_eq!(stack.upstream.seen() - before, 5, "counted where it counts");
@@ -101,27 +108,6 @@ async fn a_limit_admits_exactly_what_it_says_and_a_denial_costs_nothing() {
         if output.contains(details) { Ok(()) } else { Err(output) }
     })
     .await;
-}
-
-async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting: Vec<_> = all.map(Box::pin).collect();
-    let mut done: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        for (future, slot) in waiting.iter_mut().zip(&mut done) {
-            if slot.is_none()
-                && let std::task::Poll::Ready(output) = future.as_mut().poll(context)
-            {
-                *slot = Some(output);
-            }
-        }
-        if done.iter().all(Option::is_some) {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await;
-    done.into_iter().flatten().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,7 +142,9 @@ async fn redis_gone_flushed_of_scripts_and_restarted_comes_back_by_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_stopped_or_slow_or_cut_is_told_in_time_and_named() {
-    let mut stack = stack(FIVE, &["--deadline", "200ms", "--pool-wait", "100ms"]).await;
+    // The deadline is behind the response timeout, so that an answer that does not come is the store's.
+    let flags = ["--deadline", "2s", "--pool-wait", "1500ms", "--redis-response-timeout", "1s"];
+    let mut stack = stack(FIVE, &flags).await;
     stack.comes_back(1).await;
 
     stack.redis.process().signal(libc::SIGSTOP);
@@ -166,7 +154,7 @@ async fn redis_stopped_or_slow_or_cut_is_told_in_time_and_named() {
     stack.comes_back(3).await;
 
     let before = stack.unavailable("store-timeout").await;
-    stack.relay.set(Fault::Delay(Duration::from_millis(600)));
+    stack.relay.set(Fault::Delay(Duration::from_secs(3)));
     assert_eq!(stack.get(4, "slow").await.status, 503);
     assert!(stack.unavailable("store-timeout").await > before);
     stack.relay.set(Fault::None);
@@ -304,12 +292,12 @@ async fn a_filter_that_is_not_let_in_is_refused_with_its_reason() {
 /// Product row A5, as a client of Envoy sees it: 150 at once against a Redis that stands still.
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_a_hundred_in_flight_a_client_is_told_to_come_again_in_five_seconds() {
-    let flags = ["--deadline", "1800ms", "--pool-wait", "300ms", "--redis-response-timeout", "9s"];
-    let mut stack = stack(FIVE, &flags).await;
+    // Far apart, so that a slow machine keeps their order.
+    let flags = ["--deadline", "10s", "--pool-wait", "4s", "--redis-response-timeout", "60s"];
+    let mut stack = stack(&FIVE.replace("\"4s\"", "\"12s\""), &flags).await;
     stack.comes_back(1).await;
     stack.redis.process().signal(libc::SIGSTOP);
-    let keys: Vec<String> = (0..150).map(|n| format!("caller-{n}")).collect();
-    let answers = futures(keys.iter().map(|key| stack.get(2, key))).await;
+    let answers = stack.get_at_once(2, 150).await;
     stack.redis.process().signal(libc::SIGCONT);
 
     let told = |status| answers.iter().filter(move |answer| answer.status == status);
@@ -331,10 +319,12 @@ async fn beyond_a_hundred_in_flight_a_client_is_told_to_come_again_in_five_secon
 /// A gateway that ends by SIGTERM lets what is under way finish, and the next one takes over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_drains_on_sigterm() {
-    let flags = ["--deadline", "1800ms", "--pool-wait", "100ms", "--redis-response-timeout", "5s"];
-    let mut stack = stack(FIVE, &flags).await;
+    let flags = ["--deadline", "9s", "--pool-wait", "5s", "--redis-response-timeout", "20s"];
+    let flags = [&flags[..], &["--drain-timeout", "20s"]].concat();
+    let mut stack = stack(&FIVE.replace("\"4s\"", "\"10s\""), &flags).await;
     stack.comes_back(1).await;
-    stack.relay.set(Fault::Delay(Duration::from_millis(400)));
+    // On both ways: time enough to be seen under way, and to be done with it.
+    stack.relay.set(Fault::Delay(Duration::from_secs(2)));
     let (answer, ()) = {
         let asking = stack.get(2, "draining");
         let gateway = &stack.gateway;
