@@ -1,11 +1,13 @@
 //! The README's commands do what it says. `make test` itself is left out: it is what runs this.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use tidegate_tests::process::Process;
 use tidegate_tests::{client, eventually, parts};
+use tokio::sync::Mutex;
 
 /// What stands in the README between fences of a kind.
 fn fenced(kind: &str) -> Vec<String> {
@@ -34,12 +36,19 @@ fn the_readme_has_the_commands_that_are_tested_here() {
     assert_eq!(commands(), expected, "test the new command here, too");
 }
 
-#[test]
-fn make_demo_shows_what_the_readme_says() {
+/// Both start their parts with the timeouts that are shipped, which a machine that compiles for the other one may miss.
+static ALONE: Mutex<()> = Mutex::const_new(());
+/// A fault of theirs repeats itself, a missed timeout does not.
+const TRIES: u8 = 3;
+
+/// What one run shows otherwise than the README.
+fn demo() -> Result<(), String> {
     let done = make("demo");
     let output = String::from_utf8_lossy(&done.stdout);
     let errors = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{output}\n{errors}");
+    if !done.status.success() {
+        return Err(format!("{output}\n{errors}"));
+    }
     for line in [
         "GET /api/hello                             200",
         "429  quota-exceeded, Retry-After",
@@ -47,12 +56,29 @@ fn make_demo_shows_what_the_readme_says() {
         "20 of 20 as expected.",
     ] {
         assert!(fenced("text")[0].contains(line), "the README no longer shows {line:?}");
-        assert!(output.contains(line), "{line:?} is not in\n{output}");
+        if !output.contains(line) {
+            return Err(format!("{line:?} is not in\n{output}"));
+        }
     }
+    Ok(())
+}
+
+#[test]
+fn make_demo_shows_what_the_readme_says() {
+    let _alone = ALONE.blocking_lock();
+    let shows = (1..=TRIES).any(|nth| match demo() {
+        Ok(()) => true,
+        Err(other) => {
+            println!("try {nth}: {other}");
+            false
+        }
+    });
+    assert!(shows, "each of {TRIES} tries, above, shows something else");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn make_run_serves_what_the_curl_line_asks_for() {
+    let _alone = ALONE.lock().await;
     let mut command = Command::new("make");
     command.current_dir(parts::root()).arg("run").env_remove("MAKEFLAGS");
     // Free ports instead of the README's, which may be taken on the machine that tests.
@@ -69,14 +95,28 @@ async fn make_run_serves_what_the_curl_line_asks_for() {
         address.ok_or(output.clone())
     })
     .await;
-    let mut statuses = Vec::new();
-    eventually(Duration::from_secs(60), "the sixth is refused", async || {
-        let answer = client::get(address, "/api/hello").await;
-        statuses.push(answer.status);
-        if answer.status == 429 { Ok(()) } else { Err(answer) }
-    })
-    .await;
-    assert_eq!(statuses.iter().filter(|&&status| status == 200).count(), 5, "{statuses:?}");
+    let mut admits_five = false;
+    for nth in 1..=TRIES {
+        // Of a new client nothing is used.
+        let from = IpAddr::V4(Ipv4Addr::new(127, 0, 3, nth));
+        let mut told = Vec::new();
+        eventually(Duration::from_secs(60), "one is refused for the limit", async || {
+            let answer = client::get_from(address, Some(from), "/api/hello", "").await;
+            let reply = answer.header("x-tidegate-reply").map(str::to_owned);
+            told.push((answer.status, reply.clone()));
+            // Another 429 is a gateway without a processor.
+            let is_denied = answer.status == 429 && reply.as_deref() == Some("quota-exceeded");
+            if is_denied { Ok(()) } else { Err(answer) }
+        })
+        .await;
+        let admitted = told.iter().filter(|(status, _)| *status == 200).count();
+        admits_five = admitted == 5;
+        if admits_five {
+            break;
+        }
+        println!("try {nth}: {admitted} of five: {told:?}");
+    }
+    assert!(admits_five, "each of {TRIES} tries, above, admits another number");
     drop(running);
 }
 
