@@ -25,7 +25,7 @@ use crate::leases::Leases;
 use crate::notice::Notice;
 use crate::path::{Path, Step};
 use crate::property::Property;
-use crate::vm::Events;
+use crate::vm::{Events, Line};
 
 /// Names the environment that the filter was deployed for.
 const ENVIRONMENT_VARIABLE: &str = "TIDEGATE_ENVIRONMENT";
@@ -62,6 +62,10 @@ pub(crate) struct Root {
     pub told_strange_route: Cell<bool>,
     /// The headers of a question, encoded once.
     pub call_headers: Vec<u8>,
+    /// The headers of several questions at once, encoded once.
+    pub together_headers: Vec<u8>,
+    /// The questions that wait for those that are out.
+    pub line: RefCell<Line>,
     /// The headers of a settlement, encoded once.
     pub settle_headers: Vec<u8>,
     /// The headers of a tick's message, encoded once.
@@ -166,6 +170,8 @@ impl Root {
             homes,
             told_strange_route: Cell::default(),
             call_headers: call_headers(wire::DECIDE_PATH),
+            together_headers: call_headers(wire::together::DECISIONS_PATH),
+            line: RefCell::default(),
             settle_headers: call_headers(wire::SETTLE_PATH),
             sync_headers: call_headers(wire::SYNC_PATH),
             report_headers: call_headers(wire::breaker::BREAKERS_PATH),

@@ -29,6 +29,7 @@ mod life;
 mod replies;
 mod route;
 mod sync;
+mod together;
 
 pub(crate) use audit::Events;
 use bodies::Waits;
@@ -38,6 +39,8 @@ pub(crate) use replies::refuse_unready;
 use replies::{deny, or_log, resume};
 use route::{routed, unreadable};
 use sync::Takings;
+pub(crate) use together::Line;
+use together::Party;
 
 thread_local! {
     static VM: RefCell<Vm> = const { RefCell::new(Vm::new()) };
@@ -111,6 +114,10 @@ struct Call {
 enum Waiter {
     /// A request that is held.
     Stream(u32),
+    /// The same, of which few are out at once.
+    Alone(u32),
+    /// Requests that are held, which are asked about in one message.
+    Together(Party),
     /// An answer that is held until it is stored.
     Stored(u32, Settlement),
     /// Nobody: what a decision had reserved or claimed is settled.
@@ -302,7 +309,12 @@ impl Vm {
                         home: open.exchange.home(&open.root.config),
                         timeout_ms: open.exchange.timeout_ms(&open.root.config),
                     };
-                    match self.ask(stream, &open.root, &message, to) {
+                    let is_brief = open.exchange.is_brief() && to.home.is_none();
+                    let asked = match is_brief {
+                        true => self.ask_together(stream, &open.root, &message),
+                        false => self.ask(stream, &open.root, &message, to),
+                    };
+                    match asked {
                         Ok(()) => {
                             if open.exchange.is_timed()
                                 && let Ok(now_us) = host::now_us()

@@ -182,6 +182,12 @@ impl Exchange {
         matches!(&self.phase, Phase::Asking(question) if question.terms.is_some())
     }
 
+    /// Whether the question may be asked together with others: its answer comes as soon as theirs. A claim may wait for
+    /// replicas, or for its home.
+    pub fn is_brief(&self) -> bool {
+        matches!(&self.phase, Phase::Asking(question) if question.claim.is_none())
+    }
+
     /// How long the answer to the question is waited for, in ms.
     pub fn timeout_ms(&self, config: &Config) -> u32 {
         match &self.phase {

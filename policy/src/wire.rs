@@ -14,6 +14,7 @@ mod frame;
 mod id;
 mod settle;
 mod sync;
+pub mod together;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;

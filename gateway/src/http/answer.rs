@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use tidegate_policy::reason::Reason;
+use tidegate_policy::wire::together::add_answer;
 use tidegate_policy::wire::{self, DecideReply, DecisionId, MARK_HEADER, MARK_VALUE};
 
 use crate::service::{OVERLOADED, Refused};
@@ -63,6 +64,25 @@ pub fn decided(reply: &DecideReply) -> Answer {
     plain(StatusCode::OK, content_type, wire::encode_framed(reply, &reply.octets))
 }
 
+/// What is said to each of several questions, in their order: what would have been the answer to it alone.
+pub fn together(decided: &[Result<DecideReply, Refused>]) -> Answer {
+    let mut body = Vec::new();
+    for decided in decided {
+        match decided {
+            Ok(reply) => {
+                let said = wire::encode_framed(reply, &reply.octets);
+                add_answer(&mut body, StatusCode::OK.as_u16(), &said);
+            }
+            Err(refused) => {
+                let status = status(refused.reason);
+                let said = document(status, refused.reason, &refused.detail, refused.id);
+                add_answer(&mut body, status.as_u16(), &said);
+            }
+        }
+    }
+    plain(StatusCode::OK, "application/octet-stream", body)
+}
+
 /// A refusal of the service.
 pub fn refusal(refused: &Refused) -> Answer {
     problem(status(refused.reason), refused.reason, &refused.detail, refused.id)
@@ -76,18 +96,8 @@ pub fn problem(
     decision: Option<DecisionId>,
 ) -> Answer {
     let overloaded = reason == Reason::ServiceOverloaded;
-    let document = Problem {
-        kind: format!("{PROBLEM_BASE}{reason}"),
-        title: title(reason),
-        status: status.as_u16(),
-        detail,
-        instance: decision.map(|id| format!("urn:uuid:{id}")),
-        v: wire::VERSION,
-        reason: reason.as_str(),
-        error: overloaded.then_some(OVERLOAD_ERROR),
-        message: overloaded.then_some(OVERLOADED),
-    };
-    let mut answer = plain(status, "application/problem+json", wire::encode(&document));
+    let document = document(status, reason, detail, decision);
+    let mut answer = plain(status, "application/problem+json", document);
     let headers = answer.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if overloaded {
@@ -97,6 +107,26 @@ pub fn problem(
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     answer
+}
+
+fn document(
+    status: StatusCode,
+    reason: Reason,
+    detail: &str,
+    decision: Option<DecisionId>,
+) -> Vec<u8> {
+    let overloaded = reason == Reason::ServiceOverloaded;
+    wire::encode(&Problem {
+        kind: format!("{PROBLEM_BASE}{reason}"),
+        title: title(reason),
+        status: status.as_u16(),
+        detail,
+        instance: decision.map(|id| format!("urn:uuid:{id}")),
+        v: wire::VERSION,
+        reason: reason.as_str(),
+        error: overloaded.then_some(OVERLOAD_ERROR),
+        message: overloaded.then_some(OVERLOADED),
+    })
 }
 
 /// A path exists, but not with this method.

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Body;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::audit::AUDIT_PATH;
 use tidegate_policy::wire::breaker::BREAKERS_PATH;
+use tidegate_policy::wire::together::{self, DECISIONS_PATH};
 use tidegate_policy::wire::{
     DECIDE_PATH, FRAMED_BYTES_MAX, MESSAGE_BYTES_MAX, SETTLE_PATH, SYNC_PATH,
 };
@@ -64,9 +66,10 @@ impl DataListener {
             );
             return Some(self.refuse(Reason::Unauthorized, detail));
         }
-        const PATHS: [&str; 5] = [DECIDE_PATH, SETTLE_PATH, SYNC_PATH, BREAKERS_PATH, AUDIT_PATH];
+        const PATHS: [&str; 6] =
+            [DECIDE_PATH, DECISIONS_PATH, SETTLE_PATH, SYNC_PATH, BREAKERS_PATH, AUDIT_PATH];
         if !PATHS.contains(&head.uri.path()) {
-            let detail = "the gateway answers POST /v1/decide, /v1/settle, /v1/sync, /v1/breakers and /v1/audit";
+            let detail = "the gateway answers POST /v1/decide, /v1/decisions, /v1/settle, /v1/sync, /v1/breakers and /v1/audit";
             return Some(self.refuse(Reason::NotFound, detail));
         }
         if head.method != Method::POST {
@@ -93,6 +96,7 @@ impl DataListener {
             SETTLE_PATH => Box::pin(service.settle(message)).await.map(|r| answer::reply(&r)),
             SYNC_PATH => Box::pin(service.sync(message)).await.map(|r| answer::reply(&r)),
             BREAKERS_PATH => Box::pin(service.breakers(message)).await.map(|r| answer::reply(&r)),
+            DECISIONS_PATH => Box::pin(self.decide_together(message)).await,
             AUDIT_PATH => Box::pin(service.take_events(message)).await.map(|r| answer::reply(&r)),
             _ => service.decide(message).await.map(|reply| answer::decided(&reply)),
         };
@@ -103,6 +107,21 @@ impl DataListener {
                 answer::refusal(&refused)
             }
         }
+    }
+
+    /// Several questions at once, each as if it came alone: one that is refused says nothing of the others.
+    async fn decide_together(&self, message: &[u8]) -> Result<Answer, Refused> {
+        let questions = together::questions(message).map_err(|error| Refused {
+            reason: error.reason(),
+            detail: error.to_string(),
+            id: None,
+        })?;
+        let decided = join_all(questions.iter().map(|question| self.service.decide(question)));
+        let decided = decided.await;
+        for refused in decided.iter().filter_map(|decided| decided.as_ref().err()) {
+            self.metrics.refused(refused.reason);
+        }
+        Ok(answer::together(&decided))
     }
 
     fn refuse(&self, reason: Reason, detail: &str) -> Answer {

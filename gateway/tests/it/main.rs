@@ -33,4 +33,5 @@ mod regions;
 mod rewound;
 mod secrets;
 mod tls;
+mod together;
 mod undone;

@@ -234,9 +234,12 @@ impl Vm {
             };
             end = match waiter {
                 Waiter::Stored(_, end) | Waiter::Settlement(end) => end,
-                Waiter::Stream(_) | Waiter::Circuits(_) | Waiter::Sync(..) | Waiter::Events(..) => {
-                    return false;
-                }
+                Waiter::Stream(_)
+                | Waiter::Alone(_)
+                | Waiter::Together(_)
+                | Waiter::Circuits(_)
+                | Waiter::Sync(..)
+                | Waiter::Events(..) => return false,
             };
             match end.ended(&answer) {
                 Ended::Again => {}

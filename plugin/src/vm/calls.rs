@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use tidegate_policy::breaker::alone::Ticket;
 use tidegate_policy::exchange::{Answer, Event};
 
 use super::{Call, Vm, Waiter};
@@ -17,6 +18,12 @@ pub(super) struct To {
     pub(super) home: Option<usize>,
     /// How long the answer is waited for, in ms.
     pub(super) timeout_ms: u32,
+}
+
+/// A message that was sent: its token, whose gateway was asked, and leave for it.
+pub(super) struct Sent {
+    token: u32,
+    called: (Option<usize>, Ticket),
 }
 
 // === impl To ===
@@ -54,6 +61,8 @@ impl Vm {
         root.settle(called, &answer, self.entropy());
         let stream = match waiter {
             Waiter::Stream(stream) => stream,
+            Waiter::Alone(stream) => return self.told_alone(&root, stream, answer),
+            Waiter::Together(party) => return self.told_together(&root, &party, answer),
             Waiter::Stored(stream, end) => {
                 return self.settled(&root, end, &answer, Some(stream));
             }
@@ -64,6 +73,11 @@ impl Vm {
             Waiter::Events(id, count) => return self.events_told(&root, (id, count), &answer),
             Waiter::Sync(id, flights) => return self.synced(&root, id, &flights, &answer),
         };
+        self.tell(&root, stream, answer);
+    }
+
+    /// Tells a request that is held what became of its question.
+    pub(super) fn tell(&mut self, root: &Root, stream: u32, answer: Answer<'_>) {
         self.answered(stream, &answer);
         let Some(open) = self.take_open(stream) else {
             // The client left; the gateway's answer has nobody to go to.
@@ -116,21 +130,44 @@ impl Vm {
         waiter: Waiter,
         to: To,
     ) -> Result<(), (Answer<'static>, Waiter)> {
+        match self.call(root, headers, message, to) {
+            Ok(sent) => {
+                self.wait_for(root, sent, waiter);
+                Ok(())
+            }
+            Err(answer) => Err((answer, waiter)),
+        }
+    }
+
+    /// Sends a message; then [`Vm::wait_for`] says who waits for its answer.
+    pub(super) fn call(
+        &mut self,
+        root: &Rc<Root>,
+        headers: &[u8],
+        message: &[u8],
+        to: To,
+    ) -> Result<Sent, Answer<'static>> {
         let ticket = match root.admit(to.home) {
             Ok(ticket) => ticket,
-            Err(retry_ms) => return Err((Answer::CircuitOpen { retry_ms }, waiter)),
+            Err(retry_ms) => return Err(Answer::CircuitOpen { retry_ms }),
         };
         let called = (to.home, ticket);
         match host::http_call(root.cluster(to.home), headers, message, to.timeout_ms) {
-            Ok(token) => {
-                let (root, told_by) = (Rc::clone(root), self.telling);
-                self.calls.insert(token, Call { waiter, root, called, told_by });
-                Ok(())
-            }
+            Ok(token) => Ok(Sent { token, called }),
             Err(_refused) => {
                 root.settle(called, &Answer::NotSent, self.entropy());
-                Err((Answer::NotSent, waiter))
+                Err(Answer::NotSent)
             }
         }
+    }
+
+    pub(super) fn wait_for(
+        &mut self,
+        root: &Rc<Root>,
+        Sent { token, called }: Sent,
+        waiter: Waiter,
+    ) {
+        let (root, told_by) = (Rc::clone(root), self.telling);
+        self.calls.insert(token, Call { waiter, root, called, told_by });
     }
 }

@@ -95,7 +95,7 @@ pub struct NoLeave {
 }
 
 /// What became of a question.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum Answer<'a> {
     /// It was not even tried: so many failed before.
     CircuitOpen {

@@ -5,6 +5,7 @@ use core::fmt;
 
 use super::{
     ADJUSTMENT_MAX, LEASES_MAX, LIMITS_MAX, MESSAGE_BYTES_MAX, OCTETS_MAX, UNITS_MAX, VERSION,
+    together::QUESTIONS_MAX,
 };
 use crate::gcra::BadQuota;
 use crate::reason::Reason;
@@ -34,6 +35,8 @@ pub enum BadMessage {
     Quota(String, BadQuota),
     /// An adjustment of nothing, or of more than [`ADJUSTMENT_MAX`].
     Amount(String, i64),
+    /// More than [`QUESTIONS_MAX`] questions in one message.
+    QuestionCount(usize),
     /// More than [`LEASES_MAX`] leases.
     LeaseCount(usize),
     /// A lease without a number of its own, or of more units than [`UNITS_MAX`].
@@ -56,6 +59,7 @@ impl BadMessage {
             | Self::Event(_)
             | Self::Malformed(_)
             | Self::LimitCount(_)
+            | Self::QuestionCount(_)
             | Self::LimitId(_)
             | Self::Quota(..)
             | Self::Amount(..)
@@ -87,6 +91,9 @@ impl fmt::Display for BadMessage {
                 )
             }
             Self::LimitCount(count) => write!(f, "{count} limits: send 1 to {LIMITS_MAX}"),
+            Self::QuestionCount(count) => {
+                write!(f, "{count} questions in one message: send at most {QUESTIONS_MAX}")
+            }
             Self::LimitId(id) => write!(f, "{id:?} is no limit id: send policy.limit"),
             Self::Quota(id, error) => write!(f, "limit {id}: {error}"),
             Self::LeaseCount(count) => write!(f, "{count} leases: send at most {LEASES_MAX}"),

@@ -95,4 +95,16 @@ async fn exactly(config: &str) {
     // What was denied above cost nothing: of the client's 500 exactly 200 are left.
     assert_eq!(mesh.flood("/x", "b", 5).await, (200, 200), "what is left of the client's 500");
     assert_eq!(mesh.flood("/x", "c", 1).await, (0, 0));
+    for envoy in &mesh.envoys {
+        let stats = envoy.stats().await;
+        let sum = |name: &str| -> u64 {
+            let lines = stats.lines().filter(|line| line.starts_with(name));
+            lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+        };
+        let decided = sum("tidegate_decisions_total{policy=\"api\"");
+        let calls = sum(
+            "envoy_cluster_internal_upstream_rq{envoy_response_code=\"200\",envoy_cluster_name=\"tidegate\"",
+        );
+        assert!(0 < calls && calls < decided, "{calls} calls for {decided} requests: {stats}");
+    }
 }

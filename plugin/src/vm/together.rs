@@ -1,0 +1,219 @@
+//! Owns which questions travel together. As long as few are out each goes by itself, at once; those that come while more
+//! are out go in one message when the first of these is answered. Nobody waits for more to come.
+
+use std::mem::{replace, take};
+use std::rc::Rc;
+
+use tidegate_policy::exchange::Answer;
+use tidegate_policy::wire::together::{
+    self, Part, QUESTIONS_BYTES_MAX, QUESTIONS_MAX, add_question,
+};
+
+use super::calls::To;
+use super::{Vm, Waiter, or_log};
+use crate::host::{self, Level};
+use crate::root::Root;
+
+/// So many calls with questions are out before others wait for them (docs/decisions/0114-questions-together.md).
+const OUT_MAX: usize = 2;
+/// A gateway that knows no such message is asked so many questions one by one before it is tried again.
+const ALONE: u32 = 1_000;
+/// The ids of streams at the head of a block.
+const ID_LEN: usize = size_of::<u32>();
+const IDS_LEN: usize = QUESTIONS_MAX * ID_LEN;
+/// What a block has room for at first.
+const BLOCK_LEN: usize = 4 * 1_024;
+
+/// The questions of one configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    /// How many calls are out.
+    out: usize,
+    /// Those that wait.
+    next: Party,
+    /// So many more go by themselves.
+    alone: u32,
+}
+
+/// Requests that are asked about in one message.
+#[derive(Debug, Default)]
+pub(super) struct Party {
+    count: usize,
+    /// Their ids, and behind them their questions, in their order. In one block, and a large one: small ones are kept
+    /// apart by their size (memory.rs), and one for each message would stay between everything else.
+    block: Vec<u8>,
+    /// Since when the first of them waits, by the filter's clock.
+    since_us: u64,
+}
+
+// === impl Line ===
+
+impl Line {
+    /// Whether a question goes at once.
+    fn is_free(&mut self) -> bool {
+        match self.alone.checked_sub(1) {
+            Some(left) => {
+                self.alone = left;
+                true
+            }
+            None => self.out < OUT_MAX,
+        }
+    }
+
+    fn went(&mut self) {
+        self.out = self.out.saturating_add(1);
+    }
+
+    fn came(&mut self) {
+        self.out = self.out.saturating_sub(1);
+    }
+}
+
+// === impl Party ===
+
+impl Party {
+    /// Whether there is room for one more.
+    fn takes(&self, question: &[u8]) -> bool {
+        let len = self.block.len().saturating_add(question.len());
+        self.count == 0 || (self.count < QUESTIONS_MAX && len < QUESTIONS_BYTES_MAX)
+    }
+
+    fn join(&mut self, stream: u32, question: &[u8]) {
+        if self.count == 0 {
+            self.since_us = host::now_us().unwrap_or_default();
+            self.block.reserve_exact(BLOCK_LEN);
+            self.block.resize(IDS_LEN, 0);
+        }
+        let ids = self.block.as_chunks_mut::<ID_LEN>().0;
+        if let Some(id) = ids.get_mut(self.count) {
+            *id = stream.to_be_bytes();
+        }
+        add_question(&mut self.block, question, self.count);
+        self.count = self.count.saturating_add(1);
+    }
+
+    fn streams(&self) -> impl Iterator<Item = u32> {
+        let ids = self.block.as_chunks::<ID_LEN>().0;
+        ids.iter().take(self.count).map(|id| u32::from_be_bytes(*id))
+    }
+
+    fn message(&self) -> &[u8] {
+        self.block.get(IDS_LEN..).unwrap_or_default()
+    }
+
+    /// What is left of a time, in ms; never 0, which would be no bound.
+    fn left_ms(&self, timeout_ms: u32) -> u32 {
+        let waited_us = host::now_us().unwrap_or_default().saturating_sub(self.since_us);
+        let waited_ms = u32::try_from(waited_us / 1_000).unwrap_or(u32::MAX);
+        timeout_ms.saturating_sub(waited_ms).max(1)
+    }
+}
+
+// === impl Vm ===
+
+impl Vm {
+    /// Asks for a request, which is held: now, or with those that come before a call is answered.
+    pub(super) fn ask_together(
+        &mut self,
+        stream: u32,
+        root: &Rc<Root>,
+        question: &[u8],
+    ) -> Result<(), Answer<'static>> {
+        let is_free = root.line.borrow_mut().is_free();
+        if is_free || question.len() >= QUESTIONS_BYTES_MAX {
+            return self.ask_alone(stream, root, question, root.config.gateway.timeout_ms);
+        }
+        let is_full = !root.line.borrow().next.takes(question);
+        if is_full && !self.ask_next(root) {
+            // Others were told of it, in contexts of theirs.
+            or_log(host::set_effective_context(stream), "no context to go on in");
+        }
+        root.line.borrow_mut().next.join(stream, question);
+        Ok(())
+    }
+
+    /// A call with one question is over.
+    pub(super) fn told_alone(&mut self, root: &Rc<Root>, stream: u32, answer: Answer<'_>) {
+        self.came_back(root);
+        self.tell(root, stream, answer);
+    }
+
+    /// A call with several questions is over.
+    pub(super) fn told_together(&mut self, root: &Rc<Root>, party: &Party, answer: Answer<'_>) {
+        self.came_back(root);
+        match answer {
+            Answer::Response { status: b"404", .. } => self.ask_one_by_one(root, party),
+            Answer::Response { marked: true, status: status @ b"200", body } => {
+                let parts = together::answers(body, party.count).unwrap_or_default();
+                for (nth, stream) in party.streams().enumerate() {
+                    let said = parts.get(nth).copied();
+                    let Part { status, body } = said.unwrap_or(Part { status, body: &[] });
+                    self.tell(root, stream, Answer::Response { marked: true, status, body });
+                }
+            }
+            answer => self.tell_all(root, party, answer),
+        }
+    }
+
+    /// The next questions are sent before anybody is told anything: they are answered meanwhile.
+    fn came_back(&mut self, root: &Rc<Root>) {
+        root.line.borrow_mut().came();
+        self.ask_next(root);
+    }
+
+    /// The gateway is older than this message, or a proxy before it knows no such path.
+    fn ask_one_by_one(&mut self, root: &Rc<Root>, party: &Party) {
+        if replace(&mut root.line.borrow_mut().alone, ALONE) == 0 {
+            let text = "tidegate: the gateway takes no questions together and is asked one by one";
+            host::log(Level::Info, text);
+        }
+        let timeout_ms = party.left_ms(root.config.gateway.timeout_ms);
+        for (stream, question) in party.streams().zip(together::split(party.message())) {
+            if let Err(answer) = self.ask_alone(stream, root, question, timeout_ms) {
+                self.tell(root, stream, answer);
+            }
+        }
+    }
+
+    /// Asks for those that wait, if any do; `false` if that fails, of which they are told.
+    fn ask_next(&mut self, root: &Rc<Root>) -> bool {
+        let next = take(&mut root.line.borrow_mut().next);
+        if next.count == 0 {
+            return true;
+        }
+        let timeout_ms = next.left_ms(root.config.gateway.timeout_ms);
+        let (headers, alone) = match next.streams().next().filter(|_| next.count == 1) {
+            Some(stream) => (&root.call_headers, Some(Waiter::Alone(stream))),
+            None => (&root.together_headers, None),
+        };
+        match self.call(root, headers, next.message(), To { home: None, timeout_ms }) {
+            Ok(sent) => {
+                self.wait_for(root, sent, alone.unwrap_or(Waiter::Together(next)));
+                root.line.borrow_mut().went();
+                true
+            }
+            Err(answer) => {
+                self.tell_all(root, &next, answer);
+                false
+            }
+        }
+    }
+
+    fn tell_all(&mut self, root: &Rc<Root>, party: &Party, answer: Answer<'_>) {
+        party.streams().for_each(|stream| self.tell(root, stream, answer));
+    }
+
+    fn ask_alone(
+        &mut self,
+        stream: u32,
+        root: &Rc<Root>,
+        question: &[u8],
+        timeout_ms: u32,
+    ) -> Result<(), Answer<'static>> {
+        let to = To { home: None, timeout_ms };
+        let sent = self.call(root, &root.call_headers, question, to)?;
+        self.wait_for(root, sent, Waiter::Alone(stream));
+        root.line.borrow_mut().went();
+        Ok(())
+    }
+}
