@@ -385,6 +385,44 @@ fn a_wait_goes_on_where_it_cannot_ask() {
     }
 }
 
+/// It was told that the first request is under way. That nobody can be asked any more does not end that one, so that not
+/// even a policy that lets requests run unasked lets this one run beside it.
+#[test]
+fn who_waited_does_not_run_unasked() {
+    let spent = r#"{"state":"spent"}"#;
+    for (answer, lost) in [
+        (Some(Answer::Reset), true),
+        (Some(Answer::NotSent), false),
+        (Some(Answer::CircuitOpen { retry_ms: 1_000 }), false),
+        (None, false),
+    ] {
+        let mut desk = Desk::new(r#", "wait": "20ms""#);
+        let terms = desk.config.policies[0].idempotency.as_mut().expect("terms");
+        terms.allows_unasked = true;
+        let asked = desk.request(&facts(&KEYED, false));
+        assert_eq!(desk.in_flight(&asked, 0).act, Act::Wait(20));
+        let again = desk.on(Event::Waited(FRESH));
+        let effects = match answer {
+            Some(answer) => desk.on(Event::Answer { answer, entropy: 0 }),
+            None => desk.answer(&again, spent),
+        };
+        let Act::Deny(denial) = effects.act else { panic!("denies: {effects:?}") };
+        let reason = Reason::IdempotencyInFlight;
+        assert_eq!((denial.reason, denial.retry_after_s), (reason, Some(1)));
+        // As at the end of any wait it costs the usual budget.
+        assert!(denial.is_paid);
+        let own = DecisionId::new(ID);
+        assert_eq!(effects.settlement.map(|end| abandoned(&end)), lost.then_some(own));
+        let outcome = Idempotent::Refused { reason, shadow: false };
+        assert_eq!(effects.signals.last(), Some(&Signal::Idempotency { policy: 0, outcome }));
+    }
+    // Who was told nothing yet may run.
+    let mut desk = Desk::new(r#", "wait": "20ms""#);
+    desk.config.policies[0].idempotency.as_mut().expect("terms").allows_unasked = true;
+    let asked = desk.request(&facts(&KEYED, false));
+    assert_eq!(desk.answer(&asked, spent).act, Act::Resume);
+}
+
 /// Whose claim it gives back, whatever its fence is.
 fn abandoned(end: &Settlement) -> DecisionId {
     let end = settled(end);
@@ -620,6 +658,8 @@ fn what_another_tidegate_answers_is_never_stored() {
         ("400", "of-a-later-version", None, false),
         ("201", "quota-exceeded", None, false),
         ("500", "quota-exceeded", None, false),
+        ("200", "idempotency-conflict", Some("3"), true),
+        // As versions before said it.
         ("200", "idempotency-conflict", Some("9"), true),
         ("200", "policy-store-unavailable", Some("14"), true),
         ("200", "idempotency-in-flight", Some("10"), false),
