@@ -103,7 +103,9 @@ async fn run(
     let nth = runs.fetch_add(1, Ordering::SeqCst) + 1;
     let how = request.headers().get("x-run").and_then(|value| value.to_str().ok());
     let how = how.unwrap_or_default().to_owned();
-    let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let body = request.into_body().collect().await.map_err(std::io::Error::other)?;
+    let trailers = body.trailers().map_or(0, |trailers| trailers.len());
+    let body = body.to_bytes();
     if how == "wait" && gate.wait_for(|open| *open).await.is_err() {
         return Err(std::io::Error::other("the test is over"));
     }
@@ -135,6 +137,7 @@ async fn run(
     let response = match how.as_str() {
         // Octets that are no gzip: nobody on the way may look.
         "gzip" => response.header("content-encoding", "gzip"),
+        .header("x-trailers", trailers)
         "trap" => response.header("x-tidegate-trap", "now"),
         _ => response,
     };

@@ -138,6 +138,31 @@ async fn nothing_reaches_the_upstream_before_the_verdict() {
     assert_eq!(bench.upstream.runs(), 10);
 }
 
+/// Of HTTP/1 Envoy takes no trailers unless it is told to; of HTTP/2 the end of the body is theirs to tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_ends_with_trailers_waits_for_the_verdict_too() {
+    let bench = bench_with(1, CONFIG, |options| options.upstream_http2 = true).await;
+    let addr = bench.envoys[0].addr;
+    let post = |key: &'static str| async move {
+        let headers = [("x-tenant", "acme"), ("idempotency-key", key), ("x-run", "wait")];
+        http2::post_with_trailer(addr, "/waits/pay", &headers, b"{}", ("x-end", "1")).await
+    };
+    let first = tokio::spawn(post("one"));
+    bench.runs(1).await;
+    let again = tokio::spawn(post("one"));
+    bench.reaches("waits", "waited", 1).await;
+    // The upstream takes one after the other: whatever was let through before comes before this one.
+    let other = tokio::spawn(post("other"));
+    bench.reaches("waits", "fresh", 2).await;
+    bench.upstream.open();
+    let (first, again) = (first.await.expect("an answer"), again.await.expect("an answer"));
+    assert_eq!((first.status, first.header("x-trailers")), (201, Some("1")), "{first:?}");
+    assert!(replayed(&again), "{again:?}");
+    assert_eq!(told(&again), told(&first));
+    assert_eq!(other.await.expect("an answer").status, 201);
+    assert_eq!(bench.upstream.runs(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_hundred_at_once_through_two_envoys_one_runs_and_all_get_its_answer() {
     let bench = bench(2).await;
