@@ -12,6 +12,10 @@ use crate::property::Property;
 /// ahead of this one says is no client's word.
 const WRITTEN: &str = "tidegate_headers";
 
+/// By these a caller has Envoy send a request again, whatever its route says. Envoy itself takes them from those outside.
+const AGAIN: [&str; 3] =
+    ["x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-hedge-on-per-try-timeout"];
+
 /// Answers in the upstream's place.
 pub(crate) fn deny(config: Option<&Config>, denial: &Denial) -> Result<(), Status> {
     let reply = render::reply(config, denial);
@@ -76,6 +80,17 @@ fn strip_one(name: &str) -> Result<(), Status> {
     let is_there = host::header(Map::Request, name)?.is_some();
     if !is_there || written()?.split(',').any(|written| written == name) {
         return Ok(());
+/// Takes out what would have the host send the request more than once.
+pub(crate) fn send_once() -> Result<(), Status> {
+    for name in AGAIN {
+        // The host looks for a route anew where one is taken out.
+        if host::header(Map::Request, name)?.is_some() {
+            host::remove_header(Map::Request, name)?;
+        }
+    }
+    Ok(())
+}
+
     }
     host::remove_header(Map::Request, name)
 }

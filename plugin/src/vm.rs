@@ -291,6 +291,9 @@ impl Vm {
                     }
                     return if held { resume() } else { Action::Continue };
                 }
+                        if open.exchange.runs_once() {
+                            or_log(render::send_once(), "a request may be sent again");
+                        }
                 Act::Share(calls) => {
                     let (answers, shares) = shares::take(calls);
                     open.taken.and(shares);
