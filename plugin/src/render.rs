@@ -39,6 +39,11 @@ pub(crate) fn replay(config: &Config, replay: &Replay) -> Result<(), Status> {
     host::send_local_response(status, &reply.details, &reply.body, &headers, NO_GRPC_STATUS)
 }
 
+/// Takes out the type that the host says of what has none.
+pub(crate) fn untype() -> Result<(), Status> {
+    host::remove_header(Map::Response, "content-type")
+}
+
 /// Writes down why, for the access log: `%FILTER_STATE(wasm.tidegate:PLAIN)%`.
 pub(crate) fn note(note: &Note) -> Result<(), Status> {
     host::set_property("tidegate", &note.line())
@@ -75,11 +80,6 @@ pub(crate) fn strip(config: &Config) -> Result<(), Status> {
     Ok(())
 }
 
-/// Nearly no request has one, and only of one that has is asked who wrote it.
-fn strip_one(name: &str) -> Result<(), Status> {
-    let is_there = host::header(Map::Request, name)?.is_some();
-    if !is_there || written()?.split(',').any(|written| written == name) {
-        return Ok(());
 /// Takes out what would have the host send the request more than once.
 pub(crate) fn send_once() -> Result<(), Status> {
     for name in AGAIN {
@@ -91,6 +91,11 @@ pub(crate) fn send_once() -> Result<(), Status> {
     Ok(())
 }
 
+/// Nearly no request has one, and only of one that has is asked who wrote it.
+fn strip_one(name: &str) -> Result<(), Status> {
+    let is_there = host::header(Map::Request, name)?.is_some();
+    if !is_there || written()?.split(',').any(|written| written == name) {
+        return Ok(());
     }
     host::remove_header(Map::Request, name)
 }
