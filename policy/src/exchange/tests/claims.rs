@@ -493,6 +493,72 @@ fn an_answer_is_held_until_it_is_stored_or_streams() {
     }
 }
 
+/// Who was never told of a claim has none that somebody could have taken over.
+#[test]
+fn what_a_lost_question_never_claimed_is_not_counted_as_taken_over() {
+    let finished = |fence: u64, finish: &str| {
+        let mut desk = if fence == 0 { Desk::new("") } else { claimed("") };
+        let mut end = match fence {
+            0 => {
+                desk.config.policies[0].rate_limits.clear();
+                desk.request(&facts(&KEYED, false));
+                *desk
+                    .on(Event::Answer { answer: Answer::Reset, entropy: 0 })
+                    .settlement
+                    .expect("it")
+            }
+            _ => {
+                let answered = Part::Headers { headers: &headers("429"), envoys: OURS, end: true };
+                desk.part(answered).settlement.expect("it is given back")
+            }
+        };
+        assert_eq!(settled(&end).finish.map(|finish| finish.fence), Some(fence));
+        let body =
+            format!(r#"{{"v":1,"id":"{}","limits":[],"finish":"{finish}"}}"#, DecisionId::new(ID));
+        end.ended(&Answer::Response { marked: true, status: b"200", body: body.as_bytes() })
+    };
+    let told = |outcome| Ended::Over(vec![Signal::Idempotency { policy: 0, outcome }]);
+    for finish in ["fenced", "gone"] {
+        assert_eq!(finished(3, finish), told(Idempotent::Fenced));
+        assert_eq!(finished(0, finish), Ended::Over(Vec::new()));
+    }
+    for finish in ["freed", "remembered"] {
+        assert_eq!(finished(0, finish), told(Idempotent::Released));
+    }
+}
+
+/// A policy of nothing else shows in nothing else.
+#[test]
+fn a_key_that_meets_a_gateway_at_its_bound_is_counted() {
+    let body: &[u8] = br#"{"v":1,"reason":"service-overloaded"}"#;
+    let busy = || Answer::Response { marked: true, status: b"429", body };
+    for (more, shadow, label) in
+        [("", false, "overloaded"), (r#", "mode": "shadow""#, true, "shadow_overloaded")]
+    {
+        let mut config = config(more);
+        config.policies[0].rate_limits.clear();
+        let mut desk = Desk::of(config);
+        desk.request(&facts(&KEYED, false));
+        let effects = desk.on(Event::Answer { answer: busy(), entropy: 0 });
+        assert_eq!(matches!(effects.act, Act::Deny(_)), !shadow);
+        let outcome = Idempotent::Refused { reason: Reason::ServiceOverloaded, shadow };
+        let counted = Signal::Idempotency { policy: 0, outcome };
+        assert_eq!(effects.signals, [Signal::Unavailable(Reason::ServiceOverloaded), counted]);
+        assert_eq!(outcome.as_str(), label);
+    }
+}
+
+/// Neither asked for nor counted.
+#[test]
+fn what_is_off_is_not_looked_at() {
+    let mut config = config(r#", "mode": "off""#);
+    config.policies[0].rate_limits.clear();
+    for fields in [&KEYED[..], &[]] {
+        let effects = Desk::of(config.clone()).request(&facts(fields, true));
+        assert_eq!((effects.act, effects.signals), (Act::Pass, Vec::new()));
+    }
+}
+
 /// Whatever is too long, or a stream, passes as it comes, and is done when it has ended: one that is cut is not.
 #[test]
 fn what_passes_is_done_at_its_end() {
