@@ -243,6 +243,8 @@ impl Vm {
                     self.commit(stream);
                     self.circuit_denied(&open.root, stream);
                     if replay.is_untyped() {
+                        // Some replies may never have come by.
+                        self.untyped.retain(|earlier| self.streams.contains_key(earlier));
                         self.untyped.push(stream);
                     }
                     or_log(

@@ -38,8 +38,6 @@ impl Vm {
         if !self.joined.is_empty() {
             self.joined.remove(&context);
         }
-        // Its reply may never have come by.
-        self.untyped.retain(|stream| *stream != context);
         if !is_stream && let Some(root) = self.roots.remove(&context).flatten() {
             self.wait_over(context);
             Self::leave(&root);
