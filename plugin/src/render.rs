@@ -12,6 +12,10 @@ use crate::property::Property;
 /// ahead of this one says is no client's word.
 const WRITTEN: &str = "tidegate_headers";
 
+/// By these a caller has Envoy send a request again, whatever its route says. Envoy itself takes them from those outside.
+const AGAIN: [&str; 3] =
+    ["x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-hedge-on-per-try-timeout"];
+
 /// Answers in the upstream's place.
 pub(crate) fn deny(config: Option<&Config>, denial: &Denial) -> Result<(), Status> {
     let reply = render::reply(config, denial);
@@ -33,6 +37,11 @@ pub(crate) fn replay(config: &Config, replay: &Replay) -> Result<(), Status> {
     let headers = codec::encode_bytes(headers);
     let status = u32::from(reply.status);
     host::send_local_response(status, &reply.details, &reply.body, &headers, NO_GRPC_STATUS)
+}
+
+/// Takes out the type that the host says of what has none.
+pub(crate) fn untype() -> Result<(), Status> {
+    host::remove_header(Map::Response, "content-type")
 }
 
 /// Writes down why, for the access log: `%FILTER_STATE(wasm.tidegate:PLAIN)%`.
@@ -66,6 +75,17 @@ pub(crate) fn strip(config: &Config) -> Result<(), Status> {
     for breaker in &config.circuit_breakers {
         if let Some(Fallback::Header { name, .. }) = &breaker.fallback {
             strip_one(name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes out what would have the host send the request more than once.
+pub(crate) fn send_once() -> Result<(), Status> {
+    for name in AGAIN {
+        // The host looks for a route anew where one is taken out.
+        if host::header(Map::Request, name)?.is_some() {
+            host::remove_header(Map::Request, name)?;
         }
     }
     Ok(())

@@ -70,6 +70,8 @@ pub(crate) struct Vm {
     ids: Option<Ids>,
     /// The requests that wait for the first answer to their key.
     waiting: Vec<Waits>,
+    /// The streams whose reply is on its way out, and has no type but what the host says.
+    untyped: Vec<u32>,
     /// What streams have of leased units, until they are decided.
     leased: Takings,
     /// Streams that wait for units that another one's message brings.
@@ -140,6 +142,7 @@ impl Vm {
             calls: BTreeMap::new(),
             ids: None,
             waiting: Vec::new(),
+            untyped: Vec::new(),
             leased: Takings::new(),
             joined: BTreeMap::new(),
             woken: Vec::new(),
@@ -246,6 +249,11 @@ impl Vm {
                 Act::Replay(replay) => {
                     self.commit(stream);
                     self.circuit_denied(&open.root, stream);
+                    if replay.is_untyped() {
+                        // Some replies may never have come by.
+                        self.untyped.retain(|earlier| self.streams.contains_key(earlier));
+                        self.untyped.push(stream);
+                    }
                     or_log(
                         render::replay(&open.root.config, &replay),
                         "a first answer cannot be sent",
@@ -292,6 +300,9 @@ impl Vm {
                 Act::Pass | Act::Resume => {
                     self.commit(stream);
                     if open.exchange.has_to_tell() {
+                        if open.exchange.runs_once() {
+                            or_log(render::send_once(), "a request may be sent again");
+                        }
                         // It goes on: its shares are spent.
                         open.taken = Taken::default();
                         self.keep_open(stream, open);

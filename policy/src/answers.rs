@@ -65,11 +65,13 @@ pub struct Wording {
 }
 
 /// The reasons for which a policy may choose the status, the usual one first.
-pub const STATUSES: [(Reason, [u16; 2]); 3] = [
-    (Reason::ServiceOverloaded, [429, 503]),
-    (Reason::TemporaryReducedCapacity, [429, 503]),
+pub const STATUSES: [(Reason, &[u16]); 4] = [
+    (Reason::ServiceOverloaded, &[429, 503]),
+    (Reason::TemporaryReducedCapacity, &[429, 503]),
     // Never 401, which would need a challenge (RFC 9110 §15.5.2).
-    (Reason::ClientIdentityRequired, [403, 400]),
+    (Reason::ClientIdentityRequired, &[403, 400]),
+    // What others say that take keys: a client that knows one of them may not look at the type.
+    (Reason::IdempotencyConflict, &[422, 409, 400]),
 ];
 
 // === impl Denied ===

@@ -57,6 +57,8 @@ pub enum Action {
     Replay,
     /// An idempotency key came with another request than its first one.
     Conflict,
+    /// A key of unknown outcome was claimed anew, or the record of a claim had been lost: its request may have run twice.
+    Claim,
     /// A circuit breaker changed its state.
     Breaker,
     /// A policy was decided on another rung of its ladder than the first.
@@ -133,7 +135,7 @@ pub trait AuditSink {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Deny,
         Self::Overload,
         Self::RefuseCaller,
@@ -141,6 +143,7 @@ impl Action {
         Self::Lifecycle,
         Self::Replay,
         Self::Conflict,
+        Self::Claim,
         Self::Breaker,
         Self::Rung,
         Self::ColdStart,
@@ -160,6 +163,7 @@ impl Action {
             Self::Lifecycle => "lifecycle",
             Self::Replay => "replay",
             Self::Conflict => "conflict",
+            Self::Claim => "claim",
             Self::Breaker => "breaker",
             Self::Rung => "rung",
             Self::ColdStart => "cold_start",

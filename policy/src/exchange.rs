@@ -270,6 +270,14 @@ impl Exchange {
         matches!(&self.phase, Phase::Admitted(Told { claim: Some(_), .. }))
     }
 
+    /// Whether the request goes on with a claim by which it runs only once.
+    pub fn runs_once(&self) -> bool {
+        match &self.phase {
+            Phase::Admitted(Told { claim: Some(claim), .. }) => claim.is_enforced(),
+            _ => false,
+        }
+    }
+
     /// Whether what is left of the answer to a request with a claim passes unread: only how it ends matters.
     pub fn passes_answer(&self) -> bool {
         match &self.phase {

@@ -187,7 +187,6 @@ fn look(reason: Reason) -> Look {
     const INVALID_ARGUMENT: u8 = 3;
     const ALREADY_EXISTS: u8 = 6;
     const PERMISSION_DENIED: u8 = 7;
-    const FAILED_PRECONDITION: u8 = 9;
     const ABORTED: u8 = 10;
     const RESOURCE_EXHAUSTED: u8 = 8;
     const UNAVAILABLE: u8 = 14;
@@ -206,7 +205,7 @@ fn look(reason: Reason) -> Look {
             (413, RESOURCE_EXHAUSTED, "Body too long for an idempotency key")
         }
         Reason::IdempotencyConflict => {
-            (422, FAILED_PRECONDITION, "Idempotency-Key was used for another request")
+            (422, INVALID_ARGUMENT, "Idempotency-Key was used for another request")
         }
         Reason::IdempotencyInFlight => {
             (409, ABORTED, "The first request with this Idempotency-Key is under way")

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderName, HeaderValue, Request};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -25,7 +25,21 @@ pub async fn post_body(
     headers: &[(&str, &str)],
     body: &'static [u8],
 ) -> Answer {
-    timeout(ANSWER_WITHIN, exchange(to, path, headers, body))
+    timeout(ANSWER_WITHIN, exchange(to, path, headers, (body, None)))
+        .await
+        .expect("an answer in time")
+        .expect("an answer")
+}
+
+/// The same, and the request ends with a trailer.
+pub async fn post_with_trailer(
+    to: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &'static [u8],
+    trailer: (&'static str, &'static str),
+) -> Answer {
+    timeout(ANSWER_WITHIN, exchange(to, path, headers, (body, Some(trailer))))
         .await
         .expect("an answer in time")
         .expect("an answer")
@@ -35,7 +49,7 @@ async fn exchange(
     to: SocketAddr,
     path: &str,
     headers: &[(&str, &str)],
-    sent: &'static [u8],
+    (sent, trailer): (&'static [u8], Option<(&'static str, &'static str)>),
 ) -> Result<Answer, h2::Error> {
     let stream = TcpStream::connect(to).await.map_err(|_refused| h2::Reason::CONNECT_ERROR)?;
     let (mut send, connection) = h2::client::handshake(stream).await?;
@@ -46,7 +60,11 @@ async fn exchange(
     }
     let (response, mut body) = send.send_request(request.body(()).expect("a sound head"), false)?;
     // Who is refused may have its answer before all was read; what else went wrong the response tells.
-    let unread = body.send_data(Bytes::from_static(sent), true);
+    let mut unread = body.send_data(Bytes::from_static(sent), trailer.is_none());
+    if let (Ok(()), Some((name, value))) = (&unread, trailer) {
+        let pair = (HeaderName::from_static(name), HeaderValue::from_static(value));
+        unread = body.send_trailers([pair].into_iter().collect());
+    }
     let (head, mut body) = match response.await {
         Ok(response) => response.into_parts(),
         Err(error) => return Err(unread.err().unwrap_or(error)),

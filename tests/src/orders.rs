@@ -7,6 +7,7 @@
 //! x-run: drop     no answer, and the connection's end
 //! x-run: long     an answer of 100,000 octets
 //! x-run: gzip     an answer that says it is compressed
+//! x-run: untyped  an answer that does not say what it is
 //! x-run: events   a stream of events: one at once, the last when the test opens the gate
 //! x-run: trap     an answer that makes the filter of a test trap
 //! x-run: grpc-N   a gRPC message, and N as the call's status in trailers
@@ -103,7 +104,9 @@ async fn run(
     let nth = runs.fetch_add(1, Ordering::SeqCst) + 1;
     let how = request.headers().get("x-run").and_then(|value| value.to_str().ok());
     let how = how.unwrap_or_default().to_owned();
-    let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let body = request.into_body().collect().await.map_err(std::io::Error::other)?;
+    let trailers = body.trailers().map_or(0, |trailers| trailers.len());
+    let body = body.to_bytes();
     if how == "wait" && gate.wait_for(|open| *open).await.is_err() {
         return Err(std::io::Error::other("the test is over"));
     }
@@ -125,12 +128,16 @@ async fn run(
     let call = how.strip_prefix("grpc-").or(bare).map(str::to_owned);
     let is_call = call.is_some() || how == "mute";
     let status = how.parse().unwrap_or(if is_call { 200_u16 } else { 201 });
-    let response = Response::builder()
+    let response = match how.as_str() {
+        "untyped" => Response::builder(),
+        _ => Response::builder().header("content-type", content_type),
+    };
+    let response = response
         .status(status)
-        .header("content-type", content_type)
         .header("location", format!("/orders/{nth}"))
         .header("x-order", nth.to_string())
         .header("x-received", body.len())
+        .header("x-trailers", trailers)
         .header("set-cookie", format!("run={nth}"));
     let response = match how.as_str() {
         // Octets that are no gzip: nobody on the way may look.

@@ -45,7 +45,7 @@ impl LogSink {
             Action::Deny => self.denials.admit(event.ts_ms),
             Action::RefuseCaller => self.refusals.admit(event.ts_ms),
             Action::Overload => self.overloads.admit(event.ts_ms),
-            Action::Replay | Action::Conflict | Action::Rung | Action::Allow => {
+            Action::Replay | Action::Conflict | Action::Claim | Action::Rung | Action::Allow => {
                 self.others.admit(event.ts_ms)
             }
             // Each of these is a person's or the process's own doing.

@@ -55,7 +55,7 @@ pub struct Asked {
     digest: String,
 }
 
-#[derive(Serialize, Default)]
+#[derive(Debug, Serialize, Default)]
 struct Shown {
     state: &'static str,
     /// In flight: until the claim's lock ends.
@@ -194,26 +194,29 @@ impl Asked {
             let holder = claims.holder(name).await.map_err(Undone::Before)?;
             held.extend(holder.map(|holder| (name, holder)));
         }
-        let mut said = NOTHING;
+        let (mut said, mut released, all) = (NOTHING, 0, held.len());
         for (name, holder) in held {
             // By owner and fence: an answer that comes in between is not taken away.
-            match claims.abandon(name, holder, TTL_MS).await? {
+            let abandoned = claims.abandon(name, holder, TTL_MS).await;
+            match abandoned.map_err(|failure| undone(released, all, failure))? {
                 Abandoned::Fenced => said = "nothing: it changed meanwhile",
-                Abandoned::Freed | Abandoned::Remembered if said == NOTHING => said = "released",
-                Abandoned::Freed | Abandoned::Remembered => {}
+                Abandoned::Freed | Abandoned::Remembered => {
+                    released += 1;
+                    said = if said == NOTHING { "released" } else { said };
+                }
             }
         }
         Ok(said)
     }
 
     async fn delete(&self, claims: &dyn Claims) -> Result<&'static str, Undone> {
-        let mut said = "nothing: there was none";
+        let (mut deleted, all) = (0, self.names().count());
         for name in self.names() {
-            if claims.delete(name).await? {
-                said = "deleted";
-            }
+            let was_there = claims.delete(name).await;
+            let was_there = was_there.map_err(|failure| undone(deleted, all, failure))?;
+            deleted += usize::from(was_there);
         }
-        Ok(said)
+        Ok(if deleted > 0 { "deleted" } else { "nothing: there was none" })
     }
 
     /// Of a path with ids in it: how records have it.
@@ -229,6 +232,14 @@ impl Asked {
             "endpoints are recorded with ids replaced: {}, or the configured template",
             other.as_str()
         ))
+    }
+}
+
+/// What came of an order under so many of its names before one failed.
+fn undone(changed: usize, all: usize, failure: StoreFailure) -> Undone {
+    match changed {
+        0 => Undone::Itself(failure),
+        changed => Undone::Part(changed, all, failure),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate_policy::audit::{About, Action, AuditEvent, Thinning};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::audit::Kept;
-use tidegate_policy::wire::{ClaimState, DecideReply, DecideRequest};
+use tidegate_policy::wire::{ClaimState, DecideReply, DecideRequest, DecisionId, SettleRequest};
 
 use super::Refused;
 use crate::audit::trail::PassOnError;
@@ -72,12 +72,38 @@ impl Chronicle {
             thinning: Thinning::First,
             about: about(message, decided),
         };
-        let there = Duration::from_millis(u64::from(message.timeout_ms));
+        self.on_record(happening, message.id, (message.timeout_ms, spent_us)).await;
+    }
+
+    /// The record of a claim had been lost, and its answer was stored anew: until then nobody was kept from running.
+    pub async fn recovered(&self, message: &SettleRequest, spent_us: u64) {
+        let Some(finish) = &message.finish else { return };
+        let happening = Happening {
+            // The decision may have an event of its own.
+            id: None,
+            actor: "filter".to_owned(),
+            tenant: message.scope.tenant.clone(),
+            action: Action::Claim,
+            outcome: "recovered",
+            detail: String::from(finish.keyed.endpoint.clone()),
+            thinning: Thinning::First,
+            about: Vec::new(),
+        };
+        self.on_record(happening, message.id, (message.timeout_ms, spent_us)).await;
+    }
+
+    async fn on_record(
+        &self,
+        happening: Happening,
+        id: DecisionId,
+        (timeout_ms, spent_us): (u32, u64),
+    ) {
+        let there = Duration::from_millis(u64::from(timeout_ms));
         let wait_max = (there - there / WAY).saturating_sub(Duration::from_micros(spent_us));
         if let Err(lost) = Box::pin(self.auditor.record_durably(happening, wait_max)).await {
-            // The answer stands: it is a refusal, or what somebody was answered before. Without an answer the
-            // filter would decide by itself.
-            tracing::error!(critical = true, id = %message.id, %lost, "an answer went before its audit event");
+            // The answer stands: it is a refusal, what somebody was answered before, or what is done already. Without
+            // an answer the filter would decide by itself.
+            tracing::error!(critical = true, %id, %lost, "an answer went before its audit event");
         }
     }
 
@@ -109,11 +135,12 @@ impl Chronicle {
     }
 }
 
-/// Replays and conflicts are told by the state of the claim.
+/// Replays, conflicts and takeovers are told by the state of the claim.
 fn claimed(claim: Option<ClaimState>) -> Option<(Action, &'static str)> {
     match claim? {
         ClaimState::Done(_) => Some((Action::Replay, "ok")),
         ClaimState::Conflict => Some((Action::Conflict, Action::Conflict.as_str())),
+        ClaimState::Claimed { taken_over: true, .. } => Some((Action::Claim, "taken_over")),
         _ => None,
     }
 }

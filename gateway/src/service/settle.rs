@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidegate_policy::gcra::BadQuota;
 use tidegate_policy::wire::{
-    Adjustment as Message, DecisionId, Finished, LimitState, SettleReply, SettleRequest, VERSION,
+    Adjustment as Message, Finished, LimitState, SettleReply, SettleRequest, VERSION,
 };
 
 use super::admission::Leaves;
@@ -69,17 +69,13 @@ impl Service {
         let states = message.adjustments.iter().zip(standings);
         let limits: Vec<LimitState> =
             states.map(|(one, standing)| ledger::state(&one.id, standing)).collect();
-        self.note_finished(id, finish);
-        Ok(SettleReply { v: VERSION, id, limits, finish })
-    }
-
-    /// A record that was lost is nothing to pass over: until now nobody was kept from running.
-    fn note_finished(&self, id: DecisionId, finished: Option<Finished>) {
-        if finished == Some(Finished::Recovered) {
+        tracing::debug!(%id, ?finish, "settled");
+        if finish == Some(Finished::Recovered) {
             tracing::warn!(%id, "the record of a claim had been lost; its answer was stored anew");
-        } else {
-            tracing::debug!(%id, ?finished, "settled");
+            let spent_us = self.clock.elapsed_us().saturating_sub(come_us);
+            self.chronicle.recovered(&message, spent_us).await;
         }
+        Ok(SettleReply { v: VERSION, id, limits, finish })
     }
 }
 

@@ -16,10 +16,12 @@ use tidegate_policy::gcra::{EPOCH_US, Reading, Retry};
 use tidegate_policy::idempotency::endpoint::Endpoint;
 use tidegate_policy::idempotency::fingerprint::{HashRule, Head, RequestHasher};
 use tidegate_policy::idempotency::key::IdempotencyKey;
+use tidegate_policy::idempotency::stored::StoredAnswer;
 use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Tenant, TenantId};
 use tidegate_policy::wire::{
-    ClaimCall, ClaimState, Finish, FinishBy, Finished, Keyed, LimitCall, SettleRequest, VERSION,
+    AnswerHead, ClaimCall, ClaimState, Finish, FinishBy, Finished, Keyed, LimitCall, SettleRequest,
+    VERSION,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -454,24 +456,30 @@ async fn what_ends_a_claim_is_asked_of_a_store_that_is_left_alone_too() {
         assert_eq!(reason(&ask(&bench, &one()).await), Some(Reason::StoreTimeout));
     }
     assert_eq!(bench.service.guard().state(), State::Open);
-    let keyed = message.claim.as_ref().expect("a claim").keyed.clone();
-    let finish = Finish { keyed, fence, by: FinishBy::Abandon { life_s: 60 } };
-    let id = message.id;
-    let settling = SettleRequest {
-        v: VERSION,
-        id,
-        scope: message.scope.clone(),
-        timeout_ms: 45,
-        traceparent: None,
-        request_id: None,
-        age_us: 0,
-        adjustments: Vec::new(),
-        finish: Some(finish),
-        octets: Vec::new(),
-    };
+    let settling = ends(&message, fence, FinishBy::Abandon { life_s: 60 });
     let settled = bench.service.settle(&tidegate_policy::wire::encode(&settling)).await;
     assert_eq!(settled.expect("it is asked").finish, Some(Finished::Freed));
     assert_eq!(bench.service.guard().state(), State::Open, "and says nothing of the store");
+}
+
+/// Whoever asked between its loss and now was let run.
+#[tokio::test(start_paused = true)]
+async fn an_answer_whose_record_was_lost_is_audited() {
+    let bench = bench_with_claims(Script::AdmitUpTo(9));
+    let message = keyed();
+    let answer = StoredAnswer { status: 201, ..StoredAnswer::default() };
+    let (answer, octets) = AnswerHead::of(&answer).expect("short");
+    let settling = ends(&message, 1, FinishBy::Complete { answer, life_s: 60 });
+    let settling = tidegate_policy::wire::encode_framed(&settling, &octets);
+    for came_to in [Finished::Recovered, Finished::AlreadyDone] {
+        let settled = bench.service.settle(&settling).await.expect("settled");
+        assert_eq!(settled.finish, Some(came_to));
+        let audited = bench.audit.0.lock().expect("unpoisoned").clone();
+        let [event] = audited.as_slice() else { panic!("{audited:?}") };
+        let AuditEvent { action, outcome, tenant, thinning, .. } = event;
+        assert_eq!((*action, outcome.as_str()), (Action::Claim, "recovered"));
+        assert_eq!((tenant, *thinning), (&message.scope.tenant, Thinning::First));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -647,6 +655,23 @@ fn keyed() -> DecideRequest {
     keyed.scope.tenant = Tenant::Named(TenantId::new("acme").expect("a tenant"));
     keyed.claim = Some(claim);
     keyed
+}
+
+/// What ends the claim of a question.
+fn ends(message: &DecideRequest, fence: u64, by: FinishBy) -> SettleRequest {
+    let keyed = message.claim.as_ref().expect("a claim").keyed.clone();
+    SettleRequest {
+        v: VERSION,
+        id: message.id,
+        scope: message.scope.clone(),
+        timeout_ms: 45,
+        traceparent: None,
+        request_id: None,
+        age_us: 0,
+        adjustments: Vec::new(),
+        finish: Some(Finish { keyed, fence, by }),
+        octets: Vec::new(),
+    }
 }
 
 #[tokio::test(start_paused = true)]

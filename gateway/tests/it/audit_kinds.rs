@@ -22,9 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CLIENT: &str = "203.0.113.7";
 
 /// What each kind of record has to say: its outcome, or a part of its detail, or who did it.
-const KINDS: [(&str, &str); 9] = [
+const KINDS: [(&str, &str); 11] = [
     ("admin", "\"actor\":\"bo\""),
     ("breaker", "pay: closed to open"),
+    ("claim", "\"outcome\":\"recovered\""),
+    ("claim", "\"outcome\":\"taken_over\""),
     ("cold_start", "the region is cold"),
     ("config", "settings: "),
     ("conflict", "\"outcome\":\"conflict\""),
@@ -64,6 +66,9 @@ async fn every_kind_of_event_becomes_a_record_without_a_subject() {
     assert!(matches!(claims::decide(&gateway, &again).await.claim, Some(ClaimState::Done(_))));
     let other = claims::asked(13, "acme", 2, "k-of-a-client");
     assert_eq!(claims::decide(&gateway, &other).await.claim, Some(ClaimState::Conflict));
+    claims::take_over(&gateway, (14, 15), "another-k-of-a-client").await;
+    claims::complete_a_lost_one(&gateway, &claims::asked(16, "acme", 1, "k-of-a-client-lost"))
+        .await;
     let mut process = Process { gateway: &gateway, id: 1, seq: 0, since: 0 };
     let epoch = process.one("pay:tenant-of-somebody", Batch::default()).await.epoch;
     let dead = Batch { epoch, calls: 20, failures: 20, ..Batch::default() };
@@ -80,12 +85,12 @@ async fn every_kind_of_event_becomes_a_record_without_a_subject() {
         let records = store.records(&chain, 0, 0, 1_000).await.expect("records");
         let text = |record: Vec<u8>| String::from_utf8(record).expect("text");
         let records: Vec<String> = records.into_iter().map(text).collect();
-        let mut kinds: BTreeMap<&str, bool> = BTreeMap::new();
+        let mut kinds: BTreeMap<(&str, &str), bool> = BTreeMap::new();
         for (action, said) in KINDS {
             let action_of = format!("\"action\":\"{action}\"");
             let is_there =
                 records.iter().any(|record| record.contains(&action_of) && record.contains(said));
-            kinds.insert(action, is_there);
+            kinds.insert((action, said), is_there);
         }
         if kinds.values().all(|is_there| *is_there) { Ok(records) } else { Err((kinds, records)) }
     })

@@ -103,6 +103,28 @@ pub async fn complete_one(gateway: &Running, asked: &DecideRequest) {
     assert_eq!(finish(gateway, asked, 1, by, octets).await, Some(Finished::Stored));
 }
 
+/// Completes what was claimed in a store that knows nothing of it any more.
+pub async fn complete_a_lost_one(gateway: &Running, asked: &DecideRequest) {
+    let (by, octets) = complete(&answer(Vec::new()));
+    assert_eq!(finish(gateway, asked, 1, by, octets).await, Some(Finished::Recovered));
+}
+
+/// Claims under one id, and again under the other as soon as nobody knows what became of the first.
+pub async fn take_over(gateway: &Running, (first, second): (u128, u128), key: &str) {
+    let asked = |id| {
+        let mut asked = asked(id, "acme", 1, key);
+        let claim = asked.claim.as_mut().expect("a claim");
+        (claim.lock_ms, claim.takeover) = (1, true);
+        asked
+    };
+    assert_eq!(state(gateway, &asked(first)).await, CLAIMED);
+    eventually(PATIENCE, "a takeover", async || match state(gateway, &asked(second)).await {
+        Some(ClaimState::Claimed { fence: 2, taken_over: true, .. }) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+}
+
 fn answer(body: Vec<u8>) -> StoredAnswer {
     let headers: [(&[u8], &[u8]); 2] = [(b"location", b"/refunds/1"), (b"set-cookie", b"s=1")];
     let headers = HeaderRule::default().kept(headers).expect("few");

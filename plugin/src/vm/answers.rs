@@ -21,10 +21,20 @@ const SHORT_TICKS: u32 = 61;
 impl Vm {
     /// The upstream answers, or a reply of ours passes by on its way out.
     pub(crate) fn response_headers(&mut self, stream: u32, end: bool) -> Action {
+        if !self.untyped.is_empty() {
+            self.untype(stream);
+        }
         self.circuit_answered(stream, end);
         let action = self.answer_headers(stream, end);
         self.response(stream, Moment::Headers);
         action
+    }
+
+    /// A first answer that is given again and had no type gets none.
+    fn untype(&mut self, stream: u32) {
+        if self.untyped.extract_if(.., |untyped| *untyped == stream).count() > 0 {
+            or_log(render::untype(), "a first answer is given a type that it did not have");
+        }
     }
 
     /// The answer ends with trailers. They are read here: once the stream is over a host may show them no more.

@@ -74,6 +74,8 @@ pub struct Route {
     pub timeout_ms: Option<u64>,
     /// `retry_on` of its `retry_policy`, or of its virtual host's.
     pub retry_on: Option<String>,
+    /// `hedge_on_per_try_timeout` of its `hedge_policy`, or of its virtual host's.
+    pub hedges: bool,
 }
 
 /// A cluster.

@@ -103,6 +103,17 @@ fn keyed(policy: &Policy, facts: &Facts, notes: &mut Notes<'_>) {
             "write retry_on: connect-failure,refused-stream for what has a key".to_owned(),
         );
     }
+    if let Some(route) = facts.routes.iter().find(|route| route.hedges) {
+        notes.envoy(
+            "warning",
+            &route.at,
+            format!(
+                "hedge_on_per_try_timeout is on, and policy {} has idempotency: behind the filter Envoy sends a request that takes long a second time beside the first, whatever retry_on says, and it runs twice",
+                policy.name
+            ),
+            "leave hedge_policy out for what has a key".to_owned(),
+        );
+    }
     if let Some(manager) = facts.connection_manager.as_ref().filter(|m| m.rewrites_local_replies) {
         notes.envoy(
             "warning",

@@ -336,6 +336,15 @@ fn what_envoy_does_behind_a_key_is_told() {
             None => assert_eq!(found, [""; 0], "{retry_on}"),
         }
     }
+    let hedges = |keyed: &str, is_on: bool| {
+        let told = format!(r#""retry_on": "connect-failure", "hedges": {is_on}"#);
+        lines(keyed, &facts("", "").replace(r#""retry_on": """#, &told))
+    };
+    one(
+        &hedges(&keyed, true),
+        "warning /s: hedge_on_per_try_timeout is on, and policy api has idempotency",
+    );
+    assert_eq!((hedges(&keyed, false), hedges(SOUND, true)), (Vec::new(), Vec::new()));
     let rewrites = facts("", r#", "rewrites_local_replies": true"#);
     one(&lines(&keyed, &rewrites), "warning /m: local_reply_config has mappers or a body_format");
     assert_eq!(lines(SOUND, &facts("5xx", r#", "rewrites_local_replies": true"#)), [""; 0]);

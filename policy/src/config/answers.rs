@@ -192,14 +192,17 @@ fn statuses(at: &At<'_, '_>) -> Option<Vec<(Reason, u16)>> {
     let mut sound = true;
     for (reason, allowed) in STATUSES {
         let Some(at) = table.get(reason.as_str()) else { continue };
-        let [usual, other] = allowed;
-        let status = at.whole(usual.min(other).into(), usual.max(other).into());
-        match allowed.into_iter().find(|allowed| status == Some(u32::from(*allowed))) {
-            Some(status) if status == usual => {}
-            Some(status) => statuses.push((reason, status)),
+        let (Some(least), Some(most)) = (allowed.iter().min(), allowed.iter().max()) else {
+            continue;
+        };
+        let status = at.whole((*least).into(), (*most).into());
+        match allowed.iter().position(|allowed| status == Some(u32::from(*allowed))) {
+            Some(0) => {}
+            Some(place) => statuses.extend(allowed.get(place).map(|status| (reason, *status))),
             None => {
                 if status.is_some() {
-                    at.is_no("status of this denial", format!("write {usual} or {other}"));
+                    let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+                    at.is_no("status of this denial", format!("write {}", allowed.join(" or ")));
                 }
                 sound = false;
             }

@@ -176,6 +176,8 @@ shapes! {
             "A limit that is lowered for the time being is used up: 429 or 503.").unit("HTTP status");
         "client-identity-required" => with_default(Whole { min: 400, max: 403 }, "403", "400",
             "The request names no identity: 403 or 400.").unit("HTTP status");
+        "idempotency-conflict" => with_default(Whole { min: 400, max: 422 }, "422", "409",
+            "An idempotency key was used for another request: 422, 409 or 400.").unit("HTTP status");
     }
 
     /// Which requests fall under a policy: those that fulfil all fields that are there.

@@ -67,6 +67,17 @@ pub struct Replay {
     pub answer: StoredAnswer,
 }
 
+// === impl Replay ===
+
+impl Replay {
+    /// Whether the first answer had a body and said no type of it: a host then says one by itself.
+    pub fn is_untyped(&self) -> bool {
+        let has_body = self.answer.body.as_ref().is_some_and(|body| !body.is_empty());
+        let mut names = self.answer.headers.iter().map(|(name, _)| name);
+        has_body && !names.any(|name| name == b"content-type")
+    }
+}
+
 /// A denial: a value, not an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {

@@ -51,6 +51,8 @@ pub struct Ending {
     bare: bool,
     /// Whether it ends nothing: the claim is only locked for longer.
     beats: bool,
+    /// Whether the claim may never have been made.
+    unsure: bool,
 }
 
 /// The message that stores an answer.
@@ -70,6 +72,7 @@ pub(super) fn complete(
         bytes: Some(u32::try_from(bytes).unwrap_or(u32::MAX)),
         bare: answer.body.is_none(),
         beats: false,
+        unsure: false,
     };
     Some(message(config, settling, finish, &octets, ending))
 }
@@ -85,7 +88,8 @@ pub(super) fn abandon(
 ) -> Option<Settlement> {
     let life_s = terms(config, policy)?.life_s;
     let finish = Finish { keyed, fence, by: FinishBy::Abandon { life_s } };
-    let ending = Ending { policy, bytes: None, bare: false, beats: false };
+    let unsure = fence == 0;
+    let ending = Ending { policy, bytes: None, bare: false, beats: false, unsure };
     Some(message(config, settling, finish, &[], ending))
 }
 
@@ -99,7 +103,7 @@ pub(super) fn extend(
 ) -> Option<Settlement> {
     let terms = terms(config, policy)?;
     let by = FinishBy::Extend { lock_ms: terms.lock_ms(), life_s: terms.life_s };
-    let ending = Ending { policy, bytes: None, bare: false, beats: true };
+    let ending = Ending { policy, bytes: None, bare: false, beats: true, unsure: false };
     Some(message(config, settling, Finish { keyed, fence, by }, &[], ending))
 }
 
@@ -228,9 +232,13 @@ impl Settlement {
     }
 
     fn came_to(&self, finished: Option<Finished>) -> Vec<Signal> {
-        let Some(Ending { policy, bytes, bare, .. }) = self.ends else {
+        let Some(Ending { policy, bytes, bare, unsure, .. }) = self.ends else {
             return Vec::new();
         };
+        // It is another one's, and never was this one's.
+        if unsure && matches!(finished, Some(Finished::Fenced | Finished::Gone)) {
+            return Vec::new();
+        }
         let outcome = match (finished, bytes) {
             (Some(Finished::Stored | Finished::AlreadyDone), Some(_)) if bare => {
                 Idempotent::StoredWithoutBody

@@ -25,6 +25,8 @@ pub(super) struct HeldClaim {
     id: DecisionId,
     settling: Terms,
     policy: usize,
+    /// Whether its policy is in shadow.
+    shadow: bool,
     /// Whether the answer is held until it is stored.
     durable: bool,
     keyed: Keyed,
@@ -114,7 +116,12 @@ impl HeldClaim {
         let Claiming { policy, shadow, keyed, .. } = claim;
         // In shadow nothing is held.
         let durable = is_durable && !shadow;
-        Self { id, settling, policy, durable, keyed, fence, grpc, state: State::Running }
+        Self { id, settling, policy, shadow, durable, keyed, fence, grpc, state: State::Running }
+    }
+
+    /// Whether its request may run only once.
+    pub(super) fn is_enforced(&self) -> bool {
+        !self.shadow
     }
 
     /// Locks the claim for longer, if a third of its lock has gone by. As long as the request is alive its

@@ -92,10 +92,10 @@ pub(super) fn judge(
             let refund = question.refund(config, age_us).map(Settlement::of);
             (question.claim, question.charged) = (Some(claim), None);
             let (phase, effects) = unasked(config, question, over, cause, signals);
-            let denied = matches!(effects.act, Act::Deny(_));
+            let is_back = matches!(&effects.act, Act::Deny(denial) if !denial.is_paid);
             return (
                 phase,
-                Effects { settlement: refund.filter(|_| denied).map(Box::new), ..effects },
+                Effects { settlement: refund.filter(|_| is_back).map(Box::new), ..effects },
             );
         }
     };
@@ -216,15 +216,21 @@ pub(super) fn unasked(
     };
     let (policy, shadow) = (claim.policy, claim.shadow);
     let allowed = shadow || terms(config, policy).is_some_and(|terms| terms.allows_unasked);
-    let stage = if allowed { Idempotency::NotAsked } else { Idempotency::Unavailable };
-    let outcomes = Outcomes { idempotency: stage, ..Outcomes::NONE };
-    let reason = Reason::PolicyStoreUnavailable;
-    let outcome = match allowed && !shadow {
+    // Who waited was told that the first one is under way. Nobody has said since that it is not.
+    let is_beside = allowed && claim.waited_ms > 0;
+    let (stage, reason) = match (allowed, is_beside) {
+        (_, true) => (Idempotency::Refused, Reason::IdempotencyInFlight),
+        (true, _) => (Idempotency::NotAsked, Reason::PolicyStoreUnavailable),
+        (false, _) => (Idempotency::Unavailable, Reason::PolicyStoreUnavailable),
+    };
+    let outcomes = Outcomes { limits: Limits::Charged, idempotency: stage, ..Outcomes::NONE };
+    let outcome = match stage == Idempotency::NotAsked && !shadow {
         true => Idempotent::Unprotected,
         false => Idempotent::Refused { reason, shadow },
     };
     signals.push(Signal::Idempotency { policy, outcome });
-    let charged = question.charged.take().filter(|_| !allowed);
+    let is_refunded = outcomes.give_back().refund;
+    let charged = question.charged.take().filter(|_| is_refunded);
     let charged = charged.map(|charged| charged.back(age_us));
     let settlement = match (perhaps, charged) {
         (Some(claimed), charged) => {
@@ -238,6 +244,7 @@ pub(super) fn unasked(
             let denial = Denial {
                 grpc: question.grpc,
                 retry_after_s: Some(RETRY_AFTER_S),
+                is_paid: !is_refunded,
                 ..denial(config, policy, reason, question.id)
             };
             denied(denial, Some(cause), over.aside, signals)

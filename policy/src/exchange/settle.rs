@@ -5,14 +5,15 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::claim::Claiming;
 use super::judge::{Over, judge};
 use super::ladder::{Fall, enforcing};
 use super::note::{Aside, Noted, degraded, denied, worded_by};
 use super::owed::Owed;
 use super::respond::{Standing, Told, fields};
 use super::{
-    Act, Answer, Asked, Denial, Effects, OVERLOAD_RETRY_AFTER_S, Outcome, Phase, Question,
-    Settlement, Signal,
+    Act, Answer, Asked, Denial, Effects, Idempotent, OVERLOAD_RETRY_AFTER_S, Outcome, Phase,
+    Question, Settlement, Signal,
 };
 use crate::config::Config;
 use crate::idempotency::stored::StoredAnswer;
@@ -238,6 +239,11 @@ fn overloaded(config: &Config, question: &mut Question) -> (Phase, Effects) {
         violated.push(policy.name.to_owned());
     }
     let claim = question.claim.as_ref().or(question.later.as_ref());
+    if let Some(Claiming { policy, shadow, .. }) = claim.map(|claim| &**claim) {
+        let (policy, shadow) = (*policy, *shadow);
+        let outcome = Idempotent::Refused { reason: Reason::ServiceOverloaded, shadow };
+        signals.push(Signal::Idempotency { policy, outcome });
+    }
     let claim = claim.filter(|claim| claim.is_enforced());
     if let Some(policy) = claim.and_then(|claim| config.policies.get(claim.policy))
         && !violated.contains(&policy.name)

@@ -171,6 +171,7 @@ impl Idempotent {
                 Reason::IdempotencyResultNotStored => "result_not_stored",
                 Reason::IdempotencyKeyRequired => "key_missing",
                 Reason::PolicyStoreUnavailable => "unavailable",
+                Reason::ServiceOverloaded => "overloaded",
                 _ => "invalid",
             },
             Self::Refused { shadow: true, reason } => match reason {
@@ -180,6 +181,7 @@ impl Idempotent {
                 Reason::IdempotencyResultNotStored => "shadow_result_not_stored",
                 Reason::IdempotencyKeyRequired => "shadow_key_missing",
                 Reason::PolicyStoreUnavailable => "shadow_unavailable",
+                Reason::ServiceOverloaded => "shadow_overloaded",
                 _ => "shadow_invalid",
             },
             Self::Unprotected => "unprotected",

@@ -136,8 +136,8 @@ fn a_policy_words_its_own_denials_and_keeps_the_head() {
 
 #[test]
 fn a_policy_chooses_among_the_statuses_of_a_reason() {
-    for (reason, [usual, other]) in STATUSES {
-        for status in [usual, other] {
+    for (reason, allowed) in STATUSES {
+        for &status in allowed {
             let mut config = config("", "");
             let statuses = vec![(reason, status)];
             config.policies[0].denied = Some(Denied { wording: None, statuses });
@@ -148,9 +148,51 @@ fn a_policy_chooses_among_the_statuses_of_a_reason() {
             assert_eq!(body["status"], status);
             let ratelimited = header(&reply, "x-envoy-ratelimited").is_some();
             assert_eq!(ratelimited, status == 429);
-            assert_eq!(reply.grpc_status == 3, status == 400);
+            let usual = look(reason).grpc_status;
+            assert_eq!(reply.grpc_status, if status == 400 { 3 } else { usual });
         }
-        assert_eq!(look(reason).status, usual, "the usual one comes first");
+        assert_eq!(Some(&look(reason).status), allowed.first(), "the usual one comes first");
+    }
+}
+
+/// What clients are told of their keys: docs/idempotency.md has the same table.
+#[test]
+fn each_reason_of_a_key_has_its_statuses_its_type_and_its_title() {
+    let rows = [
+        (Reason::IdempotencyKeyRequired, 400, 3, "Idempotency-Key required"),
+        (Reason::IdempotencyKeyInvalid, 400, 3, "Idempotency-Key invalid"),
+        (Reason::IdempotencyPathInvalid, 400, 3, "Path not fit for a key"),
+        (Reason::IdempotencyBodyTooLong, 413, 8, "Body too long for an idempotency key"),
+        (Reason::IdempotencyConflict, 422, 3, "Idempotency-Key was used for another request"),
+        (
+            Reason::IdempotencyInFlight,
+            409,
+            10,
+            "The first request with this Idempotency-Key is under way",
+        ),
+        (
+            Reason::IdempotencyUnknownOutcome,
+            409,
+            10,
+            "The outcome of the first request with this Idempotency-Key is not known",
+        ),
+        (
+            Reason::IdempotencyResultNotStored,
+            409,
+            6,
+            "The first request with this Idempotency-Key is done, its answer is not stored",
+        ),
+    ];
+    for (reason, status, grpc_status, title) in rows {
+        let reply = told(None, &denial(reason));
+        assert_eq!((reply.status, reply.grpc_status), (status, grpc_status), "{reason}");
+        let body: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
+        let kind = format!("https://tidegate.dev/problems/{reason}");
+        assert_eq!((&body["type"], &body["title"]), (&kind.into(), &title.into()), "{reason}");
+        assert_eq!(body["status"], status);
+        assert_eq!(header(&reply, REPLY_HEADER), Some(reason.as_str()));
+        let grpc = told(None, &Denial { grpc: true, ..denial(reason) });
+        assert_eq!(grpc.body, format!("{title}: api.l").into_bytes());
     }
 }
 

@@ -112,7 +112,7 @@ async fn nothing_reaches_the_upstream_before_the_verdict() {
     let addr = bench.envoys[0].addr;
     let mut slow = client::connect(addr, None).await.expect("a listener");
     let head = format!(
-        "POST /orders HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\ntrailer: x-end\r\n{}\r\n3\r\none\r\n",
+        "POST /orders HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n{}\r\n3\r\none\r\n",
         lines("slow", "")
     );
     client::send(&mut slow, head.as_bytes()).await;
@@ -125,7 +125,7 @@ async fn nothing_reaches_the_upstream_before_the_verdict() {
     client::send(&mut slow, b"3\r\ntwo\r\n").await;
     let answer = bench.post("/orders", "another", "", "{}").await;
     assert_eq!((answer.status, bench.upstream.runs()), (201, 9));
-    client::send(&mut slow, b"0\r\nx-end: 1\r\n\r\n").await;
+    client::send(&mut slow, b"0\r\n\r\n").await;
     let answer = client::answer(&mut slow).await;
     assert_eq!((answer.status, bench.upstream.runs()), (201, 10), "{answer:?}");
     // The body was hashed piece by piece: as a whole it is the same.
@@ -135,6 +135,31 @@ async fn nothing_reaches_the_upstream_before_the_verdict() {
     let other = bench.post("/orders", "slow", "", "onetwoo").await;
     assert_eq!(other.status, 422, "{other:?}");
     assert_eq!(bench.upstream.runs(), 10);
+}
+
+/// Of HTTP/1 Envoy takes no trailers unless it is told to; of HTTP/2 the end of the body is theirs to tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_ends_with_trailers_waits_for_the_verdict_too() {
+    let bench = bench_with(1, CONFIG, |options| options.upstream_http2 = true).await;
+    let addr = bench.envoys[0].addr;
+    let post = |key: &'static str| async move {
+        let headers = [("x-tenant", "acme"), ("idempotency-key", key), ("x-run", "wait")];
+        http2::post_with_trailer(addr, "/waits/pay", &headers, b"{}", ("x-end", "1")).await
+    };
+    let first = tokio::spawn(post("one"));
+    bench.runs(1).await;
+    let again = tokio::spawn(post("one"));
+    bench.reaches("waits", "waited", 1).await;
+    // The upstream takes one after the other: whatever was let through before comes before this one.
+    let other = tokio::spawn(post("other"));
+    bench.reaches("waits", "fresh", 2).await;
+    bench.upstream.open();
+    let (first, again) = (first.await.expect("an answer"), again.await.expect("an answer"));
+    assert_eq!((first.status, first.header("x-trailers")), (201, Some("1")), "{first:?}");
+    assert!(replayed(&again), "{again:?}");
+    assert_eq!(told(&again), told(&first));
+    assert_eq!(other.await.expect("an answer").status, 201);
+    assert_eq!(bench.upstream.runs(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,6 +247,32 @@ async fn a_key_is_for_one_request_of_one_tenant_whatever_http_it_speaks() {
     assert_eq!(told(&back), told(&theirs), "from HTTP/2 to HTTP/1");
     let keyless = client::post(bench.envoys[0].addr, "/orders", "x-tenant: acme\r\n", "{}").await;
     assert_eq!(keyless.status, 400, "{keyless:?}");
+}
+
+/// Envoy says that a reply of its own is text where nobody says what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_had_no_type_is_given_again_without_one() {
+    let bench = bench(1).await;
+    let post = async || bench.post("/orders", "k", "x-run: untyped\r\n", "{}").await;
+    let (first, again) = (post().await, post().await);
+    assert!(replayed(&again), "{again:?}");
+    assert_eq!((first.status, first.header("content-type")), (201, None), "{first:?}");
+    assert_eq!(told(&again), told(&first));
+    // What only the first one has is of its own connection, or not among what is stored.
+    let kept = |answer: &Answer| {
+        let own = ["date", "server", "x-envoy-upstream-service-time", "x-tidegate-decision"];
+        let not_stored = ["set-cookie", "x-received", "x-trailers", "idempotent-replayed"];
+        let is_kept = |name: &str| !own.contains(&name) && !not_stored.contains(&name);
+        let mut kept = answer.headers.clone();
+        kept.retain(|(name, _)| is_kept(name));
+        kept.sort();
+        kept
+    };
+    assert_eq!(kept(&again), kept(&first));
+    let over2 = [("x-tenant", "acme"), ("idempotency-key", "k"), ("x-run", "untyped")];
+    let over2 = http2::post_body(bench.envoys[0].addr, "/orders", &over2, b"{}").await;
+    assert!(replayed(&over2), "{over2:?}");
+    assert_eq!(told(&over2), told(&first));
 }
 
 #[tokio::test(flavor = "multi_thread")]

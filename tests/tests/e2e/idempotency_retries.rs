@@ -88,6 +88,31 @@ async fn a_key_whose_first_try_broke_off_is_not_released_by_the_second() {
     }
 }
 
+/// Envoy hears callers inside who ask it to try again, of which a route says nothing; not those whose request has a key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_inside_has_no_request_with_a_key_sent_twice() {
+    let gateway = Gateway::start(&gateway::Options::memory()).await;
+    let config = CONFIG.replace("required", "optional");
+    let set = |key, value| json!({"append": {"header": {"key": key, "value": value}}});
+    // Envoy takes it from those outside, and who is inside an Envoy is told apart by address.
+    let inside = json!({
+        "name": "inside",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": {"request_mutations": [set("x-envoy-retry-on", "reset")]},
+        },
+    });
+    for (key, sent) in [("x-tenant: acme\r\n".to_owned(), 2), (lines("k", ""), 1)] {
+        let (addr, seen) = upstream().await;
+        let mut options = Options::new(gateway.addr, addr).config(&config);
+        options.example = Some(json!({"http_filters": [inside]}));
+        let envoy = Envoy::start(&options).await;
+        let answer = client::post(envoy.addr, "/pay", &format!("{key}x-breaks: 1\r\n"), "{}").await;
+        let status = if sent == 2 { 429 } else { 503 };
+        assert_eq!((answer.status, seen.load(Ordering::SeqCst)), (status, sent), "{answer:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_that_envoy_follows_by_itself_leaves_its_key_claimed() {
     let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use tidegate_policy::idempotency::fingerprint::RequestHash;
-use tidegate_policy::idempotency::record::{Claim, Held, Owner};
+use tidegate_policy::idempotency::record::{Begun, Claim, Completed, Extended, Fence, Held, Owner};
 use tidegate_policy::idempotency::stored::StoredAnswer;
 use tidegate_policy::scope::Environment;
 use tidegate_policy::wire::DecisionId;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::store::claims::Completion;
+use crate::store::claims::{Completion, Spread};
 use crate::store::memory::MemoryStore;
-use crate::store::{Store, StoreCounters};
+use crate::store::{Call, Store, StoreCounters};
 
 const START_US: u64 = 1_800_000_000_000_000;
 const LOCK_US: u64 = 15_000_000;
@@ -104,5 +104,74 @@ async fn an_operator_meets_of_both_names_what_a_retry_meets() {
         let (said, left) = (shown(Order::Delete, &store).await, shown(Order::Delete, &store).await);
         assert_eq!(said, ("deleted", "absent"), "{before:?} {today:?}");
         assert_eq!(left, ("nothing: there was none", "absent"), "{before:?} {today:?}");
+    }
+}
+
+/// Claims whose changes under one name fail.
+struct Failing<'a> {
+    claims: &'a dyn Claims,
+    at: &'a RecordName,
+}
+
+impl Failing<'_> {
+    fn unless<T: Send + 'static>(&self, name: &RecordName, call: Call<T>) -> Call<T> {
+        match name == self.at {
+            true => Box::pin(std::future::ready(Err(StoreFailure::Crowded))),
+            false => call,
+        }
+    }
+}
+
+impl Claims for Failing<'_> {
+    fn forgets(&self) -> bool {
+        self.claims.forgets()
+    }
+
+    fn begin(&self, name: &RecordName, claim: &Claim) -> Call<Begun> {
+        self.claims.begin(name, claim)
+    }
+
+    fn replicated(&self, name: &RecordName, claim: &Claim, fence: Fence, by: Spread) -> Call<u8> {
+        self.claims.replicated(name, claim, fence, by)
+    }
+
+    fn lookup(&self, name: &RecordName, hash: Option<&RequestHash>, by: Writer) -> Call<Found> {
+        self.claims.lookup(name, hash, by)
+    }
+
+    fn complete(&self, name: &RecordName, completion: &Completion<'_>) -> Call<Completed> {
+        self.claims.complete(name, completion)
+    }
+
+    fn abandon(&self, name: &RecordName, held: Held, keep_ms: u64) -> Call<Abandoned> {
+        self.unless(name, self.claims.abandon(name, held, keep_ms))
+    }
+
+    fn extend(&self, name: &RecordName, held: Held, lock_us: u64, ttl_ms: u64) -> Call<Extended> {
+        self.claims.extend(name, held, lock_us, ttl_ms)
+    }
+
+    fn holder(&self, name: &RecordName) -> Call<Option<Held>> {
+        self.claims.holder(name)
+    }
+
+    fn delete(&self, name: &RecordName) -> Call<bool> {
+        self.unless(name, self.claims.delete(name))
+    }
+}
+
+/// An order that was carried out under one name, and failed under the other, is not one that was not carried out.
+#[tokio::test]
+async fn an_order_that_was_half_done_says_so() {
+    let asked = asked(Order::Look);
+    let before = asked.before.as_ref().expect("words");
+    for order in [Order::Release, Order::Delete] {
+        for (fails_at, half) in [(before, true), (&asked.name, false)] {
+            let store = store(Lies::Dead, Lies::Live).await;
+            let claims = Failing { claims: store.claims().expect("it keeps claims"), at: fails_at };
+            let undone = self::asked(order).carry_out(&claims).await.expect_err("one fails");
+            assert_eq!(matches!(undone, Undone::Part(1, 2, _)), half, "{order:?}: {undone:?}");
+            assert_eq!(matches!(undone, Undone::Itself(_)), !half, "{order:?}: {undone:?}");
+        }
     }
 }

@@ -257,7 +257,7 @@ impl Claims for RedisStore {
 
     fn holder(&self, name: &RecordName) -> Call<Option<Held>> {
         let mut command = redis::cmd("GETRANGE");
-        // A claim in flight is its head and nothing else.
+        // Who is at it stands in the head; behind it are only the ends of others.
         command.arg(name.as_str()).arg(0).arg(HEAD_LEN.saturating_sub(1));
         self.ask(name, command, |reply| match reply {
             Value::BulkString(head) => Some(record::in_flight(head)),

@@ -229,6 +229,7 @@ fn routes((at, node): &(String, &Node)) -> Json {
                 ("cluster", text(action, "cluster")),
                 ("timeout_ms", action.get("timeout").and_then(milliseconds)),
                 ("retry_on", retry_on(action).or_else(|| retry_on(host))),
+                ("hedges", hedges(action).or_else(|| hedges(host))),
             ]));
         }
     }
@@ -238,6 +239,12 @@ fn routes((at, node): &(String, &Node)) -> Json {
 fn retry_on(node: &Node) -> Option<Json> {
     node.get("retry_policy")
         .map(|policy| policy.get("retry_on").and_then(Node::text).unwrap_or("").into())
+}
+
+/// Whether a try that takes long is not waited for before the next one.
+fn hedges(node: &Node) -> Option<Json> {
+    let field = node.get("hedge_policy").map(|policy| policy.get("hedge_on_per_try_timeout"))?;
+    Some(field.and_then(Node::truth).unwrap_or(false).into())
 }
 
 /// The clusters of the file, and whether there can be no others.
@@ -301,9 +308,10 @@ resources:
         route_config:
           virtualHosts:
           - retry_policy: { retry_on: "5xx,reset" }
+            hedgePolicy: { hedge_on_per_try_timeout: true }
             routes:
             - { name: r, match: { prefix: / }, route: { cluster: c, timeout: 0s } }
-            - { match: { prefix: /y }, route: { cluster: c, retryPolicy: { retry_on: connect-failure } } }
+            - { match: { prefix: /y }, route: { cluster: c, retryPolicy: { retry_on: connect-failure }, hedge_policy: {} } }
             - { match: { prefix: /x }, direct_response: { status: 404 } }
         http_filters:
         - typed_config:
@@ -333,8 +341,8 @@ resources:
                 "listener": { "at": "/resources/0", "name": "edge", "per_connection_buffer_limit_bytes": 32768 },
                 "connection_manager": { "at": manager, "stream_idle_timeout_ms": 500, "use_remote_address": false, "rewrites_local_replies": true },
                 "routes": [
-                    { "at": route, "name": "r", "cluster": "c", "timeout_ms": 0, "retry_on": "5xx,reset" },
-                    { "at": route.replace("routes/0", "routes/1"), "cluster": "c", "retry_on": "connect-failure" },
+                    { "at": route, "name": "r", "cluster": "c", "timeout_ms": 0, "retry_on": "5xx,reset", "hedges": true },
+                    { "at": route.replace("routes/0", "routes/1"), "cluster": "c", "retry_on": "connect-failure", "hedges": false },
                 ],
                 "clusters": [{ "at": "/resources/1", "name": "c", "connect_timeout_ms": 1250 }],
                 "clusters_complete": false,

@@ -87,6 +87,11 @@ fn each_mistake_gets_its_own_sentence() {
             r#""denied": {"status": {"client-identity-required": 404}},"#,
             "404 is no valid number here",
         ),
+        (
+            "",
+            r#""denied": {"status": {"idempotency-conflict": 410}},"#,
+            "policies[0].denied.status.idempotency-conflict: 410 is no status of this denial; write 422 or 409 or 400",
+        ),
     ];
     for (document, policy, expected) in rows {
         let reading = read(document, policy);

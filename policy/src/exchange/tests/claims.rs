@@ -385,6 +385,44 @@ fn a_wait_goes_on_where_it_cannot_ask() {
     }
 }
 
+/// It was told that the first request is under way. That nobody can be asked any more does not end that one, so that not
+/// even a policy that lets requests run unasked lets this one run beside it.
+#[test]
+fn who_waited_does_not_run_unasked() {
+    let spent = r#"{"state":"spent"}"#;
+    for (answer, lost) in [
+        (Some(Answer::Reset), true),
+        (Some(Answer::NotSent), false),
+        (Some(Answer::CircuitOpen { retry_ms: 1_000 }), false),
+        (None, false),
+    ] {
+        let mut desk = Desk::new(r#", "wait": "20ms""#);
+        let terms = desk.config.policies[0].idempotency.as_mut().expect("terms");
+        terms.allows_unasked = true;
+        let asked = desk.request(&facts(&KEYED, false));
+        assert_eq!(desk.in_flight(&asked, 0).act, Act::Wait(20));
+        let again = desk.on(Event::Waited(FRESH));
+        let effects = match answer {
+            Some(answer) => desk.on(Event::Answer { answer, entropy: 0 }),
+            None => desk.answer(&again, spent),
+        };
+        let Act::Deny(denial) = effects.act else { panic!("denies: {effects:?}") };
+        let reason = Reason::IdempotencyInFlight;
+        assert_eq!((denial.reason, denial.retry_after_s), (reason, Some(1)));
+        // As at the end of any wait it costs the usual budget.
+        assert!(denial.is_paid);
+        let own = DecisionId::new(ID);
+        assert_eq!(effects.settlement.map(|end| abandoned(&end)), lost.then_some(own));
+        let outcome = Idempotent::Refused { reason, shadow: false };
+        assert_eq!(effects.signals.last(), Some(&Signal::Idempotency { policy: 0, outcome }));
+    }
+    // Who was told nothing yet may run.
+    let mut desk = Desk::new(r#", "wait": "20ms""#);
+    desk.config.policies[0].idempotency.as_mut().expect("terms").allows_unasked = true;
+    let asked = desk.request(&facts(&KEYED, false));
+    assert_eq!(desk.answer(&asked, spent).act, Act::Resume);
+}
+
 /// Whose claim it gives back, whatever its fence is.
 fn abandoned(end: &Settlement) -> DecisionId {
     let end = settled(end);
@@ -452,6 +490,72 @@ fn an_answer_is_held_until_it_is_stored_or_streams() {
         assert_eq!(desk.exchange.wants_answer(), hold == Hold::Collect, "while it is held");
         desk.part(Part::Stored);
         assert!(!desk.exchange.wants_answer());
+    }
+}
+
+/// Who was never told of a claim has none that somebody could have taken over.
+#[test]
+fn what_a_lost_question_never_claimed_is_not_counted_as_taken_over() {
+    let finished = |fence: u64, finish: &str| {
+        let mut desk = if fence == 0 { Desk::new("") } else { claimed("") };
+        let mut end = match fence {
+            0 => {
+                desk.config.policies[0].rate_limits.clear();
+                desk.request(&facts(&KEYED, false));
+                *desk
+                    .on(Event::Answer { answer: Answer::Reset, entropy: 0 })
+                    .settlement
+                    .expect("it")
+            }
+            _ => {
+                let answered = Part::Headers { headers: &headers("429"), envoys: OURS, end: true };
+                desk.part(answered).settlement.expect("it is given back")
+            }
+        };
+        assert_eq!(settled(&end).finish.map(|finish| finish.fence), Some(fence));
+        let body =
+            format!(r#"{{"v":1,"id":"{}","limits":[],"finish":"{finish}"}}"#, DecisionId::new(ID));
+        end.ended(&Answer::Response { marked: true, status: b"200", body: body.as_bytes() })
+    };
+    let told = |outcome| Ended::Over(vec![Signal::Idempotency { policy: 0, outcome }]);
+    for finish in ["fenced", "gone"] {
+        assert_eq!(finished(3, finish), told(Idempotent::Fenced));
+        assert_eq!(finished(0, finish), Ended::Over(Vec::new()));
+    }
+    for finish in ["freed", "remembered"] {
+        assert_eq!(finished(0, finish), told(Idempotent::Released));
+    }
+}
+
+/// A policy of nothing else shows in nothing else.
+#[test]
+fn a_key_that_meets_a_gateway_at_its_bound_is_counted() {
+    let body: &[u8] = br#"{"v":1,"reason":"service-overloaded"}"#;
+    let busy = || Answer::Response { marked: true, status: b"429", body };
+    for (more, shadow, label) in
+        [("", false, "overloaded"), (r#", "mode": "shadow""#, true, "shadow_overloaded")]
+    {
+        let mut config = config(more);
+        config.policies[0].rate_limits.clear();
+        let mut desk = Desk::of(config);
+        desk.request(&facts(&KEYED, false));
+        let effects = desk.on(Event::Answer { answer: busy(), entropy: 0 });
+        assert_eq!(matches!(effects.act, Act::Deny(_)), !shadow);
+        let outcome = Idempotent::Refused { reason: Reason::ServiceOverloaded, shadow };
+        let counted = Signal::Idempotency { policy: 0, outcome };
+        assert_eq!(effects.signals, [Signal::Unavailable(Reason::ServiceOverloaded), counted]);
+        assert_eq!(outcome.as_str(), label);
+    }
+}
+
+/// Neither asked for nor counted.
+#[test]
+fn what_is_off_is_not_looked_at() {
+    let mut config = config(r#", "mode": "off""#);
+    config.policies[0].rate_limits.clear();
+    for fields in [&KEYED[..], &[]] {
+        let effects = Desk::of(config.clone()).request(&facts(fields, true));
+        assert_eq!((effects.act, effects.signals), (Act::Pass, Vec::new()));
     }
 }
 
@@ -620,6 +724,8 @@ fn what_another_tidegate_answers_is_never_stored() {
         ("400", "of-a-later-version", None, false),
         ("201", "quota-exceeded", None, false),
         ("500", "quota-exceeded", None, false),
+        ("200", "idempotency-conflict", Some("3"), true),
+        // As versions before said it.
         ("200", "idempotency-conflict", Some("9"), true),
         ("200", "policy-store-unavailable", Some("14"), true),
         ("200", "idempotency-in-flight", Some("10"), false),
