@@ -12,7 +12,6 @@ use tidegate_policy::wire::DecisionId;
 
 use crate::abi::Action;
 use crate::circuits::Report;
-use crate::host;
 use crate::ids::Ids;
 use crate::leases::Flight;
 use crate::root::Root;
@@ -33,7 +32,6 @@ mod together;
 
 pub(crate) use audit::Events;
 use bodies::Waits;
-use calls::To;
 use late::Lates;
 pub(crate) use replies::refuse_unready;
 use replies::{deny, or_log, resume};
@@ -315,33 +313,13 @@ impl Vm {
                     let event = Event::Shares { answers: &answers, entropy: self.entropy() };
                     open.exchange.on(&open.root.config, &open.root.overrides, event)
                 }
-                Act::Ask(message) => {
-                    let to = To {
-                        home: open.exchange.home(&open.root.config),
-                        timeout_ms: open.exchange.timeout_ms(&open.root.config),
-                    };
-                    let is_brief = open.exchange.is_brief() && to.home.is_none();
-                    let asked = match is_brief {
-                        true => self.ask_together(stream, &open.root, &message),
-                        false => self.ask(stream, &open.root, &message, to),
-                    };
-                    match asked {
-                        Ok(()) => {
-                            if open.exchange.is_timed()
-                                && let Ok(now_us) = host::now_us()
-                            {
-                                open.exchange.sent(now_us);
-                            }
-                            self.keep_open(stream, open);
-                            return Action::HoldAll;
-                        }
-                        Err(answer) => {
-                            self.answered(stream, &answer);
-                            let event = Event::Answer { answer, entropy: self.entropy() };
-                            open.exchange.on(&open.root.config, &open.root.overrides, event)
-                        }
+                Act::Ask(message) => match self.put(stream, &mut open, &message) {
+                    Some(effects) => effects,
+                    None => {
+                        self.keep_open(stream, open);
+                        return Action::HoldAll;
                     }
-                }
+                },
             };
         }
     }

@@ -24,6 +24,7 @@ use crate::wire::{DecisionId, LimitCall};
 
 mod act;
 mod ask;
+mod asked;
 mod circuit;
 mod claim;
 mod ends;
@@ -175,40 +176,6 @@ impl Exchange {
     /// Whether the response has to be told of this request, or has to tell.
     pub fn has_to_tell(&self) -> bool {
         matches!(&self.phase, Phase::Admitted(told) if !told.is_empty())
-    }
-
-    /// Whether it matters when the question was sent; then [`Exchange::sent`] says so.
-    pub fn is_timed(&self) -> bool {
-        matches!(&self.phase, Phase::Asking(question) if question.terms.is_some())
-    }
-
-    /// Whether the question may be asked together with others: its answer comes as soon as theirs. A claim may wait for
-    /// replicas, or for its home.
-    pub fn is_brief(&self) -> bool {
-        matches!(&self.phase, Phase::Asking(question) if question.claim.is_none())
-    }
-
-    /// How long the answer to the question is waited for, in ms.
-    pub fn timeout_ms(&self, config: &Config) -> u32 {
-        match &self.phase {
-            Phase::Asking(question) => question.timeout_ms(config),
-            _ => config.gateway.timeout_ms,
-        }
-    }
-
-    /// The home region that the question goes to, by its index; `None` is this region's own gateway.
-    pub fn home(&self, config: &Config) -> Option<usize> {
-        match &self.phase {
-            Phase::Asking(question) => question.home(config),
-            _ => None,
-        }
-    }
-
-    /// The question was sent, at this time in µs by the filter's clock.
-    pub fn sent(&mut self, now_us: u64) {
-        if let Phase::Asking(question) = &mut self.phase {
-            question.sent(now_us);
-        }
     }
 
     /// What to read of the response at this moment.

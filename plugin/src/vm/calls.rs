@@ -4,9 +4,10 @@
 use std::rc::Rc;
 
 use tidegate_policy::breaker::alone::Ticket;
-use tidegate_policy::exchange::{Answer, Event};
+use tidegate_policy::exchange::{Answer, Effects, Event};
 
-use super::{Call, Vm, Waiter};
+use super::together::is_unknown;
+use super::{Call, Open, Vm, Waiter};
 use crate::callout;
 use crate::host::{self, Level};
 use crate::root::Root;
@@ -58,7 +59,9 @@ impl Vm {
             None => Answer::Reset,
             Some(r) => Answer::Response { marked: r.marked, status: &r.status, body: &r.body },
         };
-        root.settle(called, &answer, self.entropy());
+        let is_no_word = matches!(waiter, Waiter::Together(_)) && is_unknown(&answer);
+        let said = if is_no_word { &Answer::CircuitOpen { retry_ms: 0 } } else { &answer };
+        root.settle(called, said, self.entropy());
         let stream = match waiter {
             Waiter::Stream(stream) => stream,
             Waiter::Alone(stream) => return self.told_alone(&root, stream, answer),
@@ -96,6 +99,31 @@ impl Vm {
             return;
         }
         self.carry_out(stream, open, effects, true);
+    }
+
+    /// Puts the question of a request, which is then held; or what follows from it where nobody can be asked. Not a part of
+    /// what decides inside Envoy, which it would make slower.
+    #[inline(never)]
+    pub(super) fn put(&mut self, stream: u32, open: &mut Open, message: &[u8]) -> Option<Effects> {
+        let to = To {
+            home: open.exchange.home(&open.root.config),
+            timeout_ms: open.exchange.timeout_ms(&open.root.config),
+        };
+        let asked = match open.exchange.is_brief() && to.home.is_none() {
+            true => self.ask_together(stream, &open.root, message),
+            false => self.ask(stream, &open.root, message, to),
+        };
+        let Err(answer) = asked else {
+            if open.exchange.is_timed()
+                && let Ok(now_us) = host::now_us()
+            {
+                open.exchange.sent(now_us);
+            }
+            return None;
+        };
+        self.answered(stream, &answer);
+        let event = Event::Answer { answer, entropy: self.entropy() };
+        Some(open.exchange.on(&open.root.config, &open.root.overrides, event))
     }
 
     /// Asks for a request, which is held.

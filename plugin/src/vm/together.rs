@@ -10,12 +10,17 @@ use tidegate_policy::wire::together::{
 };
 
 use super::calls::To;
-use super::{Vm, Waiter, or_log};
+use super::{Vm, Waiter};
 use crate::host::{self, Level};
 use crate::root::Root;
 
 /// So many calls with questions are out before others wait for them (docs/decisions/0114-questions-together.md).
-const OUT_MAX: usize = 2;
+const OUT_MAX: usize = 4;
+/// Where so many went together one call is out: so many come while it is that each of them spares one.
+const BUSY_MIN: usize = 4;
+/// Where others come a question waits for one of so many parts of its time at most, and each call has the others: the
+/// gateway's own deadline lies within them.
+const PARTS: u32 = 6;
 /// A gateway that knows no such message is asked so many questions one by one before it is tried again.
 const ALONE: u32 = 1_000;
 /// The ids of streams at the head of a block.
@@ -29,6 +34,8 @@ const BLOCK_LEN: usize = 4 * 1_024;
 pub(crate) struct Line {
     /// How many calls are out.
     out: usize,
+    /// Whether many went together when last some did.
+    is_busy: bool,
     /// Those that wait.
     next: Party,
     /// So many more go by themselves.
@@ -46,6 +53,12 @@ pub(super) struct Party {
     since_us: u64,
 }
 
+/// Whether a gateway of before answers that knows no such message, or a proxy before it that lets nobody go there. For the
+/// breaker of the way it is neither a failure nor a success.
+pub(super) fn is_unknown(answer: &Answer<'_>) -> bool {
+    matches!(answer, Answer::Response { status: b"403" | b"404" | b"405", .. })
+}
+
 // === impl Line ===
 
 impl Line {
@@ -56,8 +69,13 @@ impl Line {
                 self.alone = left;
                 true
             }
-            None => self.out < OUT_MAX,
+            None => self.is_open(),
         }
+    }
+
+    /// Whether another call may go out.
+    fn is_open(&self) -> bool {
+        self.out < if self.is_busy { 1 } else { OUT_MAX }
     }
 
     fn went(&mut self) {
@@ -72,19 +90,21 @@ impl Line {
 // === impl Party ===
 
 impl Party {
-    /// Whether there is room for one more.
-    fn takes(&self, question: &[u8]) -> bool {
+    /// Whether one more may wait with them, now, in a time of so many ms.
+    fn takes(&self, question: &[u8], now_us: u64, timeout_ms: u32) -> bool {
         let len = self.block.len().saturating_add(question.len());
-        self.count == 0 || (self.count < QUESTIONS_MAX && len < QUESTIONS_BYTES_MAX)
+        let waited_us = now_us.saturating_sub(self.since_us);
+        let is_late = waited_us / 1_000 >= u64::from(timeout_ms / PARTS);
+        self.count == 0 || (self.count < QUESTIONS_MAX && len < QUESTIONS_BYTES_MAX && !is_late)
     }
 
-    fn join(&mut self, stream: u32, question: &[u8]) {
+    fn join(&mut self, stream: u32, question: &[u8], now_us: u64) {
         if self.count == 0 {
-            self.since_us = host::now_us().unwrap_or_default();
+            self.since_us = now_us;
             self.block.reserve_exact(BLOCK_LEN);
             self.block.resize(IDS_LEN, 0);
         }
-        let ids = self.block.as_chunks_mut::<ID_LEN>().0;
+        let ids = self.block.get_mut(..IDS_LEN).unwrap_or_default().as_chunks_mut::<ID_LEN>().0;
         if let Some(id) = ids.get_mut(self.count) {
             *id = stream.to_be_bytes();
         }
@@ -101,11 +121,11 @@ impl Party {
         self.block.get(IDS_LEN..).unwrap_or_default()
     }
 
-    /// What is left of a time, in ms; never 0, which would be no bound.
+    /// What is left of a time, in ms; never less than a call needs.
     fn left_ms(&self, timeout_ms: u32) -> u32 {
         let waited_us = host::now_us().unwrap_or_default().saturating_sub(self.since_us);
         let waited_ms = u32::try_from(waited_us / 1_000).unwrap_or(u32::MAX);
-        timeout_ms.saturating_sub(waited_ms).max(1)
+        timeout_ms.saturating_sub(waited_ms.min(timeout_ms / PARTS))
     }
 }
 
@@ -119,16 +139,22 @@ impl Vm {
         root: &Rc<Root>,
         question: &[u8],
     ) -> Result<(), Answer<'static>> {
+        let timeout_ms = root.config.gateway.timeout_ms;
         let is_free = root.line.borrow_mut().is_free();
         if is_free || question.len() >= QUESTIONS_BYTES_MAX {
-            return self.ask_alone(stream, root, question, root.config.gateway.timeout_ms);
+            return self.ask_alone(stream, root, question, timeout_ms);
         }
-        let is_full = !root.line.borrow().next.takes(question);
-        if is_full && !self.ask_next(root) {
-            // Others were told of it, in contexts of theirs.
-            or_log(host::set_effective_context(stream), "no context to go on in");
+        let now_us = host::now_us().unwrap_or_default();
+        let takes = root.line.borrow().next.takes(question, now_us, timeout_ms);
+        if !takes {
+            // In another request's callback the others are told nothing: the host takes what is said to one for all. One that is
+            // out comes back, and then they are asked about again.
+            self.ask_next(root).map_err(|(answer, next)| {
+                root.line.borrow_mut().next = next;
+                answer
+            })?;
         }
-        root.line.borrow_mut().next.join(stream, question);
+        root.line.borrow_mut().next.join(stream, question, now_us);
         Ok(())
     }
 
@@ -140,9 +166,14 @@ impl Vm {
 
     /// A call with several questions is over.
     pub(super) fn told_together(&mut self, root: &Rc<Root>, party: &Party, answer: Answer<'_>) {
+        let is_unknown = is_unknown(&answer);
+        if is_unknown && replace(&mut root.line.borrow_mut().alone, ALONE) == 0 {
+            let text = "tidegate: the gateway takes no questions together and is asked one by one";
+            host::log(Level::Info, text);
+        }
         self.came_back(root);
         match answer {
-            Answer::Response { status: b"404", .. } => self.ask_one_by_one(root, party),
+            _ if is_unknown => self.ask_one_by_one(root, party),
             Answer::Response { marked: true, status: status @ b"200", body } => {
                 let parts = together::answers(body, party.count).unwrap_or_default();
                 for (nth, stream) in party.streams().enumerate() {
@@ -158,14 +189,21 @@ impl Vm {
     /// The next questions are sent before anybody is told anything: they are answered meanwhile.
     fn came_back(&mut self, root: &Rc<Root>) {
         root.line.borrow_mut().came();
-        self.ask_next(root);
+        let (is_open, is_alone) = {
+            let line = root.line.borrow();
+            (line.is_open(), line.alone > 0)
+        };
+        if is_alone {
+            let next = take(&mut root.line.borrow_mut().next);
+            self.ask_one_by_one(root, &next);
+        } else if is_open && let Err((answer, next)) = self.ask_next(root) {
+            self.tell_all(root, &next, answer);
+        }
     }
 
-    /// The gateway is older than this message, or a proxy before it knows no such path.
     fn ask_one_by_one(&mut self, root: &Rc<Root>, party: &Party) {
-        if replace(&mut root.line.borrow_mut().alone, ALONE) == 0 {
-            let text = "tidegate: the gateway takes no questions together and is asked one by one";
-            host::log(Level::Info, text);
+        if party.count == 0 {
+            return;
         }
         let timeout_ms = party.left_ms(root.config.gateway.timeout_ms);
         for (stream, question) in party.streams().zip(together::split(party.message())) {
@@ -175,11 +213,11 @@ impl Vm {
         }
     }
 
-    /// Asks for those that wait, if any do; `false` if that fails, of which they are told.
-    fn ask_next(&mut self, root: &Rc<Root>) -> bool {
+    /// Asks for those that wait, if any do; or gives them back, with what is to be told to them.
+    fn ask_next(&mut self, root: &Rc<Root>) -> Result<(), (Answer<'static>, Party)> {
         let next = take(&mut root.line.borrow_mut().next);
         if next.count == 0 {
-            return true;
+            return Ok(());
         }
         let timeout_ms = next.left_ms(root.config.gateway.timeout_ms);
         let (headers, alone) = match next.streams().next().filter(|_| next.count == 1) {
@@ -188,14 +226,14 @@ impl Vm {
         };
         match self.call(root, headers, next.message(), To { home: None, timeout_ms }) {
             Ok(sent) => {
+                let is_busy = next.count >= BUSY_MIN;
                 self.wait_for(root, sent, alone.unwrap_or(Waiter::Together(next)));
-                root.line.borrow_mut().went();
-                true
+                let mut line = root.line.borrow_mut();
+                line.is_busy = is_busy;
+                line.went();
+                Ok(())
             }
-            Err(answer) => {
-                self.tell_all(root, &next, answer);
-                false
-            }
+            Err(answer) => Err((answer, next)),
         }
     }
 

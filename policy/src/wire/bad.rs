@@ -36,7 +36,7 @@ pub enum BadMessage {
     /// An adjustment of nothing, or of more than [`ADJUSTMENT_MAX`].
     Amount(String, i64),
     /// More than [`QUESTIONS_MAX`] questions in one message.
-    QuestionCount(usize),
+    QuestionCount,
     /// More than [`LEASES_MAX`] leases.
     LeaseCount(usize),
     /// A lease without a number of its own, or of more units than [`UNITS_MAX`].
@@ -59,7 +59,7 @@ impl BadMessage {
             | Self::Event(_)
             | Self::Malformed(_)
             | Self::LimitCount(_)
-            | Self::QuestionCount(_)
+            | Self::QuestionCount
             | Self::LimitId(_)
             | Self::Quota(..)
             | Self::Amount(..)
@@ -91,8 +91,11 @@ impl fmt::Display for BadMessage {
                 )
             }
             Self::LimitCount(count) => write!(f, "{count} limits: send 1 to {LIMITS_MAX}"),
-            Self::QuestionCount(count) => {
-                write!(f, "{count} questions in one message: send at most {QUESTIONS_MAX}")
+            Self::QuestionCount => {
+                write!(
+                    f,
+                    "more questions in one message than {QUESTIONS_MAX}: send at most so many"
+                )
             }
             Self::LimitId(id) => write!(f, "{id:?} is no limit id: send policy.limit"),
             Self::Quota(id, error) => write!(f, "limit {id}: {error}"),
