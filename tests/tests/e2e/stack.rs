@@ -289,7 +289,9 @@ async fn a_filter_that_is_not_let_in_is_refused_with_its_reason() {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
-/// Product row A5, as a client of Envoy sees it: 150 at once against a Redis that stands still.
+/// Product row A5, as a client of Envoy sees it: 250 at once against a Redis that stands still. Of them a hundred hold the places,
+/// and up to 32 of each worker are asked about only when the first are told; the gateway by itself refuses exactly those
+/// beyond a hundred (`faults.rs`).
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_a_hundred_in_flight_a_client_is_told_to_come_again_in_five_seconds() {
     // Far apart, so that a slow machine keeps their order.
@@ -297,11 +299,13 @@ async fn beyond_a_hundred_in_flight_a_client_is_told_to_come_again_in_five_secon
     let mut stack = stack(&FIVE.replace("\"4s\"", "\"12s\""), &flags).await;
     stack.comes_back(1).await;
     stack.redis.process().signal(libc::SIGSTOP);
-    let answers = stack.get_at_once(2, 150).await;
+    let answers = stack.get_at_once(2, 250).await;
     stack.redis.process().signal(libc::SIGCONT);
 
     let told = |status| answers.iter().filter(move |answer| answer.status == status);
-    assert_eq!((told(429).count(), told(503).count()), (50, 100), "{answers:?}");
+    let (overloaded, failed) = (told(429).count(), told(503).count());
+    assert_eq!(overloaded + failed, 250, "{answers:?}");
+    assert!(failed >= 100 && overloaded >= 250 - 100 - 2 * 32, "{overloaded} {answers:?}");
     for answer in told(429) {
         assert_eq!(answer.header("retry-after"), Some("5"), "exactly, without jitter");
         assert_eq!(answer.header("x-tidegate-reply"), Some("service-overloaded"));
@@ -310,7 +314,7 @@ async fn beyond_a_hundred_in_flight_a_client_is_told_to_come_again_in_five_secon
         assert_eq!(body["message"], "Service temporarily overloaded, please retry");
     }
     let counted = "tidegate_decisions_total{policy=\"api\",outcome=\"overloaded\"}";
-    assert_eq!(stack.envoy.metric(counted).await, 50);
+    assert_eq!(stack.envoy.metric(counted).await, overloaded as u64);
     let output = stack.gateway.output();
     assert!(output.contains("critical"), "exhaustion is logged as critical: {output}");
     stack.comes_back(3).await;
