@@ -60,15 +60,7 @@ impl Path {
     }
 
     /// Takes what became of a callout, whether or not its request still waits.
-    pub(crate) fn settle(&self, ticket: Ticket, answer: &Answer<'_>, entropy: u64) -> Step {
-        let outcome = match answer {
-            // Whatever it says, the gateway said it: overload and refusals prove that the path works.
-            Answer::Response { marked: true, .. } => Outcome::Success,
-            Answer::Response { marked: false, .. } | Answer::Reset | Answer::NotSent => {
-                Outcome::Failure
-            }
-            Answer::CircuitOpen { .. } => Outcome::Ignored,
-        };
+    pub(crate) fn settle(&self, ticket: Ticket, outcome: Outcome, entropy: u64) -> Step {
         let mut breaker = self.breaker.borrow_mut();
         let is_known = breaker.is_closed() && outcome != Outcome::Failure;
         let now_ms = if is_known { Some(0) } else { now_ms() };
@@ -92,6 +84,18 @@ impl Path {
         };
         host::log(said.0, &format!("tidegate: {} {}", self.name, said.1));
         Step { told, entered }
+    }
+}
+
+/// What an answer says of the way on which it came.
+pub(crate) fn outcome(answer: &Answer<'_>) -> Outcome {
+    match answer {
+        // Whatever it says, the gateway said it: overload and refusals prove that the path works.
+        Answer::Response { marked: true, .. } => Outcome::Success,
+        Answer::Response { marked: false, .. } | Answer::Reset | Answer::NotSent => {
+            Outcome::Failure
+        }
+        Answer::CircuitOpen { .. } => Outcome::Ignored,
     }
 }
 

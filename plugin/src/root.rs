@@ -5,10 +5,11 @@ use std::cell::{Cell, RefCell};
 
 use tidegate_policy::audit::Action;
 use tidegate_policy::audit::testimony::Testimony;
+use tidegate_policy::breaker::Outcome;
 use tidegate_policy::breaker::alone::Ticket;
 use tidegate_policy::breaker::mesh::State;
 use tidegate_policy::config::{Config, ConfigHash, Severity};
-use tidegate_policy::exchange::{Answer, Signal};
+use tidegate_policy::exchange::Signal;
 use tidegate_policy::homes;
 use tidegate_policy::identity::Secrets;
 use tidegate_policy::mode::Overrides;
@@ -266,10 +267,10 @@ impl Root {
     pub(crate) fn settle(
         &self,
         (home, ticket): (Option<usize>, Ticket),
-        answer: &Answer<'_>,
+        outcome: Outcome,
         entropy: u64,
     ) {
-        self.note(home, self.path(home).settle(ticket, answer, entropy));
+        self.note(home, self.path(home).settle(ticket, outcome, entropy));
     }
 
     fn path(&self, home: Option<usize>) -> &Path {

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use tidegate_policy::breaker::Outcome;
 use tidegate_policy::breaker::alone::Ticket;
 use tidegate_policy::exchange::{Answer, Effects, Event};
 
@@ -10,6 +11,7 @@ use super::together::is_unknown;
 use super::{Call, Open, Vm, Waiter};
 use crate::callout;
 use crate::host::{self, Level};
+use crate::path;
 use crate::root::Root;
 
 /// Where a message goes.
@@ -59,9 +61,11 @@ impl Vm {
             None => Answer::Reset,
             Some(r) => Answer::Response { marked: r.marked, status: &r.status, body: &r.body },
         };
-        let is_no_word = matches!(waiter, Waiter::Together(_)) && is_unknown(&answer);
-        let said = if is_no_word { &Answer::CircuitOpen { retry_ms: 0 } } else { &answer };
-        root.settle(called, said, self.entropy());
+        let outcome = match &waiter {
+            Waiter::Together(_) if is_unknown(&answer) => Outcome::Ignored,
+            _ => path::outcome(&answer),
+        };
+        root.settle(called, outcome, self.entropy());
         let stream = match waiter {
             Waiter::Stream(stream) => stream,
             Waiter::Alone(stream) => return self.told_alone(&root, stream, answer),
@@ -183,7 +187,7 @@ impl Vm {
         match host::http_call(root.cluster(to.home), headers, message, to.timeout_ms) {
             Ok(token) => Ok(Sent { token, called }),
             Err(_refused) => {
-                root.settle(called, &Answer::NotSent, self.entropy());
+                root.settle(called, Outcome::Failure, self.entropy());
                 Err(Answer::NotSent)
             }
         }

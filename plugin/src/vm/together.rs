@@ -249,9 +249,8 @@ impl Vm {
         timeout_ms: u32,
     ) -> Result<(), Answer<'static>> {
         let to = To { home: None, timeout_ms };
-        let sent = self.call(root, &root.call_headers, question, to)?;
-        self.wait_for(root, sent, Waiter::Alone(stream));
-        root.line.borrow_mut().went();
-        Ok(())
+        let waiter = Waiter::Alone(stream);
+        let sent = self.send_to(root, &root.call_headers, question, waiter, to);
+        sent.map(|()| root.line.borrow_mut().went()).map_err(|(answer, _)| answer)
     }
 }
