@@ -59,7 +59,7 @@ pub struct Pool {
     pub(super) scarce: bool,
     /// Whether somebody was denied here since its last message.
     pub(super) denied: bool,
-    /// Units that ran out unspent since it was read; not stored.
+    /// Units that ran out unspent, here and in slices, since it was read; not stored.
     pub expired: u32,
 }
 
@@ -177,6 +177,7 @@ impl Pool {
         }
         self.asked = self.asked.saturating_add(core::mem::take(&mut slice.asked));
         if slice.holder == self.holder && self.out.knows(slice.counted) {
+            self.expired = self.expired.saturating_add(core::mem::take(&mut slice.expired));
             self.out.take(slice.counted, core::mem::take(&mut slice.spent));
         } else {
             // All of it is over and forgotten, or was another pool's.
@@ -340,7 +341,9 @@ impl Pool {
         if now_us >= self.expires_us {
             self.expired = self.expired.saturating_add(core::mem::take(&mut self.units));
         }
-        self.out.turn(now_us, self.ends_us());
+        // Of workers that are gone, or were not heard of until their slices had ended.
+        let forgotten = self.out.turn(now_us, self.ends_us());
+        self.expired = self.expired.saturating_add(forgotten);
     }
 
     /// When whatever was handed out until now has ended, even if the clock steps back then by so little that no worker

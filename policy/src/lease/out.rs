@@ -42,13 +42,17 @@ impl Out {
         taken
     }
 
-    /// Forgets what must be over. `ends_us`: when all that was handed out until now will have ended.
-    pub(super) fn turn(&mut self, now_us: u64, ends_us: u64) {
+    /// Forgets what must be over, and gives how many units that was. `ends_us`: when all that was handed out until now will have
+    /// ended.
+    pub(super) fn turn(&mut self, now_us: u64, ends_us: u64) -> u32 {
+        let mut forgotten = 0u32;
         while now_us >= self.turns_us && self.all() > 0 {
-            let [here, _] = self.units;
+            let [here, before] = self.units;
             (self.units, self.turns_us) = ([0, here], ends_us);
             self.epoch = self.epoch.wrapping_add(1);
+            forgotten = forgotten.saturating_add(before);
         }
+        forgotten
     }
 
     /// The clock stepped back: what is handed out from now on may end before what was handed out until now.

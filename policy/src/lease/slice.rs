@@ -14,6 +14,8 @@ pub struct Slice {
     pub(super) reserved: u32,
     /// Gone, and not yet reported to the pool.
     pub(super) spent: u32,
+    /// Of `spent`: ran out.
+    pub(super) expired: u32,
     /// Asked for, and not yet reported to the pool.
     pub(super) asked: u32,
     pub(super) expires_us: u64,
@@ -87,8 +89,8 @@ impl Slice {
 
     /// The clock stepped back: nothing is known of how long units live.
     pub fn drop_all(&mut self) {
-        self.spent = self.spent.saturating_add(self.units);
-        (self.units, self.deny_until_us) = (0, 0);
+        self.run_out();
+        self.deny_until_us = 0;
     }
 
     /// Units that a request could take.
@@ -111,7 +113,7 @@ impl Slice {
     pub fn orphan(&mut self, now_us: u64) {
         self.freshen(now_us);
         // Nor would it hear of a denial's end.
-        (self.spent, self.asked, self.deny_until_us) = (0, 0, 0);
+        (self.spent, self.expired, self.asked, self.deny_until_us) = (0, 0, 0, 0);
     }
 
     /// Whether it holds nothing and owes no report.
@@ -134,9 +136,14 @@ impl Slice {
 
     pub(super) fn freshen(&mut self, now_us: u64) {
         if self.units > 0 && now_us >= self.expires_us {
-            self.spent = self.spent.saturating_add(self.units);
-            self.units = 0;
+            self.run_out();
         }
+    }
+
+    fn run_out(&mut self) {
+        let units = core::mem::take(&mut self.units);
+        self.spent = self.spent.saturating_add(units);
+        self.expired = self.expired.saturating_add(units);
     }
 
     fn of(&self, reserved: Reserved) -> bool {

@@ -182,6 +182,34 @@ fn who_is_asked_no_more_gives_all_back_within_seconds() {
     assert_eq!(pool.expired, 0, "nothing ran out instead");
 }
 
+/// What runs out unspent is counted wherever it lay: in the pool, with a worker that is heard of, with one that is gone.
+#[test]
+fn what_runs_out_in_slices_is_counted_with_the_pools_own() {
+    for (is_heard, steps_back) in [(true, false), (false, false), (true, true)] {
+        let (mut pool, mut slice) = (Pool::new(7, START_US), Slice::default());
+        filled(&mut pool, START_US, 40, 2_000_000);
+        let Offer::Taken(one) = pool.meet(START_US + 2_000, &mut slice, 1) else {
+            panic!("filled")
+        };
+        slice.spend(one);
+        let mut other = Slice::default();
+        let lies = (pool.units(), slice.units());
+        assert!(lies.0 > 0 && lies.1 > 0, "{lies:?}");
+        let (mut now_us, mut expired) = (START_US + 3_000, 0);
+        if steps_back {
+            slice.drop_all();
+        }
+        for _ in 0..40 {
+            now_us += TICK_US;
+            pool.settle(now_us, if is_heard { &mut slice } else { &mut other }, false);
+            expired += core::mem::take(&mut pool.expired);
+        }
+        // Who is gone does not report what it spent, either.
+        let unheard = u32::from(!is_heard);
+        assert_eq!(expired, lies.0 + lies.1 + unheard, "{is_heard} {steps_back}");
+    }
+}
+
 /// While a message is under way nobody sends another one for the same pool.
 #[test]
 fn who_misses_while_another_asks_sends_no_message_of_its_own() {
