@@ -4,6 +4,7 @@
 //! Every process runs by itself up to its next callout; the earliest of all callouts is heard next. So
 //! the gateway sees them in the order of their moments, and a run is the same each time.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::{fs, thread};
@@ -13,6 +14,7 @@ use tidegate_host_sim::{Reply, Report, Runner, Scenario, Service, ServiceRequest
 use crate::parts;
 
 pub mod ideal;
+pub mod stored;
 pub mod weather;
 
 use weather::Weather;
@@ -39,6 +41,8 @@ pub struct Requests {
     pub key: String,
     /// Their path.
     pub path: &'static str,
+    /// What each costs: the value of its header `x-cost`, which a cost of 1 has not.
+    pub units: u64,
 }
 
 /// One life of one process, from its start until it dies: it neither drains nor says goodbye.
@@ -67,16 +71,20 @@ pub struct Life {
 /// A request, and what became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sent {
-    /// When it came; a decision within Envoy is made then, and one of the gateway's in the same moment.
+    /// When it came.
     pub at_ns: u64,
+    /// When it was decided: as it came, or as the callout was heard whose answer it waited for.
+    pub decided_ns: u64,
     /// The process.
     pub process: usize,
     /// The status that its client got; 0 if none.
     pub status: u16,
-    /// Whether it waited for a callout.
+    /// Whether it waited, for a callout of its own or of others.
     pub waited: bool,
     /// The hash of its key.
     pub key: u64,
+    /// What it costs.
+    pub units: u64,
 }
 
 /// A run.
@@ -89,7 +97,7 @@ pub struct Outcome {
     /// Callouts that nobody waited for.
     pub syncs: u64,
     /// The filter's counters, of all processes.
-    pub metrics: std::collections::BTreeMap<String, u64>,
+    pub metrics: BTreeMap<String, u64>,
     /// What a filter must not log.
     pub complaints: Vec<String>,
 }
@@ -102,6 +110,8 @@ struct Desk {
 
 struct State {
     seats: Vec<Seat>,
+    /// Of each process when its callouts were heard, by when they were answered.
+    heard: Vec<BTreeMap<u64, u64>>,
     weather: Weather,
 }
 
@@ -129,7 +139,9 @@ struct Leaves<'d>(&'d Desk, usize);
 pub fn run(runner: &Runner, processes: &[Vec<Life>], weather: Weather) -> Outcome {
     let wasm = fs::read(parts::filter("tidegate")).expect("the built filter: `make plugin`");
     let seats = vec![Seat::Runs; processes.len()];
-    let desk = Arc::new(Desk { state: Mutex::new(State { seats, weather }), turn: Condvar::new() });
+    let heard = vec![BTreeMap::new(); processes.len()];
+    let state = State { seats, heard, weather };
+    let desk = Arc::new(Desk { state: Mutex::new(state), turn: Condvar::new() });
     let mut outcome = Outcome::default();
     thread::scope(|scope| {
         let running: Vec<_> = processes
@@ -170,7 +182,8 @@ fn live(
     let way = Way { desk: Arc::clone(desk), process, zero_unix_ns };
     let services = Services::default().bind_any(way);
     let report = runner.run_bytes(&scenario, wasm, services).expect("it can run");
-    outcome.take(seen(life, process, report));
+    let heard = desk.heard(process);
+    outcome.take(seen(life, process, report, &heard));
 }
 
 /// A life as a scenario.
@@ -194,12 +207,13 @@ fn scenario(life: &Life, unix_s: u64) -> String {
     );
     let mut count = 0;
     for requests in &life.requests {
-        let Requests { at_ns, times, every_ns, worker, key, path } = requests;
+        let Requests { at_ns, times, every_ns, worker, key, path, units } = requests;
+        let cost = if *units == 1 { String::new() } else { format!(", x-cost: \"{units}\"") };
         count += usize::try_from(*times).expect("a number of requests");
         let at_ns = at_ns - life.from_ns;
         writeln!(
             yaml,
-            "  - {{ at: {at_ns}ns, client: c, worker: {worker}, address: \"192.0.2.1:1\", times: {times}, every: {every_ns}ns, send: {{ path: {path}, headers: {{ x-key: {key} }} }} }}"
+            "  - {{ at: {at_ns}ns, client: c, worker: {worker}, address: \"192.0.2.1:1\", times: {times}, every: {every_ns}ns, send: {{ path: {path}, headers: {{ x-key: {key}{cost} }} }} }}"
         )
         .expect("a String takes everything");
     }
@@ -268,23 +282,25 @@ pub fn alone() -> String {
     format!(", capabilities: [{}]", names.join(", "))
 }
 
-fn seen(life: &Life, process: usize, report: Report) -> Outcome {
+fn seen(life: &Life, process: usize, report: Report, heard: &BTreeMap<u64, u64>) -> Outcome {
     if let Some(error) = &report.start_error {
         panic!("the filter does not start: {error}");
     }
     let bad = |line: &&tidegate_host_sim::LogLine| line.level >= tidegate_host_sim::LogLevel::Error;
     let complaints = report.logs.iter().filter(bad).map(|line| line.message.clone()).collect();
     // Exchanges stand in the order in which they were announced, as the requests of the life.
-    let keys = life.requests.iter().flat_map(|requests| {
-        let key = ideal::hash(&requests.key);
-        (0..requests.times).map(move |_| key)
+    let said = life.requests.iter().flat_map(|requests| {
+        let said = (ideal::hash(&requests.key), requests.units);
+        (0..requests.times).map(move |_| said)
     });
-    let sent = report.exchanges.iter().zip(keys).map(|(exchange, key)| Sent {
-        at_ns: life.from_ns + exchange.sent_at_ns,
-        process,
-        status: exchange.status.unwrap_or(0),
-        waited: exchange.usage.callouts > 0,
-        key,
+    let sent = report.exchanges.iter().zip(said).map(|(exchange, (key, units))| {
+        let at_ns = life.from_ns + exchange.sent_at_ns;
+        // The upstream answers at once.
+        let ended_ns = life.from_ns + exchange.headers_at_ns.unwrap_or(exchange.sent_at_ns);
+        let waited = ended_ns > at_ns;
+        let decided_ns = if waited { *heard.get(&ended_ns).unwrap_or(&ended_ns) } else { at_ns };
+        let status = exchange.status.unwrap_or(0);
+        Sent { at_ns, decided_ns, process, status, waited, key, units }
     });
     let to = |path: &str| {
         let is_to = |call: &&tidegate_host_sim::ServiceCall| {
@@ -294,7 +310,7 @@ fn seen(life: &Life, process: usize, report: Report) -> Outcome {
     };
     Outcome {
         sent: sent.collect(),
-        decides: to("/v1/decide"),
+        decides: to("/v1/decide") + to("/v1/decisions"),
         syncs: to("/v1/sync"),
         metrics: report.metrics,
         complaints,
@@ -331,6 +347,12 @@ impl Desk {
         self.turn.notify_all();
     }
 
+    /// When that process's callouts were heard, by when they were answered; once.
+    fn heard(&self, process: usize) -> BTreeMap<u64, u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.heard.get_mut(process).map(std::mem::take).unwrap_or_default()
+    }
+
     /// Hears a callout once no other process can have an earlier one.
     fn hears(&self, process: usize, now_ns: u64, request: &ServiceRequest) -> Reply {
         self.sits(process, Seat::Waits(now_ns));
@@ -339,6 +361,9 @@ impl Desk {
             state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let reply = state.weather.hears(now_ns, request);
+        if let Some(own) = state.heard.get_mut(process) {
+            own.insert(now_ns + reply.after_ns, now_ns);
+        }
         if let Some(own) = state.seats.get_mut(process) {
             *own = Seat::Runs;
         }

@@ -189,7 +189,7 @@ fn cell(numbers: Numbers, outcome: &Outcome) -> Cell {
         let fresh = || (Ideal::new(numbers), Ideal::new(numbers));
         let (real, ideal) = buckets.entry(sent.key).or_insert_with(fresh);
         if sent.status == 200 {
-            real.admit(sent.at_ns);
+            real.admit(sent.at_ns, sent.units);
             admitted += 1;
         }
         best += u64::from(ideal.would_admit(sent.at_ns));

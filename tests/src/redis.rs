@@ -3,6 +3,7 @@
 //! TLS on a port that speaks nothing else. Several of them make a Cluster or are watched by Sentinels.
 
 pub mod cluster;
+pub mod held;
 pub mod sentinel;
 
 use std::os::unix::net::UnixStream;
@@ -16,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::certificates::Files;
 use crate::process::Process;
 use crate::{eventually, parts};
+use held::HeldClock;
 
 /// Words of a command line before a port.
 const PORT: &str = "--port";
@@ -42,6 +44,8 @@ pub struct Redis {
     ports: Vec<String>,
     /// Whether it keeps a log of what it did, and has it again after a restart.
     durable: bool,
+    /// Its wall clock, if that is not the machine's.
+    clock: Option<HeldClock>,
     process: Process,
 }
 
@@ -50,13 +54,23 @@ pub struct Redis {
 impl Redis {
     /// Starts one and waits until it answers.
     pub async fn start() -> Self {
-        Self::start_on(0, vec!["--port".to_owned(), "0".to_owned()]).await
+        Self::start_on(0, vec!["--port".to_owned(), "0".to_owned()], None).await
+    }
+
+    /// The same, with a wall clock that stands until the test sets it.
+    pub async fn start_with_clock(clock: HeldClock) -> Self {
+        Self::start_on(0, vec!["--port".to_owned(), "0".to_owned()], Some(clock)).await
+    }
+
+    /// Sets that clock, in µs since 1970.
+    pub fn set_clock(&self, unix_us: u64) {
+        self.clock.as_ref().expect("a clock of its own").set(unix_us);
     }
 
     /// The same, on a free TCP port of the loopback as well.
     pub async fn start_with_tcp() -> Self {
         let port = free_port();
-        Self::start_on(port, vec!["--port".to_owned(), port.to_string()]).await
+        Self::start_on(port, vec!["--port".to_owned(), port.to_string()], None).await
     }
 
     /// The same, under TLS on that port. `clients` is Redis's word for whether clients need a
@@ -66,15 +80,15 @@ impl Redis {
         let tls = Tls { own: own.clone(), ca: ca.to_owned() };
         let mut words = listening(port, Some(&tls));
         words.extend(["--tls-auth-clients".to_owned(), clients.to_owned()]);
-        Self::start_on(port, words).await
+        Self::start_on(port, words, None).await
     }
 
     /// The same, on a free TCP port, under TLS if it is told how, with more words on its command line.
     pub async fn start_with_words(tls: Option<&Tls>, words: &[&str]) -> Self {
         let port = free_port();
         let own = listening(port, tls);
-        Self::start_on(port, own.into_iter().chain(words.iter().map(|&w| w.to_owned())).collect())
-            .await
+        let words = own.into_iter().chain(words.iter().map(|&w| w.to_owned())).collect();
+        Self::start_on(port, words, None).await
     }
 
     /// A replica of another one, which has a port, once it has all of it.
@@ -127,19 +141,23 @@ impl Redis {
     }
 
     /// A port that was free may be somebody else's by the time it is bound: then on others.
-    async fn start_on(tcp_port: u16, ports: Vec<String>) -> Self {
+    async fn start_on(tcp_port: u16, ports: Vec<String>, clock: Option<HeldClock>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let process = launch(&dir, &ports, false);
-        let mut redis = Self { dir, tcp_port, ports, durable: false, process };
+        let process = launch(&dir, &ports, false, clock.as_ref());
+        let mut redis = Self { dir, tcp_port, ports, durable: false, clock, process };
         for _ in 1..PORTS_TRIED {
             if redis.answers().await {
                 return redis;
             }
             redis.change_ports();
-            redis.process = launch(&redis.dir, &redis.ports, false);
+            redis.process = redis.launch();
         }
         redis.ready().await;
         redis
+    }
+
+    fn launch(&self) -> Process {
+        launch(&self.dir, &self.ports, self.durable, self.clock.as_ref())
     }
 
     /// Whether it runs, and not: whether it ended because a port was taken.
@@ -201,7 +219,7 @@ impl Redis {
     /// Starts it again, after it was killed: empty, or with what its log holds.
     pub async fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.dir, &self.ports, self.durable);
+        self.process = self.launch();
         self.ready().await;
     }
 
@@ -264,8 +282,11 @@ fn free_port() -> u16 {
     free.expect("a free port").port()
 }
 
-fn launch(dir: &TempDir, ports: &[String], durable: bool) -> Process {
+fn launch(dir: &TempDir, ports: &[String], durable: bool, clock: Option<&HeldClock>) -> Process {
     let mut command = Command::new(parts::redis_server());
+    if let Some(clock) = clock {
+        clock.show(&mut command);
+    }
     command.current_dir(dir.path()).args(["--unixsocket", "redis.sock"]);
     command.args(ports).args(["--bind", "127.0.0.1"]);
     let durable = if durable { "yes" } else { "no" };
@@ -294,7 +315,7 @@ mod tests {
     async fn a_port_that_was_taken_meanwhile_is_left_to_whoever_has_it() {
         let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let taken = held.local_addr().expect("bound").port();
-        let redis = Redis::start_on(taken, listening(taken, None)).await;
+        let redis = Redis::start_on(taken, listening(taken, None), None).await;
         assert_ne!(redis.tcp_port(), taken);
         let at = format!("tcp_port:{}\r\n", redis.tcp_port());
         let info = redis.command(&["INFO", "server"]).await;

@@ -1,18 +1,22 @@
 //! What is leased never adds up to more than the limit: the shipped filter in many processes with many
-//! workers, the real gateway, one virtual time, and random histories of what a network, a clock and an
-//! operator do to them.
+//! workers, the real gateway, once with its store in memory and once with the shipped scripts on a real Redis, one
+//! virtual time, and random histories of what a network, a clock and an operator do to them.
 //!
 //! `LEASES_SEED` repeats a run, `LEASES_HISTORIES` makes it longer.
 
+use std::collections::BTreeMap;
+
 use tidegate_host_sim::Runner;
 use tidegate_tests::lab::ideal::{Ideal, Numbers};
+use tidegate_tests::lab::stored::Stored;
 use tidegate_tests::lab::weather::{Odds, Turn, Weather};
-use tidegate_tests::lab::{self, Life, Outcome, Requests, SECOND};
+use tidegate_tests::lab::{self, Life, Outcome, Requests, SECOND, Sent};
 use tidegate_tests::parts;
 use tidegate_tests::random::Random;
 
 const HISTORIES: u64 = 12;
 const LENGTH_NS: u64 = 40 * SECOND;
+const KEYS: [&str; 3] = ["k", "l", "m"];
 /// The longest life of a lease, two generations.
 const LEASE_NS: u64 = 61 * SECOND;
 /// The gateway's clock shows whole µs; a rounding is no overshoot.
@@ -30,19 +34,38 @@ fn runner() -> Runner {
     Runner::with_cache(Some(parts::root().join("target/host-sim-cache"))).expect("a simulator")
 }
 
+/// What is limited in a history.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    numbers: Numbers,
+    /// A second limit on the same requests, which the gateway decides.
+    exact: Option<Numbers>,
+    keys: usize,
+    /// What a request costs at most.
+    units_max: u64,
+}
+
 /// `turn`: something else about it that changes no limit.
-fn config(numbers: Numbers, turn: u64) -> String {
-    let Numbers { limit, period_ns, burst } = numbers;
-    let per_s = period_ns / SECOND;
+fn config(limits: Limits, turn: u64) -> String {
+    let limit = |name: &str, numbers: Numbers, decide: &str| {
+        let Numbers { limit, period_ns, burst } = numbers;
+        let per_s = period_ns / SECOND;
+        format!(
+            r#"{{"name": "{name}", "by": "key", "limit": {limit}, "per": "{per_s}s", "burst": {burst}, "decide": "{decide}", "cost": {{"header": "x-cost"}}}}"#
+        )
+    };
+    let mut all = vec![limit("key", limits.numbers, "lease")];
+    all.extend(limits.exact.map(|numbers| limit("exact", numbers, "exact")));
     format!(
-        r#"{{"version": 1, "gateway": {{"cluster": "tidegate", "timeout": "45ms", "breaker": {{"open": "{}ms"}}}}, "identities": {{"key": {{"header": "x-key", "trusted": true}}}}, "policies": [{{"name": "p", "match": {{"path": "/p"}}, "on_unavailable": ["lease", "deny"], "rate_limits": [{{"name": "key", "by": "key", "limit": {limit}, "per": "{per_s}s", "burst": {burst}, "decide": "lease"}}]}}]}}"#,
-        200 + turn
+        r#"{{"version": 1, "gateway": {{"cluster": "tidegate", "timeout": "45ms", "breaker": {{"open": "{}ms"}}}}, "identities": {{"key": {{"header": "x-key", "trusted": true}}}}, "policies": [{{"name": "p", "match": {{"path": "/p"}}, "on_unavailable": ["lease", "deny"], "rate_limits": [{}]}}]}}"#,
+        200 + turn,
+        all.join(", ")
     )
 }
 
 /// What happens in one history.
 struct History {
-    numbers: Numbers,
+    limits: Limits,
     processes: Vec<Vec<Life>>,
     turns: Vec<(u64, Turn)>,
     odds: Odds,
@@ -52,13 +75,15 @@ struct History {
 /// One request after the other, around the limit, so that the bucket is sometimes empty and sometimes full.
 fn requests(
     random: &mut Random,
-    numbers: Numbers,
+    limits: Limits,
     from_ns: u64,
     to_ns: u64,
     share: u64,
     workers: usize,
 ) -> Vec<Requests> {
-    let mean_ns = share * numbers.period_ns / numbers.limit / (1 + random.below(6));
+    let Limits { numbers, keys, units_max, .. } = limits;
+    let share = share * (1 + units_max) / 2;
+    let mean_ns = share * numbers.period_ns / numbers.limit / keys as u64 / (1 + random.below(6));
     let (mut at_ns, mut all) = (from_ns, Vec::new());
     let mut worker = 0;
     loop {
@@ -79,8 +104,9 @@ fn requests(
             times,
             every_ns: 1_000,
             worker,
-            key: "k".to_owned(),
+            key: KEYS[random.below(keys as u64) as usize].to_owned(),
             path: "/p",
+            units: 1 + random.below(units_max),
         });
     }
 }
@@ -88,6 +114,13 @@ fn requests(
 fn history(seed: u64) -> History {
     let mut random = Random::new(seed);
     let numbers = NUMBERS[random.below(5) as usize];
+    let exact = Numbers { burst: 1 + numbers.burst * 2 / 3, ..numbers };
+    let limits = Limits {
+        numbers,
+        exact: (random.below(4) == 0).then_some(exact),
+        keys: 1 + random.below(KEYS.len() as u64) as usize,
+        units_max: if random.below(3) == 0 { 1 + numbers.burst / 4 } else { 1 },
+    };
     let count = 2 + random.below(3);
     let mut processes = Vec::new();
     for process in 0..count {
@@ -97,16 +130,16 @@ fn history(seed: u64) -> History {
                 0 => LENGTH_NS,
                 _ => (from_ns + SECOND + random.below(20 * SECOND)).min(LENGTH_NS),
             };
-            let workers = 1 + random.below(3) as usize;
+            let workers = 1 + random.below(6) as usize;
             let within = |random: &mut Random| from_ns + random.below(to_ns - from_ns);
             let clock_steps = (0..random.below(3))
                 .map(|_| (within(&mut random), random.below(20_000) as i64 - 10_000))
                 .collect();
-            let mut configs = vec![(from_ns, config(numbers, 0))];
+            let mut configs = vec![(from_ns, config(limits, 0))];
             let mut updates: Vec<_> = (0..random.below(3)).map(|_| within(&mut random)).collect();
             updates.sort_unstable();
             configs.extend(
-                updates.iter().zip(1..).map(|(at_ns, turn)| (*at_ns, config(numbers, turn))),
+                updates.iter().zip(1..).map(|(at_ns, turn)| (*at_ns, config(limits, turn))),
             );
             lives.push(Life {
                 from_ns,
@@ -117,7 +150,7 @@ fn history(seed: u64) -> History {
                 ahead_s: random.below(2_000) as i64 - 1_000,
                 clock_steps,
                 configs,
-                requests: requests(&mut random, numbers, from_ns, to_ns, count, workers),
+                requests: requests(&mut random, limits, from_ns, to_ns, count, workers),
             });
             from_ns = to_ns + random.below(2 * SECOND);
         }
@@ -139,21 +172,34 @@ fn history(seed: u64) -> History {
     turns.sort_by_key(|(at_ns, _)| *at_ns);
     let bad = random.below(4) * 20;
     let odds = Odds { lost: bad, late: bad, doubled: 2 * bad, unanswered: bad, slow: bad };
-    History { numbers, processes, turns, odds, seed }
+    History { limits, processes, turns, odds, seed }
 }
 
+/// By how much any key exceeded any limit.
 fn worst(history: &History, outcome: &Outcome) -> f64 {
-    let mut ideal = Ideal::new(history.numbers);
+    let Limits { numbers, exact, .. } = history.limits;
+    let over = [Some(numbers), exact].into_iter().flatten().map(|numbers| {
+        let mut keys: BTreeMap<u64, Vec<&Sent>> = BTreeMap::new();
+        outcome.admitted().for_each(|sent| keys.entry(sent.key).or_default().push(sent));
+        keys.values_mut().for_each(|sent| sent.sort_by_key(|sent| sent.decided_ns));
+        let over = keys.values().map(|sent| worst_of(history, numbers, sent));
+        over.fold(0.0, f64::max)
+    });
+    over.fold(0.0, f64::max)
+}
+
+fn worst_of(history: &History, numbers: Numbers, admitted: &[&Sent]) -> f64 {
+    let mut ideal = Ideal::new(numbers);
     let mut turns = history.turns.iter().peekable();
-    for sent in outcome.admitted() {
-        while let Some((at_ns, turn)) = turns.next_if(|(at_ns, _)| *at_ns <= sent.at_ns) {
+    for sent in admitted {
+        while let Some((at_ns, turn)) = turns.next_if(|(at_ns, _)| *at_ns <= sent.decided_ns) {
             match turn {
                 Turn::Forgets => ideal.forgets(*at_ns, LEASE_NS),
                 Turn::ClockSet(by_ns) if *by_ns > 0 => ideal.leaps(*at_ns, *by_ns as u64, LEASE_NS),
                 Turn::ClockSet(_) | Turn::Away(_) => {}
             }
         }
-        ideal.admit(sent.at_ns);
+        ideal.admit(sent.decided_ns, sent.units);
     }
     ideal.worst
 }
@@ -164,6 +210,18 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn many_processes_never_exceed_the_limit() {
+    many(|history| Weather::new(history.odds, history.seed, history.turns.clone()));
+}
+
+#[test]
+fn many_processes_never_exceed_the_limit_that_redis_keeps() {
+    many(|history| {
+        let gateway = Box::new(Stored::start());
+        Weather::before(gateway, history.odds, history.seed, history.turns.clone())
+    });
+}
+
+fn many(weather: impl Fn(&History) -> Weather) {
     let seed = number("LEASES_SEED").unwrap_or(1);
     let histories = number("LEASES_HISTORIES").unwrap_or(HISTORIES);
     println!("LEASES_SEED={seed} LEASES_HISTORIES={histories}");
@@ -171,12 +229,11 @@ fn many_processes_never_exceed_the_limit() {
     let (mut admitted, mut asked, mut decides) = (0, 0, 0);
     for seed in seed..seed + histories {
         let history = history(seed);
-        let weather = Weather::new(history.odds, seed, history.turns.clone());
-        let outcome = lab::run(&runner, &history.processes, weather);
+        let outcome = lab::run(&runner, &history.processes, weather(&history));
         let over = worst(&history, &outcome);
-        let History { numbers, processes, turns, odds, seed } = &history;
+        let History { limits, processes, turns, odds, seed } = &history;
         println!(
-            "history {seed}: {numbers:?}, {} processes, {} lives, {odds:?}, {turns:?}: {} of {} admitted, {} + {} callouts, worst {over:.6}",
+            "history {seed}: {limits:?}, {} processes, {} lives, {odds:?}, {turns:?}: {} of {} admitted, {} + {} callouts, worst {over:.6}",
             processes.len(),
             processes.iter().map(Vec::len).sum::<usize>(),
             outcome.admitted().count(),
@@ -205,6 +262,7 @@ fn many_processes_never_exceed_the_limit() {
 fn what_many_workers_hold_is_part_of_what_is_left() {
     const WORKERS: usize = 16;
     let numbers = Numbers { limit: 1_000, period_ns: SECOND, burst: 300 };
+    let limits = Limits { numbers, exact: None, keys: 1, units_max: 1 };
     let runner = runner();
     let mut random = Random::new(number("LEASES_SEED").unwrap_or(1));
     let mut processes = Vec::new();
@@ -229,6 +287,7 @@ fn what_many_workers_hold_is_part_of_what_is_left() {
             worker,
             key: "k".to_owned(),
             path: "/p",
+            units: 1,
         });
         processes.push(vec![Life {
             from_ns: 0,
@@ -238,11 +297,11 @@ fn what_many_workers_hold_is_part_of_what_is_left() {
             seed: process,
             ahead_s: 0,
             clock_steps: Vec::new(),
-            configs: vec![(0, config(numbers, 0))],
+            configs: vec![(0, config(limits, 0))],
             requests: requests.collect(),
         }]);
     }
-    let history = History { numbers, processes, turns: Vec::new(), odds: Odds::default(), seed: 0 };
+    let history = History { limits, processes, turns: Vec::new(), odds: Odds::default(), seed: 0 };
     let weather = Weather::new(history.odds, history.seed, Vec::new());
     let outcome = lab::run(&runner, &history.processes, weather);
     let over = worst(&history, &outcome);

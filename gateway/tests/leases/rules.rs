@@ -81,6 +81,7 @@ macro_rules! rule {
             assert!(!whole.over(), "{} too many", whole.ideal.worst);
             let mut cut = Story::new(&redis, &$cut).await;
             ($story)(&mut cut).await;
+            println!("without the rule {:.1} units too many", cut.ideal.worst);
             assert!(cut.over(), "nobody would notice that the rule is missing");
         }
     };
@@ -351,6 +352,7 @@ macro_rules! flaw {
             for (flaw, exceeds) in [(Flaw::None, false), ($flaw, true)] {
                 let mut filter = Filter::new(&redis, flaw).await;
                 $story(&mut filter).await;
+                println!("{flaw:?}: {:.1} units too many", filter.story.ideal.worst.max(0.0));
                 assert_eq!(filter.story.over(), exceeds, "{flaw:?} {}", filter.story.ideal.worst);
             }
         }

@@ -49,10 +49,10 @@ impl Ideal {
         self.numbers.limit as f64 / self.numbers.period_ns as f64
     }
 
-    /// One was admitted.
-    pub fn admit(&mut self, now_ns: u64) {
+    /// One that costs `units` was admitted.
+    pub fn admit(&mut self, now_ns: u64, units: u64) {
         self.at(now_ns);
-        self.level -= 1.0;
+        self.level -= units as f64;
         if self.level < 0.0 && self.credit > 0.0 {
             let of_credit = self.credit.min(-self.level);
             (self.credit, self.level) = (self.credit - of_credit, self.level + of_credit);
@@ -60,7 +60,7 @@ impl Ideal {
         self.worst = self.worst.max(-self.level);
     }
 
-    /// Whether it would admit one; takes it if so.
+    /// Whether it would admit one that costs 1; takes it if so.
     pub fn would_admit(&mut self, now_ns: u64) -> bool {
         self.at(now_ns);
         let admits = self.level >= 1.0;

@@ -1,10 +1,10 @@
 //! Owns what happens between processes and the gateway: messages that are lost, late or doubled, a store that
-//! forgets, a clock that is set. The gateway is the real one, with its store in memory.
+//! forgets, a clock that is set.
 
 use std::collections::BTreeMap;
 
 use host_sim::in_process::InProcess;
-use tidegate_host_sim::{Fault, Outcome, Reply, Service as _, ServiceRequest};
+use tidegate_host_sim::{Fault, Outcome, Reply, Service, ServiceRequest};
 
 use super::{SECOND, START_UNIX_S};
 use crate::random::Random;
@@ -35,9 +35,18 @@ pub enum Turn {
     Away(bool),
 }
 
+/// Who is asked: the real gateway, with whatever behind it.
+pub trait Gateway: Service + Send {
+    /// Its store forgets all; the region is cold from then on.
+    fn forgets(&mut self);
+}
+
+/// The gateway's own library, with its store in memory.
+struct InMemory(InProcess);
+
 /// The way to the gateway, and the gateway.
 pub struct Weather {
-    gateway: InProcess,
+    gateway: Box<dyn Gateway>,
     odds: Odds,
     random: Random,
     /// By time.
@@ -51,11 +60,21 @@ pub struct Weather {
 // === impl Weather ===
 
 impl Weather {
-    /// A gateway that is warm.
-    pub fn new(odds: Odds, seed: u64, mut turns: Vec<(u64, Turn)>) -> Self {
+    /// A gateway that is warm, with its store in memory.
+    pub fn new(odds: Odds, seed: u64, turns: Vec<(u64, Turn)>) -> Self {
+        Self::before(Box::new(InMemory(in_memory(&[]))), odds, seed, turns)
+    }
+
+    /// The same before a gateway of the caller's.
+    pub fn before(
+        gateway: Box<dyn Gateway>,
+        odds: Odds,
+        seed: u64,
+        mut turns: Vec<(u64, Turn)>,
+    ) -> Self {
         turns.sort_by_key(|(at_ns, _)| *at_ns);
         Self {
-            gateway: gateway(&[]),
+            gateway,
             odds,
             random: Random::new(seed),
             turns,
@@ -119,7 +138,7 @@ impl Weather {
         {
             self.turns.remove(0);
             match turn {
-                Turn::Forgets => self.gateway = gateway(&["--cold-start", "5m"]),
+                Turn::Forgets => self.gateway.forgets(),
                 Turn::ClockSet(by_ns) => self.clock_ns += by_ns,
                 Turn::Away(is_away) => self.is_away = is_away,
             }
@@ -127,7 +146,21 @@ impl Weather {
     }
 }
 
-fn gateway(flags: &[&str]) -> InProcess {
+// === impl InMemory ===
+
+impl Service for InMemory {
+    fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+        self.0.call(now_unix_ns, request)
+    }
+}
+
+impl Gateway for InMemory {
+    fn forgets(&mut self) {
+        self.0 = in_memory(&["--cold-start", "5m"]);
+    }
+}
+
+fn in_memory(flags: &[&str]) -> InProcess {
     let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
     InProcess::new(&flags).expect("sound flags")
 }

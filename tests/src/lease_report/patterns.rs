@@ -141,6 +141,7 @@ impl Pattern {
                     worker: worker - workers.start,
                     key: "k".to_owned(),
                     path: "/p",
+                    units: 1,
                 });
             }
         }
@@ -167,7 +168,7 @@ pub fn sticky(
             if workers.contains(&worker) {
                 let worker = worker - workers.start;
                 let (times, key) = (per_min / 2, format!("c{client}"));
-                all.push(Requests { at_ns, times, every_ns, worker, key, path: "/p" });
+                all.push(Requests { at_ns, times, every_ns, worker, key, path: "/p", units: 1 });
             }
         }
     }

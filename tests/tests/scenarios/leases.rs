@@ -171,7 +171,7 @@ fn a_worker_that_traps_again_and_again_takes_no_burst_with_it() {
         assert!(none == 0 && anew >= burst, "too few to take it: {anew}");
         assert!(calm * 2 >= burst as usize && many >= calm - 1, "{many} of {burst}, not {calm}");
         let mut ideal = Ideal::new(numbers);
-        reached.iter().for_each(|at_ns| ideal.admit(*at_ns));
+        reached.iter().for_each(|at_ns| ideal.admit(*at_ns, 1));
         assert!(ideal.worst < 0.01, "{} too many", ideal.worst);
     }
 }
