@@ -58,6 +58,8 @@ pub(crate) struct Threads {
     turnstile: Option<Turnstile>,
     plugins: Vec<Plugin>,
     vms: Vec<Option<Vm>>,
+    /// How many VMs were loaded under a label.
+    loaded: BTreeMap<String, u64>,
     /// The main thread first, if it has VMs, then the workers.
     threads: Vec<Thread>,
 }
@@ -102,6 +104,7 @@ impl Threads {
             turnstile,
             plugins,
             vms: Vec::new(),
+            loaded: BTreeMap::new(),
             threads,
         }
     }
@@ -166,6 +169,8 @@ impl Threads {
         settings: &Arc<PluginSettings>,
     ) -> Result<VmId, StartError> {
         let id = VmId { seat: self.options.seat, index: self.vms.len() };
+        let nth = self.loaded.entry(label.to_owned()).or_default();
+        *nth += 1;
         let state = VmState::new(
             id,
             label,
@@ -173,7 +178,8 @@ impl Threads {
             self.shared.clone(),
             self.options.tracing,
         )
-        .with_turnstile(self.turnstile.clone());
+        .with_turnstile(self.turnstile.clone())
+        .nth_of_its_label(*nth);
         let vm = match self.plugins.get(plugin) {
             Some(plugin) => load(self.compiler.engine(), &plugin.compiled, state)?,
             None => return Err(StartError::NotWasm),

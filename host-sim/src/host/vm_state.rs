@@ -143,6 +143,14 @@ impl VmState {
         self
     }
 
+    /// No VM draws what another one drew: one that is loaded anew is somebody else.
+    pub(crate) fn nth_of_its_label(mut self, nth: u64) -> Self {
+        if nth > 1 {
+            self.random = Random::new(self.base.seed, &format!("{}, {nth}", self.label));
+        }
+        self
+    }
+
     // === contexts ===
 
     /// Root and stream contexts share one counter, which starts at 1.

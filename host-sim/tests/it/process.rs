@@ -65,6 +65,33 @@ expect:
     assert_eq!(starts, 3);
 }
 
+/// A plugin takes its randomness for its own: who is loaded anew does not draw what was drawn before.
+#[test]
+fn a_vm_that_is_loaded_anew_draws_other_numbers() {
+    let wasm = crashing()
+        .import("proxy_log", 3)
+        .import_text("(import \"wasi_snapshot_preview1\" \"random_get\" (func $random (param i32 i32) (result i32)))")
+        .code(
+            "(func (export \"proxy_on_configure\") (param i32 i32) (result i32)
+               (if (call $random (i32.const 300) (i32.const 8)) (then unreachable))
+               (i64.store (i32.const 300) (i64.or (i64.const 0x4040404040404040) (i64.and (i64.const 0x0f0f0f0f0f0f0f0f) (i64.load (i32.const 300)))))
+               (drop (call $proxy_log (i32.const 2) (i32.const 300) (i32.const 8)))
+               (i32.const 1))",
+        )
+        .build();
+    let report = passes(
+        "name: reload\nplugin: {}\nhost: { fail_policy: FAIL_RELOAD, canary: false, workers: 2 }\ntimeline:\n\
+         \x20 - { at: 1s, client: a, send: { path: /crash } }\n  - { at: 5s, client: a, send: { path: /fine } }\n\
+         \x20 - { at: 6s, client: a, send: { path: /crash } }\n  - { at: 9s, client: a, send: { path: /fine } }",
+        &wasm,
+    );
+    let drawn: Vec<_> = report.logs.iter().filter(|line| line.message.len() == 8).collect();
+    let mut numbers: Vec<_> = drawn.iter().map(|line| &line.message).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!((drawn.len(), numbers.len()), (5, 5), "main, two workers, two more: {drawn:?}");
+}
+
 #[test]
 fn a_stream_paused_in_a_vm_that_died_hangs_and_one_waiting_for_upstream_gets_503() {
     let wasm = crate::callouts::asking()

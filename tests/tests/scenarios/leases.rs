@@ -2,6 +2,7 @@
 //! asking is let through, what it is told until then, and what it costs. What becomes of a busy limit while
 //! workers' VMs are built anew.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use host_sim::in_process::{InProcess, services};
@@ -33,6 +34,15 @@ impl Service for Operated {
             assert_eq!(self.gateway.operate(at_ns, path, &body), Some(200), "{path} {body}");
         }
         self.gateway.call(now_unix_ns, request)
+    }
+}
+
+/// A gateway that takes 40 ms.
+struct Far(InProcess);
+
+impl Service for Far {
+    fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+        Reply { after_ns: 40_000_000, ..self.0.call(now_unix_ns, request) }
     }
 }
 
@@ -174,6 +184,86 @@ fn a_worker_that_traps_again_and_again_takes_no_burst_with_it() {
         reached.iter().for_each(|at_ns| ideal.admit(*at_ns, 1));
         assert!(ideal.worst < 0.01, "{} too many", ideal.worst);
     }
+}
+
+/// Two workers of a busy limit, of which one ends by a trap after three seconds and is built anew.
+fn one_ends(worker: usize, shares: bool, seed: u64) -> Report {
+    let capabilities = if shares { String::new() } else { lab::alone() };
+    let yaml = format!(
+        "name: a worker ends\n\
+         plugin: {{ config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /** }}, rate_limits: [{{ name: l, by: ip, limit: 1000, per: 1s, decide: lease }}] }}] }}, fail_policy: FAIL_RELOAD{capabilities} }}\n\
+         host: {{ workers: 2, main: false, canary: false, seed: {seed}, until: 9s, lints: \"off\" }}\ngateway: in-process\n\
+         upstream: [{{ on: GET /trap, answer: {{ status: 200, headers: {{ x-tidegate-trap: now }} }} }}, {{ answer: 200 }}]\n\
+         timeline:\n\
+         \x20 - {{ at: 0ms, client: one, worker: 0, address: \"192.0.2.1:1\", times: 400, every: 20ms, send: {{ path: /p }} }}\n\
+         \x20 - {{ at: 7ms, client: two, worker: 1, address: \"192.0.2.1:1\", times: 400, every: 20ms, send: {{ path: /p }} }}\n\
+         \x20 - {{ at: 3003ms, client: ends, worker: {worker}, address: \"192.0.2.1:1\", send: {{ path: /trap }} }}\n",
+    );
+    let scenario = Scenario::parse(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    let wasm = fs::read(parts::trapping_filter()).expect("the built filter");
+    let services = services(&scenario, &[]).expect("the gateway's defaults");
+    let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
+    assert!(report.start_error.is_none(), "{report}");
+    assert_eq!(report.metrics.get("wasm.plugin.vm_reload_success"), Some(&1), "{report}");
+    report
+}
+
+/// Whoever leads a process's tick may be gone. A lead is over after three ticks; then another has it.
+#[test]
+fn the_tick_is_led_by_another_once_its_leader_is_gone() {
+    const TICK_NS: u64 = S / 4;
+    let longest = [0, 1].map(|worker| {
+        let report = one_ends(worker, true, 1);
+        let syncs = report.calls.iter().filter(|call| call.request.path() == "/v1/sync");
+        let at_ns: Vec<u64> = syncs.map(|call| call.at_ns).filter(|at_ns| *at_ns < 8 * S).collect();
+        let last = at_ns.last().map_or(8 * S, |at_ns| 8 * S - at_ns);
+        at_ns.windows(2).map(|two| two[1] - two[0]).fold(last, u64::max)
+    });
+    println!("longest without a message, if the one or the other ends: {longest:?} ns");
+    assert!(longest.iter().all(|gap_ns| *gap_ns <= 6 * TICK_NS), "{longest:?}");
+    assert!(longest.iter().any(|gap_ns| *gap_ns > 3 * TICK_NS), "neither led: {longest:?}");
+}
+
+/// Nobody is heard under the name of somebody who is gone: not of a VM before it, nor of another process.
+#[test]
+fn each_start_of_a_vm_is_a_holder_of_its_own() {
+    let mut all = BTreeSet::new();
+    for (seed, shares, count) in [(1, false, 3), (2, false, 3), (3, true, 1), (4, true, 1)] {
+        let report = one_ends(0, shares, seed);
+        let bodies = report.calls.iter().map(|call| String::from_utf8_lossy(&call.request.body));
+        let named = bodies.flat_map(|body| {
+            let parts = body.split("\"holder\":\"").skip(1);
+            parts.map(|part| part.chars().take(16).collect()).collect::<Vec<String>>()
+        });
+        let holders: BTreeSet<String> = named.collect();
+        assert_eq!(holders.len(), count, "{holders:?}");
+        let known = all.len();
+        all.extend(holders);
+        assert_eq!(all.len(), known + count, "somebody's name was had before: {all:?}");
+    }
+}
+
+/// Units of a busy key are asked for before they are used up: behind its first ones no request waits, however far the gateway is.
+#[test]
+fn what_a_busy_key_needs_is_there_before_it_is_needed() {
+    let yaml = "name: ahead\n\
+         plugin: { config: { version: 1, gateway: { cluster: tidegate, timeout: 200ms }, policies: [{ name: p, match: { path: /p }, rate_limits: [{ name: l, by: ip, limit: 1000, per: 1s, decide: lease }] }] } }\n\
+         host: { workers: 1, until: 12s, lints: \"off\" }\ngateway: in-process\n\
+         timeline:\n  - { at: 0ms, client: busy, times: 2000, every: 5ms, send: { path: /p } }\n";
+    let scenario = Scenario::parse(yaml).unwrap_or_else(|error| panic!("{error}"));
+    let wasm = fs::read(parts::filter("tidegate")).expect("the built filter");
+    let services =
+        Services::default().bind_any(Far(InProcess::new(&[]).expect("the gateway's defaults")));
+    let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
+    assert!(report.exchanges.iter().all(|one| one.status == Some(200)), "{report}");
+    let waited = |from: usize| {
+        let later = report.exchanges.get(from..).unwrap_or_default().iter();
+        later.filter(|one| one.headers_at_ns > Some(one.sent_at_ns)).count()
+    };
+    let ahead = report.metrics.get("tidegate_lease_prefetches_total").copied().unwrap_or(0);
+    println!("{} waited, {} of them behind the first 100, {ahead} ahead", waited(0), waited(100));
+    assert!(waited(0) > 0 && waited(100) == 0, "{} wait", waited(100));
+    assert!(ahead > 0, "{:?}", report.metrics);
 }
 
 /// As many subjects as a message may name, and more octets than it may have.
