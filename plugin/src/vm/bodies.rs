@@ -15,15 +15,21 @@ use crate::root::Root;
 const TICK_MS_MIN: u32 = 10;
 const TICK_MS_MAX: u32 = 25;
 
-/// A request that waits, and until when.
+/// Who waits, and until when.
 pub(super) struct Waits {
-    stream: u32,
+    who: Who,
     root: u32,
     due_us: u64,
     delay_us: u64,
     tick_ms: u32,
-    /// The circuit breaker that it is held for, if one, by its index in the configuration.
-    breaker: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// A request; and the circuit breaker that it is held for, if one, by its index in the configuration.
+    Request { stream: u32, breaker: Option<usize> },
+    /// Questions that no other one calls up (together.rs).
+    Line,
 }
 
 // === impl Waits ===
@@ -86,20 +92,35 @@ impl Vm {
 
     /// Lets a request wait. While one does the tick is a short one.
     pub(super) fn wait(&mut self, stream: u32, open: Open, delay_ms: u32, breaker: Option<usize>) {
-        let now_us = host::now_us().unwrap_or(0);
-        let delay_us = u64::from(delay_ms).saturating_mul(1_000);
-        let due_us = now_us.saturating_add(delay_us);
         let Some(context) = self.streams.get(&stream).map(|stream| stream.root) else {
             return;
         };
         self.keep_open(stream, open);
+        self.wait_as(Who::Request { stream, breaker }, context, delay_ms);
+    }
+
+    /// Has the line of a stream's root looked after once that time has gone by, if nothing does so yet.
+    pub(super) fn watch_line(&mut self, stream: u32, delay_ms: u32) {
+        let Some(context) = self.streams.get(&stream).map(|stream| stream.root) else {
+            return;
+        };
+        let is_watched = |waits: &Waits| waits.root == context && waits.who == Who::Line;
+        if !self.waiting.iter().any(is_watched) {
+            self.wait_as(Who::Line, context, delay_ms);
+        }
+    }
+
+    fn wait_as(&mut self, who: Who, root: u32, delay_ms: u32) {
+        let now_us = host::now_us().unwrap_or(0);
+        let delay_us = u64::from(delay_ms).saturating_mul(1_000);
+        let due_us = now_us.saturating_add(delay_us);
         // The longer it waits the less it matters when exactly it goes on.
         let tick_ms = (delay_ms / 2).clamp(TICK_MS_MIN, TICK_MS_MAX);
-        let others = self.waiting.iter().filter(|waits| waits.root == context);
+        let others = self.waiting.iter().filter(|waits| waits.root == root);
         if others.map(|waits| waits.tick_ms).min().is_none_or(|others_ms| tick_ms < others_ms) {
             or_log(host::set_tick_period(tick_ms), "a request cannot be waited for");
         }
-        self.waiting.push(Waits { stream, root: context, due_us, delay_us, tick_ms, breaker });
+        self.waiting.push(Waits { who, root, due_us, delay_us, tick_ms });
     }
 
     /// How many requests under this configuration wait for first answers of one policy's keys, or ask after them meanwhile.
@@ -111,8 +132,11 @@ impl Vm {
 
     /// How many requests are held for a circuit breaker, beside this one.
     pub(super) fn held_for(&self, stream: u32, breaker: usize) -> usize {
-        let others = self.waiting.iter().filter(|waits| waits.stream != stream);
-        others.filter(|waits| waits.breaker == Some(breaker)).count()
+        let is_other = |waits: &&Waits| match waits.who {
+            Who::Request { stream: other, breaker: of } => other != stream && of == Some(breaker),
+            Who::Line => false,
+        };
+        self.waiting.iter().filter(is_other).count()
     }
 
     /// A root ticks no more: nobody looks after those that wait. A stream that is gone stays until its root's tick,
@@ -135,7 +159,11 @@ impl Vm {
                 self.roots.get(&root).and_then(Option::as_ref).map_or(0, |r| r.idle_tick_ms());
             or_log(host::set_tick_period(idle_ms), "the tick cannot be set back");
         }
-        for Waits { stream, .. } in due {
+        for Waits { who, .. } in due {
+            let Who::Request { stream, .. } = who else {
+                self.line_waited(root);
+                continue;
+            };
             // Who left meanwhile has no exchange.
             let Some(fresh) = self.fresh_id() else { continue };
             let Some(open) = self.take_open(stream) else { continue };

@@ -1,5 +1,6 @@
 //! Owns which questions travel together. As long as few are out each goes by itself, at once; those that come while more
-//! are out go in one message when the first of these is answered. Nobody waits for more to come.
+//! are out go in one message when the first of these is answered, or once they have waited for a part of their time. Nobody
+//! waits for more to come.
 
 use std::mem::{replace, take};
 use std::rc::Rc;
@@ -93,9 +94,13 @@ impl Party {
     /// Whether one more may wait with them, now, in a time of so many ms.
     fn takes(&self, question: &[u8], now_us: u64, timeout_ms: u32) -> bool {
         let len = self.block.len().saturating_add(question.len());
-        let waited_us = now_us.saturating_sub(self.since_us);
-        let is_late = waited_us / 1_000 >= u64::from(timeout_ms / PARTS);
+        let is_late = self.is_late(now_us, timeout_ms / PARTS);
         self.count == 0 || (self.count < QUESTIONS_MAX && len < QUESTIONS_BYTES_MAX && !is_late)
+    }
+
+    /// Whether the first of them has waited for so long.
+    fn is_late(&self, now_us: u64, delay_ms: u32) -> bool {
+        now_us.saturating_sub(self.since_us) / 1_000 >= u64::from(delay_ms)
     }
 
     fn join(&mut self, stream: u32, question: &[u8], now_us: u64) {
@@ -154,8 +159,36 @@ impl Vm {
                 answer
             })?;
         }
-        root.line.borrow_mut().next.join(stream, question, now_us);
+        let is_first = {
+            let next = &mut root.line.borrow_mut().next;
+            next.join(stream, question, now_us);
+            next.count == 1
+        };
+        if is_first {
+            self.watch_line(stream, timeout_ms / PARTS);
+        }
         Ok(())
+    }
+
+    /// Time has gone by for those that wait: the call that is out takes long, and nobody else comes.
+    pub(super) fn line_waited(&mut self, context: u32) {
+        let Some(root) = self.roots.get(&context).cloned().flatten() else { return };
+        let delay_ms = root.config.gateway.timeout_ms / PARTS;
+        let now_us = host::now_us().unwrap_or(u64::MAX);
+        let first = {
+            let next = &root.line.borrow().next;
+            next.streams().next().map(|stream| (stream, next.is_late(now_us, delay_ms)))
+        };
+        match first {
+            // Others than those that it was watched for.
+            Some((stream, false)) => self.watch_line(stream, delay_ms),
+            Some((_, true)) => {
+                if let Err((answer, next)) = self.ask_next(&root) {
+                    self.tell_all(&root, &next, answer);
+                }
+            }
+            None => {}
+        }
     }
 
     /// A call with one question is over.
