@@ -56,9 +56,9 @@ fn wrong(random: &mut Random, place: Place) -> Place {
 }
 
 /// What Redis holds of the chain, as a shelf.
-async fn held(connection: &mut MultiplexedConnection, place: Place) -> Shelf {
+async fn held(connection: &mut MultiplexedConnection, place: Place, newest: u64) -> Shelf {
     let mut shelf = Shelf { place, ..Shelf::default() };
-    for segment in 0..=place.segment {
+    for segment in 0..=newest {
         let mut list = redis::cmd("LRANGE");
         list.arg(segment_key(&chain(), segment)).arg(0).arg(-1);
         let records: Vec<Vec<u8>> = list.query_async(connection).await.expect("records");
@@ -71,6 +71,33 @@ async fn held(connection: &mut MultiplexedConnection, place: Place) -> Shelf {
         }
     }
     shelf
+}
+
+/// The head alone, as somebody may set it.
+async fn set_head(connection: &mut MultiplexedConnection, place: Place) {
+    let mut command = redis::cmd("DEL");
+    command.arg(head_key(&chain()));
+    if place != Place::GENESIS {
+        let Place { head, segment, segment_first } = place;
+        command = redis::cmd("HSET");
+        command.arg(head_key(&chain())).arg("seq").arg(head.seq);
+        command.arg("hash").arg(head.hash.to_string());
+        command.arg("seg").arg(segment).arg("seg_first").arg(segment_first);
+    }
+    command.exec_async(connection).await.expect("set");
+}
+
+/// The first of what lies behind the head in that segment already, as they were appended.
+fn lying_there(random: &mut Random, shelf: &Shelf, segment: u64) -> Vec<Line> {
+    let counted = if segment == shelf.place.segment { shelf.place.segment_len() } else { 0 };
+    let counted = usize::try_from(counted).expect("small");
+    let records = shelf.segments.get(&segment).map_or(&[][..], Vec::as_slice);
+    let behind = records.iter().skip(counted);
+    let line = |bytes: &Vec<u8>| {
+        let text = String::from_utf8(bytes.clone()).expect("text");
+        Line { id: format!("e-{}", text.lines().next().expect("an id")), bytes: bytes.clone() }
+    };
+    behind.take(1 + usize::try_from(random.below(8)).expect("small")).map(line).collect()
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -88,12 +115,27 @@ async fn the_script_and_its_twin_agree() {
     let mut connection = connect(&redis).await;
     let mut random = Random::new(seed);
     let mut shelf = Shelf::default();
-    let mut seen = [0_u32; 3];
+    let mut seen = [0_u32; 5];
+    let (mut before, mut torn_for) = (vec![Place::GENESIS], 0);
     for step in 0..steps {
-        let lines = lines(&mut random);
+        let was_torn = torn_for > 0;
+        if random.below(60) == 0 {
+            // Somebody sets the head back, or takes it away.
+            let to = usize::try_from(random.below(1 << 32)).expect("small") % before.len();
+            shelf.place = if random.below(8) == 0 { Place::GENESIS } else { before[to] };
+            set_head(&mut connection, shelf.place).await;
+        } else if torn_for > 30 {
+            redis.command(&["FLUSHALL"]).await;
+            (shelf, before, torn_for) = (Shelf::default(), vec![Place::GENESIS], 0);
+        }
         let place = shelf.place;
         let expected = if random.below(5) == 0 { wrong(&mut random, place) } else { place };
         let segment = place.segment + u64::from(random.below(30) == 0);
+        let mut lines = lines(&mut random);
+        if was_torn && random.below(2) == 0 {
+            let there = lying_there(&mut random, &shelf, segment);
+            lines = if there.is_empty() { lines } else { there };
+        }
         let append = Append {
             expected,
             segment,
@@ -104,18 +146,30 @@ async fn the_script_and_its_twin_agree() {
         let there = store.append(&chain(), &append).await.expect("an outcome");
         let here = shelf.append(&append);
         assert_eq!(there, here, "seed {seed} step {step}: {append:?}");
+        torn_for = if matches!(there, Outcome::Torn(..)) { torn_for + 1 } else { 0 };
         seen[match there {
+            Outcome::Done(_) if was_torn => 4,
             Outcome::Done(_) => 0,
             Outcome::Moved(..) => 1,
             Outcome::Duplicates(..) => 2,
+            Outcome::Torn(..) => 3,
         }] += 1;
+        if let Outcome::Done(place) = there {
+            before.push(place);
+        }
         assert_eq!(store.place(&chain()).await, Ok(shelf.place), "seed {seed} step {step}");
         if step % 500 == 0 {
-            assert_eq!(held(&mut connection, shelf.place).await, shelf, "seed {seed} step {step}");
+            let newest = shelf.segments.keys().next_back().copied().unwrap_or_default();
+            let there = held(&mut connection, shelf.place, newest).await;
+            assert_eq!(there, shelf, "seed {seed} step {step}");
         }
     }
-    assert_eq!(held(&mut connection, shelf.place).await, shelf, "seed {seed}");
-    println!("{steps} steps, {} records, done/moved/duplicates {seen:?}", shelf.place.head.seq);
+    let newest = shelf.segments.keys().next_back().copied().unwrap_or_default();
+    assert_eq!(held(&mut connection, shelf.place, newest).await, shelf, "seed {seed}");
+    println!(
+        "{steps} steps, {} records, done/moved/duplicates/torn/done since {seen:?}",
+        shelf.place.head.seq
+    );
     assert!(steps < 1_000 || seen.iter().all(|count| *count > 50), "all kinds come up: {seen:?}");
 }
 

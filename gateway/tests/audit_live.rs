@@ -553,7 +553,7 @@ async fn a_record_that_is_edited_in_redis_is_told_by_the_gateway_with_its_number
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_is_set_back_in_redis_is_told_by_the_gateway_with_the_first_missing_number() {
+async fn a_chain_that_is_cut_off_in_redis_is_told_by_the_gateway_with_the_first_missing_number() {
     let region = Site::start(1, &[]).await;
     let load = Load::start(&region);
     load.more(60).await;
@@ -563,8 +563,53 @@ async fn a_head_that_is_set_back_in_redis_is_told_by_the_gateway_with_the_first_
     let reply = region.redis.command(&["LINDEX", "audit:{default}:seg:0", "19"]).await;
     let record = Record::read(reply.lines().nth(1).expect("a record").as_bytes()).expect("sound");
     let hash = record.hash.to_string();
+    region.redis.command(&["LTRIM", "audit:{default}:seg:0", "0", "19"]).await;
     region.redis.command(&["HSET", "audit:{default}:head", "seq", "20", "hash", &hash]).await;
     alarmed(&region, "verified audit records are not in the store any more", 21).await;
+}
+
+/// While two gateways append: set back to a record within an append, or taken away while one of them, with what it had
+/// appended last, is gone for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_set_back_or_taken_away_goes_on_over_the_records_that_are_there() {
+    for is_gone in [false, true] {
+        let mut region = Site::start(2, &[]).await;
+        let load = Load::start(&region);
+        load.more_of(0, 40).await;
+        load.more_of(1, 40).await;
+        let (head, key) = ("audit:{default}:head", "audit:{default}:seg:0");
+        if is_gone {
+            region.destroy(1);
+            region.redis.command(&["DEL", head]).await;
+            region.run(1).await;
+        } else {
+            let reply = region.redis.command(&["LINDEX", key, "19"]).await;
+            let record = reply.lines().nth(1).expect("a record");
+            let hash = Record::read(record.as_bytes()).expect("sound").hash.to_string();
+            region.redis.command(&["HSET", head, "seq", "20", "hash", &hash]).await;
+        }
+        load.more(30).await;
+        let acked = load.end().await;
+        region.settle().await;
+        region.verified().await;
+        for which in [0, 1] {
+            let origins = region.metric(which, "audit_origins_total").await;
+            assert_eq!(origins, 0, "{which}: {}", region.gateway(which).output());
+        }
+        let output = region.gateway(0).output();
+        assert!(output.contains("the audit chain's store was set back"), "{output}");
+        assert!(region.metric(0, "audit_repaired_total").await > 0, "{output}");
+        // All that lies in the list is the chain, as the documented export reads it.
+        let (report, counts) = region.audit(false).await;
+        assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 0), "{report:?}");
+        assert!(report.checkpoints_matched > 0, "{report:?}");
+        // What waited on the disk that is gone is gone with it.
+        for (which, acked) in acked {
+            if which == 0 || !is_gone {
+                once(&acked, &counts);
+            }
+        }
+    }
 }
 
 /// Each event is gathered for ten minutes, but those that are waited for are not.

@@ -26,6 +26,7 @@ mod own_time;
 mod parted;
 mod repair;
 mod silent;
+mod torn;
 mod vouched;
 mod waiting;
 
@@ -89,6 +90,8 @@ enum Refused {
     NoRoom,
     #[error("no gateway has signed the record {0}, with which the chain ends")]
     Foreign(u64),
+    #[error("{key} holds {held} records, the head counts {counted}")]
+    Torn { key: String, held: u64, counted: u64 },
     #[error("the store was set back: it ends at {there:?}, this gateway knows {known:?}")]
     SetBack { known: Place, there: Place },
 }
@@ -147,6 +150,8 @@ pub struct ChainEnd {
     /// The last end of the chain that is known to be signed, and the last one that is not.
     vouched: Option<Head>,
     foreign: Option<Head>,
+    /// Where the chain was last found torn, and with how many records.
+    torn: Option<(Head, u64)>,
     /// For how long others are to be left time, since the store could not be reached, or never was before; and
     /// since when it can be. In µs of `own_time`.
     grace_us: Option<u64>,
@@ -194,6 +199,7 @@ impl ChainEnd {
             set_back: false,
             vouched: None,
             foreign: None,
+            torn: None,
             // A gateway that begins knows no more than one that was away.
             grace_us: Some(own_time::BEGINS_US),
             in_touch_since: None,
@@ -279,6 +285,9 @@ impl ChainEnd {
                         return self.arrive(begun, place, there).await;
                     }
                 }
+                Outcome::Torn(there, held) => {
+                    return Err(self.torn(there, segment_behind(there), held));
+                }
             }
         }
         Err(Refused::Races(AT_ONCE_MAX + WAITS.len() + 1))
@@ -311,8 +320,7 @@ impl ChainEnd {
         let signer = self.signer.read().unwrap_or_else(PoisonError::into_inner).clone();
         let signer = signer.ok_or(Refused::NoKey)?;
         let batch = batch(&self.chain, expected.head, events, &*signer);
-        let next = expected.segment_len() >= SEGMENT_MAX;
-        let segment = expected.segment.saturating_add(u64::from(next));
+        let segment = segment_behind(expected);
         let appended = Appended {
             start: expected,
             segment,
@@ -347,6 +355,11 @@ impl ChainEnd {
     fn chains(&self) -> Result<&dyn Chains, Refused> {
         self.store.chains().ok_or(Refused::NoChains)
     }
+}
+
+/// The segment into which is appended behind that place.
+fn segment_behind(place: Place) -> u64 {
+    place.segment.saturating_add(u64::from(place.segment_len() >= SEGMENT_MAX))
 }
 
 /// The script compares with the chain, not within one append.

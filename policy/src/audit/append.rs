@@ -47,6 +47,9 @@ pub enum Outcome {
     Moved(Place, Vec<u8>),
     /// Nothing is: some of the events are in the chain already. Their indices, from 0.
     Duplicates(Place, Vec<usize>),
+    /// Nothing is: the segment's list holds that many records, and the head counts others. Only records that lie there
+    /// already are appended then.
+    Torn(Place, u64),
 }
 
 /// A chain in memory.
@@ -109,12 +112,25 @@ impl Shelf {
             let last = records.and_then(|records| records.last()).cloned();
             return Outcome::Moved(self.place, last.unwrap_or_default());
         }
+        let records = self.segments.get(&append.segment).map_or(&[][..], Vec::as_slice);
+        let counted = if segment == append.segment {
+            usize::try_from(self.place.segment_len()).unwrap_or(usize::MAX)
+        } else {
+            0
+        };
+        let is_torn = records.len() != counted;
+        let behind = records.get(counted..).unwrap_or_default();
+        if is_torn && !starts_with(behind, append.lines) {
+            return Outcome::Torn(self.place, u64::try_from(records.len()).unwrap_or(u64::MAX));
+        }
         let held = |line: &Line| {
             let later = self.ids.range(append.ids_from..=append.segment);
             later.into_iter().any(|(_, ids)| ids.contains_key(&line.id))
         };
         let lines = append.lines.iter().enumerate();
-        let twice: Vec<usize> = lines.filter(|(_, line)| held(line)).map(|(at, _)| at).collect();
+        // Of records that are there the ids are, too.
+        let twice = lines.filter(|(_, line)| !is_torn && held(line));
+        let twice: Vec<usize> = twice.map(|(at, _)| at).collect();
         if !twice.is_empty() {
             return Outcome::Duplicates(self.place, twice);
         }
@@ -123,12 +139,19 @@ impl Shelf {
         let mut seq = self.place.head.seq;
         for line in append.lines {
             seq = seq.saturating_add(1);
-            records.push(line.bytes.clone());
+            if !is_torn {
+                records.push(line.bytes.clone());
+            }
             ids.insert(line.id.clone(), seq);
         }
         self.place = append.after(self.place);
         Outcome::Done(self.place)
     }
+}
+
+fn starts_with(records: &[Vec<u8>], lines: &[Line]) -> bool {
+    let mut pairs = records.iter().zip(lines);
+    records.len() >= lines.len() && pairs.all(|(record, line)| *record == line.bytes)
 }
 
 #[cfg(test)]
@@ -181,5 +204,44 @@ mod tests {
         let far = Append { ids_from: 0, ..append(place, 2, &a) };
         assert_eq!(shelf.append(&far), Outcome::Duplicates(place, vec![0]));
         assert!(matches!(shelf.append(&append(place, 2, &a)), Outcome::Done(_)));
+    }
+
+    /// Somebody set the head back, or took it away, and left the records.
+    #[test]
+    fn only_what_lies_behind_the_head_already_is_appended_there() {
+        let mut shelf = Shelf::default();
+        let (ab, cd, e) = ([line("a"), line("b")], [line("c"), line("d")], [line("e")]);
+        let mut places = vec![Place::GENESIS];
+        for (segment, lines) in [(0, &ab[..]), (0, &cd[..]), (1, &e[..])] {
+            let append = append(places[places.len() - 1], segment, lines);
+            let Outcome::Done(place) = shelf.append(&append) else { panic!("{shelf:?}") };
+            places.push(place);
+        }
+        let whole = shelf.clone();
+        let x = [line("x")];
+        for (to, segment, held) in [(0, 0, 4), (1, 0, 4), (2, 1, 1)] {
+            shelf.place = places[to];
+            let torn = Outcome::Torn(places[to], held);
+            assert_eq!(shelf.append(&append(places[to], segment, &x)), torn, "{to}");
+        }
+        // A part of what lies there, and more than that.
+        shelf.place = places[1];
+        let (d, cde) = ([line("d")], [line("c"), line("d"), line("e")]);
+        for lines in [&d[..], &cde] {
+            let append = append(places[1], 0, lines);
+            assert_eq!(shelf.append(&append), Outcome::Torn(places[1], 4));
+        }
+        shelf.place = places[0];
+        // Whoever took the head took ids, too.
+        shelf.ids.clear();
+        for (segment, lines) in [(0, &ab[..]), (0, &cd[..]), (1, &e[..])] {
+            let append = append(shelf.place, segment, lines);
+            assert!(matches!(shelf.append(&append), Outcome::Done(_)), "{shelf:?}");
+        }
+        assert_eq!(shelf, whole);
+        // Records are missing that the head counts.
+        shelf.segments.insert(1, vec![]);
+        let append = append(places[3], 1, &x);
+        assert_eq!(shelf.append(&append), Outcome::Torn(places[3], 0));
     }
 }

@@ -8,7 +8,7 @@ use tidegate_policy::audit::record::{Record, Rollback};
 use super::own_time::{DOUBT_US, GRACE_US, GROWING_PATIENCE_US, PATIENCE_US, WHOLE_US};
 use super::parted::Parting;
 use super::vouched::Seal;
-use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX};
+use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX, segment_behind};
 use crate::audit::ring::Appended;
 use crate::store::StoreFailure;
 
@@ -64,7 +64,11 @@ impl ChainEnd {
             let there = self.chains()?.place(&self.chain).await?;
             self.own_time.looked(self.clock.elapsed_us());
             // It was appended behind this very record, so no rollback before it is news.
-            let Some(piece) = self.piece(there) else {
+            let piece = match self.left_behind(there).await? {
+                None => self.piece(there),
+                left => left,
+            };
+            let Some(piece) = piece else {
                 if self.is_whole(known, there).await? {
                     return self.wait_for_others(known, there).await;
                 }
@@ -75,6 +79,7 @@ impl ChainEnd {
                 Outcome::Done(_) => self.progress.stuck = None,
                 Outcome::Moved(..) => {}
                 Outcome::Duplicates(..) => return self.wait_or_give_up(known, there).await,
+                Outcome::Torn(there, held) => return Err(self.torn(there, piece.segment, held)),
             }
         }
         Err(Refused::Races(STEPS_MAX))
@@ -262,6 +267,9 @@ impl ChainEnd {
                 }
                 // A missing piece may have come: the next look finds out.
                 Outcome::Moved(..) | Outcome::Duplicates(..) => break,
+                Outcome::Torn(there, held) => {
+                    return Err(self.torn(there, segment_behind(there), held));
+                }
             }
         }
         Err(Refused::SetBack { known, there })

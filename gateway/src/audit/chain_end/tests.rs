@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use tempfile::TempDir;
-use tidegate_policy::audit::append::Append;
+use tidegate_policy::audit::append::{Append, Shelf};
 use tidegate_policy::audit::keys::{Key, KeyRing};
 use tidegate_policy::audit::record::{Head, KeyVersion, Record};
 use tidegate_policy::audit::verify::{Report, Verdict, Verifier};
@@ -129,6 +129,11 @@ impl Faulty {
     /// The records behind that many of a segment are gone, and the head is as it was.
     pub fn cut(&self, left: Option<u64>) {
         *self.cut.lock().expect("no panic") = left;
+    }
+
+    /// Somebody writes to the store by hand.
+    pub fn tamper(&self, how: impl FnOnce(&mut Shelf)) {
+        self.inner.lock().expect("no panic").memory_chains().tamper(&chain(), how);
     }
 
     /// How many appends were done.

@@ -16,6 +16,7 @@ pub const TEXT: &str = include_str!("../../../../lua/audit_append.lua");
 const DONE: i64 = 1;
 const MOVED: i64 = 0;
 const DUPLICATES: i64 = 2;
+const TORN: i64 = 3;
 
 /// Its SHA.
 pub fn sha() -> String {
@@ -104,6 +105,10 @@ fn outcome(reply: &Value, count: usize) -> Option<Outcome> {
         let [last] = rest else { return None };
         return Some(Outcome::Moved(place, redis::from_redis_value_ref(last).ok()?));
     }
+    if *code == TORN {
+        let [Value::Int(held)] = rest else { return None };
+        return Some(Outcome::Torn(place, u64::try_from(*held).ok()?));
+    }
     let twice = rest;
     let indices = twice.iter().map(|index| {
         let Value::Int(index) = index else { return None };
@@ -162,7 +167,10 @@ mod tests {
             (reply(2, "9", &hash, &[0]), None),
             (reply(2, "9", &hash, &[4]), None),
             (reply(1, "9", &hash, &[1]), None),
+            (reply(3, "9", &hash, &[57]), Some(Outcome::Torn(place, 57))),
             (reply(3, "9", &hash, &[]), None),
+            (reply(3, "9", &hash, &[-1]), None),
+            (reply(4, "9", &hash, &[]), None),
             (reply(1, "-9", &hash, &[]), None),
             (reply(1, "9", "0", &[]), None),
             (Value::Array(vec![Value::Int(1)]), None),
