@@ -13,7 +13,7 @@ use tidegate_gateway::clock::{Clock, SystemClock};
 use tidegate_gateway::store::chains::{Chains, head_key, ids_key, segment_key};
 use tidegate_gateway::store::memory::MemoryStore;
 use tidegate_gateway::store::{Store, StoreCounters, StoreFailure};
-use tidegate_policy::audit::append::{Append, Outcome, Place, Shelf};
+use tidegate_policy::audit::append::{Append, Noted, Outcome, Place, Shelf};
 use tidegate_policy::audit::hash::Hash;
 use tidegate_policy::audit::record::{ChainName, Head, Line};
 use tidegate_tests::eventually;
@@ -115,8 +115,10 @@ async fn the_script_and_its_twin_agree() {
     let mut connection = connect(&redis).await;
     let mut random = Random::new(seed);
     let mut shelf = Shelf::default();
-    let mut seen = [0_u32; 5];
+    let (mut seen, mut knew_better) = ([0_u32; 5], 0_u32);
     let (mut before, mut torn_for) = (vec![Place::GENESIS], 0);
+    let mut noted: Vec<Noted> = Vec::new();
+    let mut last: Vec<Line> = Vec::new();
     for step in 0..steps {
         let was_torn = torn_for > 0;
         if random.below(60) == 0 {
@@ -135,6 +137,14 @@ async fn the_script_and_its_twin_agree() {
         if was_torn && random.below(2) == 0 {
             let there = lying_there(&mut random, &shelf, segment);
             lines = if there.is_empty() { lines } else { there };
+        } else if !noted.is_empty() && random.below(2) == 0 {
+            // Of all that is noted of these events, or of a part of it, the caller knows better.
+            lines = last.clone();
+            if random.below(2) == 0 {
+                noted.pop();
+            }
+        } else {
+            noted.clear();
         }
         let append = Append {
             expected,
@@ -142,6 +152,7 @@ async fn the_script_and_its_twin_agree() {
             ids_from: segment.saturating_sub(random.below(4)),
             hash: Hash::of(&[&step.to_be_bytes()]),
             lines: &lines,
+            refuted: &noted,
         };
         let there = store.append(&chain(), &append).await.expect("an outcome");
         let here = shelf.append(&append);
@@ -157,6 +168,9 @@ async fn the_script_and_its_twin_agree() {
         if let Outcome::Done(place) = there {
             before.push(place);
         }
+        knew_better += u32::from(matches!(there, Outcome::Done(_)) && !noted.is_empty());
+        noted = if let Outcome::Duplicates(_, noted) = there { noted } else { Vec::new() };
+        last = lines;
         assert_eq!(store.place(&chain()).await, Ok(shelf.place), "seed {seed} step {step}");
         if step % 500 == 0 {
             let newest = shelf.segments.keys().next_back().copied().unwrap_or_default();
@@ -170,6 +184,7 @@ async fn the_script_and_its_twin_agree() {
         "{steps} steps, {} records, done/moved/duplicates/torn/done since {seen:?}",
         shelf.place.head.seq
     );
+    assert!(steps < 1_000 || knew_better > 50, "{knew_better}");
     assert!(steps < 1_000 || seen.iter().all(|count| *count > 50), "all kinds come up: {seen:?}");
 }
 
@@ -190,6 +205,7 @@ async fn records_are_read_back_in_pieces() {
             ids_from: 0,
             hash: Hash::of(&[b"x"]),
             lines: &lines,
+            refuted: &[],
         };
         let done = chains.append(&chain(), &append).await;
         assert!(matches!(done, Ok(Outcome::Done(_))), "{done:?}");
@@ -221,9 +237,32 @@ async fn a_store_in_memory_is_bounded() {
         ids_from: 0,
         hash: Hash::of(&[b"x"]),
         lines: &lines,
+        refuted: &[],
     };
     assert_eq!(chains.append(&chain(), &append).await, Err(StoreFailure::Full(3)));
     assert_eq!(counters.full.get(), 1);
+}
+
+/// Whoever may write to Redis can note anything.
+#[tokio::test]
+async fn what_is_noted_of_an_event_and_is_no_number_can_be_refuted_as_well() {
+    let redis = Redis::start().await;
+    let store = redis_store::start(&redis, WAIT).await;
+    let line = [Line { id: "e-1".to_owned(), bytes: b"x".to_vec() }];
+    for (number, noted) in ["abc", "1e3", "-1", "007", "99999999999999999", ""].iter().enumerate() {
+        redis.command(&["FLUSHALL"]).await;
+        redis.command(&["HSET", &ids_key(&chain(), 0), "e-1", noted]).await;
+        let hash = Hash::of(&[&number.to_be_bytes()]);
+        let expected = Place::GENESIS;
+        let mut append =
+            Append { expected, segment: 0, ids_from: 0, hash, lines: &line, refuted: &[] };
+        let refuted = [Noted { index: 0, seq: 0 }];
+        let told = store.append(&chain(), &append).await;
+        assert_eq!(told, Ok(Outcome::Duplicates(expected, refuted.to_vec())), "{noted}");
+        append.refuted = &refuted;
+        let done = store.append(&chain(), &append).await;
+        assert!(matches!(done, Ok(Outcome::Done(_))), "{noted}: {done:?}");
+    }
 }
 
 /// A head that somebody tore apart is an error that names it, never a chain that begins anew.
@@ -239,6 +278,7 @@ async fn a_head_without_all_its_parts_is_refused() {
         ids_from: 0,
         hash: Hash::of(&[b"x"]),
         lines: &line,
+        refuted: &[],
     };
     for part in ["seq", "hash", "seg", "seg_first"] {
         let mut set = redis::cmd("HSET");
@@ -269,7 +309,8 @@ async fn large_numbers_are_written_out() {
     let lines =
         ["a", "b"].map(|id| Line { id: id.to_owned(), bytes: id.as_bytes().to_vec() }).to_vec();
     let hash = Hash::of(&[b"after"]);
-    let append = Append { expected: place, segment: 4, ids_from: 3, hash, lines: &lines };
+    let append =
+        Append { expected: place, segment: 4, ids_from: 3, hash, lines: &lines, refuted: &[] };
     let end = Place { head: Head { seq: SEQ + 2, hash }, segment: 4, segment_first: SEQ + 1 };
     assert_eq!(store.append(&chain(), &append).await, Ok(Outcome::Done(end)));
     let mut all = redis::cmd("HGETALL");

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tidegate_policy::audit::append::{Outcome, Place};
+use tidegate_policy::audit::append::{Append, Outcome, Place};
 use tidegate_policy::audit::keys::KeyRing;
 use tidegate_policy::audit::record::{ChainName, Event, Head, Signer, batch};
 
@@ -21,6 +21,7 @@ use crate::store::chains::Chains;
 use crate::store::{Store, StoreFailure};
 
 mod certain;
+mod noted;
 mod own;
 mod own_time;
 mod parted;
@@ -251,12 +252,12 @@ impl ChainEnd {
         }
         let mut events = each_once(events);
         let mut place = self.place().await?;
-        let begun = place;
+        let (begun, mut refuted) = (place, noted::Refuted::default());
         for attempt in 0..=AT_ONCE_MAX + WAITS.len() {
             if let Some(most) = attempt.checked_sub(AT_ONCE_MAX + 1).and_then(|at| WAITS.get(at)) {
                 self.clock.sleep(jitter(*most)).await;
             }
-            match self.attempt(place, &events, ids_from).await? {
+            match self.attempt(place, &events, ids_from, &refuted).await? {
                 Outcome::Done(end) => {
                     self.counters.appended.inc_by(u64::try_from(events.len()).unwrap_or(u64::MAX));
                     return self.arrive(begun, place, end).await;
@@ -270,14 +271,15 @@ impl ChainEnd {
                     }
                     place = there;
                 }
-                Outcome::Duplicates(there, twice) => {
+                Outcome::Duplicates(there, noted) => {
                     self.confirm(there).await;
+                    self.ahead(there)?;
+                    self.vouch(there).await?;
+                    let twice = self.proven(there, &events, &noted, &mut refuted).await?;
                     for event in twice.iter().filter_map(|at| events.get(*at)) {
                         self.ring.loosen(ids_from, event.clone());
                     }
                     self.counters.duplicates.inc_by(u64::try_from(twice.len()).unwrap_or(u64::MAX));
-                    self.ahead(there)?;
-                    self.vouch(there).await?;
                     place = there;
                     let mut index = 0..;
                     events.to_mut().retain(|_| !index.next().is_some_and(|at| twice.contains(&at)));
@@ -312,6 +314,7 @@ impl ChainEnd {
         expected: Place,
         events: &[Event],
         ids_from: u64,
+        refuted: &noted::Refuted,
     ) -> Result<Outcome, Refused> {
         // It need not have failed: on a machine that stood still nobody asked meanwhile.
         if self.has_lost_touch() {
@@ -328,7 +331,9 @@ impl ChainEnd {
             hash: batch.head.hash,
             lines: batch.lines,
         };
-        let outcome = self.chains()?.append(&self.chain, &appended.call(expected)).await;
+        let refuted = refuted.of(events);
+        let call = Append { refuted: &refuted, ..appended.call(expected) };
+        let outcome = self.chains()?.append(&self.chain, &call).await;
         match &outcome {
             Ok(Outcome::Done(_)) => self.ring.push(appended),
             Ok(_) => {}

@@ -35,6 +35,17 @@ pub struct Append<'a> {
     pub hash: Hash,
     /// The records.
     pub lines: &'a [Line],
+    /// Whatever the ids say: these are not of the event.
+    pub refuted: &'a [Noted],
+}
+
+/// That an event's record is noted to be in the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted {
+    /// Which of the records, from 0.
+    pub index: usize,
+    /// The number under which its event is noted.
+    pub seq: u64,
 }
 
 /// What became of it.
@@ -45,8 +56,8 @@ pub enum Outcome {
     /// Nothing is: the chain ends elsewhere, with that record; it is empty where that lies in another segment than the
     /// one that was named.
     Moved(Place, Vec<u8>),
-    /// Nothing is: some of the events are in the chain already. Their indices, from 0.
-    Duplicates(Place, Vec<usize>),
+    /// Nothing is: some of the events are noted to be in the chain already.
+    Duplicates(Place, Vec<Noted>),
     /// Nothing is: the segment's list holds that many records, and the head counts others. Only records that lie there
     /// already are appended then.
     Torn(Place, u64),
@@ -123,14 +134,13 @@ impl Shelf {
         if is_torn && !starts_with(behind, append.lines) {
             return Outcome::Torn(self.place, u64::try_from(records.len()).unwrap_or(u64::MAX));
         }
-        let held = |line: &Line| {
-            let later = self.ids.range(append.ids_from..=append.segment);
-            later.into_iter().any(|(_, ids)| ids.contains_key(&line.id))
-        };
-        let lines = append.lines.iter().enumerate();
         // Of records that are there the ids are, too.
-        let twice = lines.filter(|(_, line)| !is_torn && held(line));
-        let twice: Vec<usize> = twice.map(|(at, _)| at).collect();
+        let later = self.ids.range(append.ids_from..=append.segment).rev().filter(|_| !is_torn);
+        let noted = later.flat_map(|(_, ids)| {
+            let seqs = append.lines.iter().enumerate().map(|(at, line)| (at, ids.get(&line.id)));
+            seqs.filter_map(|(index, seq)| Some(Noted { index, seq: *seq? }))
+        });
+        let twice: Vec<Noted> = noted.filter(|noted| !append.refuted.contains(noted)).collect();
         if !twice.is_empty() {
             return Outcome::Duplicates(self.place, twice);
         }
@@ -166,7 +176,12 @@ mod tests {
 
     fn append<'a>(expected: Place, segment: u64, lines: &'a [Line]) -> Append<'a> {
         let hash = Hash::of(&[lines[0].id.as_bytes(), &expected.head.hash.0]);
-        Append { expected, segment, ids_from: segment.saturating_sub(1), hash, lines }
+        let ids_from = segment.saturating_sub(1);
+        Append { expected, segment, ids_from, hash, lines, refuted: &[] }
+    }
+
+    fn noted(pairs: &[(usize, u64)]) -> Vec<Noted> {
+        pairs.iter().map(|&(index, seq)| Noted { index, seq }).collect()
     }
 
     #[test]
@@ -180,7 +195,7 @@ mod tests {
         // Its reply was lost.
         assert_eq!(shelf.append(&first), Outcome::Moved(place, b"b".to_vec()));
         let again = append(place, 0, &ab);
-        assert_eq!(shelf.append(&again), Outcome::Duplicates(place, vec![0, 1]));
+        assert_eq!(shelf.append(&again), Outcome::Duplicates(place, noted(&[(0, 1), (1, 2)])));
         // Somebody was faster.
         let c = [line("c")];
         assert_eq!(
@@ -190,20 +205,45 @@ mod tests {
         let elsewhere = append(Place::GENESIS, 1, &c);
         assert_eq!(shelf.append(&elsewhere), Outcome::Moved(place, vec![]));
         let bc = [line("b"), line("c")];
-        assert_eq!(shelf.append(&append(place, 0, &bc)), Outcome::Duplicates(place, vec![0]));
+        assert_eq!(
+            shelf.append(&append(place, 0, &bc)),
+            Outcome::Duplicates(place, noted(&[(0, 2)]))
+        );
         assert_eq!(shelf, before);
         // A new segment begins.
         let third = append(place, 1, &c);
         let Outcome::Done(place) = shelf.append(&third) else { panic!("{shelf:?}") };
         assert_eq!((place.segment, place.segment_first, place.segment_len()), (1, 3, 1));
-        assert_eq!(shelf.append(&append(place, 1, &bc)), Outcome::Duplicates(place, vec![0, 1]));
+        assert_eq!(
+            shelf.append(&append(place, 1, &bc)),
+            Outcome::Duplicates(place, noted(&[(1, 3), (0, 2)]))
+        );
         // Two segments on, what is not looked for is not found.
         let d = [line("d")];
         let Outcome::Done(place) = shelf.append(&append(place, 2, &d)) else { panic!("{shelf:?}") };
         let a = [line("a")];
         let far = Append { ids_from: 0, ..append(place, 2, &a) };
-        assert_eq!(shelf.append(&far), Outcome::Duplicates(place, vec![0]));
+        assert_eq!(shelf.append(&far), Outcome::Duplicates(place, noted(&[(0, 1)])));
         assert!(matches!(shelf.append(&append(place, 2, &a)), Outcome::Done(_)));
+    }
+
+    /// Whoever writes to the store may note an event as appended that is not.
+    #[test]
+    fn what_is_refuted_counts_as_not_noted() {
+        let mut shelf = Shelf::default();
+        let ab = [line("a"), line("b")];
+        for (segment, seq) in [(0, 7), (1, 9)] {
+            shelf.ids.entry(segment).or_default().insert("b".to_owned(), seq);
+        }
+        let mut append = append(Place::GENESIS, 1, &ab);
+        let both = noted(&[(1, 9), (1, 7)]);
+        assert_eq!(shelf.append(&append), Outcome::Duplicates(Place::GENESIS, both.clone()));
+        append.refuted = &both[..1];
+        let other = Outcome::Duplicates(Place::GENESIS, both[1..].to_vec());
+        assert_eq!(shelf.append(&append), other);
+        append.refuted = &both;
+        let Outcome::Done(place) = shelf.append(&append) else { panic!("{shelf:?}") };
+        assert_eq!((place.head.seq, shelf.ids[&1]["b"]), (2, 2));
     }
 
     /// Somebody set the head back, or took it away, and left the records.

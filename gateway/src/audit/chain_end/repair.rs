@@ -5,6 +5,7 @@
 use tidegate_policy::audit::append::{Outcome, Place};
 use tidegate_policy::audit::record::{Record, Rollback};
 
+use super::noted::Refuted;
 use super::own_time::{DOUBT_US, GRACE_US, GROWING_PATIENCE_US, PATIENCE_US, WHOLE_US};
 use super::parted::Parting;
 use super::vouched::Seal;
@@ -243,9 +244,11 @@ impl ChainEnd {
         parting: Parting,
         mut there: Place,
     ) -> Result<Place, Refused> {
+        let mut refuted = Refuted::default();
         for _ in 0..TRIES_MAX {
             let Some(event) = self.rollback(there, known, parting.common) else { break };
-            match self.attempt(there, &[event], 0).await? {
+            let events = [event];
+            match self.attempt(there, &events, 0, &refuted).await? {
                 Outcome::Done(end) => {
                     self.counters.origins.inc();
                     tracing::error!(
@@ -266,7 +269,12 @@ impl ChainEnd {
                     there = next;
                 }
                 // A missing piece may have come: the next look finds out.
-                Outcome::Moved(..) | Outcome::Duplicates(..) => break,
+                Outcome::Moved(..) => break,
+                Outcome::Duplicates(there, noted) => {
+                    if !self.proven(there, &events, &noted, &mut refuted).await?.is_empty() {
+                        break;
+                    }
+                }
                 Outcome::Torn(there, held) => {
                     return Err(self.torn(there, segment_behind(there), held));
                 }

@@ -191,7 +191,7 @@ impl Chains for Faulty {
             drop(self.call(|chains| chains.append(chain, &first)));
         }
         let call = self.call(|chains| chains.append(chain, append));
-        let Append { expected, segment, ids_from, hash, lines } = *append;
+        let Append { expected, segment, ids_from, hash, lines, .. } = *append;
         let appended = Appended { start: expected, segment, ids_from, hash, lines: lines.to_vec() };
         // Memory answers at once, and a call that is only polled later would be done later.
         let outcome = now(call);
