@@ -61,15 +61,15 @@ impl ChainEnd {
         if self.clock.elapsed_us() < self.progress.goes_on_from {
             return Err(Refused::NoRoom);
         }
+        let mut is_busy = false;
         for _ in 0..STEPS_MAX {
             let there = self.chains()?.place(&self.chain).await?;
             self.own_time.looked(self.clock.elapsed_us());
             // It was appended behind this very record, so no rollback before it is news.
-            let piece = match self.left_behind(there).await? {
-                None => self.piece(there),
-                left => left,
-            };
-            let Some(piece) = piece else {
+            // Where others append, what lies behind a head that was read before is theirs, and the head is there already.
+            let left = if is_busy { None } else { self.left_behind(there).await? };
+            let is_left = left.is_some();
+            let Some(piece) = left.or_else(|| self.piece(there)) else {
                 if self.is_whole(known, there).await? {
                     return self.wait_for_others(known, there).await;
                 }
@@ -78,7 +78,7 @@ impl ChainEnd {
             };
             match self.put(&piece, there).await? {
                 Outcome::Done(_) => self.progress.stuck = None,
-                Outcome::Moved(..) => {}
+                Outcome::Moved(..) => is_busy |= is_left,
                 Outcome::Duplicates(..) => return self.wait_or_give_up(known, there).await,
                 Outcome::Torn(there, held) => return Err(self.torn(there, piece.segment, held)),
             }
