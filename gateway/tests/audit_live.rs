@@ -507,6 +507,12 @@ async fn commands_that_cannot_be_put_on_record_are_refused_and_losses_are_told()
         if answer.body.contains("not carried out") { Ok(()) } else { Err(answer) }
     })
     .await;
+    eventually(WAIT, "the refused command has an end", async || {
+        let output = region.gateway(0).output();
+        let is_end = |line: &str| line.contains("admin") && line.contains("outcome=\"refused\"");
+        if output.lines().any(is_end) { Ok(()) } else { Err(output) }
+    })
+    .await;
     region.redis.process().signal(rustix::process::Signal::CONT.as_raw());
     eventually(WAIT, "commands are carried out again", async || {
         let answer = region.gateway(0).command("/v1/region", r#"{"temperature":"warm"}"#).await;
@@ -610,6 +616,31 @@ async fn a_head_that_is_set_back_or_taken_away_goes_on_over_the_records_that_are
             }
         }
     }
+}
+
+/// While events are gathered for ten minutes nothing of them is on the disk: the gateway's own go with it, and a filter
+/// still has what was not acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_was_not_acknowledged_goes_with_the_gateway_and_comes_again_from_its_filter()
+{
+    let mut region = Site::start(1, &["--audit-tick", "600s"]).await;
+    let ids = [format!("{:032x}-1", 9)];
+    let sent = send(region.gateway(0).addr, &ids).await;
+    assert_eq!(sent, Some(vec![Kept::Later]));
+    region.kill(0);
+    region.flags.clear();
+    region.run(0).await;
+    let after = chained(&region, 0, 1).await;
+    let (_, counts) = region.audit(false).await;
+    assert!(counts.contains_key(&after) && !counts.contains_key(&ids[0]), "{counts:?}");
+    eventually(WAIT, "it is acknowledged now", async || {
+        let kept = send(region.gateway(0).addr, &ids).await;
+        if kept == Some(vec![Kept::Kept]) { Ok(()) } else { Err(kept) }
+    })
+    .await;
+    region.settle().await;
+    let (report, counts) = region.audit(false).await;
+    assert_eq!((report.verdict, counts.get(&ids[0])), (Verdict::Valid, Some(&1)), "{report:?}");
 }
 
 /// Each event is gathered for ten minutes, but those that are waited for are not.
