@@ -7,9 +7,12 @@ use tidegate_policy::audit::record::Event;
 use tidegate_policy::audit::verify::Verdict;
 
 use super::super::own_time::{BEGINS_US, COUNTS_US, GRACE_US, PATIENCE_US};
-use super::super::tests::{Faulty, begin, commit, event, looks, open, verify, world};
+use super::super::tests::{
+    FalseSigner, Faulty, Forged, begin, chain, commit, event, looks, open, verify, world,
+};
 use super::super::{Accepted, BATCH_MAX, SEGMENT_MAX};
 use super::*;
+use crate::store::chains::Chains;
 
 const BEGINS: Duration = Duration::from_micros(BEGINS_US + COUNTS_US);
 const GRACE: Duration = Duration::from_micros(GRACE_US + COUNTS_US);
@@ -123,6 +126,30 @@ async fn a_head_that_was_set_back_over_the_border_of_segments_goes_on_over_both(
         let (report, ids) = verify(&store).await;
         assert_eq!((report.verdict, ids.len()), (Verdict::Valid, before.len() + 1), "{to}");
         assert_eq!(&store.records().await[..before.len()], &before[..]);
+    }
+}
+
+/// Linked to the head, but not by a gateway.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_no_gateway_signed_is_not_taken_up() {
+    for seal in [Forged::Unsigned, Forged::By(FalseSigner { key: 2, version: 1 })] {
+        let (store, dir) = world();
+        let mut end = begin(&store, dir.path()).await;
+        commit(&mut end, &["a"]).await;
+        store.forge(event("forged"), &seal);
+        set_head(&store, 1);
+        assert_eq!(commit(&mut end, &["b"]).await, Accepted::Spooled);
+        looks(&mut [&mut end], Duration::from_micros(3 * PATIENCE_US)).await;
+        assert_eq!((end.is_set_back(), end.counters.origins.get()), (true, 0));
+        let there = store.place(&chain()).await.expect("a place");
+        assert_eq!((there.head.seq, store.records().await.len()), (1, 2));
+        // Somebody takes it away.
+        store.tamper(|shelf| {
+            shelf.segments.get_mut(&0).expect("there").truncate(1);
+        });
+        looks(&mut [&mut end], GRACE).await;
+        let (report, ids) = verify(&store).await;
+        assert_eq!((report.verdict, ids.join("")), (Verdict::Valid, "ab".to_owned()));
     }
 }
 
