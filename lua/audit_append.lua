@@ -8,12 +8,18 @@
 --       4      the segment that the records go into: seg, or the one after it
 --       5      the hash of the last of the records
 --       6..    the id of each record, then the bytes of each
+--       last   where there is one more: ' i:seq i:seq ', the i-th record's (from 1) event is not the record of that number
 -- Returns {1, seq, hash, seg, seg_first}      appended; where the chain ends now
 --         {0, seq, hash, seg, seg_first, r}   nothing done: it ends elsewhere, there, with the record r; r is '' where that
 --                                             lies in another segment than ARGV[4]
---         {2, seq, hash, seg, seg_first, i…}  nothing done: the i-th records (from 1) hold ids that are in the chain
+--         {2, seq, hash, seg, seg_first, i, seq…}  nothing done: the i-th record's id is noted as that of record seq; '0' where
+--                                             what is noted is no number
+--         {3, seq, hash, seg, seg_first, n}   nothing done: the chain is torn, KEYS[2] holds n records and the head counts others
 -- The head comes first, since most appends that are not done have lost a race: ids are looked up where it is the
 -- expected one. Safe to repeat: an append whose reply was lost is found by its ids before anything is written.
+-- A record's place in its list is its number less seg_first. Where the head was set back, or is gone, and the list kept its
+-- records, that would not hold of what is pushed behind them. Only the records that lie there already are appended then: the
+-- head goes on over them.
 -- Numbers stay texts where they are only compared: Lua would write large ones with an exponent. Redis writes those
 -- that it is handed with all their digits.
 local GENESIS = string.rep('0', 64)
@@ -32,21 +38,33 @@ if head[1] ~= ARGV[1] or head[2] ~= ARGV[2] or head[3] ~= ARGV[3] then
   return { 0, head[1], head[2], head[3], head[4], last }
 end
 
-local count = (#ARGV - 5) / 2
-local twice, found = {}, false
-for k = 3, #KEYS do
+local count = math.floor((#ARGV - 5) / 2)
+local refuted = #ARGV > 5 + 2 * count and ARGV[#ARGV] or ''
+local held, counted = call('LLEN', KEYS[2]), 0
+if ARGV[4] == head[3] then counted = tonumber(head[1]) - tonumber(head[4]) + 1 end
+local is_torn = held ~= counted
+if is_torn then
+  local is_there = counted >= 0 and held >= counted + count
+  local there = is_there and call('LRANGE', KEYS[2], counted, counted + count - 1) or {}
+  for i = 1, count do is_there = is_there and there[i] == ARGV[5 + count + i] end
+  if not is_there then return { 3, head[1], head[2], head[3], head[4], held } end
+end
+
+local reply = { 2, head[1], head[2], head[3], head[4] }
+-- Of records that are there the ids are, too.
+for k = is_torn and #KEYS + 1 or 3, #KEYS do
   local seqs = call('HMGET', KEYS[k], unpack(ARGV, 6, 5 + count))
   for i = 1, count do
-    if seqs[i] then twice[i], found = true, true end
+    if seqs[i] then
+      local seq = #seqs[i] < 17 and string.match(seqs[i], '^[1-9]%d*$') or '0'
+      if not string.find(refuted, ' ' .. i .. ':' .. seq .. ' ', 1, true) then
+        reply[#reply + 1] = i
+        reply[#reply + 1] = seq
+      end
+    end
   end
 end
-if found then
-  local reply = { 2, head[1], head[2], head[3], head[4] }
-  for i = 1, count do
-    if twice[i] then reply[#reply + 1] = i end
-  end
-  return reply
-end
+if #reply > 5 then return reply end
 
 local seq, first = tonumber(head[1]), head[4]
 if ARGV[4] ~= head[3] then first = string.format('%.0f', seq + 1) end
@@ -55,7 +73,7 @@ for i = 1, count do
   numbered[2 * i - 1], numbered[2 * i] = ARGV[5 + i], seq + i
 end
 local last = string.format('%.0f', seq + count)
-call('RPUSH', KEYS[2], unpack(ARGV, 6 + count))
+if not is_torn then call('RPUSH', KEYS[2], unpack(ARGV, 6 + count, 5 + 2 * count)) end
 call('HSET', KEYS[3], unpack(numbered))
 call('HSET', KEYS[1], 'seq', last, 'hash', ARGV[5], 'seg', ARGV[4], 'seg_first', first)
 return { 1, last, ARGV[5], ARGV[4], first }

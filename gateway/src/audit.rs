@@ -155,6 +155,13 @@ impl Auditor {
         handed
     }
 
+    /// Events are lost before they are on record: the chain tells how many.
+    pub fn lose(&self, events: u64) {
+        if let Some(trail) = &self.trail {
+            trail.lose(events);
+        }
+    }
+
     fn event(&self, happening: Happening) -> AuditEvent {
         let id = happening.id.unwrap_or_else(|| {
             let number = self.made.fetch_add(1, Ordering::Relaxed);

@@ -10,9 +10,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// A text that never shows in `Debug` or `Display`.
+use zeroize::Zeroizing;
+
+/// A text that never shows in `Debug` or `Display`, and is wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 /// Where a secret is given.
 #[derive(Clone, PartialEq, Eq)]
@@ -118,7 +120,7 @@ fn shown_path(path: &std::path::Path) -> String {
 impl Secret {
     /// Keeps `text`, without the white space around it.
     pub fn new(text: &str) -> Self {
-        Self(text.trim().to_owned())
+        Self(Zeroizing::new(text.trim().to_owned()))
     }
 
     /// The text itself, for the one place that needs it.
@@ -155,7 +157,7 @@ impl SecretSource {
         match self {
             Self::Value { secret, .. } => Ok(secret.clone()),
             Self::File { flag, path } => match std::fs::read_to_string(path) {
-                Ok(text) => Ok(Secret::new(&text)),
+                Ok(text) => Ok(Secret::new(&Zeroizing::new(text))),
                 Err(source) => Err(SecretError::Unreadable { flag, path: path.clone(), source }),
             },
         }
@@ -270,6 +272,13 @@ mod tests {
         let source = SecretSource::Value { variable: "TIDEGATE_TOKEN", secret: secret.clone() };
         let shown = format!("{secret} {secret:?} {source:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    /// That memory is cleared nobody can look at; that its type does it the compiler can.
+    #[test]
+    fn a_secret_is_of_a_type_that_wipes_itself() {
+        fn wipes(_: &impl zeroize::ZeroizeOnDrop) {}
+        wipes(&Secret::new("hunter2").0);
     }
 
     /// Where the file's path belongs, the secret itself is a common mistake.

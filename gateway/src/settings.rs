@@ -24,6 +24,7 @@ use std::time::Duration;
 use clap::Parser;
 use tidegate_policy::breaker::alone;
 use tidegate_policy::scope::Region;
+use zeroize::Zeroizing;
 
 use self::cli::{Cli, Command, ServeArgs};
 use self::doors::{refuse_open_door, secret};
@@ -41,10 +42,11 @@ use crate::tls::TlsFiles;
 /// A2).
 const COLD_START: Duration = Duration::from_secs(300);
 
-/// The process environment as a value: what is text, and the names of what is none.
+/// The process environment as a value: what is text, and the names of what is none. Some of it is keys, so all of it is
+/// wiped when it is dropped.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    texts: BTreeMap<String, String>,
+    texts: BTreeMap<String, Zeroizing<String>>,
     garbled: Vec<String>,
 }
 
@@ -115,7 +117,7 @@ impl Environment {
         for (name, value) in pairs {
             let name = name.to_string_lossy().into_owned();
             match value.into_string() {
-                Ok(value) => drop(environment.texts.insert(name, value)),
+                Ok(value) => drop(environment.texts.insert(name, Zeroizing::new(value))),
                 Err(_no_text) => environment.garbled.push(name),
             }
         }
@@ -141,13 +143,14 @@ impl Environment {
 
     /// A variable's value, also if it is empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.texts.get(name).map(String::as_str)
+        self.texts.get(name).map(|value| value.as_str())
     }
 }
 
 impl<const N: usize> From<[(&str, &str); N]> for Environment {
     fn from(pairs: [(&str, &str); N]) -> Self {
-        let texts = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let texts =
+            pairs.map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))).into();
         Self { texts, garbled: Vec::new() }
     }
 }

@@ -13,7 +13,7 @@ use tidegate_gateway::clock::{Clock, SystemClock};
 use tidegate_gateway::store::chains::{Chains, head_key, ids_key, segment_key};
 use tidegate_gateway::store::memory::MemoryStore;
 use tidegate_gateway::store::{Store, StoreCounters, StoreFailure};
-use tidegate_policy::audit::append::{Append, Outcome, Place, Shelf};
+use tidegate_policy::audit::append::{Append, Noted, Outcome, Place, Shelf};
 use tidegate_policy::audit::hash::Hash;
 use tidegate_policy::audit::record::{ChainName, Head, Line};
 use tidegate_tests::eventually;
@@ -56,9 +56,9 @@ fn wrong(random: &mut Random, place: Place) -> Place {
 }
 
 /// What Redis holds of the chain, as a shelf.
-async fn held(connection: &mut MultiplexedConnection, place: Place) -> Shelf {
+async fn held(connection: &mut MultiplexedConnection, place: Place, newest: u64) -> Shelf {
     let mut shelf = Shelf { place, ..Shelf::default() };
-    for segment in 0..=place.segment {
+    for segment in 0..=newest {
         let mut list = redis::cmd("LRANGE");
         list.arg(segment_key(&chain(), segment)).arg(0).arg(-1);
         let records: Vec<Vec<u8>> = list.query_async(connection).await.expect("records");
@@ -71,6 +71,33 @@ async fn held(connection: &mut MultiplexedConnection, place: Place) -> Shelf {
         }
     }
     shelf
+}
+
+/// The head alone, as somebody may set it.
+async fn set_head(connection: &mut MultiplexedConnection, place: Place) {
+    let mut command = redis::cmd("DEL");
+    command.arg(head_key(&chain()));
+    if place != Place::GENESIS {
+        let Place { head, segment, segment_first } = place;
+        command = redis::cmd("HSET");
+        command.arg(head_key(&chain())).arg("seq").arg(head.seq);
+        command.arg("hash").arg(head.hash.to_string());
+        command.arg("seg").arg(segment).arg("seg_first").arg(segment_first);
+    }
+    command.exec_async(connection).await.expect("set");
+}
+
+/// The first of what lies behind the head in that segment already, as they were appended.
+fn lying_there(random: &mut Random, shelf: &Shelf, segment: u64) -> Vec<Line> {
+    let counted = if segment == shelf.place.segment { shelf.place.segment_len() } else { 0 };
+    let counted = usize::try_from(counted).expect("small");
+    let records = shelf.segments.get(&segment).map_or(&[][..], Vec::as_slice);
+    let behind = records.iter().skip(counted);
+    let line = |bytes: &Vec<u8>| {
+        let text = String::from_utf8(bytes.clone()).expect("text");
+        Line { id: format!("e-{}", text.lines().next().expect("an id")), bytes: bytes.clone() }
+    };
+    behind.take(1 + usize::try_from(random.below(8)).expect("small")).map(line).collect()
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -88,34 +115,76 @@ async fn the_script_and_its_twin_agree() {
     let mut connection = connect(&redis).await;
     let mut random = Random::new(seed);
     let mut shelf = Shelf::default();
-    let mut seen = [0_u32; 3];
+    let (mut seen, mut knew_better) = ([0_u32; 5], 0_u32);
+    let (mut before, mut torn_for) = (vec![Place::GENESIS], 0);
+    let mut noted: Vec<Noted> = Vec::new();
+    let mut last: Vec<Line> = Vec::new();
     for step in 0..steps {
-        let lines = lines(&mut random);
+        let was_torn = torn_for > 0;
+        if random.below(60) == 0 {
+            // Somebody sets the head back, or takes it away.
+            let to = usize::try_from(random.below(1 << 32)).expect("small") % before.len();
+            shelf.place = if random.below(8) == 0 { Place::GENESIS } else { before[to] };
+            set_head(&mut connection, shelf.place).await;
+        } else if torn_for > 30 {
+            redis.command(&["FLUSHALL"]).await;
+            (shelf, before, torn_for) = (Shelf::default(), vec![Place::GENESIS], 0);
+        }
         let place = shelf.place;
         let expected = if random.below(5) == 0 { wrong(&mut random, place) } else { place };
         let segment = place.segment + u64::from(random.below(30) == 0);
+        let mut lines = lines(&mut random);
+        if was_torn && random.below(2) == 0 {
+            let there = lying_there(&mut random, &shelf, segment);
+            lines = if there.is_empty() { lines } else { there };
+        } else if !noted.is_empty() && random.below(2) == 0 {
+            // Of all that is noted of these events, or of a part of it, the caller knows better.
+            lines = last.clone();
+            if random.below(2) == 0 {
+                noted.pop();
+            }
+        } else {
+            noted.clear();
+        }
         let append = Append {
             expected,
             segment,
             ids_from: segment.saturating_sub(random.below(4)),
             hash: Hash::of(&[&step.to_be_bytes()]),
             lines: &lines,
+            refuted: &noted,
         };
         let there = store.append(&chain(), &append).await.expect("an outcome");
         let here = shelf.append(&append);
         assert_eq!(there, here, "seed {seed} step {step}: {append:?}");
+        torn_for = if matches!(there, Outcome::Torn(..)) { torn_for + 1 } else { 0 };
         seen[match there {
+            Outcome::Done(_) if was_torn => 4,
             Outcome::Done(_) => 0,
             Outcome::Moved(..) => 1,
             Outcome::Duplicates(..) => 2,
+            Outcome::Torn(..) => 3,
         }] += 1;
+        if let Outcome::Done(place) = there {
+            before.push(place);
+        }
+        knew_better += u32::from(matches!(there, Outcome::Done(_)) && !noted.is_empty());
+        noted = if let Outcome::Duplicates(_, noted) = there { noted } else { Vec::new() };
+        last = lines;
         assert_eq!(store.place(&chain()).await, Ok(shelf.place), "seed {seed} step {step}");
         if step % 500 == 0 {
-            assert_eq!(held(&mut connection, shelf.place).await, shelf, "seed {seed} step {step}");
+            let newest = shelf.segments.keys().next_back().copied().unwrap_or_default();
+            let there = held(&mut connection, shelf.place, newest).await;
+            assert_eq!(there, shelf, "seed {seed} step {step}");
         }
     }
-    assert_eq!(held(&mut connection, shelf.place).await, shelf, "seed {seed}");
-    println!("{steps} steps, {} records, done/moved/duplicates {seen:?}", shelf.place.head.seq);
+    let newest = shelf.segments.keys().next_back().copied().unwrap_or_default();
+    assert_eq!(held(&mut connection, shelf.place, newest).await, shelf, "seed {seed}");
+    println!(
+        "{steps} steps, {} records, done/moved/duplicates/torn/done since {seen:?}",
+        shelf.place.head.seq
+    );
+    assert!(steps < 1_000 || knew_better > 50, "{knew_better}");
     assert!(steps < 1_000 || seen.iter().all(|count| *count > 50), "all kinds come up: {seen:?}");
 }
 
@@ -136,6 +205,7 @@ async fn records_are_read_back_in_pieces() {
             ids_from: 0,
             hash: Hash::of(&[b"x"]),
             lines: &lines,
+            refuted: &[],
         };
         let done = chains.append(&chain(), &append).await;
         assert!(matches!(done, Ok(Outcome::Done(_))), "{done:?}");
@@ -167,9 +237,32 @@ async fn a_store_in_memory_is_bounded() {
         ids_from: 0,
         hash: Hash::of(&[b"x"]),
         lines: &lines,
+        refuted: &[],
     };
     assert_eq!(chains.append(&chain(), &append).await, Err(StoreFailure::Full(3)));
     assert_eq!(counters.full.get(), 1);
+}
+
+/// Whoever may write to Redis can note anything.
+#[tokio::test]
+async fn what_is_noted_of_an_event_and_is_no_number_can_be_refuted_as_well() {
+    let redis = Redis::start().await;
+    let store = redis_store::start(&redis, WAIT).await;
+    let line = [Line { id: "e-1".to_owned(), bytes: b"x".to_vec() }];
+    for (number, noted) in ["abc", "1e3", "-1", "007", "99999999999999999", ""].iter().enumerate() {
+        redis.command(&["FLUSHALL"]).await;
+        redis.command(&["HSET", &ids_key(&chain(), 0), "e-1", noted]).await;
+        let hash = Hash::of(&[&number.to_be_bytes()]);
+        let expected = Place::GENESIS;
+        let mut append =
+            Append { expected, segment: 0, ids_from: 0, hash, lines: &line, refuted: &[] };
+        let refuted = [Noted { index: 0, seq: 0 }];
+        let told = store.append(&chain(), &append).await;
+        assert_eq!(told, Ok(Outcome::Duplicates(expected, refuted.to_vec())), "{noted}");
+        append.refuted = &refuted;
+        let done = store.append(&chain(), &append).await;
+        assert!(matches!(done, Ok(Outcome::Done(_))), "{noted}: {done:?}");
+    }
 }
 
 /// A head that somebody tore apart is an error that names it, never a chain that begins anew.
@@ -185,6 +278,7 @@ async fn a_head_without_all_its_parts_is_refused() {
         ids_from: 0,
         hash: Hash::of(&[b"x"]),
         lines: &line,
+        refuted: &[],
     };
     for part in ["seq", "hash", "seg", "seg_first"] {
         let mut set = redis::cmd("HSET");
@@ -215,7 +309,8 @@ async fn large_numbers_are_written_out() {
     let lines =
         ["a", "b"].map(|id| Line { id: id.to_owned(), bytes: id.as_bytes().to_vec() }).to_vec();
     let hash = Hash::of(&[b"after"]);
-    let append = Append { expected: place, segment: 4, ids_from: 3, hash, lines: &lines };
+    let append =
+        Append { expected: place, segment: 4, ids_from: 3, hash, lines: &lines, refuted: &[] };
     let end = Place { head: Head { seq: SEQ + 2, hash }, segment: 4, segment_first: SEQ + 1 };
     assert_eq!(store.append(&chain(), &append).await, Ok(Outcome::Done(end)));
     let mut all = redis::cmd("HGETALL");

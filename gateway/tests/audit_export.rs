@@ -94,7 +94,7 @@ async fn the_documented_export_of_a_chain_of_many_segments_verifies_by_the_docum
     for segment in 0..12 {
         let batch = made(place, segment);
         let (hash, lines) = (batch.head.hash, &batch.lines);
-        let append = Append { expected: place, segment, ids_from: 0, hash, lines };
+        let append = Append { expected: place, segment, ids_from: 0, hash, lines, refuted: &[] };
         let outcome = store.append(&chain, &append).await.expect("appended");
         let Outcome::Done(end) = outcome else { panic!("{outcome:?}") };
         place = end;

@@ -507,6 +507,12 @@ async fn commands_that_cannot_be_put_on_record_are_refused_and_losses_are_told()
         if answer.body.contains("not carried out") { Ok(()) } else { Err(answer) }
     })
     .await;
+    eventually(WAIT, "the refused command has an end", async || {
+        let output = region.gateway(0).output();
+        let is_end = |line: &str| line.contains("admin") && line.contains("outcome=\"refused\"");
+        if output.lines().any(is_end) { Ok(()) } else { Err(output) }
+    })
+    .await;
     region.redis.process().signal(rustix::process::Signal::CONT.as_raw());
     eventually(WAIT, "commands are carried out again", async || {
         let answer = region.gateway(0).command("/v1/region", r#"{"temperature":"warm"}"#).await;
@@ -553,7 +559,7 @@ async fn a_record_that_is_edited_in_redis_is_told_by_the_gateway_with_its_number
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_is_set_back_in_redis_is_told_by_the_gateway_with_the_first_missing_number() {
+async fn a_chain_that_is_cut_off_in_redis_is_told_by_the_gateway_with_the_first_missing_number() {
     let region = Site::start(1, &[]).await;
     let load = Load::start(&region);
     load.more(60).await;
@@ -563,8 +569,78 @@ async fn a_head_that_is_set_back_in_redis_is_told_by_the_gateway_with_the_first_
     let reply = region.redis.command(&["LINDEX", "audit:{default}:seg:0", "19"]).await;
     let record = Record::read(reply.lines().nth(1).expect("a record").as_bytes()).expect("sound");
     let hash = record.hash.to_string();
+    region.redis.command(&["LTRIM", "audit:{default}:seg:0", "0", "19"]).await;
     region.redis.command(&["HSET", "audit:{default}:head", "seq", "20", "hash", &hash]).await;
     alarmed(&region, "verified audit records are not in the store any more", 21).await;
+}
+
+/// While two gateways append: set back to a record within an append, or taken away while one of them, with what it had
+/// appended last, is gone for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_set_back_or_taken_away_goes_on_over_the_records_that_are_there() {
+    for is_gone in [false, true] {
+        let mut region = Site::start(2, &[]).await;
+        let load = Load::start(&region);
+        load.more_of(0, 40).await;
+        load.more_of(1, 40).await;
+        let (head, key) = ("audit:{default}:head", "audit:{default}:seg:0");
+        if is_gone {
+            region.destroy(1);
+            region.redis.command(&["DEL", head]).await;
+            region.run(1).await;
+        } else {
+            let reply = region.redis.command(&["LINDEX", key, "19"]).await;
+            let record = reply.lines().nth(1).expect("a record");
+            let hash = Record::read(record.as_bytes()).expect("sound").hash.to_string();
+            region.redis.command(&["HSET", head, "seq", "20", "hash", &hash]).await;
+        }
+        load.more(30).await;
+        let acked = load.end().await;
+        region.settle().await;
+        region.verified().await;
+        for which in [0, 1] {
+            let origins = region.metric(which, "audit_origins_total").await;
+            assert_eq!(origins, 0, "{which}: {}", region.gateway(which).output());
+        }
+        let output = region.gateway(0).output();
+        assert!(output.contains("the audit chain's store was set back"), "{output}");
+        assert!(region.metric(0, "audit_repaired_total").await > 0, "{output}");
+        // All that lies in the list is the chain, as the documented export reads it.
+        let (report, counts) = region.audit(false).await;
+        assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 0), "{report:?}");
+        assert!(report.checkpoints_matched > 0, "{report:?}");
+        // What waited on the disk that is gone is gone with it.
+        for (which, acked) in acked {
+            if which == 0 || !is_gone {
+                once(&acked, &counts);
+            }
+        }
+    }
+}
+
+/// While events are gathered for ten minutes nothing of them is on the disk: the gateway's own go with it, and a filter
+/// still has what was not acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_was_not_acknowledged_goes_with_the_gateway_and_comes_again_from_its_filter()
+{
+    let mut region = Site::start(1, &["--audit-tick", "600s"]).await;
+    let ids = [format!("{:032x}-1", 9)];
+    let sent = send(region.gateway(0).addr, &ids).await;
+    assert_eq!(sent, Some(vec![Kept::Later]));
+    region.kill(0);
+    region.flags.clear();
+    region.run(0).await;
+    let after = chained(&region, 0, 1).await;
+    let (_, counts) = region.audit(false).await;
+    assert!(counts.contains_key(&after) && !counts.contains_key(&ids[0]), "{counts:?}");
+    eventually(WAIT, "it is acknowledged now", async || {
+        let kept = send(region.gateway(0).addr, &ids).await;
+        if kept == Some(vec![Kept::Kept]) { Ok(()) } else { Err(kept) }
+    })
+    .await;
+    region.settle().await;
+    let (report, counts) = region.audit(false).await;
+    assert_eq!((report.verdict, counts.get(&ids[0])), (Verdict::Valid, Some(&1)), "{report:?}");
 }
 
 /// Each event is gathered for ten minutes, but those that are waited for are not.

@@ -76,6 +76,11 @@ fn audit_events() {
         let error = AuditRequest::decode(broken.as_bytes()).expect_err(to);
         assert!(error.to_string().contains(expected), "{to}: {error}");
     }
+    // One that cannot be read does not keep the other from being taken.
+    let broken = text.replacen("\"deny\"", "\"fly\"", 1);
+    let heard = AuditRequest::hear(broken.as_bytes()).expect("the message is read");
+    let sound: Vec<bool> = heard.events.iter().map(Result::is_ok).collect();
+    assert_eq!(sound, [false, true]);
     let text = include_str!("golden/audit-reply.json");
     let reply =
         AuditReply::decode(text.as_bytes(), message.id, 2).expect("the golden file is read");

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tidegate_policy::audit::append::{Outcome, Place};
+use tidegate_policy::audit::append::{Append, Outcome, Place};
 use tidegate_policy::audit::keys::KeyRing;
 use tidegate_policy::audit::record::{ChainName, Event, Head, Signer, batch};
 
@@ -21,11 +21,13 @@ use crate::store::chains::Chains;
 use crate::store::{Store, StoreFailure};
 
 mod certain;
+mod noted;
 mod own;
 mod own_time;
 mod parted;
 mod repair;
 mod silent;
+mod torn;
 mod vouched;
 mod waiting;
 
@@ -89,6 +91,8 @@ enum Refused {
     NoRoom,
     #[error("no gateway has signed the record {0}, with which the chain ends")]
     Foreign(u64),
+    #[error("{key} holds {held} records, the head counts {counted}")]
+    Torn { key: String, held: u64, counted: u64 },
     #[error("the store was set back: it ends at {there:?}, this gateway knows {known:?}")]
     SetBack { known: Place, there: Place },
 }
@@ -147,6 +151,8 @@ pub struct ChainEnd {
     /// The last end of the chain that is known to be signed, and the last one that is not.
     vouched: Option<Head>,
     foreign: Option<Head>,
+    /// Where the chain was last found torn, and with how many records.
+    torn: Option<(Head, u64)>,
     /// For how long others are to be left time, since the store could not be reached, or never was before; and
     /// since when it can be. In µs of `own_time`.
     grace_us: Option<u64>,
@@ -194,6 +200,7 @@ impl ChainEnd {
             set_back: false,
             vouched: None,
             foreign: None,
+            torn: None,
             // A gateway that begins knows no more than one that was away.
             grace_us: Some(own_time::BEGINS_US),
             in_touch_since: None,
@@ -245,12 +252,12 @@ impl ChainEnd {
         }
         let mut events = each_once(events);
         let mut place = self.place().await?;
-        let begun = place;
+        let (begun, mut refuted) = (place, noted::Refuted::default());
         for attempt in 0..=AT_ONCE_MAX + WAITS.len() {
             if let Some(most) = attempt.checked_sub(AT_ONCE_MAX + 1).and_then(|at| WAITS.get(at)) {
                 self.clock.sleep(jitter(*most)).await;
             }
-            match self.attempt(place, &events, ids_from).await? {
+            match self.attempt(place, &events, ids_from, &refuted).await? {
                 Outcome::Done(end) => {
                     self.counters.appended.inc_by(u64::try_from(events.len()).unwrap_or(u64::MAX));
                     return self.arrive(begun, place, end).await;
@@ -264,20 +271,24 @@ impl ChainEnd {
                     }
                     place = there;
                 }
-                Outcome::Duplicates(there, twice) => {
+                Outcome::Duplicates(there, noted) => {
                     self.confirm(there).await;
+                    self.ahead(there)?;
+                    self.vouch(there).await?;
+                    let twice = self.proven(there, &events, &noted, &mut refuted).await?;
                     for event in twice.iter().filter_map(|at| events.get(*at)) {
                         self.ring.loosen(ids_from, event.clone());
                     }
                     self.counters.duplicates.inc_by(u64::try_from(twice.len()).unwrap_or(u64::MAX));
-                    self.ahead(there)?;
-                    self.vouch(there).await?;
                     place = there;
                     let mut index = 0..;
                     events.to_mut().retain(|_| !index.next().is_some_and(|at| twice.contains(&at)));
                     if events.is_empty() {
                         return self.arrive(begun, place, there).await;
                     }
+                }
+                Outcome::Torn(there, held) => {
+                    return Err(self.torn(there, segment_behind(there), held));
                 }
             }
         }
@@ -303,6 +314,7 @@ impl ChainEnd {
         expected: Place,
         events: &[Event],
         ids_from: u64,
+        refuted: &noted::Refuted,
     ) -> Result<Outcome, Refused> {
         // It need not have failed: on a machine that stood still nobody asked meanwhile.
         if self.has_lost_touch() {
@@ -311,8 +323,7 @@ impl ChainEnd {
         let signer = self.signer.read().unwrap_or_else(PoisonError::into_inner).clone();
         let signer = signer.ok_or(Refused::NoKey)?;
         let batch = batch(&self.chain, expected.head, events, &*signer);
-        let next = expected.segment_len() >= SEGMENT_MAX;
-        let segment = expected.segment.saturating_add(u64::from(next));
+        let segment = segment_behind(expected);
         let appended = Appended {
             start: expected,
             segment,
@@ -320,7 +331,9 @@ impl ChainEnd {
             hash: batch.head.hash,
             lines: batch.lines,
         };
-        let outcome = self.chains()?.append(&self.chain, &appended.call(expected)).await;
+        let refuted = refuted.of(events);
+        let call = Append { refuted: &refuted, ..appended.call(expected) };
+        let outcome = self.chains()?.append(&self.chain, &call).await;
         match &outcome {
             Ok(Outcome::Done(_)) => self.ring.push(appended),
             Ok(_) => {}
@@ -347,6 +360,11 @@ impl ChainEnd {
     fn chains(&self) -> Result<&dyn Chains, Refused> {
         self.store.chains().ok_or(Refused::NoChains)
     }
+}
+
+/// The segment into which is appended behind that place.
+fn segment_behind(place: Place) -> u64 {
+    place.segment.saturating_add(u64::from(place.segment_len() >= SEGMENT_MAX))
 }
 
 /// The script compares with the chain, not within one append.

@@ -13,6 +13,8 @@ pub struct ChainCounters {
     pub races_lost: Counter,
     /// Events that were in the chain already.
     pub duplicates: Counter,
+    /// Events that the store has noted as appended and that are not in the chain: they are appended.
+    pub false_ids: Counter,
     /// Events that went to the spool.
     pub spooled: Counter,
     /// Bytes in the spool.
@@ -66,6 +68,11 @@ impl ChainCounters {
                 &self.races_lost,
             ),
             ("audit_duplicates", "Audit events that were in the chain already", &self.duplicates),
+            (
+                "audit_false_ids",
+                "Events noted as appended that were not in the chain",
+                &self.false_ids,
+            ),
             ("audit_spooled", "Audit events that went to the local spool", &self.spooled),
             ("audit_dropped", "Audit events lost before they were accepted", &self.dropped),
             ("audit_late", "Answers that could not wait longer for their event", &self.late),

@@ -28,6 +28,8 @@ pub struct Following {
     counters: ChainCounters,
     /// What could not be read, as it was told.
     told: Vec<String>,
+    /// Revoked versions that nothing names any more, as it was told.
+    unnamed: Vec<String>,
     alarmed_us: Option<u64>,
 }
 
@@ -47,8 +49,19 @@ impl Following {
         }
         let signer: SharedSigner = Arc::new(RwLock::new(Some(Arc::new(in_force.current()?))));
         let ring = Arc::new(RwLock::new(Arc::new(key_ring(&chain, &in_force))));
-        let (told, alarmed_us) = (Vec::new(), None);
-        Ok(Self { chain, source, in_force, signer, ring, clock, counters, told, alarmed_us })
+        let (told, unnamed, alarmed_us) = (Vec::new(), Vec::new(), None);
+        Ok(Self {
+            chain,
+            source,
+            in_force,
+            signer,
+            ring,
+            clock,
+            counters,
+            told,
+            unnamed,
+            alarmed_us,
+        })
     }
 
     /// Who signs from now on.
@@ -73,7 +86,17 @@ impl Following {
     /// always counts, whatever else is wrong.
     fn look(&mut self) {
         let (read, problems) = self.source.read();
-        let keys = if problems.is_empty() { read } else { read.or_else(&self.in_force) };
+        let mut keys = if problems.is_empty() { read } else { read.or_else(&self.in_force) };
+        let unnamed = keys.stay_revoked(&self.in_force);
+        let unnamed: Vec<String> = unnamed.iter().map(KeyVersion::to_string).collect();
+        if unnamed != self.unnamed && !unnamed.is_empty() {
+            tracing::error!(
+                critical = true, chain = %self.chain, versions = unnamed.join(","),
+                "audit keys are not named as revoked any more; they stay revoked until the gateway starts anew, and sign again \
+                 then: name them again"
+            );
+        }
+        self.unnamed = unnamed;
         if problems != self.told {
             if !problems.is_empty() {
                 let problems = problems.join("; ");
@@ -135,5 +158,48 @@ fn key_ring(chain: &ChainName, keys: &SigningKeys) -> KeyRing {
         chain: chain.clone(),
         keys: keys.public().map(key).collect(),
         checkpoint_keys: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::settings::Environment;
+
+    /// RFC 8410 §10.3: everybody knows it.
+    const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+
+    #[test]
+    fn a_revocation_outlives_the_file_that_named_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for name in ["v1.pem", "v2.pem"] {
+            std::fs::write(dir.path().join(name), PEM).expect("written");
+        }
+        let text = dir.path().display().to_string();
+        let environment = Environment::from([("AUDIT_PRIVATE_KEY_DIR", text.as_str())]);
+        let source = KeySource::of(&environment).expect("a folder");
+        let (chain, clock) = (ChainName::new("eu").expect("a name"), Arc::new(SystemClock::new()));
+        let begun = Following::begin(chain, source, clock, ChainCounters::default());
+        let mut following = begun.expect("begun");
+        let version = |following: &Following| {
+            let signer = following.signer.read().expect("no panic");
+            signer.as_ref().map(|signer| signer.version())
+        };
+        assert_eq!(version(&following), Some(KeyVersion(2)));
+        let revoked = dir.path().join("revoked");
+        std::fs::write(&revoked, "v2").expect("written");
+        following.look();
+        std::fs::remove_file(&revoked).expect("removed");
+        for _ in 0..2 {
+            following.look();
+            assert_eq!(version(&following), Some(KeyVersion(1)));
+            assert_eq!(following.unnamed, ["v2"]);
+            let ring = following.ring.read().expect("no panic");
+            assert!(ring.keys[&KeyVersion(2)].revoked.is_some());
+        }
+        std::fs::write(&revoked, "v2").expect("written");
+        following.look();
+        assert!(following.unnamed.is_empty());
     }
 }

@@ -165,6 +165,14 @@ impl SigningKeys {
         self
     }
 
+    /// What was revoked stays so while the process runs: a file that is gone is no word of anybody's. The versions that are
+    /// named no more.
+    pub fn stay_revoked(&mut self, before: &Self) -> Vec<KeyVersion> {
+        let unnamed: Vec<KeyVersion> = before.revoked.difference(&self.revoked).copied().collect();
+        self.revoked.extend(&unnamed);
+        unnamed
+    }
+
     /// Whether no key was given at all.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

@@ -67,7 +67,7 @@ impl Appended {
     /// The same append again, where the chain ends at `expected` now.
     pub fn call(&self, expected: Place) -> Append<'_> {
         let Self { segment, ids_from, hash, ref lines, .. } = *self;
-        Append { expected, segment, ids_from, hash, lines }
+        Append { expected, segment, ids_from, hash, lines, refuted: &[] }
     }
 
     /// Where the chain ended with it.

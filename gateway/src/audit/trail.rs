@@ -174,6 +174,11 @@ impl Trail {
         self.writer.offer(event, urgent).map_err(PassOnError::Full)
     }
 
+    /// Counts events that were lost before they came here.
+    pub fn lose(&self, events: u64) {
+        self.counters.dropped.inc_by(events);
+    }
+
     /// Commits what is left, within a few seconds, or leaves it on the disk.
     pub async fn finish(&self) {
         self.hand_over(self.thinner.close(self.clock.unix_us() / 1_000));

@@ -53,7 +53,10 @@ pub struct Watch {
     sweep_until: u64,
     told: u64,
     uses: Uses,
-    checkpoint_us: u64,
+    /// When the last was written; `None` where the one of a run before may be older than that.
+    checkpoint_us: Option<u64>,
+    /// Whether the chain was compared with the last checkpoint of a run before.
+    is_compared: bool,
     /// Verified records that are not in the store any more.
     missing: Option<Missing>,
     unknown: Unknown,
@@ -88,7 +91,8 @@ impl Watch {
         }
         let ring = with_notes(&keys, notes.as_ref());
         let (tail, sweep) = (Pass::new(&ring, notes.as_ref()), Pass::new(&ring, notes.as_ref()));
-        let checkpoint_us = clock.elapsed_us();
+        let is_first = notes.as_ref().is_none_or(|notes| notes.last().is_none());
+        let checkpoint_us = is_first.then(|| clock.elapsed_us());
         let (sweep_until, told) = (0, 0);
         let uses = Uses::new(counters.revoked_usage.clone());
         let mut watch = Self {
@@ -105,6 +109,7 @@ impl Watch {
             told,
             uses,
             checkpoint_us,
+            is_compared: false,
             missing: None,
             unknown: Unknown::default(),
         };
@@ -139,6 +144,7 @@ impl Watch {
     pub async fn step(&mut self) -> Result<(), StoreFailure> {
         self.follow_keys();
         let place = self.place().await?;
+        self.compare(place);
         let verified = self.verify(place).await;
         // Also where nothing could be read: so far it lags behind.
         self.show(place.head.seq);
@@ -196,6 +202,22 @@ impl Watch {
         let records = chains.records(&self.chain, segment, before, 1).await?;
         let hash = records.first().and_then(|bytes| Record::read(bytes).ok()).map(|r| r.hash);
         Ok(hash != Some(end.hash))
+    }
+
+    /// A chain that is shorter than the last checkpoint of a run before has lost records, also where no gateway is left that
+    /// knows of them.
+    fn compare(&mut self, place: Place) {
+        let is_first = !std::mem::replace(&mut self.is_compared, true);
+        let Some(notes) = self.notes.as_ref().filter(|_| is_first) else { return };
+        let (first, last) = (place.head.seq.saturating_add(1), notes.size());
+        if first > last {
+            return;
+        }
+        tracing::error!(
+            critical = true, chain = %self.chain, seq = first, checkpoint = last,
+            "the audit chain has fewer records than its last checkpoint"
+        );
+        self.missing = Some(Missing { first, last, rollbacks: notes.epoch() });
     }
 
     fn begin_anew(&mut self, place: Place) {
@@ -289,13 +311,13 @@ impl Watch {
         };
         let now = self.clock.elapsed_us();
         let due = head.seq >= notes.size().saturating_add(CHECKPOINT_RECORDS)
-            || now.saturating_sub(self.checkpoint_us) >= CHECKPOINT_US;
+            || self.checkpoint_us.is_none_or(|then| now.saturating_sub(then) >= CHECKPOINT_US);
         let epoch = self.tail.verifier.so_far().rollbacks.len();
         let epoch = u64::try_from(epoch).unwrap_or(u64::MAX);
         if !due || !notes.is_new(head.seq, epoch) {
             return;
         }
-        self.checkpoint_us = now;
+        self.checkpoint_us = Some(now);
         match notes.write(head.seq, root, epoch) {
             Ok(()) => {
                 let seconds = Duration::from_micros(self.clock.unix_us()).as_secs();

@@ -24,6 +24,8 @@ use crate::store::Stores;
 const ON_RECORD_WAIT: Duration = Duration::from_secs(5);
 /// How a command ended that met a fault of ours.
 const PANICKED: &str = "panicked";
+/// And one that was not carried out, since it could not be put on record.
+const REFUSED: &str = "refused";
 
 /// Carries commands out.
 pub struct Commands {
@@ -79,6 +81,8 @@ impl Commands {
         if command.changes() {
             let begun = event(actor.clone(), "begun", told.clone());
             if let Err(refusal) = self.on_record(begun).await {
+                // That it was begun may reach the chain all the same: then it has an end there, too.
+                self.auditor.record(event(actor, REFUSED, told));
                 return *refusal;
             }
         }

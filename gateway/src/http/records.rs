@@ -1,14 +1,13 @@
 //! Owns what operators see of idempotency keys and do to them: bodies and answers. Knows no tokens. No
 //! key and no answer's body is shown or audited: a key is its client's, an answer may hold anything.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use tidegate_policy::audit::About;
 use tidegate_policy::idempotency::endpoint::Endpoint;
 use tidegate_policy::idempotency::key::IdempotencyKey;
 use tidegate_policy::idempotency::name::RecordName;
 use tidegate_policy::idempotency::record::{Abandoned, Found, TTL_MS};
+use tidegate_policy::identity::{Subject, SubjectKind, SubjectName};
 use tidegate_policy::scope::{Tenant, TenantId};
 
 use super::operate::{Done, Told, Undone, bad, text};
@@ -17,6 +16,8 @@ use crate::service::ServiceSettings;
 use crate::store::claims::{Claims, Writer};
 use crate::store::{StoreFailure, StoreRole, Stores};
 
+/// What records of orders are about.
+const ABOUT: &str = "idempotency-key";
 /// The state of a record that there is not.
 const ABSENT: &str = "absent";
 /// The state of one that could not be read behind an order that was carried out.
@@ -52,7 +53,8 @@ pub struct Asked {
     tenant: TenantId,
     endpoint: Endpoint,
     /// Of the key.
-    digest: String,
+    /// The key, which is told as subjects are: hashed under the operator's key, or not at all.
+    key: SubjectName,
 }
 
 #[derive(Debug, Serialize, Default)]
@@ -117,19 +119,24 @@ impl Asked {
             .map_err(|error| bad(order.as_str(), &format!("{error}: {SHAPE}")))?;
         let name = RecordName::of(&settings.environment, &tenant, &endpoint, &key);
         let before = RecordName::with_words(&settings.environment, &tenant, &endpoint, &key);
-        Ok(Self { order, name, before, tenant, endpoint, digest: digest(key.as_str()) })
+        Ok(Self {
+            order,
+            name,
+            before,
+            tenant,
+            endpoint,
+            key: SubjectName::from_bytes(key.as_str().as_bytes()),
+        })
     }
 
     /// What the audit trail says of it.
     pub fn told(&self) -> Told {
-        let Self { order, tenant, endpoint, digest, .. } = self;
-        let detail = format!(
-            "{} of tenant {} at {} with the key's SHA-256 {digest}",
-            order.as_str(),
-            tenant.as_str(),
-            endpoint.as_str(),
-        );
-        Told { detail, tenant: Tenant::Named(tenant.clone()), about: Vec::new() }
+        let Self { order, tenant, endpoint, key, .. } = self;
+        let detail =
+            format!("{} of tenant {} at {}", order.as_str(), tenant.as_str(), endpoint.as_str(),);
+        let subject = Subject { kind: SubjectKind::Header, name: key.clone() };
+        let about = vec![About { limit: ABOUT.to_owned(), subject }];
+        Told { detail, tenant: Tenant::Named(tenant.clone()), about }
     }
 
     /// Carries it out.
@@ -261,17 +268,6 @@ fn shown(found: &Found) -> Shown {
         // Without a hash nothing is another request's.
         Found::Conflict | Found::Unknown => Shown { state: "unknown", ..Shown::default() },
     }
-}
-
-/// Enough to find a key that one has, and nothing to learn one that one has not.
-fn digest(key: &str) -> String {
-    const SHOWN_BYTES: usize = 8;
-    let mut text = String::new();
-    for byte in Sha256::digest(key.as_bytes()).iter().take(SHOWN_BYTES) {
-        // A String takes everything.
-        if write!(text, "{byte:02x}").is_err() {}
-    }
-    text
 }
 
 #[cfg(test)]

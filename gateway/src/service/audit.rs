@@ -15,7 +15,7 @@ const WAY: u32 = 4;
 impl Service {
     /// Takes events, and says which are in the chain or on the disk by the time that the filter waits.
     pub async fn take_events(&self, message: &[u8]) -> Result<AuditReply, Refused> {
-        let message = AuditRequest::decode(message).map_err(|error| Refused {
+        let message = AuditRequest::hear(message).map_err(|error| Refused {
             reason: error.reason(),
             detail: error.to_string(),
             id: None,
@@ -29,7 +29,10 @@ impl Service {
         let handed: Vec<_> = message
             .events
             .into_iter()
-            .map(|note| self.chronicle.pass_on(self.event(note, now_ms), urgent))
+            .map(|note| match note {
+                Ok(note) => self.chronicle.pass_on(self.event(note, now_ms), urgent),
+                Err(unreadable) => Err(self.chronicle.pass_over(&unreadable)),
+            })
             .collect();
         let mut over = over;
         let mut kept = Vec::with_capacity(handed.len());

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tidegate_policy::audit::{About, Action, AuditEvent, Thinning};
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::audit::Kept;
-use tidegate_policy::wire::{ClaimState, DecideReply, DecideRequest, DecisionId, SettleRequest};
+use tidegate_policy::wire::{
+    BadMessage, ClaimState, DecideReply, DecideRequest, DecisionId, SettleRequest,
+};
 
 use super::Refused;
 use crate::audit::trail::PassOnError;
@@ -113,6 +115,13 @@ impl Chronicle {
             PassOnError::Full(_) => Kept::Later,
             PassOnError::Unfit(_) | PassOnError::NoChain => Kept::Refused,
         })
+    }
+
+    /// A filter's event that cannot be read never will be: it is lost, and counted.
+    pub fn pass_over(&self, unreadable: &BadMessage) -> Kept {
+        tracing::error!(critical = true, %unreadable, "an audit event of a filter cannot be read");
+        self.auditor.lose(1);
+        Kept::Refused
     }
 
     /// Decisions are shed unread. One event for each of them would be the last straw.

@@ -88,6 +88,7 @@ mod tests {
                 ids_from,
                 hash: Hash::GENESIS,
                 lines: &[],
+                refuted: &[],
             };
             assert_eq!(looked_up(&append).collect::<Vec<u64>>(), expected);
         }

@@ -89,6 +89,12 @@ impl MemoryStore {
         }
     }
 
+    /// Its chains, to tamper with.
+    #[cfg(test)]
+    pub fn memory_chains(&self) -> &MemoryChains {
+        &self.chains
+    }
+
     /// The same, cold for that long from now on. Without it a store in memory is exempt: it is new
     /// whenever its gateway is.
     pub fn guarded(mut self, cold: Duration) -> Self {

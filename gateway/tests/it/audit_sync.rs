@@ -15,7 +15,7 @@ use tidegate_gateway::{Environment, Running};
 use tidegate_policy::audit::Action;
 use tidegate_policy::audit::record::{ChainName, Record};
 use tidegate_policy::scope::Tenant;
-use tidegate_policy::wire::audit::{AUDIT_PATH, AuditNote, AuditRequest};
+use tidegate_policy::wire::audit::{AUDIT_PATH, AuditNote, AuditReply, AuditRequest, Kept};
 use tidegate_policy::wire::{ClaimState, DecideRequest, DecisionId, VERSION, Verdict, encode};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
@@ -60,32 +60,22 @@ impl Bench {
 
     /// Until the chain's Redis takes events: that is a moment after the start.
     async fn reach(&self) {
-        let note = AuditNote {
-            id: format!("{:032x}-1", 7),
-            age_ms: 0,
-            action: Action::Config,
-            outcome: "ok".to_owned(),
-            tenant: Tenant::None,
-            more: 0,
-            detail: String::new(),
-            about: Vec::new(),
-        };
-        let message = AuditRequest {
-            v: VERSION,
-            id: DecisionId::new(7),
-            scope: question("203.0.113.7").scope,
-            timeout_ms: 60_000,
-            urgent: true,
-            events: vec![note],
-        };
-        let to = self.gateway.data_addr;
+        let message = handed_over(&[1]);
         eventually(PATIENCE, "the first event is in the chain", async || {
-            let sent = request(to, Method::POST, AUDIT_PATH, Some(TOKEN), encode(&message));
-            assert_eq!(Caller::new(Speaks::Http1).send(sent).await.status, 200);
+            self.hand_over(&message, encode(&message)).await;
             let ids = self.chained().await;
             if ids.contains(&message.events[0].id) { Ok(()) } else { Err(ids) }
         })
         .await;
+    }
+
+    /// What the gateway says of the message's events, or of what was made of it.
+    async fn hand_over(&self, message: &AuditRequest, body: Vec<u8>) -> Vec<Kept> {
+        let sent = request(self.gateway.data_addr, Method::POST, AUDIT_PATH, Some(TOKEN), body);
+        let answer = Caller::new(Speaks::Http1).send(sent).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let reply = AuditReply::decode(&answer.body, message.id, message.events.len());
+        reply.expect("a reply").events
     }
 
     /// The ids of the chain's events.
@@ -130,6 +120,28 @@ impl Bench {
             }
         }
         panic!("five are admitted");
+    }
+}
+
+/// What a filter hands over, one event for each number.
+fn handed_over(numbers: &[u64]) -> AuditRequest {
+    let note = |number: &u64| AuditNote {
+        id: format!("{:032x}-{number}", 7),
+        age_ms: 0,
+        action: Action::Config,
+        outcome: "ok".to_owned(),
+        tenant: Tenant::None,
+        more: 0,
+        detail: String::new(),
+        about: Vec::new(),
+    };
+    AuditRequest {
+        v: VERSION,
+        id: DecisionId::new(7),
+        scope: question("203.0.113.7").scope,
+        timeout_ms: 60_000,
+        urgent: true,
+        events: numbers.iter().map(note).collect(),
     }
 }
 
@@ -210,4 +222,22 @@ async fn a_denial_stands_although_neither_redis_nor_the_disk_take_its_event() {
     let id = bench.denied(60_000).await;
     assert!(!bench.is_on_disk(id));
     assert!(bench.metric("tidegate_gateway_audit_dropped_total").await > 0, "and it is counted");
+}
+
+/// A filter that is newer than its gateway may know of what that does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_cannot_be_read_keeps_no_other_from_being_taken_and_is_counted() {
+    let bench = Bench::start("").await;
+    let message = handed_over(&[2, 3]);
+    let body = String::from_utf8(encode(&message)).expect("text");
+    let broken = body.replacen("\"config\"", "\"fly\"", 1);
+    let kept = bench.hand_over(&message, broken.into_bytes()).await;
+    assert_eq!(kept, [Kept::Refused, Kept::Kept]);
+    assert_eq!(bench.metric("tidegate_gateway_audit_dropped_total").await, 1);
+    eventually(PATIENCE, "the chain has the one and tells of the other", async || {
+        let ids = bench.chained().await;
+        let has_loss = ids.iter().any(|id| id.starts_with("loss-"));
+        if has_loss && ids.contains(&message.events[1].id) { Ok(()) } else { Err(ids) }
+    })
+    .await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::Method;
 use tempfile::TempDir;
-use tidegate_gateway::Running;
+use tidegate_gateway::{Environment, Running};
 use tidegate_policy::limit::Algorithm;
 use tidegate_policy::wire::{DecideRequest, SETTLE_PATH, SettleRequest, encode};
 use tidegate_tests::certificates::Authority;
@@ -17,7 +17,10 @@ use tidegate_tests::redis::cluster::RedisCluster;
 use tidegate_tests::redis::sentinel::Watched;
 use tidegate_tests::redis::{Redis, Tls};
 
-use crate::bench::{ADMIN, Caller, Speaks, TOKEN, question, request, settings, settlement, start};
+use crate::audit_sync::PEM;
+use crate::bench::{
+    ADMIN, Caller, Speaks, TOKEN, question, request, settings, settings_with, settlement, start,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const CALM: &str = "--deadline 20s --pool-wait 19s --redis-response-timeout 10s --cold-start 5m --store-breaker-open 200ms";
@@ -201,6 +204,37 @@ async fn a_redis_that_may_not_be_asked_about_itself_serves_all_the_same() {
     works(&gateway).await;
     assert!(refused(&redis).await.contains("info"));
     assert_eq!(redis.command(&["KEYS", "ratelimit:*:run"]).await.trim(), "*0");
+}
+
+/// What starts is an event, so a gateway with a key appends at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_chain_works_with_the_least_rights_and_waits_on_the_disk_without_one() {
+    for (more, is_chained) in [(&[][..], true), (&["-llen"], false)] {
+        let redis = Redis::start_with_tcp().await;
+        admit(&redis, more).await;
+        let dir = tempfile::tempdir().expect("a folder");
+        let environment = Environment::from([
+            ("TIDEGATE_TOKEN", TOKEN),
+            ("TIDEGATE_ADMIN_TOKENS", "bo:admin:the-admins-token"),
+            ("AUDIT_PRIVATE_KEY_V1", PEM),
+        ]);
+        let (port, folder) = (redis.tcp_port(), dir.path().display());
+        let flags =
+            format!("--redis-url redis://{USER}127.0.0.1:{port} --audit-dir {folder} {CALM}");
+        let _gateway = start(settings_with(&flags, &environment)).await;
+        eventually(PATIENCE, "the first events are where they can be", async || {
+            let chained = redis.command(&["LLEN", "audit:{default}:seg:0"]).await;
+            let spool = fs::read_to_string(dir.path().join("spool.jsonl")).unwrap_or_default();
+            let refused = refused(&redis).await;
+            let is_so = if is_chained {
+                chained != ":0\r\n" && refused == "*0\r\n"
+            } else {
+                chained == ":0\r\n" && refused.contains("llen") && spool.contains("started")
+            };
+            if is_so { Ok(()) } else { Err((chained, refused, spool)) }
+        })
+        .await;
+    }
 }
 
 /// Each right that limits need is needed: without it something is refused.

@@ -35,6 +35,17 @@ pub struct Append<'a> {
     pub hash: Hash,
     /// The records.
     pub lines: &'a [Line],
+    /// Whatever the ids say: these are not of the event.
+    pub refuted: &'a [Noted],
+}
+
+/// That an event's record is noted to be in the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted {
+    /// Which of the records, from 0.
+    pub index: usize,
+    /// The number under which its event is noted.
+    pub seq: u64,
 }
 
 /// What became of it.
@@ -45,8 +56,11 @@ pub enum Outcome {
     /// Nothing is: the chain ends elsewhere, with that record; it is empty where that lies in another segment than the
     /// one that was named.
     Moved(Place, Vec<u8>),
-    /// Nothing is: some of the events are in the chain already. Their indices, from 0.
-    Duplicates(Place, Vec<usize>),
+    /// Nothing is: some of the events are noted to be in the chain already.
+    Duplicates(Place, Vec<Noted>),
+    /// Nothing is: the segment's list holds that many records, and the head counts others. Only records that lie there
+    /// already are appended then.
+    Torn(Place, u64),
 }
 
 /// A chain in memory.
@@ -109,12 +123,24 @@ impl Shelf {
             let last = records.and_then(|records| records.last()).cloned();
             return Outcome::Moved(self.place, last.unwrap_or_default());
         }
-        let held = |line: &Line| {
-            let later = self.ids.range(append.ids_from..=append.segment);
-            later.into_iter().any(|(_, ids)| ids.contains_key(&line.id))
+        let records = self.segments.get(&append.segment).map_or(&[][..], Vec::as_slice);
+        let counted = if segment == append.segment {
+            usize::try_from(self.place.segment_len()).unwrap_or(usize::MAX)
+        } else {
+            0
         };
-        let lines = append.lines.iter().enumerate();
-        let twice: Vec<usize> = lines.filter(|(_, line)| held(line)).map(|(at, _)| at).collect();
+        let is_torn = records.len() != counted;
+        let behind = records.get(counted..).unwrap_or_default();
+        if is_torn && !starts_with(behind, append.lines) {
+            return Outcome::Torn(self.place, u64::try_from(records.len()).unwrap_or(u64::MAX));
+        }
+        // Of records that are there the ids are, too.
+        let later = self.ids.range(append.ids_from..=append.segment).rev().filter(|_| !is_torn);
+        let noted = later.flat_map(|(_, ids)| {
+            let seqs = append.lines.iter().enumerate().map(|(at, line)| (at, ids.get(&line.id)));
+            seqs.filter_map(|(index, seq)| Some(Noted { index, seq: *seq? }))
+        });
+        let twice: Vec<Noted> = noted.filter(|noted| !append.refuted.contains(noted)).collect();
         if !twice.is_empty() {
             return Outcome::Duplicates(self.place, twice);
         }
@@ -123,12 +149,19 @@ impl Shelf {
         let mut seq = self.place.head.seq;
         for line in append.lines {
             seq = seq.saturating_add(1);
-            records.push(line.bytes.clone());
+            if !is_torn {
+                records.push(line.bytes.clone());
+            }
             ids.insert(line.id.clone(), seq);
         }
         self.place = append.after(self.place);
         Outcome::Done(self.place)
     }
+}
+
+fn starts_with(records: &[Vec<u8>], lines: &[Line]) -> bool {
+    let mut pairs = records.iter().zip(lines);
+    records.len() >= lines.len() && pairs.all(|(record, line)| *record == line.bytes)
 }
 
 #[cfg(test)]
@@ -143,7 +176,12 @@ mod tests {
 
     fn append<'a>(expected: Place, segment: u64, lines: &'a [Line]) -> Append<'a> {
         let hash = Hash::of(&[lines[0].id.as_bytes(), &expected.head.hash.0]);
-        Append { expected, segment, ids_from: segment.saturating_sub(1), hash, lines }
+        let ids_from = segment.saturating_sub(1);
+        Append { expected, segment, ids_from, hash, lines, refuted: &[] }
+    }
+
+    fn noted(pairs: &[(usize, u64)]) -> Vec<Noted> {
+        pairs.iter().map(|&(index, seq)| Noted { index, seq }).collect()
     }
 
     #[test]
@@ -157,7 +195,7 @@ mod tests {
         // Its reply was lost.
         assert_eq!(shelf.append(&first), Outcome::Moved(place, b"b".to_vec()));
         let again = append(place, 0, &ab);
-        assert_eq!(shelf.append(&again), Outcome::Duplicates(place, vec![0, 1]));
+        assert_eq!(shelf.append(&again), Outcome::Duplicates(place, noted(&[(0, 1), (1, 2)])));
         // Somebody was faster.
         let c = [line("c")];
         assert_eq!(
@@ -167,19 +205,83 @@ mod tests {
         let elsewhere = append(Place::GENESIS, 1, &c);
         assert_eq!(shelf.append(&elsewhere), Outcome::Moved(place, vec![]));
         let bc = [line("b"), line("c")];
-        assert_eq!(shelf.append(&append(place, 0, &bc)), Outcome::Duplicates(place, vec![0]));
+        assert_eq!(
+            shelf.append(&append(place, 0, &bc)),
+            Outcome::Duplicates(place, noted(&[(0, 2)]))
+        );
         assert_eq!(shelf, before);
         // A new segment begins.
         let third = append(place, 1, &c);
         let Outcome::Done(place) = shelf.append(&third) else { panic!("{shelf:?}") };
         assert_eq!((place.segment, place.segment_first, place.segment_len()), (1, 3, 1));
-        assert_eq!(shelf.append(&append(place, 1, &bc)), Outcome::Duplicates(place, vec![0, 1]));
+        assert_eq!(
+            shelf.append(&append(place, 1, &bc)),
+            Outcome::Duplicates(place, noted(&[(1, 3), (0, 2)]))
+        );
         // Two segments on, what is not looked for is not found.
         let d = [line("d")];
         let Outcome::Done(place) = shelf.append(&append(place, 2, &d)) else { panic!("{shelf:?}") };
         let a = [line("a")];
         let far = Append { ids_from: 0, ..append(place, 2, &a) };
-        assert_eq!(shelf.append(&far), Outcome::Duplicates(place, vec![0]));
+        assert_eq!(shelf.append(&far), Outcome::Duplicates(place, noted(&[(0, 1)])));
         assert!(matches!(shelf.append(&append(place, 2, &a)), Outcome::Done(_)));
+    }
+
+    /// Whoever writes to the store may note an event as appended that is not.
+    #[test]
+    fn what_is_refuted_counts_as_not_noted() {
+        let mut shelf = Shelf::default();
+        let ab = [line("a"), line("b")];
+        for (segment, seq) in [(0, 7), (1, 9)] {
+            shelf.ids.entry(segment).or_default().insert("b".to_owned(), seq);
+        }
+        let mut append = append(Place::GENESIS, 1, &ab);
+        let both = noted(&[(1, 9), (1, 7)]);
+        assert_eq!(shelf.append(&append), Outcome::Duplicates(Place::GENESIS, both.clone()));
+        append.refuted = &both[..1];
+        let other = Outcome::Duplicates(Place::GENESIS, both[1..].to_vec());
+        assert_eq!(shelf.append(&append), other);
+        append.refuted = &both;
+        let Outcome::Done(place) = shelf.append(&append) else { panic!("{shelf:?}") };
+        assert_eq!((place.head.seq, shelf.ids[&1]["b"]), (2, 2));
+    }
+
+    /// Somebody set the head back, or took it away, and left the records.
+    #[test]
+    fn only_what_lies_behind_the_head_already_is_appended_there() {
+        let mut shelf = Shelf::default();
+        let (ab, cd, e) = ([line("a"), line("b")], [line("c"), line("d")], [line("e")]);
+        let mut places = vec![Place::GENESIS];
+        for (segment, lines) in [(0, &ab[..]), (0, &cd[..]), (1, &e[..])] {
+            let append = append(places[places.len() - 1], segment, lines);
+            let Outcome::Done(place) = shelf.append(&append) else { panic!("{shelf:?}") };
+            places.push(place);
+        }
+        let whole = shelf.clone();
+        let x = [line("x")];
+        for (to, segment, held) in [(0, 0, 4), (1, 0, 4), (2, 1, 1)] {
+            shelf.place = places[to];
+            let torn = Outcome::Torn(places[to], held);
+            assert_eq!(shelf.append(&append(places[to], segment, &x)), torn, "{to}");
+        }
+        // A part of what lies there, and more than that.
+        shelf.place = places[1];
+        let (d, cde) = ([line("d")], [line("c"), line("d"), line("e")]);
+        for lines in [&d[..], &cde] {
+            let append = append(places[1], 0, lines);
+            assert_eq!(shelf.append(&append), Outcome::Torn(places[1], 4));
+        }
+        shelf.place = places[0];
+        // Whoever took the head took ids, too.
+        shelf.ids.clear();
+        for (segment, lines) in [(0, &ab[..]), (0, &cd[..]), (1, &e[..])] {
+            let append = append(shelf.place, segment, lines);
+            assert!(matches!(shelf.append(&append), Outcome::Done(_)), "{shelf:?}");
+        }
+        assert_eq!(shelf, whole);
+        // Records are missing that the head counts.
+        shelf.segments.insert(1, vec![]);
+        let append = append(places[3], 1, &x);
+        assert_eq!(shelf.append(&append), Outcome::Torn(places[3], 0));
     }
 }

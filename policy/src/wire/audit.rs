@@ -27,7 +27,7 @@ const ID_LEN_MAX: usize = 52;
 
 /// `POST /v1/audit`: what happened in a filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditRequest {
+pub struct AuditRequest<E = AuditNote> {
     /// [`VERSION`].
     pub v: u16,
     /// Names the message; echoed.
@@ -40,8 +40,11 @@ pub struct AuditRequest {
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub urgent: bool,
     /// 1 to [`EVENTS_MAX`].
-    pub events: Vec<AuditNote>,
+    pub events: Vec<E>,
 }
+
+/// A message as it is read: an event that cannot be read does not keep the others from being taken.
+pub type AuditHeard = AuditRequest<Result<AuditNote, BadMessage>>;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +98,7 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-impl Message for AuditRequest {
+impl<E> Message for AuditRequest<E> {
     fn version(&self) -> u16 {
         self.v
     }
@@ -110,21 +113,34 @@ impl Message for AuditReply {
 // === impl AuditRequest ===
 
 impl AuditRequest {
-    /// Reads and checks a message.
+    /// Reads and checks a message, all of it.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
-        let message: Self = read(bytes)?;
-        let count = message.events.len();
-        if count == 0 || count > EVENTS_MAX {
+        let AuditRequest { v, id, scope, timeout_ms, urgent, events } = Self::hear(bytes)?;
+        let events = events.into_iter().collect::<Result<_, _>>()?;
+        Ok(Self { v, id, scope, timeout_ms, urgent, events })
+    }
+
+    /// Reads a message, and each of its events apart from the others.
+    pub fn hear(bytes: &[u8]) -> Result<AuditHeard, BadMessage> {
+        let message: AuditRequest<serde_json::Value> = read(bytes)?;
+        let AuditRequest { v, id, scope, timeout_ms, urgent, events } = message;
+        if events.is_empty() || events.len() > EVENTS_MAX {
             return Err(BadMessage::Event("send 1 to 64 events"));
         }
-        message.events.iter().try_for_each(AuditNote::check)?;
-        Ok(message)
+        let events = events.into_iter().map(AuditNote::read).collect();
+        Ok(AuditRequest { v, id, scope, timeout_ms, urgent, events })
     }
 }
 
 // === impl AuditNote ===
 
 impl AuditNote {
+    fn read(value: serde_json::Value) -> Result<Self, BadMessage> {
+        let read = serde_json::from_value::<Self>(value);
+        let note = read.map_err(|error| BadMessage::Malformed(error.to_string()))?;
+        note.check().map(|()| note)
+    }
+
     fn check(&self) -> Result<(), BadMessage> {
         let own = matches!(
             self.action,

@@ -1,6 +1,6 @@
 //! Owns what this gateway knows for certain of its chain, and how the store is compared with it.
 
-use tidegate_policy::audit::append::Place;
+use tidegate_policy::audit::append::{Outcome, Place};
 use tidegate_policy::audit::record::Record;
 
 use super::own_time::{BEGINS_US, GRACE_US};
@@ -47,7 +47,11 @@ impl ChainEnd {
             if now.saturating_sub(since) < grace_us {
                 // What it may have appended itself others may be waiting for.
                 if let Some(piece) = self.piece(there) {
-                    self.put(&piece, there).await.inspect_err(|failure| self.failed(failure))?;
+                    let put = self.put(&piece, there).await;
+                    let put = put.inspect_err(|failure| self.failed(failure))?;
+                    if let Outcome::Torn(there, held) = put {
+                        return Err(self.torn(there, piece.segment, held));
+                    }
                 }
                 return Err(Refused::Quiet);
             }
@@ -145,7 +149,7 @@ impl ChainEnd {
         Ok(())
     }
 
-    fn alarm(&mut self, known: Place, there: Place) -> Refused {
+    pub(super) fn alarm(&mut self, known: Place, there: Place) -> Refused {
         if !self.set_back {
             self.set_back = true;
             self.counters.rollback.set(1);

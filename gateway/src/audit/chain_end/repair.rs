@@ -5,10 +5,11 @@
 use tidegate_policy::audit::append::{Outcome, Place};
 use tidegate_policy::audit::record::{Record, Rollback};
 
+use super::noted::Refuted;
 use super::own_time::{DOUBT_US, GRACE_US, GROWING_PATIENCE_US, PATIENCE_US, WHOLE_US};
 use super::parted::Parting;
 use super::vouched::Seal;
-use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX};
+use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX, segment_behind};
 use crate::audit::ring::Appended;
 use crate::store::StoreFailure;
 
@@ -60,11 +61,15 @@ impl ChainEnd {
         if self.clock.elapsed_us() < self.progress.goes_on_from {
             return Err(Refused::NoRoom);
         }
+        let mut is_busy = false;
         for _ in 0..STEPS_MAX {
             let there = self.chains()?.place(&self.chain).await?;
             self.own_time.looked(self.clock.elapsed_us());
             // It was appended behind this very record, so no rollback before it is news.
-            let Some(piece) = self.piece(there) else {
+            // Where others append, what lies behind a head that was read before is theirs, and the head is there already.
+            let left = if is_busy { None } else { self.left_behind(there).await? };
+            let is_left = left.is_some();
+            let Some(piece) = left.or_else(|| self.piece(there)) else {
                 if self.is_whole(known, there).await? {
                     return self.wait_for_others(known, there).await;
                 }
@@ -73,8 +78,9 @@ impl ChainEnd {
             };
             match self.put(&piece, there).await? {
                 Outcome::Done(_) => self.progress.stuck = None,
-                Outcome::Moved(..) => {}
+                Outcome::Moved(..) => is_busy |= is_left,
                 Outcome::Duplicates(..) => return self.wait_or_give_up(known, there).await,
+                Outcome::Torn(there, held) => return Err(self.torn(there, piece.segment, held)),
             }
         }
         Err(Refused::Races(STEPS_MAX))
@@ -238,9 +244,11 @@ impl ChainEnd {
         parting: Parting,
         mut there: Place,
     ) -> Result<Place, Refused> {
+        let mut refuted = Refuted::default();
         for _ in 0..TRIES_MAX {
             let Some(event) = self.rollback(there, known, parting.common) else { break };
-            match self.attempt(there, &[event], 0).await? {
+            let events = [event];
+            match self.attempt(there, &events, 0, &refuted).await? {
                 Outcome::Done(end) => {
                     self.counters.origins.inc();
                     tracing::error!(
@@ -261,7 +269,15 @@ impl ChainEnd {
                     there = next;
                 }
                 // A missing piece may have come: the next look finds out.
-                Outcome::Moved(..) | Outcome::Duplicates(..) => break,
+                Outcome::Moved(..) => break,
+                Outcome::Duplicates(there, noted) => {
+                    if !self.proven(there, &events, &noted, &mut refuted).await?.is_empty() {
+                        break;
+                    }
+                }
+                Outcome::Torn(there, held) => {
+                    return Err(self.torn(there, segment_behind(there), held));
+                }
             }
         }
         Err(Refused::SetBack { known, there })

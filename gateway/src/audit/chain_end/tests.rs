@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use tempfile::TempDir;
-use tidegate_policy::audit::append::Append;
+use tidegate_policy::audit::append::{Append, Shelf};
 use tidegate_policy::audit::keys::{Key, KeyRing};
 use tidegate_policy::audit::record::{Head, KeyVersion, Record};
 use tidegate_policy::audit::verify::{Report, Verdict, Verifier};
@@ -131,6 +131,11 @@ impl Faulty {
         *self.cut.lock().expect("no panic") = left;
     }
 
+    /// Somebody writes to the store by hand.
+    pub fn tamper(&self, how: impl FnOnce(&mut Shelf)) {
+        self.inner.lock().expect("no panic").memory_chains().tamper(&chain(), how);
+    }
+
     /// How many appends were done.
     pub fn appends(&self) -> usize {
         self.done.lock().expect("no panic").len()
@@ -186,7 +191,7 @@ impl Chains for Faulty {
             drop(self.call(|chains| chains.append(chain, &first)));
         }
         let call = self.call(|chains| chains.append(chain, append));
-        let Append { expected, segment, ids_from, hash, lines } = *append;
+        let Append { expected, segment, ids_from, hash, lines, .. } = *append;
         let appended = Appended { start: expected, segment, ids_from, hash, lines: lines.to_vec() };
         // Memory answers at once, and a call that is only polled later would be done later.
         let outcome = now(call);

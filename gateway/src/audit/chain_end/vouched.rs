@@ -42,6 +42,12 @@ impl ChainEnd {
         if self.chains()?.place(&self.chain).await? != there {
             return Err(Refused::Races(1));
         }
+        if let Some(left) = self.left_behind(there).await? {
+            // The head was set back to a record within an append.
+            let held = u64::try_from(left.lines.len()).unwrap_or(u64::MAX);
+            let before = if left.segment == there.segment { there.segment_len() } else { 0 };
+            return Err(self.torn(there, left.segment, before.saturating_add(held)));
+        }
         if self.foreign.replace(there.head) != Some(there.head) {
             tracing::error!(
                 critical = true, chain = %self.chain, seq = there.head.seq,

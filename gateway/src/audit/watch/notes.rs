@@ -104,6 +104,12 @@ impl Notes {
         self.size
     }
 
+    /// How many rollbacks its origin counts.
+    pub fn epoch(&self) -> usize {
+        let epoch = self.origin.rsplit_once('#').and_then(|(_, epoch)| epoch.parse().ok());
+        epoch.unwrap_or_default()
+    }
+
     /// Whether a checkpoint of that size would say anything new. Under one origin they only grow.
     pub fn is_new(&self, size: u64, epoch: u64) -> bool {
         size > 0 && (size > self.size || origin_of(self.key.name(), epoch) != self.origin)

@@ -65,6 +65,60 @@ async fn a_checkpoint_is_written_after_ten_seconds_or_a_thousand_records() {
     assert_eq!(size().await, 1_001, "nothing new");
 }
 
+/// What came behind the last one may have waited for ten seconds already.
+#[tokio::test(start_paused = true)]
+async fn the_first_checkpoint_after_a_restart_does_not_wait() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let checkpoints = dir.path().join("checkpoints");
+    let (mut before, _) = watch(&store, &checkpoints);
+    append(&mut end, 0, 1_000).await;
+    before.step().await.expect("the store answers");
+    drop(before);
+    append(&mut end, 1_000, 1_005).await;
+    let (mut watch, counters) = watch(&store, &checkpoints);
+    watch.step().await.expect("the store answers");
+    assert_eq!(counters.checkpoint_size.get(), 1_005);
+    append(&mut end, 1_005, 1_010).await;
+    watch.step().await.expect("the store answers");
+    assert_eq!(counters.checkpoint_size.get(), 1_005, "the next one does");
+}
+
+/// All of the chain was taken away, and no gateway is left that knows of it.
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_is_shorter_than_the_last_checkpoint_is_a_finding() {
+    for is_back in [false, true] {
+        let (store, dir) = world();
+        let checkpoints = dir.path().join("checkpoints");
+        let mut end = open(&store, dir.path());
+        append(&mut end, 0, 1_000).await;
+        let (mut before, _) = watch(&store, &checkpoints);
+        before.step().await.expect("the store answers");
+        let appends = store.appends();
+        store.set_back(0);
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        if !is_back {
+            append(&mut open(&store, elsewhere.path()), 0, 10).await;
+        }
+        let (mut watch, counters) = watch(&store, &checkpoints);
+        let first = if is_back { 1 } else { 11 };
+        for _ in 0..3 {
+            watch.step().await.expect("the store answers");
+            assert_eq!((counters.findings.get(), counters.first_bad.get()), (1, first));
+        }
+        if is_back {
+            end.retry().await;
+            assert_eq!(store.appends(), appends);
+            watch.step().await.expect("the store answers");
+            assert_eq!((counters.findings.get(), counters.first_bad.get()), (0, 0));
+        } else {
+            append(&mut open(&store, elsewhere.path()), 10, 1_100).await;
+            watch.step().await.expect("the store answers");
+            assert!(counters.findings.get() > 0, "it is another chain");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_chain_is_followed_from_segment_to_segment_and_read_again_from_the_start() {
     let (store, dir) = world();

@@ -35,7 +35,7 @@ fn asked(order: Order) -> Asked {
     let environment = Environment::default();
     let name = RecordName::of(&environment, &tenant, &endpoint, &key);
     let before = RecordName::with_words(&environment, &tenant, &endpoint, &key);
-    Asked { order, name, before, tenant, endpoint, digest: String::new() }
+    Asked { order, name, before, tenant, endpoint, key: SubjectName::from_bytes(b"k") }
 }
 
 async fn lay(claims: &dyn Claims, name: &RecordName, lies: Lies, owner: u128) {

@@ -26,6 +26,12 @@ impl MemoryChains {
         Self { records_max, full, shelves: Mutex::default() }
     }
 
+    /// As if somebody wrote to the store by hand.
+    #[cfg(test)]
+    pub fn tamper(&self, chain: &ChainName, how: impl FnOnce(&mut Shelf)) {
+        self.on(|shelves| how(shelves.entry(chain.clone()).or_default()));
+    }
+
     fn on<T>(&self, step: impl FnOnce(&mut BTreeMap<ChainName, Shelf>) -> T) -> T {
         step(&mut self.shelves.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -2,7 +2,7 @@
 //! content nor connections.
 
 use redis::{Cmd, Script, Value};
-use tidegate_policy::audit::append::{Append, Outcome, Place};
+use tidegate_policy::audit::append::{Append, Noted, Outcome, Place};
 use tidegate_policy::audit::hash::Hash;
 use tidegate_policy::audit::record::{ChainName, Head};
 
@@ -16,6 +16,7 @@ pub const TEXT: &str = include_str!("../../../../lua/audit_append.lua");
 const DONE: i64 = 1;
 const MOVED: i64 = 0;
 const DUPLICATES: i64 = 2;
+const TORN: i64 = 3;
 
 /// Its SHA.
 pub fn sha() -> String {
@@ -79,7 +80,7 @@ impl Chains for RedisStore {
 
 fn command(sha: &str, chain: &ChainName, append: &Append<'_>) -> Cmd {
     let ids: Vec<String> = looked_up(append).map(|segment| ids_key(chain, segment)).collect();
-    let Append { expected, segment, hash, lines, .. } = append;
+    let Append { expected, segment, hash, lines, refuted, .. } = append;
     let mut command = redis::cmd("EVALSHA");
     command.arg(sha).arg(ids.len().saturating_add(2));
     command.arg(head_key(chain)).arg(segment_key(chain, *segment)).arg(ids);
@@ -90,6 +91,10 @@ fn command(sha: &str, chain: &ChainName, append: &Append<'_>) -> Cmd {
     }
     for line in *lines {
         command.arg(&line.bytes);
+    }
+    if !refuted.is_empty() {
+        let pair = |one: &Noted| format!("{}:{} ", one.index.saturating_add(1), one.seq);
+        command.arg(format!(" {}", refuted.iter().map(pair).collect::<String>()));
     }
     command
 }
@@ -104,15 +109,21 @@ fn outcome(reply: &Value, count: usize) -> Option<Outcome> {
         let [last] = rest else { return None };
         return Some(Outcome::Moved(place, redis::from_redis_value_ref(last).ok()?));
     }
-    let twice = rest;
-    let indices = twice.iter().map(|index| {
+    if *code == TORN {
+        let [Value::Int(held)] = rest else { return None };
+        return Some(Outcome::Torn(place, u64::try_from(*held).ok()?));
+    }
+    let (pairs, []) = rest.as_chunks() else { return None };
+    let noted = pairs.iter().map(|[index, seq]| {
         let Value::Int(index) = index else { return None };
-        usize::try_from(*index).ok()?.checked_sub(1).filter(|index| *index < count)
+        let index = usize::try_from(*index).ok()?.checked_sub(1).filter(|index| *index < count)?;
+        let seq = redis::from_redis_value_ref::<String>(seq).ok()?.parse().ok()?;
+        Some(Noted { index, seq })
     });
-    let indices: Vec<usize> = indices.collect::<Option<_>>()?;
-    match (*code, indices.is_empty()) {
+    let noted: Vec<Noted> = noted.collect::<Option<_>>()?;
+    match (*code, noted.is_empty()) {
         (DONE, true) => Some(Outcome::Done(place)),
-        (DUPLICATES, false) => Some(Outcome::Duplicates(place, indices)),
+        (DUPLICATES, false) => Some(Outcome::Duplicates(place, noted)),
         _ => None,
     }
 }
@@ -149,6 +160,12 @@ mod tests {
             parts.extend(last.iter().cloned());
             Value::Array(parts)
         };
+        let noted = |pairs: &[(i64, &str)]| {
+            let Value::Array(mut parts) = reply(2, "9", &hash, &[]) else { unreachable!() };
+            parts.extend(pairs.iter().flat_map(|(index, seq)| [Value::Int(*index), text(seq)]));
+            Value::Array(parts)
+        };
+        let both = vec![Noted { index: 0, seq: 5 }, Noted { index: 2, seq: 0 }];
         let place =
             Place { head: Head { seq: 9, hash: Hash::GENESIS }, segment: 2, segment_first: 3 };
         for (reply, expected) in [
@@ -157,12 +174,18 @@ mod tests {
             (moved(&[text("")]), Some(Outcome::Moved(place, vec![]))),
             (moved(&[]), None),
             (moved(&[text("r"), text("s")]), None),
-            (reply(2, "9", &hash, &[1, 3]), Some(Outcome::Duplicates(place, vec![0, 2]))),
+            (noted(&[(1, "5"), (3, "0")]), Some(Outcome::Duplicates(place, both))),
+            (noted(&[(1, "-5")]), None),
+            (noted(&[(1, "x")]), None),
+            (noted(&[(0, "5")]), None),
+            (noted(&[(4, "5")]), None),
+            (reply(2, "9", &hash, &[1, 5, 3]), None),
             (reply(2, "9", &hash, &[]), None),
-            (reply(2, "9", &hash, &[0]), None),
-            (reply(2, "9", &hash, &[4]), None),
             (reply(1, "9", &hash, &[1]), None),
+            (reply(3, "9", &hash, &[57]), Some(Outcome::Torn(place, 57))),
             (reply(3, "9", &hash, &[]), None),
+            (reply(3, "9", &hash, &[-1]), None),
+            (reply(4, "9", &hash, &[]), None),
             (reply(1, "-9", &hash, &[]), None),
             (reply(1, "9", "0", &[]), None),
             (Value::Array(vec![Value::Int(1)]), None),

@@ -1,0 +1,70 @@
+//! Owns what follows where a segment's list and the head tell different numbers of records: the head was set back, or is
+//! gone, and the list kept what stands behind it. What a gateway has signed there is the chain's, and the head goes on
+//! over it. Record 0118.
+
+use tidegate_policy::audit::append::Place;
+use tidegate_policy::audit::record::{Head, Line, Record};
+
+use super::vouched::Seal;
+use super::{ChainEnd, Refused};
+use crate::audit::ring::Appended;
+use crate::store::chains::segment_key;
+
+/// Records that one append takes up at most, since the script is handed them all.
+const CHUNK: u64 = 500;
+
+// === impl ChainEnd ===
+
+impl ChainEnd {
+    /// What lies in the store right behind the place that the head names, as far as it is linked and a signature by one
+    /// of our keys covers it: no other records could take its place.
+    pub(super) async fn left_behind(&self, there: Place) -> Result<Option<Appended>, Refused> {
+        let chains = self.chains()?;
+        let (count, next) = (there.segment_len(), there.segment.saturating_add(1));
+        for (segment, from) in [(there.segment, count), (next, 0)] {
+            let behind = chains.records(&self.chain, segment, from, CHUNK).await?;
+            if !behind.is_empty() {
+                return Ok(self.own_part(there, segment, behind));
+            }
+        }
+        Ok(None)
+    }
+
+    fn own_part(&self, start: Place, segment: u64, behind: Vec<Vec<u8>>) -> Option<Appended> {
+        let (mut end, mut records, mut lines) = (start.head, Vec::new(), Vec::new());
+        for bytes in behind {
+            let Ok(record) = Record::read(&bytes) else { break };
+            if (record.prev, Some(record.seq)) != (end.hash, end.seq.checked_add(1)) {
+                break;
+            }
+            end = Head { seq: record.seq, hash: record.hash };
+            lines.push(Line { id: record.id.clone(), bytes });
+            records.push(record);
+        }
+        // Its signature covers all before it.
+        let last = records.iter().rposition(|record| self.seal(record) == Seal::Good)?;
+        lines.truncate(last.saturating_add(1));
+        let hash = records.get(last)?.hash;
+        Some(Appended { start, segment, ids_from: segment, hash, lines })
+    }
+
+    /// The list of that segment, into which is appended behind `there`, holds another number of records than the head
+    /// counts: an append would stand where nobody looks for it.
+    pub(super) fn torn(&mut self, there: Place, segment: u64, held: u64) -> Refused {
+        let counted = if segment == there.segment { there.segment_len() } else { 0 };
+        let key = segment_key(&self.chain, segment);
+        if self.torn.replace((there.head, held)) != Some((there.head, held)) {
+            tracing::error!(
+                critical = true, chain = %self.chain, key, held, counted, seq = there.head.seq,
+                "the audit chain is torn: the list holds another number of records than its head counts; what a \
+                 gateway has signed behind the head is taken up again, behind anything else nothing is appended until \
+                 that is taken away"
+            );
+        }
+        self.alarm(self.known.unwrap_or(there), there);
+        Refused::Torn { key, held, counted }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! Tests of chains whose head was set back while the lists kept their records.
+
+use std::time::Duration;
+
+use tidegate_policy::audit::append::Shelf;
+use tidegate_policy::audit::record::Event;
+use tidegate_policy::audit::verify::Verdict;
+
+use super::super::own_time::{BEGINS_US, COUNTS_US, GRACE_US, PATIENCE_US};
+use super::super::tests::{
+    FalseSigner, Faulty, Forged, begin, chain, commit, event, looks, open, verify, world,
+};
+use super::super::{Accepted, BATCH_MAX, SEGMENT_MAX};
+use super::*;
+use crate::store::chains::Chains;
+
+const BEGINS: Duration = Duration::from_micros(BEGINS_US + COUNTS_US);
+const GRACE: Duration = Duration::from_micros(GRACE_US + COUNTS_US);
+
+/// The head says that the chain ends with the record of that number.
+fn set_head(store: &Faulty, seq: u64) {
+    store.tamper(|shelf| {
+        let (mut place, mut left) = (Place::GENESIS, seq);
+        for (segment, records) in &shelf.segments {
+            let held = u64::try_from(records.len()).expect("small");
+            if left == 0 {
+                break;
+            }
+            let here = left.min(held);
+            let last = &records[usize::try_from(here).expect("small") - 1];
+            let last = Record::read(last).expect("a record");
+            let segment_first = last.seq + 1 - here;
+            place = Place {
+                head: Head { seq: last.seq, hash: last.hash },
+                segment: *segment,
+                segment_first,
+            };
+            left -= here;
+        }
+        shelf.place = place;
+    });
+}
+
+/// Set back between two appends and within one, and taken away; the ids stayed, or went as well.
+#[tokio::test(start_paused = true)]
+async fn a_head_that_was_set_back_goes_on_over_the_records_that_its_list_kept() {
+    for (to, takes_ids) in [(3, false), (2, false), (0, false), (0, true)] {
+        let (store, dir) = world();
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        let (mut a, mut b) =
+            (begin(&store, dir.path()).await, begin(&store, elsewhere.path()).await);
+        commit(&mut a, &["a", "b", "c"]).await;
+        commit(&mut b, &["d", "e"]).await;
+        commit(&mut a, &["f"]).await;
+        let (before, ids) = (store.records().await, |shelf: &mut Shelf| shelf.ids.clear());
+        // Nobody is left who has the last records to put back.
+        drop(a);
+        set_head(&store, to);
+        if takes_ids {
+            store.tamper(ids);
+        }
+        assert_eq!(commit(&mut b, &["g"]).await, Accepted::Spooled);
+        assert_eq!(b.counters.rollback.get(), 1);
+        let mut fresh = open(&store, dir.path());
+        assert_eq!(commit(&mut fresh, &["h"]).await, Accepted::Spooled);
+        looks(&mut [&mut b, &mut fresh], 2 * GRACE).await;
+        assert!(!b.is_set_back() && !fresh.is_set_back(), "{to}");
+        assert_eq!(&store.records().await[..6], &before[..], "{to}: nothing was written anew");
+        let (report, mut ids) = verify(&store).await;
+        ids.sort();
+        assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 0), "{to}");
+        assert_eq!(ids.join(""), "abcdefgh", "{to}");
+        for end in [&b, &fresh] {
+            assert_eq!((end.counters.rollback.get(), end.counters.origins.get()), (0, 0));
+        }
+        // An event that comes again is known.
+        commit(&mut b, &["d", "f"]).await;
+        assert_eq!(verify(&store).await.1.len(), 8, "{to}");
+    }
+}
+
+/// It has no mark, so that the head alone tells it nothing.
+#[tokio::test(start_paused = true)]
+async fn who_knows_nothing_of_a_chain_finds_it_torn_before_it_appends() {
+    for to in [0, 1, 2] {
+        let (store, dir) = world();
+        commit(&mut open(&store, dir.path()), &["a"]).await;
+        let mut end = begin(&store, dir.path()).await;
+        looks(&mut [&mut end], BEGINS).await;
+        commit(&mut end, &["b", "c"]).await;
+        drop(end);
+        set_head(&store, to);
+        let other = tempfile::tempdir().expect("a folder");
+        let mut fresh = open(&store, other.path());
+        looks(&mut [&mut fresh], BEGINS).await;
+        assert_eq!(commit(&mut fresh, &["d"]).await, Accepted::Spooled, "{to}");
+        assert_eq!((fresh.counters.rollback.get(), store.records().await.len()), (1, 3));
+        looks(&mut [&mut fresh], GRACE).await;
+        let (report, ids) = verify(&store).await;
+        assert_eq!((report.verdict, ids.join("")), (Verdict::Valid, "abcd".to_owned()), "{to}");
+        assert_eq!(fresh.counters.rollback.get(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_was_set_back_over_the_border_of_segments_goes_on_over_both() {
+    let border = SEGMENT_MAX.next_multiple_of(u64::try_from(BATCH_MAX).expect("small"));
+    for to in [border, border - 64, border - 70] {
+        let (store, dir) = world();
+        let mut end = begin(&store, dir.path()).await;
+        for batch in 0..160 {
+            let events: Vec<Event> =
+                (0..BATCH_MAX).map(|number| event(&format!("{batch}-{number}"))).collect();
+            end.commit(events).await.expect("not lost");
+        }
+        let before = store.records().await;
+        assert_eq!(end.known.expect("known").segment, 1);
+        drop(end);
+        set_head(&store, to);
+        let other = tempfile::tempdir().expect("a folder");
+        let mut fresh = open(&store, other.path());
+        looks(&mut [&mut fresh], BEGINS).await;
+        assert_eq!(commit(&mut fresh, &["new"]).await, Accepted::Spooled, "{to}");
+        assert_eq!(store.records().await, before, "{to}");
+        looks(&mut [&mut fresh], GRACE).await;
+        let (report, ids) = verify(&store).await;
+        assert_eq!((report.verdict, ids.len()), (Verdict::Valid, before.len() + 1), "{to}");
+        assert_eq!(&store.records().await[..before.len()], &before[..]);
+    }
+}
+
+/// Linked to the head, but not by a gateway.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_no_gateway_signed_is_not_taken_up() {
+    for seal in [Forged::Unsigned, Forged::By(FalseSigner { key: 2, version: 1 })] {
+        let (store, dir) = world();
+        let mut end = begin(&store, dir.path()).await;
+        commit(&mut end, &["a"]).await;
+        store.forge(event("forged"), &seal);
+        set_head(&store, 1);
+        assert_eq!(commit(&mut end, &["b"]).await, Accepted::Spooled);
+        looks(&mut [&mut end], Duration::from_micros(3 * PATIENCE_US)).await;
+        assert_eq!((end.is_set_back(), end.counters.origins.get()), (true, 0));
+        let there = store.place(&chain()).await.expect("a place");
+        assert_eq!((there.head.seq, store.records().await.len()), (1, 2));
+        // Somebody takes it away.
+        store.tamper(|shelf| {
+            shelf.segments.get_mut(&0).expect("there").truncate(1);
+        });
+        looks(&mut [&mut end], GRACE).await;
+        let (report, ids) = verify(&store).await;
+        assert_eq!((report.verdict, ids.join("")), (Verdict::Valid, "ab".to_owned()));
+    }
+}
+
+/// Behind the head lies what no gateway has signed, or less than the head counts: whoever appended there would give it
+/// a place in the list that nobody looks for.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_appended_where_a_list_and_its_head_cannot_be_brought_together() {
+    type Tears = fn(&mut Shelf);
+    let more: Tears = |shelf| {
+        shelf.segments.get_mut(&0).expect("there").push(b"junk".to_vec());
+    };
+    let fewer: Tears = |shelf| {
+        shelf.segments.get_mut(&0).expect("there").remove(0);
+    };
+    for (what, tears) in [("more", more), ("fewer", fewer)] {
+        let (store, dir) = world();
+        let mut end = begin(&store, dir.path()).await;
+        commit(&mut end, &["a"]).await;
+        commit(&mut end, &["b"]).await;
+        let mut whole = Shelf::default();
+        store.tamper(|shelf| {
+            whole = shelf.clone();
+            tears(shelf);
+        });
+        let torn = store.records().await;
+        assert_eq!(commit(&mut end, &["c"]).await, Accepted::Spooled, "{what}");
+        looks(&mut [&mut end], Duration::from_micros(3 * PATIENCE_US)).await;
+        assert!(end.is_set_back() && end.has_spooled(), "{what}");
+        assert_eq!((store.records().await, end.counters.origins.get()), (torn, 0), "{what}");
+        // Somebody has put it right.
+        store.tamper(|shelf| *shelf = whole);
+        looks(&mut [&mut end], GRACE).await;
+        let (report, ids) = verify(&store).await;
+        assert_eq!((report.verdict, ids.join("")), (Verdict::Valid, "abc".to_owned()), "{what}");
+    }
+}
