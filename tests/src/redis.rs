@@ -291,6 +291,8 @@ fn launch(dir: &TempDir, ports: &[String], durable: bool, clock: Option<&HeldClo
     command.args(ports).args(["--bind", "127.0.0.1"]);
     let durable = if durable { "yes" } else { "no" };
     command.args(["--save", "", "--appendonly", durable, "--maxmemory-policy", "noeviction"]);
+    // Else it puts its writes off for up to two seconds where the disk is busy, behind answers that are out.
+    command.args(["--appendfsync", "always"]);
     Process::start(command, &dir.path().join("redis.log")).expect("redis-server starts")
 }
 
