@@ -38,7 +38,7 @@ shapes! {
 
     /// When slow calls open a circuit breaker.
     SLOW "slow" {
-        "after" => must(Duration { min_ms: 1, max_ms: 3_600_000 }, "\"2s\"", "A call is slow whose answer begins later than that.");
+        "after" => must(Duration { min_ms: 1, max_ms: 3_600_000 }, "\"2s\"", "A call is slow whose answer begins later than that, or whose client left later than that without one.");
         "rate" => with_default(Percentage, "\"80%\"", "\"50%\"", "The share of slow calls in the window that opens it. `0%`: no share does.");
     }
 
