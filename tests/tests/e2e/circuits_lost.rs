@@ -126,6 +126,62 @@ async fn what_three_envoys_let_through_is_bounded_where_it_fails_and_where_it_ha
     }
 }
 
+/// Every second answer fails, so that no worker sees two in a row: the region's window shuts it for all three, and none of
+/// the tests in a row that would open it is reached until it works.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_half_fails_is_shut_for_three_envoys_until_it_works() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&ROOMY)).await;
+    let upstream = Puppet::start(Does::HalfFails).await;
+    let breaker = json!({"open": "1s", "window": "1m", "min_calls": 12, "consecutive": 1_000});
+    let envoys = envoys(3, &gateway, &upstream, &breaker, "60s").await;
+    let (mut failed, mut passed) = (0, 0);
+    eventually(PATIENCE, "all three are shut", async || {
+        let mut refused = 0;
+        for envoy in &envoys {
+            let answer = client::get(envoy.addr, "/").await;
+            refused += usize::from(is_refused(&answer));
+            passed += usize::from(answer.status == 200);
+            failed += usize::from(answer.status == 500);
+        }
+        if refused == 3 { Ok(()) } else { Err((passed, failed)) }
+    })
+    .await;
+    assert!(passed + failed >= 12, "{passed} + {failed}");
+    // Tests go well and fail in turn: never three in a row.
+    let tests = async |event: &str| {
+        let mut sum = 0;
+        for envoy in &envoys {
+            let name = format!("tidegate_circuit_total{{breaker=\"p\",event=\"{event}\"}}");
+            sum += envoy.metric(&name).await;
+        }
+        sum
+    };
+    eventually(PATIENCE, "two tests failed", async || {
+        for envoy in &envoys {
+            client::get(envoy.addr, "/").await;
+        }
+        let failed = tests("test_failed").await;
+        if failed >= 2 { Ok(()) } else { Err(failed) }
+    })
+    .await;
+    let (ok, failed) = (tests("test_ok").await, tests("test_failed").await);
+    assert!(ok <= failed + 1, "{ok} went well, {failed} failed");
+    assert_ne!(state(&gateway).await, "closed");
+    upstream.now(Does::Works);
+    for envoy in &envoys {
+        eventually(PATIENCE, "it passes again", async || {
+            let answer = client::get(envoy.addr, "/").await;
+            if answer.status == 200 && state(&gateway).await == "closed" {
+                Ok(())
+            } else {
+                Err(answer)
+            }
+        })
+        .await;
+    }
+}
+
 /// Nobody waits for the answer, so that none ever comes: clients leave before the route's timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_hangs_is_noticed_though_every_client_gives_up() {
