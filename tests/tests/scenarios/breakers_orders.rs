@@ -80,6 +80,33 @@ fn an_order_for_all_of_many_leaves_nothing_behind_once_it_is_over() {
     }
 }
 
+/// Every worker keeps to an order once the next tick's answer is there, whatever the order.
+#[test]
+fn an_order_is_kept_to_in_all_workers_within_a_tick() {
+    const TICK_NS: u64 = 250 * MS;
+    const ANSWER_NS: u64 = MS;
+    let clients: String = (0..4)
+        .map(|worker| {
+            format!(
+                "  - {{ at: {worker}ms, client: c, worker: {worker}, times: 800, every: 5ms, send: {{ path: /p }} }}\n"
+            )
+        })
+        .collect();
+    let yaml = format!(
+        "name: an order\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, circuit_breaker: {{}} }}] }}\nhost: {{ workers: 4, start_unix_s: {}, until: 4s }}\ngateway: in-process\ntimeline:\n{clients}",
+        lab::START_UNIX_S,
+    );
+    for (order, at_ns) in [("trip", 2 * S + 3 * MS), ("force_open", 2 * S + 248 * MS)] {
+        let body: &'static str =
+            format!(r#"{{"breaker": "p", "order": "{order}", "for_s": 60}}"#).leak();
+        let report = run(&yaml, Some((at_ns, body)), 0);
+        let passed = report.exchanges.iter().filter(|one| one.status == Some(200));
+        let last_ns = passed.map(|one| one.sent_at_ns).max().expect("some");
+        assert!(last_ns <= at_ns + TICK_NS + ANSWER_NS, "{order}: {last_ns}");
+        assert!(last_ns >= at_ns, "{order}: it was shut before");
+    }
+}
+
 /// A configuration with more breakers takes another's place. The last that the old one does is to want a test, so late that
 /// nobody of its layout reports it: the new one does, as soon as somebody wants it again.
 #[test]
