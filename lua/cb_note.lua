@@ -5,10 +5,13 @@
 -- ARGV  1      the breaker's name
 --       2      its epoch
 --       3      how many are kept: beyond that those go that did not change for longest
+--       4      for how many ms the set is kept; gateways that read it see to it that it stays for longer
 -- Returns 1 = noted, 0 = a newer epoch is there.
--- No expiry: an operator's state may have no end. Its size is bounded.
 local held = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if held and tonumber(held) > tonumber(ARGV[2]) then return 0 end
-redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
-redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
-return 1
+local newer = held and tonumber(held) > tonumber(ARGV[2])
+if not newer then
+  redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return newer and 0 or 1

@@ -109,7 +109,7 @@ impl Service {
             Arc::clone(&auditor),
         );
         let observed = Arc::new(Observed::new(Arc::clone(&clock), Arc::clone(&metrics)));
-        let seen = Arc::new(Seen::new(Arc::clone(&metrics), Arc::clone(&auditor)));
+        let seen = Seen::new(Arc::clone(&metrics), Arc::clone(&auditor), Arc::clone(&clock));
         let chronicle = Chronicle::new(auditor);
         Self {
             settings,
@@ -121,7 +121,7 @@ impl Service {
             metrics,
             chronicle,
             observed,
-            seen,
+            seen: Arc::new(seen),
             mismatches: Throttle::new(1, LOG_INTERVAL_US),
             failures: Throttle::new(1, LOG_INTERVAL_US),
         }

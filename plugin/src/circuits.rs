@@ -30,7 +30,7 @@ pub(crate) use flights::GRPC_STATUS;
 use flights::{Flight, Part};
 pub(crate) use fresh::Fresh;
 use known::{Known, now_ms};
-use marks::{Marks, Turn};
+use marks::{Marks, Says, Turn};
 use mesh::Keys;
 pub(crate) use mesh::{Report, TICK_MS};
 use shared::{Lost, step};
@@ -164,13 +164,15 @@ impl Circuits {
             let Some(now_ms) = now_ms() else { return Ok(()) };
             let alone = self.is_alone(now_ms);
             let leave = self.step(place, Some(now_ms), |process| {
-                let wanted = process.wanted;
+                let before = process.wanted;
                 let leave = process.admit(&breaker.own, now_ms, alone);
                 flight.generation = process.generation;
-                (leave, process.wanted && !wanted)
+                (leave, process.wanted.then_some(before))
             });
-            if matches!(leave, Ok((_, true))) {
-                self.marks.urgent([place]);
+            if let Ok((_, Some(before))) = leave
+                && self.known.borrow_mut().asks(place, before, now_ms)
+            {
+                self.marks.urgent([(place, Says::Asks)]);
             }
             match leave.map(|(leave, _)| leave) {
                 Ok(Leave::Pass) => {}
@@ -243,8 +245,16 @@ impl Circuits {
         if !state.is_ordered() {
             return None;
         }
-        let wait_ms = shared::read(&known.home(place)?).ok()?.ordered_ms(now_ms()?)?;
-        Some((state, wait_ms))
+        let (home, now_ms) = (known.home(place)?, now_ms()?);
+        drop(known);
+        if let Some(wait_ms) = shared::read(&home).ok()?.ordered_ms(now_ms) {
+            return Some((state, wait_ms));
+        }
+        // The region says nothing of its end, since nobody reports on all of them.
+        if self.step(place, None, |process| process.lapse(now_ms)) == Ok(true) {
+            self.changed();
+        }
+        None
     }
 
     /// One step on what all workers share of the breaker in a place.

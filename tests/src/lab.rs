@@ -39,7 +39,7 @@ pub struct Requests {
     pub worker: usize,
     /// The value of their header `x-key`.
     pub key: String,
-    /// Their path.
+    /// Their path: the upstream answers `/fails` with 500, `/hangs` late with 504, and others with 200.
     pub path: &'static str,
     /// What each costs: the value of its header `x-cost`, which a cost of 1 has not.
     pub units: u64,
@@ -201,7 +201,8 @@ fn scenario(life: &Life, unix_s: u64) -> String {
         "name: a life\nplugin: {{ config: {config}{capabilities} }}\n\
          host: {{ workers: {workers}, main: {main}, canary: false, seed: {seed}, start_unix_s: {unix_s}, until: {until_ns}ns, \
          drain: 3s, clock_steps: [{steps}], lints: \"off\" }}\n\
-         gateway: in-process\ntimeline:\n",
+         gateway: in-process\nupstream: [{{ on: GET /fails, answer: 500 }}, {{ on: GET /hangs, answer: 504, after: 700ms }}, {{ answer: 200 }}]\n\
+         timeline:\n",
         main = life.shares,
         steps = steps.join(", "),
     );

@@ -156,19 +156,7 @@ fn history(seed: u64) -> History {
         }
         processes.push(lives);
     }
-    let mut turns = Vec::new();
-    if random.below(3) == 0 {
-        turns.push((random.below(LENGTH_NS), Turn::Forgets));
-    }
-    if random.below(3) == 0 {
-        let by_ns = random.below(10 * SECOND) as i64 - 5 * SECOND as i64;
-        turns.push((random.below(LENGTH_NS), Turn::ClockSet(by_ns)));
-    }
-    if random.below(3) == 0 {
-        let from_ns = random.below(LENGTH_NS);
-        turns.push((from_ns, Turn::Away(true)));
-        turns.push((from_ns + random.below(5 * SECOND), Turn::Away(false)));
-    }
+    let mut turns = Turn::some(&mut random, LENGTH_NS);
     turns.sort_by_key(|(at_ns, _)| *at_ns);
     let bad = random.below(4) * 20;
     let odds = Odds { lost: bad, late: bad, doubled: 2 * bad, unanswered: bad, slow: bad };
@@ -196,7 +184,7 @@ fn worst_of(history: &History, numbers: Numbers, admitted: &[&Sent]) -> f64 {
             match turn {
                 Turn::Forgets => ideal.forgets(*at_ns, LEASE_NS),
                 Turn::ClockSet(by_ns) if *by_ns > 0 => ideal.leaps(*at_ns, *by_ns as u64, LEASE_NS),
-                Turn::ClockSet(_) | Turn::Away(_) => {}
+                Turn::ClockSet(_) | Turn::Away(_) | Turn::Heals => {}
             }
         }
         ideal.admit(sent.decided_ns, sent.units);

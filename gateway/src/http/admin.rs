@@ -220,6 +220,7 @@ impl AdminListener {
     }
 
     fn metrics(&self) -> Answer {
+        self.commands.seen.sweep();
         match self.metrics.render() {
             Ok(text) => answer::plain(StatusCode::OK, OPEN_METRICS, text),
             Err(error) => {

@@ -50,6 +50,18 @@ struct Shown<'a> {
     successes: u8,
 }
 
+/// A breaker in a list.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Row<'a> {
+    Shown(Shown<'a>),
+    /// Its record could not be read, for this reason.
+    Unread {
+        breaker: &'a str,
+        unread: &'static str,
+    },
+}
+
 /// What became of an order.
 #[derive(Serialize)]
 struct Ordered<'a> {
@@ -90,18 +102,21 @@ fn kept(store: &Arc<dyn Store>) -> Result<&dyn Breakers, StoreFailure> {
     store.breakers().ok_or_else(|| StoreFailure::Refused("this store keeps no breakers".to_owned()))
 }
 
-/// Every breaker that the region knows.
+/// Every breaker that the region knows. One that cannot be read keeps none of the others from being shown.
 pub async fn list(settings: &ServiceSettings, stores: &Stores) -> Result<String, Undone> {
-    let (breakers, scope) = (kept(stores.of(StoreRole::Regional))?, region_scope(settings));
-    let mut rows = Vec::new();
-    for (name, _) in breakers.changed(&scope, 0).await?.into_iter().rev().take(LISTED_MAX) {
-        let said = breakers.step(&scope, &name, &Event::Look).await?;
-        if !said.fresh {
-            rows.push((name, said));
+    let store = stores.for_one_message(StoreRole::Regional);
+    let (breakers, scope) = (kept(&store)?, region_scope(settings));
+    let known = breakers.changed(&scope, 0).await?.into_iter().rev().take(LISTED_MAX);
+    let names: Vec<BreakerName> = known.map(|(name, _)| name).collect();
+    let looks = names.iter().map(|name| breakers.step(&scope, name, &Event::Look));
+    let looks = together(looks.collect()).await;
+    let rows = names.iter().zip(&looks).filter_map(|(name, said)| match said {
+        Ok(said) => (!said.fresh).then(|| Row::Shown(shown(name, said))),
+        Err(failure) => {
+            Some(Row::Unread { breaker: name.as_str(), unread: failure.reason().as_str() })
         }
-    }
-    let rows: Vec<Shown<'_>> = rows.iter().map(|(name, said)| shown(name, said)).collect();
-    Ok(text(&rows))
+    });
+    Ok(text(&rows.collect::<Vec<_>>()))
 }
 
 // === impl Asked ===

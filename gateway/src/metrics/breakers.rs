@@ -83,16 +83,18 @@ impl BreakerMetrics {
         self.changes.get_or_create(&ChangeLabel { breaker, from, to, cause }).inc();
     }
 
-    /// One more stands so; it is no longer what it was before, if it was anything.
-    pub fn stands(&self, breaker: &str, before: Option<State>, state: State) {
-        if before == Some(state) {
+    /// One stands so now; `before` it stood otherwise, if it was known. `None`: it is gone.
+    pub fn stands(&self, breaker: &str, before: Option<State>, now: Option<State>) {
+        if before == now {
             return;
         }
         let gauge = |state: State| {
             let label = BreakerLabel { breaker: breaker.to_owned(), state: state.as_str() };
             self.states.get_or_create(&label).clone()
         };
-        gauge(state).inc();
+        if let Some(now) = now {
+            gauge(now).inc();
+        }
         if let Some(before) = before {
             gauge(before).dec();
         }

@@ -1,53 +1,36 @@
 //! Owns what the service makes of a process's report on its breakers, and what operators order. Knows
 //! neither HTTP nor what the breakers guard.
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod changes;
+mod seen;
 
-use tidegate_policy::audit::Action;
-use tidegate_policy::breaker::mesh::{Batch, ENTROPY_RANGE, Event, Said, State};
+use std::sync::Arc;
+
+use tidegate_policy::breaker::mesh::{ENTROPY_RANGE, Event, Said};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Scope, Tenant};
 use tidegate_policy::wire::breaker::{
     BreakerName, BreakerReport, BreakerState, BreakersPart, BreakersReply, BreakersRequest,
-    BreakersSaid, CHANGES_MAX, Permit,
+    BreakersSaid, Permit,
 };
-use tidegate_policy::wire::{DecisionId, VERSION, encode};
+use tidegate_policy::wire::{DecisionId, VERSION};
 
+use self::changes::Looks;
+pub use self::seen::Seen;
 use super::admission::Leaves;
 use super::together::together;
 use super::{Refused, Service};
-use crate::audit::{Auditor, Happening};
-use crate::metrics::{ChangeLabel, SharedMetrics};
 use crate::store::breakers::Breakers;
 use crate::store::{StoreFailure, StoreRole};
 
 /// Changes are told again for that long, in ms: the list is written after the breaker itself, and by
 /// several gateways.
 const TOLD_AGAIN_MS: u64 = 5_000;
-/// The most octets of states in one answer, about: a filter reads a message of 64 KiB at most.
-const SAID_BYTES_MAX: usize = 48 * 1024;
-/// What a state takes beside its name, at most, where it gives no test.
-const STATE_BYTES: usize = 128;
-/// Names in metrics; more share one.
-const NAMES_MAX: usize = 1_000;
-/// Breakers of one name whose states are counted.
-const KNOWN_MAX: usize = 10_000;
-const OTHERS: &str = "others";
-
 /// How the calls of one message ended.
 #[derive(Default)]
 struct Answers {
     any: bool,
     /// The last that did not.
     failed: Option<StoreFailure>,
-}
-
-/// What this gateway knows of breakers, for its metrics.
-pub struct Seen {
-    metrics: SharedMetrics,
-    auditor: Arc<Auditor>,
-    names: Mutex<HashMap<String, HashMap<BreakerName, State>>>,
 }
 
 // === impl Service ===
@@ -109,59 +92,13 @@ async fn sync(
     }
     let changed = answers.take(breakers.changed(scope, since.saturating_sub(TOLD_AGAIN_MS)).await);
     let unsaid = |name: &BreakerName| reports.iter().all(|report| report.name != *name);
-    let (mut again, new): (Vec<_>, Vec<_>) = changed
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|(name, _)| unsaid(name))
-        .partition(|(_, epoch)| *epoch <= since);
-    // What is told again is told in turn, where that is more than there is room for: by as many as fit whichever of them stand
-    // together, so that nobody is left out in between.
-    let mut longest: Vec<_> = again.iter().map(|(name, _)| name).collect();
-    longest.sort_by_key(|name| Reverse(name.as_str().len()));
-    let certain = fitting(&states, new.iter().map(|(name, _)| name).chain(longest));
-    let room = certain.saturating_sub(new.len());
-    if room < again.len() {
-        let turn = usize::try_from(seq).unwrap_or(0).wrapping_mul(room.max(1)) % again.len();
-        again.rotate_left(turn);
-    }
-    let most = fitting(&states, new.iter().chain(&again).map(|(name, _)| name));
-    // Where the next message would begin in the midst of what changed at one moment, it begins before that, if it can. If it
-    // cannot, the rest is told among what is told again.
-    let untold = new.get(most).map(|(_, epoch)| *epoch);
-    let cut = untold.filter(|untold| new.first().is_some_and(|(_, first)| first < untold));
-    // What is new first, by its epochs, so that the next message goes on behind it.
-    let told_now: Vec<_> = new.into_iter().chain(again).take(most).collect();
-    let mut cursor = told_now.iter().map(|(_, epoch)| *epoch).fold(since, u64::max);
-    cursor = cut.map_or(cursor, |cut| cursor.min(cut.saturating_sub(1)));
-    let looks = told_now.iter().map(|(name, _)| breakers.step(scope, name, &Event::Look));
-    for ((name, epoch), said) in told_now.iter().zip(together(looks.collect()).await) {
-        let Some(said) = answers.take(said) else {
-            // Nor beyond what was not told.
-            cursor = cursor.min(epoch.saturating_sub(1)).max(since);
-            continue;
-        };
-        seen.note(name, None, &said);
-        // A record that is gone says nothing; whoever uses the breaker begins it anew.
-        if !said.fresh {
-            states.push(told(name, &said));
-        }
-    }
+    let changed = changed.unwrap_or_default().into_iter().filter(|(name, _)| unsaid(name));
+    let looks = Looks { breakers, scope, seen, since, seq };
+    let cursor = looks.tell(changed.collect(), &mut states, &mut answers).await;
     match answers {
         Answers { any: false, failed: Some(failure) } => Err(failure),
         Answers { failed, .. } => Ok((BreakersSaid { cursor, states }, failed)),
     }
-}
-
-/// How many of these fit beside what is said already: as many octets, and states, as an answer may have.
-fn fitting<'a>(said: &[BreakerState], names: impl Iterator<Item = &'a BreakerName>) -> usize {
-    let said = said.iter().map(|state| encode(state).len().saturating_add(1)).sum::<usize>();
-    let room = SAID_BYTES_MAX.saturating_sub(said);
-    let ends = names.scan(0usize, |end, name| {
-        *end = end.saturating_add(name.as_str().len()).saturating_add(STATE_BYTES);
-        Some(*end)
-    });
-    // Always one, so that what is to be told comes to an end.
-    ends.take(CHANGES_MAX).take_while(|end| *end <= room).count().max(1)
 }
 
 fn told(name: &BreakerName, said: &Said) -> BreakerState {
@@ -204,67 +141,6 @@ impl Answers {
                 None
             }
         }
-    }
-}
-
-// === impl Seen ===
-
-impl Seen {
-    /// Nothing yet.
-    pub fn new(metrics: SharedMetrics, auditor: Arc<Auditor>) -> Self {
-        Self { metrics, auditor, names: Mutex::default() }
-    }
-
-    /// Counts what a step did.
-    pub fn note(&self, name: &BreakerName, batch: Option<&Batch>, said: &Said) {
-        let breaker = self.place(name, said.state);
-        let metrics = &self.metrics.breakers;
-        for change in &said.transitions {
-            metrics.changed(&breaker, change);
-            let (from, to) = (change.from.as_str(), change.to.as_str());
-            let (name, cause) = (name.as_str(), change.cause.as_str());
-            // Of the name what is configured: the rest may be somebody's.
-            let detail = format!("{breaker}: {from} to {to}, {cause}");
-            self.auditor.record(Happening::own(Action::Breaker, detail));
-            if change.to == State::Open {
-                tracing::warn!(breaker = name, from, to, cause, "a breaker changed");
-            } else {
-                tracing::info!(breaker = name, from, to, cause, "a breaker changed");
-            }
-        }
-        if said.permit.is_some() {
-            metrics.granted(&breaker);
-        }
-        if let Some(probe) = batch.and_then(|batch| batch.probe) {
-            metrics.tested(&breaker, said.settled.then_some(probe.ended));
-        }
-        if let Some(cause) = said.would_open {
-            let label = ChangeLabel {
-                breaker,
-                from: "metrics_only",
-                to: "would_open",
-                cause: cause.as_str(),
-            };
-            metrics.changes.get_or_create(&label).inc();
-        }
-    }
-
-    /// The breaker's label; on the way its state is counted among those of its name.
-    fn place(&self, name: &BreakerName, state: State) -> String {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let configured = name.configured();
-        let label = if names.contains_key(configured) || names.len() < NAMES_MAX {
-            configured
-        } else {
-            OTHERS
-        };
-        let of_name = names.entry(label.to_owned()).or_default();
-        // Bounded as what operators are told is.
-        if of_name.len() < KNOWN_MAX || of_name.contains_key(name) {
-            let before = of_name.insert(name.clone(), state);
-            self.metrics.breakers.stands(label, before, state);
-        }
-        label.to_owned()
     }
 }
 

@@ -47,7 +47,7 @@ impl Guard {
     ) -> Self {
         let seed = clock.unix_us();
         let name = format!("~store-{role}");
-        metrics.breakers.stands(&name, None, State::Closed);
+        metrics.breakers.stands(&name, None, Some(State::Closed));
         let breaker = Mutex::new(Breaker::new(settings));
         Self { role, name, breaker, clock, seed, metrics, auditor }
     }
@@ -96,7 +96,7 @@ impl Guard {
     fn note(&self, changed: Option<Transition>) {
         let Some(change) = changed else { return };
         self.metrics.breakers.changed(&self.name, &change);
-        self.metrics.breakers.stands(&self.name, Some(change.from), change.to);
+        self.metrics.breakers.stands(&self.name, Some(change.from), Some(change.to));
         let to = change.to;
         let detail = format!("the store {} is {}", self.role, to.as_str());
         self.auditor.record(Happening::own(Action::Breaker, detail));

@@ -262,6 +262,44 @@ async fn a_cluster_hears_and_tells_of_many_more_than_may_wait_for_one_master() {
     .await;
 }
 
+/// The list of what changed goes if nobody writes or reads it for a month. Whoever knows where it ended hears of what comes
+/// after it all the same.
+#[tokio::test]
+async fn the_list_of_changes_expires_is_kept_while_it_is_used_and_begins_anew() {
+    const LIST: &str = "breakers:{default}";
+    let redis = Redis::start().await;
+    let flags = format!("--redis-url {} {CALM}", redis.url());
+    let (one, other) = (start(settings(&flags)).await, start(settings(&flags)).await);
+    // For a month, or not any more.
+    let is_kept = async || {
+        let reply = redis.command(&["PTTL", LIST]).await;
+        let left_ms: i64 = reply.trim().trim_start_matches(':').parse().expect("a number");
+        assert!(left_ms > 0, "{left_ms}");
+        left_ms > 30 * 86_400_000
+    };
+    let age = async || {
+        redis.command(&["PEXPIRE", LIST, "864000000"]).await;
+        assert!(!is_kept().await);
+    };
+    let mut a = Process { gateway: &one, id: 6, seq: 0, since: 0 };
+    let epoch = a.one("pay", Batch::default()).await.epoch;
+    assert!(is_kept().await, "by what was written");
+    age().await;
+    let mut b = Process { gateway: &other, id: 7, seq: 0, since: 0 };
+    assert_eq!(b.hears("pay").await.state, State::Closed);
+    assert!(is_kept().await, "by another gateway that reads it");
+    age().await;
+    a.one("search", Batch::default()).await;
+    assert!(is_kept().await, "by what was written since");
+
+    redis.command(&["DEL", LIST]).await;
+    let since = b.since;
+    assert_eq!((b.say(&[]).await, b.since), (Vec::new(), since), "nothing, and no step back");
+    let dead = Batch { epoch, calls: 20, failures: 20, ..Batch::default() };
+    assert_eq!(a.one("pay", dead).await.state, State::Open);
+    assert_eq!(b.hears("pay").await.state, State::Open);
+}
+
 /// Each breaker lies in one slot, their list in another.
 #[tokio::test]
 async fn a_cluster_keeps_them_too() {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tidegate_gateway::Running;
 use tidegate_policy::audit::Action;
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
-use crate::bench::{decides, question, settings};
+use crate::bench::{ADMIN, Caller, Speaks, decides, question, settings};
 use crate::commands::{of_subject, send, told, watched};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -80,19 +81,26 @@ async fn an_order_that_the_store_does_not_answer_may_have_been_carried_out() {
     }
 }
 
+fn order(breaker: &str, order: &str) -> String {
+    json!({"breaker": breaker, "order": order}).to_string()
+}
+
+/// An order to one breaker, as soon as the store is there.
+async fn trips(gateway: &Running, breaker: &str) {
+    eventually(PATIENCE, "an order", async || {
+        let answer = send(gateway, "/v1/breakers/order", order(breaker, "trip")).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+}
+
 /// The name of one of them is held by something else.
 #[tokio::test]
 async fn an_order_to_many_breakers_says_on_how_many_it_was_carried_out() {
     let redis = Redis::start().await;
     let flags = format!("--redis-url {}", redis.url());
     let (gateway, events) = watched(settings(&flags), None).await;
-    let order =
-        |breaker: &str, order: &str| json!({"breaker": breaker, "order": order}).to_string();
-    eventually(PATIENCE, "an order", async || {
-        let answer = send(&gateway, "/v1/breakers/order", order("users:a", "trip")).await;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
-    })
-    .await;
+    trips(&gateway, "users:a").await;
     for name in ["users:b", "users:c"] {
         told(&gateway, "/v1/breakers/order", order(name, "trip")).await;
     }
@@ -109,6 +117,16 @@ async fn an_order_to_many_breakers_says_on_how_many_it_was_carried_out() {
         assert_eq!(outcome, "store-error");
         assert!(detail.ends_with(what), "{detail}");
     }
+    // Of a list it is told that it cannot be read.
+    let caller = Caller::new(Speaks::Http1);
+    let listed = caller.get(gateway.admin_addr, "/v1/breakers", Some(ADMIN)).await.text();
+    for row in [
+        r#"{"breaker":"users:a","state":"open""#,
+        r#"{"breaker":"users:b","unread":"store-error"}"#,
+        r#"{"breaker":"users:c","state":"open""#,
+    ] {
+        assert!(listed.contains(row), "{row} in {listed}");
+    }
     // The bare name's own record comes behind all of them.
     command(&redis, &["DEL", &key]).await;
     let bare = key.replace("users:b", "users").replace("users%3Ab", "users");
@@ -116,6 +134,33 @@ async fn an_order_to_many_breakers_says_on_how_many_it_was_carried_out() {
     command(&redis, &["SADD", &bare, "another"]).await;
     let answer = send(&gateway, "/v1/breakers/order", order("users", "reset")).await;
     assert!(answer.text().contains("carried out on 2 of"), "{}", answer.text());
+}
+
+/// Redis as it answers a user that may write a breaker's record, but not note it among those that changed.
+#[tokio::test]
+async fn an_order_that_nobody_hears_of_is_told_so() {
+    let redis = Redis::start().await;
+    let flags = format!("--redis-url {}", redis.url());
+    let (gateway, events) = watched(settings(&flags), None).await;
+    trips(&gateway, "users:a").await;
+    command(&redis, &["ACL", "SETUSER", "default", "-zadd"]).await;
+    let unlisted = "the list of changes, from which Envoys that do not report on the breaker hear of it; by all others it was: give the order again";
+    for (breaker, word, what) in [
+        ("users", "force_open", unlisted),
+        ("users:a", "disable", unlisted),
+        ("users", "trip", "carried out on 0 of 1: give the order again"),
+    ] {
+        let answer = send(&gateway, "/v1/breakers/order", order(breaker, word)).await;
+        assert_eq!(answer.status, 503, "{breaker} {word}: {}", answer.text());
+        assert!(answer.text().contains(what), "{breaker} {word}: {}", answer.text());
+        let (_, outcome, detail) = events.of(Action::Admin).pop().expect("on record");
+        assert!(outcome != "ok" && detail.ends_with(what), "{outcome}: {detail}");
+    }
+    // Given again it is heard of.
+    command(&redis, &["ACL", "SETUSER", "default", "+zadd"]).await;
+    told(&gateway, "/v1/breakers/order", order("users", "force_open")).await;
+    let listed = redis.command(&["ZRANGE", "breakers:{default}", "0", "-1"]).await;
+    assert!(listed.lines().any(|line| line == "users"), "{listed}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use tidegate_policy::breaker::worker::Worker;
 use tidegate_policy::config::{CircuitBreaker, Config};
 
 use super::known::now_ms;
+use super::marks::Says;
 use super::{Circuits, TICK_MS, Told};
 use crate::host::{self, Map};
 use crate::property::Property;
@@ -218,7 +219,22 @@ impl Circuits {
                 Outcome::Ignored if flight.test.is_some() => Outcome::Success,
                 outcome => outcome,
             },
-            Part::Nothing => judged(Seen::Ended),
+            Part::Nothing => match judged(Seen::Ended) {
+                // However it had gone on, it would have been slow: of a test that decides, of others it counts.
+                Outcome::Ignored if is_slow(breaker, &flight) => {
+                    if flight.test.is_none() {
+                        self.with_worker(config, &flight, |worker| {
+                            worker.began(flight.generation, true);
+                        });
+                        return;
+                    }
+                    match breaker.own.terms.slow_permille {
+                        0 => Outcome::Ignored,
+                        _ => Outcome::Failure,
+                    }
+                }
+                outcome => outcome,
+            },
         };
         self.land(config, flight, outcome, entropy, count);
     }
@@ -313,7 +329,7 @@ impl Circuits {
             let settled = self.step(flight.place, Some(now_ms), |process| {
                 process.settle(&breaker.own, id, ended, now_ms, entropy)
             });
-            self.marks.urgent([flight.place]);
+            self.marks.urgent([(flight.place, Says::Ended)]);
             if settled == Ok(true) {
                 count(flight.breaker, Told::Closed, 1);
                 self.changed();

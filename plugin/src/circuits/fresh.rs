@@ -28,22 +28,17 @@ impl Fresh<'_> {
         breaker: &CircuitBreaker,
         changes: Option<u64>,
     ) -> bool {
+        let many = breaker.many.is_some();
+        if many && let Some((state, _)) = self.circuits.for_all(circuit.breaker, changes) {
+            return !state.passes();
+        }
         let mut known = self.circuits.known.borrow_mut();
-        let Some(alone) = known.places().alone(circuit.breaker) else { return false };
-        let place = if breaker.many.is_some() {
-            // Whether it is over by now is asked with the leave.
-            let for_all = known.look(alone, changes).map(|slot| slot.state);
-            if let Some(state) = for_all.ok().filter(|state| state.is_ordered()) {
-                return !state.passes();
+        let place = match &circuit.whose {
+            _ if !many => known.places().alone(circuit.breaker),
+            None => known.places().others(circuit.breaker),
+            Some(whose) => {
+                now_ms().and_then(|now_ms| known.find(circuit.breaker, whose, false, now_ms))
             }
-            match &circuit.whose {
-                None => known.places().others(circuit.breaker),
-                Some(whose) => {
-                    now_ms().and_then(|now_ms| known.find(circuit.breaker, whose, false, now_ms))
-                }
-            }
-        } else {
-            Some(alone)
         };
         place.is_some_and(|place| known.look(place, changes).is_ok_and(|slot| !slot.worker.passes))
     }

@@ -15,6 +15,8 @@ use super::flights::{Flight, Part};
 use super::shared::{Home, Lost, TRIES_MAX, kept, put, read};
 use crate::host;
 
+/// A test that is wanted for that long after it was marked may be marked where nobody reads, in ms.
+const ASKED_AGAIN_MS: u64 = 1_000;
 const PLACES_KEY: &str = "tidegate.circuits.places";
 
 /// What one worker knows.
@@ -41,6 +43,8 @@ pub(super) struct Slot {
     pub(super) state: State,
     /// The changes of the process when it last looked.
     pub(super) seen: Option<u64>,
+    /// When this worker last saw to it that somebody reports that a test is wanted, in ms.
+    asked_ms: Option<u64>,
 }
 
 // === impl Known ===
@@ -139,7 +143,7 @@ impl Known {
         let Some(slot) = self.slots.get_mut(place) else { return };
         let slot = slot.get_or_insert_with(|| {
             let (worker, state) = (Worker::default(), process.state);
-            Box::new(Slot { whose, worker, state, seen: None })
+            Box::new(Slot { whose, worker, state, seen: None, asked_ms: None })
         });
         let leaked = slot.worker.look(process);
         (slot.state, slot.seen) = (process.state, changes);
@@ -148,6 +152,19 @@ impl Known {
         {
             self.leak(breaker, u64::from(leaked));
         }
+    }
+
+    /// Whether it has to be marked that a test is wanted. `before`: it was wanted before. Whoever marked that may be gone,
+    /// with a configuration of other places, so that nobody reads it: what goes on for longer than a few ticks is marked
+    /// again.
+    pub(super) fn asks(&mut self, place: usize, before: bool, now_ms: u64) -> bool {
+        let Some(slot) = self.slot(place) else { return !before };
+        let asked_ms = *slot.asked_ms.get_or_insert(now_ms);
+        let asks = !before || now_ms.abs_diff(asked_ms) >= ASKED_AGAIN_MS;
+        if asks {
+            slot.asked_ms = Some(now_ms);
+        }
+        asks
     }
 
     /// Notes requests that were let through to what was dead.

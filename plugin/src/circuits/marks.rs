@@ -1,29 +1,64 @@
-//! Owns the list of breakers of which there is something to report: a bit for each, in one value of
+//! Owns the lists of breakers of which there is something to report: a bit for each, in one value of
 //! shared data, so that who reports looks at those alone.
+//!
+//! ```text
+//! asks │ counts │ ends
+//! ```
+//!
+//! Ends of tests come first: a test is a lease, and all others wait for its end. Whoever stands among the ends stands
+//! among those who ask, too: a filter of before, which shares the value while one replaces the other, cuts off the ends.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_policy::breaker::process::Process;
 
 use super::shared::TRIES_MAX;
 use crate::host;
 
 /// Of what is reported at once so much is kept for counts: those who ask must not keep an outage from being noticed.
 const COUNTS_MIN: usize = 32;
+/// The lists, by where they stand.
+const ASKS: usize = 0;
+const COUNTS: usize = 1;
+const ENDS: usize = 2;
+const LISTS: usize = 3;
 
-/// Where the next report goes on: among who asks, and among who counted.
-pub(super) type Turn = [usize; 2];
+/// Where the next report goes on: among who asks, who counted, and whose test ended.
+pub(super) type Turn = [usize; LISTS];
+
+/// What there is to report beside counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Says {
+    /// A test is wanted, or was given, or its process tripped.
+    Asks,
+    /// A test ended.
+    Ended,
+}
 
 /// The marks of one layout of places.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     /// Empty where there are no places.
     key: String,
-    /// Octets of each of the two lists.
+    /// Octets of each of the lists.
     len: usize,
     /// Counted places that this worker has not marked yet.
     pending: RefCell<BTreeSet<usize>>,
     /// Those with more than counts to report, for the next tick.
-    later: RefCell<BTreeSet<usize>>,
+    later: RefCell<BTreeMap<usize, Says>>,
+}
+
+// === impl Says ===
+
+impl Says {
+    /// What a process has to say, if anything.
+    pub(super) fn of(process: &Process) -> Option<Self> {
+        match process.ended {
+            Some(_) => Some(Self::Ended),
+            None => process.is_pending().then_some(Self::Asks),
+        }
+    }
 }
 
 // === impl Marks ===
@@ -40,19 +75,23 @@ impl Marks {
         self.pending.borrow_mut().insert(place);
     }
 
-    /// There will still be more than counts to report. Written by [`Marks::flush`].
-    pub(super) fn later(&self, places: impl IntoIterator<Item = usize>) {
-        self.later.borrow_mut().extend(places);
+    /// What there will still be to report, or that there will be no more. Written by [`Marks::flush`].
+    pub(super) fn later(&self, place: usize, says: Option<Says>) {
+        let mut later = self.later.borrow_mut();
+        match says {
+            Some(says) => later.insert(place, says),
+            None => later.remove(&place),
+        };
     }
 
     /// There is more than counts to report. Written at once.
-    pub(super) fn urgent(&self, places: impl AsRef<[usize]>) {
+    pub(super) fn urgent(&self, places: impl AsRef<[(usize, Says)]>) {
         if places.as_ref().is_empty() {
             return;
         }
         self.change(|lists| {
-            for place in places.as_ref() {
-                set(lists, *place, true);
+            for (place, says) in places.as_ref() {
+                self.mark(lists, *place, *says);
             }
         });
     }
@@ -63,44 +102,45 @@ impl Marks {
         if pending.is_empty() && later.is_empty() {
             return;
         }
-        let start = self.len.saturating_mul(8);
+        let start = self.first(COUNTS);
         self.change(|lists| {
             for place in &pending {
                 set(lists, start.saturating_add(*place), true);
             }
-            for place in &later {
-                set(lists, *place, true);
+            for (place, says) in &later {
+                self.mark(lists, *place, *says);
             }
         });
     }
 
-    /// Takes out at most so many, going on at `turn`: urgent ones first, but for a part that is kept for counts where
-    /// there are any. Says where to go on.
+    /// Takes out at most so many, going on at `turn`: ends of tests first and then who asks, but for a part that is kept
+    /// for counts where there are any. Says where to go on.
     pub(super) fn take(&self, max: usize, turn: Turn) -> (Vec<usize>, Turn) {
-        let counts = self.len.saturating_mul(8);
         let (mut taken, mut ended) = (Vec::new(), turn);
         self.change(|lists| {
             taken.clear();
             ended = turn;
-            let [asks_at, counts_at] = &mut ended;
             let kept = max.saturating_sub(COUNTS_MIN);
-            *asks_at = self.take_from(lists, 0, *asks_at, kept, &mut taken);
-            *counts_at = self.take_from(lists, counts, *counts_at, max, &mut taken);
-            *asks_at = self.take_from(lists, 0, *asks_at, max, &mut taken);
+            for (list, most) in
+                [(ENDS, kept), (ASKS, kept), (COUNTS, max), (ENDS, max), (ASKS, max)]
+            {
+                let Some(next) = ended.get_mut(list) else { continue };
+                *next = self.take_from(lists, list, *next, most, &mut taken);
+            }
         });
         (taken, ended)
     }
 
-    /// Takes out of the list that begins at `first` until there are `most`. Says where to go on.
+    /// Takes out of a list until there are `most`. Says where to go on.
     fn take_from(
         &self,
         lists: &mut [u8],
-        first: usize,
+        list: usize,
         next: usize,
         most: usize,
         taken: &mut Vec<usize>,
     ) -> usize {
-        let places = self.len.saturating_mul(8);
+        let (first, places) = (self.first(list), self.len.saturating_mul(8));
         let mut in_turn = (next..places).chain(0..next.min(places)).peekable();
         let mut goes_on = next;
         while taken.len() < most {
@@ -113,6 +153,9 @@ impl Marks {
             }
             if is_set(lists, bit) {
                 set(lists, bit, false);
+                if list == ENDS {
+                    set(lists, self.first(ASKS).saturating_add(place), false);
+                }
                 goes_on = place.saturating_add(1);
                 if !taken.contains(&place) {
                     taken.push(place);
@@ -122,13 +165,25 @@ impl Marks {
         goes_on
     }
 
+    fn mark(&self, lists: &mut [u8], place: usize, says: Says) {
+        set(lists, self.first(ASKS).saturating_add(place), true);
+        if says == Says::Ended {
+            set(lists, self.first(ENDS).saturating_add(place), true);
+        }
+    }
+
+    /// The first bit of a list.
+    fn first(&self, list: usize) -> usize {
+        self.len.saturating_mul(8).saturating_mul(list)
+    }
+
     fn change(&self, mut change: impl FnMut(&mut Vec<u8>)) {
         if self.len == 0 {
             return;
         }
         for _ in 0..TRIES_MAX {
             let Ok((mut lists, cas)) = host::shared(&self.key) else { return };
-            lists.resize(self.len.saturating_mul(2), 0);
+            lists.resize(self.len.saturating_mul(LISTS), 0);
             let before = lists.clone();
             change(&mut lists);
             if lists == before || host::set_shared(&self.key, &lists, cas) != Ok(false) {

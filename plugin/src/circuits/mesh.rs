@@ -18,6 +18,7 @@ use tidegate_policy::wire::{DecisionId, VERSION, encode};
 
 use super::Circuits;
 use super::known::now_ms;
+use super::marks::Says;
 use super::shared::TRIES_MAX;
 use crate::host;
 
@@ -146,7 +147,9 @@ impl Circuits {
         let places = self.urgent.take();
         let now_ms = now_ms()?;
         let Some(leader) = self.may_lead(now_ms, true) else {
-            self.marks.later(places);
+            for place in places {
+                self.marks.later(place, Some(Says::Asks));
+            }
             return None;
         };
         Some(self.report(config, caller, id, (now_ms, leader), places))
@@ -168,23 +171,19 @@ impl Circuits {
     ) -> (Vec<u8>, Report) {
         let mut reports = Vec::new();
         let mut told = BTreeMap::new();
-        let mut pending = Vec::new();
         for place in places {
             let Some((breaker, name)) = self.named(config, place) else { continue };
             let said = self.step(place, None, |process| {
                 let said = process.report(&breaker.own, now_ms);
-                (said, process.is_pending())
+                (said, Says::of(process))
             });
-            let Ok((said, is_pending)) = said else { continue };
-            if is_pending {
-                pending.push(place);
-            }
-            let Some(batch) = said else { continue };
+            // Until the gateway has heard of it, and for as long as there is more to say. Others may have been faster.
+            let says = said.as_ref().map_or(Some(Says::Ended), |(_, says)| *says);
+            self.marks.later(place, says);
+            let Ok((Some(batch), _)) = said else { continue };
             told.insert(name.clone(), (place, batch.probe));
             reports.push(BreakerReport { name, terms: breaker.own.terms, batch });
         }
-        // Until the gateway has heard of it, and for as long as there is more to say.
-        self.marks.later(pending);
         let message = BreakersRequest {
             v: VERSION,
             id,
@@ -207,7 +206,6 @@ impl Circuits {
         let Answer::Response { marked: true, status: b"200", body } = answer else { return };
         let Ok(reply) = BreakersReply::decode(body, report.id) else { return };
         let mut changed = false;
-        let mut pending = Vec::new();
         for state in &reply.breakers.states {
             let said = report.told.get(&state.name);
             let place =
@@ -216,14 +214,13 @@ impl Circuits {
             let heard = said.and_then(|(_, ended)| *ended);
             let told = self.step(place, None, |process| {
                 let changes = process.told(state, heard, report.sent_ms);
-                (changes, process.is_pending())
+                (changes, Says::of(process))
             });
-            changed |= matches!(told, Ok((true, _)));
-            if matches!(told, Ok((_, true))) {
-                pending.push(place);
+            if let Ok((changes, says)) = told {
+                changed |= changes;
+                self.marks.later(place, says);
             }
         }
-        self.marks.later(pending);
         if changed {
             self.changed();
         }
@@ -257,15 +254,16 @@ impl Circuits {
         let count = self.known.borrow().places().count();
         let to = from.saturating_add(SWEPT_MAX).min(count);
         self.swept.set(to);
-        let unsaid = (from..to).filter(|place| {
+        let unsaid = (from..to).filter_map(|place| {
             let mut known = self.known.borrow_mut();
-            let process = match known.places().at(*place) {
-                Some((_, Lies::Somebody(_))) => known.adopt(*place),
-                _ => known.home(*place).and_then(|home| super::shared::read(&home).ok()),
-            };
-            process.is_some_and(|process| process.is_pending() || process.counts.calls > 0)
+            let process = match known.places().at(place) {
+                Some((_, Lies::Somebody(_))) => known.adopt(place),
+                _ => known.home(place).and_then(|home| super::shared::read(&home).ok()),
+            }?;
+            let counted = (process.counts.calls > 0).then_some(Says::Asks);
+            Some((place, Says::of(&process).or(counted)?))
         });
-        let unsaid: Vec<usize> = unsaid.collect();
+        let unsaid: Vec<(usize, Says)> = unsaid.collect();
         self.marks.urgent(unsaid);
     }
 

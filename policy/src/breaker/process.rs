@@ -239,6 +239,17 @@ impl Process {
         if self.state.is_ordered() { self.wait_ms(now_ms) } else { None }
     }
 
+    /// What an operator ordered of all of many ends, once its time is over: it goes on in each of them. Says whether
+    /// it did.
+    pub fn lapse(&mut self, now_ms: u64) -> bool {
+        let is_over = self.state.is_ordered() && self.ordered_ms(now_ms).is_none();
+        if is_over {
+            self.state = State::Closed;
+            self.change();
+        }
+        is_over
+    }
+
     /// Whether it is shut and nobody finds out if it still has to be: its wait has been over for as long again as it
     /// lasts at most, and nobody came to test. Who only needs it learns nothing by waiting on.
     pub fn is_forgotten(&self, own: &Own, now_ms: u64) -> bool {

@@ -33,6 +33,8 @@ pub enum Turn {
     ClockSet(i64),
     /// It is away, or back.
     Away(bool),
+    /// It is back, and nothing goes wrong any more.
+    Heals,
 }
 
 /// Who is asked: the real gateway, with whatever behind it.
@@ -55,6 +57,28 @@ pub struct Weather {
     is_away: bool,
     late: BTreeMap<(u64, u64), ServiceRequest>,
     count: u64,
+}
+
+// === impl Turn ===
+
+impl Turn {
+    /// Some, by chance, that begin before `until_ns`, with their times.
+    pub fn some(random: &mut Random, until_ns: u64) -> Vec<(u64, Self)> {
+        let mut turns = Vec::new();
+        if random.below(3) == 0 {
+            turns.push((random.below(until_ns), Self::Forgets));
+        }
+        if random.below(3) == 0 {
+            let by_ns = random.below(10 * SECOND).cast_signed() - (5 * SECOND).cast_signed();
+            turns.push((random.below(until_ns), Self::ClockSet(by_ns)));
+        }
+        if random.below(3) == 0 {
+            let from_ns = random.below(until_ns);
+            turns.push((from_ns, Self::Away(true)));
+            turns.push((from_ns + random.below(5 * SECOND), Self::Away(false)));
+        }
+        turns
+    }
 }
 
 // === impl Weather ===
@@ -141,6 +165,7 @@ impl Weather {
                 Turn::Forgets => self.gateway.forgets(),
                 Turn::ClockSet(by_ns) => self.clock_ns += by_ns,
                 Turn::Away(is_away) => self.is_away = is_away,
+                Turn::Heals => (self.is_away, self.odds) = (false, Odds::default()),
             }
         }
     }

@@ -56,6 +56,25 @@ async fn until_refused(envoy: &Envoy, path: &str) -> usize {
     panic!("nothing was refused: {}", envoy.output());
 }
 
+/// Asks until a test failed; how many tests there were.
+async fn tested_in_vain(envoy: &Envoy) -> usize {
+    eventually(PATIENCE, "a test", async || {
+        client::get(envoy.addr, "/").await;
+        let failed = event(envoy, "test_failed").await;
+        if failed > 0 { Ok(()) } else { Err(failed) }
+    })
+    .await;
+    usize::try_from(event(envoy, "test").await).expect("few")
+}
+
+async fn until_closed(envoy: &Envoy) {
+    eventually(PATIENCE, "it is closed", async || {
+        let answer = client::get(envoy.addr, "/").await;
+        if answer.status == 200 { Ok(()) } else { Err(answer) }
+    })
+    .await;
+}
+
 /// Ten requests at once, again and again, over three Envoys whose region is half open: all of them together
 /// are one test.
 #[tokio::test(flavor = "multi_thread")]
@@ -120,11 +139,7 @@ async fn of_ten_at_once_across_three_envoys_one_is_the_test() {
     let mut tests = 0;
     for envoy in &envoys {
         tests += event(envoy, "test_ok").await;
-        eventually(PATIENCE, "it is closed", async || {
-            let answer = client::get(envoy.addr, "/").await;
-            if answer.status == 200 { Ok(()) } else { Err(answer) }
-        })
-        .await;
+        until_closed(envoy).await;
     }
     assert_eq!(tests, 1);
 }
@@ -146,21 +161,39 @@ async fn a_request_that_envoy_retries_counts_once_and_is_one_test() {
     assert_eq!(until_refused(&envoy, "/").await, 5);
     assert_eq!(upstream.seen(), 20);
     // A test that fails is one request with all its tries, and one that Envoy does not retry elsewhere.
-    eventually(PATIENCE, "a test", async || {
-        client::get(envoy.addr, "/").await;
-        let failed = event(&envoy, "test_failed").await;
-        if failed > 0 { Ok(()) } else { Err(failed) }
-    })
-    .await;
-    let tests = usize::try_from(event(&envoy, "test").await).expect("few");
+    let tests = tested_in_vain(&envoy).await;
     assert_eq!(upstream.seen(), 20 + 4 * tests, "{tests} tests");
     upstream.now(Does::Works);
-    eventually(PATIENCE, "it is closed", async || {
-        let answer = client::get(envoy.addr, "/").await;
-        if answer.status == 200 { Ok(()) } else { Err(answer) }
-    })
-    .await;
+    until_closed(&envoy).await;
     assert_eq!(event(&envoy, "tripped").await, 1);
+}
+
+/// The first try hangs, and Envoy sends another beside it, again and again: one request, one outcome, one test.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_envoy_hedges_counts_once_and_is_one_test() {
+    let gateway = Gateway::start(&gateway::Options::memory().flags(&ROOMY)).await;
+    let upstream = Puppet::start(Does::Hangs).await;
+    let breaker = json!({"open": "1s", "failure_rate": "0%", "successes": 1});
+    let mut options = Options::new(gateway.addr, upstream.addr).config(&config(&breaker));
+    let retries = json!({
+        "retry_on": "5xx", "num_retries": 2, "per_try_timeout": "0.1s",
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.002s"},
+    });
+    let route = json!({
+        "cluster": "upstream", "timeout": "1s", "retry_policy": retries,
+        "hedge_policy": {"hedge_on_per_try_timeout": true},
+    });
+    options.example = Some(json!({ "routes": [{ "match": {"prefix": "/"}, "route": route }] }));
+    let envoy = Envoy::start(&options).await;
+    assert_eq!(until_refused(&envoy, "/").await, 5);
+    let (before, tries) = (upstream.seen(), upstream.seen() / 5);
+    // Each was sent more than once at the same time, or nothing is shown here.
+    assert!(before > 5 && before.is_multiple_of(5), "{before}");
+    let tests = tested_in_vain(&envoy).await;
+    assert_eq!(upstream.seen(), before + tries * tests, "{tests} tests");
+    upstream.now(Does::Works);
+    until_closed(&envoy).await;
+    assert_eq!((event(&envoy, "tripped").await, event(&envoy, "test_ok").await), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -88,14 +88,11 @@ fn ten_thousand_breakers_cost_a_bounded_tick() {
     assert!(most(&answers) <= 1_500, "{}", most(&answers));
 }
 
-/// So many are shut and wait for a test that one report cannot name them all: the failures of another one are heard of
-/// all the same.
-#[test]
-fn many_that_are_shut_keep_no_outage_of_another_from_being_noticed() {
-    let shut = 600;
+/// Each of so many fails once, and is asked again.
+fn shut_and_asked_again(count: usize, again_ms: usize) -> String {
     let mut timeline = String::new();
-    for (round, at_ms) in [0, 3_000].into_iter().enumerate() {
-        for value in 0..shut {
+    for (round, at_ms) in [0, again_ms].into_iter().enumerate() {
+        for value in 0..count {
             timeline.push_str(&format!(
                 "  - {{ at: {}ms, client: r{round}, worker: {}, send: {{ path: /p/bad, headers: {{ x-c: c{value} }} }} }}\n",
                 at_ms + value,
@@ -103,6 +100,15 @@ fn many_that_are_shut_keep_no_outage_of_another_from_being_noticed() {
             ));
         }
     }
+    timeline
+}
+
+/// So many are shut and wait for a test that one report cannot name them all: the failures of another one are heard of
+/// all the same.
+#[test]
+fn many_that_are_shut_keep_no_outage_of_another_from_being_noticed() {
+    let shut = 600;
+    let mut timeline = shut_and_asked_again(shut, 3_000);
     for (nth, path) in ["/h/good", "/h/bad"].into_iter().cycle().take(60).enumerate() {
         let at_ms = 6_000 + nth * 100;
         let worker = nth / 2 % 2;
@@ -116,4 +122,26 @@ fn many_that_are_shut_keep_no_outage_of_another_from_being_noticed() {
     let of = |client| report.exchanges.iter().filter(move |one| one.client == client);
     assert!(of("r1").all(|one| one.status == Some(503)), "all of them are shut");
     assert_eq!(of("h").next_back().and_then(|one| one.status), Some(503), "it was shut, too");
+}
+
+/// So many are shut and wait for a test that one report names only every tenth of them: the end of a test is told with the
+/// next report all the same, long before the test is lost.
+#[test]
+fn many_that_are_shut_keep_no_end_of_a_test_from_being_told_in_time() {
+    let shut = 1_200;
+    let mut timeline = shut_and_asked_again(shut, 4_000);
+    timeline.push_str("  - { at: 5s, client: dies, worker: 0, send: { path: /h/bad } }\n");
+    timeline.push_str(
+        "  - { at: 7s, client: h, worker: 1, times: 200, every: 50ms, send: { path: /h/good } }\n",
+    );
+    let own = "consecutive: 1, open: 1s, upstream_timeout: 1s";
+    let report = run(&format!(
+        "name: many that are shut\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p/** }}, circuit_breaker: {{ by: {{ header: x-c, trusted: true }}, max: {shut}, {own} }} }}, {{ name: h, match: {{ path: /h/** }}, circuit_breaker: {{ {own} }} }}] }}\nhost: {{ workers: 2, memory_max: 32MiB }}\ngateway: in-process\nupstream:\n  - {{ on: GET /p/bad, answer: {{ status: 500 }} }}\n  - {{ on: GET /h/bad, answer: {{ status: 500 }} }}\n  - {{ answer: {{ status: 200 }} }}\ntimeline:\n{timeline}"
+    ));
+    let of = |client| report.exchanges.iter().filter(move |one| one.client == client);
+    assert!(of("r1").all(|one| one.status == Some(503)), "all of them are shut");
+    let told =
+        |event| report.metrics.get(&format!("tidegate_circuit_total.breaker.h.event.{event}"));
+    assert_eq!((told("test"), told("test_ok")), (Some(&3), Some(&3)), "each of them counted");
+    assert_eq!(of("h").next_back().and_then(|one| one.status), Some(200), "it is closed");
 }

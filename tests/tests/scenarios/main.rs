@@ -2,6 +2,7 @@
 
 mod audit;
 mod breakers_many;
+mod breakers_orders;
 mod circuits;
 mod costs;
 mod leases;

@@ -1,17 +1,21 @@
 //! What a process is told while some of its region's breakers cannot be asked.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use tidegate_policy::audit::{AuditEvent, AuditSink};
-use tidegate_policy::breaker::mesh::{Terms, Window};
+use tidegate_policy::breaker::mesh::{Batch, LIFE_MS, Order, State, Terms, Window};
 use tidegate_policy::gcra::EPOCH_US;
 use tidegate_policy::scope::{Environment, Region};
-use tidegate_policy::wire::MESSAGE_BYTES_MAX;
-use tidegate_policy::wire::breaker::{ProcessId, REPORTS_MAX};
+use tidegate_policy::wire::breaker::{CHANGES_MAX, ProcessId, REPORTS_MAX};
+use tidegate_policy::wire::{MESSAGE_BYTES_MAX, encode};
 
+use super::changes::{SAID_BYTES_MAX, STATE_BYTES};
 use super::*;
+use crate::audit::Auditor;
 use crate::clock::{Clock, ManualClock};
-use crate::metrics::{Metrics, TestLabel};
+use crate::metrics::{BreakerLabel, Metrics, SharedMetrics, TestLabel};
 use crate::store::memory::MemoryStore;
 use crate::store::{Call, Store, StoreCounters};
 
@@ -84,11 +88,12 @@ impl Bench {
         let shared: Arc<dyn Clock> = clock.clone();
         let metrics = Arc::new(Metrics::new());
         let auditor = Auditor::new(Arc::new(Nobody), Arc::clone(&shared), Region::fallback(), 1);
+        let seen = Seen::new(Arc::clone(&metrics), Arc::new(auditor), Arc::clone(&shared));
         let memory = MemoryStore::new(shared, 1_000, StoreCounters::default());
         Self {
             clock,
             store: Partly { memory, away: Mutex::default() },
-            seen: Seen::new(Arc::clone(&metrics), Arc::new(auditor)),
+            seen,
             metrics,
             seq: 0,
             since: 0,
@@ -98,6 +103,11 @@ impl Bench {
 
     fn pass(&self, ms: u64) {
         self.clock.set(self.clock.unix_us() + ms * 1_000);
+    }
+
+    async fn looked(&self, name: &str) -> Said {
+        let name = BreakerName::new(name).expect("a name");
+        self.store.step(&scope(), &name, &Event::Look).await.expect("a look")
     }
 
     /// What a process is told: names, states and permits; and whether something failed.
@@ -114,13 +124,7 @@ impl Bench {
         });
         let (process, seq, since) = (ProcessId([1; 8]), self.seq, self.since);
         let part = BreakersPart { process, seq, since, reports: reports.collect() };
-        let scope = Scope {
-            region: Region::fallback(),
-            environment: Environment::default(),
-            tenant: Tenant::None,
-            key_format: KeyFormat::default(),
-        };
-        let (said, failed) = sync(&self.store, &scope, part, &self.seen).await?;
+        let (said, failed) = sync(&self.store, &scope(), part, &self.seen).await?;
         let id = DecisionId::new(1);
         let said = BreakersReply { v: VERSION, id, breakers: said };
         self.octets = self.octets.max(encode(&said).len());
@@ -131,6 +135,15 @@ impl Bench {
             .into_iter()
             .map(|state| (state.name.as_str().to_owned(), state.state, state.permit.is_some()));
         Ok((told.collect(), failed.is_some()))
+    }
+}
+
+fn scope() -> Scope {
+    Scope {
+        region: Region::fallback(),
+        environment: Environment::default(),
+        tenant: Tenant::None,
+        key_format: KeyFormat::default(),
     }
 }
 
@@ -260,4 +273,76 @@ async fn what_is_told_again_fits_whichever_names_stand_together() {
         }
         assert!(messages < 8, "{} of {} told", told.len(), names.len());
     }
+}
+
+/// Many more changes than one message tells, behind one that cannot be looked at for as long as it takes: it hides none
+/// of them, and is told once it can be.
+#[tokio::test]
+async fn a_change_that_cannot_be_looked_at_hides_none_behind_it() {
+    let mut bench = Bench::new();
+    let names: Vec<String> = (0..900).map(|number| format!("n{number:03}")).collect();
+    for name in &names {
+        bench.say(&[(name, Batch::default())]).await.expect("an answer");
+    }
+    bench.pass(2 * TOLD_AGAIN_MS);
+    for away in [&["n000"][..], &["n000", "n500"]] {
+        bench.store.away(away);
+        bench.since = 0;
+        let mut told = BTreeSet::new();
+        for _ in 0..8 {
+            let (states, failed) = bench.say(&[]).await.expect("an answer");
+            assert!(failed && states.len() <= CHANGES_MAX, "{}", states.len());
+            told.extend(states.into_iter().map(|(name, _, _)| name));
+        }
+        let untold: Vec<_> = names.iter().filter(|name| !told.contains(*name)).collect();
+        assert_eq!(untold, away, "{} told", told.len());
+    }
+    bench.store.away(&[]);
+    let mut told = BTreeSet::new();
+    for _ in 0..4 {
+        told.extend(
+            bench.say(&[]).await.expect("an answer").0.into_iter().map(|(name, _, _)| name),
+        );
+    }
+    assert!(["n000", "n500"].iter().all(|name| told.contains(*name)));
+}
+
+/// Breakers that nobody uses any more are counted nowhere, also where nothing is reported after them.
+#[tokio::test(start_paused = true)]
+async fn breakers_that_are_gone_are_counted_no_more() {
+    let mut bench = Bench::new();
+    let count = |bench: &Bench, state: State| {
+        let label = BreakerLabel { breaker: "t".to_owned(), state: state.as_str() };
+        bench.metrics.breakers.states.get_or_create(&label).get()
+    };
+    let age = async |bench: &Bench, ms: u64| {
+        bench.pass(ms);
+        tokio::time::advance(Duration::from_millis(ms)).await;
+    };
+    let dead = Batch { calls: 1, failures: 1, ..Batch::default() };
+    let name = |name| BreakerName::new(name).expect("a name");
+    for round in 0..3 {
+        let names: Vec<String> = (0..100).map(|number| format!("t:{round}-{number}")).collect();
+        let reports: Vec<_> = names.iter().map(|name| (name.as_str(), dead)).collect();
+        bench.say(&reports).await.expect("an answer");
+        assert_eq!((count(&bench, State::Open), count(&bench, State::Closed)), (100, 0));
+        // A record that is gone, as another gateway's order or Redis may have it.
+        bench.seen.note(&name("t:0-0"), None, &bench.looked("t:gone").await);
+        assert_eq!(count(&bench, State::Open), if round == 0 { 99 } else { 100 });
+        age(&bench, LIFE_MS + 1_200).await;
+        bench.seen.sweep();
+        assert_eq!(count(&bench, State::Open), 0);
+    }
+    // An operator's without an end stays, as its record does.
+    let order = Event::Order { order: Order::ForceOpen, for_ms: 0, entropy: 0 };
+    let forced = bench.store.step(&scope(), &name("t"), &order).await.expect("a step");
+    bench.seen.note(&name("t"), None, &forced);
+    age(&bench, 3 * LIFE_MS).await;
+    bench.seen.sweep();
+    assert_eq!(count(&bench, State::ForcedOpen), 1);
+    // It is swept without being asked, too.
+    bench.say(&[("t:a", dead)]).await.expect("an answer");
+    age(&bench, 2 * LIFE_MS).await;
+    bench.say(&[("t:b", dead)]).await.expect("an answer");
+    assert_eq!(count(&bench, State::Open), 1);
 }

@@ -1,6 +1,8 @@
 //! Owns the scripts of breakers as the gateway calls them: their arguments and what their replies mean.
 //! Knows neither who reports nor connections.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use redis::{Cmd, Script, Value};
 use tidegate_policy::breaker::mesh::{
     Cause, Ended, Event, Order, Said, State, Transition, Usual, Window,
@@ -16,6 +18,14 @@ use crate::store::{Call, StoreFailure};
 /// The scripts themselves; their headers list KEYS, ARGV and returns.
 pub const TEXTS: [&str; 2] =
     [include_str!("../../../../lua/cb_step.lua"), include_str!("../../../../lua/cb_note.lua")];
+/// How long a region's list is kept after the last change, or after a gateway last saw to it while it was read, in ms:
+/// longer than the longest order that has an end.
+pub const LIST_LIFE_MS: u64 = 31 * 86_400_000;
+/// A gateway sees to it that often, in µs.
+const RENEWED_US: u64 = 3_600_000_000;
+/// What an order was not carried out by.
+const UNLISTED: &str =
+    "the list of changes, from which Envoys that do not report on the breaker hear of it";
 /// A script then takes the server's own TIME. Only tests of the scripts give another.
 const SERVER_TIME: u64 = 0;
 const REPLY_HEAD_LEN: usize = 17;
@@ -25,6 +35,26 @@ const REPLY_HEAD_LEN: usize = 17;
 pub(crate) struct BreakerScripts {
     step: String,
     note: String,
+}
+
+/// Which list this gateway saw to last, and when, in µs of its clock's own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Renewed(Arc<Mutex<Option<(String, u64)>>>);
+
+// === impl Renewed ===
+
+impl Renewed {
+    /// Whether the list has to be kept for longer now.
+    fn renews(&self, list: &str, now_us: u64) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = last
+            .as_ref()
+            .is_some_and(|(of, at_us)| of == list && now_us.saturating_sub(*at_us) < RENEWED_US);
+        if !is_fresh {
+            *last = Some((list.to_owned(), now_us));
+        }
+        !is_fresh
+    }
 }
 
 // === impl BreakerScripts ===
@@ -46,7 +76,7 @@ impl BreakerScripts {
     fn note(&self, list: &str, name: &BreakerName, epoch: u64) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.note).arg(1).arg(list);
-        command.arg(name.as_str()).arg(epoch).arg(TOLD_MAX);
+        command.arg(name.as_str()).arg(epoch).arg(TOLD_MAX).arg(LIST_LIFE_MS);
         command
     }
 }
@@ -167,16 +197,20 @@ impl Breakers for RedisStore {
     fn step(&self, scope: &Scope, name: &BreakerName, event: &Event<'_>) -> Call<Said> {
         let (key, list, name) = (key(scope, name), list_key(scope), name.clone());
         let command = self.scripts.breakers().step(&key, event);
-        let looks = matches!(event, Event::Look);
+        let (looks, orders) = (matches!(event, Event::Look), matches!(event, Event::Order { .. }));
         let (servers, scripts) = (self.servers.clone(), self.scripts.clone());
         Box::pin(async move {
             let reply = servers.evaluate(&key, &command, &scripts).await?;
             let said = said(&reply).ok_or_else(|| garbled("cb_step", &reply))?;
             if !said.transitions.is_empty() || (said.fresh && !looks) {
-                // The change itself is made: who reports on the breaker hears of it in any case.
                 let note = scripts.breakers().note(&list, &name, said.epoch);
                 if let Err(failure) = servers.evaluate(&list, &note, &scripts).await {
                     tracing::warn!(%failure, "a breaker's change could not be listed");
+                    // The change itself is made, and who reports on the breaker hears of it in any case. An order is for
+                    // those as well who do not; that on the bare name of many nobody reports on.
+                    if orders {
+                        return Err(StoreFailure::Partly(UNLISTED.to_owned()));
+                    }
                 }
             }
             Ok(said)
@@ -188,8 +222,16 @@ impl Breakers for RedisStore {
         let mut command = redis::cmd("ZRANGEBYSCORE");
         command.arg(&list).arg(since).arg("+inf").arg("WITHSCORES");
         let (servers, scripts) = (self.servers.clone(), self.scripts.clone());
+        let renews = self.listed.renews(&list, self.clock.elapsed_us());
         Box::pin(async move {
             let reply = servers.evaluate(&list, &command, &scripts).await?;
+            if renews {
+                let mut renewal = redis::cmd("PEXPIRE");
+                renewal.arg(&list).arg(LIST_LIFE_MS);
+                if let Err(failure) = servers.evaluate(&list, &renewal, &scripts).await {
+                    tracing::warn!(%failure, "the list of breakers is not kept for longer");
+                }
+            }
             listed(&reply).ok_or_else(|| garbled("a region's breakers", &reply))
         })
     }

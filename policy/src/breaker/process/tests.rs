@@ -240,6 +240,21 @@ fn what_operators_say_holds() {
 }
 
 #[test]
+fn what_is_ordered_of_all_of_many_lapses_at_its_end_and_an_endless_one_never() {
+    for state in [State::ForcedOpen, State::Disabled, State::MetricsOnly] {
+        let mut process = heard(State::Closed, 7);
+        process.told(&BreakerState { wait_ms: Some(5_000), ..told(state, 8, None) }, None, 1_000);
+        let generation = process.generation;
+        assert!(!process.lapse(5_999) && process.state == state);
+        assert!(process.lapse(6_000) && process.passes() && process.generation != generation);
+        assert!(!process.lapse(6_000), "once");
+        process.told(&BreakerState { wait_ms: None, ..told(state, 9, None) }, None, 7_000);
+        assert!(!process.lapse(1 << 50));
+    }
+    assert!(!heard(State::Open, 7).lapse(1 << 50), "nobody ordered it");
+}
+
+#[test]
 fn what_was_counted_before_a_change_is_gone_with_it() {
     let mut process = heard(State::Closed, 7);
     let before = process.generation;

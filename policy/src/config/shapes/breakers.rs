@@ -8,7 +8,7 @@ const STATUSES: Kind =
     Text { what: "`503`, `500-504` or `5xx`", pattern: "^[1-5]([0-9]{2}(-[1-5][0-9]{2})?|xx)$" };
 
 shapes! {
-    /// A circuit breaker of upstreams. A failure is an answer that `failures` names (a 5xx), a reset, a refused connection, a timeout or no healthy host. What `ignored` names (429), Envoy's own overflow, answers of filters and clients that leave say nothing; all else is a success.
+    /// A circuit breaker of upstreams. A failure is an answer that `failures` names (a 5xx), a reset, a refused connection, a timeout or no healthy host. What `ignored` names (429), Envoy's own overflow, answers of filters and clients that leave (but see `slow`) say nothing; all else is a success.
     CIRCUIT_BREAKER "circuit_breaker" {
         "window" => with_default(Either(&[Duration { min_ms: 1_000, max_ms: 3_600_000 }, Table(&CALLS)]), "\"10s\"", "\"1m\"", "What the rates look back on: a time, or as a table a number of calls.");
         "min_calls" => with_default(Whole { min: 1, max: 1_000_000 }, "20", "100", "Fewer calls than that in the window open nothing by their rate.").unit("calls");
@@ -38,7 +38,7 @@ shapes! {
 
     /// When slow calls open a circuit breaker.
     SLOW "slow" {
-        "after" => must(Duration { min_ms: 1, max_ms: 3_600_000 }, "\"2s\"", "A call is slow whose answer begins later than that.");
+        "after" => must(Duration { min_ms: 1, max_ms: 3_600_000 }, "\"2s\"", "A call is slow whose answer begins later than that, or whose client left later than that without one.");
         "rate" => with_default(Percentage, "\"80%\"", "\"50%\"", "The share of slow calls in the window that opens it. `0%`: no share does.");
     }
 

@@ -1,0 +1,142 @@
+//! Owns which changes of its region a process is told beside what it reported on, and from where on next time.
+//!
+//! What is new is told in order, and the next message goes on behind it; what was told a moment ago is told again, in
+//! turn where that is more than there is room for. Beyond a change that cannot be looked at no message goes on: it is told
+//! once it can be, and until then the others are told in turn, so that it hides none of them.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use tidegate_policy::breaker::mesh::{Event, Said};
+use tidegate_policy::scope::Scope;
+use tidegate_policy::wire::breaker::{BreakerName, BreakerState, CHANGES_MAX};
+use tidegate_policy::wire::encode;
+
+use super::{Answers, Seen, told};
+use crate::service::together::together;
+use crate::store::breakers::Breakers;
+
+/// The most octets of states in one answer, about: a filter reads a message of 64 KiB at most.
+pub(super) const SAID_BYTES_MAX: usize = 48 * 1024;
+/// What a state takes beside its name, at most, where it gives no test.
+pub(super) const STATE_BYTES: usize = 128;
+
+/// A breaker that changed, and its epoch.
+type Change = (BreakerName, u64);
+
+/// One message's looks at what changed.
+pub(super) struct Looks<'a> {
+    pub(super) breakers: &'a dyn Breakers,
+    pub(super) scope: &'a Scope,
+    pub(super) seen: &'a Seen,
+    /// Where the last message ended.
+    pub(super) since: u64,
+    /// The message's number: whose turn it is.
+    pub(super) seq: u64,
+}
+
+// === impl Looks ===
+
+impl Looks<'_> {
+    /// Adds to `states` what there is to tell of `changed`, which stand by their epochs. Says where the next message
+    /// goes on.
+    pub(super) async fn tell(
+        &self,
+        changed: Vec<Change>,
+        states: &mut Vec<BreakerState>,
+        answers: &mut Answers,
+    ) -> u64 {
+        let (again, new): (Vec<Change>, Vec<Change>) =
+            changed.into_iter().partition(|(_, epoch)| *epoch <= self.since);
+        let again = self.in_turn(states, &new, again);
+        let most = fitting(states, names(&new).chain(names(&again)));
+        let mut cursor = self.cursor(&new, most);
+        let mut all: Vec<Change> = new.into_iter().chain(again).collect();
+        let rest = all.split_off(most.min(all.len()));
+        let mut known = self.look(&all, answers).await;
+        let failed = all.iter().filter(|(name, _)| !known.contains_key(name));
+        if let Some(failed) = failed.map(|(_, epoch)| *epoch).min() {
+            cursor = cursor.min(failed.saturating_sub(1)).max(self.since);
+            if !rest.is_empty() {
+                let is_told = |change: &Change| known.contains_key(&change.0);
+                let is_behind = |change: &Change| (self.since..=cursor).contains(&change.1);
+                let (kept, others): (Vec<Change>, Vec<Change>) =
+                    all.into_iter().filter(is_told).partition(is_behind);
+                let others = others.into_iter().chain(rest).collect();
+                let others = self.in_turn(states, &kept, others);
+                all = kept.into_iter().chain(others).collect();
+                all.truncate(fitting(states, names(&all)));
+                let unknown = all.iter().filter(|(name, _)| !known.contains_key(name)).cloned();
+                let more = self.look(&unknown.collect::<Vec<_>>(), answers).await;
+                known.extend(more);
+            }
+        }
+        for (name, _) in &all {
+            // A record that is gone says nothing; whoever uses the breaker begins it anew.
+            if let Some(said) = known.get(name).filter(|said| !said.fresh) {
+                states.push(told(name, said));
+            }
+        }
+        cursor
+    }
+
+    /// Where the next message goes on if the first `most` of what is new are told.
+    fn cursor(&self, new: &[Change], most: usize) -> u64 {
+        let told = new.get(..most).unwrap_or(new);
+        let last = told.last().map_or(self.since, |(_, epoch)| *epoch);
+        // Where the next message would begin in the midst of what changed at one moment, it begins before that, if it can. If it
+        // cannot, the rest is told among what is told again.
+        let untold = new.get(most).map(|(_, epoch)| *epoch);
+        let cut = untold.filter(|untold| new.first().is_some_and(|(_, first)| first < untold));
+        cut.map_or(last, |cut| last.min(cut.saturating_sub(1)))
+    }
+
+    /// These, beginning with those whose turn it is beside `kept`: by as many as fit whichever of them stand together, so
+    /// that nobody is left out in between.
+    fn in_turn(
+        &self,
+        said: &[BreakerState],
+        kept: &[Change],
+        mut these: Vec<Change>,
+    ) -> Vec<Change> {
+        let mut longest: Vec<_> = names(&these).collect();
+        longest.sort_by_key(|name| Reverse(name.as_str().len()));
+        let certain = fitting(said, names(kept).chain(longest));
+        let room = certain.saturating_sub(kept.len());
+        if room < these.len() {
+            let seq = usize::try_from(self.seq).unwrap_or(0);
+            let turn = seq.wrapping_mul(room.max(1)) % these.len();
+            these.rotate_left(turn);
+        }
+        these
+    }
+
+    /// What these say. Who cannot be looked at is left out.
+    async fn look(&self, these: &[Change], answers: &mut Answers) -> BTreeMap<BreakerName, Said> {
+        let looks = names(these).map(|name| self.breakers.step(self.scope, name, &Event::Look));
+        let mut known = BTreeMap::new();
+        for (name, said) in names(these).zip(together(looks.collect()).await) {
+            if let Some(said) = answers.take(said) {
+                self.seen.note(name, None, &said);
+                known.insert(name.clone(), said);
+            }
+        }
+        known
+    }
+}
+
+fn names(changes: &[Change]) -> impl Iterator<Item = &BreakerName> {
+    changes.iter().map(|(name, _)| name)
+}
+
+/// How many of these fit beside what is said already: as many octets, and states, as an answer may have.
+fn fitting<'a>(said: &[BreakerState], names: impl Iterator<Item = &'a BreakerName>) -> usize {
+    let said = said.iter().map(|state| encode(state).len().saturating_add(1)).sum::<usize>();
+    let room = SAID_BYTES_MAX.saturating_sub(said);
+    let ends = names.scan(0usize, |end, name| {
+        *end = end.saturating_add(name.as_str().len()).saturating_add(STATE_BYTES);
+        Some(*end)
+    });
+    // Always one, so that what is to be told comes to an end.
+    ends.take(CHANGES_MAX).take_while(|end| *end <= room).count().max(1)
+}

@@ -1,0 +1,174 @@
+//! No circuit breaker stays shut for good: the shipped filter in many processes with many workers, the real gateway, one
+//! virtual time, and random histories of what an upstream, a network, a clock, updates and deaths do to them. Then the
+//! upstream works, and within a stated time every request of every process is let in again.
+//!
+//! `BREAKERS_SEED` repeats a run, `BREAKERS_HISTORIES` makes it longer.
+
+use tidegate_host_sim::Runner;
+use tidegate_tests::lab::weather::{Odds, Turn, Weather};
+use tidegate_tests::lab::{self, Life, Requests, SECOND};
+use tidegate_tests::parts;
+use tidegate_tests::random::Random;
+
+const HISTORIES: u64 = 24;
+/// The upstream works from then on, and so does all else.
+const HEALED_NS: u64 = 20 * SECOND;
+const OPEN_MS: u64 = 1_000;
+/// A test's life: `upstream_timeout` and a second.
+const LEASE_MS: u64 = 2_000;
+const TICK_MS: u64 = 250;
+/// Each part is what it can wait for at most, one after the other: a lease of a holder that died, and an open time, since that
+/// may have been the third; a process that is not told for two seconds goes on alone, and hears of the region later; a wish
+/// that is marked again after one; the turns of the tests that close it, of each of three processes, and their ticks; and that a
+/// wish and two tests each wait for the next request.
+const BOUND_MS: u64 =
+    LEASE_MS + OPEN_MS * 6 / 5 + 2_000 + 1_000 + 2 * 3 * TICK_MS + 8 * TICK_MS + 3 * 300;
+const BOUND_NS: u64 = BOUND_MS * 1_000_000;
+const END_NS: u64 = HEALED_NS + BOUND_NS + 3 * SECOND;
+const KEYS: u64 = 12;
+/// From one request of a worker to its next, once all is well; each key comes all 300 ms.
+const HEALTHY_NS: u64 = 25_000_000;
+
+/// `turn`: odd ones have another breaker, so that places lie elsewhere.
+fn config(by: bool, turn: u64) -> String {
+    let by = if by { r#""by": {"header": "x-key", "trusted": true}, "max": 8, "# } else { "" };
+    let other = match turn % 2 {
+        0 => "",
+        _ => r#"{"name": "other", "match": {"path": "/other"}, "circuit_breaker": {}}, "#,
+    };
+    format!(
+        r#"{{"version": 1, "gateway": {{"cluster": "tidegate", "timeout": "45ms", "breaker": {{"open": "{}ms"}}}}, "policies": [{other}{{"name": "p", "match": {{"path": "/**"}}, "circuit_breaker": {{{by}"consecutive": 2, "min_calls": 5, "window": "5s", "open": "{OPEN_MS}ms", "successes": 2, "upstream_timeout": "1s"}}}}]}}"#,
+        200 + turn
+    )
+}
+
+fn one(at_ns: u64, worker: usize, key: u64, path: &'static str) -> Requests {
+    Requests { at_ns, times: 1, every_ns: 1_000, worker, key: format!("k{key}"), path, units: 1 }
+}
+
+/// What a process is asked while all goes wrong; the upstream fails for some time, or works.
+fn requests(random: &mut Random, from_ns: u64, to_ns: u64, workers: usize) -> Vec<Requests> {
+    let (mut at_ns, mut all) = (from_ns, Vec::new());
+    let mut odds = 0;
+    loop {
+        at_ns += match random.below(60) {
+            0 => random.below(4 * SECOND),
+            _ => random.below(60_000_000),
+        };
+        if at_ns >= to_ns {
+            return all;
+        }
+        if random.below(30) == 0 {
+            odds = random.one_of(&[0, 300, 1_000]);
+        }
+        let path = match (random.happens(odds), random.below(4)) {
+            (true, 0) => "/hangs",
+            (true, _) => "/fails",
+            _ => "/works",
+        };
+        all.push(one(at_ns, random.index(workers), random.below(KEYS), path));
+    }
+}
+
+/// All keys in turn, in each worker.
+fn healthy(from_ns: u64, workers: usize) -> Vec<Requests> {
+    let count = (END_NS - from_ns) / HEALTHY_NS;
+    (0..count)
+        .flat_map(|nth| {
+            let at_ns = from_ns + nth * HEALTHY_NS;
+            (0..workers).map(move |worker| one(at_ns + worker as u64, worker, nth % KEYS, "/works"))
+        })
+        .collect()
+}
+
+struct History {
+    by: bool,
+    processes: Vec<Vec<Life>>,
+    turns: Vec<(u64, Turn)>,
+    odds: Odds,
+}
+
+fn history(seed: u64) -> History {
+    let mut random = Random::new(seed);
+    let by = random.below(2) == 0;
+    let mut processes = Vec::new();
+    for process in 0..1 + random.below(3) {
+        let (mut lives, mut from_ns) = (Vec::new(), random.below(SECOND));
+        loop {
+            let to_ns = from_ns + SECOND + random.below(20 * SECOND);
+            let to_ns = if to_ns < HEALED_NS { to_ns } else { END_NS };
+            let wild_ns = to_ns.min(HEALED_NS);
+            let workers = 1 + random.index(3);
+            let within = |random: &mut Random| from_ns + random.below(wild_ns - from_ns);
+            let clock_steps = (0..random.below(2))
+                .map(|_| (within(&mut random), random.below(20_000) as i64 - 10_000))
+                .collect();
+            let mut configs = vec![(from_ns, config(by, 0))];
+            let mut updates: Vec<_> = (0..random.below(4)).map(|_| within(&mut random)).collect();
+            updates.sort_unstable();
+            configs.extend(updates.iter().zip(1..).map(|(at_ns, turn)| (*at_ns, config(by, turn))));
+            let mut requests = requests(&mut random, from_ns, wild_ns, workers);
+            if to_ns == END_NS {
+                requests.extend(healthy(HEALED_NS, workers));
+            }
+            lives.push(Life {
+                from_ns,
+                to_ns,
+                workers,
+                shares: true,
+                seed: seed.wrapping_mul(1_000) + process * 100 + lives.len() as u64,
+                ahead_s: random.below(2_000) as i64 - 1_000,
+                clock_steps,
+                configs,
+                requests,
+            });
+            if to_ns == END_NS {
+                break;
+            }
+            from_ns = (to_ns + random.below(2 * SECOND)).min(HEALED_NS - 1);
+        }
+        processes.push(lives);
+    }
+    let mut turns = Turn::some(&mut random, HEALED_NS);
+    turns.push((HEALED_NS, Turn::Heals));
+    let bad = random.below(4) * 30;
+    let odds = Odds { lost: bad, late: bad, doubled: 2 * bad, unanswered: bad, slow: bad };
+    History { by, processes, turns, odds }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn no_history_keeps_a_healthy_upstream_shut() {
+    let first = number("BREAKERS_SEED").unwrap_or(1);
+    let histories = number("BREAKERS_HISTORIES").unwrap_or(HISTORIES);
+    println!("BREAKERS_SEED={first} BREAKERS_HISTORIES={histories}");
+    let cache = parts::root().join("target/host-sim-cache");
+    let runner = Runner::with_cache(Some(cache)).expect("a simulator");
+    let (mut refused, mut shut_at_first) = (0, 0);
+    for seed in first..first + histories {
+        let History { by, processes, turns, odds } = history(seed);
+        let outcome = lab::run(&runner, &processes, Weather::new(odds, seed, turns.clone()));
+        let healthy = outcome.sent.iter().filter(|sent| sent.at_ns >= HEALED_NS);
+        let late_ns =
+            healthy.clone().filter(|sent| sent.status != 200).map(|sent| sent.at_ns).max();
+        println!(
+            "history {seed}: by {by}, {} processes, {} lives, {odds:?}, {turns:?}: {} of {} refused before, the last after {} ms of {BOUND_MS}",
+            processes.len(),
+            processes.iter().map(Vec::len).sum::<usize>(),
+            outcome.sent.iter().filter(|sent| sent.at_ns < HEALED_NS && sent.status == 503).count(),
+            outcome.sent.len(),
+            late_ns.map_or(0, |late_ns| (late_ns - HEALED_NS) / 1_000_000),
+        );
+        refused += outcome.sent.iter().filter(|sent| sent.status == 503).count();
+        shut_at_first += usize::from(late_ns.is_some());
+        let strange: Vec<_> = healthy
+            .filter(|sent| sent.at_ns >= HEALED_NS + BOUND_NS && sent.status != 200)
+            .take(3)
+            .collect();
+        assert!(strange.is_empty(), "BREAKERS_SEED={seed}: {strange:?}");
+    }
+    assert!(refused > 100 && shut_at_first > 3, "{refused} refused, {shut_at_first} shut at first");
+}

@@ -1,0 +1,135 @@
+//! Circuit breakers at moments that a scenario file cannot say: an operator's order while requests go on, and an answer
+//! that comes once the configuration that asked is nearly gone.
+
+use host_sim::in_process::InProcess;
+use tidegate_host_sim::{Exchange, Reply, Report, Scenario, Service, ServiceRequest, Services};
+use tidegate_tests::{lab, parts};
+
+use super::runner;
+
+const S: u64 = 1_000_000_000;
+const MS: u64 = 1_000_000;
+
+/// A gateway, what its operator orders once, and how much later it decides.
+struct Operated {
+    gateway: InProcess,
+    order: Option<(u64, &'static str)>,
+    decides_after_ns: u64,
+}
+
+impl Service for Operated {
+    fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+        // Nobody sees that it is done at the next call only.
+        if let Some((at_ns, body)) = self.order.take_if(|(at_ns, _)| *at_ns <= now_unix_ns) {
+            let said = self.gateway.operate(at_ns, "/v1/breakers/order", body);
+            assert_eq!(said, Some(200), "{body}");
+        }
+        let mut reply = self.gateway.call(now_unix_ns, request);
+        if request.path() == "/v1/decide" {
+            reply.after_ns += self.decides_after_ns;
+        }
+        reply
+    }
+}
+
+fn run(yaml: &str, order: Option<(u64, &'static str)>, decides_after_ns: u64) -> Report {
+    let scenario = Scenario::parse(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    let gateway = InProcess::new(&[]).expect("the gateway's defaults");
+    let order = order.map(|(at_ns, body)| (lab::START_UNIX_S * S + at_ns, body));
+    let services = Services::default().bind_any(Operated { gateway, order, decides_after_ns });
+    let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
+    let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
+    assert!(report.start_error.is_none(), "{report}");
+    report
+}
+
+/// An order on the bare name that has ended costs requests nothing any more, in no worker. Another breaker changed since, so
+/// that the region does not tell of it again.
+#[test]
+fn an_order_for_all_of_many_leaves_nothing_behind_once_it_is_over() {
+    let client = |name: &str, at: &str| {
+        (0..2)
+            .map(|worker| {
+                format!(
+                    "  - {{ at: {at}, client: {name}, worker: {worker}, times: 20, every: 20ms, send: {{ path: /p, headers: {{ x-c: acme }} }} }}\n"
+                )
+            })
+            .collect::<String>()
+    };
+    for (order, refused) in [("force_open", true), ("disable", false), ("metrics_only", false)] {
+        let order: &'static str =
+            format!(r#"{{"breaker": "p", "order": "{order}", "for_s": 8}}"#).leak();
+        let yaml = format!(
+            "name: an order that ends\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, circuit_breaker: {{ by: {{ header: x-c, trusted: true }}, max: 8 }} }}, {{ name: q, match: {{ path: /q }}, circuit_breaker: {{}} }}] }}\nhost: {{ workers: 2, start_unix_s: {}, until: 16s }}\ngateway: in-process\ntimeline:\n{}{}{}  - {{ at: 8500ms, client: q, times: 3, every: 10ms, send: {{ path: /q }} }}\n{}",
+            lab::START_UNIX_S,
+            client("first", "0ms"),
+            client("before", "1s"),
+            client("ordered", "3s"),
+            client("after", "12s"),
+        );
+        let report = run(&yaml, Some((2 * S, order)), 0);
+        let of = |name: &'static str| report.exchanges.iter().filter(move |one| one.client == name);
+        let is_refused = |one: &Exchange| one.status == Some(503);
+        assert!(of("ordered").all(|one| is_refused(one) == refused), "{order}");
+        assert!(of("after").all(|one| one.status == Some(200)), "{order}");
+        let calls = |name| of(name).map(|one| one.usage.host_calls).collect::<Vec<_>>();
+        let usual = calls("before").into_iter().max().expect("some");
+        // Each worker finds out that it is over, and then looks once more.
+        let more = calls("after").into_iter().filter(|calls| *calls > usual).count();
+        assert!(more <= 4, "{order}: {usual} before, {:?} after", calls("after"));
+    }
+}
+
+/// Every worker keeps to an order once the next tick's answer is there, whatever the order.
+#[test]
+fn an_order_is_kept_to_in_all_workers_within_a_tick() {
+    const TICK_NS: u64 = 250 * MS;
+    const ANSWER_NS: u64 = MS;
+    let clients: String = (0..4)
+        .map(|worker| {
+            format!(
+                "  - {{ at: {worker}ms, client: c, worker: {worker}, times: 800, every: 5ms, send: {{ path: /p }} }}\n"
+            )
+        })
+        .collect();
+    let yaml = format!(
+        "name: an order\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, circuit_breaker: {{}} }}] }}\nhost: {{ workers: 4, start_unix_s: {}, until: 4s }}\ngateway: in-process\ntimeline:\n{clients}",
+        lab::START_UNIX_S,
+    );
+    for (order, at_ns) in [("trip", 2 * S + 3 * MS), ("force_open", 2 * S + 248 * MS)] {
+        let body: &'static str =
+            format!(r#"{{"breaker": "p", "order": "{order}", "for_s": 60}}"#).leak();
+        let report = run(&yaml, Some((at_ns, body)), 0);
+        let passed = report.exchanges.iter().filter(|one| one.status == Some(200));
+        let last_ns = passed.map(|one| one.sent_at_ns).max().expect("some");
+        assert!(last_ns <= at_ns + TICK_NS + ANSWER_NS, "{order}: {last_ns}");
+        assert!(last_ns >= at_ns, "{order}: it was shut before");
+    }
+}
+
+/// A configuration with more breakers takes another's place. The last that the old one does is to want a test, so late that
+/// nobody of its layout reports it: the new one does, as soon as somebody wants it again.
+#[test]
+fn a_test_that_only_a_configuration_of_before_asked_for_is_asked_for_again() {
+    let config = |policies: &str| {
+        format!(
+            "{{ version: 1, gateway: {{ cluster: tidegate, timeout: 4s }}, policies: [{{ name: q, match: {{ path: /q }}, circuit_breaker: {{}} }}, {policies}] }}"
+        )
+    };
+    let breaker = "circuit_breaker: { consecutive: 2, open: 1s, successes: 1 }";
+    let limit = "rate_limits: [{ name: l, by: ip, limit: 100, per: 1s }]";
+    let yaml = format!(
+        "name: two layouts\nplugin:\n  config: {}\nhost: {{ workers: 1, main: false, canary: false, start_unix_s: {}, drain: 510ms, until: 30s }}\ngateway: in-process\nupstream:\n  - {{ on: GET /p, answer: {{ status: 500 }}, times: 2 }}\n  - {{ answer: {{ status: 200 }} }}\ntimeline:\n  - {{ at: 0ms, client: dies, times: 2, every: 10ms, send: {{ path: /p }} }}\n  - {{ at: 10s, client: q, times: 3, every: 10ms, send: {{ path: /q }} }}\n  - {{ at: 18500ms, client: last, send: {{ path: /p }} }}\n  - {{ at: 20s, update: {{ config: {} }} }}\n  - {{ at: 21s, client: new, times: 50, every: 100ms, send: {{ path: /p }} }}\n",
+        config(&format!("{{ name: p, match: {{ path: /p }}, {limit}, {breaker} }}")),
+        lab::START_UNIX_S,
+        config(&format!(
+            "{{ name: p, match: {{ path: /p }}, {breaker} }}, {{ name: r, match: {{ path: /r }}, circuit_breaker: {{}} }}"
+        )),
+    );
+    let report = run(&yaml, None, 2 * S + 4 * MS);
+    let of = |client| report.exchanges.iter().filter(move |one| one.client == client);
+    let last = of("last").next().expect("it was sent");
+    assert_eq!((last.status, last.details.as_str()), (Some(503), "tidegate:circuit-open:p"));
+    assert_eq!(of("new").next().and_then(|one| one.status), Some(503), "nobody tested it yet");
+    assert_eq!(of("new").next_back().and_then(|one| one.status), Some(200), "{report}");
+}
