@@ -126,6 +126,59 @@ async fn what_three_envoys_let_through_is_bounded_where_it_fails_and_where_it_ha
     }
 }
 
+/// One Envoy of three cannot reach what the others reach: it shuts its own way and tests it by itself, and shuts nobody
+/// else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envoy_that_alone_sees_failures_shuts_the_upstream_for_itself_and_for_nobody_else() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&ROOMY)).await;
+    let (upstream, broken) = (Puppet::start(Does::Works).await, Puppet::start(Does::Works).await);
+    let breaker = json!({"open": "1s", "window": "1m"});
+    let well = envoys(2, &gateway, &upstream, &breaker, "60s").await;
+    let sick = envoys(1, &gateway, &broken, &breaker, "60s").await;
+    let passes = async |envoy: &Envoy| {
+        let answer = client::get(envoy.addr, "/").await;
+        if answer.status == 200 { Ok(()) } else { Err(answer) }
+    };
+    for envoy in well.iter().chain(&sick) {
+        for _ in 0..30 {
+            eventually(PATIENCE, "it passes", async || passes(envoy).await).await;
+        }
+    }
+    let is_known = async || {
+        let state = state(&gateway).await;
+        if state == "closed" { Ok(()) } else { Err(state) }
+    };
+    eventually(PATIENCE, "the region knows it", is_known).await;
+    broken.now(Does::Fails);
+    for round in 0..3 {
+        // Its tests fail, and it is shut anew.
+        let leaked = leaked(&sick[0], 3).await;
+        println!("round {round}: {leaked} leaked");
+        for envoy in &well {
+            for _ in 0..10 {
+                passes(envoy).await.expect("nobody else is shut");
+            }
+        }
+        assert_eq!(state(&gateway).await, "closed");
+        eventually(PATIENCE, "it tests", async || {
+            let seen = broken.seen();
+            client::get(sick[0].addr, "/").await;
+            if broken.seen() > seen { Ok(()) } else { Err(seen) }
+        })
+        .await;
+    }
+    broken.now(Does::Works);
+    eventually(PATIENCE, "it is let in again", async || {
+        for _ in 0..10 {
+            passes(&sick[0]).await?;
+        }
+        Ok::<_, Answer>(())
+    })
+    .await;
+    assert_eq!(state(&gateway).await, "closed");
+}
+
 /// Every second answer fails, so that no worker sees two in a row: the region's window shuts it for all three, and none of
 /// the tests in a row that would open it is reached until it works.
 #[tokio::test(flavor = "multi_thread")]
