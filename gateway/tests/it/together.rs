@@ -1,8 +1,13 @@
 //! Several questions in one message: each is answered as if it had come alone.
 
 use http::Method;
-use tidegate_policy::wire::together::{DECISIONS_PATH, QUESTIONS_MAX, add_question, answers};
-use tidegate_policy::wire::{DecideReply, DecideRequest, DecisionId, Refusal, Verdict, encode};
+use tidegate_policy::wire::together::{
+    DECISIONS_PATH, QUESTIONS_BYTES_MAX, QUESTIONS_MAX, add_question, answers,
+};
+use tidegate_policy::wire::{
+    DecideReply, DecideRequest, DecisionId, FRAMED_BYTES_MAX, MESSAGE_BYTES_MAX, Refusal, Verdict,
+    encode,
+};
 use tidegate_tests::redis::Redis;
 use tokio::task::JoinSet;
 
@@ -78,6 +83,46 @@ async fn more_than_the_bound_or_none_is_refused_as_a_whole() {
     let unknown = request(gateway.data_addr, Method::POST, DECISIONS_PATH, None, message(&most));
     let refused = caller.send(unknown).await;
     assert_eq!((refused.status.as_u16(), refused.reason().as_str()), (401, "unauthorized"));
+}
+
+/// A body of nothing but separators is 65,536 empty questions: no more of them are looked at than it takes to refuse them.
+#[tokio::test]
+async fn a_message_of_separators_is_refused_as_a_whole() {
+    let gateway = start(settings("")).await;
+    for speaks in BOTH {
+        let body = vec![b'\n'; MESSAGE_BYTES_MAX];
+        let asked = request(gateway.data_addr, Method::POST, DECISIONS_PATH, Some(TOKEN), body);
+        let refused = Caller::new(speaks).send(asked).await;
+        assert_eq!((refused.status.as_u16(), refused.reason().as_str()), (400, "bad-message"));
+    }
+}
+
+/// A filter reads so much of an answer and no more: what is said to the longest message that it sends stays below, whether it is
+/// decided or refused.
+#[tokio::test]
+async fn the_answers_to_the_longest_message_are_no_more_than_a_filter_reads() {
+    let gateway = start(settings("--region here")).await;
+    let caller = Caller::new(Speaks::Http2);
+    let longest = |mut question: DecideRequest| {
+        let limit = question.limits[0].clone();
+        loop {
+            let mut more = question.clone();
+            more.limits.push(limit.clone());
+            if encode(&more).len() >= QUESTIONS_BYTES_MAX / QUESTIONS_MAX {
+                return encode(&question);
+            }
+            question = more;
+        }
+    };
+    let mut elsewhere = question("a");
+    elsewhere.scope.region = tidegate_policy::scope::Region::new("a-region-elsewhere").ok();
+    for question in [longest(question("a")), encode(&question("a")), encode(&elsewhere)] {
+        let answer = ask(&caller, gateway.data_addr, &vec![question; QUESTIONS_MAX]).await;
+        assert_eq!(answer.status, 200);
+        answers(&answer.body, QUESTIONS_MAX).expect("as many as were asked");
+        println!("{} octets of {FRAMED_BYTES_MAX}", answer.body.len());
+        assert!(answer.body.len() < FRAMED_BYTES_MAX / 2, "{}", answer.body.len());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

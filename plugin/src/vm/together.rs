@@ -98,9 +98,10 @@ impl Party {
         self.count == 0 || (self.count < QUESTIONS_MAX && len < QUESTIONS_BYTES_MAX && !is_late)
     }
 
-    /// Whether the first of them has waited for so long.
+    /// Whether the first of them has waited for so long; also where the clock has stepped back.
     fn is_late(&self, now_us: u64, delay_ms: u32) -> bool {
-        now_us.saturating_sub(self.since_us) / 1_000 >= u64::from(delay_ms)
+        let waited_us = now_us.checked_sub(self.since_us);
+        waited_us.is_none_or(|waited_us| waited_us / 1_000 >= u64::from(delay_ms))
     }
 
     fn join(&mut self, stream: u32, question: &[u8], now_us: u64) {
