@@ -13,5 +13,6 @@ if not newer then
   redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
   redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
+-- Noted it is also where the user may not do this.
+redis.pcall('PEXPIRE', KEYS[1], ARGV[4])
 return newer and 0 or 1

@@ -113,16 +113,17 @@ impl Marks {
         });
     }
 
-    /// Takes out at most so many, going on at `turn`: ends of tests first and then who asks, but for a part that is kept
-    /// for counts where there are any. Says where to go on.
+    /// Takes out at most so many, going on at `turn`: ends of tests first and then who asks, but for the parts that are
+    /// kept for who asks and for counts where there are any. Says where to go on.
     pub(super) fn take(&self, max: usize, turn: Turn) -> (Vec<usize>, Turn) {
         let (mut taken, mut ended) = (Vec::new(), turn);
         self.change(|lists| {
             taken.clear();
             ended = turn;
             let kept = max.saturating_sub(COUNTS_MIN);
+            // Ends that nobody hears of, since their part of the store is away, leave room for who asks elsewhere.
             for (list, most) in
-                [(ENDS, kept), (ASKS, kept), (COUNTS, max), (ENDS, max), (ASKS, max)]
+                [(ENDS, kept / 2), (ASKS, kept), (COUNTS, max), (ENDS, max), (ASKS, max)]
             {
                 let Some(next) = ended.get_mut(list) else { continue };
                 *next = self.take_from(lists, list, *next, most, &mut taken);

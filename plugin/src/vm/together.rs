@@ -94,14 +94,9 @@ impl Party {
     /// Whether one more may wait with them, now, in a time of so many ms.
     fn takes(&self, question: &[u8], now_us: u64, timeout_ms: u32) -> bool {
         let len = self.block.len().saturating_add(question.len());
-        let is_late = self.is_late(now_us, timeout_ms / PARTS);
+        let waited_us = now_us.saturating_sub(self.since_us);
+        let is_late = waited_us / 1_000 >= u64::from(timeout_ms / PARTS);
         self.count == 0 || (self.count < QUESTIONS_MAX && len < QUESTIONS_BYTES_MAX && !is_late)
-    }
-
-    /// Whether the first of them has waited for so long; also where the clock has stepped back.
-    fn is_late(&self, now_us: u64, delay_ms: u32) -> bool {
-        let waited_us = now_us.checked_sub(self.since_us);
-        waited_us.is_none_or(|waited_us| waited_us / 1_000 >= u64::from(delay_ms))
     }
 
     fn join(&mut self, stream: u32, question: &[u8], now_us: u64) {
@@ -171,24 +166,12 @@ impl Vm {
         Ok(())
     }
 
-    /// Time has gone by for those that wait: the call that is out takes long, and nobody else comes.
+    /// A sixth of the time has gone by since somebody waited: the call that is out takes long, and nobody else comes. All go, also
+    /// who came later: one call more for each sixth is little.
     pub(super) fn line_waited(&mut self, context: u32) {
         let Some(root) = self.roots.get(&context).cloned().flatten() else { return };
-        let delay_ms = root.config.gateway.timeout_ms / PARTS;
-        let now_us = host::now_us().unwrap_or(u64::MAX);
-        let first = {
-            let next = &root.line.borrow().next;
-            next.streams().next().map(|stream| (stream, next.is_late(now_us, delay_ms)))
-        };
-        match first {
-            // Others than those that it was watched for.
-            Some((stream, false)) => self.watch_line(stream, delay_ms),
-            Some((_, true)) => {
-                if let Err((answer, next)) = self.ask_next(&root) {
-                    self.tell_all(&root, &next, answer);
-                }
-            }
-            None => {}
+        if let Err((answer, next)) = self.ask_next(&root) {
+            self.tell_all(&root, &next, answer);
         }
     }
 
