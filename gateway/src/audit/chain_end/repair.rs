@@ -9,6 +9,7 @@ use super::noted::Refuted;
 use super::own_time::{DOUBT_US, GRACE_US, GROWING_PATIENCE_US, PATIENCE_US, WHOLE_US};
 use super::parted::Parting;
 use super::vouched::Seal;
+use super::waiting::TURN_US;
 use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX, segment_behind};
 use crate::audit::ring::Appended;
 use crate::store::StoreFailure;
@@ -61,7 +62,7 @@ impl ChainEnd {
         if self.clock.elapsed_us() < self.progress.goes_on_from {
             return Err(Refused::NoRoom);
         }
-        let mut is_busy = false;
+        let (begun_us, mut is_busy) = (self.clock.elapsed_us(), false);
         for _ in 0..STEPS_MAX {
             let there = self.chains()?.place(&self.chain).await?;
             self.own_time.looked(self.clock.elapsed_us());
@@ -77,7 +78,14 @@ impl ChainEnd {
                 return self.wait_or_give_up(known, there).await;
             };
             match self.put(&piece, there).await? {
-                Outcome::Done(_) => self.progress.stuck = None,
+                Outcome::Done(_) => {
+                    self.progress.stuck = None;
+                    // Of what lies there a list may hold any number, and events wait for the end of the look.
+                    let turn_us = self.clock.elapsed_us().saturating_sub(begun_us);
+                    if is_left && turn_us >= TURN_US {
+                        return Err(Refused::SetBack { known, there });
+                    }
+                }
                 Outcome::Moved(..) => is_busy |= is_left,
                 Outcome::Duplicates(..) => return self.wait_or_give_up(known, there).await,
                 Outcome::Torn(there, held) => return Err(self.torn(there, piece.segment, held)),

@@ -8,7 +8,7 @@ use tidegate_policy::audit::verify::Verdict;
 
 use super::super::own_time::{BEGINS_US, COUNTS_US, GRACE_US, PATIENCE_US};
 use super::super::tests::{
-    FalseSigner, Faulty, Forged, begin, chain, commit, event, looks, open, verify, world,
+    FalseSigner, Faulty, Forged, Mode, begin, chain, commit, event, looks, open, verify, world,
 };
 use super::super::{Accepted, BATCH_MAX, SEGMENT_MAX};
 use super::*;
@@ -185,4 +185,36 @@ async fn nothing_is_appended_where_a_list_and_its_head_cannot_be_brought_togethe
         let (report, ids) = verify(&store).await;
         assert_eq!((report.verdict, ids.join("")), (Verdict::Valid, "abc".to_owned()), "{what}");
     }
+}
+
+/// Somebody waits for each look: what came to the gateway meanwhile would wait for all that lies there.
+#[tokio::test(start_paused = true)]
+async fn one_look_takes_up_no_more_than_its_turn() {
+    let (store, dir) = world();
+    let mut end = begin(&store, dir.path()).await;
+    for batch in 0..30 {
+        let events: Vec<Event> =
+            (0..BATCH_MAX).map(|number| event(&format!("{batch}-{number}"))).collect();
+        end.commit(events).await.expect("not lost");
+    }
+    let before = store.records().await;
+    drop(end);
+    set_head(&store, 0);
+    let other = tempfile::tempdir().expect("a folder");
+    let mut fresh = open(&store, other.path());
+    looks(&mut [&mut fresh], BEGINS).await;
+    assert_eq!(commit(&mut fresh, &["new"]).await, Accepted::Spooled);
+    // Each append takes longer than a turn.
+    set_head(&store, 0);
+    store.set(Mode::Slow);
+    for _ in 0..3 {
+        let appends = store.appends();
+        fresh.retry().await;
+        assert_eq!((store.appends() - appends, fresh.looks_often()), (1, true));
+    }
+    store.set(Mode::Up);
+    looks(&mut [&mut fresh], GRACE).await;
+    assert_eq!(&store.records().await[..before.len()], &before[..]);
+    let (report, ids) = verify(&store).await;
+    assert_eq!((report.verdict, ids.len()), (Verdict::Valid, before.len() + 1));
 }
