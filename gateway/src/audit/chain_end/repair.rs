@@ -207,6 +207,13 @@ impl ChainEnd {
 
     /// Nothing of this gateway's fits behind the chain's end.
     async fn wait_or_give_up(&mut self, known: Place, there: Place) -> Result<Place, Refused> {
+        if there.head.seq < known.head.seq && self.holds(known).await? {
+            // What lies in its list is not lost, wherever the head is.
+            if self.chains()?.place(&self.chain).await? == there {
+                return Err(self.torn(there, known.segment, known.segment_len()));
+            }
+            return Err(Refused::SetBack { known, there });
+        }
         self.vouch(there).await?;
         let parting = self.parted(known, there).await?;
         if let Some(rollback) = self.given_up_by_another(parting, there).await? {

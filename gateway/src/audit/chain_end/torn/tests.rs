@@ -1,5 +1,7 @@
 //! Tests of chains whose head was set back while the lists kept their records.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::audit::append::Shelf;
@@ -217,4 +219,53 @@ async fn one_look_takes_up_no_more_than_its_turn() {
     assert_eq!(&store.records().await[..before.len()], &before[..]);
     let (report, ids) = verify(&store).await;
     assert_eq!((report.verdict, ids.len()), (Verdict::Valid, before.len() + 1));
+}
+
+/// The chain's first record in the first segment, all others in the second one.
+fn part(shelf: &mut Shelf) {
+    let behind = shelf.segments.get_mut(&0).expect("there").split_off(1);
+    shelf.segments.insert(1, behind);
+    let ids = shelf.ids.get(&0).expect("there").clone();
+    shelf.ids.insert(1, ids);
+    (shelf.place.segment, shelf.place.segment_first) = (1, 2);
+}
+
+/// Two gateways that know a chain of three records, `a`, `b` and `c`, of which two are in the second segment.
+async fn parted(store: &Arc<Faulty>, dirs: [&Path; 2]) -> [ChainEnd; 2] {
+    let gone = tempfile::tempdir().expect("a folder");
+    let mut before = begin(store, gone.path()).await;
+    commit(&mut before, &["a"]).await;
+    commit(&mut before, &["b"]).await;
+    store.tamper(part);
+    let (mut first, mut second) = (open(store, dirs[0]), open(store, dirs[1]));
+    looks(&mut [&mut first, &mut second], BEGINS).await;
+    assert_eq!(commit(&mut first, &["c"]).await, Accepted::Chained);
+    second.retry().await;
+    assert_eq!(second.known.expect("known").head.seq, 3);
+    [first, second]
+}
+
+/// The first segment was archived, so that behind a head that is gone lies nothing that follows it.
+#[tokio::test(start_paused = true)]
+async fn what_still_lies_in_its_list_is_not_given_up() {
+    let ((store, dir), other) = (world(), tempfile::tempdir().expect("a folder"));
+    let [first, mut end] = parted(&store, [dir.path(), other.path()]).await;
+    drop(first);
+    let mut place = Place::GENESIS;
+    store.tamper(|shelf| {
+        shelf.segments.remove(&0);
+        shelf.ids.remove(&0);
+        place = std::mem::replace(&mut shelf.place, Place::GENESIS);
+    });
+    let before = store.records().await;
+    assert_eq!(commit(&mut end, &["d"]).await, Accepted::Spooled);
+    looks(&mut [&mut end], Duration::from_micros(3 * PATIENCE_US)).await;
+    assert_eq!((end.is_set_back(), end.counters.origins.get()), (true, 0));
+    assert_eq!(store.records().await, before, "nothing was appended");
+    // Somebody says where it ends.
+    store.tamper(|shelf| shelf.place = place);
+    looks(&mut [&mut end], GRACE).await;
+    assert!(!end.is_set_back() && !end.has_spooled());
+    let records = store.records().await;
+    assert_eq!((records.len(), &records[..before.len()]), (before.len() + 1, &before[..]));
 }
