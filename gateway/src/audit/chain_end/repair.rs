@@ -66,6 +66,7 @@ impl ChainEnd {
         for _ in 0..STEPS_MAX {
             let there = self.chains()?.place(&self.chain).await?;
             self.own_time.looked(self.clock.elapsed_us());
+            self.begins(there).await?;
             // It was appended behind this very record, so no rollback before it is news.
             // Where others append, what lies behind a head that was read before is theirs, and the head is there already.
             let left = if is_busy { None } else { self.left_behind(there).await? };

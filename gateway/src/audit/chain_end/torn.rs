@@ -30,6 +30,38 @@ impl ChainEnd {
         Ok(None)
     }
 
+    /// An error unless the segment begins with the record that the head says: by that number each record's place in it is
+    /// found, and the append script compares nothing else with the list's length.
+    pub(super) async fn begins(&mut self, there: Place) -> Result<(), Refused> {
+        let said = (there.segment, there.segment_first);
+        if self.begins == Some(said) || there == Place::GENESIS {
+            return Ok(());
+        }
+        let first = self.chains()?.records(&self.chain, there.segment, 0, 1).await;
+        let first = first.inspect_err(|failure| self.failed(failure))?;
+        let first = first.first().map(|bytes| Record::read(bytes).map_or(0, |record| record.seq));
+        let is_empty = Some(there.segment_first) == there.head.seq.checked_add(1);
+        if first == Some(there.segment_first) || (first.is_none() && is_empty) {
+            self.begins = first.is_some().then_some(said);
+            return Ok(());
+        }
+        // It may have lost records in between.
+        if self.chains()?.place(&self.chain).await? != there {
+            return Err(Refused::Races(1));
+        }
+        let Some(first) = first else { return Err(self.torn(there, there.segment, 0)) };
+        let key = segment_key(&self.chain, there.segment);
+        if self.misnumbered.replace(there) != Some(there) {
+            tracing::error!(
+                critical = true, chain = %self.chain, key, first, seg_first = there.segment_first,
+                "the audit chain is torn: its head says that this list begins with another record; nothing is appended \
+                 until the head's seg_first is that record's number"
+            );
+        }
+        self.alarm(self.known.unwrap_or(there), there);
+        Err(Refused::Misnumbered { key, first, said: there.segment_first })
+    }
+
     fn own_part(&self, start: Place, segment: u64, behind: Vec<Vec<u8>>) -> Option<Appended> {
         let (mut end, mut records, mut lines) = (start.head, Vec::new(), Vec::new());
         for bytes in behind {

@@ -269,3 +269,30 @@ async fn what_still_lies_in_its_list_is_not_given_up() {
     let records = store.records().await;
     assert_eq!((records.len(), &records[..before.len()]), (before.len() + 1, &before[..]));
 }
+
+/// By the number of its first record a record's place in its list is found.
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_the_head_says_begins_elsewhere_is_torn_for_all() {
+    for first in [1, 3, 4, 5, 9] {
+        let ((store, dir), other) = (world(), tempfile::tempdir().expect("a folder"));
+        let [mut a, mut b] = parted(&store, [dir.path(), other.path()]).await;
+        let before = store.records().await;
+        store.tamper(|shelf| shelf.place.segment_first = first);
+        let unknowing = tempfile::tempdir().expect("a folder");
+        let mut fresh = open(&store, unknowing.path());
+        looks(&mut [&mut a, &mut b, &mut fresh], BEGINS).await;
+        assert_eq!(commit(&mut a, &["d"]).await, Accepted::Spooled, "{first}");
+        assert_eq!(commit(&mut fresh, &["e"]).await, Accepted::Spooled, "{first}");
+        let how_long = Duration::from_micros(3 * PATIENCE_US);
+        looks(&mut [&mut a, &mut b, &mut fresh], how_long).await;
+        for end in [&a, &b, &fresh] {
+            let counters = (end.counters.repaired.get(), end.counters.origins.get());
+            assert_eq!((end.counters.rollback.get(), counters), (1, (0, 0)), "{first}");
+        }
+        assert_eq!(store.records().await, before, "{first}");
+        store.tamper(|shelf| shelf.place.segment_first = 2);
+        looks(&mut [&mut a, &mut b, &mut fresh], 2 * GRACE).await;
+        let (report, ids) = verify(&store).await;
+        assert_eq!((report.verdict, ids.len()), (Verdict::Valid, 5), "{first}");
+    }
+}
