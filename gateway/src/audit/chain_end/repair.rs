@@ -8,6 +8,7 @@ use tidegate_policy::audit::record::{Record, Rollback};
 use super::noted::Refuted;
 use super::own_time::{DOUBT_US, GRACE_US, GROWING_PATIENCE_US, PATIENCE_US, WHOLE_US};
 use super::parted::Parting;
+use super::torn::Left;
 use super::vouched::Seal;
 use super::waiting::TURN_US;
 use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX, segment_behind};
@@ -69,9 +70,22 @@ impl ChainEnd {
             self.begins(there).await?;
             // It was appended behind this very record, so no rollback before it is news.
             // Where others append, what lies behind a head that was read before is theirs, and the head is there already.
-            let left = if is_busy { None } else { self.left_behind(there).await? };
-            let is_left = left.is_some();
-            let Some(piece) = left.or_else(|| self.piece(there)) else {
+            let left = if is_busy { Left::Nothing } else { self.left_behind(there).await? };
+            let is_left = matches!(left, Left::Ours(_));
+            let (piece, torn) = match left {
+                Left::Ours(piece) => (Some(piece), None),
+                Left::Nothing => (self.piece(there), None),
+                Left::Torn { segment, held } => (self.piece(there), Some((segment, held))),
+            };
+            if let (None, Some((segment, held))) = (&piece, torn) {
+                // Others may have appended since the head was read.
+                if self.chains()?.place(&self.chain).await? == there {
+                    return Err(self.torn(there, segment, held));
+                }
+                is_busy = true;
+                continue;
+            }
+            let Some(piece) = piece else {
                 if self.is_whole(known, there).await? {
                     return self.wait_for_others(known, there).await;
                 }

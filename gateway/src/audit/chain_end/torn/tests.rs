@@ -166,7 +166,10 @@ async fn nothing_is_appended_where_a_list_and_its_head_cannot_be_brought_togethe
     let fewer: Tears = |shelf| {
         shelf.segments.get_mut(&0).expect("there").remove(0);
     };
-    for (what, tears) in [("more", more), ("fewer", fewer)] {
+    let last: Tears = |shelf| {
+        shelf.segments.get_mut(&0).expect("there").pop();
+    };
+    for (what, tears) in [("more", more), ("fewer", fewer), ("without the last", last)] {
         let (store, dir) = world();
         let mut end = begin(&store, dir.path()).await;
         commit(&mut end, &["a"]).await;
@@ -180,6 +183,9 @@ async fn nothing_is_appended_where_a_list_and_its_head_cannot_be_brought_togethe
         assert_eq!(commit(&mut end, &["c"]).await, Accepted::Spooled, "{what}");
         looks(&mut [&mut end], Duration::from_micros(3 * PATIENCE_US)).await;
         assert!(end.is_set_back() && end.has_spooled(), "{what}");
+        // Nothing says that it is whole while it is not, whoever looks and whether or not something waits.
+        let counters = (end.counters.rollback.get(), end.counters.repaired.get());
+        assert_eq!(counters, (1, 0), "{what}");
         assert_eq!((store.records().await, end.counters.origins.get()), (torn, 0), "{what}");
         // Somebody has put it right.
         store.tamper(|shelf| *shelf = whole);
