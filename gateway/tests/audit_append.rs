@@ -125,6 +125,12 @@ async fn the_script_and_its_twin_agree() {
             // Somebody sets the head back, or takes it away.
             let to = usize::try_from(random.below(1 << 32)).expect("small") % before.len();
             shelf.place = if random.below(8) == 0 { Place::GENESIS } else { before[to] };
+            if random.below(4) == 0 {
+                // Or a part of it: the segment, and the number of its first record.
+                shelf.place.segment += random.below(2);
+                let first = (shelf.place.head.seq + random.below(4)).saturating_sub(1);
+                shelf.place.segment_first = first;
+            }
             set_head(&mut connection, shelf.place).await;
         } else if torn_for > 30 {
             redis.command(&["FLUSHALL"]).await;
