@@ -22,7 +22,7 @@ use tidegate_tests::redis::Redis;
 
 mod redis_store;
 
-const STEPS: u64 = 3_000;
+const STEPS: u64 = 6_000;
 const WAIT: Duration = Duration::from_secs(20);
 
 fn chain() -> ChainName {
@@ -125,8 +125,14 @@ async fn the_script_and_its_twin_agree() {
             // Somebody sets the head back, or takes it away.
             let to = usize::try_from(random.below(1 << 32)).expect("small") % before.len();
             shelf.place = if random.below(8) == 0 { Place::GENESIS } else { before[to] };
+            if random.below(6) == 0 {
+                // Or a part of it: the segment, and the number of its first record.
+                shelf.place.segment += random.below(2);
+                let first = (shelf.place.head.seq + random.below(4)).saturating_sub(1);
+                shelf.place.segment_first = first;
+            }
             set_head(&mut connection, shelf.place).await;
-        } else if torn_for > 30 {
+        } else if torn_for > 15 {
             redis.command(&["FLUSHALL"]).await;
             (shelf, before, torn_for) = (Shelf::default(), vec![Place::GENESIS], 0);
         }

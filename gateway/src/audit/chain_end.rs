@@ -93,6 +93,8 @@ enum Refused {
     Foreign(u64),
     #[error("{key} holds {held} records, the head counts {counted}")]
     Torn { key: String, held: u64, counted: u64 },
+    #[error("{key} begins with the record {first}, the head says {said}")]
+    Misnumbered { key: String, first: u64, said: u64 },
     #[error("the store was set back: it ends at {there:?}, this gateway knows {known:?}")]
     SetBack { known: Place, there: Place },
 }
@@ -153,6 +155,9 @@ pub struct ChainEnd {
     foreign: Option<Head>,
     /// Where the chain was last found torn, and with how many records.
     torn: Option<(Head, u64)>,
+    /// The segment and its first number that were last found true, and the end whose were last found false.
+    begins: Option<(u64, u64)>,
+    misnumbered: Option<Place>,
     /// For how long others are to be left time, since the store could not be reached, or never was before; and
     /// since when it can be. In µs of `own_time`.
     grace_us: Option<u64>,
@@ -201,6 +206,8 @@ impl ChainEnd {
             vouched: None,
             foreign: None,
             torn: None,
+            begins: None,
+            misnumbered: None,
             // A gateway that begins knows no more than one that was away.
             grace_us: Some(own_time::BEGINS_US),
             in_touch_since: None,

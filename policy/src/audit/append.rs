@@ -124,13 +124,16 @@ impl Shelf {
             return Outcome::Moved(self.place, last.unwrap_or_default());
         }
         let records = self.segments.get(&append.segment).map_or(&[][..], Vec::as_slice);
+        // None where the head says that its segment begins behind the next record.
         let counted = if segment == append.segment {
-            usize::try_from(self.place.segment_len()).unwrap_or(usize::MAX)
+            let behind = self.place.head.seq.saturating_add(1);
+            behind.checked_sub(self.place.segment_first)
         } else {
-            0
+            Some(0)
         };
-        let is_torn = records.len() != counted;
-        let behind = records.get(counted..).unwrap_or_default();
+        let counted = counted.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        let is_torn = Some(records.len()) != counted;
+        let behind = counted.and_then(|counted| records.get(counted..)).unwrap_or_default();
         if is_torn && !starts_with(behind, append.lines) {
             return Outcome::Torn(self.place, u64::try_from(records.len()).unwrap_or(u64::MAX));
         }
@@ -279,6 +282,11 @@ mod tests {
             assert!(matches!(shelf.append(&append), Outcome::Done(_)), "{shelf:?}");
         }
         assert_eq!(shelf, whole);
+        // The head says that its segment begins behind the next record.
+        let place = Place { segment: 2, segment_first: 7, ..places[3] };
+        shelf.place = place;
+        assert_eq!(shelf.append(&append(place, 2, &x)), Outcome::Torn(place, 0));
+        shelf.place = places[3];
         // Records are missing that the head counts.
         shelf.segments.insert(1, vec![]);
         let append = append(places[3], 1, &x);

@@ -26,6 +26,7 @@ impl ChainEnd {
         let looked = self.chains()?.place(&self.chain).await;
         let there = looked.inspect_err(|failure| self.failed(failure))?;
         self.own_time.looked(self.clock.elapsed_us());
+        self.begins(there).await?;
         self.ahead(there)?;
         if let Some(known) = self.known
             && there.head.seq > known.head.seq

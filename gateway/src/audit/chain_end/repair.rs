@@ -8,7 +8,9 @@ use tidegate_policy::audit::record::{Record, Rollback};
 use super::noted::Refuted;
 use super::own_time::{DOUBT_US, GRACE_US, GROWING_PATIENCE_US, PATIENCE_US, WHOLE_US};
 use super::parted::Parting;
+use super::torn::Left;
 use super::vouched::Seal;
+use super::waiting::TURN_US;
 use super::{BATCH_MAX, ChainEnd, Refused, SEGMENT_MAX, segment_behind};
 use crate::audit::ring::Appended;
 use crate::store::StoreFailure;
@@ -61,15 +63,29 @@ impl ChainEnd {
         if self.clock.elapsed_us() < self.progress.goes_on_from {
             return Err(Refused::NoRoom);
         }
-        let mut is_busy = false;
+        let (begun_us, mut is_busy) = (self.clock.elapsed_us(), false);
         for _ in 0..STEPS_MAX {
             let there = self.chains()?.place(&self.chain).await?;
             self.own_time.looked(self.clock.elapsed_us());
+            self.begins(there).await?;
             // It was appended behind this very record, so no rollback before it is news.
             // Where others append, what lies behind a head that was read before is theirs, and the head is there already.
-            let left = if is_busy { None } else { self.left_behind(there).await? };
-            let is_left = left.is_some();
-            let Some(piece) = left.or_else(|| self.piece(there)) else {
+            let left = if is_busy { Left::Nothing } else { self.left_behind(there).await? };
+            let is_left = matches!(left, Left::Ours(_));
+            let (piece, torn) = match left {
+                Left::Ours(piece) => (Some(piece), None),
+                Left::Nothing => (self.piece(there), None),
+                Left::Torn { segment, held } => (self.piece(there), Some((segment, held))),
+            };
+            if let (None, Some((segment, held))) = (&piece, torn) {
+                // Others may have appended since the head was read.
+                if self.chains()?.place(&self.chain).await? == there {
+                    return Err(self.torn(there, segment, held));
+                }
+                is_busy = true;
+                continue;
+            }
+            let Some(piece) = piece else {
                 if self.is_whole(known, there).await? {
                     return self.wait_for_others(known, there).await;
                 }
@@ -77,7 +93,14 @@ impl ChainEnd {
                 return self.wait_or_give_up(known, there).await;
             };
             match self.put(&piece, there).await? {
-                Outcome::Done(_) => self.progress.stuck = None,
+                Outcome::Done(_) => {
+                    self.progress.stuck = None;
+                    // Of what lies there a list may hold any number, and events wait for the end of the look.
+                    let turn_us = self.clock.elapsed_us().saturating_sub(begun_us);
+                    if is_left && turn_us >= TURN_US {
+                        return Err(Refused::SetBack { known, there });
+                    }
+                }
                 Outcome::Moved(..) => is_busy |= is_left,
                 Outcome::Duplicates(..) => return self.wait_or_give_up(known, there).await,
                 Outcome::Torn(there, held) => return Err(self.torn(there, piece.segment, held)),
@@ -199,6 +222,13 @@ impl ChainEnd {
 
     /// Nothing of this gateway's fits behind the chain's end.
     async fn wait_or_give_up(&mut self, known: Place, there: Place) -> Result<Place, Refused> {
+        if there.head.seq < known.head.seq && self.holds(known).await? {
+            // What lies in its list is not lost, wherever the head is.
+            if self.chains()?.place(&self.chain).await? == there {
+                return Err(self.torn(there, known.segment, known.segment_len()));
+            }
+            return Err(Refused::SetBack { known, there });
+        }
         self.vouch(there).await?;
         let parting = self.parted(known, there).await?;
         if let Some(rollback) = self.given_up_by_another(parting, there).await? {

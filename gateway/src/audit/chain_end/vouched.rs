@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use tidegate_policy::audit::append::Place;
 use tidegate_policy::audit::record::{Record, SignatureCheck, signed};
 
+use super::torn::Left;
 use super::{ChainEnd, Refused};
 use crate::audit::keys::Ed25519;
 
@@ -42,7 +43,7 @@ impl ChainEnd {
         if self.chains()?.place(&self.chain).await? != there {
             return Err(Refused::Races(1));
         }
-        if let Some(left) = self.left_behind(there).await? {
+        if let Left::Ours(left) = self.left_behind(there).await? {
             // The head was set back to a record within an append.
             let held = u64::try_from(left.lines.len()).unwrap_or(u64::MAX);
             let before = if left.segment == there.segment { there.segment_len() } else { 0 };

@@ -12,8 +12,9 @@ use super::{Accepted, BATCH_MAX, ChainEnd, Lost, Refused};
 use crate::audit::spool::{Spool, SpoolError, Waiting};
 use crate::store::StoreFailure;
 
-/// So long one look takes from the spool, at least one batch: what comes meanwhile waits for it.
-const TURN_US: u64 = 20_000;
+/// So long one look takes from the spool, at least one batch, or takes up what lies behind the head: what comes meanwhile
+/// waits for it.
+pub(super) const TURN_US: u64 = 20_000;
 
 /// What a step on the spool gave, how many bytes wait since, and how many events were lost.
 type Stepped<T> = (T, u64, u64);

@@ -1,5 +1,7 @@
 //! Tests of chains whose head was set back while the lists kept their records.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_policy::audit::append::Shelf;
@@ -8,7 +10,7 @@ use tidegate_policy::audit::verify::Verdict;
 
 use super::super::own_time::{BEGINS_US, COUNTS_US, GRACE_US, PATIENCE_US};
 use super::super::tests::{
-    FalseSigner, Faulty, Forged, begin, chain, commit, event, looks, open, verify, world,
+    FalseSigner, Faulty, Forged, Mode, begin, chain, commit, event, looks, open, verify, world,
 };
 use super::super::{Accepted, BATCH_MAX, SEGMENT_MAX};
 use super::*;
@@ -164,7 +166,10 @@ async fn nothing_is_appended_where_a_list_and_its_head_cannot_be_brought_togethe
     let fewer: Tears = |shelf| {
         shelf.segments.get_mut(&0).expect("there").remove(0);
     };
-    for (what, tears) in [("more", more), ("fewer", fewer)] {
+    let last: Tears = |shelf| {
+        shelf.segments.get_mut(&0).expect("there").pop();
+    };
+    for (what, tears) in [("more", more), ("fewer", fewer), ("without the last", last)] {
         let (store, dir) = world();
         let mut end = begin(&store, dir.path()).await;
         commit(&mut end, &["a"]).await;
@@ -178,11 +183,122 @@ async fn nothing_is_appended_where_a_list_and_its_head_cannot_be_brought_togethe
         assert_eq!(commit(&mut end, &["c"]).await, Accepted::Spooled, "{what}");
         looks(&mut [&mut end], Duration::from_micros(3 * PATIENCE_US)).await;
         assert!(end.is_set_back() && end.has_spooled(), "{what}");
+        // Nothing says that it is whole while it is not, whoever looks and whether or not something waits.
+        let counters = (end.counters.rollback.get(), end.counters.repaired.get());
+        assert_eq!(counters, (1, 0), "{what}");
         assert_eq!((store.records().await, end.counters.origins.get()), (torn, 0), "{what}");
         // Somebody has put it right.
         store.tamper(|shelf| *shelf = whole);
         looks(&mut [&mut end], GRACE).await;
         let (report, ids) = verify(&store).await;
         assert_eq!((report.verdict, ids.join("")), (Verdict::Valid, "abc".to_owned()), "{what}");
+    }
+}
+
+/// Somebody waits for each look: what came to the gateway meanwhile would wait for all that lies there.
+#[tokio::test(start_paused = true)]
+async fn one_look_takes_up_no_more_than_its_turn() {
+    let (store, dir) = world();
+    let mut end = begin(&store, dir.path()).await;
+    for batch in 0..30 {
+        let events: Vec<Event> =
+            (0..BATCH_MAX).map(|number| event(&format!("{batch}-{number}"))).collect();
+        end.commit(events).await.expect("not lost");
+    }
+    let before = store.records().await;
+    drop(end);
+    set_head(&store, 0);
+    let other = tempfile::tempdir().expect("a folder");
+    let mut fresh = open(&store, other.path());
+    looks(&mut [&mut fresh], BEGINS).await;
+    assert_eq!(commit(&mut fresh, &["new"]).await, Accepted::Spooled);
+    // Each append takes longer than a turn.
+    set_head(&store, 0);
+    store.set(Mode::Slow);
+    for _ in 0..3 {
+        let appends = store.appends();
+        fresh.retry().await;
+        assert_eq!((store.appends() - appends, fresh.looks_often()), (1, true));
+    }
+    store.set(Mode::Up);
+    looks(&mut [&mut fresh], GRACE).await;
+    assert_eq!(&store.records().await[..before.len()], &before[..]);
+    let (report, ids) = verify(&store).await;
+    assert_eq!((report.verdict, ids.len()), (Verdict::Valid, before.len() + 1));
+}
+
+/// The chain's first record in the first segment, all others in the second one.
+fn part(shelf: &mut Shelf) {
+    let behind = shelf.segments.get_mut(&0).expect("there").split_off(1);
+    shelf.segments.insert(1, behind);
+    let ids = shelf.ids.get(&0).expect("there").clone();
+    shelf.ids.insert(1, ids);
+    (shelf.place.segment, shelf.place.segment_first) = (1, 2);
+}
+
+/// Two gateways that know a chain of three records, `a`, `b` and `c`, of which two are in the second segment.
+async fn parted(store: &Arc<Faulty>, dirs: [&Path; 2]) -> [ChainEnd; 2] {
+    let gone = tempfile::tempdir().expect("a folder");
+    let mut before = begin(store, gone.path()).await;
+    commit(&mut before, &["a"]).await;
+    commit(&mut before, &["b"]).await;
+    store.tamper(part);
+    let (mut first, mut second) = (open(store, dirs[0]), open(store, dirs[1]));
+    looks(&mut [&mut first, &mut second], BEGINS).await;
+    assert_eq!(commit(&mut first, &["c"]).await, Accepted::Chained);
+    second.retry().await;
+    assert_eq!(second.known.expect("known").head.seq, 3);
+    [first, second]
+}
+
+/// The first segment was archived, so that behind a head that is gone lies nothing that follows it.
+#[tokio::test(start_paused = true)]
+async fn what_still_lies_in_its_list_is_not_given_up() {
+    let ((store, dir), other) = (world(), tempfile::tempdir().expect("a folder"));
+    let [first, mut end] = parted(&store, [dir.path(), other.path()]).await;
+    drop(first);
+    let mut place = Place::GENESIS;
+    store.tamper(|shelf| {
+        shelf.segments.remove(&0);
+        shelf.ids.remove(&0);
+        place = std::mem::replace(&mut shelf.place, Place::GENESIS);
+    });
+    let before = store.records().await;
+    assert_eq!(commit(&mut end, &["d"]).await, Accepted::Spooled);
+    looks(&mut [&mut end], Duration::from_micros(3 * PATIENCE_US)).await;
+    assert_eq!((end.is_set_back(), end.counters.origins.get()), (true, 0));
+    assert_eq!(store.records().await, before, "nothing was appended");
+    // Somebody says where it ends.
+    store.tamper(|shelf| shelf.place = place);
+    looks(&mut [&mut end], GRACE).await;
+    assert!(!end.is_set_back() && !end.has_spooled());
+    let records = store.records().await;
+    assert_eq!((records.len(), &records[..before.len()]), (before.len() + 1, &before[..]));
+}
+
+/// By the number of its first record a record's place in its list is found.
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_the_head_says_begins_elsewhere_is_torn_for_all() {
+    for first in [1, 3, 4, 5, 9] {
+        let ((store, dir), other) = (world(), tempfile::tempdir().expect("a folder"));
+        let [mut a, mut b] = parted(&store, [dir.path(), other.path()]).await;
+        let before = store.records().await;
+        store.tamper(|shelf| shelf.place.segment_first = first);
+        let unknowing = tempfile::tempdir().expect("a folder");
+        let mut fresh = open(&store, unknowing.path());
+        looks(&mut [&mut a, &mut b, &mut fresh], BEGINS).await;
+        assert_eq!(commit(&mut a, &["d"]).await, Accepted::Spooled, "{first}");
+        assert_eq!(commit(&mut fresh, &["e"]).await, Accepted::Spooled, "{first}");
+        let how_long = Duration::from_micros(3 * PATIENCE_US);
+        looks(&mut [&mut a, &mut b, &mut fresh], how_long).await;
+        for end in [&a, &b, &fresh] {
+            let counters = (end.counters.repaired.get(), end.counters.origins.get());
+            assert_eq!((end.counters.rollback.get(), counters), (1, (0, 0)), "{first}");
+        }
+        assert_eq!(store.records().await, before, "{first}");
+        store.tamper(|shelf| shelf.place.segment_first = 2);
+        looks(&mut [&mut a, &mut b, &mut fresh], 2 * GRACE).await;
+        let (report, ids) = verify(&store).await;
+        assert_eq!((report.verdict, ids.len()), (Verdict::Valid, 5), "{first}");
     }
 }
