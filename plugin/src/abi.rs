@@ -28,6 +28,20 @@ pub(crate) enum Action {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
 
+#[cfg(target_arch = "wasm32")]
+unsafe extern "C" {
+    fn __wasm_call_ctors();
+}
+
+/// The host calls it once, before anything else. A module that has it is a reactor; in one without it the linker wraps
+/// each callback as if it were a whole program, with a look for what is to be done at its end.
+#[cfg(target_arch = "wasm32")]
+#[unsafe(no_mangle)]
+extern "C" fn _initialize() {
+    // SAFETY: the linker makes it, and a host calls this once.
+    unsafe { __wasm_call_ctors() }
+}
+
 /// Says of a build that its debug assertions are on: they trap where the filter should degrade. A
 /// test refuses to ship a filter that exports this.
 #[cfg(debug_assertions)]

@@ -17,6 +17,7 @@ use tidegate_policy::config::{CircuitBreaker, Config};
 use tidegate_policy::exchange::Circuit;
 
 use crate::host;
+use crate::numbered::Numbered;
 
 mod flights;
 mod fresh;
@@ -53,7 +54,7 @@ pub(crate) struct Circuits {
     /// Those of which this worker counted something that it has not handed on.
     counted: RefCell<Vec<usize>>,
     /// Requests on their way whose outcome counts, by stream.
-    flights: RefCell<BTreeMap<u32, Flight>>,
+    flights: RefCell<Numbered<Flight>>,
     /// Tests whose answers began, by stream.
     tested: RefCell<Vec<u32>>,
     /// Breakers by their configured name.

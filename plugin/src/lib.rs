@@ -25,6 +25,7 @@ mod lease_home;
 mod leases;
 mod memory;
 mod notice;
+mod numbered;
 mod path;
 mod property;
 mod render;

@@ -14,6 +14,7 @@ use crate::abi::Action;
 use crate::circuits::Report;
 use crate::ids::Ids;
 use crate::leases::Flight;
+use crate::numbered::{self, Numbered};
 use crate::root::Root;
 use crate::shares::{self, Taken};
 use crate::{facts, render};
@@ -62,9 +63,9 @@ pub(crate) fn with<T>(callback: impl FnOnce(&mut Vm) -> T) -> Option<T> {
 pub(crate) struct Vm {
     /// Contexts without a parent, with their configuration once they have one.
     roots: BTreeMap<u32, Option<Rc<Root>>>,
-    streams: BTreeMap<u32, Stream>,
+    streams: Numbered<Stream>,
     /// Which stream waits for which callout; kept until the answer comes, even if the stream goes.
-    calls: BTreeMap<u32, Call>,
+    calls: Numbered<Call>,
     ids: Option<Ids>,
     /// The requests that wait for the first answer to their key.
     waiting: Vec<Waits>,
@@ -136,8 +137,8 @@ impl Vm {
     const fn new() -> Self {
         Self {
             roots: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            calls: BTreeMap::new(),
+            streams: numbered::nothing(),
+            calls: numbered::nothing(),
             ids: None,
             waiting: Vec::new(),
             untyped: Vec::new(),

@@ -1,7 +1,7 @@
 //! Owns what becomes of requests that have leave: their outcomes, and what follows for the worker and its
 //! process.
 
-use std::collections::btree_map::Entry;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 use tidegate_policy::breaker::Outcome;
@@ -70,13 +70,13 @@ impl Circuits {
         (entropy, end): (u32, bool),
         count: &mut impl FnMut(usize, Told, u64),
     ) {
-        if !self.is_aloft(stream) {
-            return;
-        }
+        let mut flights = self.flights.borrow_mut();
+        let Some(flight) = flights.get_mut(&stream) else { return };
         let status = host::header(Map::Response, ":status").ok().flatten().unwrap_or_default();
-        if !end && self.is_well(config, stream, &status) {
+        if !end && self.is_well(config, flight, &status) {
             return;
         }
+        drop(flights);
         let Some((flight, breaker)) = self.take_known(config, stream) else { return };
         let code = match flight.grpc {
             true => host::header(Map::Response, GRPC_STATUS).ok().flatten(),
@@ -101,9 +101,7 @@ impl Circuits {
     }
 
     /// Whether an answer says at a glance that all is well, as most do: then its end is waited for.
-    fn is_well(&self, config: &Config, stream: u32, status: &[u8]) -> bool {
-        let mut flights = self.flights.borrow_mut();
-        let Some(flight) = flights.get_mut(&stream) else { return false };
+    fn is_well(&self, config: &Config, flight: &mut Flight, status: &[u8]) -> bool {
         let is_plain = !flight.grpc && flight.test.is_none() && flight.since_us.is_none();
         let breaker = config.circuit_breakers.get(flight.breaker).filter(|_| is_plain);
         let seen = Seen::Answered { status, grpc: None };
@@ -268,10 +266,6 @@ impl Circuits {
         let flight = self.take(stream)?;
         let breaker = config.circuit_breakers.get(flight.breaker)?;
         Some((flight, breaker))
-    }
-
-    fn is_aloft(&self, stream: u32) -> bool {
-        self.flights.borrow().contains_key(&stream)
     }
 
     fn take(&self, stream: u32) -> Option<Flight> {

@@ -47,7 +47,7 @@ impl Vm {
                 Some(root) => root == context,
                 None => Rc::ptr_eq(&call.root, &root),
             };
-            let gone = self.calls.extract_if(.., |_token, call| is_gone(call));
+            let gone = self.calls.extract_if(|_token, call| is_gone(call));
             for (_, Call { waiter, root, .. }) in gone.collect::<Vec<_>>() {
                 if let Waiter::Settlement(end) | Waiter::Stored(_, end) = waiter {
                     self.unanswered(&root, end);

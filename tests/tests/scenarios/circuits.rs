@@ -187,19 +187,22 @@ fn what_tests_closed_is_let_go_slowly() {
 #[test]
 fn a_closed_breaker_adds_few_instructions() {
     let limits = "rate_limits: [{ name: a, by: ip, limit: 1000000, per: second, decide: lease }]";
-    let of = |policy: &str| {
-        let yaml = format!(
-            "plugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, {policy} }}] }}\ngateway: in-process\nupstream:\n  - {{ answer: {{ status: 200, body: done }} }}\ntimeline:\n  - {{ at: 0ms, client: c, times: 200, every: 3ms, send: {{ path: /p }} }}\n"
-        );
-        let report = run(&yaml, 1);
-        let mut fuel: Vec<u64> = report.exchanges.iter().map(|one| one.usage.fuel).collect();
-        fuel.sort_unstable();
-        fuel[100]
-    };
-    let added = |off: &str, on: &str| (of(off), of(on));
-    let beside = added(limits, &format!("{limits}, circuit_breaker: {{}}"));
-    let alone = added("mode: \"off\", circuit_breaker: {}", "circuit_breaker: {}");
-    println!("beside a leased limit {beside:?}, alone {alone:?}");
-    assert!(beside.1 - beside.0 < 3_000, "{beside:?}");
-    assert!(alone.1 - alone.0 < 3_000, "{alone:?}");
+    // Alone, and beside as many others as a busy worker has: who is looked for must not cost more among them.
+    for after_ms in [0, 48] {
+        let of = |policy: &str| {
+            let yaml = format!(
+                "plugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, {policy} }}] }}\ngateway: in-process\nupstream:\n  - {{ answer: {{ status: 200, body: done }}, after: {after_ms}ms }}\ntimeline:\n  - {{ at: 0ms, client: c, times: 200, every: 3ms, send: {{ path: /p }} }}\n"
+            );
+            let report = run(&yaml, 1);
+            let mut fuel: Vec<u64> = report.exchanges.iter().map(|one| one.usage.fuel).collect();
+            fuel.sort_unstable();
+            fuel[100]
+        };
+        let added = |off: &str, on: &str| (of(off), of(on));
+        let beside = added(limits, &format!("{limits}, circuit_breaker: {{}}"));
+        let alone = added("mode: \"off\", circuit_breaker: {}", "circuit_breaker: {}");
+        println!("{after_ms} ms: beside a leased limit {beside:?}, alone {alone:?}");
+        assert!(beside.1 - beside.0 < 2_500, "{after_ms} ms: {beside:?}");
+        assert!(alone.1 - alone.0 < 2_500, "{after_ms} ms: {alone:?}");
+    }
 }
