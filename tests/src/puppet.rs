@@ -35,6 +35,7 @@ pub struct Puppet {
     /// Where it listens.
     pub addr: SocketAddr,
     seen: Arc<AtomicUsize>,
+    octets: Arc<AtomicUsize>,
     does: watch::Sender<Does>,
     task: JoinHandle<()>,
 }
@@ -47,21 +48,27 @@ impl Puppet {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("a bound listener");
         let (seen, (does, told)) = (Arc::new(AtomicUsize::new(0)), watch::channel(does));
-        let counted = Arc::clone(&seen);
+        let octets = Arc::new(AtomicUsize::new(0));
+        let counted = (Arc::clone(&seen), Arc::clone(&octets));
         let task = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                let (told, counted) = (told.clone(), Arc::clone(&counted));
+                let (told, (seen, octets)) = (told.clone(), counted.clone());
                 // A client that leaves is no concern of the upstream's.
-                tokio::spawn(async move { serve(stream, told, &counted).await.ok() });
+                tokio::spawn(async move { serve(stream, told, &seen, &octets).await.ok() });
             }
         });
-        Self { addr, seen, does, task }
+        Self { addr, seen, octets, does, task }
     }
 
     /// Requests that reached it.
     pub fn seen(&self) -> usize {
         self.seen.load(Ordering::SeqCst)
+    }
+
+    /// How many octets of bodies it got.
+    pub fn octets(&self) -> usize {
+        self.octets.load(Ordering::SeqCst)
     }
 
     /// From now on it does that.
@@ -80,6 +87,7 @@ async fn serve(
     mut stream: TcpStream,
     mut told: watch::Receiver<Does>,
     seen: &AtomicUsize,
+    octets: &AtomicUsize,
 ) -> io::Result<()> {
     const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone";
     const FAILED: &[u8] = b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n";
@@ -96,6 +104,9 @@ async fn serve(
             }
         }
         let nth = seen.fetch_add(1, Ordering::SeqCst);
+        let mut body = vec![0; announced(&head)];
+        stream.read_exact(&mut body).await?;
+        octets.fetch_add(body.len(), Ordering::SeqCst);
         let does = *told.borrow_and_update();
         match does {
             Does::Works => stream.write_all(WHOLE).await?,
@@ -116,4 +127,11 @@ async fn serve(
             }
         }
     }
+}
+
+/// How many octets of a body are to follow.
+fn announced(head: &[u8]) -> usize {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    length.and_then(|length| length.trim().parse().ok()).unwrap_or(0)
 }

@@ -6,6 +6,7 @@ mod audit;
 mod callout_faults;
 mod circuits;
 mod circuits_beside;
+mod circuits_held;
 mod circuits_lost;
 mod configuration;
 mod crashes;
