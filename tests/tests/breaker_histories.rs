@@ -172,3 +172,54 @@ fn no_history_keeps_a_healthy_upstream_shut() {
     }
     assert!(refused > 100 && shut_at_first > 3, "{refused} refused, {shut_at_first} shut at first");
 }
+
+/// Two of three processes see failures, at whatever moment of anybody's tick: the third refuses from its next tick's answer on, until
+/// somebody may test: after 0.8 to 1.2 times what is configured, and the next tick.
+#[test]
+fn what_two_processes_shut_is_shut_in_the_third_within_a_tick() {
+    const TRIPPED_NS: u64 = 3 * SECOND;
+    const EVERY_NS: u64 = 5_000_000;
+    const MS: u64 = 1_000_000;
+    let cache = parts::root().join("target/host-sim-cache");
+    let runner = Runner::with_cache(Some(cache)).expect("a simulator");
+    let (mut told_ms, mut open_ms) = (Vec::new(), Vec::new());
+    for seed in 1..=12 {
+        let tripped_ns = TRIPPED_NS + seed * 67 * MS;
+        let process = |process: u64| {
+            let works = (0..2).map(|worker| Requests {
+                times: 6 * SECOND / EVERY_NS,
+                every_ns: EVERY_NS,
+                ..one(SECOND + MS * (1 + worker as u64), worker, process, "/works")
+            });
+            let fails = |nth: u64| one(tripped_ns + nth * 1_000, 0, process, "/fails");
+            let fails = (0..2).map(fails).filter(|_| process < 2);
+            vec![Life {
+                from_ns: process * 61 * MS,
+                to_ns: 7 * SECOND,
+                workers: 2,
+                shares: true,
+                seed: seed * 10 + process,
+                ahead_s: 0,
+                clock_steps: Vec::new(),
+                configs: vec![(0, config(false, 0))],
+                requests: works.chain(fails).collect(),
+            }]
+        };
+        let processes: Vec<_> = (0..3).map(process).collect();
+        let weather = Weather::new(Odds::default(), seed, Vec::new());
+        let outcome = lab::run(&runner, &processes, weather);
+        let third = outcome.sent.iter().filter(|sent| sent.process == 2);
+        let shut_ns = third.clone().find(|sent| sent.status == 503).expect("it is told").at_ns;
+        let mut after = third.filter(|sent| sent.at_ns >= shut_ns);
+        let tested = outcome.sent.iter().find(|sent| sent.at_ns > shut_ns && sent.status == 200);
+        let open_ns = tested.expect("a test").at_ns - tripped_ns;
+        assert!(after.all(|sent| sent.status == 503 || sent.at_ns >= tripped_ns + open_ns));
+        told_ms.push((shut_ns - tripped_ns) / MS);
+        open_ms.push(open_ns / MS);
+    }
+    println!("told after {told_ms:?} ms, tested after {open_ms:?} ms");
+    let latest_ms = TICK_MS + EVERY_NS / MS + 1;
+    assert!(told_ms.iter().all(|ms| *ms <= latest_ms), "{told_ms:?}");
+    let (least, most) = (OPEN_MS * 4 / 5, OPEN_MS * 6 / 5 + 2 * TICK_MS);
+    assert!(open_ms.iter().all(|ms| (least..=most).contains(ms)), "{open_ms:?}");
+}

@@ -45,10 +45,14 @@ pub struct Process<'g> {
 
 impl Process<'_> {
     async fn say(&mut self, reports: &[(&str, Batch)]) -> Vec<BreakerState> {
+        self.say_under(TERMS, reports).await
+    }
+
+    async fn say_under(&mut self, terms: Terms, reports: &[(&str, Batch)]) -> Vec<BreakerState> {
         self.seq += 1;
         let reports = reports.iter().map(|(name, batch)| BreakerReport {
             name: BreakerName::new(name).expect("a name"),
-            terms: TERMS,
+            terms,
             batch: *batch,
         });
         let id = DecisionId::new(u128::from(self.seq));
@@ -216,6 +220,31 @@ async fn ordered_for_all(one: &Running, other: &Running) {
     assert!(answer.text().contains(r#""state":"open""#), "{}", answer.text());
 }
 
+/// What opens at once is not tested at once: each draws its own time, 0.8 to 1.2 times what is configured.
+async fn spread(gateway: &Running) {
+    const OPEN_MS: u64 = 600_000;
+    let terms = Terms { open_ms: 600_000, ..TERMS };
+    let names: Vec<String> = (0..24).map(|nth| format!("spread-{nth}")).collect();
+    let mut one = Process { gateway, id: 9, seq: 0, since: 0 };
+    let fresh: Vec<_> = names.iter().map(|name| (name.as_str(), Batch::default())).collect();
+    let states = one.say_under(terms, &fresh).await;
+    let epoch = |name: &str| {
+        let state = states.iter().find(|state| state.name.as_str() == name);
+        state.expect("reported on").epoch
+    };
+    let dead = |name| Batch { epoch: epoch(name), calls: 20, failures: 20, ..Batch::default() };
+    let reports: Vec<_> = names.iter().map(|name| (name.as_str(), dead(name))).collect();
+    let states = one.say_under(terms, &reports).await;
+    let opened = states.iter().filter(|state| state.name.as_str().starts_with("spread-"));
+    let waits_ms: Vec<u64> = opened.map(|state| state.wait_ms.expect("open")).collect();
+    assert_eq!(waits_ms.len(), names.len());
+    let (least, most) = (waits_ms.iter().min(), waits_ms.iter().max());
+    let (least, most) = (*least.expect("some"), *most.expect("some"));
+    // What has gone by since it opened is not said.
+    assert!(least > OPEN_MS * 7 / 10 && most <= OPEN_MS * 6 / 5, "{waits_ms:?}");
+    assert!(most - least > OPEN_MS / 10, "{waits_ms:?}");
+}
+
 #[tokio::test]
 async fn what_one_gateway_is_told_the_other_tells() {
     let redis = Redis::start().await;
@@ -224,6 +253,7 @@ async fn what_one_gateway_is_told_the_other_tells() {
     across(&one, &other).await;
     ordered(&one, &other).await;
     ordered_for_all(&one, &other).await;
+    spread(&one).await;
 }
 
 #[tokio::test]
@@ -232,6 +262,7 @@ async fn one_gateway_alone_keeps_them_in_memory() {
     across(&gateway, &gateway).await;
     ordered(&gateway, &gateway).await;
     ordered_for_all(&gateway, &gateway).await;
+    spread(&gateway).await;
 }
 
 /// Many more calls of one message than places for one master: what a process reports, what it hears when it begins, and
@@ -309,4 +340,5 @@ async fn a_cluster_keeps_them_too() {
     across(&one, &other).await;
     ordered(&one, &other).await;
     ordered_for_all(&one, &other).await;
+    spread(&one).await;
 }
