@@ -83,7 +83,7 @@ fn ten_thousand_breakers_cost_a_bounded_tick() {
         answers.len(),
     );
     assert_eq!(shared, 0, "there is room for as many as there are to be");
-    assert!(grown < 16 << 20, "{grown} bytes");
+    assert!(grown < 3 << 20, "{grown} bytes");
     assert!(most(&ticks) <= TICK_CALLS_MAX, "{}", most(&ticks));
     assert!(most(&answers) <= 1_500, "{}", most(&answers));
 }
