@@ -14,7 +14,7 @@ use tidegate_policy::wire::breaker::{
 };
 use tidegate_policy::wire::{DecisionId, VERSION};
 
-use self::changes::Looks;
+use self::changes::{Looks, news};
 pub use self::seen::Seen;
 use super::admission::Leaves;
 use super::together::together;
@@ -22,9 +22,6 @@ use super::{Refused, Service};
 use crate::store::breakers::Breakers;
 use crate::store::{StoreFailure, StoreRole};
 
-/// Changes are told again for that long, in ms: the list is written after the breaker itself, and by
-/// several gateways.
-const TOLD_AGAIN_MS: u64 = 5_000;
 /// How the calls of one message ended.
 #[derive(Default)]
 struct Answers {
@@ -90,9 +87,10 @@ async fn sync(
         seen.note(&report.name, Some(&report.batch), &said);
         states.push(told(&report.name, &said));
     }
-    let changed = answers.take(breakers.changed(scope, since.saturating_sub(TOLD_AGAIN_MS)).await);
+    let news = answers.take(news(breakers, scope, since).await);
+    let (since, changed) = news.unwrap_or_else(|| (since, Vec::new()));
     let unsaid = |name: &BreakerName| reports.iter().all(|report| report.name != *name);
-    let changed = changed.unwrap_or_default().into_iter().filter(|(name, _)| unsaid(name));
+    let changed = changed.into_iter().filter(|(name, _)| unsaid(name));
     let looks = Looks { breakers, scope, seen, since, seq };
     let cursor = looks.tell(changed.collect(), &mut states, &mut answers).await;
     match answers {

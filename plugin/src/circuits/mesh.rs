@@ -43,6 +43,8 @@ pub(super) struct Keys {
 pub(crate) struct Report {
     id: DecisionId,
     sent_ms: u64,
+    /// Up to where the process had heard of changes.
+    since: u64,
     /// What it tells of, by name: where it lies, and the end of a test.
     told: BTreeMap<BreakerName, (usize, Option<Settled>)>,
 }
@@ -197,7 +199,7 @@ impl Circuits {
             },
         };
         self.reporting.set(true);
-        (encode(&message), Report { id, sent_ms: now_ms, told })
+        (encode(&message), Report { id, sent_ms: now_ms, since: leader.since, told })
     }
 
     /// Takes what became of a report.
@@ -228,7 +230,7 @@ impl Circuits {
             let _written: Result<bool, host::Status> =
                 host::set_shared(&self.keys.heard, &report.sent_ms.to_le_bytes(), cas);
         }
-        self.heard_until(reply.breakers.cursor);
+        self.heard_until(report.since, reply.breakers.cursor);
     }
 
     /// Hands on what this worker counted.
@@ -321,13 +323,13 @@ impl Circuits {
         host::set_shared(&self.keys.leader, &leader.to_bytes(), cas).ok()?.then_some(leader)
     }
 
-    fn heard_until(&self, cursor: u64) {
+    /// The next report goes on there. It goes back only if the region's list did: it then says less than it was told.
+    fn heard_until(&self, told: u64, cursor: u64) {
         for _ in 0..TRIES_MAX {
             let Ok((octets, cas)) = host::shared(&self.keys.leader) else { return };
-            let Some(leader) = Leader::from_bytes(&octets).filter(|held| held.since < cursor)
-            else {
-                return;
-            };
+            let goes =
+                |held: &Leader| held.since < cursor || (cursor < told && cursor < held.since);
+            let Some(leader) = Leader::from_bytes(&octets).filter(goes) else { return };
             let leader = Leader { since: cursor, ..leader };
             if host::set_shared(&self.keys.leader, &leader.to_bytes(), cas) != Ok(false) {
                 return;

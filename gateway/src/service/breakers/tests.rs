@@ -11,7 +11,7 @@ use tidegate_policy::scope::{Environment, Region};
 use tidegate_policy::wire::breaker::{CHANGES_MAX, ProcessId, REPORTS_MAX};
 use tidegate_policy::wire::{MESSAGE_BYTES_MAX, encode};
 
-use super::changes::{SAID_BYTES_MAX, STATE_BYTES};
+use super::changes::{SAID_BYTES_MAX, STATE_BYTES, TOLD_AGAIN_MAX, TOLD_AGAIN_MS, UNSEEN_MS};
 use super::*;
 use crate::audit::Auditor;
 use crate::clock::{Clock, ManualClock};
@@ -32,11 +32,14 @@ const TERMS: Terms = Terms {
     trip_reporters: 2,
 };
 const LIST: &str = "the list";
+const HOUR_MS: u64 = 3_600_000;
 
 /// A store in memory of which some breakers, or their list, cannot be reached.
 struct Partly {
     memory: MemoryStore,
     away: Mutex<BTreeSet<&'static str>>,
+    /// So many numbers are one, as gateways of before noted what changed at one moment.
+    grain: u64,
 }
 
 impl Partly {
@@ -61,7 +64,18 @@ impl Breakers for Partly {
     }
 
     fn changed(&self, scope: &Scope, since: u64) -> Call<Vec<(BreakerName, u64)>> {
-        self.fails(LIST).unwrap_or_else(|| self.kept().changed(scope, since))
+        if let Some(failed) = self.fails(LIST) {
+            return failed;
+        }
+        let (changed, grain) = (self.kept().changed(scope, 0), self.grain);
+        Box::pin(async move {
+            let mut changed = changed.await?;
+            for (_, number) in &mut changed {
+                *number -= *number % grain;
+            }
+            changed.retain(|(_, number)| *number >= since);
+            Ok(changed)
+        })
     }
 }
 
@@ -84,7 +98,8 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let clock = Arc::new(ManualClock::at(EPOCH_US));
+        // Later than the earliest moment, so that the clock may go back.
+        let clock = Arc::new(ManualClock::at(EPOCH_US + 4 * HOUR_MS * 1_000));
         let shared: Arc<dyn Clock> = clock.clone();
         let metrics = Arc::new(Metrics::new());
         let auditor = Auditor::new(Arc::new(Nobody), Arc::clone(&shared), Region::fallback(), 1);
@@ -92,7 +107,7 @@ impl Bench {
         let memory = MemoryStore::new(shared, 1_000, StoreCounters::default());
         Self {
             clock,
-            store: Partly { memory, away: Mutex::default() },
+            store: Partly { memory, away: Mutex::default(), grain: 1 },
             seen,
             metrics,
             seq: 0,
@@ -103,6 +118,22 @@ impl Bench {
 
     fn pass(&self, ms: u64) {
         self.clock.set(self.clock.unix_us() + ms * 1_000);
+    }
+
+    fn goes_back(&self, ms: u64) {
+        self.clock.set(self.clock.unix_us() - ms * 1_000);
+    }
+
+    /// Another store takes this one's place, which knows nothing.
+    fn forgets(&mut self) {
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        self.store.memory = MemoryStore::new(clock, 1_000, StoreCounters::default());
+    }
+
+    async fn forced(&self, name: &str) {
+        let (name, order) = (BreakerName::new(name).expect("a name"), Order::ForceOpen);
+        let order = Event::Order { order, for_ms: 0, entropy: 0 };
+        self.store.step(&scope(), &name, &order).await.expect("a step");
     }
 
     async fn looked(&self, name: &str) -> Said {
@@ -208,6 +239,7 @@ async fn nobody_is_told_beyond_a_change_that_cannot_be_looked_at() {
 #[tokio::test]
 async fn what_changed_at_one_moment_is_told_whole_by_the_next_message() {
     let mut bench = Bench::new();
+    bench.store.grain = 100;
     let names: Vec<String> = (0..300).map(|number| format!("n{number}")).collect();
     for names in names.chunks(100) {
         let reports: Vec<_> = names.iter().map(|name| (name.as_str(), Batch::default())).collect();
@@ -229,10 +261,11 @@ async fn what_is_too_much_for_one_message_is_told_by_the_next() {
     // Many at moments of their own, and more at one moment than one message tells.
     for together in [4, 100] {
         let mut bench = Bench::new();
+        bench.store.grain = together;
         let name = |number| format!("payments:{number:0>191}");
         let names: Vec<String> = (0..REPORTS_MAX + 400).map(name).collect();
         let (own, others) = names.split_at(REPORTS_MAX);
-        for names in others.chunks(together) {
+        for names in others.chunks(usize::try_from(together).expect("small")) {
             let reports: Vec<_> =
                 names.iter().map(|name| (name.as_str(), Batch::default())).collect();
             bench.say(&reports).await.expect("an answer");
@@ -305,6 +338,53 @@ async fn a_change_that_cannot_be_looked_at_hides_none_behind_it() {
         );
     }
     assert!(["n000", "n500"].iter().all(|name| told.contains(*name)));
+}
+
+/// Whatever the store's clock and its memory do: an order is heard of by a process that has read on, also by one that
+/// did not ask for a while, and only what it cannot know is told anew.
+#[tokio::test]
+async fn an_order_is_heard_of_though_the_stores_clock_went_back() {
+    let forced = |name: &str| vec![(name.to_owned(), State::ForcedOpen, false)];
+    let mut bench = Bench::new();
+    bench.say(&[("a", Batch::default())]).await.expect("an answer");
+    bench.pass(2 * UNSEEN_MS);
+    bench.say(&[("b", Batch::default())]).await.expect("an answer");
+    bench.say(&[]).await.expect("an answer");
+    bench.goes_back(HOUR_MS);
+    for name in ["c", "d"] {
+        bench.forced(name).await;
+        let (told, _) = bench.say(&[]).await.expect("an answer");
+        assert!(told.contains(&forced(name)[0]), "{name}: {told:?}");
+    }
+    // Another server that had heard of nothing takes the store's place, its clock behind.
+    let read = bench.since;
+    bench.forgets();
+    bench.goes_back(HOUR_MS / 2);
+    bench.forced("e").await;
+    bench.pass(UNSEEN_MS / 2);
+    bench.forced("f").await;
+    let (told, _) = bench.say(&[]).await.expect("an answer");
+    assert_eq!(told, [forced("e"), forced("f")].concat());
+    assert!(bench.since < read);
+    bench.pass(2 * TOLD_AGAIN_MS);
+    assert_eq!(bench.say(&[]).await, Ok((forced("f"), false)), "what is told again");
+    bench.forced("g").await;
+    assert_eq!(bench.say(&[]).await, Ok(([forced("g"), forced("f")].concat(), false)));
+    // One that is empty.
+    bench.forgets();
+    assert_eq!(bench.say(&[]).await, Ok((Vec::new(), false)));
+    assert_eq!(bench.since, 0);
+    // While the clock is behind many numbers stand close together: what is told again stays bounded.
+    bench.goes_back(HOUR_MS);
+    let names: Vec<String> = (0..200).map(|number| format!("n{number}")).collect();
+    for name in &names {
+        bench.forced(name).await;
+    }
+    bench.goes_back(HOUR_MS / 2);
+    let (told, _) = bench.say(&[]).await.expect("an answer");
+    assert_eq!(told.len(), names.len());
+    let (told, _) = bench.say(&[]).await.expect("an answer");
+    assert_eq!(told.len(), TOLD_AGAIN_MAX);
 }
 
 /// Breakers that nobody uses any more are counted nowhere, also where nothing is reported after them.
