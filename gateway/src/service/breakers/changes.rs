@@ -8,15 +8,16 @@
 //! is, the list was lost or went back, and the process goes back with it.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::sync::Mutex;
 
-use tidegate_policy::breaker::mesh::{Event, Said};
+use tidegate_policy::breaker::mesh::Event;
 use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::breaker::{BreakerName, BreakerState, CHANGES_MAX};
 use tidegate_policy::wire::encode;
 
-use super::{Answers, Seen, told};
-use crate::service::together::together;
+use super::{Seen, SoFar, lock};
+use crate::clock::Clock;
+use crate::service::together::as_they_come;
 use crate::store::StoreFailure;
 use crate::store::breakers::Breakers;
 
@@ -34,7 +35,7 @@ pub(super) const SAID_BYTES_MAX: usize = 48 * 1024;
 pub(super) const STATE_BYTES: usize = 128;
 
 /// A breaker that changed, and the number under which that was noted.
-type Change = (BreakerName, u64);
+pub(super) type Change = (BreakerName, u64);
 
 /// What was noted since a process has read up to `since`, with some of before; and from where on it is new to it, which is
 /// before `since` if the list went back.
@@ -63,52 +64,55 @@ pub(super) struct Looks<'a> {
     pub(super) since: u64,
     /// The message's number: whose turn it is.
     pub(super) seq: u64,
+    pub(super) clock: &'a dyn Clock,
+    /// From then on, by the clock's stopwatch, no more looks are begun: what is left is told by the next message.
+    pub(super) until_us: u64,
 }
 
 // === impl Looks ===
 
 impl Looks<'_> {
-    /// Adds to `states` what there is to tell of `changed`, which stand by their numbers. Says where the next message
-    /// goes on.
-    pub(super) async fn tell(
-        &self,
-        changed: Vec<Change>,
-        states: &mut Vec<BreakerState>,
-        answers: &mut Answers,
-    ) -> u64 {
+    /// Adds what there is to tell of `changed`, which stand by their numbers.
+    pub(super) async fn tell(&self, changed: Vec<Change>, so_far: &Mutex<SoFar>) {
         let (again, new): (Vec<Change>, Vec<Change>) =
             changed.into_iter().partition(|(_, number)| *number <= self.since);
-        let mut again = self.in_turn(states, &new, again, TOLD_AGAIN_MAX);
-        again.truncate(TOLD_AGAIN_MAX);
-        let most = fitting(states, names(&new).chain(names(&again)));
-        let mut cursor = self.cursor(&new, most);
-        let mut all: Vec<Change> = new.into_iter().chain(again).collect();
-        let rest = all.split_off(most.min(all.len()));
-        let mut known = self.look(&all, answers).await;
-        let failed = all.iter().filter(|(name, _)| !known.contains_key(name));
-        if let Some(failed) = failed.map(|(_, number)| *number).min() {
-            cursor = cursor.min(failed.saturating_sub(1)).max(self.since);
-            if !rest.is_empty() {
-                let is_told = |change: &Change| known.contains_key(&change.0);
-                let is_behind = |change: &Change| (self.since..=cursor).contains(&change.1);
-                let (kept, others): (Vec<Change>, Vec<Change>) =
-                    all.into_iter().filter(is_told).partition(is_behind);
-                let others = others.into_iter().chain(rest).collect();
-                let others = self.in_turn(states, &kept, others, CHANGES_MAX);
-                all = kept.into_iter().chain(others).collect();
-                all.truncate(fitting(states, names(&all)));
-                let unknown = all.iter().filter(|(name, _)| !known.contains_key(name)).cloned();
-                let more = self.look(&unknown.collect::<Vec<_>>(), answers).await;
-                known.extend(more);
+        let (all, rest) = {
+            let mut so_far = lock(so_far);
+            let states = &so_far.states;
+            let mut again = self.in_turn(states, &new, again, TOLD_AGAIN_MAX);
+            again.truncate(TOLD_AGAIN_MAX);
+            let most = fitting(states, names(&new).chain(names(&again)));
+            (so_far.since, so_far.cursor) = (self.since, self.cursor(&new, most));
+            let mut all: Vec<Change> = new.into_iter().chain(again).collect();
+            let rest = all.split_off(most.min(all.len()));
+            so_far.changes.clone_from(&all);
+            (all, rest)
+        };
+        self.look(&all, so_far).await;
+        let unknown = {
+            let mut so_far = lock(so_far);
+            so_far.cursor = so_far.cursor();
+            let is_known = |change: &Change| so_far.known.contains_key(&change.0);
+            if rest.is_empty() || self.is_over() || all.iter().all(is_known) {
+                return;
             }
-        }
-        for (name, _) in &all {
-            // A record that is gone says nothing; whoever uses the breaker begins it anew.
-            if let Some(said) = known.get(name).filter(|said| !said.fresh) {
-                states.push(told(name, said));
-            }
-        }
-        cursor
+            let is_behind = |change: &Change| (self.since..=so_far.cursor).contains(&change.1);
+            let (kept, others): (Vec<Change>, Vec<Change>) =
+                all.into_iter().filter(is_known).partition(is_behind);
+            let others = others.into_iter().chain(rest).collect();
+            let others = self.in_turn(&so_far.states, &kept, others, CHANGES_MAX);
+            let mut all: Vec<Change> = kept.into_iter().chain(others).collect();
+            all.truncate(fitting(&so_far.states, names(&all)));
+            let unknown: Vec<Change> =
+                all.iter().filter(|(name, _)| !so_far.known.contains_key(name)).cloned().collect();
+            so_far.changes = all;
+            unknown
+        };
+        self.look(&unknown, so_far).await;
+    }
+
+    fn is_over(&self) -> bool {
+        self.clock.elapsed_us() >= self.until_us
     }
 
     /// Where the next message goes on if the first `most` of what is new are told.
@@ -143,17 +147,19 @@ impl Looks<'_> {
         these
     }
 
-    /// What these say. Who cannot be looked at is left out.
-    async fn look(&self, these: &[Change], answers: &mut Answers) -> BTreeMap<BreakerName, Said> {
+    /// What these say, in their order for as long as there is time, and some in any case. Who cannot be looked at is left out.
+    async fn look(&self, these: &[Change], so_far: &Mutex<SoFar>) {
         let looks = names(these).map(|name| self.breakers.step(self.scope, name, &Event::Look));
-        let mut known = BTreeMap::new();
-        for (name, said) in names(these).zip(together(looks.collect()).await) {
-            if let Some(said) = answers.take(said) {
-                self.seen.note(name, None, &said);
-                known.insert(name.clone(), said);
+        as_they_come(looks.collect(), |place, said| {
+            if let Some((name, _)) = these.get(place) {
+                if let Ok(said) = &said {
+                    self.seen.note(name, None, said);
+                }
+                lock(so_far).looked(name, said);
             }
-        }
-        known
+            !self.is_over()
+        })
+        .await;
     }
 }
 

@@ -1,7 +1,6 @@
 //! What a process is told while some of its region's breakers cannot be asked.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use tidegate_policy::audit::{AuditEvent, AuditSink};
@@ -10,6 +9,7 @@ use tidegate_policy::gcra::EPOCH_US;
 use tidegate_policy::scope::{Environment, Region};
 use tidegate_policy::wire::breaker::{CHANGES_MAX, ProcessId, REPORTS_MAX};
 use tidegate_policy::wire::{MESSAGE_BYTES_MAX, encode};
+use tokio::time::Instant;
 
 use super::changes::{SAID_BYTES_MAX, STATE_BYTES, TOLD_AGAIN_MAX, TOLD_AGAIN_MS, UNSEEN_MS};
 use super::*;
@@ -33,6 +33,7 @@ const TERMS: Terms = Terms {
 };
 const LIST: &str = "the list";
 const HOUR_MS: u64 = 3_600_000;
+const DEADLINE_US: u64 = 30_000;
 
 /// A store in memory of which some breakers, or their list, cannot be reached.
 struct Partly {
@@ -40,6 +41,10 @@ struct Partly {
     away: Mutex<BTreeSet<&'static str>>,
     /// So many numbers are one, as gateways of before noted what changed at one moment.
     grain: u64,
+    /// How long each call takes.
+    takes: Duration,
+    /// What there is, and cannot be read.
+    unreadable: &'static str,
 }
 
 impl Partly {
@@ -47,6 +52,18 @@ impl Partly {
     fn fails<T: Send + 'static>(&self, name: &str) -> Option<Call<T>> {
         let away = self.away.lock().expect("unpoisoned").contains(name);
         away.then(|| -> Call<T> { Box::pin(std::future::ready(Err(StoreFailure::Timeout))) })
+    }
+
+    fn later<T: Send + 'static>(&self, call: Call<T>) -> Call<T> {
+        let takes = self.takes;
+        if takes.is_zero() {
+            return call;
+        }
+        Box::pin(async move {
+            let never = std::future::pending::<()>();
+            tokio::time::timeout(takes, never).await.expect_err("pending");
+            call.await
+        })
     }
 
     fn kept(&self) -> &dyn Breakers {
@@ -60,7 +77,14 @@ impl Partly {
 
 impl Breakers for Partly {
     fn step(&self, scope: &Scope, name: &BreakerName, event: &Event<'_>) -> Call<Said> {
-        self.fails(name.as_str()).unwrap_or_else(|| self.kept().step(scope, name, event))
+        if let Some(failed) = self.fails(name.as_str()) {
+            return failed;
+        }
+        let said = match name.as_str() == self.unreadable {
+            true => Box::pin(std::future::ready(Err(StoreFailure::Refused("no breaker".into())))),
+            false => self.kept().step(scope, name, event),
+        };
+        self.later(said)
     }
 
     fn changed(&self, scope: &Scope, since: u64) -> Call<Vec<(BreakerName, u64)>> {
@@ -68,14 +92,14 @@ impl Breakers for Partly {
             return failed;
         }
         let (changed, grain) = (self.kept().changed(scope, 0), self.grain);
-        Box::pin(async move {
+        self.later(Box::pin(async move {
             let mut changed = changed.await?;
             for (_, number) in &mut changed {
                 *number -= *number % grain;
             }
             changed.retain(|(_, number)| *number >= since);
             Ok(changed)
-        })
+        }))
     }
 }
 
@@ -107,7 +131,13 @@ impl Bench {
         let memory = MemoryStore::new(shared, 1_000, StoreCounters::default());
         Self {
             clock,
-            store: Partly { memory, away: Mutex::default(), grain: 1 },
+            store: Partly {
+                memory,
+                away: Mutex::default(),
+                grain: 1,
+                takes: Duration::ZERO,
+                unreadable: "",
+            },
             seen,
             metrics,
             seq: 0,
@@ -155,7 +185,16 @@ impl Bench {
         });
         let (process, seq, since) = (ProcessId([1; 8]), self.seq, self.since);
         let part = BreakersPart { process, seq, since, reports: reports.collect() };
-        let (said, failed) = sync(&self.store, &scope(), part, &self.seen).await?;
+        let so_far = Mutex::new(SoFar::new(since));
+        let (breakers, scope, seen, clock) = (&self.store, &scope(), &self.seen, &*self.clock);
+        let until_us = clock.elapsed_us() + DEADLINE_US / 2;
+        let asked = Asked { breakers, scope, seen, clock, until_us };
+        let work =
+            tokio::time::timeout(Duration::from_micros(DEADLINE_US), asked.sync(part, &so_far));
+        let (said, failed) = match work.await {
+            Ok(()) => lock(&so_far).said()?,
+            Err(_) => SoFar::late(&so_far).ok_or(StoreFailure::Timeout)?,
+        };
         let id = DecisionId::new(1);
         let said = BreakersReply { v: VERSION, id, breakers: said };
         self.octets = self.octets.max(encode(&said).len());
@@ -385,6 +424,53 @@ async fn an_order_is_heard_of_though_the_stores_clock_went_back() {
     assert_eq!(told.len(), names.len());
     let (told, _) = bench.say(&[]).await.expect("an answer");
     assert_eq!(told.len(), TOLD_AGAIN_MAX);
+}
+
+/// More changes than a slow store can be asked about before the deadline: each message tells some of them, the next one goes on
+/// behind them, and none is late. What was reported on is told even where it is.
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_is_asked_about_some_with_each_message() {
+    for (takes_ms, messages_max) in [(2, 6), (10, 30)] {
+        let mut bench = Bench::new();
+        let names: Vec<String> = (0..400).map(|number| format!("n{number:03}")).collect();
+        for name in &names {
+            bench.forced(name).await;
+        }
+        bench.store.takes = Duration::from_millis(takes_ms);
+        let (mut told, mut messages, begun) = (BTreeSet::new(), 0, Instant::now());
+        while told.len() < names.len() {
+            let (states, failed) = bench.say(&[]).await.expect("an answer");
+            assert!(!failed, "{messages}");
+            told.extend(states.into_iter().map(|(name, _, _)| name));
+            messages += 1;
+            assert!(messages <= messages_max, "{takes_ms} ms: {} told", told.len());
+        }
+        let late = Duration::from_micros(DEADLINE_US) * messages;
+        assert!(begun.elapsed() < late, "none is late");
+    }
+    let mut bench = Bench::new();
+    bench.forced("x").await;
+    let names: Vec<String> = (0..128).map(|number| format!("n{number:03}")).collect();
+    let reports: Vec<_> = names.iter().map(|name| (name.as_str(), Batch::default())).collect();
+    bench.store.takes = Duration::from_millis(7);
+    let (told, failed) = bench.say(&reports).await.expect("an answer");
+    assert_eq!((told.len(), failed, bench.since), (64, false, 0));
+    bench.store.takes = Duration::from_millis(2 * DEADLINE_US / 1_000);
+    assert_eq!(bench.say(&reports).await, Err(StoreFailure::Timeout));
+}
+
+/// A record that nobody can read keeps no process from going on: it will not be read the next time either.
+#[tokio::test]
+async fn a_change_that_cannot_be_read_holds_nobody_back() {
+    let mut bench = Bench::new();
+    for name in ["a", "b", "c"] {
+        bench.forced(name).await;
+        bench.pass(2 * TOLD_AGAIN_MS);
+    }
+    bench.store.unreadable = "b";
+    let forced = |name: &str| (name.to_owned(), State::ForcedOpen, false);
+    assert_eq!(bench.say(&[]).await, Ok((vec![forced("a"), forced("c")], true)));
+    assert_eq!(bench.say(&[]).await, Ok((vec![forced("c")], false)));
 }
 
 /// Breakers that nobody uses any more are counted nowhere, also where nothing is reported after them.
