@@ -99,12 +99,13 @@ impl Keys {
 // === impl Circuits ===
 
 impl Circuits {
-    /// Whether the gateway was not heard of lately.
+    /// Whether the gateway was not heard of lately. A configuration that is new waits for its first answer for as long: what
+    /// the one before was told is still so.
     pub(super) fn is_alone(&self, now_ms: u64) -> bool {
         let heard = host::shared(&self.keys.heard)
             .ok()
             .and_then(|(octets, _)| octets.first_chunk().map(|eight| u64::from_le_bytes(*eight)));
-        heard.is_none_or(|heard_ms| now_ms.abs_diff(heard_ms) > ALONE_MS)
+        now_ms.abs_diff(heard.unwrap_or(self.rank)) > ALONE_MS
     }
 
     /// Hands on what this worker counted. If it is the one that reports, says what to send.
