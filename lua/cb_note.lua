@@ -1,18 +1,24 @@
 -- cb_note: notes that a breaker changed, among those of its region, so that others hear of it. One atomic step, safe to repeat.
--- Twin: none; what it keeps is a cache of the records' epochs.
+-- Twin: gateway/src/store/memory/breakers.rs (note). gateway/tests/breakers compares.
 --
--- KEYS  1      the region's breakers, a sorted set: the name by its epoch
+-- KEYS  1      the region's breakers, a sorted set: the name by when it was noted
 -- ARGV  1      the breaker's name
---       2      its epoch
---       3      how many are kept: beyond that those go that did not change for longest
---       4      for how many ms the set is kept; gateways that read it see to it that it stays for longer
--- Returns 1 = noted, 0 = a newer epoch is there.
-local held = redis.call('ZSCORE', KEYS[1], ARGV[1])
-local newer = held and tonumber(held) > tonumber(ARGV[2])
-if not newer then
-  redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
-  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
+--       2      how many are kept: beyond that those go that did not change for longest
+--       3      for how many ms the set is kept; gateways that read it see to it that it stays for longer
+--       4      now in ms since 1970-01-01, or 0 for the server's TIME (only tests give another value)
+-- Returns the number under which it is noted: the time, and above all that were noted before. Who has read up to a number misses
+-- nothing that comes later, whatever a clock that went back says, or how far ahead an epoch is.
+local now = tonumber(ARGV[4])
+if now == 0 then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
+local last = redis.pcall('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+-- Users of before may not do this: they read all that is not behind now, which is long only if the clock went back.
+if last.err then last = redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf', 'WITHSCORES') end
+local number = math.max(now, (tonumber(last[#last]) or 0) + 1)
+redis.call('ZADD', KEYS[1], number, ARGV[1])
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[2])
 -- Noted it is also where the user may not do this.
-redis.pcall('PEXPIRE', KEYS[1], ARGV[4])
-return newer and 0 or 1
+redis.pcall('PEXPIRE', KEYS[1], ARGV[3])
+return number

@@ -143,7 +143,9 @@ local function judged()
     if arg[24] > 0 and unusual(calls, failures) then return UNUSUAL end
   end
   local tripped = 0
-  for _, reporter in ipairs(reporters) do tripped = tripped + reporter[4] end
+  for _, reporter in ipairs(reporters) do
+    if reporter[3] + 5000 > now then tripped = tripped + reporter[4] end
+  end
   if tripped >= max(min(arg[13], #reporters), 1) then return REPORTERS end
 end
 

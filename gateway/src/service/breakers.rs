@@ -3,8 +3,9 @@
 
 mod changes;
 mod seen;
+mod so_far;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_policy::breaker::mesh::{ENTROPY_RANGE, Event, Said};
 use tidegate_policy::scope::{CallerScope, KeyFormat, Scope, Tenant};
@@ -14,24 +15,15 @@ use tidegate_policy::wire::breaker::{
 };
 use tidegate_policy::wire::{DecisionId, VERSION};
 
-use self::changes::Looks;
+use self::changes::{Looks, news};
 pub use self::seen::Seen;
+use self::so_far::SoFar;
 use super::admission::Leaves;
-use super::together::together;
+use super::together::as_they_come;
 use super::{Refused, Service};
+use crate::clock::{Clock, whole_us};
 use crate::store::breakers::Breakers;
 use crate::store::{StoreFailure, StoreRole};
-
-/// Changes are told again for that long, in ms: the list is written after the breaker itself, and by
-/// several gateways.
-const TOLD_AGAIN_MS: u64 = 5_000;
-/// How the calls of one message ended.
-#[derive(Default)]
-struct Answers {
-    any: bool,
-    /// The last that did not.
-    failed: Option<StoreFailure>,
-}
 
 // === impl Service ===
 
@@ -59,10 +51,20 @@ impl Service {
         let reported = self.scope(id, caller, timeout_ms);
         let scope = reported.inspect_err(|refused| self.log_mismatch(refused))?;
         let store = self.stores.for_one_message(StoreRole::Regional);
-        let seen = Arc::clone(&self.seen);
-        let work =
-            async move { sync(store.breakers().ok_or_else(none)?, &scope, part, &seen).await };
-        let (said, failed) = self.admitted(id, Leaves::Nothing, || work).await?;
+        let (seen, clock) = (Arc::clone(&self.seen), Arc::clone(&self.clock));
+        // What is left of the deadline is for the looks that are under way.
+        let half_us = whole_us(self.settings.admission.deadline) / 2;
+        let until_us = clock.elapsed_us().saturating_add(half_us);
+        let so_far = Arc::new(Mutex::new(SoFar::new(part.since)));
+        let told = Arc::clone(&so_far);
+        let work = async move {
+            let breakers = store.breakers().ok_or_else(none)?;
+            let clock = clock.as_ref();
+            Asked { breakers, scope: &scope, seen: &seen, clock, until_us }.sync(part, &told).await;
+            lock(&told).said()
+        };
+        let late = || SoFar::late(&so_far);
+        let (said, failed) = self.admitted_or(id, Leaves::Nothing, || work, late).await?;
         if let Some(failure) = failed {
             self.log_failure(&failure);
         }
@@ -70,35 +72,49 @@ impl Service {
     }
 }
 
-/// What there is to say, and the last failure: a breaker that could not be asked is left out, and its process says it
-/// again. Where nothing answered at all that is the store's absence.
-async fn sync(
-    breakers: &dyn Breakers,
-    scope: &Scope,
-    part: BreakersPart,
-    seen: &Seen,
-) -> Result<(BreakersSaid, Option<StoreFailure>), StoreFailure> {
-    let BreakersPart { process, seq, since, reports } = part;
-    let steps = reports.iter().map(|BreakerReport { name, terms, batch }| {
-        let (holder, batch, entropy) = (process.0, *batch, entropy());
-        breakers.step(scope, name, &Event::Sync { terms, holder, seq, batch, entropy })
-    });
-    let mut answers = Answers::default();
-    let mut states: Vec<BreakerState> = Vec::with_capacity(reports.len());
-    for (report, said) in reports.iter().zip(together(steps.collect()).await) {
-        let Some(said) = answers.take(said) else { continue };
-        seen.note(&report.name, Some(&report.batch), &said);
-        states.push(told(&report.name, &said));
+/// What a message asks of a store.
+struct Asked<'a> {
+    breakers: &'a dyn Breakers,
+    scope: &'a Scope,
+    seen: &'a Seen,
+    clock: &'a dyn Clock,
+    /// From then on, by the clock's stopwatch, no more looks at changes are begun.
+    until_us: u64,
+}
+
+// === impl Asked ===
+
+impl Asked<'_> {
+    /// A breaker that could not be asked is left out, and its process says it again.
+    async fn sync(&self, part: BreakersPart, so_far: &Mutex<SoFar>) {
+        let Self { breakers, scope, seen, clock, until_us } = *self;
+        let BreakersPart { process, seq, since, reports } = part;
+        let steps = reports.iter().map(|BreakerReport { name, terms, batch }| {
+            let (holder, batch, entropy) = (process.0, *batch, entropy());
+            breakers.step(scope, name, &Event::Sync { terms, holder, seq, batch, entropy })
+        });
+        as_they_come(steps.collect(), |place, said| {
+            let mut so_far = lock(so_far);
+            if let Some(report) = reports.get(place)
+                && let Some(said) = so_far.take(said)
+            {
+                seen.note(&report.name, Some(&report.batch), &said);
+                so_far.states.push(told(&report.name, &said));
+            }
+            true
+        })
+        .await;
+        let news = news(breakers, scope, since).await;
+        let Some((since, changed)) = lock(so_far).take(news) else { return };
+        let unsaid = |name: &BreakerName| reports.iter().all(|report| report.name != *name);
+        let changed = changed.into_iter().filter(|(name, _)| unsaid(name)).collect();
+        let looks = Looks { breakers, scope, seen, since, seq, clock, until_us };
+        looks.tell(changed, so_far).await;
     }
-    let changed = answers.take(breakers.changed(scope, since.saturating_sub(TOLD_AGAIN_MS)).await);
-    let unsaid = |name: &BreakerName| reports.iter().all(|report| report.name != *name);
-    let changed = changed.unwrap_or_default().into_iter().filter(|(name, _)| unsaid(name));
-    let looks = Looks { breakers, scope, seen, since, seq };
-    let cursor = looks.tell(changed.collect(), &mut states, &mut answers).await;
-    match answers {
-        Answers { any: false, failed: Some(failure) } => Err(failure),
-        Answers { failed, .. } => Ok((BreakersSaid { cursor, states }, failed)),
-    }
+}
+
+fn lock(so_far: &Mutex<SoFar>) -> MutexGuard<'_, SoFar> {
+    so_far.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn told(name: &BreakerName, said: &Said) -> BreakerState {
@@ -125,23 +141,6 @@ pub fn entropy() -> u32 {
 /// The scope of a region's breakers, for operators.
 pub fn region_scope(settings: &super::ServiceSettings) -> Scope {
     settings.scope(Tenant::None, KeyFormat::default())
-}
-
-// === impl Answers ===
-
-impl Answers {
-    fn take<T>(&mut self, outcome: Result<T, StoreFailure>) -> Option<T> {
-        match outcome {
-            Ok(answer) => {
-                self.any = true;
-                Some(answer)
-            }
-            Err(failure) => {
-                self.failed = Some(failure);
-                None
-            }
-        }
-    }
 }
 
 #[cfg(test)]

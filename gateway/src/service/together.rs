@@ -12,30 +12,46 @@ const TOGETHER: usize = 16;
 /// runtime.
 pub async fn together<T>(calls: Vec<Call<T>>) -> Vec<Result<T, StoreFailure>> {
     let mut done: Vec<Option<Result<T, StoreFailure>>> = calls.iter().map(|_| None).collect();
+    as_they_come(calls, |place, outcome| {
+        if let Some(done) = done.get_mut(place) {
+            *done = Some(outcome);
+        }
+        true
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}
+
+/// The same, and each outcome as it comes with its place. Once `take` says that it is enough no more are begun; those under
+/// way are waited for.
+pub async fn as_they_come<T>(
+    calls: Vec<Call<T>>,
+    mut take: impl FnMut(usize, Result<T, StoreFailure>) -> bool,
+) {
     let mut left = calls.into_iter().enumerate();
     let mut under_way: Vec<(usize, Call<T>)> = Vec::with_capacity(TOGETHER);
+    let mut goes_on = true;
     poll_fn(|context| {
         loop {
-            under_way.extend(left.by_ref().take(TOGETHER.saturating_sub(under_way.len())));
+            if goes_on {
+                under_way.extend(left.by_ref().take(TOGETHER.saturating_sub(under_way.len())));
+            }
             let before = under_way.len();
             under_way.retain_mut(|(place, call)| match call.as_mut().poll(context) {
                 Poll::Ready(outcome) => {
-                    if let Some(done) = done.get_mut(*place) {
-                        *done = Some(outcome);
-                    }
+                    goes_on &= take(*place, outcome);
                     false
                 }
                 Poll::Pending => true,
             });
             match under_way.len() {
-                0 if left.len() == 0 => return Poll::Ready(()),
+                0 if left.len() == 0 || !goes_on => return Poll::Ready(()),
                 after if after == before => return Poll::Pending,
                 _ => {}
             }
         }
     })
     .await;
-    done.into_iter().flatten().collect()
 }
 
 #[cfg(test)]

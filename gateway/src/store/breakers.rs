@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! breaker:{R|<name>}      one breaker, region R (R/E in environment E): one slot each
-//! breakers:{R}            the region's breakers by their epochs, so that changes are heard of
+//! breakers:{R}            the region's breakers by when they were noted, so that changes are heard of
 //! ```
 
 use tidegate_policy::breaker::mesh::{Event, Said};
@@ -20,8 +20,14 @@ pub trait Breakers: Send + Sync {
     /// Takes one step on one breaker, by the store's own clock, atomic.
     fn step(&self, scope: &Scope, name: &BreakerName, event: &Event<'_>) -> Call<Said>;
 
-    /// The breakers whose epoch is at least `since`, with it, by epoch.
+    /// The breakers that were noted under the number `since` or a higher one, with it, by number. What changes later is
+    /// noted under a higher number than all before, whatever the store's clock says.
     fn changed(&self, scope: &Scope, since: u64) -> Call<Vec<(BreakerName, u64)>>;
+}
+
+/// Whether a step is to be noted among those that others hear of.
+pub fn is_noted(said: &Said, looks: bool) -> bool {
+    !said.transitions.is_empty() || (said.fresh && !looks)
 }
 
 /// Where a breaker lies.

@@ -30,7 +30,7 @@ const TERMS: Terms = Terms {
     trip_reporters: 2,
 };
 
-fn scope() -> Scope {
+pub(crate) fn scope() -> Scope {
     Scope {
         region: scope::Region::fallback(),
         environment: Environment::default(),
@@ -39,7 +39,7 @@ fn scope() -> Scope {
     }
 }
 
-fn breakers(store: &dyn Store) -> &dyn Breakers {
+pub(crate) fn breakers(store: &dyn Store) -> &dyn Breakers {
     store.breakers().expect("it keeps breakers")
 }
 

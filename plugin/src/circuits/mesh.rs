@@ -38,11 +38,16 @@ pub(super) struct Keys {
     heard: String,
 }
 
+/// Who this process is to the mesh, whichever configurations report for it, and its last report's number.
+const PROCESS: &str = "tidegate.circuits.process";
+
 /// A report on its way.
 #[derive(Debug)]
 pub(crate) struct Report {
     id: DecisionId,
     sent_ms: u64,
+    /// Up to where the process had heard of changes.
+    since: u64,
     /// What it tells of, by name: where it lies, and the end of a test.
     told: BTreeMap<BreakerName, (usize, Option<Settled>)>,
 }
@@ -56,6 +61,23 @@ struct Leader {
     seq: u64,
     since: u64,
     process: u64,
+}
+
+/// The next report's number, above `seq` and all of this process, and as whom it is sent: as `process` if that was never said.
+fn numbered(process: u64, seq: u64) -> Option<(u64, u64)> {
+    for _ in 0..TRIES_MAX {
+        let (octets, cas) = host::shared(PROCESS).ok()?;
+        let held = octets.split_first_chunk().zip(octets.last_chunk());
+        let held = held
+            .map(|((process, _), last)| (u64::from_le_bytes(*process), u64::from_le_bytes(*last)));
+        let (process, last) = held.unwrap_or((process, 0));
+        let seq = seq.max(last).saturating_add(1);
+        let octets = [process.to_le_bytes(), seq.to_le_bytes()].concat();
+        if host::set_shared(PROCESS, &octets, cas).ok()? {
+            return Some((process, seq));
+        }
+    }
+    None
 }
 
 // === impl Leader ===
@@ -97,12 +119,13 @@ impl Keys {
 // === impl Circuits ===
 
 impl Circuits {
-    /// Whether the gateway was not heard of lately.
+    /// Whether the gateway was not heard of lately. A configuration that is new waits for its first answer for as long: what
+    /// the one before was told is still so.
     pub(super) fn is_alone(&self, now_ms: u64) -> bool {
         let heard = host::shared(&self.keys.heard)
             .ok()
             .and_then(|(octets, _)| octets.first_chunk().map(|eight| u64::from_le_bytes(*eight)));
-        heard.is_none_or(|heard_ms| now_ms.abs_diff(heard_ms) > ALONE_MS)
+        now_ms.abs_diff(heard.unwrap_or(self.rank)) > ALONE_MS
     }
 
     /// Hands on what this worker counted. If it is the one that reports, says what to send.
@@ -197,7 +220,7 @@ impl Circuits {
             },
         };
         self.reporting.set(true);
-        (encode(&message), Report { id, sent_ms: now_ms, told })
+        (encode(&message), Report { id, sent_ms: now_ms, since: leader.since, told })
     }
 
     /// Takes what became of a report.
@@ -228,7 +251,7 @@ impl Circuits {
             let _written: Result<bool, host::Status> =
                 host::set_shared(&self.keys.heard, &report.sent_ms.to_le_bytes(), cas);
         }
-        self.heard_until(reply.breakers.cursor);
+        self.heard_until(report.since, reply.breakers.cursor);
     }
 
     /// Hands on what this worker counted.
@@ -317,17 +340,17 @@ impl Circuits {
         } else if !urgent {
             return None;
         }
-        leader.seq = leader.seq.saturating_add(1);
+        (leader.process, leader.seq) = numbered(leader.process, leader.seq)?;
         host::set_shared(&self.keys.leader, &leader.to_bytes(), cas).ok()?.then_some(leader)
     }
 
-    fn heard_until(&self, cursor: u64) {
+    /// The next report goes on there. It goes back only if the region's list did: it then says less than it was told.
+    fn heard_until(&self, told: u64, cursor: u64) {
         for _ in 0..TRIES_MAX {
             let Ok((octets, cas)) = host::shared(&self.keys.leader) else { return };
-            let Some(leader) = Leader::from_bytes(&octets).filter(|held| held.since < cursor)
-            else {
-                return;
-            };
+            let goes =
+                |held: &Leader| held.since < cursor || (cursor < told && cursor < held.since);
+            let Some(leader) = Leader::from_bytes(&octets).filter(goes) else { return };
             let leader = Leader { since: cursor, ..leader };
             if host::set_shared(&self.keys.leader, &leader.to_bytes(), cas) != Ok(false) {
                 return;

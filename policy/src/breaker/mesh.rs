@@ -36,6 +36,9 @@ pub type Holder = [u8; 8];
 
 /// A reporter that was not heard of for that long counts no more, in ms.
 pub const REPORTER_LIFE_MS: u64 = 30_000;
+/// A reporter that tripped counts as such for that long after it was last heard of, in ms. While it is shut it reports with its
+/// ticks; one that began anew in the meantime is another to the mesh, and one sick Envoy is not to count twice.
+pub const TRIPPED_LIFE_MS: u64 = 5_000;
 /// The most reporters that a record knows; beyond that the one not heard of for longest is forgotten.
 pub const REPORTERS_MAX: usize = 64;
 /// Tests in a row that nobody finishes and after which it opens again.

@@ -89,7 +89,7 @@ pub struct BreakersReply {
 /// What a gateway says of breakers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreakersSaid {
-    /// To be sent with the next message.
+    /// To be sent with the next message. Less than that message's `since` if the region's list of changes went back.
     pub cursor: u64,
     /// Those that were reported on, and those that changed since.
     pub states: Vec<BreakerState>,

@@ -1,8 +1,11 @@
 //! Circuit breakers at moments that a scenario file cannot say: an operator's order while requests go on, and an answer
 //! that comes once the configuration that asked is nearly gone.
 
+use std::sync::{Arc, Mutex};
+
 use host_sim::in_process::InProcess;
 use tidegate_host_sim::{Exchange, Reply, Report, Scenario, Service, ServiceRequest, Services};
+use tidegate_policy::wire::breaker::BreakersRequest;
 use tidegate_tests::{lab, parts};
 
 use super::runner;
@@ -15,16 +18,39 @@ struct Operated {
     gateway: InProcess,
     order: Option<(u64, &'static str)>,
     decides_after_ns: u64,
+    turn: Option<Turn>,
+}
+
+/// What happens to the gateway's clock, and whether its store then knows nothing.
+#[derive(Clone, Copy)]
+struct Turn {
+    at_unix_ns: u64,
+    back_ns: u64,
+    forgets: bool,
 }
 
 impl Service for Operated {
     fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
         // Nobody sees that it is done at the next call only.
+        let turn = self.turn.filter(|turn| now_unix_ns >= turn.at_unix_ns);
+        if let Some(turn) = &mut self.turn
+            && now_unix_ns >= turn.at_unix_ns
+            && std::mem::take(&mut turn.forgets)
+        {
+            self.gateway = InProcess::new(&[]).expect("the gateway's defaults");
+            // More than one message tells comes before the order.
+            for other in 0..300 {
+                let body = format!(r#"{{"breaker": "p:x{other}", "order": "disable"}}"#);
+                let at_ns = turn.at_unix_ns - turn.back_ns;
+                assert_eq!(self.gateway.operate(at_ns, "/v1/breakers/order", &body), Some(200));
+            }
+        }
+        let back_ns = turn.map_or(0, |turn| turn.back_ns);
         if let Some((at_ns, body)) = self.order.take_if(|(at_ns, _)| *at_ns <= now_unix_ns) {
-            let said = self.gateway.operate(at_ns, "/v1/breakers/order", body);
+            let said = self.gateway.operate(at_ns - back_ns, "/v1/breakers/order", body);
             assert_eq!(said, Some(200), "{body}");
         }
-        let mut reply = self.gateway.call(now_unix_ns, request);
+        let mut reply = self.gateway.call(now_unix_ns - back_ns, request);
         if request.path() == "/v1/decide" {
             reply.after_ns += self.decides_after_ns;
         }
@@ -33,10 +59,25 @@ impl Service for Operated {
 }
 
 fn run(yaml: &str, order: Option<(u64, &'static str)>, decides_after_ns: u64) -> Report {
+    run_with(yaml, order, decides_after_ns, None)
+}
+
+fn run_with(
+    yaml: &str,
+    order: Option<(u64, &'static str)>,
+    decides_after_ns: u64,
+    turn: Option<Turn>,
+) -> Report {
     let scenario = Scenario::parse(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
-    let gateway = InProcess::new(&[]).expect("the gateway's defaults");
+    let mut gateway = InProcess::new(&[]).expect("the gateway's defaults");
+    if turn.is_some() {
+        // Something of which a process hears that does not report on it.
+        let body = r#"{"breaker": "p:first", "order": "disable"}"#;
+        assert_eq!(gateway.operate(lab::START_UNIX_S * S, "/v1/breakers/order", body), Some(200));
+    }
     let order = order.map(|(at_ns, body)| (lab::START_UNIX_S * S + at_ns, body));
-    let services = Services::default().bind_any(Operated { gateway, order, decides_after_ns });
+    let services =
+        Services::default().bind_any(Operated { gateway, order, decides_after_ns, turn });
     let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
     let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
     assert!(report.start_error.is_none(), "{report}");
@@ -132,4 +173,81 @@ fn a_test_that_only_a_configuration_of_before_asked_for_is_asked_for_again() {
     assert_eq!((last.status, last.details.as_str()), (Some(503), "tidegate:circuit-open:p"));
     assert_eq!(of("new").next().and_then(|one| one.status), Some(503), "nobody tested it yet");
     assert_eq!(of("new").next_back().and_then(|one| one.status), Some(200), "{report}");
+}
+
+/// The gateway's store goes on with a clock that is far behind, with what it knew or without: an order that comes then is kept to all
+/// the same, also one on the bare name of many, on which nobody reports.
+#[test]
+fn an_order_is_kept_to_though_the_stores_clock_went_back() {
+    let yaml = format!(
+        "name: a clock that goes back\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, circuit_breaker: {{ by: {{ header: x-c, trusted: true }}, max: 8 }} }}] }}\nhost: {{ workers: 2, start_unix_s: {}, until: 12s }}\ngateway: in-process\ntimeline:\n{}",
+        lab::START_UNIX_S,
+        (0..2)
+            .map(|worker| format!(
+                "  - {{ at: {worker}ms, client: c, worker: {worker}, times: 500, every: 20ms, send: {{ path: /p, headers: {{ x-c: acme }} }} }}\n"
+            ))
+            .collect::<String>(),
+    );
+    let at_unix_ns = lab::START_UNIX_S * S + 4 * S;
+    for breaker in ["p", "p:acme"] {
+        for (back_ns, forgets) in [(20 * S, false), (3_600 * S, false), (0, true), (20 * S, true)] {
+            let order: &'static str =
+                format!(r#"{{"breaker": "{breaker}", "order": "force_open", "for_s": 0}}"#).leak();
+            let turn = Turn { at_unix_ns, back_ns, forgets };
+            let report = run_with(&yaml, Some((6 * S, order)), 0, Some(turn));
+            let what = format!("{breaker}, {back_ns} ns back, forgets: {forgets}");
+            let wrong = report.exchanges.iter().find(|one| {
+                let ordered = one.sent_at_ns > 6 * S + 300 * MS;
+                let between = one.sent_at_ns >= 6 * S && !ordered;
+                !between && one.status != Some(if ordered { 503 } else { 200 })
+            });
+            assert!(wrong.is_none(), "{what}: {wrong:?}");
+        }
+    }
+}
+
+/// Hears who reports, and as which of its messages.
+struct Heard {
+    gateway: InProcess,
+    said: Arc<Mutex<Vec<(String, u64)>>>,
+}
+
+impl Service for Heard {
+    fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+        if let Ok(BreakersRequest { breakers, .. }) = BreakersRequest::decode(&request.body) {
+            let process = format!("{:02x?}", breakers.process.0);
+            self.said.lock().expect("unpoisoned").push((process, breakers.seq));
+        }
+        self.gateway.call(now_unix_ns, request)
+    }
+}
+
+/// While a configuration with other breakers takes another's place two report for one Envoy: to the region they are one, whose
+/// messages have numbers of their own.
+#[test]
+fn an_envoy_is_one_reporter_whatever_configurations_it_has() {
+    let config = |more: &str| {
+        format!(
+            "{{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, circuit_breaker: {{}} }}{more}] }}"
+        )
+    };
+    let yaml = format!(
+        "name: two layouts\nplugin:\n  config: {}\nhost: {{ workers: 2, start_unix_s: {}, drain: 3s, until: 8s }}\ngateway: in-process\ntimeline:\n  - {{ at: 0ms, client: before, times: 5, every: 100ms, send: {{ path: /p }} }}\n  - {{ at: 2s, update: {{ config: {} }} }}\n  - {{ at: 2100ms, client: after, worker: 1, times: 5, every: 100ms, send: {{ path: /p }} }}\n",
+        config(""),
+        lab::START_UNIX_S,
+        config(", { name: q, match: { path: /q }, circuit_breaker: {} }"),
+    );
+    let scenario = Scenario::parse(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let gateway = InProcess::new(&[]).expect("the gateway's defaults");
+    let services = Services::default().bind_any(Heard { gateway, said: Arc::clone(&said) });
+    let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
+    let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
+    assert!(report.start_error.is_none(), "{report}");
+    let said = said.lock().expect("unpoisoned");
+    assert!(said.len() > 30, "two report for a while: {}", said.len());
+    assert!(said.iter().all(|(process, _)| *process == said[0].0), "{said:?}");
+    let mut numbers: Vec<u64> = said.iter().map(|(_, seq)| *seq).collect();
+    numbers.sort_unstable();
+    assert!(numbers.windows(2).all(|two| two[0] < two[1]), "{said:?}");
 }

@@ -1,7 +1,6 @@
 //! What a process is told while some of its region's breakers cannot be asked.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use tidegate_policy::audit::{AuditEvent, AuditSink};
@@ -10,8 +9,9 @@ use tidegate_policy::gcra::EPOCH_US;
 use tidegate_policy::scope::{Environment, Region};
 use tidegate_policy::wire::breaker::{CHANGES_MAX, ProcessId, REPORTS_MAX};
 use tidegate_policy::wire::{MESSAGE_BYTES_MAX, encode};
+use tokio::time::Instant;
 
-use super::changes::{SAID_BYTES_MAX, STATE_BYTES};
+use super::changes::{SAID_BYTES_MAX, STATE_BYTES, TOLD_AGAIN_MAX, TOLD_AGAIN_MS, UNSEEN_MS};
 use super::*;
 use crate::audit::Auditor;
 use crate::clock::{Clock, ManualClock};
@@ -32,11 +32,19 @@ const TERMS: Terms = Terms {
     trip_reporters: 2,
 };
 const LIST: &str = "the list";
+const HOUR_MS: u64 = 3_600_000;
+const DEADLINE_US: u64 = 30_000;
 
 /// A store in memory of which some breakers, or their list, cannot be reached.
 struct Partly {
     memory: MemoryStore,
     away: Mutex<BTreeSet<&'static str>>,
+    /// So many numbers are one, as gateways of before noted what changed at one moment.
+    grain: u64,
+    /// How long each call takes.
+    takes: Duration,
+    /// What there is, and cannot be read.
+    unreadable: &'static str,
 }
 
 impl Partly {
@@ -44,6 +52,18 @@ impl Partly {
     fn fails<T: Send + 'static>(&self, name: &str) -> Option<Call<T>> {
         let away = self.away.lock().expect("unpoisoned").contains(name);
         away.then(|| -> Call<T> { Box::pin(std::future::ready(Err(StoreFailure::Timeout))) })
+    }
+
+    fn later<T: Send + 'static>(&self, call: Call<T>) -> Call<T> {
+        let takes = self.takes;
+        if takes.is_zero() {
+            return call;
+        }
+        Box::pin(async move {
+            let never = std::future::pending::<()>();
+            tokio::time::timeout(takes, never).await.expect_err("pending");
+            call.await
+        })
     }
 
     fn kept(&self) -> &dyn Breakers {
@@ -57,11 +77,29 @@ impl Partly {
 
 impl Breakers for Partly {
     fn step(&self, scope: &Scope, name: &BreakerName, event: &Event<'_>) -> Call<Said> {
-        self.fails(name.as_str()).unwrap_or_else(|| self.kept().step(scope, name, event))
+        if let Some(failed) = self.fails(name.as_str()) {
+            return failed;
+        }
+        let said = match name.as_str() == self.unreadable {
+            true => Box::pin(std::future::ready(Err(StoreFailure::Refused("no breaker".into())))),
+            false => self.kept().step(scope, name, event),
+        };
+        self.later(said)
     }
 
     fn changed(&self, scope: &Scope, since: u64) -> Call<Vec<(BreakerName, u64)>> {
-        self.fails(LIST).unwrap_or_else(|| self.kept().changed(scope, since))
+        if let Some(failed) = self.fails(LIST) {
+            return failed;
+        }
+        let (changed, grain) = (self.kept().changed(scope, 0), self.grain);
+        self.later(Box::pin(async move {
+            let mut changed = changed.await?;
+            for (_, number) in &mut changed {
+                *number -= *number % grain;
+            }
+            changed.retain(|(_, number)| *number >= since);
+            Ok(changed)
+        }))
     }
 }
 
@@ -84,7 +122,8 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let clock = Arc::new(ManualClock::at(EPOCH_US));
+        // Later than the earliest moment, so that the clock may go back.
+        let clock = Arc::new(ManualClock::at(EPOCH_US + 4 * HOUR_MS * 1_000));
         let shared: Arc<dyn Clock> = clock.clone();
         let metrics = Arc::new(Metrics::new());
         let auditor = Auditor::new(Arc::new(Nobody), Arc::clone(&shared), Region::fallback(), 1);
@@ -92,7 +131,13 @@ impl Bench {
         let memory = MemoryStore::new(shared, 1_000, StoreCounters::default());
         Self {
             clock,
-            store: Partly { memory, away: Mutex::default() },
+            store: Partly {
+                memory,
+                away: Mutex::default(),
+                grain: 1,
+                takes: Duration::ZERO,
+                unreadable: "",
+            },
             seen,
             metrics,
             seq: 0,
@@ -103,6 +148,22 @@ impl Bench {
 
     fn pass(&self, ms: u64) {
         self.clock.set(self.clock.unix_us() + ms * 1_000);
+    }
+
+    fn goes_back(&self, ms: u64) {
+        self.clock.set(self.clock.unix_us() - ms * 1_000);
+    }
+
+    /// Another store takes this one's place, which knows nothing.
+    fn forgets(&mut self) {
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        self.store.memory = MemoryStore::new(clock, 1_000, StoreCounters::default());
+    }
+
+    async fn forced(&self, name: &str) {
+        let (name, order) = (BreakerName::new(name).expect("a name"), Order::ForceOpen);
+        let order = Event::Order { order, for_ms: 0, entropy: 0 };
+        self.store.step(&scope(), &name, &order).await.expect("a step");
     }
 
     async fn looked(&self, name: &str) -> Said {
@@ -124,7 +185,16 @@ impl Bench {
         });
         let (process, seq, since) = (ProcessId([1; 8]), self.seq, self.since);
         let part = BreakersPart { process, seq, since, reports: reports.collect() };
-        let (said, failed) = sync(&self.store, &scope(), part, &self.seen).await?;
+        let so_far = Mutex::new(SoFar::new(since));
+        let (breakers, scope, seen, clock) = (&self.store, &scope(), &self.seen, &*self.clock);
+        let until_us = clock.elapsed_us() + DEADLINE_US / 2;
+        let asked = Asked { breakers, scope, seen, clock, until_us };
+        let work =
+            tokio::time::timeout(Duration::from_micros(DEADLINE_US), asked.sync(part, &so_far));
+        let (said, failed) = match work.await {
+            Ok(()) => lock(&so_far).said()?,
+            Err(_) => SoFar::late(&so_far).ok_or(StoreFailure::Timeout)?,
+        };
         let id = DecisionId::new(1);
         let said = BreakersReply { v: VERSION, id, breakers: said };
         self.octets = self.octets.max(encode(&said).len());
@@ -208,6 +278,7 @@ async fn nobody_is_told_beyond_a_change_that_cannot_be_looked_at() {
 #[tokio::test]
 async fn what_changed_at_one_moment_is_told_whole_by_the_next_message() {
     let mut bench = Bench::new();
+    bench.store.grain = 100;
     let names: Vec<String> = (0..300).map(|number| format!("n{number}")).collect();
     for names in names.chunks(100) {
         let reports: Vec<_> = names.iter().map(|name| (name.as_str(), Batch::default())).collect();
@@ -229,10 +300,11 @@ async fn what_is_too_much_for_one_message_is_told_by_the_next() {
     // Many at moments of their own, and more at one moment than one message tells.
     for together in [4, 100] {
         let mut bench = Bench::new();
+        bench.store.grain = together;
         let name = |number| format!("payments:{number:0>191}");
         let names: Vec<String> = (0..REPORTS_MAX + 400).map(name).collect();
         let (own, others) = names.split_at(REPORTS_MAX);
-        for names in others.chunks(together) {
+        for names in others.chunks(usize::try_from(together).expect("small")) {
             let reports: Vec<_> =
                 names.iter().map(|name| (name.as_str(), Batch::default())).collect();
             bench.say(&reports).await.expect("an answer");
@@ -305,6 +377,100 @@ async fn a_change_that_cannot_be_looked_at_hides_none_behind_it() {
         );
     }
     assert!(["n000", "n500"].iter().all(|name| told.contains(*name)));
+}
+
+/// Whatever the store's clock and its memory do: an order is heard of by a process that has read on, also by one that
+/// did not ask for a while, and only what it cannot know is told anew.
+#[tokio::test]
+async fn an_order_is_heard_of_though_the_stores_clock_went_back() {
+    let forced = |name: &str| vec![(name.to_owned(), State::ForcedOpen, false)];
+    let mut bench = Bench::new();
+    bench.say(&[("a", Batch::default())]).await.expect("an answer");
+    bench.pass(2 * UNSEEN_MS);
+    bench.say(&[("b", Batch::default())]).await.expect("an answer");
+    bench.say(&[]).await.expect("an answer");
+    bench.goes_back(HOUR_MS);
+    for name in ["c", "d"] {
+        bench.forced(name).await;
+        let (told, _) = bench.say(&[]).await.expect("an answer");
+        assert!(told.contains(&forced(name)[0]), "{name}: {told:?}");
+    }
+    // Another server that had heard of nothing takes the store's place, its clock behind.
+    let read = bench.since;
+    bench.forgets();
+    bench.goes_back(HOUR_MS / 2);
+    bench.forced("e").await;
+    bench.pass(UNSEEN_MS / 2);
+    bench.forced("f").await;
+    let (told, _) = bench.say(&[]).await.expect("an answer");
+    assert_eq!(told, [forced("e"), forced("f")].concat());
+    assert!(bench.since < read);
+    bench.pass(2 * TOLD_AGAIN_MS);
+    assert_eq!(bench.say(&[]).await, Ok((forced("f"), false)), "what is told again");
+    bench.forced("g").await;
+    assert_eq!(bench.say(&[]).await, Ok(([forced("g"), forced("f")].concat(), false)));
+    // One that is empty.
+    bench.forgets();
+    assert_eq!(bench.say(&[]).await, Ok((Vec::new(), false)));
+    assert_eq!(bench.since, 0);
+    // While the clock is behind many numbers stand close together: what is told again stays bounded.
+    bench.goes_back(HOUR_MS);
+    let names: Vec<String> = (0..200).map(|number| format!("n{number}")).collect();
+    for name in &names {
+        bench.forced(name).await;
+    }
+    bench.goes_back(HOUR_MS / 2);
+    let (told, _) = bench.say(&[]).await.expect("an answer");
+    assert_eq!(told.len(), names.len());
+    let (told, _) = bench.say(&[]).await.expect("an answer");
+    assert_eq!(told.len(), TOLD_AGAIN_MAX);
+}
+
+/// More changes than a slow store can be asked about before the deadline: each message tells some of them, the next one goes on
+/// behind them, and none is late. What was reported on is told even where it is.
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_is_asked_about_some_with_each_message() {
+    for (takes_ms, messages_max) in [(2, 6), (10, 30)] {
+        let mut bench = Bench::new();
+        let names: Vec<String> = (0..400).map(|number| format!("n{number:03}")).collect();
+        for name in &names {
+            bench.forced(name).await;
+        }
+        bench.store.takes = Duration::from_millis(takes_ms);
+        let (mut told, mut messages, begun) = (BTreeSet::new(), 0, Instant::now());
+        while told.len() < names.len() {
+            let (states, failed) = bench.say(&[]).await.expect("an answer");
+            assert!(!failed, "{messages}");
+            told.extend(states.into_iter().map(|(name, _, _)| name));
+            messages += 1;
+            assert!(messages <= messages_max, "{takes_ms} ms: {} told", told.len());
+        }
+        let late = Duration::from_micros(DEADLINE_US) * messages;
+        assert!(begun.elapsed() < late, "none is late");
+    }
+    let mut bench = Bench::new();
+    bench.forced("x").await;
+    let names: Vec<String> = (0..128).map(|number| format!("n{number:03}")).collect();
+    let reports: Vec<_> = names.iter().map(|name| (name.as_str(), Batch::default())).collect();
+    bench.store.takes = Duration::from_millis(7);
+    let (told, failed) = bench.say(&reports).await.expect("an answer");
+    assert_eq!((told.len(), failed, bench.since), (64, false, 0));
+    bench.store.takes = Duration::from_millis(2 * DEADLINE_US / 1_000);
+    assert_eq!(bench.say(&reports).await, Err(StoreFailure::Timeout));
+}
+
+/// A record that nobody can read keeps no process from going on: it will not be read the next time either.
+#[tokio::test]
+async fn a_change_that_cannot_be_read_holds_nobody_back() {
+    let mut bench = Bench::new();
+    for name in ["a", "b", "c"] {
+        bench.forced(name).await;
+        bench.pass(2 * TOLD_AGAIN_MS);
+    }
+    bench.store.unreadable = "b";
+    let forced = |name: &str| (name.to_owned(), State::ForcedOpen, false);
+    assert_eq!(bench.say(&[]).await, Ok((vec![forced("a"), forced("c")], true)));
+    assert_eq!(bench.say(&[]).await, Ok((vec![forced("c")], false)));
 }
 
 /// Breakers that nobody uses any more are counted nowhere, also where nothing is reported after them.

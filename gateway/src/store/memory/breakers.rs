@@ -9,7 +9,7 @@ use tidegate_policy::scope::Scope;
 use tidegate_policy::wire::breaker::BreakerName;
 
 use crate::clock::Clock;
-use crate::store::breakers::{Breakers, list_key};
+use crate::store::breakers::{Breakers, is_noted, list_key};
 use crate::store::{Call, StoreFailure};
 
 /// Breakers in this process.
@@ -17,11 +17,20 @@ pub struct MemoryBreakers {
     clock: Arc<dyn Clock>,
     records_max: usize,
     full: Counter,
-    records: Mutex<HashMap<(String, BreakerName), Life>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    records: HashMap<(String, BreakerName), Life>,
+    /// The last number under which one of a list was noted.
+    noted: HashMap<String, u64>,
 }
 
 struct Life {
     record: Record,
+    /// Under which number it was noted last.
+    number: u64,
     /// `None` = for good.
     expires_ms: Option<u64>,
 }
@@ -31,7 +40,7 @@ struct Life {
 impl MemoryBreakers {
     /// Holds at most `records_max` breakers. What is alive is never thrown out.
     pub fn new(clock: Arc<dyn Clock>, records_max: usize, full: Counter) -> Self {
-        Self { clock, records_max, full, records: Mutex::default() }
+        Self { clock, records_max, full, kept: Mutex::default() }
     }
 
     fn take(
@@ -42,7 +51,8 @@ impl MemoryBreakers {
     ) -> Result<Said, StoreFailure> {
         let now_ms = self.clock.unix_us() / 1_000;
         let place = (list_key(scope), name.clone());
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { records, noted } = &mut *kept;
         let held = records.get(&place).filter(|life| life.is_live(now_ms));
         let (said, write) = step(now_ms, held.map(|life| &life.record), event);
         if let Some(record) = write {
@@ -54,7 +64,12 @@ impl MemoryBreakers {
                 return Err(StoreFailure::Full(self.records_max));
             }
             let expires_ms = life_ms(now_ms, &record).map(|life| now_ms.saturating_add(life));
-            records.insert(place, Life { record, expires_ms });
+            let before = records.get(&place).map_or(0, |life| life.number);
+            let number = match is_noted(&said, matches!(event, Event::Look)) {
+                true => note(noted, &place.0, now_ms),
+                false => before,
+            };
+            records.insert(place, Life { record, number, expires_ms });
         }
         Ok(said)
     }
@@ -69,17 +84,26 @@ impl Breakers for MemoryBreakers {
     fn changed(&self, scope: &Scope, since: u64) -> Call<Vec<(BreakerName, u64)>> {
         let now_ms = self.clock.unix_us() / 1_000;
         let list = list_key(scope);
-        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed: Vec<(BreakerName, u64)> = records
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed: Vec<(BreakerName, u64)> = kept
+            .records
             .iter()
             .filter(|((place, _), life)| {
-                *place == list && life.is_live(now_ms) && life.record.epoch >= since
+                *place == list && life.is_live(now_ms) && life.number >= since
             })
-            .map(|((_, name), life)| (name.clone(), life.record.epoch))
+            .map(|((_, name), life)| (name.clone(), life.number))
             .collect();
         changed.sort_by(|one, other| (one.1, &one.0).cmp(&(other.1, &other.0)));
         Box::pin(std::future::ready(Ok(changed)))
     }
+}
+
+/// The next number of a list: the twin of `lua/cb_note.lua`.
+fn note(noted: &mut HashMap<String, u64>, list: &str, now_ms: u64) -> u64 {
+    let last = noted.get(list).copied().unwrap_or(0);
+    let number = now_ms.max(last.saturating_add(1));
+    noted.insert(list.to_owned(), number);
+    number
 }
 
 // === impl Life ===

@@ -12,7 +12,7 @@ use tidegate_policy::wire::breaker::BreakerName;
 
 use super::RedisStore;
 use super::script::integers;
-use crate::store::breakers::{Breakers, TOLD_MAX, key, list_key};
+use crate::store::breakers::{Breakers, TOLD_MAX, is_noted, key, list_key};
 use crate::store::{Call, StoreFailure};
 
 /// The scripts themselves; their headers list KEYS, ARGV and returns.
@@ -73,10 +73,10 @@ impl BreakerScripts {
         command
     }
 
-    fn note(&self, list: &str, name: &BreakerName, epoch: u64) -> Cmd {
+    fn note(&self, list: &str, name: &BreakerName) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.note).arg(1).arg(list);
-        command.arg(name.as_str()).arg(epoch).arg(TOLD_MAX).arg(LIST_LIFE_MS);
+        command.arg(name.as_str()).arg(TOLD_MAX).arg(LIST_LIFE_MS).arg(SERVER_TIME);
         command
     }
 }
@@ -202,8 +202,8 @@ impl Breakers for RedisStore {
         Box::pin(async move {
             let reply = servers.evaluate(&key, &command, &scripts).await?;
             let said = said(&reply).ok_or_else(|| garbled("cb_step", &reply))?;
-            if !said.transitions.is_empty() || (said.fresh && !looks) {
-                let note = scripts.breakers().note(&list, &name, said.epoch);
+            if is_noted(&said, looks) {
+                let note = scripts.breakers().note(&list, &name);
                 if let Err(failure) = servers.evaluate(&list, &note, &scripts).await {
                     tracing::warn!(%failure, "a breaker's change could not be listed");
                     // The change itself is made, and who reports on the breaker hears of it in any case. An order is for

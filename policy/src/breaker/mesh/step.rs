@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use super::window::{add, judged, sums, swept};
 use super::{
     BACKOFF_MAX, Batch, Cause, ENTROPY_RANGE, Ended, Event, Holder, LIFE_MS, LOST_MAX, Probe,
-    REPORTER_LIFE_MS, REPORTERS_MAX, Record, Reporter, Said, Settled, State, Terms, Transition,
+    REPORTER_LIFE_MS, REPORTERS_MAX, Record, Reporter, Said, Settled, State, TRIPPED_LIFE_MS,
+    Terms, Transition,
 };
 
 /// How far a reporter's epoch may be ahead of the clock to be believed, in ms: a day.
@@ -198,7 +199,10 @@ impl Step {
             add(&mut record.buckets, &terms.window, now_ms, batch);
         }
         let cause = judged(&record.buckets, &record.usual, terms).or_else(|| {
-            let tripped = record.reporters.iter().filter(|reporter| reporter.tripped).count();
+            let is_shut = |reporter: &&Reporter| {
+                reporter.tripped && reporter.seen_ms.saturating_add(TRIPPED_LIFE_MS) > now_ms
+            };
+            let tripped = record.reporters.iter().filter(is_shut).count();
             let needed = usize::from(terms.trip_reporters).min(record.reporters.len()).max(1);
             (tripped >= needed).then_some(Cause::Reporters)
         });

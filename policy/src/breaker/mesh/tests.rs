@@ -195,6 +195,11 @@ fn one_sick_process_of_two_opens_nothing_and_two_do() {
     assert_eq!(said.state, State::Closed);
     let (said, _) = step(NOW, Some(&one), &sync(&terms, B, 2, tripped(epoch)));
     assert_eq!(said.transitions.last().map(|change| change.cause), Some(Cause::Reporters));
+    // One that began anew is another to the region: it is still the one sick Envoy.
+    for (passed_ms, opens) in [(TRIPPED_LIFE_MS - 1, true), (TRIPPED_LIFE_MS, false)] {
+        let (said, _) = step(NOW + passed_ms, Some(&one), &sync(&terms, B, 2, tripped(epoch)));
+        assert_eq!(said.state == State::Open, opens, "{passed_ms} ms later");
+    }
     // Who was not heard of for long is no reporter: then one is all.
     let later = NOW + REPORTER_LIFE_MS;
     let (said, _) = step(later, Some(&held), &sync(&terms, A, 6, tripped(epoch)));
