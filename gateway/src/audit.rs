@@ -40,7 +40,7 @@ pub type SharedSink = Arc<dyn AuditSink + Send + Sync>;
 pub struct Auditor {
     sink: SharedSink,
     trail: Option<Arc<Trail>>,
-    /// What is waited for.
+    /// What is waited for, and commands that must be on record besides.
     sync: BTreeSet<Action>,
     clock: Arc<dyn Clock>,
     region: Region,
@@ -162,12 +162,18 @@ impl Auditor {
         }
     }
 
+    /// A command that may not run without its record waits for that, whatever the setting says.
+    fn waits_for(&self, action: Action) -> bool {
+        let must_record = || self.trail.as_ref().is_some_and(|trail| trail.must_record());
+        self.sync.contains(&action) || (action == Action::Admin && must_record())
+    }
+
     fn event(&self, happening: Happening) -> AuditEvent {
         let id = happening.id.unwrap_or_else(|| {
             let number = self.made.fetch_add(1, Ordering::Relaxed);
             format!("gateway-{:016x}-{number}", self.instance)
         });
-        let sync = self.sync.contains(&happening.action);
+        let sync = self.waits_for(happening.action);
         AuditEvent {
             id,
             ts_ms: self.clock.unix_us() / 1_000,
