@@ -10,6 +10,7 @@ pub mod counters;
 pub mod follow;
 pub mod hold;
 pub mod keys;
+pub mod latch;
 pub mod log_sink;
 pub mod mark;
 mod private;
