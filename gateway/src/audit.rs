@@ -7,6 +7,7 @@
 pub mod chain_end;
 pub mod command;
 pub mod counters;
+pub mod endpoint;
 pub mod follow;
 pub mod hold;
 pub mod keys;

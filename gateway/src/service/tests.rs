@@ -641,6 +641,7 @@ fn keyed() -> DecideRequest {
         keyed: Keyed {
             key: IdempotencyKey::new("k").expect("a key"),
             endpoint: Endpoint::of(b"POST", b"/pay", None).expect("an endpoint"),
+            configured: false,
             hash: hasher.finish(),
         },
         lock_ms: 15_000,
