@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tidegate_policy::audit::{About, Action, AuditEvent, AuditSink, Durability, Thinning};
+use tidegate_policy::audit::{About, Action, AuditEvent, AuditSink, Basis, Durability, Thinning};
 use tidegate_policy::scope::{Region, Tenant};
 
 pub use self::log_sink::LogSink;
@@ -69,6 +69,8 @@ pub struct Happening {
     pub thinning: Thinning,
     /// The limits that it is about.
     pub about: Vec<About>,
+    /// By what it was decided.
+    pub basis: Basis,
 }
 
 /// An event of the `sync` class is neither in the chain nor on the disk.
@@ -90,6 +92,7 @@ impl Happening {
             detail,
             thinning: Thinning::Each,
             about: Vec::new(),
+            basis: Basis::default(),
         }
     }
 }
@@ -188,6 +191,7 @@ impl Auditor {
             durability: if sync { Durability::Sync } else { Durability::Async },
             thinning: happening.thinning,
             about: happening.about,
+            basis: happening.basis,
         }
     }
 

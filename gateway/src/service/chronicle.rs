@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_policy::audit::{About, Action, AuditEvent, Thinning};
+use tidegate_policy::audit::{About, Action, AuditEvent, Basis, Terms, Thinning};
+use tidegate_policy::config::ConfigHash;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::audit::Kept;
 use tidegate_policy::wire::{
@@ -40,13 +41,13 @@ impl Chronicle {
     /// waits for an event of the `sync` class, as long as the filter waits for the answer.
     pub async fn decided(
         &self,
-        message: &DecideRequest,
+        asked: (&DecideRequest, Option<ConfigHash>),
         decided: &Decided,
         action: Option<Action>,
         outcome: &'static str,
         spent_us: u64,
     ) {
-        self.event(message, decided, action, outcome, spent_us).await;
+        self.event(asked, decided, action, outcome, spent_us).await;
         if let Ok(reply) = decided {
             self.cold_start(reply);
         }
@@ -54,7 +55,7 @@ impl Chronicle {
 
     async fn event(
         &self,
-        message: &DecideRequest,
+        (message, config): (&DecideRequest, Option<ConfigHash>),
         decided: &Decided,
         action: Option<Action>,
         outcome: &'static str,
@@ -64,7 +65,7 @@ impl Chronicle {
         let Some((action, outcome)) = action.map(|action| (action, outcome)).or(claim) else {
             return;
         };
-        let (detail, about) = said(message, decided);
+        let (detail, about, terms) = said(message, decided);
         let happening = Happening {
             id: Some(message.id.to_string()),
             actor: "filter".to_owned(),
@@ -74,6 +75,7 @@ impl Chronicle {
             detail,
             thinning: Thinning::First,
             about,
+            basis: Basis { config, terms },
         };
         self.on_record(happening, message.id, (message.timeout_ms, spent_us)).await;
     }
@@ -92,6 +94,7 @@ impl Chronicle {
             detail,
             thinning: Thinning::First,
             about,
+            basis: Basis::default(),
         };
         self.on_record(happening, message.id, (message.timeout_ms, spent_us)).await;
     }
@@ -156,23 +159,31 @@ fn claimed(claim: Option<ClaimState>) -> Option<(Action, &'static str)> {
     }
 }
 
-/// The detail of a decision's event, and whom it is about. The key itself is the client's.
-fn said(message: &DecideRequest, decided: &Decided) -> (String, Vec<About>) {
+/// The detail of a decision's event, whom it is about, and what the limits among that grant. The key itself is the
+/// client's.
+fn said(message: &DecideRequest, decided: &Decided) -> (String, Vec<About>, Vec<Terms>) {
     match decided {
-        Err(refused) => (refused.detail.clone(), Vec::new()),
+        Err(refused) => (refused.detail.clone(), Vec::new(), Vec::new()),
         Ok(reply) if reply.claim.is_some() => {
-            message.claim.as_ref().map(|claim| of_claim(&claim.keyed)).unwrap_or_default()
+            let told = message.claim.as_ref().map(|claim| of_claim(&claim.keyed));
+            let (text, about) = told.unwrap_or_default();
+            (text, about, Vec::new())
         }
         Ok(reply) => {
             let denying = reply.limits.iter().filter(|limit| !limit.allowed);
             let ids = denying.map(|limit| limit.id.as_str()).collect::<Vec<_>>().join(" ");
             let both = message.limits.iter().zip(&reply.limits);
             let denying = both.filter(|(call, said)| !said.allowed && !call.shadow);
-            let about =
-                |call: &LimitCall| About { limit: call.id.clone(), subject: call.subject.clone() };
-            (ids, denying.map(|(call, _)| about(call)).collect())
+            let (about, terms) = denying.map(|(call, _)| of_limit(call)).unzip();
+            (ids, about, terms)
         }
     }
+}
+
+fn of_limit(call: &LimitCall) -> (About, Terms) {
+    let LimitCall { limit: units, period_us, burst, .. } = *call;
+    let about = About { limit: call.id.clone(), subject: call.subject.clone() };
+    (about, Terms { units, period_us, burst })
 }
 
 fn of_claim(keyed: &Keyed) -> (String, Vec<About>) {

@@ -134,6 +134,7 @@ fn handed_over(numbers: &[u64]) -> AuditRequest {
         tenant: Tenant::None,
         more: 0,
         detail: String::new(),
+        config: None,
         about: Vec::new(),
     };
     AuditRequest {
@@ -142,6 +143,7 @@ fn handed_over(numbers: &[u64]) -> AuditRequest {
         scope: question("203.0.113.7").scope,
         timeout_ms: 60_000,
         urgent: true,
+        config: None,
         events: numbers.iter().map(note).collect(),
     }
 }

@@ -230,6 +230,7 @@ fn told(detail: Value) -> Event {
         durability: Durability::Async,
         thinning: Thinning::Each,
         about: Vec::new(),
+        basis: tidegate_policy::audit::Basis::default(),
     };
     Event::with_detail(&told, detail).expect("sound")
 }
