@@ -12,8 +12,8 @@
 -- Returns {1, seq, hash, seg, seg_first}      appended; where the chain ends now
 --         {0, seq, hash, seg, seg_first, r}   nothing done: it ends elsewhere, there, with the record r; r is '' where that
 --                                             lies in another segment than ARGV[4]
---         {2, seq, hash, seg, seg_first, i, seq…}  nothing done: the i-th record's id is noted as that of record seq; '0' where
---                                             what is noted is no number
+--         {2, seq, hash, seg, seg_first, i, seq…}  nothing done: the i-th record's id is noted as that of record seq, which is
+--                                             no later than the head; '0' where what is noted is no number
 --         {3, seq, hash, seg, seg_first, n}   nothing done: the chain is torn, KEYS[2] holds n records and the head counts others
 -- The head comes first, since most appends that are not done have lost a race: ids are looked up where it is the
 -- expected one. Safe to repeat: an append whose reply was lost is found by its ids before anything is written.
@@ -57,7 +57,9 @@ for k = is_torn and #KEYS + 1 or 3, #KEYS do
   for i = 1, count do
     if seqs[i] then
       local seq = #seqs[i] < 17 and string.match(seqs[i], '^[1-9]%d*$') or '0'
-      if not string.find(refuted, ' ' .. i .. ':' .. seq .. ' ', 1, true) then
+      -- No record of this chain has a number that is still to come: it was cut off, or never was.
+      local is_past = tonumber(seq) <= tonumber(head[1])
+      if is_past and not string.find(refuted, ' ' .. i .. ':' .. seq .. ' ', 1, true) then
         reply[#reply + 1] = i
         reply[#reply + 1] = seq
       end

@@ -7,9 +7,11 @@
 pub mod chain_end;
 pub mod command;
 pub mod counters;
+pub mod endpoint;
 pub mod follow;
 pub mod hold;
 pub mod keys;
+pub mod latch;
 pub mod log_sink;
 pub mod mark;
 mod private;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tidegate_policy::audit::{About, Action, AuditEvent, AuditSink, Durability, Thinning};
+use tidegate_policy::audit::{About, Action, AuditEvent, AuditSink, Basis, Durability, Thinning};
 use tidegate_policy::scope::{Region, Tenant};
 
 pub use self::log_sink::LogSink;
@@ -40,7 +42,7 @@ pub type SharedSink = Arc<dyn AuditSink + Send + Sync>;
 pub struct Auditor {
     sink: SharedSink,
     trail: Option<Arc<Trail>>,
-    /// What is waited for.
+    /// What is waited for, and commands that must be on record besides.
     sync: BTreeSet<Action>,
     clock: Arc<dyn Clock>,
     region: Region,
@@ -67,6 +69,8 @@ pub struct Happening {
     pub thinning: Thinning,
     /// The limits that it is about.
     pub about: Vec<About>,
+    /// By what it was decided.
+    pub basis: Basis,
 }
 
 /// An event of the `sync` class is neither in the chain nor on the disk.
@@ -88,6 +92,7 @@ impl Happening {
             detail,
             thinning: Thinning::Each,
             about: Vec::new(),
+            basis: Basis::default(),
         }
     }
 }
@@ -162,12 +167,18 @@ impl Auditor {
         }
     }
 
+    /// A command that may not run without its record waits for that, whatever the setting says.
+    fn waits_for(&self, action: Action) -> bool {
+        let must_record = || self.trail.as_ref().is_some_and(|trail| trail.must_record());
+        self.sync.contains(&action) || (action == Action::Admin && must_record())
+    }
+
     fn event(&self, happening: Happening) -> AuditEvent {
         let id = happening.id.unwrap_or_else(|| {
             let number = self.made.fetch_add(1, Ordering::Relaxed);
             format!("gateway-{:016x}-{number}", self.instance)
         });
-        let sync = self.sync.contains(&happening.action);
+        let sync = self.waits_for(happening.action);
         AuditEvent {
             id,
             ts_ms: self.clock.unix_us() / 1_000,
@@ -180,6 +191,7 @@ impl Auditor {
             durability: if sync { Durability::Sync } else { Durability::Async },
             thinning: happening.thinning,
             about: happening.about,
+            basis: happening.basis,
         }
     }
 

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use tidegate_policy::audit::Action;
 use tidegate_policy::breaker::{Outcome, alone};
+use tidegate_policy::config::ConfigHash;
 use tidegate_policy::identity::Subject;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::scope::{CallerScope, Environment, KeyFormat, Region, Scope, Tenant};
@@ -134,7 +135,11 @@ impl Service {
     }
 
     /// Decides on one message. Ends within the deadline, whatever the store does.
-    pub async fn decide(&self, message: &[u8]) -> Result<DecideReply, Refused> {
+    pub async fn decide(
+        &self,
+        message: &[u8],
+        config: Option<ConfigHash>,
+    ) -> Result<DecideReply, Refused> {
         // Before it costs anything: nothing else makes up for time.
         if self.pressure.sheds() {
             self.chronicle.shed();
@@ -159,7 +164,7 @@ impl Service {
             Ok(scope) => self.charge(&message, scope).await,
             Err(refused) => Err(refused),
         };
-        self.note(&message, &decided, begun_us).await;
+        self.note((&message, config), &decided, begun_us).await;
         decided
     }
 
@@ -343,7 +348,12 @@ impl Service {
         Err(refuse(reason, detail))
     }
 
-    async fn note(&self, message: &DecideRequest, decided: &Decided, begun_us: u64) {
+    async fn note(
+        &self,
+        (message, config): (&DecideRequest, Option<ConfigHash>),
+        decided: &Decided,
+        begun_us: u64,
+    ) {
         let (outcome, action) = match decided {
             Ok(DecideReply { verdict: Verdict::Allow, .. }) => ("allow", None),
             Ok(DecideReply { verdict: Verdict::Deny, .. }) => {
@@ -369,7 +379,7 @@ impl Service {
             Err(refused) => self.log_mismatch(refused),
         }
         let spent_us = self.clock.elapsed_us().saturating_sub(begun_us);
-        self.chronicle.decided(message, decided, action, outcome, spent_us).await;
+        self.chronicle.decided((message, config), decided, action, outcome, spent_us).await;
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) fn filter_name() -> String {
 pub(crate) fn configuration(hash: ConfigHash, filter: &str) {
     let name = format!("tidegate_config_hash.filter.{filter}");
     // A host without gauges must not cost the configuration.
-    if let Err(status) = host::set_gauge(&name, u64::from(hash.0)) {
+    if let Err(status) = host::set_gauge(&name, u64::from(hash.gauge())) {
         host::log(Level::Warn, &format!("tidegate: no metric {name}: host status {}", status.0));
     }
 }

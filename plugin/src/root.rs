@@ -123,7 +123,9 @@ impl Root {
             Ok(caller) => caller,
             Err(problem) => return refuse(&problem),
         };
-        let call_headers = |path| call_headers(path, token.as_deref());
+        let call_headers = |path| call_headers(path, token.as_deref(), None);
+        let digits = hash.digits();
+        let asking = |path| self::call_headers(path, token.as_deref(), Some(&digits));
         host::log(
             Level::Info,
             &format!(
@@ -170,8 +172,8 @@ impl Root {
             path,
             homes,
             told_strange_route: Cell::default(),
-            call_headers: call_headers(wire::DECIDE_PATH),
-            together_headers: call_headers(wire::together::DECISIONS_PATH),
+            call_headers: asking(wire::DECIDE_PATH),
+            together_headers: asking(wire::together::DECISIONS_PATH),
             line: RefCell::default(),
             settle_headers: call_headers(wire::SETTLE_PATH),
             sync_headers: call_headers(wire::SYNC_PATH),
@@ -183,6 +185,11 @@ impl Root {
             told_news: Cell::default(),
             fingerprint: (hash, filter),
         })
+    }
+
+    /// The document's hash.
+    pub(crate) fn hash(&self) -> ConfigHash {
+        self.fingerprint.0
     }
 
     /// How often it is called without a request that waits; 0 is never.
@@ -207,10 +214,12 @@ impl Root {
             return None;
         }
         let (hash, filter) = &self.fingerprint;
-        let (key, hash) = (format!("tidegate.audit.config.{filter}"), hash.to_string());
+        let (key, digits) = (format!("tidegate.audit.config.{filter}"), hash.digits());
         // Whoever cannot know says it: once more than necessary is no harm.
         let (before, cas) = host::shared(&key).unwrap_or_default();
-        if before == hash.as_bytes() || host::set_shared(&key, hash.as_bytes(), cas) == Ok(false) {
+        if before == digits.as_bytes()
+            || host::set_shared(&key, digits.as_bytes(), cas) == Ok(false)
+        {
             return None;
         }
         let policies = self.config.policies.len();
@@ -221,7 +230,7 @@ impl Root {
         let audit = if self.config.audits { "on" } else { "off" };
         let version = env!("CARGO_PKG_VERSION");
         Some(format!(
-            "configuration={hash}{replaces} policies={policies} audit={audit} filter={filter} version={version}"
+            "configuration={hash} sha256={digits}{replaces} policies={policies} audit={audit} filter={filter} version={version}"
         ))
     }
 
@@ -368,7 +377,8 @@ fn sound_token(token: &str) -> bool {
     !token.is_empty() && token.len() <= 4096 && token.bytes().all(|b| b.is_ascii_graphic())
 }
 
-fn call_headers(path: &str, token: Option<&str>) -> Vec<u8> {
+/// What asks for decisions says by which configuration it asks.
+fn call_headers(path: &str, token: Option<&str>, config: Option<&str>) -> Vec<u8> {
     let authorization = token.map(|token| format!("Bearer {token}"));
     let mut headers = vec![
         (":method", "POST"),
@@ -379,5 +389,6 @@ fn call_headers(path: &str, token: Option<&str>) -> Vec<u8> {
     if let Some(value) = &authorization {
         headers.push(("authorization", value));
     }
+    headers.extend(config.map(|config| (wire::CONFIG_HEADER, config)));
     codec::encode(&headers)
 }

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use self::likeness::Likeness;
 use self::tally::Alike;
+use crate::config::ConfigHash;
 use crate::identity::Subject;
 use crate::scope::{Region, Tenant};
 
@@ -123,6 +124,29 @@ pub struct AuditEvent {
     /// The limits that it is about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub about: Vec<About>,
+    /// By what it was decided.
+    #[serde(default)]
+    pub basis: Basis,
+}
+
+/// By what something was decided, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Basis {
+    /// The filter's configuration.
+    pub config: Option<ConfigHash>,
+    /// Of the limits that the event is about, in their order; none where only the filter knows them.
+    pub terms: Vec<Terms>,
+}
+
+/// What a limit grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Units per period.
+    pub units: u32,
+    /// The period in µs.
+    pub period_us: u64,
+    /// Units that may come at once.
+    pub burst: u32,
 }
 
 /// Where events go first: a log. The chain has a path of its own beside it.
@@ -190,6 +214,7 @@ impl AuditEvent {
         if let Tenant::Named(tenant) = &self.tenant {
             mark.text(tenant.as_str());
         }
+        mark.number(self.basis.config.map_or(0, |config| config.gauge().into()));
         mark
     }
 }
@@ -222,7 +247,8 @@ impl Alike for AuditEvent {
     }
 
     fn other(&self) -> Self {
-        Self { about: Vec::new(), tenant: Tenant::None, ..self.clone() }
+        let basis = Basis { terms: Vec::new(), ..self.basis.clone() };
+        Self { about: Vec::new(), tenant: Tenant::None, basis, ..self.clone() }
     }
 }
 

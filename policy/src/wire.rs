@@ -46,6 +46,8 @@ pub const VERSION: u16 = 1;
 pub const DECIDE_PATH: &str = "/v1/decide";
 /// Every genuine answer of the gateway carries this header. An answer without it is a proxy's.
 pub const MARK_HEADER: &str = "x-tidegate-gateway";
+/// The hash of the filter's configuration, on questions: by which document it was decided.
+pub const CONFIG_HEADER: &str = "x-tidegate-configuration";
 /// The mark's value.
 pub const MARK_VALUE: &str = "v1";
 /// The most limits that one message may carry.

@@ -31,7 +31,7 @@ fn a_claim_beside_a_decision() {
     let plain = message.claim.clone().map(|mut claim| {
         (claim.takeover, claim.look, claim.older_keys, claim.ephemeral) =
             (false, false, false, false);
-        claim.replicas = None;
+        (claim.keyed.configured, claim.replicas) = (false, None);
         normal(&encode(&claim)).as_object().map(serde_json::Map::len)
     });
     assert_eq!(plain, Some(Some(5)), "what is not wanted is not written");

@@ -282,7 +282,8 @@ impl ChainEnd {
                     self.confirm(there).await;
                     self.ahead(there)?;
                     self.vouch(there).await?;
-                    let twice = self.proven(there, &events, &noted, &mut refuted).await?;
+                    let ids: Vec<&str> = events.iter().map(Event::id).collect();
+                    let twice = self.proven(there, &ids, &noted, &mut refuted).await?;
                     for event in twice.iter().filter_map(|at| events.get(*at)) {
                         self.ring.loosen(ids_from, event.clone());
                     }
@@ -338,7 +339,8 @@ impl ChainEnd {
             hash: batch.head.hash,
             lines: batch.lines,
         };
-        let refuted = refuted.of(events);
+        let ids: Vec<&str> = events.iter().map(Event::id).collect();
+        let refuted = refuted.of(&ids);
         let call = Append { refuted: &refuted, ..appended.call(expected) };
         let outcome = self.chains()?.append(&self.chain, &call).await;
         match &outcome {

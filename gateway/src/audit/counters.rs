@@ -4,6 +4,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::latch::Latch;
+
 /// What is counted.
 #[derive(Debug, Clone, Default)]
 pub struct ChainCounters {
@@ -27,8 +29,8 @@ pub struct ChainCounters {
     pub spool_full: Gauge,
     /// 1 while every key is revoked: nothing is appended.
     pub no_key: Gauge,
-    /// 1 while the store is found set back: nothing new is appended.
-    pub rollback: Gauge,
+    /// 1 from when the store is found set back, where nothing new is appended, until the chain is verified again.
+    pub rollback: Latch,
     /// Records that the store had lost and that were put back.
     pub put_back: Counter,
     /// How often a chain was whole again after its store was set back.
@@ -76,6 +78,11 @@ impl ChainCounters {
             ("audit_spooled", "Audit events that went to the local spool", &self.spooled),
             ("audit_dropped", "Audit events lost before they were accepted", &self.dropped),
             ("audit_late", "Answers that could not wait longer for their event", &self.late),
+            (
+                "audit_set_back",
+                "How often the chain's store was found set back",
+                self.rollback.raised(),
+            ),
             ("audit_put_back", "Records that the store had lost and got back", &self.put_back),
             ("audit_repaired", "Chains that were whole again after a rollback", &self.repaired),
             ("audit_origins", "New origins, since records were lost for good", &self.origins),
@@ -104,8 +111,8 @@ impl ChainCounters {
             ),
             (
                 "audit_rollback_detected",
-                "1 while the chain's store is found set back: nothing new is appended",
-                &self.rollback,
+                "1 from when the chain's store is found set back until the chain is verified again",
+                self.rollback.gauge(),
             ),
             ("audit_verified_seq", "The last verified record", &self.verified_seq),
             ("audit_verify_lag", "Records behind the last verified one", &self.verify_lag),

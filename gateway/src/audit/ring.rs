@@ -70,6 +70,11 @@ impl Appended {
         Append { expected, segment, ids_from, hash, lines, refuted: &[] }
     }
 
+    /// The ids of its events.
+    pub fn ids(&self) -> Vec<&str> {
+        self.lines.iter().map(|line| line.id.as_str()).collect()
+    }
+
     /// Where the chain ended with it.
     pub fn end(&self) -> Place {
         let count = u64::try_from(self.lines.len()).unwrap_or(u64::MAX);

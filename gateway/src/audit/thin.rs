@@ -4,6 +4,7 @@
 //! Who is denied a million times leaves two records a minute. Who is denied as a million clients leaves at
 //! most a thousand firsts and one for each limit.
 
+use std::iter;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -11,7 +12,7 @@ use sha2::Sha256;
 use tidegate_policy::audit::record::Event;
 use tidegate_policy::audit::tally::{Places, Tally, WINDOW_MS};
 use tidegate_policy::audit::value::{Object, Unfit, Value};
-use tidegate_policy::audit::{AuditEvent, Thinning};
+use tidegate_policy::audit::{AuditEvent, Terms, Thinning};
 use tidegate_policy::identity::Subject;
 
 /// What is told and counted apart of one window.
@@ -55,10 +56,12 @@ impl Pseudonyms {
 
     /// The record's part of an event. Of subjects it holds the kind, and the hash if there is a key.
     pub fn event(&self, event: &AuditEvent) -> Result<Event, Unfit> {
-        if event.about.is_empty() {
+        let mut detail = config(event);
+        if event.about.is_empty() && detail.is_empty() {
             return Event::new(event);
         }
-        let limits = event.about.iter().map(|about| {
+        let terms = event.basis.terms.iter().map(Some).chain(iter::repeat(None));
+        let limits = event.about.iter().zip(terms).map(|(about, terms)| {
             let mut fields = object([
                 ("limit", Value::text(&about.limit)),
                 ("kind", Value::text(about.subject.kind.as_str())),
@@ -66,9 +69,19 @@ impl Pseudonyms {
             if let Some(hash) = self.of(&about.subject) {
                 fields.insert("subject".to_owned(), Value::Text(hash));
             }
+            if let Some(Terms { units, period_us, burst }) = terms {
+                fields.extend(object([
+                    ("units", Value::number(u64::from(*units))),
+                    ("period_us", Value::number(*period_us)),
+                    ("burst", Value::number(u64::from(*burst))),
+                ]));
+            }
             Value::Object(fields)
         });
-        let mut detail = object([("limits", Value::Array(limits.collect()))]);
+        let limits: Vec<Value> = limits.collect();
+        if !limits.is_empty() {
+            detail.insert("limits".to_owned(), Value::Array(limits));
+        }
         if !event.detail.is_empty() {
             detail.insert("text".to_owned(), Value::text(&event.detail));
         }
@@ -135,11 +148,12 @@ impl Thinner {
     ) -> Result<Event, Unfit> {
         *made = made.saturating_add(1);
         let id = format!("counted-{:016x}-{made}", self.run);
-        let mut detail = object([
+        let mut detail = config(&like);
+        detail.extend(object([
             ("more", Value::number(count)),
             ("window_ms", Value::number(WINDOW_MS)),
             ("since_ms", Value::number(began_ms)),
-        ]);
+        ]));
         let limits: Vec<Value> = like.about.iter().map(|a| Value::text(&a.limit)).collect();
         if !limits.is_empty() {
             detail.insert("limits".to_owned(), Value::Array(limits));
@@ -158,6 +172,12 @@ fn began(now_ms: u64) -> u64 {
     now_ms - now_ms % WINDOW_MS
 }
 
+/// The beginning of a detail: the configuration by which it was decided, if it is known.
+fn config(event: &AuditEvent) -> Object {
+    let config = event.basis.config.map(|config| Value::Text(config.digits()));
+    Object::from_iter(config.map(|config| ("config".to_owned(), config)))
+}
+
 fn object<const N: usize>(fields: [(&str, Value); N]) -> Object {
     Object::from_iter(fields.map(|(key, value)| (key.to_owned(), value)))
 }
@@ -165,7 +185,7 @@ fn object<const N: usize>(fields: [(&str, Value); N]) -> Object {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_policy::audit::{About, Action, Durability};
+    use tidegate_policy::audit::{About, Action, Basis, Durability};
     use tidegate_policy::identity::{SubjectKind, SubjectName};
     use tidegate_policy::scope::{Region, Tenant};
 
@@ -185,6 +205,7 @@ mod tests {
             durability: Durability::Async,
             thinning: Thinning::First,
             about: vec![about],
+            basis: Basis::default(),
         }
     }
 

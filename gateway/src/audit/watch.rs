@@ -60,6 +60,8 @@ pub struct Watch {
     /// Verified records that are not in the store any more.
     missing: Option<Missing>,
     unknown: Unknown,
+    /// How often the store had been found set back when the reading that follows the chain began.
+    alarms: u64,
 }
 
 /// What was verified and is gone.
@@ -95,6 +97,7 @@ impl Watch {
         let checkpoint_us = is_first.then(|| clock.elapsed_us());
         let (sweep_until, told) = (0, 0);
         let uses = Uses::new(counters.revoked_usage.clone());
+        counters.rollback.watch();
         let mut watch = Self {
             chain,
             store,
@@ -112,6 +115,7 @@ impl Watch {
             is_compared: false,
             missing: None,
             unknown: Unknown::default(),
+            alarms: 0,
         };
         watch.show(0);
         Ok(watch)
@@ -152,9 +156,14 @@ impl Watch {
     }
 
     async fn verify(&mut self, place: Place) -> Result<(), StoreFailure> {
+        let alarms = self.counters.rollback.raised().get();
         if self.was_set_back(place).await? {
             self.begin_anew(place);
+        } else if alarms != self.alarms {
+            // It may have been repaired before this look: what came back is read all the same.
+            self.tail = Pass::new(&self.ring, self.notes.as_ref());
         }
+        self.alarms = alarms;
         for _ in 0..CHUNKS_MAX {
             let (store, chain) = (Arc::clone(&self.store), self.chain.clone());
             match self.tail.read(&store, &chain, place, Some(&mut self.uses)).await? {
@@ -346,6 +355,7 @@ impl Watch {
             tail.first_bad.unwrap_or(1).saturating_sub(1)
         };
         self.counters.verified_seq.set(gauge(verified));
+        self.counters.rollback.verified(self.alarms, verified);
         self.counters.verify_lag.set(gauge(there.saturating_sub(verified)));
         self.counters.findings.set(gauge(found));
         let first_bad = tail.first_bad.into_iter().chain(sweep.first_bad).min();

@@ -8,12 +8,13 @@ use futures_util::future::join_all;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Body;
+use tidegate_policy::config::ConfigHash;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::audit::AUDIT_PATH;
 use tidegate_policy::wire::breaker::BREAKERS_PATH;
 use tidegate_policy::wire::together::{self, DECISIONS_PATH};
 use tidegate_policy::wire::{
-    DECIDE_PATH, FRAMED_BYTES_MAX, MESSAGE_BYTES_MAX, SETTLE_PATH, SYNC_PATH,
+    CONFIG_HEADER, DECIDE_PATH, FRAMED_BYTES_MAX, MESSAGE_BYTES_MAX, SETTLE_PATH, SYNC_PATH,
 };
 
 use super::answer::{self, Answer};
@@ -96,9 +97,9 @@ impl DataListener {
             SETTLE_PATH => Box::pin(service.settle(message)).await.map(|r| answer::reply(&r)),
             SYNC_PATH => Box::pin(service.sync(message)).await.map(|r| answer::reply(&r)),
             BREAKERS_PATH => Box::pin(service.breakers(message)).await.map(|r| answer::reply(&r)),
-            DECISIONS_PATH => Box::pin(self.decide_together(message)).await,
+            DECISIONS_PATH => Box::pin(self.decide_together(message, config(head))).await,
             AUDIT_PATH => Box::pin(service.take_events(message)).await.map(|r| answer::reply(&r)),
-            _ => service.decide(message).await.map(|reply| answer::decided(&reply)),
+            _ => service.decide(message, config(head)).await.map(|reply| answer::decided(&reply)),
         };
         match answered {
             Ok(answer) => answer,
@@ -110,13 +111,18 @@ impl DataListener {
     }
 
     /// Several questions at once, each as if it came alone: one that is refused says nothing of the others.
-    async fn decide_together(&self, message: &[u8]) -> Result<Answer, Refused> {
+    async fn decide_together(
+        &self,
+        message: &[u8],
+        config: Option<ConfigHash>,
+    ) -> Result<Answer, Refused> {
         let questions = together::questions(message).map_err(|error| Refused {
             reason: error.reason(),
             detail: error.to_string(),
             id: None,
         })?;
-        let decided = join_all(questions.iter().map(|question| self.service.decide(question)));
+        let decided =
+            join_all(questions.iter().map(|question| self.service.decide(question, config)));
         let decided = decided.await;
         for refused in decided.iter().filter_map(|decided| decided.as_ref().err()) {
             self.metrics.refused(refused.reason);
@@ -139,6 +145,11 @@ impl DataListener {
         };
         answer
     }
+}
+
+/// By which configuration a filter asks. Filters of before do not say so; what is none says nothing.
+fn config(head: &Parts) -> Option<ConfigHash> {
+    ConfigHash::read(head.headers.get(CONFIG_HEADER)?.to_str().ok()?)
 }
 
 impl Handler for DataListener {

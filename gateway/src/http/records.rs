@@ -12,6 +12,7 @@ use tidegate_policy::scope::{Tenant, TenantId};
 
 use super::operate::{Done, Told, Undone, bad, text};
 use crate::access::Role;
+use crate::audit::endpoint;
 use crate::service::ServiceSettings;
 use crate::store::claims::{Claims, Writer};
 use crate::store::{StoreFailure, StoreRole, Stores};
@@ -132,10 +133,11 @@ impl Asked {
     /// What the audit trail says of it.
     pub fn told(&self) -> Told {
         let Self { order, tenant, endpoint, key, .. } = self;
-        let detail =
-            format!("{} of tenant {} at {}", order.as_str(), tenant.as_str(), endpoint.as_str(),);
+        let (at, hidden) = endpoint::told(endpoint, false);
+        let detail = format!("{} of tenant {} at {at}", order.as_str(), tenant.as_str());
         let subject = Subject { kind: SubjectKind::Header, name: key.clone() };
-        let about = vec![About { limit: ABOUT.to_owned(), subject }];
+        let key = About { limit: ABOUT.to_owned(), subject };
+        let about = [key].into_iter().chain(hidden).collect();
         Told { detail, tenant: Tenant::Named(tenant.clone()), about }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_policy::audit::{AuditEvent, Durability, Thinning};
+use tidegate_policy::audit::{AuditEvent, Basis, Durability, Thinning};
 use tidegate_policy::wire::audit::{AuditNote, AuditReply, AuditRequest, Kept};
 
 use super::{Refused, Service};
@@ -25,12 +25,15 @@ impl Service {
         let now_ms = self.clock.unix_us() / 1_000;
         let wait_ms = message.timeout_ms.saturating_sub(message.timeout_ms / WAY);
         let over = self.clock.sleep(Duration::from_millis(u64::from(wait_ms)));
-        let urgent = message.urgent;
+        let (urgent, config) = (message.urgent, message.config);
         let handed: Vec<_> = message
             .events
             .into_iter()
             .map(|note| match note {
-                Ok(note) => self.chronicle.pass_on(self.event(note, now_ms), urgent),
+                Ok(note) => {
+                    let note = AuditNote { config: note.config.or(config), ..note };
+                    self.chronicle.pass_on(self.event(note, now_ms), urgent)
+                }
                 Err(unreadable) => Err(self.chronicle.pass_over(&unreadable)),
             })
             .collect();
@@ -59,7 +62,7 @@ impl Service {
     }
 
     fn event(&self, note: AuditNote, now_ms: u64) -> AuditEvent {
-        let AuditNote { id, age_ms, action, outcome, tenant, more, detail, about } = note;
+        let AuditNote { id, age_ms, action, outcome, tenant, more, detail, config, about } = note;
         let detail = match (more, detail.is_empty()) {
             (0, _) => detail,
             (more, true) => format!("and {more} more"),
@@ -78,6 +81,7 @@ impl Service {
             // The filter has done that.
             thinning: Thinning::Each,
             about,
+            basis: Basis { config, terms: Vec::new() },
         }
     }
 }

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_policy::audit::{About, Action, AuditEvent, Thinning};
+use tidegate_policy::audit::{About, Action, AuditEvent, Basis, Terms, Thinning};
+use tidegate_policy::config::ConfigHash;
 use tidegate_policy::reason::Reason;
 use tidegate_policy::wire::audit::Kept;
 use tidegate_policy::wire::{
-    BadMessage, ClaimState, DecideReply, DecideRequest, DecisionId, SettleRequest,
+    BadMessage, ClaimState, DecideReply, DecideRequest, DecisionId, Keyed, LimitCall, SettleRequest,
 };
 
 use super::Refused;
 use crate::audit::trail::PassOnError;
 use crate::audit::writer::Acknowledged;
-use crate::audit::{Auditor, Happening};
+use crate::audit::{Auditor, Happening, endpoint};
 
 /// Of the time that a filter waits, so much is for the way.
 const WAY: u32 = 4;
@@ -40,13 +41,13 @@ impl Chronicle {
     /// waits for an event of the `sync` class, as long as the filter waits for the answer.
     pub async fn decided(
         &self,
-        message: &DecideRequest,
+        asked: (&DecideRequest, Option<ConfigHash>),
         decided: &Decided,
         action: Option<Action>,
         outcome: &'static str,
         spent_us: u64,
     ) {
-        self.event(message, decided, action, outcome, spent_us).await;
+        self.event(asked, decided, action, outcome, spent_us).await;
         if let Ok(reply) = decided {
             self.cold_start(reply);
         }
@@ -54,7 +55,7 @@ impl Chronicle {
 
     async fn event(
         &self,
-        message: &DecideRequest,
+        (message, config): (&DecideRequest, Option<ConfigHash>),
         decided: &Decided,
         action: Option<Action>,
         outcome: &'static str,
@@ -64,15 +65,17 @@ impl Chronicle {
         let Some((action, outcome)) = action.map(|action| (action, outcome)).or(claim) else {
             return;
         };
+        let (detail, about, terms) = said(message, decided);
         let happening = Happening {
             id: Some(message.id.to_string()),
             actor: "filter".to_owned(),
             tenant: message.scope.tenant.clone(),
             action,
             outcome,
-            detail: detail(message, decided),
+            detail,
             thinning: Thinning::First,
-            about: about(message, decided),
+            about,
+            basis: Basis { config, terms },
         };
         self.on_record(happening, message.id, (message.timeout_ms, spent_us)).await;
     }
@@ -80,6 +83,7 @@ impl Chronicle {
     /// The record of a claim had been lost, and its answer was stored anew: until then nobody was kept from running.
     pub async fn recovered(&self, message: &SettleRequest, spent_us: u64) {
         let Some(finish) = &message.finish else { return };
+        let (detail, about) = of_claim(&finish.keyed);
         let happening = Happening {
             // The decision may have an event of its own.
             id: None,
@@ -87,9 +91,10 @@ impl Chronicle {
             tenant: message.scope.tenant.clone(),
             action: Action::Claim,
             outcome: "recovered",
-            detail: String::from(finish.keyed.endpoint.clone()),
+            detail,
             thinning: Thinning::First,
-            about: Vec::new(),
+            about,
+            basis: Basis::default(),
         };
         self.on_record(happening, message.id, (message.timeout_ms, spent_us)).await;
     }
@@ -154,30 +159,34 @@ fn claimed(claim: Option<ClaimState>) -> Option<(Action, &'static str)> {
     }
 }
 
-fn detail(message: &DecideRequest, decided: &Decided) -> String {
+/// The detail of a decision's event, whom it is about, and what the limits among that grant. The key itself is the
+/// client's.
+fn said(message: &DecideRequest, decided: &Decided) -> (String, Vec<About>, Vec<Terms>) {
     match decided {
-        Err(refused) => refused.detail.clone(),
-        // The key itself is the client's.
-        Ok(reply) if reply.claim.is_some() => message
-            .claim
-            .as_ref()
-            .map(|claim| String::from(claim.keyed.endpoint.clone()))
-            .unwrap_or_default(),
+        Err(refused) => (refused.detail.clone(), Vec::new(), Vec::new()),
+        Ok(reply) if reply.claim.is_some() => {
+            let told = message.claim.as_ref().map(|claim| of_claim(&claim.keyed));
+            let (text, about) = told.unwrap_or_default();
+            (text, about, Vec::new())
+        }
         Ok(reply) => {
             let denying = reply.limits.iter().filter(|limit| !limit.allowed);
-            denying.map(|limit| limit.id.as_str()).collect::<Vec<_>>().join(" ")
+            let ids = denying.map(|limit| limit.id.as_str()).collect::<Vec<_>>().join(" ");
+            let both = message.limits.iter().zip(&reply.limits);
+            let denying = both.filter(|(call, said)| !said.allowed && !call.shadow);
+            let (about, terms) = denying.map(|(call, _)| of_limit(call)).unzip();
+            (ids, about, terms)
         }
     }
 }
 
-fn about(message: &DecideRequest, decided: &Decided) -> Vec<About> {
-    let Ok(reply) = decided else { return Vec::new() };
-    if reply.claim.is_some() {
-        return Vec::new();
-    }
-    let both = message.limits.iter().zip(&reply.limits);
-    let denying = both.filter(|(call, said)| !said.allowed && !call.shadow);
-    denying
-        .map(|(call, _)| About { limit: call.id.clone(), subject: call.subject.clone() })
-        .collect()
+fn of_limit(call: &LimitCall) -> (About, Terms) {
+    let LimitCall { limit: units, period_us, burst, .. } = *call;
+    let about = About { limit: call.id.clone(), subject: call.subject.clone() };
+    (about, Terms { units, period_us, burst })
+}
+
+fn of_claim(keyed: &Keyed) -> (String, Vec<About>) {
+    let (text, about) = endpoint::told(&keyed.endpoint, keyed.configured);
+    (text, about.into_iter().collect())
 }

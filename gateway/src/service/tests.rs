@@ -254,7 +254,7 @@ fn ask(
 ) -> impl Future<Output = Result<DecideReply, Refused>> + Send + 'static {
     let bytes = tidegate_policy::wire::encode(question);
     let service = Arc::clone(&bench.service);
-    async move { service.decide(&bytes).await }
+    async move { service.decide(&bytes, None).await }
 }
 
 #[tokio::test(start_paused = true)]
@@ -641,6 +641,7 @@ fn keyed() -> DecideRequest {
         keyed: Keyed {
             key: IdempotencyKey::new("k").expect("a key"),
             endpoint: Endpoint::of(b"POST", b"/pay", None).expect("an endpoint"),
+            configured: false,
             hash: hasher.finish(),
         },
         lock_ms: 15_000,
@@ -760,7 +761,7 @@ async fn what_is_no_message_is_refused_before_anything_else() {
         (b"{\"v\":1}", Reason::BadMessage),
     ];
     for (bytes, expected) in rows {
-        let decided = bench.service.decide(bytes).await;
+        let decided = bench.service.decide(bytes, None).await;
         assert_eq!(reason(&decided), Some(expected), "{bytes:?}");
     }
     let label = ReasonLabel { reason: "bad-message" };

@@ -129,6 +129,11 @@ pub fn audit(arguments: AuditArgs, resolver: &mut Resolver<'_>) -> Option<Option
     }))
 }
 
+/// The actions for whose events something can wait; all others tell of what has happened already, or of what is
+/// shed to save time.
+const AWAITED: [Action; 5] =
+    [Action::Admin, Action::Deny, Action::Replay, Action::Conflict, Action::Claim];
+
 fn when_full(text: &str) -> Result<bool, String> {
     match text {
         "refuse" => Ok(true),
@@ -142,14 +147,17 @@ fn actions(text: &str) -> Result<BTreeSet<Action>, String> {
     if text == "none" {
         return Ok(BTreeSet::new());
     }
-    let names = text.split(',').map(str::trim);
-    names
-        .map(|name| {
-            let all = || Action::ALL.map(Action::as_str).join(", ");
-            Action::named(name)
-                .ok_or_else(|| format!("{name:?} is no action: write some of {}, or none", all()))
-        })
-        .collect()
+    text.split(',').map(str::trim).map(awaited).collect()
+}
+
+fn awaited(name: &str) -> Result<Action, String> {
+    let wrong = match Action::named(name) {
+        Some(action) if AWAITED.contains(&action) => return Ok(action),
+        Some(_) => "is an action whose events no answer waits for",
+        None => "is no action",
+    };
+    let some = AWAITED.map(Action::as_str).join(", ");
+    Err(format!("{name:?} {wrong}: write some of {some}, or none"))
 }
 
 #[cfg(test)]
@@ -192,6 +200,11 @@ mod tests {
             ("--audit-dir /a", vec![], "no key that signs audit records"),
             ("--audit-dir /a --audit-checkpoint-dir /c", vec![KEY], "all of them or none"),
             ("--audit-dir /a --audit-sync admin,fly", vec![KEY], "\"fly\" is no action"),
+            (
+                "--audit-dir /a --audit-sync deny,config",
+                vec![KEY],
+                "\"config\" is an action whose events no answer waits for: write some of admin, deny, replay, conflict, claim, or none",
+            ),
             ("--audit-dir /a --audit-when-full wait", vec![KEY], "must be refuse or drop"),
         ] {
             let error = parse(flags, &pairs).expect_err(flags).to_string();

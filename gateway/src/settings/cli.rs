@@ -146,8 +146,8 @@ pub struct AuditArgs {
     /// [env: TIDEGATE_AUDIT_WHEN_FULL] [default: refuse]
     #[arg(long, value_name = "RULE")]
     pub audit_when_full: Option<String>,
-    /// Actions whose audit event is waited for, such as admin,deny; or none
-    /// [env: TIDEGATE_AUDIT_SYNC] [default: admin]
+    /// Actions whose audit event is waited for, such as admin,deny; or none. Commands wait all the same,
+    /// unless --audit-when-full drop [env: TIDEGATE_AUDIT_SYNC] [default: admin]
     #[arg(long, value_name = "ACTIONS")]
     pub audit_sync: Option<String>,
     /// Folder for signed checkpoints of the chain, where whoever writes the store cannot write

@@ -20,14 +20,15 @@ use tidegate_policy::wire::{ClaimState, DecideRequest, DecisionId, VERSION, Verd
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
 
-use crate::bench::{Caller, Speaks, TOKEN, question, request, settings_with, start_around};
+use crate::bench::{
+    ADMIN, Caller, Speaks, TOKEN, VIEWER, question, request, settings_with, start_around,
+};
 use crate::claims;
 use crate::redis_store;
 
 /// RFC 8410 §10.3: everybody knows it.
 pub const PEM: &str = "-----BEGIN PRIVATE KEY-----\\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\\n-----END PRIVATE KEY-----";
 const PATIENCE: Duration = Duration::from_secs(60);
-const VIEWER: &str = "the-viewers-token";
 
 struct Bench {
     redis: Redis,
@@ -42,7 +43,7 @@ impl Bench {
         let dir = tempfile::tempdir().expect("a folder");
         let environment = Environment::from([
             ("TIDEGATE_TOKEN", TOKEN),
-            ("TIDEGATE_ADMIN_TOKENS", "ann:viewer:the-viewers-token"),
+            ("TIDEGATE_ADMIN_TOKENS", "ann:viewer:the-viewers-token\nbo:admin:the-admins-token"),
             ("AUDIT_PRIVATE_KEY_V1", PEM),
         ]);
         let (url, folder) = (redis.url(), dir.path().display());
@@ -133,6 +134,7 @@ fn handed_over(numbers: &[u64]) -> AuditRequest {
         tenant: Tenant::None,
         more: 0,
         detail: String::new(),
+        config: None,
         about: Vec::new(),
     };
     AuditRequest {
@@ -141,6 +143,7 @@ fn handed_over(numbers: &[u64]) -> AuditRequest {
         scope: question("203.0.113.7").scope,
         timeout_ms: 60_000,
         urgent: true,
+        config: None,
         events: numbers.iter().map(note).collect(),
     }
 }
@@ -222,6 +225,29 @@ async fn a_denial_stands_although_neither_redis_nor_the_disk_take_its_event() {
     let id = bench.denied(60_000).await;
     assert!(!bench.is_on_disk(id));
     assert!(bench.metric("tidegate_gateway_audit_dropped_total").await > 0, "and it is counted");
+}
+
+/// The setting says which answers wait; that a command is on record before it is carried out is another rule.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_waits_for_its_record_whatever_the_setting_names() {
+    for sync in ["none", "deny"] {
+        let flags =
+            format!("--audit-sync {sync} --redis-response-timeout 50ms --audit-spool-max 1");
+        let mut bench = Bench::start(&flags).await;
+        let to = bench.gateway.admin_addr;
+        let order = async || {
+            let body = r#"{"tenant": "acme", "endpoint": "POST /orders", "key": "k"}"#;
+            let call = request(to, Method::POST, "/v1/idempotency/delete", Some(ADMIN), body);
+            Caller::new(Speaks::Http1).send(call).await
+        };
+        let answer = order().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        bench.redis.process().pause();
+        let answer = order().await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.text().contains("not carried out"), "{answer:?}");
+        bench.redis.process().resume();
+    }
 }
 
 /// A filter that is newer than its gateway may know of what that does not.

@@ -29,6 +29,7 @@ fn keyed(order: u32, key: &str) -> Keyed {
     Keyed {
         key: IdempotencyKey::new(key).expect("a key"),
         endpoint: Endpoint::of(b"POST", target.as_bytes(), None).expect("an endpoint"),
+        configured: false,
         hash: hasher.finish(),
     }
 }

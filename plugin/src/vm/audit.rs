@@ -9,7 +9,7 @@ use tidegate_policy::audit::outbox::{Counts, Outbox, Said};
 use tidegate_policy::audit::testimony::Testimony;
 use tidegate_policy::exchange::Answer;
 use tidegate_policy::reason::Reason;
-use tidegate_policy::wire::audit::{AuditReply, AuditRequest, Kept};
+use tidegate_policy::wire::audit::{AuditReply, AuditRequest, Kept, common_config};
 use tidegate_policy::wire::{self, DecisionId, Refusal};
 
 use super::calls::To;
@@ -56,7 +56,9 @@ impl Vm {
             events.tick(now_us / 1_000);
             // Not when it was configured: a VM that only tries a configuration out hands nothing over.
             if let Some(text) = root.news() {
-                events.record(Testimony::own(Action::Config, "ok", text));
+                let config = Some(root.hash());
+                let own = Testimony::own(Action::Config, "ok", text);
+                events.record(Testimony { config, ..own });
             }
             events.is_ripe()
         };
@@ -69,8 +71,8 @@ impl Vm {
     fn send_events(&mut self, root: &Rc<Root>) {
         let Some((events, ids)) = root.events.as_ref().zip(self.ids.as_mut()) else { return };
         let id = ids.decision();
-        let Some(notes) = events.borrow_mut().batch(id) else { return };
-        let count = notes.len();
+        let Some(mut notes) = events.borrow_mut().batch(id) else { return };
+        let (count, config) = (notes.len(), common_config(&mut notes));
         // Not shorter than what the gateway's own deadline is held against.
         let timeout_ms = root.config.gateway.timeout_ms.max(TIMEOUT_MS);
         let message = wire::encode(&AuditRequest {
@@ -79,6 +81,7 @@ impl Vm {
             scope: root.caller.clone(),
             timeout_ms,
             urgent: false,
+            config,
             events: notes,
         });
         let waiter = Waiter::Events(id, count);
@@ -159,7 +162,8 @@ impl Root {
         if let Some(events) = &self.events
             && let Some(testimony) = testimony()
         {
-            events.borrow_mut().record(testimony);
+            let config = Some(self.hash());
+            events.borrow_mut().record(Testimony { config, ..testimony });
         }
     }
 

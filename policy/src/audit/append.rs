@@ -143,6 +143,8 @@ impl Shelf {
             let seqs = append.lines.iter().enumerate().map(|(at, line)| (at, ids.get(&line.id)));
             seqs.filter_map(|(index, seq)| Some(Noted { index, seq: *seq? }))
         });
+        // No record of this chain has a number that is still to come: it was cut off, or never was.
+        let noted = noted.filter(|noted| noted.seq <= self.place.head.seq);
         let twice: Vec<Noted> = noted.filter(|noted| !append.refuted.contains(noted)).collect();
         if !twice.is_empty() {
             return Outcome::Duplicates(self.place, twice);
@@ -233,20 +235,24 @@ mod tests {
     /// Whoever writes to the store may note an event as appended that is not.
     #[test]
     fn what_is_refuted_counts_as_not_noted() {
-        let mut shelf = Shelf::default();
+        let head = Head { seq: 9, hash: Hash::of(&[b"ninth"]) };
+        let place = Place { head, segment: 1, segment_first: 10 };
+        let mut shelf = Shelf { place, ..Shelf::default() };
         let ab = [line("a"), line("b")];
         for (segment, seq) in [(0, 7), (1, 9)] {
             shelf.ids.entry(segment).or_default().insert("b".to_owned(), seq);
         }
-        let mut append = append(Place::GENESIS, 1, &ab);
+        // Nothing can be under a number that is still to come.
+        shelf.ids.entry(0).or_default().insert("a".to_owned(), 10);
+        let mut append = append(place, 1, &ab);
         let both = noted(&[(1, 9), (1, 7)]);
-        assert_eq!(shelf.append(&append), Outcome::Duplicates(Place::GENESIS, both.clone()));
+        assert_eq!(shelf.append(&append), Outcome::Duplicates(place, both.clone()));
         append.refuted = &both[..1];
-        let other = Outcome::Duplicates(Place::GENESIS, both[1..].to_vec());
+        let other = Outcome::Duplicates(place, both[1..].to_vec());
         assert_eq!(shelf.append(&append), other);
         append.refuted = &both;
         let Outcome::Done(place) = shelf.append(&append) else { panic!("{shelf:?}") };
-        assert_eq!((place.head.seq, shelf.ids[&1]["b"]), (2, 2));
+        assert_eq!((place.head.seq, shelf.ids[&1]["b"]), (11, 11));
     }
 
     /// Somebody set the head back, or took it away, and left the records.

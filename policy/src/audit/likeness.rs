@@ -35,6 +35,11 @@ impl Likeness {
         self.word(last | length);
     }
 
+    /// Adds a number.
+    pub fn number(&mut self, number: u64) {
+        self.word(number);
+    }
+
     /// The hash.
     pub fn end(mut self) -> u64 {
         self.word(FACTOR);

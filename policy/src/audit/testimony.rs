@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::likeness::Likeness;
 use super::tally::Alike;
 use super::{About, Action, Thinning};
-use crate::config::Rung;
+use crate::config::{ConfigHash, Rung};
 use crate::reason::Reason;
 use crate::scope::Tenant;
 use crate::wire::DecisionId;
@@ -29,6 +29,8 @@ pub struct Testimony {
     pub tenant: Tenant,
     /// The decision.
     pub decision: Option<DecisionId>,
+    /// The configuration that it is of; a loss is of none.
+    pub config: Option<ConfigHash>,
     /// Why there was no verdict, where that is why.
     pub cause: Option<Reason>,
     /// The rungs that the policies ended on.
@@ -52,6 +54,7 @@ impl Testimony {
             outcome,
             tenant: Tenant::None,
             decision: None,
+            config: None,
             cause: None,
             rungs: Vec::new(),
             names: Vec::new(),
@@ -95,6 +98,7 @@ impl Testimony {
             tenant: self.tenant.clone(),
             more,
             detail: self.detail(),
+            config: self.config,
             about: self.about.iter().take(ABOUT_MAX).cloned().collect(),
         }
     }
@@ -113,6 +117,7 @@ impl Testimony {
         if let Tenant::Named(tenant) = &self.tenant {
             mark.text(tenant.as_str());
         }
+        mark.number(self.config.map_or(0, |config| config.gauge().into()));
         mark.text(self.cause.map_or("", Reason::as_str));
         self.all_names().for_each(|name| mark.text(name));
         mark.text(&self.text);
@@ -170,7 +175,11 @@ impl Alike for Testimony {
     }
 
     fn other(&self) -> Self {
-        Self { rungs: self.rungs.clone(), ..Self::own(self.action, self.outcome, String::new()) }
+        Self {
+            rungs: self.rungs.clone(),
+            config: self.config,
+            ..Self::own(self.action, self.outcome, String::new())
+        }
     }
 }
 

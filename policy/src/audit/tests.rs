@@ -8,7 +8,7 @@ use super::hash::Hash;
 use super::keys::{Key, KeyRing};
 use super::note::{Checkpoint, NoteKey};
 use super::record::{ChainName, Event, Head, KeyVersion, SignatureCheck, Signer, batch};
-use super::{Action, AuditEvent, Durability, Thinning};
+use super::{Action, AuditEvent, Basis, Durability, Thinning};
 use crate::scope::{Region, Tenant};
 
 /// Checks what [`sign`] makes.
@@ -82,6 +82,7 @@ pub fn audit_event(id: &str) -> AuditEvent {
         durability: Durability::Async,
         thinning: Thinning::Each,
         about: Vec::new(),
+        basis: Basis::default(),
     }
 }
 

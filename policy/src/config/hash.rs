@@ -1,19 +1,22 @@
 //! Owns the fingerprint of a document: by it an operator sees whether two Envoys run the same
 //! configuration, however it was formatted.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::tree::{Kind, Node};
+use crate::audit::hash::Hash;
 
-/// The first 32 bits of the SHA-256 of the canonical document: fields in the order of their names,
+/// The SHA-256 of the canonical document: fields in the order of their names,
 /// without blanks, without those that are `null` (which counts as absent), text in its shortest
-/// spelling. Shown as 8 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConfigHash(pub u32);
+/// spelling. Shown as its first 8 hexadecimal digits, told by all 64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ConfigHash([u8; 32]);
 
 // === impl ConfigHash ===
 
@@ -21,13 +24,43 @@ impl ConfigHash {
     pub(super) fn of(root: &Node<'_>) -> Self {
         let mut hasher = Sha256::new();
         feed(root, &mut hasher);
-        Self(hasher.finalize().iter().take(4).fold(0, |sum, &byte| (sum << 8) | u32::from(byte)))
+        Self(hasher.finalize().into())
+    }
+
+    /// Reads all 64 digits.
+    pub fn read(text: &str) -> Option<Self> {
+        Hash::from_hex(text).map(|hash| Self(hash.0))
+    }
+
+    /// All 64 digits.
+    pub fn digits(&self) -> String {
+        Hash(self.0).to_string()
+    }
+
+    /// The first 32 bits: what a gauge can say.
+    pub fn gauge(&self) -> u32 {
+        let [first, second, third, fourth, ..] = self.0;
+        u32::from_be_bytes([first, second, third, fourth])
     }
 }
 
 impl fmt::Display for ConfigHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}", self.0)
+        write!(f, "{:08x}", self.gauge())
+    }
+}
+
+impl From<ConfigHash> for String {
+    fn from(hash: ConfigHash) -> Self {
+        hash.digits()
+    }
+}
+
+impl TryFrom<String> for ConfigHash {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::read(&text).ok_or("a configuration's hash is 64 lower-case hexadecimal digits")
     }
 }
 
@@ -99,6 +132,13 @@ mod tests {
     fn the_hash_is_the_canonical_texts_and_stays() {
         use std::string::ToString;
         assert_eq!(of(r#"{ "a": 1 }"#).to_string(), "aa99a5ce");
-        assert_eq!(ConfigHash(7).to_string(), "00000007");
+        let mut seven = [0xff; 32];
+        seven[..4].copy_from_slice(&[0, 0, 0, 7]);
+        let seven = ConfigHash(seven);
+        assert_eq!((seven.to_string().as_str(), seven.gauge()), ("00000007", 7));
+        assert_eq!(ConfigHash::read(&seven.digits()), Some(seven));
+        assert!(
+            seven.digits().starts_with("00000007ffff") && ConfigHash::read("00000007").is_none()
+        );
     }
 }

@@ -51,6 +51,7 @@ pub(super) struct Draft {
     shadow: bool,
     key: IdempotencyKey,
     endpoint: Endpoint,
+    configured: bool,
     takeover: bool,
     looks: bool,
     hasher: RequestHasher,
@@ -167,7 +168,9 @@ fn draft(
         .map_err(|long| Refusal::told(Reason::IdempotencyBodyTooLong, long))?;
     let takeover = terms.takes_over(method);
     let (policy, shadow, looks) = (0, false, false);
-    Ok(Some((Draft { policy, shadow, key, endpoint, takeover, looks, hasher }, tenant)))
+    let configured = terms.endpoint.is_some();
+    let draft = Draft { policy, shadow, key, endpoint, configured, takeover, looks, hasher };
+    Ok(Some((draft, tenant)))
 }
 
 // === impl Refusal ===
@@ -194,8 +197,8 @@ impl Draft {
 
     /// The claim of a request that is whole.
     pub(super) fn finish(self) -> Box<Claiming> {
-        let Self { policy, shadow, key, endpoint, takeover, looks, hasher } = self;
-        let keyed = Keyed { key, endpoint, hash: hasher.finish() };
+        let Self { policy, shadow, key, endpoint, configured, takeover, looks, hasher } = self;
+        let keyed = Keyed { key, endpoint, configured, hash: hasher.finish() };
         Box::new(Claiming {
             policy,
             shadow,

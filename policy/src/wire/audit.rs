@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BadMessage, DecisionId, Message, VERSION, read, sound_id};
 use crate::audit::{About, Action};
+use crate::config::ConfigHash;
 use crate::scope::{CallerScope, Tenant};
 
 /// Where the filter hands its audit events over.
@@ -39,6 +40,9 @@ pub struct AuditRequest<E = AuditNote> {
     /// Whether a request waits for it: then the gateway gathers no others first.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub urgent: bool,
+    /// The configuration that all of the events are of; absent where each says its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigHash>,
     /// 1 to [`EVENTS_MAX`].
     pub events: Vec<E>,
 }
@@ -66,6 +70,9 @@ pub struct AuditNote {
     /// What a reader needs beyond that; no personal data.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+    /// The configuration that it is of, unless the message says so for all, or it is of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigHash>,
     /// The limits that it is about. The gateway hashes their subjects or leaves them out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub about: Vec<About>,
@@ -94,6 +101,16 @@ pub enum Kept {
     Refused,
 }
 
+/// The one configuration that all of the events are of: then none has to say it.
+pub fn common_config(events: &mut [AuditNote]) -> Option<ConfigHash> {
+    let first = events.first()?.config?;
+    let is_common = events.iter().all(|event| event.config == Some(first));
+    if is_common {
+        events.iter_mut().for_each(|event| event.config = None);
+    }
+    is_common.then_some(first)
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -115,20 +132,20 @@ impl Message for AuditReply {
 impl AuditRequest {
     /// Reads and checks a message, all of it.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
-        let AuditRequest { v, id, scope, timeout_ms, urgent, events } = Self::hear(bytes)?;
+        let AuditRequest { v, id, scope, timeout_ms, urgent, config, events } = Self::hear(bytes)?;
         let events = events.into_iter().collect::<Result<_, _>>()?;
-        Ok(Self { v, id, scope, timeout_ms, urgent, events })
+        Ok(Self { v, id, scope, timeout_ms, urgent, config, events })
     }
 
     /// Reads a message, and each of its events apart from the others.
     pub fn hear(bytes: &[u8]) -> Result<AuditHeard, BadMessage> {
         let message: AuditRequest<serde_json::Value> = read(bytes)?;
-        let AuditRequest { v, id, scope, timeout_ms, urgent, events } = message;
+        let AuditRequest { v, id, scope, timeout_ms, urgent, config, events } = message;
         if events.is_empty() || events.len() > EVENTS_MAX {
             return Err(BadMessage::Event("send 1 to 64 events"));
         }
         let events = events.into_iter().map(AuditNote::read).collect();
-        Ok(AuditRequest { v, id, scope, timeout_ms, urgent, events })
+        Ok(AuditRequest { v, id, scope, timeout_ms, urgent, config, events })
     }
 }
 
@@ -196,5 +213,40 @@ impl AuditReply {
     /// An answer.
     pub fn new(id: DecisionId, events: Vec<Kept>) -> Self {
         Self { v: VERSION, id, events }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn the_message_says_the_configuration_of_all_or_each_event_says_its_own() {
+        let note = |config: Option<char>| AuditNote {
+            id: String::new(),
+            age_ms: 0,
+            action: Action::Allow,
+            outcome: String::new(),
+            tenant: Tenant::None,
+            more: 0,
+            detail: String::new(),
+            config: config.and_then(|digit| ConfigHash::read(&String::from_iter([digit; 64]))),
+            about: Vec::new(),
+        };
+        for (each, expected) in [
+            (vec![Some('a'), Some('a')], Some('a')),
+            (vec![Some('a'), Some('b')], None),
+            (vec![Some('a'), None], None),
+            (vec![None, Some('a')], None),
+            (vec![], None),
+        ] {
+            let mut notes: Vec<_> = each.iter().copied().map(note).collect();
+            let before: Vec<_> = notes.iter().map(|note| note.config).collect();
+            let common = common_config(&mut notes);
+            assert_eq!(common, note(expected).config, "{each:?}");
+            let after = notes.iter().map(|note| note.config.or(common));
+            assert_eq!(after.collect::<Vec<_>>(), before, "{each:?}");
+        }
     }
 }

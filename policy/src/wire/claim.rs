@@ -29,6 +29,9 @@ pub struct Keyed {
     pub key: IdempotencyKey,
     /// The endpoint.
     pub endpoint: Endpoint,
+    /// Whether the configuration names it. What the filter makes of a request's path itself may hold personal data.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub configured: bool,
     /// What was asked.
     pub hash: RequestHash,
 }

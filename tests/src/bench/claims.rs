@@ -158,6 +158,7 @@ fn keyed(nth: u64) -> Keyed {
     Keyed {
         key: IdempotencyKey::new(&format!("8e03978e-40d5-43e8-bc93-{nth:012}")).expect("a key"),
         endpoint: Endpoint::of(b"POST", b"/v1/orders", None).expect("an endpoint"),
+        configured: false,
         hash: hasher.finish(),
     }
 }

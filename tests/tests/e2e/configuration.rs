@@ -112,5 +112,5 @@ async fn a_wrong_update_leaves_the_old_configuration_serving() {
 }
 
 fn hash_of(document: &str) -> u64 {
-    Config::read(document).hash.expect("a document").0.into()
+    Config::read(document).hash.expect("a document").gauge().into()
 }

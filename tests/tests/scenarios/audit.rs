@@ -8,6 +8,7 @@ use tidegate_host_sim::{
     Answer, Fault, HeaderMap, Outcome, Reply, Report, Scenario, Service, ServiceRequest, Services,
 };
 use tidegate_policy::audit::Action;
+use tidegate_policy::config::ConfigHash;
 use tidegate_policy::wire::audit::{AUDIT_PATH, AuditNote, AuditReply, AuditRequest, Kept};
 use tidegate_policy::wire::{self, DECIDE_PATH, DecideReply, DecideRequest, LimitState, Verdict};
 use tidegate_tests::parts;
@@ -40,6 +41,7 @@ impl Keeper {
         let kept = vec![Kept::Kept; message.events.len()];
         if is_answered || self.hears {
             for note in message.events {
+                let note = AuditNote { config: note.config.or(message.config), ..note };
                 let told = book.kept.entry(note.id.clone()).or_insert_with(|| note.clone());
                 assert_eq!(
                     (&told.detail, told.more),
@@ -63,6 +65,8 @@ impl Service for Keeper {
             Some(Vec::new())
         } else {
             let asked = DecideRequest::decode(&request.body).expect("a question");
+            let config = request.headers.text(wire::CONFIG_HEADER).expect("by a configuration");
+            assert!(ConfigHash::read(&config).is_some(), "{config}");
             let state = |id: String| LimitState {
                 id,
                 allowed: true,
@@ -244,7 +248,15 @@ fn a_new_configuration_is_on_record_and_takes_over_what_waits_even_where_it_ends
     assert_eq!(details.len(), 2, "{details:?}");
     let off = details.iter().find(|detail| detail.contains("audit=off")).expect("the later one");
     assert!(off.contains(" replaces="), "{details:?}");
-    assert_eq!(told(&book, Action::Deny).len(), 1, "{book:?}");
+    // What waited is of the one before, and each names the whole hash that a record of its own tells.
+    let says = |note: &&&AuditNote| {
+        let digits = note.config.expect("of some configuration").digits();
+        note.detail.contains(&format!("configuration={} sha256={digits} ", &digits[..8]))
+    };
+    assert_eq!(configs.iter().filter(says).count(), 2, "{configs:?}");
+    let on = configs.iter().find(|note| note.detail.contains("audit=on")).expect("the first");
+    let denials = told(&book, Action::Deny);
+    assert_eq!(denials.iter().map(|note| note.config).collect::<Vec<_>>(), [on.config], "{book:?}");
 }
 
 /// Each request is an event: admitted by the gateway, denied by the filter, refused by the circuit.

@@ -3,6 +3,7 @@
 use tidegate_policy::audit::append::{Outcome, Place};
 use tidegate_policy::audit::record::Record;
 
+use super::noted::Refuted;
 use super::own_time::{BEGINS_US, GRACE_US};
 use super::{ChainEnd, Refused, SEEN_MAX};
 use crate::audit::ring::Appended;
@@ -48,7 +49,7 @@ impl ChainEnd {
             if now.saturating_sub(since) < grace_us {
                 // What it may have appended itself others may be waiting for.
                 if let Some(piece) = self.piece(there) {
-                    let put = self.put(&piece, there).await;
+                    let put = self.put(&piece, there, &Refuted::default()).await;
                     let put = put.inspect_err(|failure| self.failed(failure))?;
                     if let Outcome::Torn(there, held) = put {
                         return Err(self.torn(there, piece.segment, held));
@@ -153,9 +154,9 @@ impl ChainEnd {
     pub(super) fn alarm(&mut self, known: Place, there: Place) -> Refused {
         if !self.set_back {
             self.set_back = true;
-            self.counters.rollback.set(1);
+            self.counters.rollback.raise();
             tracing::error!(
-                critical = true, chain = %self.chain, ?known, ?there,
+                critical = true, chain = %self.chain, seq = there.head.seq.saturating_add(1), ?known, ?there,
                 "the audit chain's store was set back; no new appends until it is whole or given up"
             );
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_policy::audit::append::{Noted, Place};
-use tidegate_policy::audit::record::{Event, Record};
+use tidegate_policy::audit::record::Record;
 
 use super::{BATCH_MAX, ChainEnd, Refused};
 use crate::store::chains::{SEGMENTS_MAX, ids_key};
@@ -16,13 +16,13 @@ pub(super) struct Refuted(BTreeSet<(String, u64)>);
 // === impl Refuted ===
 
 impl Refuted {
-    /// The same by the places of the events.
-    pub(super) fn of(&self, events: &[Event]) -> Vec<Noted> {
+    /// The same by the places of the ids.
+    pub(super) fn of(&self, ids: &[&str]) -> Vec<Noted> {
         if self.0.is_empty() {
             return Vec::new();
         }
-        let each = events.iter().enumerate().flat_map(|(index, event)| {
-            let own = self.0.iter().filter(|(id, _)| id == event.id());
+        let each = ids.iter().enumerate().flat_map(|(index, event)| {
+            let own = self.0.iter().filter(move |(id, _)| id == event);
             own.map(move |(_, seq)| Noted { index, seq: *seq })
         });
         each.collect()
@@ -32,26 +32,26 @@ impl Refuted {
 // === impl ChainEnd ===
 
 impl ChainEnd {
-    /// Those of the events that are in the chain, which ends `there`; what is noted of others is refuted.
+    /// Those of the events with these ids that are in the chain, which ends `there`; what is noted of others is refuted.
     pub(super) async fn proven(
         &self,
         there: Place,
-        events: &[Event],
+        ids: &[&str],
         noted: &[Noted],
         refuted: &mut Refuted,
     ) -> Result<BTreeSet<usize>, Refused> {
         let (mut proven, mut read) = (BTreeSet::new(), BTreeMap::new());
         for &Noted { index, seq } in noted {
-            let Some(event) = events.get(index) else { continue };
-            if self.id_at(there, seq, &mut read).await?.is_some_and(|id| id == event.id()) {
+            let Some(&event) = ids.get(index) else { continue };
+            if self.id_at(there, seq, &mut read).await?.is_some_and(|id| id == event) {
                 proven.insert(index);
                 continue;
             }
-            if refuted.0.insert((event.id().to_owned(), seq)) {
+            if refuted.0.insert((event.to_owned(), seq)) {
                 self.counters.false_ids.inc();
                 let key = ids_key(&self.chain, there.segment);
                 tracing::error!(
-                    critical = true, chain = %self.chain, id = event.id(), seq, newest = key,
+                    critical = true, chain = %self.chain, id = event, seq, newest = key,
                     "the audit store says that this event is in the chain, and that record is another's or not there: \
                      somebody wrote to its ids; the event is appended"
                 );

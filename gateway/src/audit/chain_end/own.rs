@@ -3,7 +3,7 @@
 use tidegate_policy::audit::append::Place;
 use tidegate_policy::audit::record::{Event, Rollback};
 use tidegate_policy::audit::value::{Object, Value};
-use tidegate_policy::audit::{Action, AuditEvent, Durability, Thinning};
+use tidegate_policy::audit::{Action, AuditEvent, Basis, Durability, Thinning};
 use tidegate_policy::scope::{Region, Tenant};
 
 use super::ChainEnd;
@@ -45,6 +45,7 @@ impl ChainEnd {
             durability: Durability::Async,
             thinning: Thinning::Each,
             about: Vec::new(),
+            basis: Basis::default(),
         };
         match Event::with_detail(&event, detail) {
             Ok(event) => Some(event),

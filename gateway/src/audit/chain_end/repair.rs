@@ -2,8 +2,8 @@
 //! bytes in the same places, each those that it appended itself. Where one is missing the chain goes on
 //! under a new origin, which begins with a signed rollback record. Record 0050.
 
-use tidegate_policy::audit::append::{Outcome, Place};
-use tidegate_policy::audit::record::{Record, Rollback};
+use tidegate_policy::audit::append::{Append, Outcome, Place};
+use tidegate_policy::audit::record::{Event, Record, Rollback};
 
 use super::noted::Refuted;
 use super::own_time::{DOUBT_US, GRACE_US, GROWING_PATIENCE_US, PATIENCE_US, WHOLE_US};
@@ -64,6 +64,7 @@ impl ChainEnd {
             return Err(Refused::NoRoom);
         }
         let (begun_us, mut is_busy) = (self.clock.elapsed_us(), false);
+        let mut refuted = Refuted::default();
         for _ in 0..STEPS_MAX {
             let there = self.chains()?.place(&self.chain).await?;
             self.own_time.looked(self.clock.elapsed_us());
@@ -92,7 +93,7 @@ impl ChainEnd {
                 self.progress.whole_since = None;
                 return self.wait_or_give_up(known, there).await;
             };
-            match self.put(&piece, there).await? {
+            match self.put(&piece, there, &refuted).await? {
                 Outcome::Done(_) => {
                     self.progress.stuck = None;
                     // Of what lies there a list may hold any number, and events wait for the end of the look.
@@ -102,7 +103,12 @@ impl ChainEnd {
                     }
                 }
                 Outcome::Moved(..) => is_busy |= is_left,
-                Outcome::Duplicates(..) => return self.wait_or_give_up(known, there).await,
+                Outcome::Duplicates(at, noted) => {
+                    let ids = piece.ids();
+                    if !self.proven(at, &ids, &noted, &mut refuted).await?.is_empty() {
+                        return self.wait_or_give_up(known, there).await;
+                    }
+                }
                 Outcome::Torn(there, held) => return Err(self.torn(there, piece.segment, held)),
             }
         }
@@ -114,12 +120,15 @@ impl ChainEnd {
         &mut self,
         piece: &Appended,
         there: Place,
+        refuted: &Refuted,
     ) -> Result<Outcome, StoreFailure> {
         let Some(chains) = self.store.chains() else {
             return Ok(Outcome::Moved(there, Vec::new()));
         };
         // The place says which segment the chain is in now.
-        let outcome = chains.append(&self.chain, &piece.call(there)).await?;
+        let refuted = refuted.of(&piece.ids());
+        let call = Append { refuted: &refuted, ..piece.call(there) };
+        let outcome = chains.append(&self.chain, &call).await?;
         if matches!(outcome, Outcome::Done(_)) {
             let count = u64::try_from(piece.lines.len()).unwrap_or(u64::MAX);
             self.counters.put_back.inc_by(count);
@@ -301,7 +310,11 @@ impl ChainEnd {
                 // A missing piece may have come: the next look finds out.
                 Outcome::Moved(..) => break,
                 Outcome::Duplicates(there, noted) => {
-                    if !self.proven(there, &events, &noted, &mut refuted).await?.is_empty() {
+                    if !self
+                        .proven(there, &events.each_ref().map(Event::id), &noted, &mut refuted)
+                        .await?
+                        .is_empty()
+                    {
                         break;
                     }
                 }
@@ -318,7 +331,7 @@ impl ChainEnd {
         self.progress = Progress::default();
         (self.grace_us, self.in_touch_since) = (None, None);
         self.unsure = false;
-        self.counters.rollback.set(0);
+        self.counters.rollback.whole(there.head.seq);
         self.reached(there);
         there
     }

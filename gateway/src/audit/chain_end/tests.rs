@@ -343,6 +343,15 @@ pub fn open(store: &Arc<Faulty>, dir: &Path) -> ChainEnd {
 }
 
 pub fn open_with(store: &Arc<Faulty>, dir: &Path, spool_bytes_max: u64) -> ChainEnd {
+    open_counted(store, dir, spool_bytes_max, ChainCounters::default())
+}
+
+pub fn open_counted(
+    store: &Arc<Faulty>,
+    dir: &Path,
+    spool_bytes_max: u64,
+    counters: ChainCounters,
+) -> ChainEnd {
     let store: Arc<dyn Store> = Arc::<Faulty>::clone(store);
     let parts = Parts {
         chain: chain(),
@@ -353,7 +362,7 @@ pub fn open_with(store: &Arc<Faulty>, dir: &Path, spool_bytes_max: u64) -> Chain
         spool: Spool::open(dir, spool_bytes_max).expect("a spool"),
         mark: Mark::in_dir(dir),
         ring: Ring::open(dir).expect("a ring"),
-        counters: ChainCounters::default(),
+        counters,
     };
     ChainEnd::open(parts).expect("opened")
 }

@@ -98,6 +98,7 @@ fn event(id: String) -> AuditEvent {
         durability: Durability::Sync,
         thinning: Thinning::Each,
         about: Vec::new(),
+        basis: tidegate_policy::audit::Basis::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use tidegate_policy::scope::{Region, Tenant};
 
 use super::*;
 use crate::audit::chain_end::tests::{
-    Faulty, Forged, Mode, begin, chain, event, looks, open, ring, world,
+    Faulty, Forged, Mode, begin, chain, event, looks, open, open_counted, ring, world,
 };
 use crate::audit::chain_end::{BATCH_MAX, ChainEnd, SEGMENT_MAX};
 use crate::clock::SystemClock;
@@ -230,6 +230,7 @@ fn told(detail: Value) -> Event {
         durability: Durability::Async,
         thinning: Thinning::Each,
         about: Vec::new(),
+        basis: tidegate_policy::audit::Basis::default(),
     };
     Event::with_detail(&told, detail).expect("sound")
 }
@@ -379,4 +380,23 @@ async fn a_checkpoint_of_records_whose_places_others_took_is_no_tampering_for_ev
         assert_eq!((counters.findings.get(), counters.first_bad.get()), (0, 0));
         assert_eq!(counters.checkpoint_size.get(), 37, "anew: {is_started_anew}");
     }
+}
+
+/// The records were back before the verification looked again: the alarm waits for it, and for a new reading of them.
+#[tokio::test(start_paused = true)]
+async fn the_alarm_stays_until_what_came_back_was_verified() {
+    let (store, dir) = world();
+    let (mut watch, counters) = watch(&store, &dir.path().join("checkpoints"));
+    let mut end = open_counted(&store, dir.path(), 1_000_000, counters.clone());
+    end.retry().await;
+    append(&mut end, 0, 200).await;
+    watch.step().await.expect("the store answers");
+    assert_eq!((counters.verified_seq.get(), counters.rollback.get()), (200, 0));
+    store.set_back(2);
+    looks(&mut [&mut end], Duration::from_secs(15)).await;
+    assert_eq!((end.is_set_back(), counters.repaired.get()), (false, 1));
+    let alarm = || (counters.rollback.get(), counters.rollback.raised().get());
+    assert_eq!(alarm(), (1, 1));
+    watch.step().await.expect("the store answers");
+    assert_eq!((alarm(), counters.verified_seq.get()), ((0, 1), 200));
 }

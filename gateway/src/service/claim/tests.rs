@@ -24,6 +24,7 @@ fn keyed(template: &str) -> Keyed {
     Keyed {
         key: IdempotencyKey::new("k").expect("a key"),
         endpoint: Endpoint::of(b"POST", b"/orders/7", Some(template)).expect("an endpoint"),
+        configured: true,
         hash: RequestHash::from_bytes([7; 32]),
     }
 }

@@ -233,7 +233,8 @@ fn the_largest_events_fit_the_message_and_the_gateway_reads_them() {
             key_format: KeyFormat::V1,
         };
         let (v, id, urgent) = (wire::VERSION, id(number), false);
-        let message = AuditRequest { v, id, scope, timeout_ms: 1_000, urgent, events };
+        let (timeout_ms, config) = (1_000, None);
+        let message = AuditRequest { v, id, scope, timeout_ms, urgent, config, events };
         let bytes = wire::encode(&message);
         AuditRequest::decode(&bytes).expect("sound");
         outbox.answered(id, Said::Each(&vec![Kept::Kept; count]));

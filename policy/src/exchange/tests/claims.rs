@@ -178,6 +178,8 @@ fn a_body_is_asked_for_to_its_end_and_changes_the_hash() {
         let claim = asked.claim.expect("a claim");
         assert_eq!((claim.lock_ms, claim.life_s, claim.takeover), (15_000, 86_400, false));
         assert_eq!(asked.scope.tenant, Tenant::Named(crate::scope::TenantId::new("acme").unwrap()));
+        // The policy matches all paths: this one is the request's own.
+        assert!(!claim.keyed.configured);
         hashes.push(claim.keyed.hash);
     }
     assert_eq!(hashes[0], hashes[1]);
