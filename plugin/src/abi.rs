@@ -7,6 +7,7 @@
 //! idempotency in any policy not even a look. That, bytes for headers, and actions beyond "pause" are why these
 //! are not the SDK's (docs/decisions/0003).
 
+use crate::circuits::are_uploads;
 use crate::{check, host, vm};
 
 /// What the host is told to do with a stream after its headers.
@@ -72,6 +73,9 @@ extern "C" fn proxy_on_request_headers(stream: u32, _headers: usize, end: bool) 
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_body(stream: u32, size: usize, end: bool) -> u32 {
+    if end && are_uploads() {
+        vm::with(|vm| vm.request_whole(stream));
+    }
     if !vm::looks_at_bodies() {
         return after_body(Action::Continue);
     }
@@ -82,6 +86,9 @@ extern "C" fn proxy_on_request_body(stream: u32, size: usize, end: bool) -> u32 
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_trailers(stream: u32, _trailers: usize) -> u32 {
+    if are_uploads() {
+        vm::with(|vm| vm.request_whole(stream));
+    }
     let action = vm::with(|vm| vm.request_trailers(stream)).unwrap_or_else(vm::refuse_unready);
     after_trailers(action)
 }

@@ -26,6 +26,7 @@ mod marks;
 mod mesh;
 mod shared;
 mod told;
+mod uploads;
 
 pub(crate) use flights::GRPC_STATUS;
 use flights::{Flight, Part};
@@ -36,6 +37,8 @@ use mesh::Keys;
 pub(crate) use mesh::{Report, TICK_MS};
 use shared::{Lost, step};
 pub(crate) use told::Told;
+use uploads::Uploads;
+pub(crate) use uploads::are_some as are_uploads;
 
 /// Counts the changes of who may call, over all workers and breakers of the process.
 const CHANGES: &str = "tidegate_circuit_changes";
@@ -57,6 +60,8 @@ pub(crate) struct Circuits {
     flights: RefCell<Numbered<Flight>>,
     /// Tests whose answers began, by stream.
     tested: RefCell<Vec<u32>>,
+    /// Tests whose requests are not whole.
+    uploads: Uploads,
     /// Breakers by their configured name.
     names: BTreeMap<String, usize>,
     /// This worker among those of the process.
@@ -168,20 +173,22 @@ impl Circuits {
                 let before = process.wanted;
                 let leave = process.admit(&breaker.own, now_ms, alone);
                 flight.generation = process.generation;
-                (leave, process.wanted.then_some(before))
+                let until_ms = process.probe.map_or(0, |probe| probe.until_ms);
+                (leave, process.wanted.then_some(before), until_ms)
             });
-            if let Ok((_, Some(before))) = leave
+            if let Ok((_, Some(before), _)) = leave
                 && self.known.borrow_mut().asks(place, before, now_ms)
             {
                 self.marks.urgent([(place, Says::Asks)]);
             }
-            match leave.map(|(leave, _)| leave) {
-                Ok(Leave::Pass) => {}
-                Ok(Leave::Test(id)) => {
+            match leave {
+                Ok((Leave::Pass, ..)) => {}
+                Ok((Leave::Test(id), _, until_ms)) => {
                     count(circuit.breaker, Told::Test, 1);
                     flight.test = Some(id);
+                    self.uploads.begin(stream, until_ms);
                 }
-                Ok(Leave::Wait(wait_ms)) => refuse(wait_ms, count)?,
+                Ok((Leave::Wait(wait_ms), ..)) => refuse(wait_ms, count)?,
                 Err(_) => refuse(None, count)?,
             }
         }

@@ -89,6 +89,8 @@ struct Stream {
     seen: usize,
     /// Whether its end was taken in.
     is_over: bool,
+    /// Whether more of its request is to come than its headers.
+    has_body: bool,
     /// Only a stream that asked has one.
     exchange: Option<Box<Open>>,
 }
@@ -151,9 +153,10 @@ impl Vm {
     }
 
     pub(crate) fn request_headers(&mut self, stream: u32, has_body: bool) -> Action {
-        let Some((root, ids)) = self.root_of(stream).zip(self.ids.as_mut()) else {
-            return refuse_unready();
-        };
+        let Some(known) = self.streams.get_mut(&stream) else { return refuse_unready() };
+        known.has_body = has_body;
+        let root = self.roots.get(&known.root).and_then(Option::clone);
+        let Some((root, ids)) = root.zip(self.ids.as_mut()) else { return refuse_unready() };
         let request = match render::strip(&root.config).and_then(|()| facts::request(&root.config))
         {
             Ok(request) => request,

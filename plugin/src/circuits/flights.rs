@@ -184,6 +184,7 @@ impl Circuits {
         entropy: u32,
         count: &mut impl FnMut(usize, Told, u64),
     ) {
+        self.give_up_uploads(config, entropy, count);
         if self.tested.borrow().is_empty() {
             return;
         }
@@ -268,7 +269,7 @@ impl Circuits {
         Some((flight, breaker))
     }
 
-    fn take(&self, stream: u32) -> Option<Flight> {
+    pub(super) fn take(&self, stream: u32) -> Option<Flight> {
         self.take_if(stream, |_| true)
     }
 
@@ -300,7 +301,7 @@ impl Circuits {
         Some(said)
     }
 
-    fn land(
+    pub(super) fn land(
         &self,
         config: &Config,
         flight: Flight,

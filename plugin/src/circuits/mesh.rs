@@ -48,8 +48,8 @@ pub(crate) struct Report {
     sent_ms: u64,
     /// Up to where the process had heard of changes.
     since: u64,
-    /// What it tells of, by name: where it lies, and the end of a test.
-    told: BTreeMap<BreakerName, (usize, Option<Settled>)>,
+    /// What it tells of, by name: where it lies, the end of a test, and of which epoch.
+    told: BTreeMap<BreakerName, (usize, Option<Settled>, u64)>,
 }
 
 /// Who reports for the process.
@@ -204,7 +204,7 @@ impl Circuits {
             let says = said.as_ref().map_or(Some(Says::Ended), |(_, says)| *says);
             self.marks.later(place, says);
             let Ok((Some(batch), _)) = said else { continue };
-            told.insert(name.clone(), (place, batch.probe));
+            told.insert(name.clone(), (place, batch.probe, batch.epoch));
             reports.push(BreakerReport { name, terms: breaker.own.terms, batch });
         }
         let message = BreakersRequest {
@@ -232,10 +232,13 @@ impl Circuits {
         for state in &reply.breakers.states {
             let said = report.told.get(&state.name);
             let place =
-                said.map(|(place, _)| *place).or_else(|| self.place_of(state, report.sent_ms));
+                said.map(|(place, ..)| *place).or_else(|| self.place_of(state, report.sent_ms));
             let Some(place) = place else { continue };
-            let heard = said.and_then(|(_, ended)| *ended);
+            let heard = said.and_then(|(_, ended, _)| *ended);
             let told = self.step(place, None, |process| {
+                if let Some((.., epoch)) = said {
+                    process.disbelieved(*epoch, state);
+                }
                 let changes = process.told(state, heard, report.sent_ms);
                 (changes, Says::of(process))
             });

@@ -58,6 +58,7 @@ impl Vm {
             let held = known.exchange.as_ref().is_some_and(|open| open.exchange.holds_request());
             return if held { Action::HoldAll } else { Action::Continue };
         };
+        known.has_body &= !end;
         let seen = core::mem::replace(&mut known.seen, size);
         let len = size.saturating_sub(seen);
         let read = match len {
@@ -78,6 +79,7 @@ impl Vm {
             return Action::Continue;
         };
         if let Some(open) = known.exchange.take_if(|open| open.exchange.collects()) {
+            known.has_body = false;
             return self.hash(stream, *open, &[], true);
         }
         let held = known.exchange.as_ref().is_some_and(|open| open.exchange.holds_request());

@@ -6,7 +6,7 @@ use tidegate_policy::config::Config;
 use tidegate_policy::exchange::{Act, Circuit, NoLeave};
 
 use super::{Vm, Waiter, or_log};
-use crate::circuits::{Circuits, Report, Told};
+use crate::circuits::{Circuits, Report, Told, are_uploads};
 use crate::host;
 use crate::root::Root;
 
@@ -73,6 +73,13 @@ impl Vm {
         });
     }
 
+    /// The whole request came.
+    pub(crate) fn request_whole(&mut self, stream: u32) {
+        if let Some(root) = self.root_of(stream) {
+            root.circuits.uploaded(stream);
+        }
+    }
+
     /// The upstream's answer came to its end.
     pub(crate) fn answer_whole(&mut self, stream: u32) {
         self.circuit_moves(stream, |circuits, config, entropy, mut count| {
@@ -129,6 +136,9 @@ impl Vm {
         let count = &mut |breaker, told, by| root.count_circuit(breaker, told, by);
         let drawn = (grpc, self.entropy_low());
         let said = root.circuits.admit(&root.config, circuit, stream, drawn, count);
+        if are_uploads() && !self.streams.get(&stream).is_some_and(|known| known.has_body) {
+            root.circuits.uploaded(stream);
+        }
         said.map_err(|wait_ms| {
             let now_us = host::now_us().ok();
             NoLeave { wait_ms, now_us, held: self.held_for(stream, circuit.breaker) }

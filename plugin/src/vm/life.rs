@@ -14,7 +14,8 @@ impl Vm {
         if parent == 0 {
             self.roots.insert(context, None);
         } else {
-            let stream = Stream { root: parent, seen: 0, is_over: false, exchange: None };
+            let stream =
+                Stream { root: parent, seen: 0, is_over: false, has_body: false, exchange: None };
             self.streams.insert(context, stream);
         }
     }

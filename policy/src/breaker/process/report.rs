@@ -8,6 +8,7 @@
 
 use super::super::mesh::{Batch, Ended, Settled, State};
 use super::{Counts, Own, Probe, Process};
+use crate::wire::breaker::BreakerState;
 
 /// For how long after a request was refused another one is expected, for which a test is fetched, in ms.
 pub const SOUGHT_MS: u64 = 600_000;
@@ -34,6 +35,14 @@ impl Process {
     pub fn is_shut(&self) -> bool {
         let is_tested = self.probe.is_some_and(|probe| probe.out);
         matches!(self.state, State::Open | State::HalfOpen) && !is_tested
+    }
+
+    /// The gateway was sent the epoch `said` and answers with `told`. If that is of an earlier one it does not believe the other,
+    /// which was of a store whose clock was far ahead: what it says is of this time, and is to be taken.
+    pub fn disbelieved(&mut self, said: u64, told: &BreakerState) {
+        if told.epoch < self.epoch && said == self.epoch {
+            self.epoch = told.epoch.saturating_sub(1).max(1);
+        }
     }
 
     /// What the process has to say, if anything; the counts are taken out.

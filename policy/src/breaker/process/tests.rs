@@ -254,6 +254,21 @@ fn what_is_ordered_of_all_of_many_lapses_at_its_end_and_an_endless_one_never() {
     assert!(!heard(State::Open, 7).lapse(1 << 50), "nobody ordered it");
 }
 
+/// A store's clock was days ahead and is corrected, and its record lost: what it says then is told, too.
+#[test]
+fn an_epoch_that_the_gateway_does_not_believe_holds_nobody() {
+    let mut process = heard(State::Closed, 90);
+    let open = told(State::Open, 7, None);
+    // Of another report's time.
+    process.disbelieved(89, &open);
+    assert!(!process.told(&open, None, 0), "an old word");
+    process.disbelieved(90, &open);
+    assert!(process.told(&open, None, 0));
+    assert_eq!((process.state, process.epoch), (State::Open, 7));
+    process.disbelieved(7, &told(State::Open, 9, None));
+    assert_eq!(process.epoch, 7);
+}
+
 #[test]
 fn what_was_counted_before_a_change_is_gone_with_it() {
     let mut process = heard(State::Closed, 7);
