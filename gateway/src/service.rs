@@ -111,7 +111,7 @@ impl Service {
         );
         let observed = Arc::new(Observed::new(Arc::clone(&clock), Arc::clone(&metrics)));
         let seen = Seen::new(Arc::clone(&metrics), Arc::clone(&auditor), Arc::clone(&clock));
-        let chronicle = Chronicle::new(auditor);
+        let chronicle = Chronicle::new(auditor, Arc::clone(&clock));
         Self {
             settings,
             stores,

@@ -242,14 +242,17 @@ impl Root {
     /// Counts what circuit breakers do.
     pub(crate) fn count_circuit(&self, breaker: usize, told: Told, by: u64) {
         self.counters.borrow_mut().circuit(&self.config, breaker, told, by);
-        if told == Told::Tripped {
-            self.tell(|| {
-                let names = vec![self.config.circuit_breakers.get(breaker)?.name.clone()];
-                let text = "this process is shut by its own failures".to_owned();
-                let told = Testimony::own(Action::Breaker, Reason::CircuitOpen.as_str(), text);
-                Some(Testimony { names, ..told })
-            });
-        }
+        let (outcome, text) = match told {
+            Told::Tripped => {
+                (Reason::CircuitOpen.as_str(), "this process is shut by its own failures")
+            }
+            Told::Closed => ("ok", "this process lets requests through again"),
+            _ => return,
+        };
+        self.tell(|| {
+            let names = vec![self.config.circuit_breakers.get(breaker)?.name.clone()];
+            Some(Testimony { names, ..Testimony::own(Action::Breaker, outcome, text.to_owned()) })
+        });
     }
 
     /// The cluster that leads to a gateway: that of a home region, or this region's own.

@@ -1,9 +1,11 @@
 //! Owns which audit keys are in force while the gateway runs: reading them again and again, what stays of
 //! them where something cannot be read, and the alarm while none may sign. Knows neither events nor stores.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tidegate_policy::audit::hash::Hash;
 use tidegate_policy::audit::keys::{Key, KeyRing, Revocation};
 use tidegate_policy::audit::record::{ChainName, KeyVersion};
 
@@ -74,17 +76,20 @@ impl Following {
         Arc::clone(&self.ring)
     }
 
-    /// Follows until it is dropped.
-    pub async fn run(mut self) {
+    /// Follows until it is dropped, or nobody wants to be told of changes any more.
+    pub async fn run(mut self, mut tell: impl FnMut(String) -> bool) {
         loop {
             self.clock.sleep(FOLLOW).await;
-            self.look();
+            let changes = self.look();
+            if !changes.into_iter().all(&mut tell) {
+                return;
+            }
         }
     }
 
     /// Reads the keys again. What cannot be read leaves in force what was; a revocation that can be read
     /// always counts, whatever else is wrong.
-    fn look(&mut self) {
+    fn look(&mut self) -> Vec<String> {
         let (read, problems) = self.source.read();
         let mut keys = if problems.is_empty() { read } else { read.or_else(&self.in_force) };
         let unnamed = keys.stay_revoked(&self.in_force);
@@ -108,6 +113,7 @@ impl Following {
             self.told = problems;
         }
         let before = self.in_force.signing_version();
+        let changes = changes(&self.in_force, &keys);
         self.in_force = keys;
         self.replace_ring();
         let version = self.in_force.signing_version();
@@ -120,6 +126,7 @@ impl Following {
             tracing::info!(version, "another audit key signs, or another is revoked");
         }
         self.alarm(version);
+        changes
     }
 
     fn replace_ring(&self) {
@@ -147,6 +154,38 @@ impl Following {
             "every audit key is revoked: nothing is appended, events wait in the spool; give a key that is not"
         );
     }
+}
+
+/// What an auditor is told: versions and what public keys begin with when they are hashed, nothing of private ones.
+fn changes(before: &SigningKeys, after: &SigningKeys) -> Vec<String> {
+    let known = |keys: &SigningKeys| -> BTreeMap<KeyVersion, ([u8; 32], bool)> {
+        keys.public().map(|(version, public, revoked)| (version, (public, revoked))).collect()
+    };
+    let (old, new) = (known(before), known(after));
+    let id =
+        |public: &[u8; 32]| Hash::of(&[public]).to_string().chars().take(16).collect::<String>();
+    let mut told = Vec::new();
+    for (version, (public, revoked)) in &new {
+        let was = old.get(version);
+        if was.is_none_or(|(other, _)| other != public) {
+            told.push(format!("audit key {version} is known: public key {}", id(public)));
+        }
+        if *revoked && was.is_none_or(|(_, was)| !was) {
+            told.push(format!("audit key {version} is revoked: public key {}", id(public)));
+        }
+    }
+    let gone = old.iter().filter(|(version, _)| !new.contains_key(version));
+    told.extend(gone.map(|(version, (public, _))| {
+        format!("audit key {version} is not known any more: public key {}", id(public))
+    }));
+    let signing = after.signing_version();
+    if signing != before.signing_version() {
+        told.push(match signing {
+            Some(version) => format!("audit key {version} signs from now on"),
+            None => "no audit key signs any more: all are revoked".to_owned(),
+        });
+    }
+    told
 }
 
 fn key_ring(chain: &ChainName, keys: &SigningKeys) -> KeyRing {
@@ -189,10 +228,13 @@ mod tests {
         assert_eq!(version(&following), Some(KeyVersion(2)));
         let revoked = dir.path().join("revoked");
         std::fs::write(&revoked, "v2").expect("written");
-        following.look();
+        let told = following.look();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("audit key v2 is revoked: public key "), "{told:?}");
+        assert_eq!(told[1], "audit key v1 signs from now on");
         std::fs::remove_file(&revoked).expect("removed");
         for _ in 0..2 {
-            following.look();
+            assert_eq!(following.look(), Vec::<String>::new(), "once");
             assert_eq!(version(&following), Some(KeyVersion(1)));
             assert_eq!(following.unnamed, ["v2"]);
             let ring = following.ring.read().expect("no panic");

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidegate_policy::audit::AuditEvent;
 use tidegate_policy::audit::record::{ChainName, Event};
 use tidegate_policy::audit::value::Unfit;
+use tidegate_policy::audit::{Action, AuditEvent, Durability};
+use tidegate_policy::scope::Region;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use super::NotOnRecord;
 use super::chain_end::{ChainEnd, Parts};
 use super::counters::ChainCounters;
 use super::follow::Following;
@@ -22,6 +22,7 @@ use super::spool::Spool;
 use super::thin::{Pseudonyms, Thinner};
 use super::watch::{Notes, Watch};
 use super::writer::{Acknowledged, QueueFull, Writer, Writing};
+use super::{Happening, NotOnRecord};
 use crate::clock::Clock;
 use crate::own_thread::OwnThread;
 use crate::store::Store;
@@ -128,8 +129,14 @@ impl Trail {
             _desk: desk,
         });
         let mut tasks = trail.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.spawn(following.run());
         // Weak: a trail that nobody holds any more ends.
+        let (held, mut made) = (Arc::downgrade(&trail), 0_u64);
+        tasks.spawn(following.run(move |change| {
+            let Some(trail) = held.upgrade() else { return false };
+            made = made.saturating_add(1);
+            trail.tell(format!("keys-{run:016x}-{made}"), change);
+            true
+        }));
         tasks.spawn(turn(Arc::downgrade(&trail), Arc::clone(&trail.clock)));
         tasks.spawn(watch.run());
         drop(tasks);
@@ -205,6 +212,27 @@ impl Trail {
             }
         }
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+
+    /// Something of the trail's own.
+    fn tell(&self, id: String, detail: String) {
+        let Happening { actor, tenant, action, outcome, thinning, about, basis, .. } =
+            Happening::own(Action::Config, String::new());
+        let region = Region::new(self.settings.chain.as_str().split('/').next().unwrap_or(""));
+        self.take(&AuditEvent {
+            id,
+            ts_ms: self.clock.unix_us() / 1_000,
+            region: region.unwrap_or_else(|_none| Region::fallback()),
+            actor,
+            tenant,
+            action,
+            outcome: outcome.to_owned(),
+            detail,
+            durability: Durability::Async,
+            thinning,
+            about,
+            basis,
+        });
     }
 
     fn hand_over(&self, events: Vec<Result<Event, Unfit>>) {

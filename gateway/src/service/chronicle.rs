@@ -1,7 +1,7 @@
 //! Owns what of a decision becomes an audit event. Knows no store and no chain.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidegate_policy::audit::{About, Action, AuditEvent, Basis, Terms, Thinning};
@@ -16,9 +16,13 @@ use super::Refused;
 use crate::audit::trail::PassOnError;
 use crate::audit::writer::Acknowledged;
 use crate::audit::{Auditor, Happening, endpoint};
+use crate::clock::Clock;
 
 /// Of the time that a filter waits, so much is for the way.
 const WAY: u32 = 4;
+
+/// A region of which no reduced limit was seen for that long is cold anew.
+const WARM_US: u64 = 60_000_000;
 
 /// What became of a question.
 pub type Decided = Result<DecideReply, Refused>;
@@ -26,15 +30,17 @@ pub type Decided = Result<DecideReply, Refused>;
 /// The decisions' events.
 pub struct Chronicle {
     auditor: Arc<Auditor>,
-    cold: AtomicBool,
+    clock: Arc<dyn Clock>,
+    /// When a limit was seen reduced last, in µs of the clock, and one more; 0 is never.
+    reduced_us: AtomicU64,
 }
 
 // === impl Chronicle ===
 
 impl Chronicle {
     /// Nothing was decided yet.
-    pub fn new(auditor: Arc<Auditor>) -> Self {
-        Self { auditor, cold: AtomicBool::new(false) }
+    pub fn new(auditor: Arc<Auditor>, clock: Arc<dyn Clock>) -> Self {
+        Self { auditor, clock, reduced_us: AtomicU64::new(0) }
     }
 
     /// Takes a decision; `action` is what a denial or refusal is, if it is one for the audit trail. Its answer
@@ -137,10 +143,15 @@ impl Chronicle {
         self.auditor.record(Happening { outcome, thinning: Thinning::First, ..own });
     }
 
-    /// The region's limits are reduced now, and were not before.
+    /// The region's limits are reduced now, and were not for a while. A reply without a reduced limit says nothing: it may
+    /// have none at all, or one that is too small for it.
     fn cold_start(&self, reply: &DecideReply) {
-        let reduced = reply.limits.iter().any(|limit| limit.limit.is_some());
-        if self.cold.swap(reduced, Ordering::Relaxed) || !reduced {
+        if !reply.limits.iter().any(|limit| limit.limit.is_some()) {
+            return;
+        }
+        let now = self.clock.elapsed_us().saturating_add(1);
+        let before = self.reduced_us.swap(now, Ordering::Relaxed);
+        if before > 0 && now.saturating_sub(before) < WARM_US {
             return;
         }
         let detail = "the region is cold: its limits are reduced".to_owned();
@@ -189,4 +200,70 @@ fn of_limit(call: &LimitCall) -> (About, Terms) {
 fn of_claim(keyed: &Keyed) -> (String, Vec<About>) {
     let (text, about) = endpoint::told(&keyed.endpoint, keyed.configured);
     (text, about.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tidegate_policy::audit::AuditSink;
+    use tidegate_policy::scope::Region;
+    use tidegate_policy::wire::{LimitState, VERSION, Verdict};
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[derive(Default)]
+    struct Kept(Mutex<usize>);
+
+    impl AuditSink for Kept {
+        fn record(&self, event: AuditEvent) {
+            assert_eq!(event.action, Action::ColdStart);
+            *self.0.lock().expect("no panic") += 1;
+        }
+    }
+
+    /// A reply with limits, of which these are in force instead of the configured ones.
+    fn reply(limits: &[Option<u32>]) -> DecideReply {
+        let limit = |limit: &Option<u32>| LimitState {
+            id: "p.one".to_owned(),
+            allowed: true,
+            remaining: 1,
+            next_us: 1,
+            reset_us: 1,
+            retry_us: Some(0),
+            limit: *limit,
+            unread: false,
+            charged_us: None,
+        };
+        DecideReply {
+            v: VERSION,
+            id: DecisionId::new(1),
+            verdict: Verdict::Allow,
+            limits: limits.iter().map(limit).collect(),
+            claim: None,
+            leases: Vec::new(),
+            octets: Vec::new(),
+        }
+    }
+
+    /// Between its limits a cold region answers claims alone, and limits that are too small to be reduced.
+    #[tokio::test(start_paused = true)]
+    async fn a_region_becomes_cold_once_whatever_is_asked_in_between() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let kept = Arc::new(Kept::default());
+        let auditor = Auditor::new(kept.clone(), Arc::clone(&clock), Region::fallback(), 1);
+        let chronicle = Chronicle::new(Arc::new(auditor), clock);
+        let count = || *kept.0.lock().expect("no panic");
+        for limits in [&[][..], &[None], &[Some(2), None], &[], &[Some(2)], &[None], &[Some(2)]] {
+            chronicle.cold_start(&reply(limits));
+        }
+        assert_eq!(count(), 1);
+        for (after_s, expected) in [(59, 1), (59, 1), (61, 2)] {
+            tokio::time::advance(Duration::from_secs(after_s)).await;
+            chronicle.cold_start(&reply(&[None]));
+            chronicle.cold_start(&reply(&[Some(2)]));
+            assert_eq!(count(), expected, "{after_s}");
+        }
+    }
 }

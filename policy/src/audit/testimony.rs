@@ -68,7 +68,8 @@ impl Testimony {
         match self.action {
             // Drawn by their share already.
             Action::Allow => Thinning::Each,
-            Action::Config | Action::Loss => Thinning::Each,
+            // Who changes for the worse and the better within a minute is told of each time.
+            Action::Breaker | Action::Config | Action::Loss => Thinning::Each,
             _ => Thinning::First,
         }
     }

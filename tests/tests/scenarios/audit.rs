@@ -116,10 +116,16 @@ plugin:
       - name: up
         match: {{ path: /up }}
         circuit_breaker: {{ open: 1h }}
+      - name: again
+        match: {{ path: /again }}
+        circuit_breaker: {{ open: 1s }}
 host: {{ workers: 1, until: {until} }}
 gateway: in-process
 upstream:
   - {{ on: GET /up, answer: {{ status: 500 }} }}
+  - {{ on: GET /again, answer: {{ status: 500 }}, times: 5 }}
+  - {{ on: GET /again, answer: {{ status: 200 }}, times: 10 }}
+  - {{ on: GET /again, answer: {{ status: 500 }}, times: 5 }}
   - {{ answer: {{ status: 200 }} }}
 timeline:
 {timeline}"
@@ -175,11 +181,26 @@ fn what_the_filter_denies_is_told_once_then_counted_and_what_the_gateway_admits_
     assert_eq!(breakers.len(), 1, "{book:?}");
     let configs = told(&book, Action::Config);
     assert_eq!(configs.len(), 1, "{book:?}");
-    assert!(configs[0].detail.contains("policies=3 audit=on"), "{configs:?}");
+    assert!(configs[0].detail.contains("policies=4 audit=on"), "{configs:?}");
     assert_eq!(told(&book, Action::Allow), Vec::<&AuditNote>::new());
     assert_eq!((metric(&report, "kept"), metric(&report, "lost")), (62, 0));
     // Of the worker one message for the beginning and one for the window's counts; and the configuration.
     assert_eq!(book.messages.len(), 3, "{book:?}");
+}
+
+/// Twice within a minute, for the worse and for the better.
+#[test]
+fn each_change_of_a_process_s_circuit_is_told() {
+    let timeline = "
+  - { at: 100ms, client: c, times: 5, every: 10ms, send: { path: /again } }
+  - { at: 5s, client: c, times: 40, every: 100ms, send: { path: /again } }
+  - { at: 15s, client: c, times: 20, every: 100ms, send: { path: /again } }
+";
+    let (_, book) = run("audit: {}", "30s", timeline, 0, false);
+    let mut breakers = told(&book, Action::Breaker);
+    breakers.sort_by_key(|note| note.id.rsplit_once('-').and_then(|(_, n)| n.parse::<u64>().ok()));
+    let outcomes: Vec<_> = breakers.iter().map(|note| note.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["circuit-open", "ok", "circuit-open", "ok"], "{breakers:?}");
 }
 
 #[test]

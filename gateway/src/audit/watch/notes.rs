@@ -1,6 +1,7 @@
 //! Owns the checkpoints as files: signed notes in a folder outside of the store, one a size, and the newest
 //! under a name of its own. Knows no record.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -50,7 +51,7 @@ impl Notes {
     }
 
     /// Makes the folder, and reads the newest checkpoint of an earlier run; if the file of that name was
-    /// removed, the newest of those with a size. One that cannot be read is no beginning: it may be what a
+    /// removed, or is older, the newest of those with a size. One that cannot be read is no beginning: it may be what a
     /// thief left.
     pub fn open(&mut self) -> Result<(), String> {
         let mut path = self.dir.join(NEWEST);
@@ -77,21 +78,63 @@ impl Notes {
             ))
         })?;
         (self.size, self.origin, self.last) = (opened.size, opened.origin, Some(note));
+        self.advance().map_err(|error| named(&error))
+    }
+
+    /// Takes a larger one of those with a size, if ours has signed one: another gateway that is slower, or somebody else, set
+    /// the newest back.
+    fn advance(&mut self) -> io::Result<()> {
+        let mut sized = self.sized()?;
+        sized.sort();
+        while let Some(((epoch, size), name)) = sized.pop()
+            && (epoch, size) > self.order()
+        {
+            let path = self.dir.join(name);
+            let Some((opened, note)) = self.opened(&path).filter(|(opened, _)| {
+                (opened.size, &opened.origin) == (size, &origin_of(self.key.name(), epoch))
+            }) else {
+                tracing::warn!(file = %path.display(), "an audit checkpoint cannot be read, or is another's");
+                continue;
+            };
+            tracing::warn!(
+                instead = %path.display(), size, of = self.size,
+                "the newest audit checkpoint is older than one with a size"
+            );
+            (self.size, self.origin, self.last) = (opened.size, opened.origin, Some(note));
+        }
         Ok(())
+    }
+
+    fn order(&self) -> (u64, u64) {
+        (u64::try_from(self.epoch()).unwrap_or(u64::MAX), self.size)
+    }
+
+    /// A checkpoint that our key has signed.
+    fn opened(&self, path: &Path) -> Option<(Checkpoint, String)> {
+        let note = fs::read_to_string(path).ok()?;
+        let keys = std::slice::from_ref(&self.key);
+        let opened = Checkpoint::open(note.as_bytes(), keys, &Ed25519).ok()?;
+        Some((opened, note))
     }
 
     /// The checkpoint of the latest origin with the most records.
     fn newest_sized(&self) -> io::Result<Option<PathBuf>> {
-        let mut newest = None;
+        let newest = self.sized()?.into_iter().max();
+        Ok(newest.map(|(_, name)| self.dir.join(name)))
+    }
+
+    /// Those with a size in their names.
+    fn sized(&self) -> io::Result<Vec<((u64, u64), OsString)>> {
+        let mut sized = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
             let size = name.to_str().and_then(|name| name.strip_prefix(NEWEST)?.strip_prefix('-'));
             let size = size.and_then(|size| size.split_once('-'));
             let Some((epoch, size)) = size else { continue };
             let order = epoch.parse::<u64>().ok().zip(size.parse::<u64>().ok());
-            newest = newest.max(order.map(|order| (order, name)));
+            sized.extend(order.map(|order| (order, name)));
         }
-        Ok(newest.map(|(_, name)| self.dir.join(name)))
+        Ok(sized)
     }
 
     /// The newest checkpoint.
@@ -106,8 +149,7 @@ impl Notes {
 
     /// How many rollbacks its origin counts.
     pub fn epoch(&self) -> usize {
-        let epoch = self.origin.rsplit_once('#').and_then(|(_, epoch)| epoch.parse().ok());
-        epoch.unwrap_or_default()
+        epoch_of(&self.origin)
     }
 
     /// Whether a checkpoint of that size would say anything new. Under one origin they only grow.
@@ -122,7 +164,11 @@ impl Notes {
         let note = checkpoint.note(&self.key, |text| self.signing.sign(text).to_bytes());
         let name = format!("{NEWEST}-{epoch}-{size:020}");
         self.keep(&name, &note)?;
-        self.replace(NEWEST, &note)?;
+        // Gateways share a folder: another one may be ahead.
+        let there = self.opened(&self.dir.join(NEWEST)).map(|(there, _)| order_of(&there));
+        if there.is_none_or(|there| there <= (epoch, size)) {
+            self.replace(NEWEST, &note)?;
+        }
         File::open(&self.dir)?.sync_all()?;
         (self.size, self.origin, self.last) = (size, origin, Some(note));
         Ok(())
@@ -160,6 +206,15 @@ impl Notes {
         file.sync_all()?;
         Ok(new)
     }
+}
+
+fn epoch_of(origin: &str) -> usize {
+    origin.rsplit_once('#').and_then(|(_, epoch)| epoch.parse().ok()).unwrap_or_default()
+}
+
+/// By rollbacks, then by records.
+fn order_of(checkpoint: &Checkpoint) -> (u64, u64) {
+    (u64::try_from(epoch_of(&checkpoint.origin)).unwrap_or(u64::MAX), checkpoint.size)
 }
 
 fn random() -> io::Result<u64> {
@@ -204,6 +259,26 @@ mod tests {
         std::fs::write(dir.path().join(NEWEST), "log.example/eu\n").expect("written");
         let error = Notes::open(&mut first).expect_err("no note");
         assert!(error.contains("--audit-checkpoint-dir"), "{error}");
+    }
+
+    /// Two gateways write into one folder, and one of them is slower.
+    #[test]
+    fn the_newest_checkpoint_never_goes_back() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (mut first, mut second) = (notes(dir.path()), notes(dir.path()));
+        first.write(100, Hash([7; 32]), 0).expect("written");
+        let newest = dir.path().join(NEWEST);
+        second.write(90, Hash([8; 32]), 0).expect("written");
+        assert_eq!(std::fs::read_to_string(&newest).ok().as_deref(), first.last());
+        // As a gateway of before, or somebody else, leaves it; larger ones that nobody of ours has signed say nothing.
+        std::fs::write(&newest, second.last().expect("written")).expect("written");
+        let forged = dir.path().join(format!("checkpoint-0-{:020}", 4_000));
+        std::fs::write(&forged, second.last().expect("written")).expect("written");
+        let again = notes(dir.path());
+        assert_eq!((again.size(), again.last()), (100, first.last()));
+        // Under a new origin fewer records are more.
+        second.write(20, Hash([9; 32]), 1).expect("written");
+        assert_eq!((notes(dir.path()).size(), notes(dir.path()).epoch()), (20, 1));
     }
 
     /// Two gateways write into one folder; what one of them signed is not written over.
