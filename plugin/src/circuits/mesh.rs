@@ -38,6 +38,9 @@ pub(super) struct Keys {
     heard: String,
 }
 
+/// Who this process is to the mesh, whichever configurations report for it, and its last report's number.
+const PROCESS: &str = "tidegate.circuits.process";
+
 /// A report on its way.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -58,6 +61,23 @@ struct Leader {
     seq: u64,
     since: u64,
     process: u64,
+}
+
+/// The next report's number, above `seq` and all of this process, and as whom it is sent: as `process` if that was never said.
+fn numbered(process: u64, seq: u64) -> Option<(u64, u64)> {
+    for _ in 0..TRIES_MAX {
+        let (octets, cas) = host::shared(PROCESS).ok()?;
+        let held = octets.split_first_chunk().zip(octets.last_chunk());
+        let held = held
+            .map(|((process, _), last)| (u64::from_le_bytes(*process), u64::from_le_bytes(*last)));
+        let (process, last) = held.unwrap_or((process, 0));
+        let seq = seq.max(last).saturating_add(1);
+        let octets = [process.to_le_bytes(), seq.to_le_bytes()].concat();
+        if host::set_shared(PROCESS, &octets, cas).ok()? {
+            return Some((process, seq));
+        }
+    }
+    None
 }
 
 // === impl Leader ===
@@ -323,7 +343,7 @@ impl Circuits {
         } else if !urgent {
             return None;
         }
-        leader.seq = leader.seq.saturating_add(1);
+        (leader.process, leader.seq) = numbered(leader.process, leader.seq)?;
         host::set_shared(&self.keys.leader, &leader.to_bytes(), cas).ok()?.then_some(leader)
     }
 

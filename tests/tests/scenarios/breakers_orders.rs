@@ -1,8 +1,11 @@
 //! Circuit breakers at moments that a scenario file cannot say: an operator's order while requests go on, and an answer
 //! that comes once the configuration that asked is nearly gone.
 
+use std::sync::{Arc, Mutex};
+
 use host_sim::in_process::InProcess;
 use tidegate_host_sim::{Exchange, Reply, Report, Scenario, Service, ServiceRequest, Services};
+use tidegate_policy::wire::breaker::BreakersRequest;
 use tidegate_tests::{lab, parts};
 
 use super::runner;
@@ -201,4 +204,50 @@ fn an_order_is_kept_to_though_the_stores_clock_went_back() {
             assert!(wrong.is_none(), "{what}: {wrong:?}");
         }
     }
+}
+
+/// Hears who reports, and as which of its messages.
+struct Heard {
+    gateway: InProcess,
+    said: Arc<Mutex<Vec<(String, u64)>>>,
+}
+
+impl Service for Heard {
+    fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+        if let Ok(BreakersRequest { breakers, .. }) = BreakersRequest::decode(&request.body) {
+            let process = format!("{:02x?}", breakers.process.0);
+            self.said.lock().expect("unpoisoned").push((process, breakers.seq));
+        }
+        self.gateway.call(now_unix_ns, request)
+    }
+}
+
+/// While a configuration with other breakers takes another's place two report for one Envoy: to the region they are one, whose
+/// messages have numbers of their own.
+#[test]
+fn an_envoy_is_one_reporter_whatever_configurations_it_has() {
+    let config = |more: &str| {
+        format!(
+            "{{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, circuit_breaker: {{}} }}{more}] }}"
+        )
+    };
+    let yaml = format!(
+        "name: two layouts\nplugin:\n  config: {}\nhost: {{ workers: 2, start_unix_s: {}, drain: 3s, until: 8s }}\ngateway: in-process\ntimeline:\n  - {{ at: 0ms, client: before, times: 5, every: 100ms, send: {{ path: /p }} }}\n  - {{ at: 2s, update: {{ config: {} }} }}\n  - {{ at: 2100ms, client: after, worker: 1, times: 5, every: 100ms, send: {{ path: /p }} }}\n",
+        config(""),
+        lab::START_UNIX_S,
+        config(", { name: q, match: { path: /q }, circuit_breaker: {} }"),
+    );
+    let scenario = Scenario::parse(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let gateway = InProcess::new(&[]).expect("the gateway's defaults");
+    let services = Services::default().bind_any(Heard { gateway, said: Arc::clone(&said) });
+    let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
+    let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
+    assert!(report.start_error.is_none(), "{report}");
+    let said = said.lock().expect("unpoisoned");
+    assert!(said.len() > 30, "two report for a while: {}", said.len());
+    assert!(said.iter().all(|(process, _)| *process == said[0].0), "{said:?}");
+    let mut numbers: Vec<u64> = said.iter().map(|(_, seq)| *seq).collect();
+    numbers.sort_unstable();
+    assert!(numbers.windows(2).all(|two| two[0] < two[1]), "{said:?}");
 }

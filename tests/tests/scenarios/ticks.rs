@@ -30,7 +30,7 @@ fn a_filter_at_rest_is_called_as_seldom_as_its_policies_allow() {
         (tenant, CLAIM, 10, 0),
         ("audit: {}, ", LIMIT, 10, 1),
         ("", LEASE, 40, 4),
-        ("", BREAKER, 40, 5),
+        ("", BREAKER, 40, 7),
     ] {
         let ticks = ticks(document, policy, "timeline: []\n");
         assert_eq!(ticks.len(), count, "{document}{policy}");
