@@ -133,6 +133,7 @@ fn handed_over(numbers: &[u64]) -> AuditRequest {
         tenant: Tenant::None,
         more: 0,
         detail: String::new(),
+        durability: tidegate_policy::audit::Durability::Async,
         about: Vec::new(),
     };
     AuditRequest {

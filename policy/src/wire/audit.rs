@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::{BadMessage, DecisionId, Message, VERSION, read, sound_id};
-use crate::audit::{About, Action};
+use crate::audit::{About, Action, Durability};
 use crate::scope::{CallerScope, Tenant};
 
 /// Where the filter hands its audit events over.
@@ -66,6 +66,9 @@ pub struct AuditNote {
     /// What a reader needs beyond that; no personal data.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+    /// How durable it has to be: whether its decision waits for it, or it was drawn by a share.
+    #[serde(default = "is_async", skip_serializing_if = "Durability::is_async")]
+    pub durability: Durability,
     /// The limits that it is about. The gateway hashes their subjects or leaves them out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub about: Vec<About>,
@@ -92,6 +95,10 @@ pub enum Kept {
     Later,
     /// Never: this gateway keeps no chain, or the event cannot stand in one.
     Refused,
+}
+
+fn is_async() -> Durability {
+    Durability::Async
 }
 
 fn is_zero(number: &u32) -> bool {
