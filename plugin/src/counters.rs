@@ -38,6 +38,8 @@ enum Counter {
     Way(Option<usize>, Told),
     /// What became of audit events.
     Events(&'static str),
+    /// Decisions whose event was not on record in time.
+    Unrecorded(&'static str),
 }
 
 /// The ids of one root's counters.
@@ -119,6 +121,11 @@ impl Counters {
         self.add(config, Counter::Events(fate), by);
     }
 
+    /// Counts a decision whose event was not on record in time.
+    pub(crate) fn unrecorded(&mut self, config: &Config, outcome: &'static str) {
+        self.count(config, Counter::Unrecorded(outcome));
+    }
+
     fn count(&mut self, config: &Config, counter: Counter) {
         self.add(config, counter, 1);
     }
@@ -197,6 +204,9 @@ impl Counter {
                 format!("tidegate_circuit_total.breaker.~gateway{of}.event.{}", told.as_str())
             }
             Self::Events(fate) => format!("tidegate_audit_events_total.outcome.{fate}"),
+            Self::Unrecorded(outcome) => {
+                format!("tidegate_audit_unrecorded_total.outcome.{outcome}")
+            }
             Self::LateAnswer => "tidegate_late_answers_total".to_owned(),
             Self::Lease(event) => match event {
                 LeaseEvent::Miss => "tidegate_lease_misses_total",

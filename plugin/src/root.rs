@@ -79,6 +79,8 @@ pub(crate) struct Root {
     pub audit_headers: Vec<u8>,
     /// The audit events that wait; shared with the configurations of the same gateway.
     pub events: Option<Events>,
+    /// Whether any decision waits for its event.
+    pub waits_for_events: bool,
     /// Whether the log was told that the gateway takes no events.
     pub told_refused: Cell<bool>,
     /// Whether it was recorded that it is in force.
@@ -181,6 +183,7 @@ impl Root {
             circuits,
             audit_headers: call_headers(wire::audit::AUDIT_PATH),
             events: None,
+            waits_for_events: false,
             told_refused: Cell::default(),
             told_news: Cell::default(),
             fingerprint: (hash, filter),
@@ -251,7 +254,8 @@ impl Root {
         };
         self.tell(|| {
             let names = vec![self.config.circuit_breakers.get(breaker)?.name.clone()];
-            Some(Testimony { names, ..Testimony::own(Action::Breaker, outcome, text.to_owned()) })
+            let told = Testimony::own(Action::Breaker, outcome, text.to_owned());
+            Some(Box::new(Testimony { names, ..told }))
         });
     }
 
@@ -299,7 +303,7 @@ impl Root {
         }
         self.tell(|| {
             let text = format!("the way to {} is {}", self.path(home).name(), entered.as_str());
-            Some(Testimony::own(Action::Breaker, "ok", text))
+            Some(Box::new(Testimony::own(Action::Breaker, "ok", text)))
         });
     }
 }

@@ -26,6 +26,7 @@ mod calls;
 mod circuits;
 mod late;
 mod life;
+mod record;
 mod replies;
 mod route;
 mod sync;
@@ -131,6 +132,8 @@ enum Waiter {
     Sync(DecisionId, Vec<Flight>),
     /// Nobody: it is so many audit events.
     Events(DecisionId, usize),
+    /// A request whose decision takes effect once its event is on record. `is_void`: it is refused if that is not so.
+    Record { stream: u32, id: DecisionId, is_void: bool },
 }
 
 // === impl Vm ===
@@ -217,8 +220,10 @@ impl Vm {
         facts: Option<&Facts<'_>>,
     ) -> Action {
         loop {
-            let whom = effects.whom.take();
-            open.root.tell(|| open.exchange.testimony(&open.root.config, &effects, whom));
+            if open.root.events.is_some() && self.witness(stream, &mut open, &mut effects) {
+                self.keep_open(stream, open);
+                return Action::HoldAll;
+            }
             open.root.count(effects.signals);
             if let Some(note) = &effects.note {
                 open.root.notice.tell(note);

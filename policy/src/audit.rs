@@ -155,6 +155,24 @@ pub trait AuditSink {
     fn record(&self, event: AuditEvent);
 }
 
+// === impl Durability ===
+
+impl Durability {
+    /// As it stands in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Async => "async",
+            Self::Sampled => "sampled",
+        }
+    }
+
+    /// Whether nothing waits for it.
+    pub(crate) fn is_async(&self) -> bool {
+        *self == Self::Async
+    }
+}
+
 // === impl Action ===
 
 impl Action {

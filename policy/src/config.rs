@@ -51,6 +51,7 @@ mod suggest;
 mod tree;
 mod version;
 
+pub use audit::SyncEvents;
 pub use breakers::{CircuitBreaker, Fallback, Hold};
 pub use diagnostic::{Diagnostic, Severity};
 pub use hash::ConfigHash;
@@ -78,6 +79,8 @@ pub struct Config {
     pub circuit_breakers: Vec<CircuitBreaker>,
     /// Whether the filter hands events of its own to the audit chain.
     pub audits: bool,
+    /// Which of them are on record before their decision takes effect, if any.
+    pub sync_events: Option<SyncEvents>,
     /// Whether a route's metadata may take it out of policies.
     pub route_opt_out: bool,
     /// The environment variable of the key that hides subjects, if they are to be hidden.

@@ -37,12 +37,14 @@ mod note;
 mod origin;
 mod owed;
 mod permit;
+mod record;
 mod respond;
 mod settle;
 mod signal;
 mod witness;
 
 pub use act::{Act, Denial, Effects, Replay, SOFT_HEADER};
+pub use ask::is_grpc_type;
 use ask::{ask, is_grpc, put};
 pub use circuit::{Circuit, Known};
 use claim::{Claiming, Hashing, Waiting};
@@ -55,9 +57,11 @@ pub use lease::{LeaseName, Spend, Spent};
 use note::{Aside, worded_by};
 pub use note::{Note, Noted};
 pub use origin::Envoys;
-use owed::{Charged, Terms};
-pub use owed::{Moment, Settlement, settlement_failure};
+use owed::Terms;
+pub use owed::{Charged, Moment, Settlement, settlement_failure};
 use permit::{Gate, Permitting};
+use record::Recording;
+pub use record::{Refused, Standing as EventStanding};
 pub use respond::{Response, Said};
 use respond::{Standing, Told};
 use settle::settle;
@@ -139,6 +143,8 @@ enum Phase {
     Sharing(Box<Sharing>),
     /// The circuit breaker is asked.
     Permitting(Box<Permitting>),
+    /// Its event is not on record yet.
+    Recording(Box<Recording>),
     /// On its way to the upstream; what its response has to tell of it.
     Admitted(Told),
     /// Answered by us: what the response callbacks now show is our own reply, not the upstream's.
@@ -157,13 +163,16 @@ pub struct Exchange {
     has_verdict: bool,
     /// The policy whose circuit breaker gave leave for what follows.
     passed: Option<usize>,
+    /// How far the event of what follows is, if that matters.
+    standing: Option<Box<EventStanding>>,
 }
 
 // === impl Exchange ===
 
 impl Default for Exchange {
     fn default() -> Self {
-        Self { phase: Phase::Fresh, gate: None, id: None, has_verdict: false, passed: None }
+        let (phase, standing) = (Phase::Fresh, None);
+        Self { phase, gate: None, id: None, has_verdict: false, passed: None, standing }
     }
 }
 
@@ -220,6 +229,7 @@ impl Exchange {
             Phase::Admitted(told) => told.claim.as_mut()?.beats(config, now_us),
             // Held until its circuit breaker lets it go.
             Phase::Permitting(waits) => waits.claim_mut()?.beats(config, now_us),
+            Phase::Recording(held) => held.claim_mut()?.beats(config, now_us),
             _ => None,
         }
     }
@@ -228,6 +238,7 @@ impl Exchange {
     pub fn has_claim(&self) -> bool {
         match &self.phase {
             Phase::Permitting(waits) => waits.has_claim(),
+            Phase::Recording(held) => held.has_claim(),
             _ => self.wants_answer(),
         }
     }
@@ -275,6 +286,7 @@ impl Exchange {
         match core::mem::replace(&mut self.phase, Phase::Replied) {
             Phase::Asking(question) => question.abandoned(config),
             Phase::Permitting(permitting) => permitting.given_back(config, now_us),
+            Phase::Recording(held) => held.given_back(config, now_us),
             phase => {
                 self.phase = phase;
                 None
@@ -325,13 +337,20 @@ impl Exchange {
                         self.has_verdict = true;
                         if is_drawn(config, question.id, &effects.signals) {
                             effects.whom = Some(Box::new(Whom::of(&question)));
+                            self.may_refund(config, &question);
                         }
                         if let Some(gate) = &mut self.gate {
                             gate.charged(*question);
                         }
                         (phase, effects)
                     }
-                    Err(why) => ladder::fall(config, *question, why, Vec::new()),
+                    Err(why) => {
+                        // Without a verdict only that is known to be charged which an earlier question charged.
+                        if question.charged.is_some() {
+                            self.may_refund(config, &question);
+                        }
+                        ladder::fall(config, *question, why, Vec::new())
+                    }
                 }
             }
             (Phase::Hashing(hashing), Event::Body { bytes, end }) => {

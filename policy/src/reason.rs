@@ -72,6 +72,8 @@ reasons! {
     CalloutMalformed => "callout-malformed",
     /// More limits apply to one request than one message may carry.
     TooManyLimits => "too-many-limits",
+    /// An admission was refused since its audit event was not on record in time.
+    EventNotRecorded => "event-not-recorded",
     /// The filter could not read what it needs from its host.
     HostFailure => "host-failure",
 

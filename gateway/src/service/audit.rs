@@ -62,7 +62,22 @@ impl Service {
     }
 
     fn event(&self, note: AuditNote, now_ms: u64) -> AuditEvent {
-        let AuditNote { id, age_ms, action, outcome, tenant, more, detail, config, about } = note;
+        let AuditNote {
+            id,
+            age_ms,
+            action,
+            outcome,
+            tenant,
+            more,
+            mut detail,
+            config,
+            durability,
+            about,
+        } = note;
+        if durability != Durability::Async {
+            let space = if detail.is_empty() { "" } else { " " };
+            detail.push_str(&format!("{space}class={}", durability.as_str()));
+        }
         let detail = match (more, detail.is_empty()) {
             (0, _) => detail,
             (more, true) => format!("and {more} more"),
@@ -77,7 +92,7 @@ impl Service {
             action,
             outcome,
             detail,
-            durability: Durability::Async,
+            durability,
             // The filter has done that.
             thinning: Thinning::Each,
             about,

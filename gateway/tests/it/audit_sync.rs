@@ -135,6 +135,7 @@ fn handed_over(numbers: &[u64]) -> AuditRequest {
         more: 0,
         detail: String::new(),
         config: None,
+        durability: tidegate_policy::audit::Durability::Async,
         about: Vec::new(),
     };
     AuditRequest {

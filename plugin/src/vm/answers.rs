@@ -249,6 +249,7 @@ impl Vm {
                 | Waiter::Together(_)
                 | Waiter::Circuits(_)
                 | Waiter::Sync(..)
+                | Waiter::Record { .. }
                 | Waiter::Events(..) => return false,
             };
             match end.ended(&answer) {

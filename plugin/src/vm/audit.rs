@@ -9,7 +9,7 @@ use tidegate_policy::audit::outbox::{Counts, Outbox, Said};
 use tidegate_policy::audit::testimony::Testimony;
 use tidegate_policy::exchange::Answer;
 use tidegate_policy::reason::Reason;
-use tidegate_policy::wire::audit::{AuditReply, AuditRequest, Kept, common_config};
+use tidegate_policy::wire::audit::{AuditNote, AuditReply, AuditRequest, Kept, common_config};
 use tidegate_policy::wire::{self, DecisionId, Refusal};
 
 use super::calls::To;
@@ -40,6 +40,7 @@ impl Vm {
         let events = left.unwrap_or_else(|| Rc::new(RefCell::new(Outbox::new(run(ids), now_ms))));
         events.borrow_mut().tick(now_ms);
         root.events = Some(events);
+        root.waits_for_events = root.config.sync_events.is_some();
         if root.idle_tick_ms() == BEAT_MS {
             or_log(host::set_tick_period(BEAT_MS), "audit events stay here: no tick");
         }
@@ -71,19 +72,11 @@ impl Vm {
     fn send_events(&mut self, root: &Rc<Root>) {
         let Some((events, ids)) = root.events.as_ref().zip(self.ids.as_mut()) else { return };
         let id = ids.decision();
-        let Some(mut notes) = events.borrow_mut().batch(id) else { return };
-        let (count, config) = (notes.len(), common_config(&mut notes));
+        let Some(notes) = events.borrow_mut().batch(id) else { return };
+        let count = notes.len();
         // Not shorter than what the gateway's own deadline is held against.
         let timeout_ms = root.config.gateway.timeout_ms.max(TIMEOUT_MS);
-        let message = wire::encode(&AuditRequest {
-            v: wire::VERSION,
-            id,
-            scope: root.caller.clone(),
-            timeout_ms,
-            urgent: false,
-            config,
-            events: notes,
-        });
+        let message = message(root, id, (timeout_ms, false), notes);
         let waiter = Waiter::Events(id, count);
         let to = To { home: None, timeout_ms };
         let sent = self.send_to(root, &root.audit_headers, &message, waiter, to);
@@ -101,35 +94,8 @@ impl Vm {
         answer: &Answer<'_>,
     ) {
         let Some(events) = &root.events else { return };
-        let heard = match answer {
-            Answer::Response { marked: true, status: b"200", body } => {
-                AuditReply::decode(body, id, count).map_err(|_bad| Reason::CalloutMalformed)
-            }
-            Answer::Response { marked: true, body, .. } => Err(Refusal::decode(body)
-                .ok()
-                .and_then(|refusal| Reason::from_text(&refusal.reason))
-                .unwrap_or(Reason::CalloutMalformed)),
-            Answer::Response { .. } => Err(Reason::CalloutUnmarked),
-            _ => Err(Reason::CalloutReset),
-        };
-        let said = match &heard {
-            Ok(reply) => Said::Each(&reply.events),
-            Err(Reason::BadMessage) => Said::Unreadable,
-            Err(_) => Said::Nothing,
-        };
-        // Seldom: a message that fails is tried again later and later.
-        if let Err(reason) = &heard {
-            let line = format!("tidegate: {count} audit events were not taken: {reason}");
-            host::log(Level::Warn, &line);
-        } else if heard.iter().flat_map(|r| &r.events).any(|fate| *fate == Kept::Refused)
-            && !root.told_refused.replace(true)
-        {
-            host::log(
-                Level::Warn,
-                "tidegate: the gateway keeps no audit chain: audit events are refused (told once; docs/audit.md)",
-            );
-        }
-        let is_more = events.borrow_mut().answered(id, said);
+        let heard = heard(root, (id, count), answer);
+        let is_more = events.borrow_mut().answered(id, Said::of(&heard));
         if is_more {
             self.send_events(root);
         }
@@ -154,20 +120,71 @@ fn run(ids: &mut Ids) -> u128 {
     (u128::from(ids.worker()) << 64) | u128::from(ids.entropy())
 }
 
+/// The message that hands events over, with how long it is waited for and whether a decision is held for it.
+pub(super) fn message(
+    root: &Root,
+    id: DecisionId,
+    (timeout_ms, urgent): (u32, bool),
+    mut events: Vec<AuditNote>,
+) -> Vec<u8> {
+    let scope = root.caller.clone();
+    let config = common_config(&mut events);
+    wire::encode(&AuditRequest { v: wire::VERSION, id, scope, timeout_ms, urgent, config, events })
+}
+
+/// What the gateway says of so many events, or why it says nothing; the log hears of what goes wrong.
+pub(super) fn heard(
+    root: &Root,
+    (id, count): (DecisionId, usize),
+    answer: &Answer<'_>,
+) -> Result<AuditReply, Reason> {
+    let heard = match answer {
+        Answer::Response { marked: true, status: b"200", body } => {
+            AuditReply::decode(body, id, count).map_err(|_bad| Reason::CalloutMalformed)
+        }
+        Answer::Response { marked: true, body, .. } => Err(Refusal::decode(body)
+            .ok()
+            .and_then(|refusal| Reason::from_text(&refusal.reason))
+            .unwrap_or(Reason::CalloutMalformed)),
+        Answer::Response { .. } => Err(Reason::CalloutUnmarked),
+        _ => Err(Reason::CalloutReset),
+    };
+    // Seldom: after a few failures the way to the gateway is shut for a while.
+    if let Err(reason) = &heard {
+        let line = format!("tidegate: {count} audit events were not taken: {reason}");
+        host::log(Level::Warn, &line);
+    } else if heard.iter().flat_map(|r| &r.events).any(|fate| *fate == Kept::Refused)
+        && !root.told_refused.replace(true)
+    {
+        host::log(
+            Level::Warn,
+            "tidegate: the gateway keeps no audit chain: audit events are refused (told once; docs/audit.md)",
+        );
+    }
+    heard
+}
+
 // === impl Root ===
 
 impl Root {
-    /// Takes in what happened, if anything is to be told; costs no call of the host.
-    pub(crate) fn tell(&self, testimony: impl FnOnce() -> Option<Testimony>) {
-        if let Some(events) = &self.events
-            && let Some(testimony) = testimony()
-        {
-            let config = Some(self.hash());
-            events.borrow_mut().record(Testimony { config, ..testimony });
+    /// Takes an event in; costs no call of the host.
+    pub(super) fn record(&self, mut testimony: Box<Testimony>) {
+        if let Some(events) = &self.events {
+            testimony.config = Some(self.hash());
+            events.borrow_mut().record(testimony);
         }
     }
 
-    fn count_events(&self) {
+    /// Takes in what happened, if anything is to be told; costs no call of the host.
+    pub(crate) fn tell(&self, testimony: impl FnOnce() -> Option<Box<Testimony>>) {
+        if self.events.is_some()
+            && let Some(testimony) = testimony()
+        {
+            self.record(testimony);
+        }
+    }
+
+    pub(super) fn count_events(&self) {
         let Some(events) = &self.events else { return };
         let Counts { kept, refused, lost } = events.borrow_mut().counts();
         let mut counters = self.counters.borrow_mut();

@@ -78,6 +78,9 @@ impl Vm {
             }
             Waiter::Circuits(report) => return root.circuits.told(&report, &answer),
             Waiter::Events(id, count) => return self.events_told(&root, (id, count), &answer),
+            Waiter::Record { stream, id, is_void } => {
+                return self.recorded(&root, (stream, id, is_void), &answer);
+            }
             Waiter::Sync(id, flights) => return self.synced(&root, id, &flights, &answer),
         };
         self.tell(&root, stream, answer);

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use tidegate_policy::exchange::Answer;
+
 use super::{BODIES, Call, Stream, Vm, Waiter};
 use crate::host::{self, Level};
 use crate::ids::Ids;
@@ -50,8 +52,13 @@ impl Vm {
             };
             let gone = self.calls.extract_if(|_token, call| is_gone(call));
             for (_, Call { waiter, root, .. }) in gone.collect::<Vec<_>>() {
-                if let Waiter::Settlement(end) | Waiter::Stored(_, end) = waiter {
-                    self.unanswered(&root, end);
+                match waiter {
+                    Waiter::Settlement(end) | Waiter::Stored(_, end) => self.unanswered(&root, end),
+                    // Its event may be with another configuration by now, and its stream with its host.
+                    Waiter::Record { stream, id, is_void } => {
+                        self.recorded(&root, (stream, id, is_void), &Answer::Reset);
+                    }
+                    _ => {}
                 }
             }
             self.give_up_untold();

@@ -41,7 +41,9 @@ pub(super) fn routed(root: &Root, matched: Matched) -> Result<Matched, host::Sta
 pub(super) fn unreadable(root: &Root, status: host::Status) -> abi::Action {
     let signal = Signal::Unavailable(Reason::HostFailure);
     root.counters.borrow_mut().signal(&root.config, signal);
-    root.tell(|| Some(Testimony::own(Action::Deny, Reason::HostFailure.as_str(), String::new())));
+    root.tell(|| {
+        Some(Box::new(Testimony::own(Action::Deny, Reason::HostFailure.as_str(), String::new())))
+    });
     host::log(
         Level::Error,
         &format!("tidegate: the request cannot be read: host status {}", status.0),

@@ -4,6 +4,7 @@
 //! Source: product row D2. A message at a time is on its way; one that fails is tried again with longer and
 //! longer waits. An event is as old as the last tick before it: the path of a request reads no clock.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -12,8 +13,9 @@ use alloc::vec::Vec;
 use super::tally::{Places, Tally};
 use super::testimony::Testimony;
 use super::{Action, Thinning};
+use crate::reason::Reason;
 use crate::wire::DecisionId;
-use crate::wire::audit::{AuditNote, EVENTS_MAX, Kept};
+use crate::wire::audit::{AuditNote, AuditReply, EVENTS_MAX, Kept};
 
 /// The most events that wait.
 pub const WAITING_MAX: usize = 1_024;
@@ -44,7 +46,8 @@ pub struct Outbox {
     seed: u64,
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    flight: Option<Flight>,
+    /// One of events that nothing waits for, and the urgent ones.
+    flights: Vec<Flight>,
     due_ms: u64,
     wait_ms: u64,
     /// Lost, and not yet told to the chain.
@@ -59,15 +62,29 @@ struct Waiting {
     /// Of a count: how many it tells of.
     more: u32,
     weight: usize,
-    what: Testimony,
+    what: Box<Testimony>,
 }
 
+/// A message on its way.
 #[derive(Debug)]
 struct Flight {
     id: DecisionId,
-    /// So many from the front are on their way.
-    count: usize,
+    /// Those of its events, in order. Not kept beside each: recording one costs a request as it is.
+    numbers: Vec<u64>,
     sent_ms: u64,
+    /// Whether a decision waits for it.
+    is_urgent: bool,
+}
+
+/// What became of an event that its decision waits for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Urgent {
+    /// It is to be sent at once, and stays here until it is acknowledged.
+    Send(Box<AuditNote>),
+    /// The like of it was told: it is counted, and nothing waits for that.
+    Counted,
+    /// There is no room for it.
+    NoRoom,
 }
 
 /// What became of events, to be counted.
@@ -92,12 +109,32 @@ pub enum Said<'a> {
     Unreadable,
 }
 
+// === impl Said ===
+
+impl<'a> Said<'a> {
+    /// Of a message's answer, as far as it was one.
+    pub fn of(heard: &'a Result<AuditReply, Reason>) -> Self {
+        match heard {
+            Ok(reply) => Self::Each(&reply.events),
+            Err(Reason::BadMessage) => Self::Unreadable,
+            Err(_) => Self::Nothing,
+        }
+    }
+}
+
 // === impl Waiting ===
 
 impl Waiting {
     /// How many events it tells of.
     fn events(&self) -> u64 {
         u64::from(self.more.max(1))
+    }
+
+    /// As it is handed over, by whom, now.
+    fn note(&self, run: &str, now_ms: u64) -> AuditNote {
+        let age_ms = now_ms.saturating_sub(self.at_ms);
+        let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
+        self.what.note(format!("{run}-{}", self.number), age_ms, self.more)
     }
 }
 
@@ -116,7 +153,7 @@ impl Outbox {
             seed,
             waiting: VecDeque::new(),
             bytes: 0,
-            flight: None,
+            flights: Vec::new(),
             due_ms: 0,
             wait_ms: RETRY_MS,
             untold: 0,
@@ -125,7 +162,8 @@ impl Outbox {
     }
 
     /// Takes an event in.
-    pub fn record(&mut self, what: Testimony) {
+    pub fn record(&mut self, what: impl Into<Box<Testimony>>) {
+        let what = what.into();
         let is_counted =
             what.thinning() == Thinning::First && !self.tally.is_first(&what, self.now_ms);
         if is_counted {
@@ -143,21 +181,18 @@ impl Outbox {
     /// Time has gone by.
     pub fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        if let Some(flight) = &self.flight
-            && now_ms.abs_diff(flight.sent_ms) > FLIGHT_MS_MAX
-        {
-            self.flight = None;
-        }
+        self.flights.retain(|flight| now_ms.abs_diff(flight.sent_ms) <= FLIGHT_MS_MAX);
         // A clock that was set back must not stop the sending.
         self.due_ms = self.due_ms.min(now_ms.saturating_add(RETRY_MS_MAX));
         let empty = Tally::new(PLACES, self.seed);
         let mut tally = core::mem::replace(&mut self.tally, empty);
-        tally
-            .turn(now_ms, |what, more, _| self.push(what, u32::try_from(more).unwrap_or(u32::MAX)));
+        tally.turn(now_ms, |what, more, _| {
+            self.push(Box::new(what), u32::try_from(more).unwrap_or(u32::MAX)).map(|what| *what)
+        });
         self.tally = tally;
         if self.untold > 0 {
             let text = format!("{} events of a filter found no room", self.untold);
-            if self.push(Testimony::own(Action::Loss, "ok", text), 0).is_none() {
+            if self.push(Box::new(Testimony::own(Action::Loss, "ok", text)), 0).is_none() {
                 self.untold = 0;
             }
         }
@@ -166,58 +201,39 @@ impl Outbox {
     /// Whether it is time for a message: there is enough for a whole one, or something has waited.
     pub fn is_ripe(&self) -> bool {
         let has_waited = |first: &Waiting| self.now_ms.abs_diff(first.at_ms) >= GATHER_MS;
-        self.waiting.len() >= EVENTS_MAX || self.waiting.front().is_some_and(has_waited)
+        let is_here = |waiting: &&Waiting| !self.is_away(waiting.number);
+        self.waiting.len() >= EVENTS_MAX
+            || self.waiting.iter().find(is_here).is_some_and(has_waited)
     }
 
     /// The events of the next message, whose id this is; `None` if there is nothing to send now.
     pub fn batch(&mut self, id: DecisionId) -> Option<Vec<AuditNote>> {
-        if self.waiting.is_empty() || self.flight.is_some() || self.now_ms < self.due_ms {
+        if self.flights.iter().any(|flight| !flight.is_urgent) || self.now_ms < self.due_ms {
             return None;
         }
-        let (now_ms, mut bytes, mut notes) = (self.now_ms, 0_usize, Vec::new());
-        for waiting in self.waiting.iter().take(EVENTS_MAX) {
+        let (sent_ms, mut bytes) = (self.now_ms, 0_usize);
+        let (mut numbers, mut notes) = (Vec::new(), Vec::new());
+        let here = self.waiting.iter().filter(|waiting| !self.is_away(waiting.number));
+        for waiting in here.take(EVENTS_MAX) {
             bytes = bytes.saturating_add(waiting.weight);
             if bytes > BATCH_BYTES_MAX && !notes.is_empty() {
                 break;
             }
-            let age_ms = now_ms.saturating_sub(waiting.at_ms);
-            let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
-            let name = format!("{}-{}", self.run, waiting.number);
-            notes.push(waiting.what.note(name, age_ms, waiting.more));
+            numbers.push(waiting.number);
+            notes.push(waiting.note(&self.run, sent_ms));
         }
-        self.flight = Some(Flight { id, count: notes.len(), sent_ms: now_ms });
+        if notes.is_empty() {
+            return None;
+        }
+        self.flights.push(Flight { id, numbers, sent_ms, is_urgent: false });
         Some(notes)
     }
 
     /// What the gateway says of the message with this id; of another one than was sent last, nothing is heard.
     /// Whether a whole message more waits, and is to be sent at once.
     pub fn answered(&mut self, id: DecisionId, said: Said<'_>) -> bool {
-        let Some(flight) = self.flight.take_if(|flight| flight.id == id) else { return false };
-        let sent: Vec<Waiting> =
-            (0..flight.count).filter_map(|_| self.waiting.pop_front()).collect();
-        let mut again = Vec::new();
-        for (index, waiting) in sent.into_iter().enumerate() {
-            let fate = match &said {
-                Said::Each(each) => each.get(index).copied().unwrap_or(Kept::Later),
-                Said::Nothing => Kept::Later,
-                Said::Unreadable => Kept::Refused,
-            };
-            match fate {
-                Kept::Later => again.push(waiting),
-                Kept::Kept | Kept::Refused => {
-                    self.bytes = self.bytes.saturating_sub(waiting.weight);
-                    let count = match fate {
-                        Kept::Kept => &mut self.counts.kept,
-                        _ => &mut self.counts.refused,
-                    };
-                    *count = count.saturating_add(waiting.events());
-                }
-            }
-        }
-        let goes_well = again.len() < flight.count;
-        for waiting in again.into_iter().rev() {
-            self.waiting.push_front(waiting);
-        }
+        let Some(flight) = self.landed(id, false) else { return false };
+        let goes_well = self.acknowledge(&flight, &said);
         if goes_well {
             (self.due_ms, self.wait_ms) = (0, RETRY_MS);
         } else {
@@ -227,12 +243,102 @@ impl Outbox {
         goes_well && self.waiting.len() >= EVENTS_MAX
     }
 
+    /// Takes in an event that its decision waits for, to be sent at once in a message with this id. `is_void`: without a
+    /// record the decision is none, so that nothing is told of one that finds no room.
+    pub fn record_urgent(&mut self, what: Box<Testimony>, id: DecisionId, is_void: bool) -> Urgent {
+        let is_first = what.thinning() == Thinning::First;
+        if is_first && !self.tally.is_first(&what, self.now_ms) {
+            return Urgent::Counted;
+        }
+        let sent_ms = self.now_ms;
+        match self.push(what, 0) {
+            None => match self.waiting.back() {
+                Some(waiting) => {
+                    let numbers = Vec::from([waiting.number]);
+                    self.flights.push(Flight { id, numbers, sent_ms, is_urgent: true });
+                    Urgent::Send(Box::new(waiting.note(&self.run, sent_ms)))
+                }
+                None => Urgent::NoRoom,
+            },
+            Some(what) => {
+                match (is_first, is_void) {
+                    (true, true) => self.tally.forget(&what),
+                    (true, false) => self.tally.count(&what),
+                    (false, true) => {}
+                    (false, false) => self.lose(1),
+                }
+                Urgent::NoRoom
+            }
+        }
+    }
+
+    /// What the gateway says of the urgent message with this id; whether its event is on record. If not it waits like the
+    /// others. `is_void`: its decision is refused then, and the next one like it is told for itself again.
+    pub fn urgent_answered(&mut self, id: DecisionId, said: Said<'_>, is_void: bool) -> bool {
+        let Some(flight) = self.landed(id, true) else { return false };
+        let is_its = |waiting: &&Waiting| flight.numbers.contains(&waiting.number);
+        let Some(waiting) = self.waiting.iter().find(is_its) else { return false };
+        let is_kept = matches!(said, Said::Each([Kept::Kept, ..]));
+        if is_void && !is_kept && waiting.what.thinning() == Thinning::First {
+            self.tally.forget(&waiting.what);
+        }
+        self.acknowledge(&flight, &said);
+        is_kept
+    }
+
+    /// The urgent message with this id never left, and its decision is refused: what it would have told of is not so.
+    pub fn withdraw(&mut self, id: DecisionId) {
+        let Some(flight) = self.landed(id, true) else { return };
+        let is_its = |waiting: &Waiting| flight.numbers.contains(&waiting.number);
+        let Some(place) = self.waiting.iter().position(is_its) else { return };
+        let Some(waiting) = self.waiting.remove(place) else { return };
+        self.bytes = self.bytes.saturating_sub(waiting.weight);
+        if waiting.what.thinning() == Thinning::First {
+            self.tally.forget(&waiting.what);
+        }
+    }
+
+    /// Lets go of what is on record or never will be; whether anything is.
+    fn acknowledge(&mut self, flight: &Flight, said: &Said<'_>) -> bool {
+        let (bytes, counts, mut is_any) = (&mut self.bytes, &mut self.counts, false);
+        self.waiting.retain(|waiting| {
+            // They are counted up.
+            let Ok(index) = flight.numbers.binary_search(&waiting.number) else { return true };
+            let fate = match said {
+                Said::Each(each) => each.get(index).copied().unwrap_or(Kept::Later),
+                Said::Nothing => Kept::Later,
+                Said::Unreadable => Kept::Refused,
+            };
+            let count = match fate {
+                Kept::Later => return true,
+                Kept::Kept => &mut counts.kept,
+                Kept::Refused => &mut counts.refused,
+            };
+            *count = count.saturating_add(waiting.events());
+            *bytes = bytes.saturating_sub(waiting.weight);
+            is_any = true;
+            false
+        });
+        is_any
+    }
+
+    /// The answer to a message, if one is waited for; what is not acknowledged then waits again.
+    fn landed(&mut self, id: DecisionId, is_urgent: bool) -> Option<Flight> {
+        let is_it = |flight: &Flight| flight.id == id && flight.is_urgent == is_urgent;
+        let place = self.flights.iter().position(is_it)?;
+        Some(self.flights.remove(place))
+    }
+
+    fn is_away(&self, number: u64) -> bool {
+        self.flights.iter().any(|flight| flight.numbers.binary_search(&number).is_ok())
+    }
+
     /// Whoever holds it goes, and nobody takes it over: what still waits is lost.
     pub fn close(&mut self) {
         let waiting = core::mem::take(&mut self.waiting);
         let events: u64 = waiting.iter().map(Waiting::events).sum();
         let lost = events.saturating_add(self.tally.counted_events());
-        (self.bytes, self.flight, self.tally) = (0, None, Tally::new(PLACES, self.seed));
+        (self.bytes, self.flights, self.tally) = (0, Vec::new(), Tally::new(PLACES, self.seed));
         self.counts.lost = self.counts.lost.saturating_add(lost);
     }
 
@@ -252,7 +358,7 @@ impl Outbox {
     }
 
     /// Takes an event in, or gives it back: there is no room.
-    fn push(&mut self, what: Testimony, more: u32) -> Option<Testimony> {
+    fn push(&mut self, what: Box<Testimony>, more: u32) -> Option<Box<Testimony>> {
         let weight = what.weight();
         let bytes = self.bytes.saturating_add(weight);
         if self.waiting.len() >= WAITING_MAX || bytes > WAITING_BYTES_MAX {

@@ -76,6 +76,12 @@ impl<T: Alike> Tally<T> {
         true
     }
 
+    /// A first was not told after all: the next one like it is a first again.
+    pub fn forget(&mut self, what: &T) {
+        let (_, likeness) = what.marks(self.seed);
+        self.firsts.remove(&likeness);
+    }
+
     /// Counts one more without a look at its subject.
     pub fn count(&mut self, what: &T) {
         self.count_kind(what.kind(self.seed), what);

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use super::likeness::Likeness;
 use super::tally::Alike;
-use super::{About, Action, Thinning};
+use super::{About, Action, Durability, Thinning};
 use crate::config::{ConfigHash, Rung};
 use crate::reason::Reason;
 use crate::scope::Tenant;
@@ -40,6 +40,10 @@ pub struct Testimony {
     pub names: Vec<String>,
     /// What else a reader needs; no personal data.
     pub text: String,
+    /// Of what was drawn, the largest share of its `names`, in hundredths of a percent.
+    pub share_bp: u16,
+    /// How durable it has to be.
+    pub durability: Durability,
     /// Whom it is about. Personal data: the gateway hashes it or leaves it out.
     pub about: Vec<About>,
 }
@@ -59,6 +63,8 @@ impl Testimony {
             rungs: Vec::new(),
             names: Vec::new(),
             text,
+            share_bp: 0,
+            durability: Durability::Async,
             about: Vec::new(),
         }
     }
@@ -100,6 +106,7 @@ impl Testimony {
             more,
             detail: self.detail(),
             config: self.config,
+            durability: self.durability,
             about: self.about.iter().take(ABOUT_MAX).cloned().collect(),
         }
     }
@@ -146,6 +153,9 @@ impl Testimony {
         if !names.is_empty() {
             part("names", &names);
         }
+        if self.share_bp > 0 {
+            part("share_bp", &self.share_bp.to_string());
+        }
         if let Some(decision) = self.decision {
             part("decision", &decision.to_string());
         }
@@ -172,7 +182,8 @@ impl Alike for Testimony {
 
     fn counted(&self) -> Self {
         let names = self.all_names().map(String::from).collect();
-        Self { decision: None, about: Vec::new(), names, ..self.clone() }
+        let durability = Durability::Async;
+        Self { decision: None, about: Vec::new(), names, durability, ..self.clone() }
     }
 
     fn other(&self) -> Self {

@@ -8,7 +8,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::answers::{answers, denied};
-use super::audit::audit;
 use super::breakers::Breakers;
 use super::diagnostic::Severity;
 use super::hash::ConfigHash;
@@ -25,8 +24,8 @@ use super::rollout::{Said, rollout};
 use super::suggest::nearest;
 use super::tree::{NoTree, Node};
 use super::{
-    Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, RateLimit, Reading, duration, shapes, tree,
-    version,
+    Apply, Config, DOCUMENT_BYTES_MAX, Gateway, Policy, RateLimit, Reading, audit, duration,
+    shapes, tree, version,
 };
 use crate::breaker::alone;
 use crate::identity::{Identity, SOURCE_ADDRESS};
@@ -115,9 +114,9 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         None => Some(LocalShare::default()),
         Some(at) => local_share(&at),
     };
-    let allows = match table.get("audit") {
+    let audit = match table.get("audit") {
         None => Some(None),
-        Some(at) => audit(&at).map(Some),
+        Some(at) => audit::audit(&at).map(Some),
     };
     let policies = table
         .must("policies", "write a list of policies; an empty one decides nothing")
@@ -129,12 +128,12 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
     let signing_keys = names.into_keys();
     version?;
     let (gateway, homes, apply, answers) = (gateway?, homes?, apply?, answers?);
-    let (local_share, allows, policies) = (local_share?, allows?, policies?);
-    let audits = allows.is_some() || policies.iter().any(|(_, allows)| allows.is_some());
+    let (local_share, audit, policies) = (local_share?, audit?, policies?);
+    let audits = audit.is_some() || policies.iter().any(|(_, allows)| allows.is_some());
     let policies: Vec<Policy> = policies
         .into_iter()
         .map(|(policy, own)| {
-            let audited_allows_bp = own.or(allows).unwrap_or(0);
+            let audited_allows_bp = own.or(audit.map(|audit| audit.allows_bp)).unwrap_or(0);
             Policy { audited_allows_bp, ..policy }
         })
         .collect();
@@ -152,6 +151,7 @@ fn config(at: &At<'_, '_>) -> Option<Config> {
         policies,
         circuit_breakers,
         audits,
+        sync_events: audit.and_then(|audit| audit.sync),
         route_opt_out,
         hash_subjects,
         signing_keys,
@@ -290,7 +290,7 @@ fn policy<'r, 'd>(
     };
     let allows = match table.get("audit") {
         None => Some(None),
-        Some(at) => audit(&at).map(Some),
+        Some(at) => audit::of_policy(&at).map(Some),
     };
     let priority = priority?;
     let Said { rollout, others, by: rollout_by } = rollout?;

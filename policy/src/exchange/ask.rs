@@ -187,6 +187,7 @@ pub(super) fn send(
     let act = Act::Ask(wire::encode(&message));
     question.limits = message.limits;
     let is_settled = question.gated
+        || config.sync_events.is_some_and(|sync| sync.refuses)
         || question.claim.is_some()
         || question.later.is_some()
         || any_told_later(config, &question.asked);
@@ -312,8 +313,12 @@ fn nothing_to_ask(id: DecisionId, aside: Aside, signals: Vec<Signal>) -> (Phase,
 
 /// Whether the request is gRPC as Envoy tells it, which turns replies to such requests into gRPC's.
 pub(super) fn is_grpc(facts: &Facts<'_>) -> bool {
-    let content_type = facts.told("content-type");
-    let rest = content_type.as_deref().and_then(|value| value.strip_prefix(b"application/grpc"));
+    is_grpc_type(facts.told("content-type").as_deref())
+}
+
+/// The same by its `content-type`.
+pub fn is_grpc_type(content_type: Option<&[u8]>) -> bool {
+    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| rest.first().is_none_or(|byte| matches!(byte, b'+' | b';')))
 }
 

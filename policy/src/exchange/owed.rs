@@ -53,8 +53,8 @@ pub(super) struct Owed {
 }
 
 /// What limits charged for a request whose claim is asked for behind it, by itself.
-#[derive(Debug)]
-pub(super) struct Charged {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charged {
     /// What gives it back, as old as it was when the claim was asked for last.
     back: SettleRequest,
     /// When the question that charged it was sent, in µs by the filter's clock.
@@ -99,10 +99,7 @@ pub(super) struct Again(pub(super) Vec<u8>);
 impl Terms {
     /// How long ago the question was sent, or longer. Of a clock that stepped back behind it nothing is known.
     pub(super) fn age_us(&self, now_us: Option<u64>) -> u64 {
-        match (self.sent_us, now_us) {
-            (Some(sent_us), Some(now_us)) => now_us.checked_sub(sent_us).unwrap_or(AGE_UNKNOWN_US),
-            _ => AGE_UNKNOWN_US,
-        }
+        age_us(self.sent_us, now_us)
     }
 
     /// A settling message that says nothing yet of a decision that was asked for `age_us` ago.
@@ -128,6 +125,12 @@ impl Charged {
     /// What gives it back, of a charge that is so old at most.
     pub(super) fn back(self, age_us: u64) -> SettleRequest {
         SettleRequest { age_us, ..self.back }
+    }
+
+    /// The same now, in µs by the filter's clock.
+    pub(super) fn back_at(self, now_us: Option<u64>) -> SettleRequest {
+        let age_us = age_us(self.sent_us, now_us);
+        self.back(age_us)
     }
 }
 
@@ -252,6 +255,15 @@ impl Question {
         self.refund(config, age_us).map(|back| Box::new(Charged { back, sent_us }))
     }
 
+    /// What gives back what its limits were charged, should the request not go on after all.
+    pub(super) fn charge(&self, config: &Config) -> Option<Charged> {
+        let sent_us = match &self.charged {
+            Some(before) => before.sent_us,
+            None => self.terms.as_ref()?.sent_us,
+        };
+        self.refund(config, AGE_UNKNOWN_US).map(|back| Charged { back, sent_us })
+    }
+
     /// Gives back what the limits were charged, at most `age_us` ago. The enforced ones were, since they admitted; of those
     /// that count for themselves only a receipt proves it: one that did not admit was not charged, nor one that could
     /// not be read.
@@ -270,6 +282,13 @@ impl Question {
         let is_any = !adjustments.is_empty();
         let message = || SettleRequest { adjustments, ..terms.settling(config, self.id, age_us) };
         is_any.then(message)
+    }
+}
+
+fn age_us(sent_us: Option<u64>, now_us: Option<u64>) -> u64 {
+    match (sent_us, now_us) {
+        (Some(sent_us), Some(now_us)) => now_us.checked_sub(sent_us).unwrap_or(AGE_UNKNOWN_US),
+        _ => AGE_UNKNOWN_US,
     }
 }
 

@@ -249,7 +249,7 @@ impl Permitting {
 }
 
 /// The line of a refusal, with what was found beside it.
-fn beside(note: Note, found: Option<Note>) -> Note {
+pub(super) fn beside(note: Note, found: Option<Note>) -> Note {
     match found {
         None => note,
         Some(found) => match found.verdict {
@@ -267,7 +267,7 @@ fn beside(note: Note, found: Option<Note>) -> Note {
 }
 
 /// What is to be counted of a request that would have gone on and does not.
-fn not_gone(signal: Signal) -> Option<Signal> {
+pub(super) fn not_gone(signal: Signal) -> Option<Signal> {
     match signal {
         Signal::Decided {
             policy,

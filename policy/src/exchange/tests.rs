@@ -21,6 +21,7 @@ mod joins;
 mod ladder;
 mod leasing;
 mod permits;
+mod records;
 mod responses;
 mod soft;
 mod testimony;

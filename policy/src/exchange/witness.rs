@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 
 use super::{Act, Asked, Effects, Exchange, Idempotent, Outcome, Question, Signal};
 use crate::audit::testimony::Testimony;
-use crate::audit::{About, Action};
-use crate::config::Config;
+use crate::audit::{About, Action, Durability};
+use crate::config::{Config, Policy};
 use crate::reason::Reason;
 use crate::scope::Tenant;
 use crate::wire::{DecisionId, LimitCall};
@@ -20,6 +20,15 @@ pub struct Whom {
     pub tenant: Tenant,
     /// The limits that may have denied, with whom they count.
     pub about: Vec<About>,
+}
+
+/// What a decision is told as, beside whom it is about.
+struct Told {
+    action: Action,
+    outcome: &'static str,
+    names: Vec<String>,
+    share_bp: u16,
+    durability: Durability,
 }
 
 // === impl Whom ===
@@ -47,51 +56,70 @@ impl Whom {
 // === impl Exchange ===
 
 impl Exchange {
-    /// What the audit chain is to be told of what follows, if anything; `whom` is taken from the effects.
+    /// What the audit chain is to be told of what follows, if anything. `whom` is taken from the effects.
     pub fn testimony(
         &self,
         config: &Config,
         effects: &Effects,
         whom: Option<Box<Whom>>,
-    ) -> Option<Testimony> {
+    ) -> Option<Box<Testimony>> {
         if !config.audits {
             return None;
         }
         let told = match &effects.act {
             Act::Deny(denial) if self.has_verdict && is_the_gateways(denial.reason) => return None,
             Act::Deny(denial) => {
-                let told = Testimony::own(Action::Deny, denial.reason.as_str(), String::new());
                 let is_told = whom.as_ref().is_some_and(|whom| whom.names_all(&denial.violated));
                 let names = if is_told { Vec::new() } else { denial.violated.clone() };
-                Testimony { names, ..told }
+                Told::of(Action::Deny, denial.reason, names)
             }
             Act::Pass | Act::Resume => self.went_on(config, effects)?,
             _ => return None,
         };
         let note = effects.note.as_ref();
         let Whom { tenant, about } = whom.map(|whom| *whom).unwrap_or_default();
-        Some(Testimony {
-            decision: self.id,
-            cause: told.cause.or(note.and_then(|note| note.cause)),
-            rungs: note.map(|note| note.rungs.clone()).unwrap_or_default(),
+        let Told { action, outcome, names, share_bp, durability } = told;
+        // At once where it will stay: each request that is told of pays for every move.
+        Some(Box::new(Testimony {
+            action,
+            outcome,
             tenant,
+            decision: self.id,
+            cause: note.and_then(|note| note.cause),
+            rungs: note.map(|note| note.rungs.clone()).unwrap_or_default(),
+            names,
+            text: String::new(),
+            share_bp,
+            durability,
+            config: None,
             about,
-            ..told
-        })
+        }))
     }
 
-    fn went_on(&self, config: &Config, effects: &Effects) -> Option<Testimony> {
+    fn went_on(&self, config: &Config, effects: &Effects) -> Option<Told> {
         if let Some(note) = effects.note.as_ref().filter(|note| !note.rungs.is_empty()) {
-            let told = Testimony::own(Action::Rung, note.reason.as_str(), String::new());
-            return Some(Testimony { names: note.limits.clone(), ..told });
+            return Some(Told::of(Action::Rung, note.reason, note.limits.clone()));
         }
-        let drawn = drawn(config, self.id?, &effects.signals, self.passed);
-        let names: Vec<_> = drawn
-            .filter_map(|policy| config.policies.get(policy))
-            .map(|policy| policy.name.clone())
-            .collect();
-        let told = Testimony::own(Action::Allow, "ok", String::new());
-        (!names.is_empty()).then_some(Testimony { names, ..told })
+        let id = self.id?;
+        let drawn = drawn(config, id, &effects.signals, self.passed);
+        let mut share_bp = 0;
+        let name = |policy: &Policy| {
+            share_bp = policy.audited_allows_bp.max(share_bp);
+            policy.name.clone()
+        };
+        let policies = drawn.filter_map(|policy| config.policies.get(policy));
+        let names: Vec<_> = policies.map(name).collect();
+        let (action, outcome, durability) = (Action::Allow, "ok", Durability::Sampled);
+        (!names.is_empty()).then_some(Told { action, outcome, names, share_bp, durability })
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    fn of(action: Action, reason: Reason, names: Vec<String>) -> Self {
+        let (outcome, durability) = (reason.as_str(), Durability::Async);
+        Self { action, outcome, names, share_bp: 0, durability }
     }
 }
 

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::{BadMessage, DecisionId, Message, VERSION, read, sound_id};
-use crate::audit::{About, Action};
+use crate::audit::{About, Action, Durability};
 use crate::config::ConfigHash;
 use crate::scope::{CallerScope, Tenant};
 
@@ -73,6 +73,9 @@ pub struct AuditNote {
     /// The configuration that it is of, unless the message says so for all, or it is of none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigHash>,
+    /// How durable it has to be: whether its decision waits for it, or it was drawn by a share.
+    #[serde(default = "is_async", skip_serializing_if = "Durability::is_async")]
+    pub durability: Durability,
     /// The limits that it is about. The gateway hashes their subjects or leaves them out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub about: Vec<About>,
@@ -109,6 +112,10 @@ pub fn common_config(events: &mut [AuditNote]) -> Option<ConfigHash> {
         events.iter_mut().for_each(|event| event.config = None);
     }
     is_common.then_some(first)
+}
+
+fn is_async() -> Durability {
+    Durability::Async
 }
 
 fn is_zero(number: &u32) -> bool {

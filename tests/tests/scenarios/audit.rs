@@ -15,6 +15,8 @@ use tidegate_tests::parts;
 
 use super::runner;
 
+mod sync;
+
 /// What the gateway heard.
 #[derive(Debug, Default)]
 struct Book {
@@ -22,6 +24,8 @@ struct Book {
     kept: BTreeMap<String, AuditNote>,
     /// The ids of every message, heard or not.
     messages: Vec<Vec<String>>,
+    /// When urgent messages were answered, since 1970.
+    urgent_ns: Vec<u64>,
 }
 
 /// A gateway that admits everything and keeps the book; the first messages with events are lost on their way back.
@@ -30,11 +34,31 @@ struct Keeper {
     unanswered: usize,
     /// Whether what is not answered was heard all the same.
     hears: bool,
+    /// What becomes of messages that a decision waits for.
+    urgent: Urgent,
+    /// Whether questions have no answer.
+    is_mute: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Urgent {
+    /// They are answered after so many ms.
+    After(u64),
+    /// The answer says that they are not on record yet.
+    Later,
+    /// They have no answer, though they are heard.
+    Unanswered,
+    /// They are never sent: there is nobody.
+    Refused,
 }
 
 impl Keeper {
     fn events(&mut self, body: &[u8]) -> Option<Vec<u8>> {
         let message = AuditRequest::decode(body).expect("a sound message");
+        if message.urgent && self.urgent == Urgent::Later {
+            let later = vec![Kept::Later; message.events.len()];
+            return Some(wire::encode(&AuditReply::new(message.id, later)));
+        }
         let mut book = self.book.lock().expect("no panic");
         book.messages.push(message.events.iter().map(|note| note.id.clone()).collect());
         let is_answered = book.messages.len() > self.unanswered;
@@ -55,8 +79,26 @@ impl Keeper {
 }
 
 impl Service for Keeper {
-    fn call(&mut self, _now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+    fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
         let (mut status, path) = (200, request.path());
+        let fault = |fault| Reply { after_ns: 0, outcome: Outcome::Fault(fault), tries: 1 };
+        let mut after_ns = 0;
+        if path == AUDIT_PATH && AuditRequest::decode(&request.body).is_ok_and(|m| m.urgent) {
+            match self.urgent {
+                Urgent::After(after_ms) => after_ns = after_ms * 1_000_000,
+                Urgent::Later => {}
+                Urgent::Unanswered => {
+                    self.events(&request.body);
+                    return fault(Fault::Timeout);
+                }
+                Urgent::Refused => return fault(Fault::Refused),
+            }
+            let mut book = self.book.lock().expect("no panic");
+            book.urgent_ns.push(now_unix_ns + after_ns);
+        }
+        if path == DECIDE_PATH && self.is_mute {
+            return fault(Fault::Refused);
+        }
         let body = if path == AUDIT_PATH {
             self.events(&request.body)
         } else if path != DECIDE_PATH {
@@ -89,16 +131,24 @@ impl Service for Keeper {
             }))
         };
         let Some(body) = body else {
-            return Reply { after_ns: 0, outcome: Outcome::Fault(Fault::Timeout), tries: 1 };
+            return fault(Fault::Timeout);
         };
         let mut headers = HeaderMap::default();
         headers.add(b"x-tidegate-gateway", b"v1");
-        Reply::now(Answer { headers, ..Answer::new(status, body) })
+        let reply = Reply::now(Answer { headers, ..Answer::new(status, body) });
+        Reply { after_ns, ..reply }
     }
 }
 
 /// Runs a timeline under one policy of each kind.
 fn run(audit: &str, until: &str, timeline: &str, unanswered: usize, hears: bool) -> (Report, Book) {
+    let book = Arc::default();
+    let urgent = Urgent::After(0);
+    let keeper = || Keeper { book, unanswered, hears, urgent, is_mute: false };
+    run_with(audit, until, timeline, keeper())
+}
+
+fn run_with(audit: &str, until: &str, timeline: &str, keeper: Keeper) -> (Report, Book) {
     let yaml = format!(
         "name: audit
 plugin:
@@ -119,6 +169,10 @@ plugin:
       - name: again
         match: {{ path: /again }}
         circuit_breaker: {{ open: 1s }}
+      - name: open
+        match: {{ path: /open }}
+        rate_limits: [{{ name: ip, by: ip, limit: 100, per: minute }}]
+        on_unavailable: [allow]
 host: {{ workers: 1, until: {until} }}
 gateway: in-process
 upstream:
@@ -132,12 +186,11 @@ timeline:
     );
     let scenario = Scenario::parse(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
     let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
-    let book = Arc::new(Mutex::new(Book::default()));
+    let Keeper { book, unanswered, hears, urgent, is_mute } = keeper;
     let keeps = Arc::clone(&book);
-    let services = Services::default().bind_fresh(move || Keeper {
-        book: Arc::clone(&keeps),
-        unanswered,
-        hears,
+    let services = Services::default().bind_fresh(move || {
+        let book = Arc::clone(&keeps);
+        Keeper { book, unanswered, hears, urgent, is_mute }
     });
     let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
     assert!(report.start_error.is_none(), "{report}");
@@ -249,7 +302,7 @@ fn a_share_of_what_is_admitted_is_told_with_whom() {
     let allows = told(&book, Action::Allow);
     assert!((130..=270).contains(&allows.len()), "{} of 2000", allows.len());
     for note in allows {
-        assert!(note.detail.starts_with("names=p decision="), "{note:?}");
+        assert!(note.detail.starts_with("names=p share_bp=1000 decision="), "{note:?}");
         let about: Vec<_> = note.about.iter().map(|about| about.limit.as_str()).collect();
         assert_eq!(about, ["p.ip"]);
     }

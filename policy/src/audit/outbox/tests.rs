@@ -251,6 +251,10 @@ enum Step {
     Send,
     Answer(Vec<u8>),
     Nothing,
+    /// An event that its decision waits for.
+    Urgent(u8),
+    /// What becomes of the newest urgent message: 0 is not yet, 1 no answer, 2 on record though nobody hears so, 3 on record.
+    Told(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -261,6 +265,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Send),
         2 => proptest::collection::vec(0_u8..3, 0..70).prop_map(Step::Answer),
         1 => Just(Step::Nothing),
+        2 => (0_u8..6).prop_map(Step::Urgent),
+        2 => (0_u8..4).prop_map(Step::Told),
     ]
 }
 
@@ -274,6 +280,7 @@ proptest! {
         let mut chain: BTreeMap<String, u64> = BTreeMap::new();
         let mut seen: BTreeMap<String, AuditNote> = BTreeMap::new();
         let mut flight: Option<Vec<AuditNote>> = None;
+        let (mut urgent, mut made) = (Vec::<(DecisionId, AuditNote)>::new(), 0_usize);
         for step in steps {
             match step {
                 Step::Allow => {
@@ -311,6 +318,28 @@ proptest! {
                     }
                     outbox.answered(id(number), Said::Each(&fates));
                 }
+                Step::Urgent(subject) => {
+                    happened += 1;
+                    made += 1;
+                    let event = Box::new(denial("p.urgent", &format!("s{subject}")));
+                    let message = id(1_000_000 + made);
+                    if let Urgent::Send(note) = outbox.record_urgent(event, message, false) {
+                        seen.insert(note.id.clone(), (*note).clone());
+                        urgent.push((message, *note));
+                    }
+                }
+                Step::Told(fate) => {
+                    let Some((message, note)) = urgent.pop() else { continue };
+                    if fate > 1 {
+                        chain.insert(note.id, 1);
+                    }
+                    let said = match fate {
+                        0 => Said::Each(&[Kept::Later]),
+                        1 | 2 => Said::Nothing,
+                        _ => Said::Each(&[Kept::Kept]),
+                    };
+                    outbox.urgent_answered(message, said, false);
+                }
                 Step::Nothing => {
                     flight = None;
                     outbox.answered(id(number), Said::Nothing);
@@ -319,6 +348,8 @@ proptest! {
             prop_assert!(outbox.len() <= WAITING_MAX);
         }
         outbox.answered(id(number), Said::Nothing);
+        // Those that were never answered wait like the others in the end.
+        outbox.tick(now_ms + FLIGHT_MS_MAX + 1);
         for _ in 0..4 {
             now_ms += WINDOW_MS;
             outbox.tick(now_ms);
@@ -330,4 +361,47 @@ proptest! {
         prop_assert_eq!(kept, happened);
         prop_assert_eq!(outbox.counts(), Counts { kept: happened, refused: 0, lost: 0 });
     }
+}
+
+#[test]
+fn an_event_that_its_decision_waits_for_goes_alone_and_waits_with_the_others_if_it_must() {
+    let mut outbox = Outbox::new(1, 0);
+    outbox.record(allow());
+    let urgent = outbox.record_urgent(Box::new(denial("p.ip", "a")), id(90), false);
+    let Urgent::Send(note) = urgent else { panic!("{urgent:?}") };
+    // The like of it is counted, and a batch takes along what is not on its way.
+    assert_eq!(outbox.record_urgent(Box::new(denial("p.ip", "a")), id(91), false), Urgent::Counted);
+    assert_eq!(sent(&mut outbox, 1).len(), 1);
+    assert!(!outbox.urgent_answered(id(1), Said::Each(&[Kept::Kept]), false), "another's answer");
+    assert!(!outbox.urgent_answered(id(90), Said::Each(&[Kept::Later]), false));
+    assert!(!outbox.urgent_answered(id(90), Said::Each(&[Kept::Kept]), false), "it came before");
+    outbox.answered(id(1), Said::Each(&[Kept::Kept]));
+    let again = sent(&mut outbox, 2);
+    assert_eq!(again.iter().map(|n| &n.id).collect::<Vec<_>>(), [&note.id]);
+    outbox.answered(id(2), Said::Each(&[Kept::Kept]));
+    assert_eq!(outbox.counts(), Counts { kept: 2, refused: 0, lost: 0 });
+}
+
+#[test]
+fn what_a_refused_decision_would_have_told_is_told_by_the_next_one_like_it() {
+    let mut outbox = Outbox::new(1, 0);
+    let like = || Box::new(denial("p.ip", "a"));
+    assert!(matches!(outbox.record_urgent(like(), id(1), true), Urgent::Send(_)));
+    // It never left: nothing is told of it.
+    outbox.withdraw(id(1));
+    assert_eq!((outbox.len(), outbox.bytes), (0, 0));
+    // It left, and nobody knows whether it was heard.
+    assert!(matches!(outbox.record_urgent(like(), id(2), true), Urgent::Send(_)));
+    assert!(!outbox.urgent_answered(id(2), Said::Nothing, true));
+    assert!(matches!(outbox.record_urgent(like(), id(3), true), Urgent::Send(_)));
+    assert!(outbox.urgent_answered(id(3), Said::Each(&[Kept::Kept]), true));
+    assert_eq!(outbox.record_urgent(like(), id(4), true), Urgent::Counted);
+    assert_eq!(outbox.len(), 1);
+    for _ in 0..WAITING_MAX {
+        outbox.record(allow());
+    }
+    let other = || Box::new(denial("p.ip", "b"));
+    assert_eq!(outbox.record_urgent(other(), id(5), true), Urgent::NoRoom);
+    assert_eq!(outbox.record_urgent(other(), id(5), false), Urgent::NoRoom);
+    assert_eq!(outbox.record_urgent(other(), id(5), false), Urgent::Counted);
 }

@@ -29,7 +29,7 @@ fn bench(audit: &str) -> Bench {
 }
 
 impl Bench {
-    fn told(&self, effects: &Effects) -> Option<Testimony> {
+    fn told(&self, effects: &Effects) -> Option<Box<Testimony>> {
         self.exchange.testimony(&self.config, effects, effects.whom.clone())
     }
 
