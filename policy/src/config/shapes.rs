@@ -145,8 +145,7 @@ shapes! {
             "Keeps calls back from an upstream that fails: in this process at once, in all of the region's as soon as enough of them agree, and then lets one request at a time test it. A table is a breaker of the policy's own, under its name. Of several policies the first that matches and has one applies. A request that it refuses gets 503 `circuit-open` and is charged to no limit. In a policy whose `mode` is not `enforce` it counts and refuses nobody.");
         "denied" => may(Table(&DENIED), "the usual answers", r#"{"content_type": "text/plain", "body": "come back in {{retry_after}} s"}"#,
             "Answers in words of your own.");
-        "audit" => may(Table(&POLICY_AUDIT), "the document's", r#"{"allows": "100%"}"#,
-            "What of this policy the audit chain is told.");
+        "audit" => may(Table(&POLICY_AUDIT), "the document's", r#"{"allows": "100%"}"#, "What of this policy the audit chain is told.");
         "on_unavailable" => with_default(Either(&[RUNG, List { item: &RUNG, min: 1, max: 3 }]),
             "[\"lease\", \"local_share\", \"deny\"]", "[\"local_share\", \"allow\"]",
             "What becomes of a request when no verdict can be had, step by step: `lease` spends what is leased for as long as it lives (limits with `decide: lease`), `local_share` spends this Envoy's part of each limit (see `local_share` of the document), `allow` lets the request go on, `deny` answers 503. Behind the last step stands `deny`. Each is counted.");
@@ -156,18 +155,14 @@ shapes! {
     AUDIT "audit" {
         "allows" => with_default(Percentage, "\"0%\"", "\"1%\"",
             "The share of admitted requests that become events, drawn by the decision's id. Denials need no share: the first of a limit, subject and minute is an event, the rest is counted.");
-        "sync" => may(List { item: &Word(&["deny", "rung", "allow"]), min: 1, max: 3 }, "no decision waits for its event", r#"["deny"]"#,
-            "The decisions inside Envoy whose event has to be on record before they take effect: denials, admissions by a rung of `on_unavailable`, admissions that `allows` draws. Each of them costs a callout. What is only counted, since the like of it was told in that minute, waits for nothing. What the gateway decides waits by the gateway's `--audit-sync`.");
-        "timeout" => with_default(Duration { min_ms: 50, max_ms: 5_000 }, "\"250ms\"", "\"1s\"",
-            "How long such a decision waits. Keep it above the gateway's deadline (30 ms by default), or the gateway refuses the message.");
-        "unrecorded" => with_default(Word(&["proceed", "refuse"]), "\"proceed\"", "\"refuse\"",
-            "What becomes of an admission whose event is not on record by then: it goes on (`proceed`; the event is handed over later), or it gets 503 `policy-store-unavailable` and nothing stays charged (`refuse`). A denial stays one either way. Both are counted in `tidegate_audit_unrecorded_total`.");
+        "sync" => may(List { item: &Word(&["deny", "rung", "allow"]), min: 1, max: 3 }, "no decision waits for its event", r#"["deny"]"#, "The decisions inside Envoy whose event has to be on record before they take effect: denials, admissions by a rung of `on_unavailable`, admissions that `allows` draws. Each of them costs a callout. What is only counted, since the like of it was told in that minute, waits for nothing. What the gateway decides waits by the gateway's `--audit-sync`.");
+        "timeout" => with_default(Duration { min_ms: 50, max_ms: 5_000 }, "\"250ms\"", "\"1s\"", "How long such a decision waits. Keep it above the gateway's deadline (30 ms by default), or the gateway refuses the message.");
+        "unrecorded" => with_default(Word(&["proceed", "refuse"]), "\"proceed\"", "\"refuse\"", "What becomes of an admission whose event is not on record by then: it goes on (`proceed`; the event is handed over later), or it gets 503 `policy-store-unavailable` and nothing stays charged (`refuse`). A denial stays one either way. Both are counted in `tidegate_audit_unrecorded_total`.");
     }
 
     /// What the audit chain is told of one policy.
     POLICY_AUDIT "policy_audit" {
-        "allows" => with_default(Percentage, "\"0%\"", "\"1%\"",
-            "The same for this policy alone.");
+        "allows" => with_default(Percentage, "\"0%\"", "\"1%\"", "The same for this policy alone.");
     }
 
     /// What a policy says of its own denials.
