@@ -104,6 +104,9 @@ impl Asked<'_> {
             true
         })
         .await;
+        // In the order in which they were reported, whichever server was faster.
+        let place = |state: &BreakerState| reports.iter().position(|one| one.name == state.name);
+        lock(so_far).states.sort_by_key(place);
         let news = news(breakers, scope, since).await;
         let Some((since, changed)) = lock(so_far).take(news) else { return };
         let unsaid = |name: &BreakerName| reports.iter().all(|report| report.name != *name);

@@ -49,7 +49,8 @@ pub(super) async fn news(
         return Ok((since, changed));
     }
     let mut all = breakers.changed(scope, 0).await?;
-    let last = all.last().map_or(0, |(_, number)| *number);
+    // What comes into an empty one shows whether it went back.
+    let Some(last) = all.last().map(|(_, number)| *number) else { return Ok((since, all)) };
     let since = last.saturating_sub(since.saturating_sub(last)).saturating_sub(UNSEEN_MS);
     all.retain(|(_, number)| *number > since);
     Ok((since, all))

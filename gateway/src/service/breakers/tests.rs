@@ -410,9 +410,10 @@ async fn an_order_is_heard_of_though_the_stores_clock_went_back() {
     bench.forced("g").await;
     assert_eq!(bench.say(&[]).await, Ok(([forced("g"), forced("f")].concat(), false)));
     // One that is empty.
+    let read = bench.since;
     bench.forgets();
     assert_eq!(bench.say(&[]).await, Ok((Vec::new(), false)));
-    assert_eq!(bench.since, 0);
+    assert_eq!(bench.since, read);
     // While the clock is behind many numbers stand close together: what is told again stays bounded.
     bench.goes_back(HOUR_MS);
     let names: Vec<String> = (0..200).map(|number| format!("n{number}")).collect();
