@@ -245,10 +245,9 @@ impl Root {
     /// Counts what circuit breakers do.
     pub(crate) fn count_circuit(&self, breaker: usize, told: Told, by: u64) {
         self.counters.borrow_mut().circuit(&self.config, breaker, told, by);
+        let open = Reason::CircuitOpen.as_str();
         let (outcome, text) = match told {
-            Told::Tripped => {
-                (Reason::CircuitOpen.as_str(), "this process is shut by its own failures")
-            }
+            Told::Tripped => (open, "this process is shut by its own failures"),
             Told::Closed => ("ok", "this process lets requests through again"),
             _ => return,
         };

@@ -168,6 +168,7 @@ pub(super) fn heard(
 
 impl Root {
     /// Takes an event in; costs no call of the host.
+    #[inline]
     pub(super) fn record(&self, mut testimony: Box<Testimony>) {
         if let Some(events) = &self.events {
             testimony.config = Some(self.hash());

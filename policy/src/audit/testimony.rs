@@ -118,17 +118,25 @@ impl Testimony {
         self.names.iter().map(String::as_str).chain(limits)
     }
 
+    #[expect(clippy::as_conversions, reason = "an enum without fields is its own number")]
     fn mark(&self, seed: u64) -> Likeness {
         let mut mark = Likeness::new(seed);
-        mark.text(self.action.as_str());
         mark.text(self.outcome);
         if let Tenant::Named(tenant) = &self.tenant {
             mark.text(tenant.as_str());
         }
-        mark.number(self.config.map_or(0, |config| config.gauge().into()));
-        mark.text(self.cause.map_or("", Reason::as_str));
+        // Which of the texts follow is a part of it, so that none has to be added that is not there.
+        let config: u64 = self.config.map_or(0, |config| config.gauge().into());
+        let (has_cause, has_text) = (self.cause.is_some(), !self.text.is_empty());
+        let texts = u64::from(has_cause) << 32 | u64::from(has_text) << 33;
+        mark.number(config | texts | (self.action as u64) << 40);
+        if let Some(cause) = self.cause {
+            mark.text(cause.as_str());
+        }
         self.all_names().for_each(|name| mark.text(name));
-        mark.text(&self.text);
+        if has_text {
+            mark.text(&self.text);
+        }
         mark
     }
 

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::{Act, Asked, Effects, Exchange, Idempotent, Outcome, Question, Signal};
 use crate::audit::testimony::Testimony;
 use crate::audit::{About, Action, Durability};
-use crate::config::{Config, Policy};
+use crate::config::Config;
 use crate::reason::Reason;
 use crate::scope::Tenant;
 use crate::wire::{DecisionId, LimitCall};
@@ -102,13 +102,11 @@ impl Exchange {
         }
         let id = self.id?;
         let drawn = drawn(config, id, &effects.signals, self.passed);
-        let mut share_bp = 0;
-        let name = |policy: &Policy| {
+        let (mut share_bp, mut names) = (0, Vec::new());
+        for policy in drawn.filter_map(|policy| config.policies.get(policy)) {
             share_bp = policy.audited_allows_bp.max(share_bp);
-            policy.name.clone()
-        };
-        let policies = drawn.filter_map(|policy| config.policies.get(policy));
-        let names: Vec<_> = policies.map(name).collect();
+            names.push(policy.name.clone());
+        }
         let (action, outcome, durability) = (Action::Allow, "ok", Durability::Sampled);
         (!names.is_empty()).then_some(Told { action, outcome, names, share_bp, durability })
     }

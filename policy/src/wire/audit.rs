@@ -239,6 +239,7 @@ mod tests {
             more: 0,
             detail: String::new(),
             config: config.and_then(|digit| ConfigHash::read(&String::from_iter([digit; 64]))),
+            durability: Durability::Async,
             about: Vec::new(),
         };
         for (each, expected) in [

@@ -234,7 +234,7 @@ fn what_the_filter_denies_is_told_once_then_counted_and_what_the_gateway_admits_
     assert_eq!(breakers.len(), 1, "{book:?}");
     let configs = told(&book, Action::Config);
     assert_eq!(configs.len(), 1, "{book:?}");
-    assert!(configs[0].detail.contains("policies=4 audit=on"), "{configs:?}");
+    assert!(configs[0].detail.contains("policies=5 audit=on"), "{configs:?}");
     assert_eq!(told(&book, Action::Allow), Vec::<&AuditNote>::new());
     assert_eq!((metric(&report, "kept"), metric(&report, "lost")), (62, 0));
     // Of the worker one message for the beginning and one for the window's counts; and the configuration.
