@@ -217,6 +217,17 @@ pub(super) async fn measure_audited(
     by_turns(rows, effort, connections)
 }
 
+/// By turns alone, on Envoys that are started for it: where a process's memory comes to lie differs from start to
+/// start, and with it what the same code costs.
+pub(super) async fn turns_anew(
+    plans: Vec<Plan>,
+    effort: Effort,
+    load: Load,
+) -> Result<Vec<Measured>, String> {
+    let behind = behind().await;
+    by_turns(start(plans, load.hop, &behind).await, effort, load.connections)
+}
+
 fn by_turns(mut rows: Vec<Row>, effort: Effort, connections: u32) -> Result<Vec<Measured>, String> {
     let mut turns: Vec<_> =
         rows.iter_mut().map(|row| (row.name, &mut row.envoy, row.denies)).collect();
