@@ -2,7 +2,8 @@
 //! is written so that all workers of the process share it. What the octets mean is policy's.
 //!
 //! While a breaker is closed a request costs one read of a metric, which counts the changes of all
-//! breakers in the process, and one read of its answer's status; one with a body that of its `content-type`, too.
+//! breakers in the process (beside a lease one read in 100 µs), and one read of its answer's status; one with a body
+//! that of its `content-type`, too.
 //! Only when that number has changed, or a call failed, shared data is read.
 
 use std::cell::{Cell, RefCell};
@@ -43,12 +44,18 @@ pub(crate) use uploads::are_some as are_uploads;
 /// Counts the changes of who may call, over all workers and breakers of the process.
 const CHANGES: &str = "tidegate_circuit_changes";
 
+/// So long, in µs, a worker goes by the changes that it read, where it knows the time anyhow. One with fewer than
+/// 10,000 requests a second reads with each.
+const LOOKED_US: u64 = 100;
+
 /// The breakers of one configuration in one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Circuits {
     /// The metric's id; `None` where the host has none, and then every request looks.
     changes: Option<u32>,
     known: RefCell<Known>,
+    /// When the changes were last read by a request that knew the time, in µs, and how many there were.
+    looked: Cell<Option<(u64, u64)>>,
     /// The changes that a stream was told of which then asks for leave in the same turn.
     glimpse: Cell<Option<(u32, u64)>>,
     /// Those of which there is something to report.
@@ -322,7 +329,22 @@ impl Circuits {
         host::metric(self.changes?).ok()
     }
 
+    /// The same for whoever knows the time: what was read within the last `LOOKED_US` counts.
+    fn changes_by(&self, now_us: Option<u64>) -> Option<u64> {
+        let is_fresh =
+            |looked_us| now_us.is_some_and(|now| now.wrapping_sub(looked_us) < LOOKED_US);
+        match self.looked.get() {
+            Some((looked_us, changes)) if is_fresh(looked_us) => Some(changes),
+            _ => {
+                let changes = self.changes();
+                self.looked.set(now_us.zip(changes));
+                changes
+            }
+        }
+    }
+
     fn changed(&self) {
+        self.looked.set(None);
         // Where the metric cannot be counted every worker looks with every request.
         if let Some(id) = self.changes {
             let _counted: Result<(), host::Status> = host::increment(id, 1);

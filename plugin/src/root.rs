@@ -237,9 +237,9 @@ impl Root {
         ))
     }
 
-    /// What the process knows of circuit breakers, for a stream's exchange.
-    pub(crate) fn fresh_circuits(&self, stream: u32) -> Fresh<'_> {
-        Fresh { circuits: &self.circuits, config: &self.config, stream }
+    /// What the process knows of circuit breakers, for a stream's exchange. `now_us`: the time, where it is known.
+    pub(crate) fn fresh_circuits(&self, stream: u32, now_us: Option<u64>) -> Fresh<'_> {
+        Fresh { circuits: &self.circuits, config: &self.config, stream, now_us }
     }
 
     /// Counts what circuit breakers do.

@@ -181,7 +181,7 @@ impl Vm {
             Err(status) => return unreadable(&root, status),
         };
         let id = ids.decision();
-        let known = &root.fresh_circuits(stream);
+        let known = &root.fresh_circuits(stream, None);
         let event = Event::Request { matched, facts: &facts, caller: &root.caller, id, known };
         let mut exchange = Exchange::default();
         let effects = exchange.on(&root.config, &root.overrides, event);
@@ -284,8 +284,9 @@ impl Vm {
                     return Action::HoldAll;
                 }
                 Act::Spend(spends) => {
-                    let answers = self.spend(stream, &open.root, &spends);
-                    let (caller, known) = (&open.root.caller, &open.root.fresh_circuits(stream));
+                    let (answers, now_us) = self.spend(stream, &open.root, &spends);
+                    let caller = &open.root.caller;
+                    let known = &open.root.fresh_circuits(stream, now_us);
                     let entropy = self.entropy();
                     let event = Event::Spent { spends, answers, entropy, facts, caller, known };
                     open.exchange.on(&open.root.config, &open.root.overrides, event)

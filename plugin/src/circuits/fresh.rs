@@ -15,6 +15,8 @@ pub(crate) struct Fresh<'r> {
     pub(crate) config: &'r Config,
     /// Who asks.
     pub(crate) stream: u32,
+    /// Now, in µs, if that is known.
+    pub(crate) now_us: Option<u64>,
 }
 
 // === impl Fresh ===
@@ -56,7 +58,7 @@ impl Known for Fresh<'_> {
         let Some(breaker) = self.config.circuit_breakers.get(circuit.breaker) else { return true };
         let circuits = self.circuits;
         // Without a count of changes every question reads what is shared: once is enough.
-        let Some(changes) = circuits.changes() else { return false };
+        let Some(changes) = circuits.changes_by(self.now_us) else { return false };
         let known = Some(changes);
         let passes = circuits.needed_pass(self.config, breaker, known);
         let pass = || circuits.known.borrow_mut().pass(circuit, breaker, known);

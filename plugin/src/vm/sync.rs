@@ -64,10 +64,15 @@ impl Takings {
 // === impl Vm ===
 
 impl Vm {
-    /// Takes units for a request. What has to be fetched besides is sent at once; nobody waits for it.
-    pub(super) fn spend(&mut self, stream: u32, root: &Rc<Root>, spends: &[Spend]) -> Vec<Spent> {
-        let count = spends.len();
-        let none = || vec![Spent::Ask { leases: Vec::new() }; count];
+    /// Takes units for a request; tells the time that it went by, too, in µs. What has to be fetched besides is sent at
+    /// once; nobody waits for it.
+    pub(super) fn spend(
+        &mut self,
+        stream: u32,
+        root: &Rc<Root>,
+        spends: &[Spend],
+    ) -> (Vec<Spent>, Option<u64>) {
+        let none = || (vec![Spent::Ask { leases: Vec::new() }; spends.len()], None);
         let Some((leases, ids)) = root.leases.as_ref().zip(self.ids.as_mut()) else {
             return none();
         };
@@ -84,7 +89,7 @@ impl Vm {
             self.sync(root, ahead, flights);
         }
         self.leased.insert(stream, Leased { root: Rc::clone(root), taken });
-        answers
+        (answers, Some(now_us))
     }
 
     /// The request goes on: its units are spent.
