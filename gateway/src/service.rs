@@ -207,6 +207,20 @@ impl Service {
         theirs: &CallerScope,
         timeout_ms: u32,
     ) -> Result<Scope, Refused> {
+        let own = &self.settings;
+        self.serves(id, theirs)?;
+        let deadline = own.admission.deadline;
+        if Duration::from_millis(u64::from(timeout_ms)) <= deadline {
+            let detail = format!(
+                "the filter waits {timeout_ms} ms, but this gateway may take {deadline:?}: set the filter's gateway.timeout above {deadline:?} or --deadline (TIDEGATE_DEADLINE) below {timeout_ms} ms"
+            );
+            return Err(Refused { reason: Reason::DeadlineOrder, detail, id: Some(id) });
+        }
+        Ok(own.scope(theirs.tenant.clone(), theirs.key_format))
+    }
+
+    /// Whether this is a gateway of the caller's region and environment.
+    fn serves(&self, id: DecisionId, theirs: &CallerScope) -> Result<(), Refused> {
         let refuse = |reason, detail| Err(Refused { reason, detail, id: Some(id) });
         let own = &self.settings;
         if let Some(region) = &theirs.region
@@ -226,14 +240,7 @@ impl Service {
             );
             return refuse(Reason::EnvironmentMismatch, detail);
         }
-        let deadline = own.admission.deadline;
-        if Duration::from_millis(u64::from(timeout_ms)) <= deadline {
-            let detail = format!(
-                "the filter waits {timeout_ms} ms, but this gateway may take {deadline:?}: set the filter's gateway.timeout above {deadline:?} or --deadline (TIDEGATE_DEADLINE) below {timeout_ms} ms"
-            );
-            return refuse(Reason::DeadlineOrder, detail);
-        }
-        Ok(own.scope(theirs.tenant.clone(), theirs.key_format))
+        Ok(())
     }
 
     /// A limit that stands twice in one message for one subject: both would share a key, and the

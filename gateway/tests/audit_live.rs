@@ -199,29 +199,49 @@ fn make_key(path: &Path, words: &[&str]) -> String {
 struct Load {
     stop: Arc<AtomicBool>,
     acked: Arc<Mutex<BTreeMap<usize, BTreeSet<String>>>>,
+    /// How often a message that was sent and not answered went to another gateway.
+    resent: Arc<AtomicUsize>,
     tasks: tokio::task::JoinSet<()>,
 }
 
 impl Load {
     /// One worker for each gateway.
     fn start(region: &Site) -> Self {
+        Self::of(region, false)
+    }
+
+    /// The same; whoever has no answer goes to the next gateway, as Envoy does.
+    fn roaming(region: &Site) -> Self {
+        Self::of(region, true)
+    }
+
+    fn of(region: &Site, roams: bool) -> Self {
         static LOADS: AtomicUsize = AtomicUsize::new(0);
         let run = LOADS.fetch_add(1, Ordering::SeqCst);
         let stop = Arc::new(AtomicBool::new(false));
         let acked: Arc<Mutex<BTreeMap<usize, BTreeSet<String>>>> = Arc::default();
+        let resent = Arc::new(AtomicUsize::new(0));
         let mut tasks = tokio::task::JoinSet::new();
         for which in 0..region.gateways.len() {
             let (to, stop, acked) = (Arc::clone(&region.to), Arc::clone(&stop), Arc::clone(&acked));
+            let resent = Arc::clone(&resent);
             tasks.spawn(async move {
-                let mut number = 0_u64;
+                let (mut number, mut at) = (0_u64, which);
                 let mut owed: Vec<String> = Vec::new();
                 while !(stop.load(Ordering::SeqCst) && owed.is_empty()) {
                     while owed.len() < 3 {
                         owed.push(format!("{run:016x}{which:016x}-{number}"));
                         number += 1;
                     }
-                    let to = to.lock().expect("no panic")[which];
+                    let (to, count) = {
+                        let to = to.lock().expect("no panic");
+                        (to[at], to.len())
+                    };
                     let Some(kept) = send(to, &owed).await else {
+                        if roams {
+                            at = (at + 1) % count;
+                            resent.fetch_add(1, Ordering::SeqCst);
+                        }
                         tokio::task::yield_now().await;
                         continue;
                     };
@@ -237,7 +257,11 @@ impl Load {
                 }
             });
         }
-        Self { stop, acked, tasks }
+        Self { stop, acked, resent, tasks }
+    }
+
+    fn resent(&self) -> usize {
+        self.resent.load(Ordering::SeqCst)
     }
 
     fn count(&self) -> usize {
@@ -269,27 +293,49 @@ impl Load {
     }
 }
 
+/// Until a gateway that lives acknowledges all of these.
+async fn resent(region: &Site, ids: &[String], acked: &mut BTreeSet<String>) {
+    eventually(WAIT, "another gateway takes them", async || {
+        let kept = send(region.gateway(1).addr, ids).await;
+        let all = kept.as_ref().is_some_and(|kept| kept.iter().all(|kept| *kept == Kept::Kept));
+        if all { Ok(()) } else { Err(kept) }
+    })
+    .await;
+    acked.extend(ids.iter().cloned());
+}
+
+/// The message of these, whose answer nobody reads.
+async fn unread(to: std::net::SocketAddr, ids: &[String]) -> tokio::net::TcpStream {
+    let mut stream = client::connect(to, None).await.expect("it listens");
+    client::send(&mut stream, message(ids).as_bytes()).await;
+    stream
+}
+
 async fn send(to: std::net::SocketAddr, ids: &[String]) -> Option<Vec<Kept>> {
+    let mut stream = client::connect(to, None).await.ok()?;
+    let answer = client::try_raw(&mut stream, message(ids).as_bytes()).await.ok()?;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let reply = AuditReply::decode(answer.body.as_bytes(), MESSAGE, ids.len()).expect("a reply");
+    Some(reply.events)
+}
+
+const MESSAGE: DecisionId = DecisionId::new(7);
+
+fn message(ids: &[String]) -> String {
     let events: Vec<String> = ids
         .iter()
         .map(|id| {
             format!(r#"{{"id":"{id}","age_ms":1,"action":"deny","outcome":"quota-exceeded","tenant":null}}"#)
         })
         .collect();
-    let id = DecisionId::new(7);
     let body = format!(
-        r#"{{"v":1,"id":"{id}","scope":{{"region":null,"environment":"default","tenant":null,"key_format":1}},"timeout_ms":2000,"events":[{}]}}"#,
+        r#"{{"v":1,"id":"{MESSAGE}","scope":{{"region":null,"environment":"default","tenant":null,"key_format":1}},"timeout_ms":2000,"events":[{}]}}"#,
         events.join(",")
     );
     let length = body.len();
-    let request = format!(
+    format!(
         "POST /v1/audit HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-    );
-    let mut stream = client::connect(to, None).await.ok()?;
-    let answer = client::try_raw(&mut stream, request.as_bytes()).await.ok()?;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let reply = AuditReply::decode(answer.body.as_bytes(), id, ids.len()).expect("a reply");
-    Some(reply.events)
+    )
 }
 
 fn once(acked: &BTreeSet<String>, counts: &BTreeMap<String, usize>) {
@@ -297,6 +343,17 @@ fn once(acked: &BTreeSet<String>, counts: &BTreeMap<String, usize>) {
     assert!(missing.is_empty(), "acknowledged and lost: {missing:?}");
     let doubled: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).collect();
     assert!(doubled.is_empty(), "doubled: {doubled:?}");
+}
+
+/// What was acknowledged is in the chain once, and every checkpoint holds.
+async fn ends_whole(region: &Site, load: Load) {
+    let acked = load.end().await;
+    region.settle().await;
+    region.verified().await;
+    let (report, counts) = region.audit(false).await;
+    assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
+    assert!(report.checkpoints_matched > 0 && report.rollbacks.is_empty());
+    acked.values().for_each(|acked| once(acked, &counts));
 }
 
 fn random(seed: u8) -> impl FnMut(usize) -> usize {
@@ -315,13 +372,7 @@ async fn gateways_that_are_killed_at_any_moment_lose_and_double_nothing() {
         region.kill(which);
         region.run(which).await;
     }
-    let acked = load.end().await;
-    region.settle().await;
-    region.verified().await;
-    let (report, counts) = region.audit(false).await;
-    assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
-    assert!(report.checkpoints_matched > 0 && report.rollbacks.is_empty());
-    acked.values().for_each(|acked| once(acked, &counts));
+    ends_whole(&region, load).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -352,6 +403,14 @@ async fn what_redis_lost_with_its_power_comes_back_and_checkpoints_still_hold() 
         // What is acknowledged from here on is lost.
         load.more(30 + below(60)).await;
         region.redis.lose_power(kept).await;
+        eventually(WAIT, "a gateway alarms", async || {
+            let mut up = Vec::new();
+            for which in 0..3 {
+                up.push(region.metric(which, "audit_rollback_detected").await);
+            }
+            if up.contains(&1) { Ok(()) } else { Err(up) }
+        })
+        .await;
         load.more(30).await;
         acked.extend(load.end().await.into_values().flatten());
         region.settle().await;
@@ -656,6 +715,96 @@ async fn a_head_that_is_set_back_or_taken_away_goes_on_over_the_records_that_are
             }
         }
     }
+}
+
+/// A filter whose gateway was killed before it could answer hands the same events to another one: what the first had
+/// appended, had on its disk or had only heard is in the chain once, also when the first comes back with its disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_gateway_that_was_killed_are_taken_once_by_another_one() {
+    let mut region = Site::start(2, &["--redis-response-timeout", "300ms"]).await;
+    let mut acked = BTreeSet::new();
+    for which in [0, 1] {
+        acked.insert(chained(&region, which, 0).await);
+    }
+    let ids = |what: &str| [1, 2, 3].map(|n| format!("{:032x}-{what}{n}", 5));
+
+    let appended = ids("1");
+    let unread_yet = unread(region.gateway(0).addr, &appended).await;
+    eventually(WAIT, "the chain has them, and nobody was told", async || {
+        let (_, counts) = region.audit(false).await;
+        if appended.iter().all(|id| counts.contains_key(id)) { Ok(()) } else { Err(counts) }
+    })
+    .await;
+    region.kill(0);
+    drop(unread_yet);
+    resent(&region, &appended, &mut acked).await;
+    region.run(0).await;
+    chained(&region, 0, 7).await;
+
+    let spooled = ids("2");
+    region.redis.process().pause();
+    let unread_yet = unread(region.gateway(0).addr, &spooled).await;
+    eventually(WAIT, "its disk has them", async || {
+        let spool = std::fs::read_to_string(region.path("gateway-0-0/spool.jsonl"));
+        let spool = spool.unwrap_or_default();
+        if spooled.iter().all(|id| spool.contains(id)) { Ok(()) } else { Err(spool) }
+    })
+    .await;
+    region.kill(0);
+    drop(unread_yet);
+    region.redis.process().resume();
+    resent(&region, &spooled, &mut acked).await;
+    region.run(0).await;
+
+    region.settle().await;
+    region.verified().await;
+    let (report, counts) = region.audit(false).await;
+    assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 0), "{report:?}");
+    once(&acked, &counts);
+}
+
+/// The same at any moment and under load: each filter goes on with whatever gateway lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_filters_of_a_gateway_that_is_killed_go_to_another_one_and_nothing_is_doubled() {
+    let mut region = Site::start(2, &[]).await;
+    let load = Load::roaming(&region);
+    let mut below = random(3);
+    for _ in 0..6 {
+        load.more(20 + below(60)).await;
+        let which = below(2);
+        region.kill(which);
+        load.more(20).await;
+        region.run(which).await;
+    }
+    assert!(load.resent() > 0, "no event went to two gateways");
+    ends_whole(&region, load).await;
+}
+
+/// An operator's first sign of it, beside the gauge.
+#[tokio::test(flavor = "multi_thread")]
+async fn when_events_begin_to_wait_on_the_disk_a_critical_line_says_so() {
+    let mut region = Site::start(1, &["--redis-response-timeout", "300ms"]).await;
+    let mut acked = BTreeSet::from([chained(&region, 0, 0).await]);
+    let begins = |output: &str| {
+        let says = |line: &&str| line.contains("audit events could not be appended; they go to");
+        output.lines().filter(says).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // One that has only just begun may not have reached its Redis.
+    let before = begins(&region.gateway(0).output()).len();
+    region.redis.process().pause();
+    let waits = kept_by(&region, 0, 1).await;
+    let spool = std::fs::read_to_string(region.path("gateway-0-0/spool.jsonl")).expect("a spool");
+    assert!(spool.contains(&waits), "acknowledged, and not on the disk: {spool}");
+    acked.insert(waits);
+    let lines = begins(&region.gateway(0).output());
+    let is_critical = |line: &String| line.contains("ERROR") && line.contains("critical=true");
+    assert!(lines.len() > before && lines.iter().all(is_critical), "{lines:?}");
+    assert!(region.metric(0, "audit_spool_bytes").await > 0);
+    region.redis.process().resume();
+    region.settle().await;
+    let (report, counts) = region.audit(false).await;
+    assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
+    once(&acked, &counts);
 }
 
 /// While events are gathered for ten minutes nothing of them is on the disk: the gateway's own go with it, and a filter

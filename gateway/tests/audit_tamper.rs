@@ -26,6 +26,13 @@ struct Case {
     foreign: Current,
 }
 
+/// How an inserted record is signed.
+enum Forged {
+    Foreign,
+    Copied,
+    Unsigned,
+}
+
 fn chain() -> ChainName {
     ChainName::new("eu").expect("a name")
 }
@@ -129,6 +136,38 @@ impl Case {
         }
     }
 
+    /// Puts a record before the one with this number and counts and links all behind it anew, as it should be. Its
+    /// signature is a foreign key's, that of another record, or none.
+    fn forge(&mut self, seq: usize, forged: Forged) {
+        let before = self.head(seq - 1);
+        let event = events(seq, seq, "forged");
+        let made = written(before, event, &self.foreign).remove(0);
+        let mut made: serde_json::Value = serde_json::from_str(&made).expect("a record");
+        let members = made.as_object_mut().expect("an object");
+        match forged {
+            Forged::Foreign => {}
+            Forged::Copied => {
+                let signed: serde_json::Value =
+                    serde_json::from_str(&self.lines[39]).expect("a record");
+                members.insert("sig".to_owned(), signed["sig"].clone());
+            }
+            Forged::Unsigned => {
+                members.remove("sig");
+                members.remove("key_version");
+            }
+        }
+        self.lines.insert(seq - 1, made.to_string());
+        for index in seq..self.lines.len() {
+            let before = self.head(index);
+            let mut line: serde_json::Value =
+                serde_json::from_str(&self.lines[index]).expect("a record");
+            line["seq"] = (index + 1).into();
+            line["prev"] = before.hash.to_string().into();
+            self.lines[index] = line.to_string();
+        }
+        self.write_head(self.lines.len());
+    }
+
     fn verify(&self) -> (i32, serde_json::Value) {
         let text: String = self.lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         fs::write(self.dir.path().join("chain.jsonl"), text).expect("written");
@@ -161,13 +200,35 @@ fn the_chain_that_is_tampered_with_below_is_valid() {
 #[test]
 fn every_tampering_exits_1_and_names_the_first_bad_record() {
     type Row = (&'static str, fn(&mut Case), &'static str, u64);
-    let rows: [Row; 15] = [
+    let rows: [Row; 20] = [
         ("edit", |c| c.edit(11, "e 11", "f 11"), "broken_link", 11),
         ("edit of a signed one", |c| c.edit(24, "e 24", "f 24"), "bad_signature", 24),
         ("edit of the last", |c| c.edit(48, "e 48", "f 48"), "bad_signature", 48),
         ("delete", |c| drop(c.lines.remove(18)), "gap", 19),
         ("swap", |c| c.lines.swap(20, 21), "out_of_order", 21),
         ("insert a copy", |c| c.lines.insert(30, c.lines[29].clone()), "repeated", 30),
+        // What is signed next covers what was inserted: the signature there is of another number and hash.
+        ("insert, linked, unsigned", |c| c.forge(35, Forged::Unsigned), "bad_signature", 41),
+        (
+            "insert, linked, signature of another",
+            |c| c.forge(35, Forged::Copied),
+            "bad_signature",
+            35,
+        ),
+        ("insert, linked, a foreign key", |c| c.forge(35, Forged::Foreign), "bad_signature", 35),
+        ("the same below a checkpoint", |c| c.forge(20, Forged::Foreign), "bad_signature", 20),
+        (
+            "insert, linked, the others as they were",
+            |c| {
+                let own = c.lines.split_off(34);
+                c.lines.extend(own.clone());
+                c.forge(35, Forged::Unsigned);
+                c.lines.truncate(35);
+                c.lines.extend(own);
+            },
+            "fork",
+            35,
+        ),
         ("a foreign key", |c| c.rewrite(33, false), "bad_signature", 40),
         ("cut off, head kept", |c| c.cut(40, false), "truncated", 41),
         ("cut off within a batch", |c| c.cut(45, true), "unsigned_tail", 41),

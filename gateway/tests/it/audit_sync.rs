@@ -251,6 +251,22 @@ async fn a_command_waits_for_its_record_whatever_the_setting_names() {
     }
 }
 
+/// Its own time is what bounds the wait: a decision may take longer than a filter waits for a record.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_taken_from_a_filter_that_waits_less_than_a_decision_may_take() {
+    let bench = Bench::start("").await;
+    let mut numbers = 2..;
+    eventually(PATIENCE, "an event is on record within its time", async || {
+        let number = numbers.next().expect("numbers");
+        let message = AuditRequest { timeout_ms: 1_000, ..handed_over(&[number]) };
+        let kept = bench.hand_over(&message, encode(&message)).await;
+        let ids = bench.chained().await;
+        let is_there = ids.contains(&message.events[0].id);
+        if kept == [Kept::Kept] && is_there { Ok(()) } else { Err((kept, ids)) }
+    })
+    .await;
+}
+
 /// A filter that is newer than its gateway may know of what that does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_cannot_be_read_keeps_no_other_from_being_taken_and_is_counted() {

@@ -176,6 +176,14 @@ impl Root {
         }
     }
 
+    /// The same for what is told each time.
+    pub(super) fn record_each(&self, mut testimony: Box<Testimony>) {
+        if let Some(events) = &self.events {
+            testimony.config = Some(self.hash());
+            events.borrow_mut().record_each(testimony);
+        }
+    }
+
     /// Takes in what happened, if anything is to be told; costs no call of the host.
     pub(crate) fn tell(&self, testimony: impl FnOnce() -> Option<Box<Testimony>>) {
         if self.events.is_some()

@@ -43,6 +43,10 @@ impl Vm {
             let (charged, has_waited) = match exchange.take_standing() {
                 Some(EventStanding::Told) => return false,
                 Some(EventStanding::Hurried) => (None, true),
+                Some(EventStanding::Contradicts) => {
+                    root.record_each(testimony);
+                    return false;
+                }
                 Some(EventStanding::Charged(charged)) => (Some(charged), false),
                 None => (None, false),
             };
@@ -65,7 +69,7 @@ impl Vm {
             if is_sent {
                 return true;
             }
-            *effects = unrecorded(open, is_void);
+            *effects = unrecorded(open, is_void, false);
         }
     }
 
@@ -133,21 +137,21 @@ impl Vm {
         }
         let effects = match is_kept {
             true => open.exchange.let_go(),
-            false => unrecorded(&mut open, is_void),
+            false => unrecorded(&mut open, is_void, true),
         };
         self.carry_out(stream, open, effects, true);
     }
 }
 
-/// What follows without a record.
-fn unrecorded(open: &mut Open, is_void: bool) -> Effects {
+/// What follows without a record; `is_told`: the message with the event left, and may have been heard.
+fn unrecorded(open: &mut Open, is_void: bool, is_told: bool) -> Effects {
     let Open { exchange, root, .. } = open;
     let outcome = if is_void { "refused" } else { "late" };
     root.counters.borrow_mut().unrecorded(&root.config, outcome);
     if !is_void {
         return exchange.let_go();
     }
-    let refused = Refused { now_us: host::now_us().ok(), grpc: is_grpc() };
+    let refused = Refused { now_us: host::now_us().ok(), grpc: is_grpc(), is_told };
     exchange.refuse(&root.config, refused)
 }
 

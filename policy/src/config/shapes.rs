@@ -156,7 +156,7 @@ shapes! {
         "allows" => with_default(Percentage, "\"0%\"", "\"1%\"",
             "The share of admitted requests that become events, drawn by the decision's id. Denials need no share: the first of a limit, subject and minute is an event, the rest is counted.");
         "sync" => may(List { item: &Word(&["deny", "rung", "allow"]), min: 1, max: 3 }, "no decision waits for its event", r#"["deny"]"#, "The decisions inside Envoy whose event has to be on record before they take effect: denials, admissions by a rung of `on_unavailable`, admissions that `allows` draws. Each of them costs a callout. What is only counted, since the like of it was told in that minute, waits for nothing. What the gateway decides waits by the gateway's `--audit-sync`.");
-        "timeout" => with_default(Duration { min_ms: 50, max_ms: 5_000 }, "\"250ms\"", "\"1s\"", "How long such a decision waits. Keep it above the gateway's deadline (30 ms by default), or the gateway refuses the message.");
+        "timeout" => with_default(Duration { min_ms: 50, max_ms: 5_000 }, "\"250ms\"", "\"1s\"", "How long such a decision waits. It may be shorter than `gateway.timeout` and than the gateway's deadline, which are of questions.");
         "unrecorded" => with_default(Word(&["proceed", "refuse"]), "\"proceed\"", "\"refuse\"", "What becomes of an admission whose event is not on record by then: it goes on (`proceed`; the event is handed over later), or it gets 503 `policy-store-unavailable` and nothing stays charged (`refuse`). A denial stays one either way. Both are counted in `tidegate_audit_unrecorded_total`.");
     }
 

@@ -38,6 +38,8 @@ pub enum Standing {
     Told,
     /// It is to be told, and nothing waits for it.
     Hurried,
+    /// The same, and each time: that the request goes on may be on record already, and is not so.
+    Contradicts,
 }
 
 /// What else is known of a decision that is refused.
@@ -47,6 +49,8 @@ pub struct Refused {
     pub now_us: Option<u64>,
     /// Whether the request is gRPC.
     pub grpc: bool,
+    /// Whether that it goes on may have been heard.
+    pub is_told: bool,
 }
 
 // === impl Exchange ===
@@ -107,7 +111,8 @@ impl Exchange {
         if matches!(held.effects.act, Act::Pass | Act::Resume) {
             let id = self.id.unwrap_or(DecisionId::new(0));
             // That it is refused is an event too, which nothing waits for: there was no time for the first.
-            self.standing = Some(Box::new(Standing::Hurried));
+            let standing = if refused.is_told { Standing::Contradicts } else { Standing::Hurried };
+            self.standing = Some(Box::new(standing));
             return held.refusal(config, id, refused);
         }
         self.phase = held.next;

@@ -30,14 +30,14 @@ const CONFIG: &str = r#"{
 }"#;
 
 /// What a gateway with a chain needs, in one life after the other.
-struct Site {
-    redis: Redis,
+pub struct Site {
+    pub redis: Redis,
     dir: TempDir,
-    options: gateway::Options,
+    pub options: gateway::Options,
 }
 
 impl Site {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let redis = Redis::start_durable().await;
         let path = |name: &str| dir.path().join(name);
@@ -52,8 +52,13 @@ impl Site {
         Self { redis, dir, options }
     }
 
+    /// What waits on the gateway's disk.
+    pub fn spool(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("audit/spool.jsonl")).unwrap_or_default()
+    }
+
     /// The records of the chain.
-    async fn records(&self) -> Vec<Value> {
+    pub async fn records(&self) -> Vec<Value> {
         let lines = self.export().await;
         lines.iter().map(|line| serde_json::from_str(line).expect("a record")).collect()
     }
@@ -75,7 +80,7 @@ impl Site {
     }
 
     /// As an auditor does it: the export, the public key, the tool.
-    async fn verify(&self) {
+    pub async fn verify(&self) {
         let export = self.dir.path().join("chain.jsonl");
         std::fs::write(&export, self.export().await.join("\n") + "\n").expect("written");
         let public: Value = serde_json::from_str(
@@ -96,7 +101,7 @@ fn run(words: &[&str], last: Option<&Path>) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn is(record: &Value, action: &str, outcome: &str) -> bool {
+pub fn is(record: &Value, action: &str, outcome: &str) -> bool {
     record["actor"] == "filter" && record["action"] == action && record["outcome"] == outcome
 }
 

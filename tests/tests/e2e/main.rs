@@ -3,6 +3,7 @@
 
 mod answers;
 mod audit;
+mod audit_sync;
 mod callout_faults;
 mod circuits;
 mod circuits_beside;

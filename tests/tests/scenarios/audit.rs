@@ -15,6 +15,7 @@ use tidegate_tests::parts;
 
 use super::runner;
 
+mod back;
 mod sync;
 
 /// What the gateway heard.

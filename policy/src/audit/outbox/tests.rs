@@ -383,6 +383,18 @@ fn an_event_that_its_decision_waits_for_goes_alone_and_waits_with_the_others_if_
 }
 
 #[test]
+fn what_is_told_each_time_is_never_counted_and_is_lost_beyond_the_bound() {
+    let mut outbox = Outbox::new(1, 0);
+    for _ in 0..WAITING_MAX + 3 {
+        outbox.record_each(Box::new(denial("p.ip", "a")));
+    }
+    outbox.tick(WINDOW_MS);
+    let told = drained(&mut outbox);
+    assert!(told.iter().all(|note| note.more == 0), "{told:?}");
+    assert_eq!(outbox.counts(), Counts { kept: WAITING_MAX as u64, refused: 0, lost: 3 });
+}
+
+#[test]
 fn what_a_refused_decision_would_have_told_is_told_by_the_next_one_like_it() {
     let mut outbox = Outbox::new(1, 0);
     let like = || Box::new(denial("p.ip", "a"));

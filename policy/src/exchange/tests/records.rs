@@ -4,7 +4,7 @@ use super::claims::{Desk, KEYED, facts, settled};
 use super::*;
 use crate::wire::FinishBy;
 
-const REFUSED: Refused = Refused { now_us: Some(7_000_000), grpc: true };
+const REFUSED: Refused = Refused { now_us: Some(7_000_000), grpc: true, is_told: false };
 
 fn desk(unrecorded: &str, policy: &str) -> Desk {
     let document = format!(
@@ -80,6 +80,20 @@ fn a_refused_admission_gives_back_what_was_charged_and_claimed() {
         assert_eq!(ends, abandons.then_some(true));
         assert!(matches!(desk.exchange.take_standing(), Some(EventStanding::Hurried)));
         assert!(desk.exchange.replied());
+    }
+}
+
+/// That it goes on may be on record by then.
+#[test]
+fn a_refusal_of_what_may_have_been_heard_is_told_each_time() {
+    for is_told in [false, true] {
+        let mut desk = desk("refuse", "");
+        let mut effects = desk.admitted("");
+        desk.held(&mut effects);
+        let refused = desk.exchange.refuse(&desk.config, Refused { is_told, ..REFUSED });
+        assert!(matches!(refused.act, Act::Deny(_)), "{refused:?}");
+        let standing = desk.exchange.take_standing();
+        assert_eq!(matches!(standing, Some(EventStanding::Contradicts)), is_told, "{standing:?}");
     }
 }
 

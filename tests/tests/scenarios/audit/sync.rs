@@ -1,6 +1,8 @@
 //! Decisions inside Envoy that wait for their event: with a gateway that takes it at once, slowly, too late or not
 //! at all, and with streams and configurations that go meanwhile.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 use tidegate_policy::audit::Durability;
@@ -22,6 +24,12 @@ fn came(report: &Report, client: &str, nth: usize) -> (Option<u16>, u64) {
     let sent = report.exchange(client, nth).unwrap_or_else(|| panic!("{client} {nth}: {report}"));
     let at_ns = sent.headers_at_ns.unwrap_or(u64::MAX);
     (sent.status, at_ns.saturating_sub(sent.sent_at_ns) / MS)
+}
+
+/// The ids of the decisions that are told for themselves.
+fn decisions(notes: &[&AuditNote]) -> BTreeSet<String> {
+    let each = notes.iter().filter(|note| note.more == 0);
+    each.filter_map(|note| note.detail.split("decision=").nth(1).map(str::to_owned)).collect()
 }
 
 fn quiet(report: &Report) {
@@ -101,9 +109,14 @@ fn an_admission_waits_for_its_event_and_is_refused_without_one_only_where_that_i
             assert_eq!(unrecorded(&report, "refused"), refused, "{urgent:?}");
             let denied: u32 = told(&book, Action::Deny).iter().map(|n| n.more.max(1)).sum();
             assert_eq!(u64::from(denied), refused, "{urgent:?} {way}: {book:?}");
-            // Each was told of as one that goes on before it was refused: the message may have been heard.
-            let rungs = told(&book, Action::Rung).iter().filter(|n| n.more == 0).count();
-            assert_eq!(rungs, if refused > 0 { 2 } else { 1 }, "{urgent:?} {way}: {book:?}");
+            // Each was told of as one that goes on before it was refused: the message may have been heard. So each
+            // refusal is told for itself, and contradicts it by the decision's id.
+            let rungs = decisions(&told(&book, Action::Rung));
+            assert_eq!(rungs.len(), if refused > 0 { 2 } else { 1 }, "{urgent:?} {way}: {book:?}");
+            let denials = told(&book, Action::Deny);
+            let expected = if refused > 0 { rungs } else { BTreeSet::new() };
+            assert_eq!(decisions(&denials), expected, "{urgent:?} {way}: {book:?}");
+            assert!(denials.iter().all(|n| n.detail.contains("cause=event-not-recorded")));
         }
     }
 }
