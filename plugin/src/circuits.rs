@@ -262,14 +262,17 @@ impl Circuits {
         }
         let (home, now_ms) = (known.home(place)?, now_ms()?);
         drop(known);
-        if let Some(wait_ms) = shared::read(&home).ok()?.ordered_ms(now_ms) {
+        let process = shared::read(&home).ok()?;
+        if let Some(wait_ms) = process.ordered_ms(now_ms).filter(|_| !process.is_ahead(now_ms)) {
             return Some((state, wait_ms));
         }
         // The region says nothing of its end, since nobody reports on all of them.
-        if self.step(place, None, |process| process.lapse(now_ms)) == Ok(true) {
+        let lapse = |process: &mut Process| (process.lapse(now_ms), process.ordered_ms(now_ms));
+        let (is_over, wait_ms) = self.step(place, None, lapse).ok()?;
+        if is_over {
             self.changed();
         }
-        None
+        wait_ms.map(|wait_ms| (state, wait_ms))
     }
 
     /// One step on what all workers share of the breaker in a place.

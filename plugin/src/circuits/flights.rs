@@ -357,6 +357,9 @@ impl Circuits {
                 count(flight.breaker, Told::Tripped, 1);
                 self.urgent.borrow_mut().push(flight.place);
                 self.changed();
+            } else {
+                // It lets pass whatever comes of it, or is shut already: what was counted goes with the next report.
+                self.marks.counted(flight.place);
             }
         }
     }

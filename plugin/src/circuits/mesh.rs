@@ -193,11 +193,12 @@ impl Circuits {
         places: Vec<usize>,
     ) -> (Vec<u8>, Report) {
         let mut reports = Vec::new();
-        let mut told = BTreeMap::new();
+        let (mut told, mut lapsed) = (BTreeMap::new(), false);
         for place in places {
             let Some((breaker, name)) = self.named(config, place) else { continue };
             let said = self.step(place, None, |process| {
-                let said = process.report(&breaker.own, now_ms);
+                let (before, said) = (process.generation, process.report(&breaker.own, now_ms));
+                lapsed |= process.generation != before;
                 (said, Says::of(process))
             });
             // Until the gateway has heard of it, and for as long as there is more to say. Others may have been faster.
@@ -206,6 +207,9 @@ impl Circuits {
             let Ok((Some(batch), _)) = said else { continue };
             told.insert(name.clone(), (place, batch.probe, batch.epoch));
             reports.push(BreakerReport { name, terms: breaker.own.terms, batch });
+        }
+        if lapsed {
+            self.changed();
         }
         let message = BreakersRequest {
             v: VERSION,

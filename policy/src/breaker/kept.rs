@@ -87,6 +87,8 @@ mod tests {
         // As a filter of before wrote it.
         let before = octets.len() - 17;
         assert_eq!(Kept::from_bytes(octets.get(..before).unwrap_or_default()), Some(kept));
+        let later = [octets.clone(), vec![7; 9]].concat();
+        assert_eq!(Kept::from_bytes(&later), Kept::from_bytes(&octets), "as a later one would");
         for len in 0..before {
             assert_eq!(Kept::from_bytes(octets.get(..len).unwrap_or_default()), None);
         }

@@ -9,14 +9,12 @@
 
 pub mod codec;
 mod report;
+mod waits;
 
 pub use self::report::{ALONE_MS, SOUGHT_MS};
 
-use super::mesh::{ENTROPY_RANGE, Ended, Settled, State, Terms, jittered_ms};
+use super::mesh::{Ended, Settled, State, Terms};
 use crate::wire::breaker::BreakerState;
-
-/// When it makes sense to come again while an operator's state has no end, in ms.
-const ENDLESS_MS: u64 = 60_000;
 
 /// What a process does beside what the terms say for the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +42,8 @@ pub struct Process {
     pub until_ms: u64,
     /// Closed by tests: since then, in ms by this host's clock; 0: not, or long ago.
     pub healed_at_ms: u64,
+    /// Not closed: since when it is to wait until `until_ms`, by this host's clock; 0: a filter of before did not say.
+    pub waits_since_ms: u64,
     /// Whether a request was refused since the last report that a test would have been for.
     pub wanted: bool,
     /// When one came last, by this host's clock; 0: none, or so long ago that nobody else is expected.
@@ -111,6 +111,7 @@ impl Default for Process {
             tripped: false,
             until_ms: 0,
             healed_at_ms: 0,
+            waits_since_ms: 0,
             wanted: false,
             sought_ms: 0,
             unheard_ms: 0,
@@ -135,11 +136,11 @@ impl Process {
         if self.passes() {
             return Leave::Pass;
         }
+        self.bound(own, now_ms);
         // One that has an end ends when somebody asks for a test.
         if self.state == State::ForcedOpen && now_ms < self.until_ms {
             return Leave::Wait(self.wait_ms(now_ms));
         }
-        self.bound(own, now_ms);
         match &mut self.probe {
             Some(probe) if now_ms < probe.until_ms && !probe.out => {
                 probe.out = true;
@@ -186,7 +187,7 @@ impl Process {
             self.ended = Some(Settled { id, ended });
             if ended == Ended::Failed {
                 // The mesh will say the same in a moment.
-                self.until_ms = self.shut_until(own, now_ms, entropy);
+                self.shut(own, now_ms, entropy);
             }
             return false;
         }
@@ -194,7 +195,7 @@ impl Process {
             Ended::GivenBack => false,
             Ended::Failed => {
                 self.successes = 0;
-                self.until_ms = self.shut_until(own, now_ms, entropy);
+                self.shut(own, now_ms, entropy);
                 false
             }
             Ended::Ok => {
@@ -223,7 +224,7 @@ impl Process {
         self.change();
         // The mesh has not changed: to it these calls still count.
         self.counts = counts;
-        self.until_ms = self.shut_until(own, now_ms, entropy);
+        self.shut(own, now_ms, entropy);
         true
     }
 
@@ -232,31 +233,6 @@ impl Process {
         if generation == self.generation {
             self.counts.add(counts);
         }
-    }
-
-    /// For how long an operator keeps it as it is, in ms, if one does.
-    pub fn ordered_ms(&self, now_ms: u64) -> Option<u64> {
-        if self.state.is_ordered() { self.wait_ms(now_ms) } else { None }
-    }
-
-    /// What an operator ordered of all of many ends, once its time is over: it goes on in each of them. Says whether
-    /// it did.
-    pub fn lapse(&mut self, now_ms: u64) -> bool {
-        let is_over = self.state.is_ordered() && self.ordered_ms(now_ms).is_none();
-        if is_over {
-            self.state = State::Closed;
-            self.change();
-        }
-        is_over
-    }
-
-    /// Whether it is shut and nobody finds out if it still has to be: its wait has been over for as long again as it
-    /// lasts at most, and nobody came to test. Who only needs it learns nothing by waiting on.
-    pub fn is_forgotten(&self, own: &Own, now_ms: u64) -> bool {
-        let is_over = |since_ms: u64| now_ms >= since_ms.saturating_add(longest_ms(own));
-        let is_tested = self.probe.is_some_and(|probe| probe.out);
-        let is_sought = self.sought_ms > 0 && !is_over(self.sought_ms);
-        is_over(self.until_ms) && !self.passes() && !is_tested && !self.wanted && !is_sought
     }
 
     /// Takes what the gateway says; `sent_ms` is when it was asked, `heard` the test's end that it was
@@ -290,7 +266,12 @@ impl Process {
             let until_ms = sent_ms.saturating_add(wait_ms);
             // What was over and is told again was over before.
             let again = wait_ms == 0 && !newer && before.1 == told.state;
-            self.until_ms = if again { self.until_ms.min(until_ms) } else { until_ms };
+            let until_ms = if again { self.until_ms.min(until_ms) } else { until_ms };
+            if newer || until_ms != self.until_ms {
+                (self.until_ms, self.waits_since_ms) = (until_ms, sent_ms);
+            }
+        } else {
+            self.waits_since_ms = 0;
         }
         self.healed_at_ms = match (told.state, told.healed_ms) {
             (State::Closed, Some(passed_ms)) => sent_ms.saturating_sub(passed_ms).max(1),
@@ -320,47 +301,10 @@ impl Process {
         if self.state != State::HalfOpen {
             self.sought_ms = 0;
         }
-    }
-
-    /// A clock that stepped back makes no wait longer than it can have been meant.
-    fn bound(&mut self, own: &Own, now_ms: u64) {
-        if !self.state.is_ordered() {
-            self.until_ms = self.until_ms.min(now_ms.saturating_add(longest_ms(own)));
-        }
-        if let Some(probe) = &mut self.probe {
-            let latest_ms = now_ms.saturating_add(u64::from(own.terms.probe_ms));
-            probe.until_ms = probe.until_ms.min(latest_ms);
-        }
-        self.sought_ms = self.sought_ms.min(now_ms);
-        self.unheard_ms = self.unheard_ms.min(now_ms);
-    }
-
-    /// Whether the mesh may be asked for a test.
-    fn is_due(&self, now_ms: u64) -> bool {
-        match self.state {
-            State::HalfOpen => true,
-            State::Open | State::ForcedOpen => now_ms >= self.until_ms,
-            State::Closed | State::Disabled | State::MetricsOnly => false,
+        if self.state == State::Closed {
+            self.waits_since_ms = 0;
         }
     }
-
-    fn wait_ms(&self, now_ms: u64) -> Option<u64> {
-        match self.until_ms {
-            u64::MAX => Some(ENDLESS_MS),
-            until_ms => until_ms.checked_sub(now_ms).filter(|wait_ms| *wait_ms > 0),
-        }
-    }
-
-    fn shut_until(&self, own: &Own, now_ms: u64, entropy: u32) -> u64 {
-        let entropy = entropy % ENTROPY_RANGE;
-        now_ms.saturating_add(jittered_ms(u64::from(own.terms.open_ms), entropy))
-    }
-}
-
-/// The longest that it can be shut at once, in ms: a fifth later at most, as it is drawn.
-fn longest_ms(own: &Own) -> u64 {
-    let open_ms = u64::from(own.terms.open_ms) << own.terms.backoff.min(super::mesh::BACKOFF_MAX);
-    open_ms.saturating_add(open_ms / 5)
 }
 
 // === impl Own ===

@@ -18,7 +18,7 @@ const WORKERS: usize = 2;
 const CONSECUTIVE: usize = 5;
 
 /// So many Envoys of two workers each, whose routes give up after `timeout`.
-async fn envoys(
+pub(crate) async fn envoys(
     count: usize,
     gateway: &Gateway,
     upstream: &Puppet,
@@ -42,7 +42,7 @@ async fn envoys(
     envoys
 }
 
-fn is_refused(answer: &Answer) -> bool {
+pub(crate) fn is_refused(answer: &Answer) -> bool {
     answer.header("x-tidegate-reply") == Some("circuit-open")
 }
 
@@ -65,7 +65,7 @@ async fn leaked(envoy: &Envoy, at_once: usize) -> usize {
     }
 }
 
-async fn state(gateway: &Gateway) -> String {
+pub(crate) async fn state(gateway: &Gateway) -> String {
     let listed = gateway.admin("/v1/breakers").await.json();
     listed[0]["state"].as_str().unwrap_or_default().to_owned()
 }

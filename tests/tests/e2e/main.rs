@@ -9,6 +9,7 @@ mod circuits;
 mod circuits_beside;
 mod circuits_held;
 mod circuits_lost;
+mod circuits_told;
 mod configuration;
 mod crashes;
 mod exactness;

@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex};
 
 use host_sim::in_process::InProcess;
-use tidegate_host_sim::{Exchange, Reply, Report, Scenario, Service, ServiceRequest, Services};
+use tidegate_host_sim::{
+    Exchange, Fault, Outcome, Reply, Report, Scenario, Service, ServiceRequest, Services,
+};
 use tidegate_policy::wire::breaker::BreakersRequest;
 use tidegate_tests::{lab, parts};
 
@@ -19,6 +21,8 @@ struct Operated {
     order: Option<(u64, &'static str)>,
     decides_after_ns: u64,
     turn: Option<Turn>,
+    /// From then on nothing answers.
+    away_from_unix_ns: u64,
 }
 
 /// What happens to the gateway's clock, and whether its store then knows nothing.
@@ -31,6 +35,9 @@ struct Turn {
 
 impl Service for Operated {
     fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+        if now_unix_ns >= self.away_from_unix_ns {
+            return Reply { after_ns: 0, outcome: Outcome::Fault(Fault::Timeout), tries: 1 };
+        }
         // Nobody sees that it is done at the next call only.
         let turn = self.turn.filter(|turn| now_unix_ns >= turn.at_unix_ns);
         if let Some(turn) = &mut self.turn
@@ -59,7 +66,7 @@ impl Service for Operated {
 }
 
 fn run(yaml: &str, order: Option<(u64, &'static str)>, decides_after_ns: u64) -> Report {
-    run_with(yaml, order, decides_after_ns, None)
+    run_with(yaml, order, decides_after_ns, None, u64::MAX)
 }
 
 fn run_with(
@@ -67,6 +74,7 @@ fn run_with(
     order: Option<(u64, &'static str)>,
     decides_after_ns: u64,
     turn: Option<Turn>,
+    away_from_ns: u64,
 ) -> Report {
     let scenario = Scenario::parse(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
     let mut gateway = InProcess::new(&[]).expect("the gateway's defaults");
@@ -76,8 +84,14 @@ fn run_with(
         assert_eq!(gateway.operate(lab::START_UNIX_S * S, "/v1/breakers/order", body), Some(200));
     }
     let order = order.map(|(at_ns, body)| (lab::START_UNIX_S * S + at_ns, body));
-    let services =
-        Services::default().bind_any(Operated { gateway, order, decides_after_ns, turn });
+    let away_from_unix_ns = away_from_ns.saturating_add(lab::START_UNIX_S * S);
+    let services = Services::default().bind_any(Operated {
+        gateway,
+        order,
+        decides_after_ns,
+        turn,
+        away_from_unix_ns,
+    });
     let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
     let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
     assert!(report.start_error.is_none(), "{report}");
@@ -121,11 +135,12 @@ fn an_order_for_all_of_many_leaves_nothing_behind_once_it_is_over() {
     }
 }
 
-/// Every worker keeps to an order once the next tick's answer is there, whatever the order.
+/// Every worker keeps to an order once the next tick's answer is there, whatever the order and wherever in a tick it is given.
 #[test]
 fn an_order_is_kept_to_in_all_workers_within_a_tick() {
     const TICK_NS: u64 = 250 * MS;
     const ANSWER_NS: u64 = MS;
+    const EVERY_NS: u64 = 5 * MS;
     let clients: String = (0..4)
         .map(|worker| {
             format!(
@@ -133,18 +148,95 @@ fn an_order_is_kept_to_in_all_workers_within_a_tick() {
             )
         })
         .collect();
-    let yaml = format!(
-        "name: an order\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, circuit_breaker: {{}} }}] }}\nhost: {{ workers: 4, start_unix_s: {}, until: 4s }}\ngateway: in-process\ntimeline:\n{clients}",
-        lab::START_UNIX_S,
-    );
-    for (order, at_ns) in [("trip", 2 * S + 3 * MS), ("force_open", 2 * S + 248 * MS)] {
-        let body: &'static str =
-            format!(r#"{{"breaker": "p", "order": "{order}", "for_s": 60}}"#).leak();
-        let report = run(&yaml, Some((at_ns, body)), 0);
-        let passed = report.exchanges.iter().filter(|one| one.status == Some(200));
-        let last_ns = passed.map(|one| one.sent_at_ns).max().expect("some");
-        assert!(last_ns <= at_ns + TICK_NS + ANSWER_NS, "{order}: {last_ns}");
-        assert!(last_ns >= at_ns, "{order}: it was shut before");
+    let yaml = |upstream: u16| {
+        format!(
+            "name: an order\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, circuit_breaker: {{ open: 1h }} }}] }}\nhost: {{ workers: 4, start_unix_s: {}, until: 4s }}\ngateway: in-process\nupstream: [{{ answer: {{ status: {upstream} }} }}]\ntimeline:\n{clients}",
+            lab::START_UNIX_S,
+        )
+    };
+    // What shuts is ordered of one that is closed, what lets pass of one whose upstream shut it.
+    for (order, upstream, passes_before) in [
+        ("trip", 200, true),
+        ("force_open", 200, true),
+        ("disable", 500, false),
+        ("metrics_only", 500, false),
+        ("reset", 500, false),
+    ] {
+        for after_ms in [3, 130, 248] {
+            let at_ns = 2 * S + after_ms * MS;
+            let for_s = if order == "reset" { 0 } else { 60 };
+            let body: &'static str =
+                format!(r#"{{"breaker": "p", "order": "{order}", "for_s": {for_s}}}"#).leak();
+            let report = run(&yaml(upstream), Some((at_ns, body)), 0);
+            let passed = |one: &Exchange| one.details == "via_upstream";
+            let before: Vec<_> = report
+                .exchanges
+                .iter()
+                .filter(|one| (S..at_ns).contains(&one.sent_at_ns))
+                .collect();
+            assert!(before.iter().all(|one| passed(one) == passes_before), "{order}: before");
+            let firsts = (0..4).map(|worker| {
+                let after = report.exchanges.iter().filter(|one| one.sent_at_ns >= at_ns);
+                let mut own = after.filter(|one| one.worker == worker);
+                own.find(|one| passed(one) != passes_before).map(|one| one.sent_at_ns)
+            });
+            let firsts: Option<Vec<u64>> = firsts.collect();
+            let last_ns = firsts.and_then(|all| all.into_iter().max());
+            let took_ns = last_ns.expect("all workers heard of it") - at_ns;
+            println!(
+                "{order} {after_ms} ms into a tick: all workers keep to it after {} ms",
+                took_ns / MS
+            );
+            assert!(took_ns <= TICK_NS + ANSWER_NS + EVERY_NS, "{order}: {took_ns}");
+        }
+    }
+}
+
+/// An order has its end with it: the filter keeps to it and ends it to the tick, though the gateway is away from a second
+/// after it on. Shut for longer than the breaker's own numbers would have it; then somebody tests and it closes. Let pass,
+/// to an upstream that fails; then failures shut it.
+#[test]
+fn an_order_ends_when_it_was_said_though_the_gateway_is_away() {
+    const ORDERED_NS: u64 = 2 * S;
+    const ENDS_NS: u64 = ORDERED_NS + 30 * S;
+    const TOLD_NS: u64 = 251 * MS;
+    const EVERY_NS: u64 = 50 * MS;
+    let many = "by: { header: x-c, trusted: true }, max: 8";
+    for (by, breaker) in [("", "p"), (many, "p"), (many, "p:acme")] {
+        for (order, shuts) in
+            [("trip", true), ("force_open", true), ("disable", false), ("metrics_only", false)]
+        {
+            let clients: String = (0..2)
+                .map(|worker| {
+                    format!(
+                        "  - {{ at: {worker}ms, client: c, worker: {worker}, times: 680, every: 50ms, send: {{ path: /p, headers: {{ x-c: acme }} }} }}\n"
+                    )
+                })
+                .collect();
+            let status = if shuts { 200 } else { 500 };
+            let yaml = format!(
+                "name: an order and its end\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p }}, circuit_breaker: {{ {by} }} }}] }}\nhost: {{ workers: 2, start_unix_s: {}, until: 36s }}\ngateway: in-process\nupstream:\n  - {{ answer: {{ status: 200 }}, times: 100 }}\n  - {{ answer: {{ status: {status} }} }}\ntimeline:\n{clients}",
+                lab::START_UNIX_S,
+            );
+            let body: &'static str =
+                format!(r#"{{"breaker": "{breaker}", "order": "{order}", "for_s": 30}}"#).leak();
+            let report = run_with(&yaml, Some((ORDERED_NS, body)), 0, None, ORDERED_NS + S);
+            let what = format!("{order} on {breaker}, by {by}");
+            let refused = |one: &Exchange| one.details.starts_with("tidegate:circuit-open");
+            let during = report
+                .exchanges
+                .iter()
+                .filter(|one| (ORDERED_NS + TOLD_NS..ENDS_NS).contains(&one.sent_at_ns));
+            let wrong = during.clone().find(|one| refused(one) != shuts);
+            assert!(wrong.is_none(), "{what}: {wrong:?}");
+            assert!(during.count() > 1_000, "{what}");
+            // The last of them that goes on as it was ordered.
+            let last = report.exchanges.iter().filter(|one| refused(one) == shuts);
+            let last_ns = last.map(|one| one.sent_at_ns).max().expect("some");
+            let after_ns = (last_ns + EVERY_NS).saturating_sub(ENDS_NS);
+            println!("{what}: over at most {} ms after it was to be", after_ns / MS);
+            assert!(last_ns < ENDS_NS + S, "{what}: {last_ns}");
+        }
     }
 }
 
@@ -194,7 +286,7 @@ fn an_order_is_kept_to_though_the_stores_clock_went_back() {
             let order: &'static str =
                 format!(r#"{{"breaker": "{breaker}", "order": "force_open", "for_s": 0}}"#).leak();
             let turn = Turn { at_unix_ns, back_ns, forgets };
-            let report = run_with(&yaml, Some((6 * S, order)), 0, Some(turn));
+            let report = run_with(&yaml, Some((6 * S, order)), 0, Some(turn), u64::MAX);
             let what = format!("{breaker}, {back_ns} ns back, forgets: {forgets}");
             let wrong = report.exchanges.iter().find(|one| {
                 let ordered = one.sent_at_ns > 6 * S + 300 * MS;

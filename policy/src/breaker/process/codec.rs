@@ -45,7 +45,11 @@ impl Process {
         octets.extend([u8::from(self.tripped), u8::from(self.wanted), self.successes]);
         octets.extend(self.epoch.to_le_bytes());
         octets.extend(self.until_ms.to_le_bytes());
-        octets.extend(self.healed_at_ms.to_le_bytes());
+        let since_ms = match self.state {
+            State::Closed => self.healed_at_ms,
+            _ => self.waits_since_ms,
+        };
+        octets.extend(since_ms.to_le_bytes());
         octets.extend(self.own_tests.to_le_bytes());
         let (id, until_ms, flags) = self.probe.map_or((0, 0, 0), |probe| {
             (probe.id, probe.until_ms, 1 | u8::from(probe.of_mesh) << 1 | u8::from(probe.out) << 2)
@@ -75,7 +79,12 @@ impl Process {
         let state = *State::ALL.get(usize::from(octets.octet()?))?;
         let [tripped, wanted] = [octets.octet()? == 1, octets.octet()? == 1];
         let successes = octets.octet()?;
-        let (epoch, until_ms, healed_at_ms) = (octets.long()?, octets.long()?, octets.long()?);
+        let (epoch, until_ms, since_ms) = (octets.long()?, octets.long()?, octets.long()?);
+        // One place for both: a filter of before reads no more octets than it writes, and leaves none where it is not closed.
+        let (healed_at_ms, waits_since_ms) = match state {
+            State::Closed => (since_ms, 0),
+            _ => (0, since_ms),
+        };
         let own_tests = octets.short()?;
         let (id, probe_until_ms, flags) = (octets.long()?, octets.long()?, octets.octet()?);
         let probe = (flags & 1 == 1).then_some(Probe {
@@ -94,13 +103,15 @@ impl Process {
         // A filter of before that shares them writes none of these, and passes over them.
         let [sought_ms, unheard_ms] = [octets.long(), octets.long()].map(Option::unwrap_or_default);
         let unheard = octets.octet() == Some(1);
-        octets.0.is_empty().then_some(Self {
+        // What a later filter adds behind is passed over.
+        Some(Self {
             generation,
             state,
             epoch,
             tripped,
             until_ms,
             healed_at_ms,
+            waits_since_ms,
             wanted,
             sought_ms,
             unheard_ms,

@@ -48,6 +48,9 @@ impl Process {
     /// What the process has to say, if anything; the counts are taken out.
     pub fn report(&mut self, own: &Own, now_ms: u64) -> Option<Batch> {
         self.bound(own, now_ms);
+        if self.state.passes() {
+            self.lapse(now_ms);
+        }
         if now_ms.saturating_sub(self.sought_ms) >= SOUGHT_MS {
             self.sought_ms = 0;
         }

@@ -4,7 +4,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::super::mesh::Window;
+use super::super::mesh::{ENTROPY_RANGE, Window};
 use super::*;
 use crate::wire::breaker::{BreakerName, Permit};
 
@@ -359,5 +359,57 @@ fn an_operators_state_is_kept_to_until_its_end() {
         let mut endless = Process::default();
         endless.told(&told(state, 8, None), None, 0);
         assert_eq!(endless.ordered_ms(1 << 50), kept.then_some(60_000), "{state:?}");
+    }
+}
+
+/// An operator may have it shut for longer than its numbers would: the process keeps to that, whether the gateway
+/// answers or not, and no longer where its clock stepped back meanwhile.
+#[test]
+fn a_trip_is_held_as_long_as_it_was_said() {
+    let open = BreakerState { wait_ms: Some(60_000), ..told(State::Open, 8, None) };
+    for alone in [false, true] {
+        let mut process = heard(State::Closed, 7);
+        assert!(process.told(&open, None, 1_000));
+        assert_eq!(process.admit(&OWN, 2_000, alone), Leave::Wait(Some(59_000)));
+        assert_eq!(process.admit(&OWN, 60_999, alone), Leave::Wait(Some(1)), "alone: {alone}");
+        let due = process.admit(&OWN, 61_000, alone);
+        assert_eq!(due, if alone { Leave::Test(1) } else { Leave::Wait(None) });
+        // Of a test that fails its own numbers say how long it is shut.
+        if alone {
+            process.settle(&OWN, 1, Ended::Failed, 61_001, MIDDLE);
+            assert_eq!(process.admit(&OWN, 61_001, true), Leave::Wait(Some(10_000)));
+        }
+    }
+    for state in [State::Open, State::ForcedOpen] {
+        let mut process = heard(State::Closed, 7);
+        process.told(&BreakerState { state, ..open.clone() }, None, 1_000_000);
+        assert_eq!(process.admit(&OWN, 400_000, false), Leave::Wait(Some(60_000)), "{state:?}");
+        assert_eq!(process.admit(&OWN, 410_000, false), Leave::Wait(Some(50_000)), "{state:?}");
+    }
+}
+
+/// What an operator lets pass ends in the process by itself: while the gateway is away nobody else says so.
+#[test]
+fn what_is_let_pass_for_a_time_ends_with_a_report_whoever_hears_of_it() {
+    for state in [State::Disabled, State::MetricsOnly] {
+        let mut process = heard(State::Closed, 7);
+        let order = BreakerState { wait_ms: Some(60_000), ..told(state, 8, None) };
+        process.told(&order, None, 1_000);
+        let failed = Counts { calls: 9, failures: 9, slow: 0 };
+        process.add(process.generation, failed);
+        assert!(process.report(&OWN, 60_999).is_some_and(|said| said.failures == 9));
+        assert!(process.state == state && !process.trip(&OWN, process.generation, 60_999, 0));
+        let before = process.generation;
+        process.add(before, failed);
+        assert_eq!(process.report(&OWN, 61_000), None, "what was counted before is gone");
+        assert!(process.state == State::Closed && process.generation != before);
+        assert!(process.trip(&OWN, process.generation, 61_001, 0), "failures count again");
+        // What the mesh says of the same order later ends as it said.
+        process.told(&BreakerState { wait_ms: Some(5), ..order }, None, 61_250);
+        assert!(process.report(&OWN, 61_255).is_none() && process.state == State::Closed);
+        process.told(&told(state, 9, None), None, 70_000);
+        process.add(process.generation, failed);
+        assert!(process.report(&OWN, 1 << 50).is_some(), "one without an end has none");
+        assert_eq!(process.state, state);
     }
 }
