@@ -5,12 +5,12 @@ use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 use tidegate_policy::breaker::Outcome;
-use tidegate_policy::breaker::mesh::Ended;
+use tidegate_policy::breaker::mesh::{Ended, State};
 use tidegate_policy::breaker::outcome::{NeedsDetails, Seen};
 use tidegate_policy::breaker::worker::Worker;
 use tidegate_policy::config::{CircuitBreaker, Config};
 
-use super::known::now_ms;
+use super::known::{Known, now_ms};
 use super::marks::Says;
 use super::{Circuits, TICK_MS, Told};
 use crate::host::{self, Map};
@@ -345,7 +345,16 @@ impl Circuits {
         if is_leaked {
             self.known.borrow_mut().leak(flight.breaker, 1);
         }
-        if trips && let Some(now_ms) = now_ms() {
+        // Where nothing can come of it, what was counted goes with the tick, as all else does.
+        let may_trip = |known: &mut Known| {
+            known
+                .slot(flight.place)
+                .is_some_and(|slot| slot.state == State::Closed && slot.worker.passes)
+        };
+        if trips
+            && may_trip(&mut self.known.borrow_mut())
+            && let Some(now_ms) = now_ms()
+        {
             let counts = self.known.borrow_mut().counted(flight.place);
             let tripped = self.step(flight.place, Some(now_ms), |process| {
                 if let Some((generation, counts)) = counts {
@@ -358,7 +367,7 @@ impl Circuits {
                 self.urgent.borrow_mut().push(flight.place);
                 self.changed();
             } else {
-                // It lets pass whatever comes of it, or is shut already: what was counted goes with the next report.
+                // Another one was faster: what was counted goes with the next report.
                 self.marks.counted(flight.place);
             }
         }

@@ -44,7 +44,6 @@ impl Vm {
         if !is_stream && let Some(root) = self.roots.remove(&context).flatten() {
             self.wait_over(context);
             Self::leave(&root);
-            self.leave_events(&root);
             // The host ends its calls with it and says nothing of them: each would be kept for ever.
             let is_gone = |call: &Call| match call.told_by {
                 Some(root) => root == context,
@@ -61,6 +60,8 @@ impl Vm {
                     _ => {}
                 }
             }
+            // What was just refused is told, too.
+            self.leave_events(&root);
             self.give_up_untold();
         }
     }

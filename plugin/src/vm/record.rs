@@ -9,7 +9,7 @@ use tidegate_policy::audit::testimony::Testimony;
 use tidegate_policy::config::SyncEvents;
 use tidegate_policy::exchange::{Act, Answer, Effects, EventStanding, Refused};
 use tidegate_policy::wire::DecisionId;
-use tidegate_policy::wire::audit::AuditNote;
+use tidegate_policy::wire::audit::{AuditNote, Kept};
 
 use super::audit::{heard, message};
 use super::calls::To;
@@ -121,9 +121,13 @@ impl Vm {
         answer: &Answer<'_>,
     ) {
         let heard = heard(root, (id, 1), answer);
-        let is_kept = root.events.as_ref().is_some_and(|events| {
-            events.borrow_mut().urgent_answered(id, Said::of(&heard), is_void)
-        });
+        let said = Said::of(&heard);
+        // Of what it will not have nothing is on record that could be contradicted.
+        let is_refused = matches!(said, Said::Unreadable | Said::Each([Kept::Refused]));
+        let is_kept = root
+            .events
+            .as_ref()
+            .is_some_and(|events| events.borrow_mut().urgent_answered(id, said, is_void));
         root.count_events();
         let exchange = self.streams.get_mut(&stream).map(|stream| &mut stream.exchange);
         // Who left meanwhile is told nothing; the event waits with the others.
@@ -137,7 +141,7 @@ impl Vm {
         }
         let effects = match is_kept {
             true => open.exchange.let_go(),
-            false => unrecorded(&mut open, is_void, true),
+            false => unrecorded(&mut open, is_void, !is_refused),
         };
         self.carry_out(stream, open, effects, true);
     }

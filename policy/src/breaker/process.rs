@@ -334,4 +334,4 @@ impl Counts {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -49,7 +49,11 @@ impl Worker {
 
     /// Whether a call that draws `entropy` is of the share that passes now.
     pub fn passes_at(&mut self, own: &Own, now_ms: u64, entropy: u32) -> bool {
-        let passed_ms = now_ms.saturating_sub(self.healed_at_ms);
+        let Some(passed_ms) = now_ms.checked_sub(self.healed_at_ms) else {
+            // The clock stepped back: nobody knows how long ago it closed.
+            self.healed_at_ms = 0;
+            return true;
+        };
         if passed_ms >= u64::from(own.ramp_ms) {
             self.healed_at_ms = 0;
         }
@@ -155,6 +159,17 @@ mod tests {
         worker.look(&Process { generation: 1, ..Process::default() });
         worker.count(1, Outcome::Success, false, 100);
         assert_eq!(taken(&mut worker), (1, 0));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_behind_a_ramp_ends_it() {
+        let process = Process { healed_at_ms: 60_000, ..Process::default() };
+        let terms = super::super::process::tests::OWN;
+        let mut worker = Worker::default();
+        worker.look(&process);
+        assert!(worker.is_ramping(&terms) && !worker.passes_at(&terms, 60_000, u32::MAX));
+        assert!(worker.passes_at(&terms, 59_999, u32::MAX));
+        assert!(!worker.is_ramping(&terms), "until it looks again");
     }
 
     #[test]

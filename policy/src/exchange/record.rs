@@ -66,9 +66,12 @@ impl Exchange {
     ) {
         let mut left = Effects::of(Act::Pass, Vec::new());
         left.settlement = effects.settlement.take();
-        if matches!(effects.act, Act::Deny(_)) {
+        let is_denied = matches!(effects.act, Act::Deny(_));
+        if is_denied {
             left.signals = core::mem::take(&mut effects.signals);
         }
+        // A denial's settlement gives it back.
+        let charged = charged.filter(|_| !is_denied);
         let effects = core::mem::replace(effects, left);
         let next = core::mem::replace(&mut self.phase, Phase::Replied);
         self.phase = Phase::Recording(Box::new(Recording { next, effects, names, charged }));

@@ -343,3 +343,34 @@ fn an_envoy_is_one_reporter_whatever_configurations_it_has() {
     numbers.sort_unstable();
     assert!(numbers.windows(2).all(|two| two[0] < two[1]), "{said:?}");
 }
+
+/// Under an order that lets all pass nothing can come of failures: each is counted in its worker, once, and goes with the
+/// tick. What is shared with the other workers is left alone.
+#[test]
+fn what_fails_under_an_order_costs_no_more_than_what_works() {
+    for order in ["disable", "metrics_only"] {
+        let body = format!(r#"{{"breaker": "p", "order": "{order}"}}"#).leak();
+        let yaml = "name: an upstream that fails under an order
+plugin:
+  config: { version: 1, gateway: { cluster: tidegate, timeout: 45ms }, policies: [{ name: p, match: { path: /p/** }, circuit_breaker: { consecutive: 3 } }] }
+host: { workers: 1, main: false, canary: false }
+gateway: in-process
+upstream:
+  - { on: GET /p/bad, answer: { status: 500 } }
+  - { answer: { status: 200 } }
+timeline:
+  - { at: 100ms, client: first, worker: 0, times: 10, every: 100ms, send: { path: /p/good } }
+  - { at: 3s, client: works, worker: 0, times: 20, every: 10ms, send: { path: /p/good } }
+  - { at: 4s, client: fails, worker: 0, times: 20, every: 10ms, send: { path: /p/bad } }
+";
+        let report = run(yaml, Some((S, body)), 0);
+        let calls = |client: &str| -> Vec<u64> {
+            let of = report.exchanges.iter().filter(|one| one.client == client);
+            of.map(|one| one.usage.host_calls).collect()
+        };
+        let (works, fails) = (calls("works"), calls("fails"));
+        let most = |calls: &[u64]| calls.iter().copied().max().unwrap_or_default();
+        assert_eq!((works.len(), fails.len()), (20, 20));
+        assert_eq!(most(&fails), most(&works), "{order}: {fails:?}, {works:?}");
+    }
+}

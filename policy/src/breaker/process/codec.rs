@@ -45,13 +45,15 @@ impl Process {
         octets.extend([u8::from(self.tripped), u8::from(self.wanted), self.successes]);
         octets.extend(self.epoch.to_le_bytes());
         octets.extend(self.until_ms.to_le_bytes());
-        let since_ms = match self.state {
-            State::Closed => self.healed_at_ms,
-            _ => self.waits_since_ms,
+        let (healed_at_ms, untested) = match self.state {
+            State::Closed => (self.healed_at_ms, 0),
+            // Of what lets calls pass a filter of before would take it for when it closed. There is no test then.
+            State::Disabled | State::MetricsOnly => (0, self.waits_since_ms),
+            _ => (self.waits_since_ms, 0),
         };
-        octets.extend(since_ms.to_le_bytes());
+        octets.extend(healed_at_ms.to_le_bytes());
         octets.extend(self.own_tests.to_le_bytes());
-        let (id, until_ms, flags) = self.probe.map_or((0, 0, 0), |probe| {
+        let (id, until_ms, flags) = self.probe.map_or((untested, 0, 0), |probe| {
             (probe.id, probe.until_ms, 1 | u8::from(probe.of_mesh) << 1 | u8::from(probe.out) << 2)
         });
         octets.extend(id.to_le_bytes());
@@ -80,13 +82,14 @@ impl Process {
         let [tripped, wanted] = [octets.octet()? == 1, octets.octet()? == 1];
         let successes = octets.octet()?;
         let (epoch, until_ms, since_ms) = (octets.long()?, octets.long()?, octets.long()?);
+        let own_tests = octets.short()?;
+        let (id, probe_until_ms, flags) = (octets.long()?, octets.long()?, octets.octet()?);
         // One place for both: a filter of before reads no more octets than it writes, and leaves none where it is not closed.
         let (healed_at_ms, waits_since_ms) = match state {
             State::Closed => (since_ms, 0),
+            State::Disabled | State::MetricsOnly => (0, if flags & 1 == 0 { id } else { 0 }),
             _ => (0, since_ms),
         };
-        let own_tests = octets.short()?;
-        let (id, probe_until_ms, flags) = (octets.long()?, octets.long()?, octets.octet()?);
         let probe = (flags & 1 == 1).then_some(Probe {
             id,
             of_mesh: flags & 2 == 2,

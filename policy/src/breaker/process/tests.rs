@@ -11,7 +11,7 @@ use crate::wire::breaker::{BreakerName, Permit};
 mod seldom;
 
 const MIDDLE: u32 = ENTROPY_RANGE / 2;
-const OWN: Own = Own {
+pub(crate) const OWN: Own = Own {
     terms: Terms {
         window: Window::Ms(10_000),
         min_calls: 20,
@@ -41,6 +41,21 @@ fn heard(state: State, epoch: u64) -> Process {
     process
 }
 
+/// A filter of before that shares the octets takes what it finds there for when it closed, in any state, and lets a
+/// share pass by it.
+#[test]
+fn what_lets_all_pass_by_order_leaves_nothing_that_a_filter_of_before_takes_for_a_ramp() {
+    const HEALED: core::ops::Range<usize> = 24..32;
+    for state in [State::Disabled, State::MetricsOnly] {
+        let process = Process { waits_since_ms: 60_000, until_ms: 70_000, ..heard(state, 7) };
+        let octets = process.to_bytes();
+        assert_eq!(octets.get(HEALED), Some(&[0; 8][..]));
+        assert_eq!(Process::from_bytes(&octets), Some(process));
+    }
+    let closed = Process { healed_at_ms: 60_000, ..heard(State::Closed, 7) };
+    assert_eq!(closed.to_bytes().get(HEALED), Some(&60_000_u64.to_le_bytes()[..]));
+}
+
 /// Who only needs what is shut refuses no longer than anybody could find out.
 #[test]
 fn what_nobody_tests_is_forgotten_and_what_is_asked_for_or_ordered_is_not() {
@@ -58,6 +73,12 @@ fn what_nobody_tests_is_forgotten_and_what_is_asked_for_or_ordered_is_not() {
         !Process { until_ms: u64::MAX, ..shut(State::ForcedOpen) }.is_forgotten(&OWN, u64::MAX - 1)
     );
     assert!(!shut(State::Closed).is_forgotten(&OWN, 22_000), "it lets all pass");
+    // The clock steps back behind what was told at 60 s.
+    let told_at = |state| Process { waits_since_ms: 60_000, until_ms: 70_000, ..heard(state, 7) };
+    assert!(told_at(State::Open).is_forgotten(&OWN, 59_999));
+    assert!(!told_at(State::Open).is_forgotten(&OWN, 60_000), "it is waited for");
+    assert!(!told_at(State::ForcedOpen).is_forgotten(&OWN, 59_999), "as ordered");
+    assert!(!told_at(State::Closed).is_forgotten(&OWN, 59_999), "it lets all pass");
 }
 
 #[test]

@@ -33,12 +33,14 @@ impl Process {
     }
 
     /// Whether it is shut and nobody finds out if it still has to be: its wait has been over for as long again as it
-    /// lasts at most, and nobody came to test. Who only needs it learns nothing by waiting on.
+    /// lasts at most, and nobody came to test. Who only needs it learns nothing by waiting on. Nobody knows how long ago that
+    /// is once the clock stepped back behind it; an operator's state stays even so.
     pub fn is_forgotten(&self, own: &Own, now_ms: u64) -> bool {
         let is_over = |since_ms: u64| now_ms >= since_ms.saturating_add(longest_ms(own));
         let is_tested = self.probe.is_some_and(|probe| probe.out);
         let is_sought = self.sought_ms > 0 && !is_over(self.sought_ms);
-        is_over(self.until_ms) && !self.passes() && !is_tested && !self.wanted && !is_sought
+        let is_past = is_over(self.until_ms) || self.is_ahead(now_ms) && !self.state.is_ordered();
+        is_past && !self.passes() && !is_tested && !self.wanted && !is_sought
     }
 
     /// A clock that stepped back makes no wait longer than it can have been meant.

@@ -119,3 +119,18 @@ fn a_denial_stays_one_and_is_counted_at_once() {
     let refused = desk.refused();
     assert_eq!((format!("{:?}", refused.act), refused.signals.len()), (act, 0));
 }
+
+/// A circuit breaker refuses what its limits have charged: that is given back with the denial, and not once more by whoever
+/// leaves while the denial waits for its event.
+#[test]
+fn what_a_held_denial_has_given_back_is_not_given_back_again() {
+    let mut desk = desk("refuse", r#", "circuit_breaker": {}"#);
+    let asks = desk.admitted("");
+    assert!(matches!(asks.act, Act::Permit { .. }), "{asks:?}");
+    let no_leave = NoLeave { wait_ms: Some(1), now_us: Some(6_000_000), held: 0 };
+    let mut effects = desk.on(Event::Permit(Err(no_leave)));
+    assert!(matches!(effects.act, Act::Deny(_)), "{effects:?}");
+    desk.held(&mut effects);
+    assert_eq!(settled(effects.settlement.as_ref().expect("at once")).adjustments.len(), 1);
+    assert!(desk.exchange.left(&desk.config, Some(7_000_000)).is_none());
+}
