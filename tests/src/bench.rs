@@ -19,6 +19,7 @@ pub mod policy_rows;
 pub mod pool;
 pub mod question;
 pub mod redis_rows;
+mod starts;
 pub mod stats;
 pub mod summary;
 pub mod turns;

@@ -193,18 +193,17 @@ pub(super) async fn measure_plans(
     by_turns(rows, effort, connections)
 }
 
-/// Other plans, in front of a gateway with an audit chain in Redis, which these variables say; the rows'
-/// names and Envoy's CPU time for each request, in µs.
+/// Other plans, in front of a gateway with an audit chain in Redis, which these variables say.
 pub(super) async fn measure_audited(
     plans: Vec<Plan>,
     chain: &[(&str, &str)],
     effort: Effort,
-    connections: u32,
-    title: &str,
+    load: Load,
     summary: &mut Summary,
 ) -> Result<Vec<Measured>, String> {
+    let Load { hop, connections, title } = load;
     let mut behind = behind_with(chain).await;
-    let mut rows = start(plans, None, &behind).await;
+    let mut rows = start(plans, hop, &behind).await;
     let Effort { rounds: count, seconds, .. } = effort;
     println!("\n{title}, wrk -t1 -c{connections}, {count} rounds of {seconds} s, shuffled");
     rounds(effort, connections, &mut rows, &mut behind).await?;
@@ -221,10 +220,11 @@ pub(super) async fn measure_audited(
 /// start, and with it what the same code costs.
 pub(super) async fn turns_anew(
     plans: Vec<Plan>,
+    variables: &[(&str, &str)],
     effort: Effort,
     load: Load,
 ) -> Result<Vec<Measured>, String> {
-    let behind = behind().await;
+    let behind = behind_with(variables).await;
     by_turns(start(plans, load.hop, &behind).await, effort, load.connections)
 }
 

@@ -38,7 +38,10 @@ fn plans() -> Vec<Plan> {
     };
     let (roomy, tight) =
         (r#""limit": 1000000, "per": "second""#, r#""limit": 1000, "per": "1000s""#);
+    let none =
+        Plan { filter: None, ..plan("no_filter", "noop_filter", String::new(), None, false) };
     vec![
+        none,
         plan("noop", "noop_filter", String::new(), None, false),
         plan("aa_leases", "noop_filter", String::new(), None, false),
         plan("in_filter", "tidegate", config("in-filter", roomy, "lease"), Some(1), false),
@@ -55,7 +58,11 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
         let suffix = if connections == 16 { "" } else { "_c64" };
         let load = envoy_rows::Load { hop: None, connections, title };
         let rows = envoy_rows::measure_plans(plans(), effort, load, suffix, summary).await?;
-        let noop = &rows[0].by_turns;
+        let row = |name: &str| {
+            let row = rows.iter().find(|row| row.name == name);
+            row.ok_or_else(|| format!("no row {name}"))
+        };
+        let noop = &row("noop")?.by_turns;
         println!("  by turns:            req/s ÷ no-op, and Envoy's µs per request over it");
         for row in &rows {
             let (rps, cpu_us) = (&row.by_turns.rps, &row.by_turns.envoy_cpu_us);
@@ -64,8 +71,7 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
             summary.set(format!("{}_turns{suffix}", row.name), rate.median());
             summary.set(format!("{}_over_us{suffix}", row.name), added.median());
         }
-        // The third of the plans.
-        let stats = client::get(rows[2].envoy.admin, "/stats").await.body;
+        let stats = client::get(row("in_filter")?.envoy.admin, "/stats").await.body;
         let number = |name: &str| {
             let of = |line: &str| line.strip_prefix(name)?.strip_prefix(": ")?.parse::<f64>().ok();
             stats.lines().find_map(of).unwrap_or(0.0)

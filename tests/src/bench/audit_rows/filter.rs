@@ -2,7 +2,8 @@
 //! each request an event, handing them over to a gateway with a chain included.
 
 use super::chains::PEM;
-use crate::bench::envoy_rows::{self, Effort, Plan};
+use crate::bench::envoy_rows::{self, Effort, Load, Plan};
+use crate::bench::starts::{STARTS, Starts};
 use crate::bench::summary::Summary;
 use crate::parts;
 
@@ -29,15 +30,11 @@ fn plans() -> Vec<Plan> {
         gateway: Some(1),
         denies,
     };
-    let noop = Plan {
-        name: "noop",
-        filter: Some(parts::filter("noop_filter")),
-        config: String::new(),
-        gateway: None,
-        denies: false,
-    };
+    let other =
+        |name, filter| Plan { name, filter, config: String::new(), gateway: None, denies: false };
     vec![
-        noop,
+        other("no_filter", None),
+        other("noop", Some(parts::filter("noop_filter"))),
         plan("audit_off", ROOMY, "", false),
         plan("audit_off_again", ROOMY, "", false),
         plan("audit_1_percent", ROOMY, SOME, false),
@@ -53,20 +50,19 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
     let folder = dir.path().display().to_string();
     let chain = [("AUDIT_PRIVATE_KEY_V1", PEM), ("TIDEGATE_AUDIT_DIR", folder.as_str())];
     let title = "audit events of the filter, decided inside Envoy (no upstream hop)";
-    let rows =
-        envoy_rows::measure_audited(plans(), &chain, effort, CONNECTIONS, title, summary).await?;
-    let figures = |name: &str| {
-        let found = rows.iter().find(|row| row.name == name);
-        found.map(|row| &row.by_turns.envoy_cpu_us).ok_or_else(|| format!("no row {name}"))
-    };
+    let load = Load { hop: None, connections: CONNECTIONS, title };
+    let first = envoy_rows::measure_audited(plans(), &chain, effort, load, summary).await?;
+    let starts = Starts::take(first, plans, &chain, effort, load).await?;
+    println!("  Envoy's CPU for each request in µs, by turns, the medians of {STARTS} starts:");
     for (key, with, without) in [
+        ("audit_noop_us", "noop", "no_filter"),
         ("audit_off_aa_us", "audit_off_again", "audit_off"),
         ("audit_sampled_us", "audit_1_percent", "audit_off"),
         ("audit_async_us", "audit_all", "audit_off"),
         ("audit_async_denied_us", "audit_denied", "audit_off_denied"),
     ] {
-        let more = figures(with)?.less(figures(without)?);
-        println!("  {key:<24} {} µs of Envoy's CPU for each request, by turns", more.surely());
+        let more = starts.added_us(with, without)?;
+        println!("  {key:<24} {more}");
         summary.set(key, more.median());
     }
     Ok(())
