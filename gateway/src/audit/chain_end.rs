@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use tidegate_policy::audit::append::{Append, Outcome, Place};
 use tidegate_policy::audit::keys::KeyRing;
@@ -25,6 +24,7 @@ mod noted;
 mod own;
 mod own_time;
 mod parted;
+mod races;
 mod repair;
 mod silent;
 mod torn;
@@ -33,11 +33,6 @@ mod waiting;
 
 pub use self::own_time::LOOK as LOOK_SOON;
 
-/// How often an append is repeated at once with the head that the store gave.
-const AT_ONCE_MAX: usize = 6;
-/// Then it waits up to that long, at random, so that the losers do not meet again (product row D2).
-const WAITS: [Duration; 3] =
-    [Duration::from_millis(10), Duration::from_millis(20), Duration::from_millis(40)];
 /// Records of one append.
 pub const BATCH_MAX: usize = 64;
 /// Places that are remembered, to tell where a store that was set back begins to differ.
@@ -260,9 +255,9 @@ impl ChainEnd {
         let mut events = each_once(events);
         let mut place = self.place().await?;
         let (begun, mut refuted) = (place, noted::Refuted::default());
-        for attempt in 0..=AT_ONCE_MAX + WAITS.len() {
-            if let Some(most) = attempt.checked_sub(AT_ONCE_MAX + 1).and_then(|at| WAITS.get(at)) {
-                self.clock.sleep(jitter(*most)).await;
+        for attempt in 0..races::ATTEMPTS_MAX {
+            if let Some(pause) = races::pause(attempt) {
+                self.clock.sleep(pause).await;
             }
             match self.attempt(place, &events, ids_from, &refuted).await? {
                 Outcome::Done(end) => {
@@ -300,7 +295,7 @@ impl ChainEnd {
                 }
             }
         }
-        Err(Refused::Races(AT_ONCE_MAX + WAITS.len() + 1))
+        Err(Refused::Races(races::ATTEMPTS_MAX))
     }
 
     /// The chain has reached `end`. If others were in between, it might be another chain than the one
@@ -384,12 +379,6 @@ fn each_once(events: &[Event]) -> Cow<'_, [Event]> {
     }
     let mut ids = BTreeSet::new();
     Cow::Owned(events.iter().filter(|event| ids.insert(event.id())).cloned().collect())
-}
-
-fn jitter(most: Duration) -> Duration {
-    let us = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
-    // Without randomness the whole wait is as good as any.
-    Duration::from_micros(getrandom::u64().map_or(us, |random| random % us.max(1)))
 }
 
 #[cfg(test)]

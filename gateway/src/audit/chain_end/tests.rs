@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use tempfile::TempDir;
@@ -412,7 +413,7 @@ pub async fn commit(end: &mut ChainEnd, ids: &[&str]) -> Accepted {
 async fn a_lost_race_is_run_again_behind_the_winner() {
     let (store, dir) = world();
     let mut end = open(&store, dir.path());
-    store.rivals.store(AT_ONCE_MAX, Ordering::SeqCst);
+    store.rivals.store(races::AT_ONCE_MAX, Ordering::SeqCst);
     assert_eq!(commit(&mut end, &["a", "b"]).await, Accepted::Chained);
     assert_eq!(end.counters.races_lost.get(), 6);
     let (report, ids) = verify(&store).await;
@@ -446,12 +447,15 @@ async fn an_old_event_that_comes_again_is_found_behind_many_others() {
 async fn whoever_always_loses_spools_and_drains_in_order() {
     let (store, dir) = world();
     let mut end = open(&store, dir.path());
-    store.rivals.store(AT_ONCE_MAX + WAITS.len() + 1, Ordering::SeqCst);
+    store.rivals.store(races::ATTEMPTS_MAX, Ordering::SeqCst);
     assert_eq!(commit(&mut end, &["a"]).await, Accepted::Spooled);
     assert!(end.has_spooled());
     assert_eq!(commit(&mut end, &["b"]).await, Accepted::Chained);
     let (report, ids) = verify(&store).await;
-    assert_eq!((report.verdict, &ids[10..]), (Verdict::Valid, &["a".to_owned(), "b".into()][..]));
+    assert_eq!(
+        (report.verdict, &ids[races::ATTEMPTS_MAX..]),
+        (Verdict::Valid, &["a".to_owned(), "b".into()][..])
+    );
 }
 
 #[tokio::test(start_paused = true)]
