@@ -232,7 +232,9 @@ impl Desk {
             state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let reply = state.weather.hears(now_ns, request);
-        if let Some(own) = state.heard.get_mut(process) {
+        // Nothing is decided by what is lost, and an answer may come at the moment at which that is sent.
+        let is_answered = matches!(reply.outcome, tidegate_host_sim::Outcome::Answer(_));
+        if let Some(own) = state.heard.get_mut(process).filter(|_| is_answered) {
             own.insert(now_ns + reply.after_ns, now_ns);
         }
         if let Some(own) = state.seats.get_mut(process) {
