@@ -34,9 +34,26 @@ const COLD_US: u64 = 300_000_000;
 const END_US: u64 = START_US + 631_152_000_000_000;
 const START_US: u64 = EPOCH_US + 63_072_000_000_000;
 
+const TEN_YEARS_US: u64 = 10 * 366 * 86_400_000_000;
+/// As slow, as fast and as large as limits may be: limit, period and burst.
+const EXTREMES: [(u32, u64, u32); 7] = [
+    (1, TEN_YEARS_US, 1),
+    (3, TEN_YEARS_US, 2),
+    (1_000_000_000, TEN_YEARS_US, 1_000_000_000),
+    (1_000_000_000, 1_000_000_000, 4_000_000_000),
+    (1_000_000, 1_000_000, 1_000_000_000),
+    (1, 1, 1),
+    (1, 1, 4_000_000_000),
+];
+
 /// Few enough that a key meets limits that grow and shrink, odd enough that intervals do not
 /// divide evenly.
 fn quota(random: &mut Random, algorithm: Algorithm) -> Quota {
+    if random.below(12) == 0 {
+        let (limit, period_us, burst) = random.one_of(&EXTREMES);
+        let burst = if algorithm == Algorithm::Window { limit } else { burst };
+        return algorithm.quota(limit, period_us, burst).expect("a sound quota");
+    }
     let limit =
         random.one_of(&[1u32, 2, 3, 5, 7, 10, 60, 100, 999, 1_000, 40_000, 1_000_000, 10_000_000]);
     let period_us = random.one_of(&[

@@ -2,7 +2,7 @@
 //! spend from one. Decides nothing; what a slot's bytes mean is policy's.
 
 use tidegate_policy::gcra::Instant;
-use tidegate_policy::local_share::{ShareAnswer, ShareCall};
+use tidegate_policy::local_share::{Refused, ShareAnswer, ShareCall, Taking};
 
 use crate::host;
 
@@ -39,9 +39,13 @@ fn take_one(call: &ShareCall, now: Instant) -> Result<f64, ShareAnswer> {
     let key = key(call);
     for _ in 0..TRIES_MAX {
         let (slot, cas) = host::shared(&key).map_err(|_no_data| NO_SHARE)?;
-        let taking = call.take(&slot, now)?;
-        if host::set_shared(&key, &taking.slot, cas).map_err(|_no_data| NO_SHARE)? {
-            return Ok(taking.charged_us);
+        let (slot, said) = match call.take(&slot, now) {
+            Ok(Taking { slot, charged_us }) => (slot, Ok(charged_us)),
+            Err(Refused { answer, slot: Some(slot) }) => (slot, Err(answer)),
+            Err(Refused { answer, slot: None }) => return Err(answer),
+        };
+        if host::set_shared(&key, &slot, cas).map_err(|_no_data| NO_SHARE)? {
+            return said;
         }
     }
     Err(NO_SHARE)

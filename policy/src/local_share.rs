@@ -61,6 +61,15 @@ pub struct Taking {
     pub charged_us: f64,
 }
 
+/// A share that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// What it says.
+    pub answer: ShareAnswer,
+    /// The slot's new bytes, if a clock stepped back: what is not written down would lie as far ahead at each look.
+    pub slot: Option<Vec<u8>>,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     tag: u64,
@@ -105,17 +114,23 @@ impl ShareCall {
             hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             hash.update(part.as_bytes());
         }
+        let part = share.part(quota);
+        // What one filter's numbers charged says nothing to another one's, which would take it for a clock's fault.
+        if let Some(part) = part {
+            let numbers = [u64::from(part.limit()), part.period_us(), u64::from(part.burst())];
+            numbers.iter().for_each(|number| hash.update(number.to_be_bytes()));
+        }
         let digest = hash.finalize();
         let number = |from: usize, len: usize| {
             digest.iter().skip(from).take(len).fold(0u64, |sum, &byte| (sum << 8) | u64::from(byte))
         };
         let slot = u16::try_from(number(8, 2) % u64::from(SLOTS)).unwrap_or(0);
-        Self { slot, tag: number(0, 8), part: share.part(quota), cost }
+        Self { slot, tag: number(0, 8), part, cost }
     }
 
     /// Takes from a slot's bytes, if there is enough.
-    pub fn take(&self, slot: &[u8], now: Instant) -> Result<Taking, ShareAnswer> {
-        let spent = |retry_us| Err(ShareAnswer::Spent { retry_us });
+    pub fn take(&self, slot: &[u8], now: Instant) -> Result<Taking, Refused> {
+        let spent = |retry_us| Err(Refused { answer: ShareAnswer::Spent { retry_us }, slot: None });
         let Some(quota) = self.part else {
             return spent(None);
         };
@@ -129,10 +144,17 @@ impl ShareCall {
         let Some((reading, write)) = answer.limits.first() else {
             return spent(None);
         };
-        match reading.retry {
-            Retry::Fits => {}
-            Retry::AfterUs(us) => return spent(Some(us)),
+        let retry_us = match reading.retry {
+            Retry::Fits => None,
+            Retry::AfterUs(us) => Some(us),
             Retry::Never => return spent(None),
+        };
+        if retry_us.is_some() {
+            let mended = write.and_then(|write| {
+                entries.iter_mut().find(|entry| entry.tag == self.tag)?.tat = write.tat.0;
+                Some(bytes(&entries))
+            });
+            return Err(Refused { answer: ShareAnswer::Spent { retry_us }, slot: mended });
         }
         let Some(write) = write else {
             return Ok(Taking { slot: slot.to_vec(), charged_us: 0.0 });
@@ -201,6 +223,10 @@ mod tests {
         ShareCall::new(share, "p.l", &subject, quota, 1)
     }
 
+    fn refused(retry_us: Option<u64>) -> Refused {
+        Refused { answer: ShareAnswer::Spent { retry_us }, slot: None }
+    }
+
     #[test]
     fn a_part_is_the_fraction_over_the_envoys_and_at_least_one_unit() {
         let rows = [
@@ -227,7 +253,7 @@ mod tests {
             slot = taking.slot.clone();
             last = Some(taking);
         }
-        let spent = ShareAnswer::Spent { retry_us: Some(10_000_000) };
+        let spent = refused(Some(10_000_000));
         assert_eq!(call.take(&slot, at(0)), Err(spent), "6 a minute: one in 10 s");
         let charged_us = last.expect("taken").charged_us;
         let returned = call.give_back(&slot, charged_us, at(0)).expect("it is there");
@@ -245,10 +271,45 @@ mod tests {
             slot = call.take(&slot, at(0)).expect("room").slot;
         }
         let ninth = call("ninth", share, quota(60, 60));
-        assert_eq!(ninth.take(&slot, at(0)), Err(ShareAnswer::Spent { retry_us: None }));
+        assert_eq!(ninth.take(&slot, at(0)), Err(refused(None)));
         let first = call("0", share, quota(60, 60));
         assert!(first.take(&slot, at(0)).is_ok(), "who is in stays in");
         assert_eq!(ninth.take(&slot, at(1_000_000)).expect("room again").slot.len(), ENTRY_LEN);
+    }
+
+    /// Nobody waits for as long as an Envoy's clock stepped back.
+    #[test]
+    fn a_clock_that_steps_back_keeps_the_word_that_it_gives() {
+        const HOUR_US: u64 = 3_600_000_000;
+        let share = LocalShare { fraction_bp: 5_000, envoys: 5 };
+        let call = call("a", share, quota(60, 60));
+        let mut slot = Vec::new();
+        for _ in 0..6 {
+            slot = call.take(&slot, at(HOUR_US)).expect("the part is 6").slot;
+        }
+        let Refused { answer, slot } = call.take(&slot, at(0)).expect_err("it is spent");
+        let ShareAnswer::Spent { retry_us: Some(wait_us) } = answer else { panic!("{answer:?}") };
+        assert!(wait_us <= 70_000_000, "a part and a debt: {wait_us}");
+        let slot = slot.expect("written down");
+        assert!(call.take(&slot, at(wait_us - 1)).is_err());
+        assert!(call.take(&slot, at(wait_us)).is_ok(), "as it was told");
+    }
+
+    /// Two configurations side by side, or one after the other: each spends its own part, however often they take turns, and
+    /// nobody waits for what other numbers charged.
+    #[test]
+    fn other_numbers_of_a_limit_are_a_part_of_their_own() {
+        let share = LocalShare { fraction_bp: 10_000, envoys: 1 };
+        let day = Quota::new(10, 86_400_000_000, 10).expect("sound");
+        let parts = [(call("a", share, day), 10), (call("a", share, quota(5, 5)), 5)];
+        let (mut slot, mut admitted) = (Vec::new(), [0, 0]);
+        for turn in 0..200 {
+            let (call, _) = &parts[turn % 2];
+            if let Ok(taking) = call.take(&slot, at(0)) {
+                (slot, admitted[turn % 2]) = (taking.slot, admitted[turn % 2] + 1);
+            }
+        }
+        assert_eq!(admitted, parts.map(|(_, units)| units));
     }
 
     #[test]

@@ -5,26 +5,23 @@
 //! the gateway sees them in the order of their moments, and a run is the same each time.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::{fs, thread};
 
 use tidegate_host_sim::{Reply, Report, Runner, Scenario, Service, ServiceRequest, Services};
 
-use crate::parts;
-
 pub mod ideal;
+mod life;
 pub mod stored;
 pub mod weather;
 
+pub use life::{Life, alone};
 use weather::Weather;
 
 /// What the gateway's clock shows at the beginning: a whole second, and later than 2024.
 pub const START_UNIX_S: u64 = 1_767_225_600;
 /// A nanosecond's fellows.
 pub const SECOND: u64 = 1_000_000_000;
-/// More than one scenario may have.
-const REQUESTS_MAX: usize = 190_000;
 
 /// Requests at equal distances.
 #[derive(Debug, Clone)]
@@ -43,29 +40,6 @@ pub struct Requests {
     pub path: &'static str,
     /// What each costs: the value of its header `x-cost`, which a cost of 1 has not.
     pub units: u64,
-}
-
-/// One life of one process, from its start until it dies: it neither drains nor says goodbye.
-#[derive(Debug, Clone)]
-pub struct Life {
-    /// When it starts.
-    pub from_ns: u64,
-    /// When it dies.
-    pub to_ns: u64,
-    /// Its workers.
-    pub workers: usize,
-    /// Whether its workers share data.
-    pub shares: bool,
-    /// Of its randomness.
-    pub seed: u64,
-    /// How far its clock is ahead of the gateway's, in whole seconds.
-    pub ahead_s: i64,
-    /// When its clock is set, and by how many ms.
-    pub clock_steps: Vec<(u64, i64)>,
-    /// Its configurations, JSON: the first one, and from when on others.
-    pub configs: Vec<(u64, String)>,
-    /// What it is asked, by time.
-    pub requests: Vec<Requests>,
 }
 
 /// A request, and what became of it.
@@ -137,7 +111,6 @@ struct Leaves<'d>(&'d Desk, usize);
 
 /// Runs processes, each life by life, until all have ended.
 pub fn run(runner: &Runner, processes: &[Vec<Life>], weather: Weather) -> Outcome {
-    let wasm = fs::read(parts::filter("tidegate")).expect("the built filter: `make plugin`");
     let seats = vec![Seat::Runs; processes.len()];
     let heard = vec![BTreeMap::new(); processes.len()];
     let state = State { seats, heard, weather };
@@ -148,12 +121,12 @@ pub fn run(runner: &Runner, processes: &[Vec<Life>], weather: Weather) -> Outcom
             .iter()
             .enumerate()
             .map(|(process, lives)| {
-                let (desk, wasm) = (&desk, &wasm);
+                let desk = &desk;
                 scope.spawn(move || {
                     let _leaves = Leaves(desk, process);
                     let mut outcome = Outcome::default();
                     for life in lives {
-                        live(runner, wasm, desk, process, life, &mut outcome);
+                        live(runner, desk, process, life, &mut outcome);
                     }
                     outcome
                 })
@@ -167,120 +140,17 @@ pub fn run(runner: &Runner, processes: &[Vec<Life>], weather: Weather) -> Outcom
     outcome
 }
 
-fn live(
-    runner: &Runner,
-    wasm: &[u8],
-    desk: &Arc<Desk>,
-    process: usize,
-    life: &Life,
-    outcome: &mut Outcome,
-) {
+fn live(runner: &Runner, desk: &Arc<Desk>, process: usize, life: &Life, outcome: &mut Outcome) {
     let unix_s = START_UNIX_S.saturating_add_signed(life.ahead_s);
     let zero_unix_ns = (unix_s * SECOND).wrapping_sub(life.from_ns);
-    let text = scenario(life, unix_s);
+    let wasm = fs::read(life.filter()).expect("the built filter: `make plugin others`");
+    let text = life.scenario(unix_s);
     let scenario = Scenario::parse(&text).unwrap_or_else(|error| panic!("{error}"));
     let way = Way { desk: Arc::clone(desk), process, zero_unix_ns };
     let services = Services::default().bind_any(way);
-    let report = runner.run_bytes(&scenario, wasm, services).expect("it can run");
+    let report = runner.run_bytes(&scenario, &wasm, services).expect("it can run");
     let heard = desk.heard(process);
     outcome.take(seen(life, process, report, &heard));
-}
-
-/// A life as a scenario.
-fn scenario(life: &Life, unix_s: u64) -> String {
-    let Life { workers, seed, .. } = life;
-    let until_ns = life.to_ns - life.from_ns;
-    let steps: Vec<String> = life
-        .clock_steps
-        .iter()
-        .map(|(at_ns, by_ms)| format!("[{}ns, {by_ms}]", at_ns - life.from_ns))
-        .collect();
-    let config = life.configs.first().map_or("{}", |(_, config)| config);
-    let capabilities = if life.shares { String::new() } else { alone() };
-    let mut yaml = format!(
-        "name: a life\nplugin: {{ config: {config}{capabilities} }}\n\
-         host: {{ workers: {workers}, main: {main}, canary: false, seed: {seed}, start_unix_s: {unix_s}, until: {until_ns}ns, \
-         drain: 3s, clock_steps: [{steps}], lints: \"off\" }}\n\
-         gateway: in-process\nupstream: [{{ on: GET /fails, answer: 500 }}, {{ on: GET /hangs, answer: 504, after: 700ms }}, {{ answer: 200 }}]\n\
-         timeline:\n",
-        main = life.shares,
-        steps = steps.join(", "),
-    );
-    let mut count = 0;
-    for requests in &life.requests {
-        let Requests { at_ns, times, every_ns, worker, key, path, units } = requests;
-        let cost = if *units == 1 { String::new() } else { format!(", x-cost: \"{units}\"") };
-        count += usize::try_from(*times).expect("a number of requests");
-        let at_ns = at_ns - life.from_ns;
-        writeln!(
-            yaml,
-            "  - {{ at: {at_ns}ns, client: c, worker: {worker}, address: \"192.0.2.1:1\", times: {times}, every: {every_ns}ns, send: {{ path: {path}, headers: {{ x-key: {key}{cost} }} }} }}"
-        )
-        .expect("a String takes everything");
-    }
-    for (at_ns, config) in life.configs.iter().skip(1) {
-        let at_ns = at_ns - life.from_ns;
-        writeln!(yaml, "  - {{ at: {at_ns}ns, update: {{ config: {config} }} }}")
-            .expect("a String takes everything");
-    }
-    assert!(count <= REQUESTS_MAX, "{count} requests are too many for one life");
-    yaml
-}
-
-/// All that the filter calls but shared data, as a host that has none: a part of a scenario's plugin.
-pub fn alone() -> String {
-    let callbacks = [
-        "on_context_create",
-        "on_vm_start",
-        "on_configure",
-        "on_tick",
-        "on_request_headers",
-        "on_request_body",
-        "on_request_trailers",
-        "on_response_headers",
-        "on_response_body",
-        "on_response_trailers",
-        "on_http_call_response",
-        "on_done",
-        "on_log",
-        "on_delete",
-    ];
-    let calls = [
-        "log",
-        "get_buffer_bytes",
-        "get_header_map_pairs",
-        "get_header_map_value",
-        "add_header_map_value",
-        "replace_header_map_value",
-        "remove_header_map_value",
-        "set_property",
-        "get_property",
-        "set_tick_period_milliseconds",
-        "continue_stream",
-        "send_local_response",
-        "http_call",
-        "define_metric",
-        "increment_metric",
-        "record_metric",
-        "get_metric",
-        "set_effective_context",
-        "get_current_time_nanoseconds",
-    ];
-    let wasi = [
-        "fd_write",
-        "random_get",
-        "environ_get",
-        "environ_sizes_get",
-        "clock_time_get",
-        "proc_exit",
-    ];
-    let names: Vec<String> = callbacks
-        .iter()
-        .chain(&calls)
-        .map(|name| format!("proxy_{name}"))
-        .chain(wasi.map(str::to_owned))
-        .collect();
-    format!(", capabilities: [{}]", names.join(", "))
 }
 
 fn seen(life: &Life, process: usize, report: Report, heard: &BTreeMap<u64, u64>) -> Outcome {
@@ -362,7 +232,9 @@ impl Desk {
             state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let reply = state.weather.hears(now_ns, request);
-        if let Some(own) = state.heard.get_mut(process) {
+        // Nothing is decided by what is lost, and an answer may come at the moment at which that is sent.
+        let is_answered = matches!(reply.outcome, tidegate_host_sim::Outcome::Answer(_));
+        if let Some(own) = state.heard.get_mut(process).filter(|_| is_answered) {
             own.insert(now_ns + reply.after_ns, now_ns);
         }
         if let Some(own) = state.seats.get_mut(process) {

@@ -157,6 +157,7 @@ fn load(
                 clock_steps: Vec::new(),
                 configs: vec![(0, config(numbers, who))],
                 requests: requests(process * workers..(process + 1) * workers, seed),
+                traps: Vec::new(),
             }]
         })
         .collect();

@@ -121,6 +121,7 @@ fn history(seed: u64) -> History {
                 clock_steps,
                 configs,
                 requests,
+                traps: Vec::new(),
             });
             if to_ns == END_NS {
                 break;
@@ -203,6 +204,7 @@ fn what_two_processes_shut_is_shut_in_the_third_within_a_tick() {
                 clock_steps: Vec::new(),
                 configs: vec![(0, config(false, 0))],
                 requests: works.chain(fails).collect(),
+                traps: Vec::new(),
             }]
         };
         let processes: Vec<_> = (0..3).map(process).collect();

@@ -27,6 +27,8 @@ fn the_defaults_are_the_documented_ones() {
         deadline: Duration::from_millis(30),
     };
     assert_eq!(settings.service.admission, expected);
+    let breaker = settings.service.breaker;
+    assert_eq!((breaker.failures, breaker.open_ms, breaker.successes), (5, 10_000, 3));
     assert_eq!(settings.service.region.as_str(), "default");
     assert!(!settings.service.region_configured);
     assert_eq!(settings.drain_timeout, Duration::from_secs(10));

@@ -18,13 +18,14 @@ use tidegate_policy::wire::{
 };
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
+use tokio::sync::Semaphore;
 
 use crate::bench::{
     ADMIN, Answer, CALM, Caller, Speaks, TOKEN, decides, question, request, settings, start,
 };
 use crate::proxy::Proxy;
 use crate::redis_store;
-use crate::redis_store::swift::Swift;
+use crate::redis_store::swift::Held;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -212,7 +213,8 @@ async fn a_mark_that_is_lost_is_set_again_before_anybody_touches_its_shard() {
     let before = redis_store::settings(&redis);
     let region = Region { cold: Some(Duration::from_secs(300)), ..before.region };
     let settings = RedisSettings { region, ..before };
-    let clock: Arc<dyn Clock> = Arc::new(Swift::default());
+    let goes_on = Arc::new(Semaphore::new(0));
+    let clock: Arc<dyn Clock> = Arc::new(Held::new(Duration::from_secs(30), &goes_on));
     let _store =
         RedisStore::start(&settings, &Arc::new(Cores::here()), &clock, StoreCounters::default())
             .expect("started");
@@ -224,7 +226,13 @@ async fn a_mark_that_is_lost_is_set_again_before_anybody_touches_its_shard() {
         })
         .await;
         redis.command(&["FLUSHALL"]).await;
+        goes_on.add_permits(1);
     }
+    eventually(PATIENCE, "it was that long", async || match goes_on.available_permits() {
+        0 => Ok(()),
+        left => Err(left),
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ mod moving;
 mod numbers;
 mod one_silent;
 mod parted;
+mod paused;
 mod process;
 mod proxy;
 #[path = "../redis_store/mod.rs"]

@@ -77,6 +77,9 @@ pub(crate) struct RawRequest {
     /// The client never ends its request.
     #[serde(default)]
     unfinished: bool,
+    /// The last piece of the body ends the request, as HTTP/2 may bring it.
+    #[serde(default)]
+    last_piece_ends: bool,
 }
 
 /// Requests of one scenario, repetitions included.
@@ -226,7 +229,7 @@ impl<'a> Planner<'a> {
 }
 
 impl RawRequest {
-    /// As HTTP/1 brings it: each piece without the end, then an empty piece with it, or trailers instead.
+    /// As HTTP/1 brings it, if nothing else is said: each piece without the end, then an empty piece with it, or trailers instead.
     fn spell_out(&self, at_ns: u64, exchange: usize, steps: &mut Vec<Step>) -> Result<(), String> {
         if self.body.is_some() && !self.chunks.is_empty() {
             return Err("send: a request has body or chunks, not both".to_owned());
@@ -235,24 +238,30 @@ impl RawRequest {
         let pieces: Vec<_> =
             whole.chain(self.chunks.iter().map(|chunk| (chunk.after.ns, &chunk.data.0))).collect();
         let ends_with_headers = pieces.is_empty() && self.trailers.is_none() && !self.unfinished;
+        if self.last_piece_ends && (pieces.is_empty() || self.trailers.is_some() || self.unfinished)
+        {
+            return Err("send: last_piece_ends needs a body, and nothing behind it".to_owned());
+        }
+        let last = pieces.len().saturating_sub(1);
         let mut last_ns = at_ns;
         let mut push = |at_ns, act| {
             steps.push(Step { at_ns, action: Action::Client { exchange, act } });
         };
         push(at_ns, ClientAct::Headers { headers: self.headers(), end: ends_with_headers });
-        for (after_ns, bytes) in pieces {
+        for (nth, (after_ns, bytes)) in pieces.into_iter().enumerate() {
             let piece_ns = at_ns.saturating_add(after_ns);
             if piece_ns < last_ns {
                 return Err("send: chunks must stand in order of time".to_owned());
             }
             last_ns = piece_ns;
-            push(piece_ns, ClientAct::Data { bytes: bytes.clone(), end: false });
+            let end = self.last_piece_ends && nth == last;
+            push(piece_ns, ClientAct::Data { bytes: bytes.clone(), end });
         }
         let end = match &self.trailers {
             Some(trailers) => ClientAct::Trailers(trailers.0.clone()),
             None => ClientAct::Data { bytes: Vec::new(), end: true },
         };
-        if !ends_with_headers && !self.unfinished {
+        if !ends_with_headers && !self.unfinished && !self.last_piece_ends {
             push(last_ns, end);
         }
         Ok(())

@@ -407,9 +407,12 @@ fn a_ladder_is_read_in_order_and_has_a_default() {
 
 #[test]
 fn the_guard_and_the_share_have_the_products_numbers_and_others() {
-    let config = Config::read(SOUND).config.expect("sound");
-    assert_eq!(config.gateway.breaker, crate::breaker::alone::Settings::default());
-    assert_eq!(config.local_share, crate::local_share::LocalShare::default());
+    let shortest = SOUND.replacen(", \"timeout\": \"40ms\"", "", 1);
+    let config = Config::read(&shortest).config.expect("sound");
+    assert_eq!(config.gateway.timeout_ms, 45);
+    let breaker = config.gateway.breaker;
+    assert_eq!((breaker.failures, breaker.open_ms, breaker.successes), (5, 10_000, 3));
+    assert_eq!((config.local_share.fraction_bp, config.local_share.envoys), (5_000, 10));
     let document = SOUND
         .replace(
             "\"version\": 1,",

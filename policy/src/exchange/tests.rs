@@ -246,6 +246,18 @@ fn a_limit_that_never_admits_promises_no_time() {
     let effects = bench.reply("200", &body("deny", &[("lax.ip", false, None)]));
     let Act::Deny(denial) = effects.act else { panic!("denied") };
     assert_eq!(denial.retry_after_s, None);
+    // Nor do others beside it, however long they are waited for; one that admits says nothing.
+    for (key, expected) in [(None, None), (Some(3_000_000), Some(7))] {
+        let (mut bench, _) = Bench::asked("/strict/x");
+        let states = [
+            ("strict.ip", false, Some(7_000_000)),
+            ("strict.key", false, key),
+            ("lax.ip", true, None),
+        ];
+        let effects = bench.reply("200", &body("deny", &states));
+        let Act::Deny(denial) = effects.act else { panic!("denied") };
+        assert_eq!(denial.retry_after_s, expected);
+    }
 }
 
 #[test]

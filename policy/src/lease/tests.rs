@@ -423,4 +423,5 @@ fn a_bucket_with_a_grant_denies_no_holder() {
     }
 }
 
+mod numbers;
 mod vanishing;
