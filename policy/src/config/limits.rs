@@ -25,6 +25,8 @@ use crate::matching::PathPattern;
 const LIMITS_PER_POLICY_MAX: usize = 8;
 /// Limits by name per document.
 const NAMES_MAX: usize = 256;
+/// Into so many parts at the most a leased burst is thought to fall.
+const LEASED_PARTS: u32 = 8;
 const BY: &str = "write \"ip\" or {\"header\": \"x-api-key\"}";
 const ITEM: &str = "write a table with name, by, limit and per, or the name of one of the limits";
 
@@ -228,7 +230,7 @@ fn terms(table: &Table<'_, '_>, at: &At<'_, '_>) -> Option<Terms> {
     let (algorithm, cost, soft) = (algorithm?, cost?, soft?);
     let leased = match table.get("decide") {
         None => false,
-        Some(at) => decide(&at, algorithm, &cost, soft)?,
+        Some(at) => decide(&at, algorithm, &cost, soft, burst)?,
     };
     match algorithm.quota(limit, per_ms.saturating_mul(1_000), burst) {
         Ok(quota) => Some(Terms { quota, algorithm, cost, soft, leased }),
@@ -244,7 +246,13 @@ fn terms(table: &Table<'_, '_>, at: &At<'_, '_>) -> Option<Terms> {
 }
 
 /// Whether the limit is leased; what cannot be is refused with what would have to change.
-fn decide(at: &At<'_, '_>, algorithm: Algorithm, cost: &Cost, soft: bool) -> Option<bool> {
+fn decide(
+    at: &At<'_, '_>,
+    algorithm: Algorithm,
+    cost: &Cost,
+    soft: bool,
+    burst: u32,
+) -> Option<bool> {
     const REMEDY: &str = "write \"exact\" (the gateway is asked each time) or \"lease\" (Envoys take units out ahead)";
     match at.text(REMEDY)? {
         "exact" => return Some(false),
@@ -269,7 +277,26 @@ fn decide(at: &At<'_, '_>, algorithm: Algorithm, cost: &Cost, soft: bool) -> Opt
             at.wrong(problem, remedy);
             None
         }
-        None => Some(true),
+        None => {
+            doubt_dear(at, cost, burst);
+            Some(true)
+        }
+    }
+}
+
+/// Each Envoy holds a part of the burst: where several do, what costs more than such a part waits for one that may
+/// never come together (docs/leases.md).
+fn doubt_dear(at: &At<'_, '_>, cost: &Cost, burst: u32) {
+    let usual = match cost {
+        Cost::Fixed(cost) => *cost,
+        Cost::Request(cost) => cost.default,
+        Cost::Body(_) | Cost::Response(_) => return,
+    };
+    if usual > 1 && usual.saturating_mul(LEASED_PARTS) > burst {
+        at.doubt(
+            format!("a request costs {usual} of a burst of {burst}, of which each Envoy holds a part: where several do, a busy limit may never admit one"),
+            format!("take decide: exact, or a burst of {} or more", usual.saturating_mul(LEASED_PARTS)),
+        );
     }
 }
 
