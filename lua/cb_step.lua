@@ -81,8 +81,9 @@ local function open(cause)
   r.until_ = now + jittered(open_ms)
 end
 
--- What time alone does.
-if r.since > now then
+-- What time alone does. A look writes that the clock went back, or whoever looks again and again would be told the same wait each time.
+local behind = r.since > now
+if behind then
   if r.until_ > 0 then r.until_ = now + max(r.until_ - r.since, 0) end
   r.since = now
 end
@@ -256,7 +257,7 @@ elseif arg[2] == 2 then
   end
 end
 
-if arg[2] ~= 0 or #flips > 0 then
+if arg[2] ~= 0 or behind or #flips > 0 then
   local learnt = r.calls > 0 or r.failures > 0
   local parts = { struct.pack(HEAD, learnt and 2 or 1, r.state, r.epoch, r.since, r.until_, r.trips, r.successes, r.lost, r.healed, r.probe,
     r.probe_until, r.holder, r.last, #buckets, #reporters) }

@@ -107,6 +107,7 @@ fn settings() -> PluginSettings {
         memory_bytes_max: MEMORY_BYTES_MAX,
         seed: 1,
         clock_steps: Vec::new(),
+        contended: Vec::new(),
         properties: BTreeMap::new(),
     }
 }

@@ -7,7 +7,7 @@
 //! Only when that number has changed, or a call failed, shared data is read.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use tidegate_policy::breaker::mesh::State;
@@ -77,6 +77,8 @@ pub(crate) struct Circuits {
     rank: u64,
     /// Where this worker shut its process, of which the mesh should hear at once.
     urgent: RefCell<Vec<usize>>,
+    /// Of which it was told an earlier epoch than it knows: they are reported on, so that the region says which holds.
+    doubted: RefCell<BTreeSet<usize>>,
     /// Where the next report goes on.
     next: Cell<Turn>,
     /// When it was last called by its tick, in ms.

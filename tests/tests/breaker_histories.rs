@@ -29,8 +29,11 @@ const KEYS: u64 = 12;
 /// From one request of a worker to its next, once all is well; each key comes all 300 ms.
 const HEALTHY_NS: u64 = 25_000_000;
 
-/// `turn`: odd ones have another breaker, so that places lie elsewhere.
+/// `turn`: odd ones have another breaker, so that places lie elsewhere; of every seventh that one is all there is.
 fn config(by: bool, turn: u64) -> String {
+    if turn % 7 == 5 {
+        return r#"{"version": 1, "gateway": {"cluster": "tidegate", "timeout": "45ms"}, "policies": [{"name": "other", "match": {"path": "/other"}, "circuit_breaker": {}}]}"#.to_owned();
+    }
     let by = if by { r#""by": {"header": "x-key", "trusted": true}, "max": 8, "# } else { "" };
     let other = match turn % 2 {
         0 => "",
@@ -81,6 +84,45 @@ fn healthy(from_ns: u64, workers: usize) -> Vec<Requests> {
         .collect()
 }
 
+/// Of some histories the store's clock is days ahead for a time; set right it may know nothing any more.
+fn days_ahead(random: &mut Random) -> Vec<(u64, Turn)> {
+    if random.below(3) > 0 {
+        return Vec::new();
+    }
+    let by_ns = ((1 + random.below(4)) * 86_400 * SECOND).cast_signed();
+    let from_ns = random.below(HEALED_NS / 2);
+    let to_ns = from_ns + random.below(HEALED_NS - from_ns);
+    let mut turns = vec![(from_ns, Turn::ClockSet(by_ns)), (to_ns, Turn::ClockSet(-by_ns))];
+    if random.below(2) == 0 {
+        turns.push((to_ns, Turn::Forgets));
+    }
+    turns
+}
+
+/// Operators order breakers about, and take it all back once all is well.
+fn orders(random: &mut Random, by: bool) -> Vec<(u64, Turn)> {
+    let mut turns = Vec::new();
+    let count = random.below(3) * random.below(4);
+    for _ in 0..count {
+        let name = match by && random.below(2) == 0 {
+            true => format!("p:k{}", random.below(KEYS)),
+            false => "p".to_owned(),
+        };
+        let order = random.one_of(&["trip", "reset", "force_open", "disable", "metrics_only"]);
+        let for_s = match order {
+            "reset" => 0,
+            // A reset of all is of those that the region knows, and it may have forgotten some.
+            "trip" => 1 + random.below(2),
+            _ => random.below(3) * random.below(30),
+        };
+        let body = format!(r#"{{"breaker": "{name}", "order": "{order}", "for_s": {for_s}}}"#);
+        turns.push((random.below(HEALED_NS), Turn::Ordered(body)));
+        let back = format!(r#"{{"breaker": "{name}", "order": "reset"}}"#);
+        turns.push((HEALED_NS, Turn::Ordered(back)));
+    }
+    turns
+}
+
 struct History {
     by: bool,
     processes: Vec<Vec<Life>>,
@@ -98,7 +140,7 @@ fn history(seed: u64) -> History {
             let to_ns = from_ns + SECOND + random.below(20 * SECOND);
             let to_ns = if to_ns < HEALED_NS { to_ns } else { END_NS };
             let wild_ns = to_ns.min(HEALED_NS);
-            let workers = 1 + random.index(3);
+            let workers = 1 + random.index(4);
             let within = |random: &mut Random| from_ns + random.below(wild_ns - from_ns);
             let clock_steps = (0..random.below(2))
                 .map(|_| (within(&mut random), random.below(20_000) as i64 - 10_000))
@@ -106,7 +148,10 @@ fn history(seed: u64) -> History {
             let mut configs = vec![(from_ns, config(by, 0))];
             let mut updates: Vec<_> = (0..random.below(4)).map(|_| within(&mut random)).collect();
             updates.sort_unstable();
-            configs.extend(updates.iter().zip(1..).map(|(at_ns, turn)| (*at_ns, config(by, turn))));
+            let first = random.below(7);
+            let turns = (1..).map(|nth| first + nth);
+            configs
+                .extend(updates.iter().zip(turns).map(|(at_ns, turn)| (*at_ns, config(by, turn))));
             let mut requests = requests(&mut random, from_ns, wild_ns, workers);
             if to_ns == END_NS {
                 requests.extend(healthy(HEALED_NS, workers));
@@ -131,6 +176,8 @@ fn history(seed: u64) -> History {
         processes.push(lives);
     }
     let mut turns = Turn::some(&mut random, HEALED_NS);
+    turns.extend(days_ahead(&mut random));
+    turns.extend(orders(&mut random, by));
     turns.push((HEALED_NS, Turn::Heals));
     let bad = random.below(4) * 30;
     let odds = Odds { lost: bad, late: bad, doubled: 2 * bad, unanswered: bad, slow: bad };

@@ -211,7 +211,7 @@ fn worst_of(history: &History, numbers: Numbers, admitted: &[&Sent]) -> f64 {
             match turn {
                 Turn::Forgets => ideal.forgets(*at_ns, LEASE_NS),
                 Turn::ClockSet(by_ns) if *by_ns > 0 => ideal.leaps(*at_ns, *by_ns as u64, LEASE_NS),
-                Turn::ClockSet(_) | Turn::Away(_) | Turn::Heals => {}
+                Turn::ClockSet(_) | Turn::Away(_) | Turn::Heals | Turn::Ordered(_) => {}
             }
         }
         ideal.admit(sent.decided_ns, sent.units);

@@ -11,8 +11,8 @@ use tidegate_policy::wire::breaker::BreakerName;
 
 use super::Call;
 
-/// How many breakers of a region are told of at most; those are left out that did not change for
-/// longest. Each goes on working for whoever reports on it.
+/// How many breakers of a region are told of at most; those members of one for each of many are left out that did not change
+/// for longest. Each goes on working for whoever reports on it. On a bare name nobody does, so that it stays.
 pub const TOLD_MAX: u32 = 10_000;
 
 /// A store's part that keeps breakers.

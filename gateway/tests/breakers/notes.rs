@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidegate_gateway::clock::{Clock, ManualClock};
 use tidegate_gateway::store::memory::MemoryStore;
+use tidegate_gateway::store::redis::breakers::TEXTS;
 use tidegate_gateway::store::{Store, StoreCounters};
 use tidegate_policy::breaker::mesh::{Event, Order};
 use tidegate_policy::wire::breaker::BreakerName;
@@ -82,4 +83,44 @@ async fn a_user_with_the_rights_of_before_notes_the_same() {
     }
     let expected = [("b", START_MS + 1), ("c", START_MS + 2), ("a", START_MS + 3)];
     assert_eq!(listed(&store, 0).await, expected.map(|(name, at)| (name.to_owned(), at)));
+}
+
+/// Members of one for each of many come and go by the thousands. What stands under a bare name, as an order for all of them does, stays in
+/// the list: who begins later hears of it nowhere else.
+#[tokio::test]
+async fn no_number_of_members_takes_a_bare_name_out_of_the_list() {
+    const KEPT: usize = 20;
+    let redis = Redis::start_with_clock(HeldClock::at(START_MS * 1_000)).await;
+    let client = redis::Client::open(redis.url()).expect("a sound URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+    let script = redis::Script::new(TEXTS[1]);
+    let mut last = 0;
+    let mut note = async |name: String| {
+        let mut call = script.key("list");
+        let call = call.arg(name).arg(KEPT).arg(HOUR_MS).arg(0);
+        let number: u64 = call.invoke_async(&mut connection).await.expect("a number");
+        assert!(number > last, "{number} after {last}");
+        last = number;
+        let mut range = redis::cmd("ZRANGE");
+        let range = range.arg("list").arg(0).arg(-1);
+        let names: Vec<String> = range.query_async(&mut connection).await.expect("names");
+        names
+    };
+    for bare in ["p", "q"] {
+        note(bare.to_owned()).await;
+    }
+    for member in 0..500 {
+        let name = format!("p:{member}");
+        let names = note(name.clone()).await;
+        assert!(names.len() <= KEPT, "{names:?}");
+        for name in [name.as_str(), "p", "q"] {
+            assert!(names.iter().any(|one| one == name), "{name} of {names:?}");
+        }
+    }
+    // Where there is nothing else, they are of a bounded number, too.
+    for bare in 0..500 {
+        let name = format!("b{bare}");
+        let names = note(name.clone()).await;
+        assert!(names.len() <= KEPT && names.contains(&name), "{name} of {names:?}");
+    }
 }

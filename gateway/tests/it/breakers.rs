@@ -154,6 +154,23 @@ async fn ordered(one: &Running, other: &Running) {
         (r#"{"breaker": "pay/x", "order": "trip"}"#, "a breaker is 1 to 200"),
         (r#"{"breaker": "pay", "order": "trip", "for_s": 2592001}"#, "for_s is 2592001"),
         (r#"{"breaker": "pay", "order": "reset", "for_s": 1}"#, "leave for_s out"),
+        (r#"{"breaker": "", "order": "trip"}"#, "a breaker is 1 to 200"),
+        (r#"{"breaker": "zahl\u00fcng", "order": "trip"}"#, "a breaker is 1 to 200"),
+        (r#"{"breaker": "pay\n", "order": "trip"}"#, "a breaker is 1 to 200"),
+        (r#"{"breaker": "pay\u0000", "order": "trip"}"#, "a breaker is 1 to 200"),
+        (r#"{"breaker": "pay}|{x", "order": "trip"}"#, "a breaker is 1 to 200"),
+        (r#"{"breaker": "pay", "order": "trip", "for_s": -1}"#, "expected u64"),
+        (r#"{"breaker": "pay", "order": "trip", "for_s": 1.5}"#, "expected u64"),
+        (r#"{"breaker": "pay", "order": "trip", "for_s": "60"}"#, "expected u64"),
+        (
+            r#"{"breaker": "pay", "order": "trip", "for_s": 18446744073709551615}"#,
+            "for_s is 184467",
+        ),
+        (r#"{"breaker": "pay", "order": "trip", "for_s": 18446744073709551616}"#, "expected u64"),
+        (r#"{"breaker": "pay", "order": "trip", "why": "?"}"#, "unknown field `why`"),
+        (r#"{"breaker": "pay", "breaker": "x", "order": "trip"}"#, "duplicate field `breaker`"),
+        (r#"{"breaker": "pay", "order": "Trip"}"#, "unknown variant `Trip`"),
+        (r#"[["pay", "trip"]]"#, "invalid type: sequence"),
     ] {
         let answer = order(one, ADMIN, body).await;
         assert_eq!(answer.status, 400, "{body}");
@@ -177,6 +194,27 @@ async fn ordered(one: &Running, other: &Running) {
     for outcome in ["granted", "ok"] {
         let line = format!("breaker_tests_total{{breaker=\"pay\",outcome=\"{outcome}\"}} 1\n");
         assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+}
+
+/// Names as odd as names may be are carried out, each on its own, to the longest time there is; nobody's order is another's.
+async fn ordered_oddly(gateway: &Running) {
+    let longest = "odd:".to_owned() + &"z".repeat(196);
+    let names =
+        ["odd:", "odd::", "odd:~others", "odd:%00", "odd:!+.-_~", ":", "::x", longest.as_str()];
+    let mut one = Process { gateway, id: 8, seq: 0, since: 0 };
+    for name in names {
+        let forced = format!(r#"{{"breaker": "{name}", "order": "force_open", "for_s": 2592000}}"#);
+        let answer = order(gateway, ADMIN, forced.leak()).await;
+        assert_eq!(answer.status, 200, "{name}: {}", answer.text());
+        let state = one.one(name, Batch::default()).await;
+        assert_eq!(state.state, State::ForcedOpen, "{name}");
+        let left_ms = 2_592_000_000 - state.wait_ms.expect("it has an end");
+        assert!(left_ms < 600_000, "{name}: {left_ms}");
+        assert_eq!(one.one("odd:other", Batch::default()).await.state, State::Closed, "{name}");
+        let reset = format!(r#"{{"breaker": "{name}", "order": "reset"}}"#);
+        assert_eq!(order(gateway, ADMIN, reset.leak()).await.status, 200, "{name}");
+        assert_eq!(one.one(name, Batch::default()).await.state, State::Closed, "{name}");
     }
 }
 
@@ -253,6 +291,7 @@ async fn what_one_gateway_is_told_the_other_tells() {
     across(&one, &other).await;
     ordered(&one, &other).await;
     ordered_for_all(&one, &other).await;
+    ordered_oddly(&one).await;
     spread(&one).await;
 }
 
@@ -262,6 +301,7 @@ async fn one_gateway_alone_keeps_them_in_memory() {
     across(&gateway, &gateway).await;
     ordered(&gateway, &gateway).await;
     ordered_for_all(&gateway, &gateway).await;
+    ordered_oddly(&gateway).await;
     spread(&gateway).await;
 }
 
@@ -340,5 +380,6 @@ async fn a_cluster_keeps_them_too() {
     across(&one, &other).await;
     ordered(&one, &other).await;
     ordered_for_all(&one, &other).await;
+    ordered_oddly(&one).await;
     spread(&one).await;
 }

@@ -42,7 +42,11 @@ fn set(
     let value = guest.read(value, value_len)?;
     guest.note(|| format!("{} {} bytes cas={cas}", String::from_utf8_lossy(&key), value.len()));
     let state = guest.state();
-    if state.shared.borrow_mut().data.set(&state.base.vm_id, key, value, cas) {
+    let shared = &mut state.shared.borrow_mut();
+    let is_late = cas != 0
+        && state.base.is_contended(shared.now_ns, &key)
+        && shared.data.get(&state.base.vm_id, &key).is_some();
+    if !is_late && shared.data.set(&state.base.vm_id, key, value, cas) {
         Ok(())
     } else {
         Err(Status::CasMismatch.into())

@@ -2,6 +2,7 @@
 
 use super::properties::Properties;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::abi::codes::LogLevel;
 
@@ -53,11 +54,27 @@ pub(crate) struct PluginSettings {
     pub(crate) seed: u64,
     /// When the plugin's clock is set, and by how many ns.
     pub(crate) clock_steps: Vec<(u64, i64)>,
+    pub(crate) contended: Vec<Contended>,
     /// Dotted path to the value's bytes, for every stream and root.
     pub(crate) properties: Properties,
 }
 
+/// When somebody else is faster with each write of shared data.
+#[derive(Debug, Clone)]
+pub(crate) struct Contended {
+    pub(crate) within_ns: Range<u64>,
+    /// How the keys begin.
+    pub(crate) keys: String,
+}
+
 impl PluginSettings {
+    /// Whether somebody else is faster now with that key.
+    pub(crate) fn is_contended(&self, now_ns: u64, key: &[u8]) -> bool {
+        self.contended
+            .iter()
+            .any(|one| one.within_ns.contains(&now_ns) && key.starts_with(one.keys.as_bytes()))
+    }
+
     /// Whether a function or callback of this name may be used. An empty list restricts nothing, as in Envoy.
     pub(crate) fn allows(&self, name: &str) -> bool {
         self.capabilities.as_ref().is_none_or(|list| list.is_empty() || list.contains(name))

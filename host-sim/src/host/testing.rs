@@ -31,6 +31,7 @@ pub(crate) fn vm(text: &str, capabilities: Option<&[&str]>) -> Result<Vm, StartE
         memory_bytes_max: 1 << 20,
         seed: 1,
         clock_steps: Vec::new(),
+        contended: Vec::new(),
         properties: BTreeMap::new(),
         capabilities: capabilities
             .map(|list| list.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>()),

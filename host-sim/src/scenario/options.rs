@@ -13,7 +13,7 @@ use super::values::from_hex;
 use crate::abi::codes::LogLevel;
 use crate::abi::values::Value;
 use crate::host::lints::{HOST_CALLS_MAX, LintMode, LintOptions};
-use crate::host::settings::{FailPolicy, ListenerSettings, PluginSettings};
+use crate::host::settings::{Contended, FailPolicy, ListenerSettings, PluginSettings};
 use crate::host::threads::ThreadOptions;
 use crate::world::options::HostOptions;
 
@@ -28,6 +28,8 @@ pub(crate) struct RawHost {
     pub(crate) start_unix_s: u64,
     /// Moments at which the plugin's clock is set, and by how many milliseconds. Timers and services do not see it.
     pub(crate) clock_steps: Vec<(Span, i64)>,
+    /// When writing shared data with a compare-and-swap number comes too late each time, as if others were faster.
+    pub(crate) contended: Vec<RawContended>,
     /// Timers run until here.
     pub(crate) until: Option<Span>,
     pub(crate) allow_on_headers_stop_iteration: bool,
@@ -52,6 +54,17 @@ pub(crate) struct RawHost {
     pub(crate) properties: BTreeMap<String, serde_json::Value>,
 }
 
+/// When shared data is contended, as written.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawContended {
+    pub(crate) from: Span,
+    pub(crate) to: Span,
+    /// Of keys that begin so; by default of all.
+    #[serde(default)]
+    pub(crate) keys: String,
+}
+
 /// More workers than any test needs; each one is a VM.
 const WORKERS_MAX: usize = 64;
 
@@ -65,6 +78,7 @@ impl Default for RawHost {
             // 2026-01-01: round, and later than any certificate or token a test would carry.
             start_unix_s: 1_767_225_600,
             clock_steps: Vec::new(),
+            contended: Vec::new(),
             until: None,
             allow_on_headers_stop_iteration: false,
             fail_policy: FailPolicy::Closed,
@@ -145,6 +159,11 @@ impl RawHost {
                 .clock_steps
                 .iter()
                 .map(|(at, by_ms)| (at.ns, by_ms.saturating_mul(1_000_000)))
+                .collect(),
+            contended: self
+                .contended
+                .iter()
+                .map(|raw| Contended { within_ns: raw.from.ns..raw.to.ns, keys: raw.keys.clone() })
                 .collect(),
             properties: properties.clone(),
         }

@@ -362,13 +362,20 @@ impl Circuits {
                 }
                 process.trip(&breaker.own, flight.generation, now_ms, entropy)
             });
-            if tripped == Ok(true) {
-                count(flight.breaker, Told::Tripped, 1);
-                self.urgent.borrow_mut().push(flight.place);
-                self.changed();
-            } else {
+            match tripped {
+                Ok(true) => {
+                    count(flight.breaker, Told::Tripped, 1);
+                    self.urgent.borrow_mut().push(flight.place);
+                    self.changed();
+                }
                 // Another one was faster: what was counted goes with the next report.
-                self.marks.counted(flight.place);
+                Ok(false) => self.marks.counted(flight.place),
+                // Others were each time: what was counted goes with the tick, and the next failure trips it.
+                Err(_) => {
+                    if let Some(counts) = counts {
+                        self.known.borrow_mut().put_back(flight.place, counts);
+                    }
+                }
             }
         }
     }

@@ -279,6 +279,13 @@ impl Known {
         let counts = worker.take()?;
         Some((worker.generation, counts))
     }
+
+    /// That could not be handed on.
+    pub(super) fn put_back(&mut self, place: usize, (generation, counts): (u32, Counts)) {
+        if let Some(slot) = self.slot(place) {
+            slot.worker.put_back(generation, counts);
+        }
+    }
 }
 
 fn is_of(kept: Option<&Kept>, whose: &Rc<str>) -> bool {

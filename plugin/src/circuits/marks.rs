@@ -89,28 +89,35 @@ impl Marks {
         if places.as_ref().is_empty() {
             return;
         }
-        self.change(|lists| {
+        let is_written = self.change(|lists| {
             for (place, says) in places.as_ref() {
                 self.mark(lists, *place, *says);
             }
         });
+        if !is_written {
+            self.later.borrow_mut().extend(places.as_ref().iter().copied());
+        }
     }
 
     /// Writes what was counted.
     pub(super) fn flush(&self) {
-        let (pending, later) = (self.pending.take(), self.later.take());
+        let (mut pending, mut later) = (self.pending.borrow_mut(), self.later.borrow_mut());
         if pending.is_empty() && later.is_empty() {
             return;
         }
         let start = self.first(COUNTS);
-        self.change(|lists| {
-            for place in &pending {
+        let is_written = self.change(|lists| {
+            for place in pending.iter() {
                 set(lists, start.saturating_add(*place), true);
             }
-            for (place, says) in &later {
+            for (place, says) in later.iter() {
                 self.mark(lists, *place, *says);
             }
         });
+        if is_written {
+            pending.clear();
+            later.clear();
+        }
     }
 
     /// Takes out at most so many, going on at `turn`: ends of tests first and then who asks, but for the parts that are
@@ -178,19 +185,25 @@ impl Marks {
         self.len.saturating_mul(8).saturating_mul(list)
     }
 
-    fn change(&self, mut change: impl FnMut(&mut Vec<u8>)) {
+    /// Says whether it is written; if not, the host does not play along, or others were faster each time.
+    fn change(&self, mut change: impl FnMut(&mut Vec<u8>)) -> bool {
         if self.len == 0 {
-            return;
+            return true;
         }
         for _ in 0..TRIES_MAX {
-            let Ok((mut lists, cas)) = host::shared(&self.key) else { return };
+            let Ok((mut lists, cas)) = host::shared(&self.key) else { return false };
             lists.resize(self.len.saturating_mul(LISTS), 0);
             let before = lists.clone();
             change(&mut lists);
-            if lists == before || host::set_shared(&self.key, &lists, cas) != Ok(false) {
-                return;
+            if lists == before {
+                return true;
+            }
+            match host::set_shared(&self.key, &lists, cas) {
+                Ok(false) => {}
+                written => return written.is_ok(),
             }
         }
+        false
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tidegate_policy::breaker::mesh::Settled;
+use tidegate_policy::breaker::mesh::{Batch, Settled};
 use tidegate_policy::breaker::places::{Lies, OTHERS};
 use tidegate_policy::breaker::process::ALONE_MS;
 use tidegate_policy::config::{CircuitBreaker, Config};
@@ -19,7 +19,7 @@ use tidegate_policy::wire::{DecisionId, VERSION, encode};
 use super::Circuits;
 use super::known::now_ms;
 use super::marks::Says;
-use super::shared::TRIES_MAX;
+use super::shared::{Lost, TRIES_MAX};
 use crate::host;
 
 /// How often each worker hands on what it counted, and one of them reports.
@@ -196,10 +196,13 @@ impl Circuits {
         let (mut told, mut lapsed) = (BTreeMap::new(), false);
         for place in places {
             let Some((breaker, name)) = self.named(config, place) else { continue };
+            let is_doubted = self.doubted.borrow_mut().remove(&place);
             let said = self.step(place, None, |process| {
                 let (before, said) = (process.generation, process.report(&breaker.own, now_ms));
                 lapsed |= process.generation != before;
-                (said, Says::of(process))
+                let epoch = process.epoch;
+                let asks = || is_doubted.then(|| Batch { epoch, ..Batch::default() });
+                (said.or_else(asks), Says::of(process))
             });
             // Until the gateway has heard of it, and for as long as there is more to say. Others may have been faster.
             let says = said.as_ref().map_or(Some(Says::Ended), |(_, says)| *says);
@@ -243,12 +246,16 @@ impl Circuits {
                 if let Some((.., epoch)) = said {
                     process.disbelieved(*epoch, state);
                 }
+                let is_doubted = said.is_none() && process.doubts(state);
                 let changes = process.told(state, heard, report.sent_ms);
-                (changes, Says::of(process))
+                (changes, Says::of(process), is_doubted)
             });
-            if let Ok((changes, says)) = told {
+            if let Ok((changes, says, is_doubted)) = told {
                 changed |= changes;
-                self.marks.later(place, says);
+                self.marks.later(place, says.or(is_doubted.then_some(Says::Asks)));
+                if is_doubted {
+                    self.doubted.borrow_mut().insert(place);
+                }
             }
         }
         if changed {
@@ -271,8 +278,14 @@ impl Circuits {
         for place in places {
             let counts = self.known.borrow_mut().counted(place);
             let Some((generation, counts)) = counts else { continue };
-            if self.step(place, Some(now_ms), |process| process.add(generation, counts)).is_ok() {
-                self.marks.counted(place);
+            match self.step(place, Some(now_ms), |process| process.add(generation, counts)) {
+                Ok(()) => self.marks.counted(place),
+                // Others were faster each time: it goes with the next tick.
+                Err(Lost::Host) => {
+                    self.known.borrow_mut().put_back(place, (generation, counts));
+                    self.counted.borrow_mut().push(place);
+                }
+                Err(Lost::Taken) => {}
             }
         }
         self.marks.flush();

@@ -9,8 +9,8 @@ use super::process::Process;
 
 /// Who was not used for that long and is closed makes room for others, in ms.
 pub const QUIET_MS: u64 = 10_000;
-/// Who did not come for that long makes room even if it is shut, in ms: the region knows of it for longer, and tells
-/// whoever comes back.
+/// Who did not come for that long makes room even if it is shut, or was ordered for a time that is over, in ms: the region
+/// knows of it for longer, and tells whoever comes back. An order that holds keeps its place.
 pub const ABSENT_MS: u64 = 60_000;
 
 /// What lies in a place of a table.
@@ -52,8 +52,8 @@ impl Kept {
 }
 
 /// Where there is room for one more among the buckets where it may lie: an empty place of the emptier one, or
-/// that of whoever was not used for longest and has nothing left to say; else of who is shut and has been absent for
-/// longest.
+/// that of whoever was not used for longest and has nothing left to say; else of who is shut, or was ordered for a time that
+/// is over, and has been absent for longest.
 pub fn room(lying: &[Option<&Kept>], now_ms: u64) -> Option<usize> {
     let empty = |bucket: &&[Option<&Kept>]| bucket.iter().filter(|kept| kept.is_none()).count();
     let (nth, emptier) =
@@ -64,7 +64,8 @@ pub fn room(lying: &[Option<&Kept>], now_ms: u64) -> Option<usize> {
     // A clock that stepped back must not keep everybody for good.
     let unused = |kept: &Kept, ms| now_ms.abs_diff(kept.used_ms) >= ms;
     let is_quiet = |kept: &Kept| kept.process.is_quiet() && unused(kept, QUIET_MS);
-    let is_absent = |kept: &Kept| kept.process.is_shut() && unused(kept, ABSENT_MS);
+    let is_past = |process: &Process| process.is_shut() || process.is_lapsed(now_ms);
+    let is_absent = |kept: &Kept| is_past(&kept.process) && unused(kept, ABSENT_MS);
     let longest = |goes: &dyn Fn(&Kept) -> bool| {
         let all = lying.iter().enumerate().filter_map(|(at, kept)| Some((at, (*kept)?)));
         all.filter(|(_, kept)| goes(kept)).min_by_key(|(_, kept)| kept.used_ms).map(|(at, _)| at)
@@ -75,6 +76,7 @@ pub fn room(lying: &[Option<&Kept>], now_ms: u64) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::super::mesh::State;
+    use super::super::process::Probe;
     use super::*;
     use alloc::format;
     use alloc::vec;
@@ -98,6 +100,41 @@ mod tests {
 
     fn used(ago_ms: u64, process: Process) -> Kept {
         Kept { used_ms: NOW - ago_ms, whose: Rc::from(format!("since-{ago_ms}")), process }
+    }
+
+    fn ordered(state: State, until_ms: u64) -> Process {
+        Process { state, until_ms, ..Process::default() }
+    }
+
+    /// Nobody who never comes back keeps a place for good, however it came to stand there; an order is kept to until its end.
+    #[test]
+    fn who_is_gone_makes_room_in_every_state_but_under_an_order_that_holds() {
+        let goes = |process: Process, ago_ms: u64| {
+            let busy = vec![used(0, Process::default()); BUCKET];
+            let mut lying: Vec<Option<&Kept>> = busy.iter().chain(&busy).map(Some).collect();
+            let gone = used(ago_ms, process);
+            lying[3] = Some(&gone);
+            room(&lying, NOW) == Some(3)
+        };
+        let tripped = Process { tripped: true, ..Process::default() };
+        assert!(goes(tripped.clone(), ABSENT_MS) && !goes(tripped.clone(), ABSENT_MS - 1));
+        let probe = Some(Probe { id: 1, of_mesh: false, until_ms: NOW + 1, out: true });
+        assert!(!goes(Process { probe, ..tripped.clone() }, ABSENT_MS), "it is tested");
+        for state in [State::ForcedOpen, State::Disabled, State::MetricsOnly] {
+            assert!(goes(ordered(state, NOW), ABSENT_MS), "{state:?}: its order is over");
+            assert!(!goes(ordered(state, NOW), ABSENT_MS - 1), "{state:?}: it may come back soon");
+            let wanted = Process { wanted: true, sought_ms: 1, ..ordered(state, NOW) };
+            assert!(goes(wanted, ABSENT_MS), "{state:?}: whoever wanted it tested is gone");
+            // One that trips by itself under an order that it had not heard of.
+            let tripped = Process { tripped: true, ..ordered(state, NOW + 1) };
+            for process in [tripped, ordered(state, NOW + 1), ordered(state, u64::MAX)] {
+                assert!(!goes(process, 10 * ABSENT_MS), "{state:?}: as ordered");
+            }
+        }
+        for state in [State::Open, State::HalfOpen] {
+            assert!(goes(ordered(state, NOW + 1), ABSENT_MS), "{state:?}");
+        }
+        assert!(goes(Process::default(), QUIET_MS) && !goes(Process::default(), QUIET_MS - 1));
     }
 
     #[test]
@@ -124,7 +161,7 @@ mod tests {
         assert_eq!(at(&busy, &shuts, &[]), None, "they may come back soon");
         shuts[2] = used(ABSENT_MS, half);
         shuts[4] = used(ABSENT_MS + 1, shut.clone());
-        shuts[7] = used(ABSENT_MS + 2, Process { state: State::ForcedOpen, ..Process::default() });
+        shuts[7] = used(ABSENT_MS + 2, ordered(State::ForcedOpen, u64::MAX));
         assert_eq!(at(&busy, &shuts, &[]), Some(12), "the one that is absent for longest");
         shuts[1] = used(QUIET_MS, Process::default());
         assert_eq!(at(&busy, &shuts, &[]), Some(9), "a closed one first");

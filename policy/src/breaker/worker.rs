@@ -123,6 +123,13 @@ impl Worker {
         self.twice = self.twice.saturating_sub(left_out).saturating_add(again);
         (counts.calls > 0).then_some(counts)
     }
+
+    /// What was taken under `generation` could not be handed on: it is, with what is counted next.
+    pub fn put_back(&mut self, generation: u32, counts: Counts) {
+        if generation == self.generation {
+            self.counts.add(counts);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +158,19 @@ mod tests {
         assert_eq!(taken(&mut worker), (1, 1));
         worker.count(0, Outcome::Success, false, 100);
         assert_eq!(taken(&mut worker), (1, 0));
+        // What could not be handed on counts once, too.
+        worker.began(0, false);
+        worker.take();
+        worker.broken(0, 100);
+        for _ in 0..3 {
+            let counts = worker.take().expect("counted");
+            worker.put_back(0, counts);
+        }
+        assert_eq!(taken(&mut worker), (1, 1));
+        worker.count(0, Outcome::Success, false, 100);
+        assert_eq!(taken(&mut worker), (0, 0), "it makes up for the one");
+        worker.put_back(1, Counts { calls: 9, failures: 9, slow: 9 });
+        assert_eq!(taken(&mut worker), (0, 0), "of another time");
         // Of another generation nobody knows.
         worker.began(0, false);
         worker.take();
@@ -194,12 +214,13 @@ mod tests {
         /// What is handed on is what there was, but for what later calls have yet to make up for; a report's failures
         /// are some of its calls.
         #[test]
-        fn no_call_counts_twice(words in proptest::collection::vec(0..5_u8, 0..200)) {
+        fn no_call_counts_twice(words in proptest::collection::vec(0..6_u8, 0..200)) {
             let mut worker = Worker::default();
             let (mut under_way, mut calls, mut failures) = (0_u32, 0, 0);
             let (mut told_calls, mut told_failures) = (0, 0);
             for word in words {
                 match word {
+                    5 => { if let Some(counts) = worker.take() { worker.put_back(0, counts); } }
                     0 => { worker.began(0, false); under_way += 1; calls += 1; }
                     1 if under_way > 0 => { worker.broken(0, 1_000); under_way -= 1; failures += 1; }
                     2 => { worker.count(0, Outcome::Success, false, 1_000); calls += 1; }

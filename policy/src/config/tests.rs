@@ -430,6 +430,24 @@ fn the_guard_and_the_share_have_the_products_numbers_and_others() {
 }
 
 #[test]
+fn a_circuit_breaker_has_the_products_numbers_where_nothing_is_said() {
+    use crate::breaker::mesh::{Terms, Window};
+    use crate::breaker::process::Own;
+    let document = r#"{"version": 1, "gateway": {"cluster": "g"}, "policies": [
+        {"name": "p", "match": {"path": "/p"}, "circuit_breaker": {}}]}"#;
+    let config = Config::read(document).config.expect("a sound document");
+    let breaker = &config.circuit_breakers[0];
+    let Own { terms, consecutive, ramp_ms } = breaker.own;
+    let Terms { window, min_calls, failure_permille, slow_permille, adaptive, .. } = terms;
+    assert_eq!((window, min_calls, failure_permille), (Window::Ms(10_000), 20, 500));
+    assert_eq!((slow_permille, adaptive, consecutive, ramp_ms), (0, None, 5, 0));
+    assert_eq!((terms.open_ms, terms.backoff, terms.successes), (10_000, 0, 3));
+    assert_eq!((terms.probe_ms, terms.trip_reporters), (16_000, 2));
+    assert_eq!((breaker.slow_ms, breaker.many, breaker.hold.is_some()), (None, None, false));
+    assert!(breaker.fallback.is_none() && breaker.depends_on.is_empty());
+}
+
+#[test]
 fn in_a_strict_document_an_unknown_field_is_an_error_that_points_at_its_name() {
     let lax = SOUND.replacen("\"burst\"", "\"brust\"", 1);
     for (strict, severity) in [("true", Severity::Error), ("false", Severity::Warning)] {

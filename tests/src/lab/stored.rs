@@ -71,4 +71,10 @@ impl Asked for Stored {
         let flushed = self.runtime.block_on(self.redis.command(&["FLUSHALL"]));
         assert_eq!(flushed, "+OK\r\n", "{}", self.gateway.output());
     }
+
+    fn ordered(&mut self, now_unix_ns: u64, body: &str) {
+        self.redis.set_clock(now_unix_ns / 1_000);
+        let told = self.runtime.block_on(self.gateway.command("/v1/breakers/order", body));
+        assert_eq!(told.status, 200, "{told:?}");
+    }
 }

@@ -25,7 +25,7 @@ pub struct Odds {
 }
 
 /// What happens to the gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
     /// Its store forgets all; the region is cold from then on.
     Forgets,
@@ -33,6 +33,8 @@ pub enum Turn {
     ClockSet(i64),
     /// It is away, or back.
     Away(bool),
+    /// An operator orders that of a breaker: the body of `POST /v1/breakers/order`.
+    Ordered(String),
     /// It is back, and nothing goes wrong any more.
     Heals,
 }
@@ -41,6 +43,9 @@ pub enum Turn {
 pub trait Gateway: Service + Send {
     /// Its store forgets all; the region is cold from then on.
     fn forgets(&mut self);
+
+    /// Carries out what an operator orders of a breaker.
+    fn ordered(&mut self, now_unix_ns: u64, body: &str);
 }
 
 /// The gateway's own library, with its store in memory.
@@ -157,14 +162,16 @@ impl Weather {
     }
 
     fn turn(&mut self, now_ns: u64) {
-        while let Some((at_ns, turn)) = self.turns.first().copied()
-            && at_ns <= now_ns
-        {
-            self.turns.remove(0);
+        while self.turns.first().is_some_and(|(at_ns, _)| *at_ns <= now_ns) {
+            let (at_ns, turn) = self.turns.remove(0);
             match turn {
                 Turn::Forgets => self.gateway.forgets(),
                 Turn::ClockSet(by_ns) => self.clock_ns += by_ns,
                 Turn::Away(is_away) => self.is_away = is_away,
+                Turn::Ordered(body) => {
+                    let unix_ns = START_UNIX_S * SECOND + at_ns;
+                    self.gateway.ordered(unix_ns.saturating_add_signed(self.clock_ns), &body);
+                }
                 Turn::Heals => (self.is_away, self.odds) = (false, Odds::default()),
             }
         }
@@ -182,6 +189,10 @@ impl Service for InMemory {
 impl Gateway for InMemory {
     fn forgets(&mut self) {
         self.0 = in_memory(&["--cold-start", "5m"]);
+    }
+
+    fn ordered(&mut self, now_unix_ns: u64, body: &str) {
+        assert_eq!(self.0.operate(now_unix_ns, "/v1/breakers/order", body), Some(200), "{body}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Circuit breakers on real parts where something is lost: an upstream that fails or hangs, clients that give up on one, an
 //! Envoy that dies with the one test. What reached the upstream is counted where it is.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tidegate_tests::client::{self, Answer};
@@ -10,6 +10,7 @@ use tidegate_tests::eventually;
 use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::puppet::{Does, Puppet};
 use tidegate_tests::redis::Redis;
+use tidegate_tests::redis::held::HeldClock;
 use tokio::task::JoinSet;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -314,4 +315,58 @@ async fn an_envoy_that_dies_with_the_one_test_leaves_it_to_another() {
     .await;
     let name = "tidegate_circuit_total{breaker=\"p\",event=\"test_ok\"}";
     assert_eq!(envoys[1].metric(name).await, 1);
+}
+
+fn now_us() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later than 1970");
+    u64::try_from(now.as_micros()).expect("not that late")
+}
+
+/// The store's clock is days ahead, is set right, and its records are there or lost: what Envoys know is of days that are still to
+/// come. Open, they find out that the upstream works; shut by order, they hear that it is taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_clock_was_days_ahead_holds_no_envoy() {
+    const AHEAD_US: u64 = 3 * 86_400_000_000;
+    for (forgets, ordered) in [(false, false), (true, false), (true, true)] {
+        let redis = Redis::start_with_clock(HeldClock::at(now_us() + AHEAD_US)).await;
+        let gateway = Gateway::start(&gateway::Options::redis(&redis.url()).flags(&ROOMY)).await;
+        let upstream = Puppet::start(Does::Works).await;
+        let breaker = json!({"open": "1s", "successes": 1, "upstream_timeout": "5s"});
+        let envoys = envoys(2, &gateway, &upstream, &breaker, "60s").await;
+        let all = async |what: &str, expected: &dyn Fn(&Answer) -> bool| {
+            for envoy in &envoys {
+                eventually(PATIENCE, what, async || {
+                    let answer = client::get(envoy.addr, "/").await;
+                    let state = state(&gateway).await;
+                    if expected(&answer) { Ok(()) } else { Err((answer, state)) }
+                })
+                .await;
+            }
+        };
+        all("it passes", &|answer| answer.status == 200).await;
+        if ordered {
+            order(&gateway, "force_open").await;
+        } else {
+            upstream.now(Does::Fails);
+        }
+        all("it is shut", &is_refused).await;
+        upstream.now(Does::Works);
+        // Nothing is asked meanwhile, and its time stands.
+        if forgets {
+            assert!(redis.command(&["FLUSHALL"]).await.starts_with("+OK"));
+        }
+        redis.set_clock(now_us());
+        if ordered {
+            order(&gateway, "reset").await;
+        }
+        let passes = |answer: &Answer| {
+            redis.set_clock(now_us());
+            answer.status == 200
+        };
+        all("it passes again", &passes).await;
+        order(&gateway, "force_open").await;
+        all("it hears of an order", &is_refused).await;
+        order(&gateway, "reset").await;
+        all("and of the next", &passes).await;
+    }
 }

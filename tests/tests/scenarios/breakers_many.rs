@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_host_sim::{Report, Scenario, TraceKind};
-use tidegate_tests::parts;
+use host_sim::in_process::InProcess;
+use tidegate_host_sim::{
+    Outcome, Reply, Report, Scenario, Service, ServiceRequest, Services, TraceKind,
+};
+use tidegate_policy::wire::breaker::{BreakerName, BreakersReply, BreakersRequest};
+use tidegate_policy::wire::encode;
+use tidegate_tests::{lab, parts};
 
 use super::{runner, services};
 
@@ -15,8 +20,12 @@ const TICK_CALLS_MAX: usize = 2_200;
 
 pub(crate) fn run(yaml: &str) -> Report {
     let scenario = Scenario::parse(yaml).unwrap_or_else(|error| panic!("{error}"));
-    let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
     let services = services(&scenario, &[]).expect("the gateway's defaults");
+    run_with(scenario, services)
+}
+
+fn run_with(scenario: Scenario, services: Services) -> Report {
+    let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
     let scenario = scenario.with_trace();
     let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
     assert!(report.start_error.is_none(), "{report}");
@@ -144,4 +153,65 @@ fn many_that_are_shut_keep_no_end_of_a_test_from_being_told_in_time() {
         |event| report.metrics.get(&format!("tidegate_circuit_total.breaker.h.event.{event}"));
     assert_eq!((told("test"), told("test_ok")), (Some(&3), Some(&3)), "each of them counted");
     assert_eq!(of("h").next_back().and_then(|one| one.status), Some(200), "it is closed");
+}
+
+/// A gateway that from some moment on cannot reach those of its breakers that have this configured name.
+struct Partly {
+    gateway: InProcess,
+    away: &'static str,
+    from_unix_ns: u64,
+}
+
+impl Service for Partly {
+    fn call(&mut self, now_unix_ns: u64, request: &ServiceRequest) -> Reply {
+        let message = BreakersRequest::decode(&request.body).ok();
+        let Some(mut message) = message.filter(|_| now_unix_ns >= self.from_unix_ns) else {
+            return self.gateway.call(now_unix_ns, request);
+        };
+        let is_there = |name: &BreakerName| name.configured() != self.away;
+        message.breakers.reports.retain(|report| is_there(&report.name));
+        let request = ServiceRequest { body: encode(&message), ..request.clone() };
+        let mut reply = self.gateway.call(now_unix_ns, &request);
+        if let Outcome::Answer(answer) = &mut reply.outcome
+            && let Ok(mut told) = BreakersReply::decode(&answer.body, message.id)
+        {
+            told.breakers.states.retain(|state| is_there(&state.name));
+            answer.body = encode(&told);
+        }
+        reply
+    }
+}
+
+/// More tests have ended than one report names, and nobody hears of it, since their part of the store is away: they are told again
+/// with each report, and still one of another part that wants a test gets it.
+#[test]
+fn ends_that_nobody_hears_of_keep_no_other_from_being_tested() {
+    const AWAY_MS: u64 = 4_150;
+    let shut = 200;
+    let mut timeline = shut_and_asked_again(shut, 3_000);
+    for value in 0..shut {
+        timeline.push_str(&format!(
+            "  - {{ at: {}ms, client: tests, worker: {}, send: {{ path: /p/good, headers: {{ x-c: c{value} }} }} }}\n",
+            4_200 + value,
+            value % 2,
+        ));
+    }
+    timeline.push_str("  - { at: 3900ms, client: dies, worker: 0, send: { path: /h/bad } }\n");
+    timeline.push_str(
+        "  - { at: 7s, client: h, worker: 1, times: 200, every: 50ms, send: { path: /h/good } }\n",
+    );
+    let own = "consecutive: 1, open: 1s";
+    let scenario = Scenario::parse(&format!(
+        "name: ends that nobody hears of\nplugin:\n  config: {{ version: 1, gateway: {{ cluster: tidegate, timeout: 45ms }}, policies: [{{ name: p, match: {{ path: /p/** }}, circuit_breaker: {{ by: {{ header: x-c, trusted: true }}, max: {shut}, {own}, upstream_timeout: 30s }} }}, {{ name: h, match: {{ path: /h/** }}, circuit_breaker: {{ {own}, upstream_timeout: 1s }} }}] }}\nhost: {{ workers: 2, memory_max: 32MiB, start_unix_s: {} }}\ngateway: in-process\nupstream:\n  - {{ on: GET /p/bad, answer: {{ status: 500 }} }}\n  - {{ on: GET /h/bad, answer: {{ status: 500 }} }}\n  - {{ answer: {{ status: 200 }} }}\ntimeline:\n{timeline}",
+        lab::START_UNIX_S,
+    ));
+    let gateway = InProcess::new(&[]).expect("the gateway's defaults");
+    let from_unix_ns = lab::START_UNIX_S * 1_000_000_000 + AWAY_MS * 1_000_000;
+    let services = Services::default().bind_any(Partly { gateway, away: "p", from_unix_ns });
+    let report = run_with(scenario.expect("a scenario"), services);
+    let of = |client| report.exchanges.iter().filter(move |one| one.client == client);
+    assert!(of("r1").all(|one| one.status == Some(503)), "all of them are shut");
+    assert!(of("tests").all(|one| one.status == Some(200)), "each of them is tested");
+    assert_eq!(of("h").next().and_then(|one| one.status), Some(503), "it is shut");
+    assert_eq!(of("h").next_back().and_then(|one| one.status), Some(200), "and is closed");
 }

@@ -1,6 +1,7 @@
 //! The shipped filter in the simulator: every scenario file under tests/scenarios/, in virtual time.
 
 mod audit;
+mod breakers_clocks;
 mod breakers_many;
 mod breakers_orders;
 mod circuits;

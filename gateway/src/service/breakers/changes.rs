@@ -1,7 +1,8 @@
 //! Owns which changes of its region a process is told beside what it reported on, and from where on next time.
 //!
 //! What is new is told in order, and the next message goes on behind it; what was told a moment ago is told again, in
-//! turn where that is more than there is room for. Beyond a change that cannot be looked at no message goes on: it is told
+//! turn where that is more than there is room for. Of more that is new than one message tells it tells the newest bare names, too: an
+//! order for all of many stands under one, and whoever begins should not wait for it behind thousands of members. Beyond a change that cannot be looked at no message goes on: it is told
 //! once it can be, and until then the others are told in turn, so that it hides none of them.
 //!
 //! Changes are numbered by when they were noted, and the last number is never below what a process has read up to: if it
@@ -26,6 +27,8 @@ pub(super) const TOLD_AGAIN_MS: u64 = 5_000;
 /// So many of them at most with one message. While the store's clock is behind numbers say nothing of time, and
 /// there may be many for long.
 pub(super) const TOLD_AGAIN_MAX: usize = 64;
+/// So many bare names at most come before their turn.
+pub(super) const EARLY_MAX: usize = 16;
 /// How far before the end of a list that went back its changes are told anew, in ms, beside what it went back by: it may have
 /// gone on since, unseen.
 pub(super) const UNSEEN_MS: u64 = 60_000;
@@ -75,17 +78,21 @@ pub(super) struct Looks<'a> {
 impl Looks<'_> {
     /// Adds what there is to tell of `changed`, which stand by their numbers.
     pub(super) async fn tell(&self, changed: Vec<Change>, so_far: &Mutex<SoFar>) {
-        let (again, new): (Vec<Change>, Vec<Change>) =
+        let (again, mut new): (Vec<Change>, Vec<Change>) =
             changed.into_iter().partition(|(_, number)| *number <= self.since);
+        let early = if new.len() > CHANGES_MAX { early(&mut new) } else { Vec::new() };
         let (all, rest) = {
             let mut so_far = lock(so_far);
             let states = &so_far.states;
             let mut again = self.in_turn(states, &new, again, TOLD_AGAIN_MAX);
             again.truncate(TOLD_AGAIN_MAX);
-            let most = fitting(states, names(&new).chain(names(&again)));
+            let told = names(&early).chain(names(&new)).chain(names(&again));
+            let most = fitting(states, told).saturating_sub(early.len()).max(1);
             (so_far.since, so_far.cursor) = (self.since, self.cursor(&new, most));
             let mut all: Vec<Change> = new.into_iter().chain(again).collect();
             let rest = all.split_off(most.min(all.len()));
+            // Last of them, so that a slow store, which is not asked about all, comes on.
+            all.extend(early);
             so_far.changes.clone_from(&all);
             (all, rest)
         };
@@ -166,6 +173,15 @@ impl Looks<'_> {
 
 fn names(changes: &[Change]) -> impl Iterator<Item = &BreakerName> {
     changes.iter().map(|(name, _)| name)
+}
+
+/// Takes out the newest bare names of those whose turn is later. What comes before them is told later, and then they are again.
+fn early(new: &mut Vec<Change>) -> Vec<Change> {
+    let later = new.iter().skip(CHANGES_MAX.saturating_sub(EARLY_MAX));
+    let bare = later.filter(|(name, _)| name.whose().is_none());
+    let early: Vec<Change> = bare.rev().take(EARLY_MAX).cloned().collect();
+    new.retain(|change| !early.contains(change));
+    early
 }
 
 /// How many of these fit beside what is said already: as many octets, and states, as an answer may have.

@@ -117,17 +117,24 @@ impl Seen {
             let before = of_name.insert(name.clone(), standing).map(|before| before.state);
             self.metrics.breakers.stands(label, before, Some(said.state));
         }
+        if label != OTHERS {
+            // It stood there while there was no room for its name.
+            self.forget_of(&mut names, OTHERS, name);
+        }
         label.to_owned()
     }
 
     fn forget(&self, name: &BreakerName) {
         let mut names = self.names();
         for label in [name.configured(), OTHERS] {
-            let gone = names.of.get_mut(label).and_then(|of_name| of_name.remove(name));
-            if let Some(Standing { state, .. }) = gone {
-                self.metrics.breakers.stands(label, Some(state), None);
-                break;
-            }
+            self.forget_of(&mut names, label, name);
+        }
+    }
+
+    fn forget_of(&self, names: &mut Names, label: &str, name: &BreakerName) {
+        let gone = names.of.get_mut(label).and_then(|of_name| of_name.remove(name));
+        if let Some(Standing { state, .. }) = gone {
+            self.metrics.breakers.stands(label, Some(state), None);
         }
     }
 

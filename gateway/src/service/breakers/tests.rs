@@ -222,7 +222,7 @@ fn closed(names: &[&str]) -> Vec<(String, State, bool)> {
 }
 
 /// One that cannot be asked keeps nobody from what the others say: a test that was given is told, and counted.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_report_that_fails_is_left_out_and_the_others_are_told_and_counted() {
     let mut bench = Bench::new();
     bench.say(&[("a", Batch::default())]).await.expect("an answer");
@@ -253,7 +253,7 @@ async fn a_report_that_fails_is_left_out_and_the_others_are_told_and_counted() {
 }
 
 /// What changed on a server that is away is told once it is back, however much else is told meanwhile.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nobody_is_told_beyond_a_change_that_cannot_be_looked_at() {
     let mut bench = Bench::new();
     for name in ["a", "b", "c", "d"] {
@@ -275,7 +275,7 @@ async fn nobody_is_told_beyond_a_change_that_cannot_be_looked_at() {
 }
 
 /// More changes than one message tells, many of them in the same millisecond.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_changed_at_one_moment_is_told_whole_by_the_next_message() {
     let mut bench = Bench::new();
     bench.store.grain = 100;
@@ -295,7 +295,7 @@ async fn what_changed_at_one_moment_is_told_whole_by_the_next_message() {
 
 /// Names as long as names may be, 128 of them reported on, and hundreds more that changed: every answer is one that a
 /// filter reads, and nothing stays untold.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_too_much_for_one_message_is_told_by_the_next() {
     // Many at moments of their own, and more at one moment than one message tells.
     for together in [4, 100] {
@@ -323,7 +323,7 @@ async fn what_is_too_much_for_one_message_is_told_by_the_next() {
 }
 
 /// Short names and long ones, of which all changed a moment ago: whichever of them an answer tells again, it is no longer than answers may be.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_told_again_fits_whichever_names_stand_together() {
     let mut bench = Bench::new();
     let long = |number| format!("payments:{number:0>191}");
@@ -349,7 +349,7 @@ async fn what_is_told_again_fits_whichever_names_stand_together() {
 
 /// Many more changes than one message tells, behind one that cannot be looked at for as long as it takes: it hides none
 /// of them, and is told once it can be.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_change_that_cannot_be_looked_at_hides_none_behind_it() {
     let mut bench = Bench::new();
     let names: Vec<String> = (0..900).map(|number| format!("n{number:03}")).collect();
@@ -379,9 +379,36 @@ async fn a_change_that_cannot_be_looked_at_hides_none_behind_it() {
     assert!(["n000", "n500"].iter().all(|name| told.contains(*name)));
 }
 
+/// Whoever begins where thousands of members changed before hears of an order for all of them with its first message, and of
+/// the members with the next ones.
+#[tokio::test(start_paused = true)]
+async fn who_begins_hears_of_orders_for_all_before_the_members() {
+    let mut bench = Bench::new();
+    let names: Vec<String> = (0..900).map(|number| format!("p:{number:03}")).collect();
+    for name in &names {
+        bench.say(&[(name, Batch::default())]).await.expect("an answer");
+    }
+    for bare in ["p", "q"] {
+        bench.forced(bare).await;
+    }
+    bench.pass(2 * TOLD_AGAIN_MS);
+    bench.since = 0;
+    let mut told = BTreeSet::new();
+    for message in 0..4 {
+        let (states, failed) = bench.say(&[]).await.expect("an answer");
+        assert!(!failed && states.len() <= CHANGES_MAX, "{}", states.len());
+        for bare in ["p", "q"] {
+            let forced = (bare.to_owned(), State::ForcedOpen, false);
+            assert!(states.contains(&forced), "{bare} in message {message}");
+        }
+        told.extend(states.into_iter().map(|(name, ..)| name));
+    }
+    assert_eq!(told.len(), names.len() + 2);
+}
+
 /// Whatever the store's clock and its memory do: an order is heard of by a process that has read on, also by one that
 /// did not ask for a while, and only what it cannot know is told anew.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_order_is_heard_of_though_the_stores_clock_went_back() {
     let forced = |name: &str| vec![(name.to_owned(), State::ForcedOpen, false)];
     let mut bench = Bench::new();
@@ -431,9 +458,14 @@ async fn an_order_is_heard_of_though_the_stores_clock_went_back() {
 /// behind them, and none is late. What was reported on is told even where it is.
 #[tokio::test(start_paused = true)]
 async fn a_slow_store_is_asked_about_some_with_each_message() {
-    for (takes_ms, messages_max) in [(2, 6), (10, 30)] {
+    for (takes_ms, messages_max, members) in [(2, 6, ""), (10, 30, ""), (10, 30, "n:")] {
         let mut bench = Bench::new();
-        let names: Vec<String> = (0..400).map(|number| format!("n{number:03}")).collect();
+        let name = |number| match number % 100 {
+            // A bare name among members waits for its turn as they do.
+            0 => format!("b{number}"),
+            _ => format!("{members}n{number:03}"),
+        };
+        let names: Vec<String> = (0..400).map(name).collect();
         for name in &names {
             bench.forced(name).await;
         }
@@ -461,7 +493,7 @@ async fn a_slow_store_is_asked_about_some_with_each_message() {
 }
 
 /// A record that nobody can read keeps no process from going on: it will not be read the next time either.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_change_that_cannot_be_read_holds_nobody_back() {
     let mut bench = Bench::new();
     for name in ["a", "b", "c"] {
@@ -512,4 +544,64 @@ async fn breakers_that_are_gone_are_counted_no_more() {
     age(&bench, 2 * LIFE_MS).await;
     bench.say(&[("t:b", dead)]).await.expect("an answer");
     assert_eq!(count(&bench, State::Open), 1);
+}
+
+/// A breaker whose name found no room among the metrics' names stands among the others; once there is room it is counted
+/// under its own name, and there alone.
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_stood_among_the_others_is_counted_once() {
+    let mut bench = Bench::new();
+    bench.say(&[("t", Batch::default())]).await.expect("an answer");
+    let closed = bench.looked("t").await;
+    let note = |bench: &Bench, name: &str| {
+        bench.seen.note(&BreakerName::new(name).expect("a name"), None, &closed);
+    };
+    let counted = |bench: &Bench| {
+        ["late", "others"].map(|name| {
+            let label = BreakerLabel { breaker: name.to_owned(), state: "closed" };
+            bench.metrics.breakers.states.get_or_create(&label).get()
+        })
+    };
+    (0..1_000).for_each(|nth| note(&bench, &format!("n{nth}")));
+    for _ in 0..2 {
+        note(&bench, "late");
+        assert_eq!(counted(&bench), [0, 1 + 1], "beside the last of the thousand");
+        bench.pass(LIFE_MS / 2 + 1);
+        tokio::time::advance(Duration::from_millis(LIFE_MS / 2 + 1)).await;
+    }
+    bench.seen.sweep();
+    assert_eq!(counted(&bench), [0, 1], "the thousand were not seen for as long as a record lives");
+    note(&bench, "late");
+    assert_eq!(counted(&bench), [1, 0]);
+    let gone = bench.looked("gone").await;
+    bench.seen.note(&BreakerName::new("late").expect("a name"), None, &gone);
+    assert_eq!(counted(&bench), [0, 0]);
+}
+
+/// A filter of before record 0121 does not go back with a list of changes that did, and so is told the same again and again: of
+/// what it reports on, of as much as one answer tells, and of all once the numbers are beyond what it has read. It keeps
+/// those of now from nothing.
+#[tokio::test(start_paused = true)]
+async fn a_filter_of_before_hears_beside_one_of_now_though_the_list_of_changes_went_back() {
+    let forced = |name: &str| (name.to_owned(), State::ForcedOpen, false);
+    let mut bench = Bench::new();
+    for _ in 0..2 {
+        bench.say(&[("a", Batch::default())]).await.expect("an answer");
+        bench.say(&[]).await.expect("an answer");
+    }
+    let (read, mut since) = (bench.since, bench.since);
+    bench.forgets();
+    bench.goes_back(HOUR_MS);
+    for name in ["a", "b", "c"] {
+        bench.forced(name).await;
+        bench.since = read;
+        let (told, failed) = bench.say(&[("a", Batch::default())]).await.expect("an answer");
+        assert!(told.contains(&forced("a")) && told.contains(&forced(name)) && !failed, "{told:?}");
+        bench.since = since;
+        let (told, _) = bench.say(&[]).await.expect("an answer");
+        assert!(told.contains(&forced(name)), "{name}: {told:?}");
+        since = bench.since;
+        assert!(since < read);
+        bench.pass(2 * TOLD_AGAIN_MS);
+    }
 }

@@ -24,7 +24,8 @@ pub fn step(now_ms: u64, held: Option<&Record>, event: &Event<'_>) -> (Said, Opt
         permit: None,
         would_open: None,
     };
-    taken.normalise();
+    // Or whoever looks again and again would be told the same wait again and again.
+    let is_corrected = taken.normalise();
     match *event {
         Event::Look => {}
         Event::Sync { terms, holder, seq, batch, entropy } => {
@@ -38,7 +39,8 @@ pub fn step(now_ms: u64, held: Option<&Record>, event: &Event<'_>) -> (Said, Opt
         }
         Event::Order { order, for_ms, entropy } => taken.order(order, for_ms, entropy),
     }
-    let writes = !matches!(event, Event::Look) || !taken.transitions.is_empty();
+    let is_look = matches!(event, Event::Look);
+    let writes = !is_look || is_corrected || !taken.transitions.is_empty();
     let said = taken.said();
     (said, writes.then_some(taken.record))
 }
@@ -67,11 +69,12 @@ pub(super) struct Step {
 
 impl Step {
     /// What time alone does: a clock that stepped back makes no wait longer than it was meant, and an
-    /// operator's state ends.
-    fn normalise(&mut self) {
+    /// operator's state ends. Says whether the clock did.
+    fn normalise(&mut self) -> bool {
         let now_ms = self.now_ms;
         let record = &mut self.record;
-        if record.since_ms > now_ms {
+        let is_behind = record.since_ms > now_ms;
+        if is_behind {
             if record.until_ms > 0 {
                 let meant_ms = record.until_ms.saturating_sub(record.since_ms);
                 record.until_ms = now_ms.saturating_add(meant_ms);
@@ -92,6 +95,7 @@ impl Step {
             }
             _ => {}
         }
+        is_behind
     }
 
     /// A reporter that knows a later epoch outlived a record that was lost under a clock that went back. It

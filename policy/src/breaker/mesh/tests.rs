@@ -133,6 +133,9 @@ fn every_state_and_every_event() {
             };
             if flips > 0 {
                 assert_eq!(said.window, (0, 0, 0), "{situation}, {name}");
+                assert_eq!((written.successes, written.lost), (0, 0), "{situation}, {name}");
+                let is_tested = written.probe.is_some();
+                assert_eq!(is_tested, said.permit.is_some(), "{situation}, {name}");
                 assert!(written.reporters.iter().all(|reporter| !reporter.tripped));
             }
             assert_eq!(Record::from_bytes(&written.to_bytes()), Some(written));
@@ -240,8 +243,15 @@ fn a_window_by_count_forgets_by_count() {
 #[test]
 fn a_clock_that_stepped_back_makes_no_wait_longer() {
     let held = Record { since_ms: NOW, epoch: NOW, ..record(State::Open, NOW + 10_000) };
-    let (said, _) = step(NOW - 3_600_000, Some(&held), &Event::Look);
-    assert_eq!(said.wait_ms, Some(10_000));
+    for state in [State::Open, State::ForcedOpen, State::Disabled] {
+        let held = Record { state, ..held.clone() };
+        let (said, write) = step(NOW - 3_600_000, Some(&held), &Event::Look);
+        assert_eq!(said.wait_ms, Some(10_000), "{state:?}");
+        // And for whoever only looks it goes by.
+        let held = write.expect("written");
+        let (said, write) = step(NOW - 3_600_000 + 4_000, Some(&held), &Event::Look);
+        assert_eq!((said.wait_ms, write), (Some(6_000), None), "{state:?}");
+    }
     let terms = terms();
     let ask = sync(&terms, B, 1, Batch { ask: true, ..Batch::default() });
     let (said, _) = step(NOW - 3_600_000, Some(&half_open(NOW + 1, 0, 0)), &ask);

@@ -34,7 +34,13 @@ impl Process {
     /// Whether it refuses, at nobody's order, and nobody tests it.
     pub fn is_shut(&self) -> bool {
         let is_tested = self.probe.is_some_and(|probe| probe.out);
-        matches!(self.state, State::Open | State::HalfOpen) && !is_tested
+        let is_shut = match self.state {
+            State::Open | State::HalfOpen => true,
+            // By itself, and the mesh did not agree.
+            State::Closed => self.tripped,
+            State::ForcedOpen | State::Disabled | State::MetricsOnly => false,
+        };
+        is_shut && !is_tested
     }
 
     /// The gateway was sent the epoch `said` and answers with `told`. If that is of an earlier one it does not believe the other,
@@ -43,6 +49,12 @@ impl Process {
         if told.epoch < self.epoch && said == self.epoch {
             self.epoch = told.epoch.saturating_sub(1).max(1);
         }
+    }
+
+    /// Whether it is told, unasked, of an epoch before its own: an old word, or that of a store that lost its records under a
+    /// clock that went back. Who reports on the breaker finds out which; what is forced open has nothing to report.
+    pub fn doubts(&self, told: &BreakerState) -> bool {
+        told.epoch < self.epoch
     }
 
     /// What the process has to say, if anything; the counts are taken out.

@@ -15,6 +15,11 @@ impl Process {
         if self.state.is_ordered() { self.wait_ms(now_ms) } else { None }
     }
 
+    /// Whether it stands as an operator ordered for a time that is over, and nobody has come since to find that out.
+    pub fn is_lapsed(&self, now_ms: u64) -> bool {
+        self.state.is_ordered() && self.ordered_ms(now_ms).is_none()
+    }
+
     /// Whether this host's clock has stepped back behind what it waits for.
     pub fn is_ahead(&self, now_ms: u64) -> bool {
         now_ms < self.waits_since_ms
@@ -24,7 +29,7 @@ impl Process {
     /// shut who asks for a test finds that out, but on all of many nobody does. Says whether it ended.
     pub fn lapse(&mut self, now_ms: u64) -> bool {
         self.bound_told(now_ms);
-        let is_over = self.state.is_ordered() && self.ordered_ms(now_ms).is_none();
+        let is_over = self.is_lapsed(now_ms);
         if is_over {
             self.state = State::Closed;
             self.change();
