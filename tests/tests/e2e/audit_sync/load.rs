@@ -1,5 +1,5 @@
 //! Sixteen clients at once whose decisions wait for their events, of which each is told, while the gateway is killed and
-//! started again.
+//! started again, and then Redis.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,7 +131,7 @@ fn decision(record: &Value) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_load_each_answer_is_in_the_chain_once_although_the_gateway_is_killed() {
+async fn under_load_each_answer_is_in_the_chain_once_although_the_gateway_is_killed_and_redis() {
     let mut bench = Bench::of(CONFIG, &["--audit-sync", "deny"]).await;
     let seen = bench.upstream.seen();
     let clients = Clients::start(&bench);
@@ -140,6 +140,8 @@ async fn under_load_each_answer_is_in_the_chain_once_although_the_gateway_is_kil
     clients.until("each is refused without one", |told| told.refused.len() >= CLIENTS / 2).await;
     bench.bring_gateway().await;
     clients.answered("answers with their records again", ANSWERS).await;
+    bench.site.redis.restart().await;
+    clients.answered("and while they wait on the disk", ANSWERS).await;
     let told = clients.end().await;
 
     let refused = u64::try_from(told.refused.len()).expect("few");
@@ -149,8 +151,11 @@ async fn under_load_each_answer_is_in_the_chain_once_although_the_gateway_is_kil
         let unrecorded: Vec<Value> = records.iter().filter(|r| is_unrecorded(r)).cloned().collect();
         let refusals = events(&unrecorded, "deny", "policy-store-unavailable");
         let allows = of(&records, "allow", "ok").len();
-        let is_all = allows >= told.admitted && refusals >= refused;
-        if is_all { Ok(records) } else { Err((allows, refusals, told.admitted, refused)) }
+        let ids: BTreeSet<&str> =
+            records.iter().filter_map(|record| record["id"].as_str()).collect();
+        let missing = told.denied.iter().filter(|id| !ids.contains(id.as_str())).count();
+        let is_all = allows >= told.admitted && refusals >= refused && missing == 0;
+        if is_all { Ok(records) } else { Err((allows, refusals, missing, told.admitted, refused)) }
     })
     .await;
     // What went on is on record once as that, and nothing else is but what was refused afterwards.
