@@ -1,10 +1,14 @@
 //! The auditor's command as it is shipped: exit codes, the report, keys that fit together.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
+use tidegate_gateway::Environment;
+use tidegate_gateway::audit::keys::SigningKeys;
+use tidegate_policy::audit::record::{ChainName, Event, Head, batch};
 
 /// The published vectors: a chain of three records with head, key and checkpoint.
 const GOLDEN: &str = include_str!("../../policy/tests/golden/audit-chain.json");
@@ -163,4 +167,49 @@ fn keys_are_made_once_and_listed_without_showing_them() {
     let note = ["keys", "generate", "--checkpoint-name", "log.example/eu", "--out", "c.pem"];
     let made = run(dir.path(), &note, &[]);
     assert!(made.stdout.starts_with(b"log.example/eu+"), "{made:?}");
+}
+
+/// Batches of a thousand records, since signing is what takes time here; whoever verifies keeps the ids of the last 20,000.
+#[test]
+fn a_chain_of_any_length_is_verified_in_the_same_memory() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let words = ["keys", "generate", "--version", "v1", "--out", "v1.pem"];
+    let made = run(dir.path(), &words, &[]);
+    let public = String::from_utf8(made.stdout).expect("text");
+    let keys = format!(r#"{{"chain":"eu","checkpoint_keys":[],"keys":[{}]}}"#, public.trim());
+    fs::write(dir.path().join("keys.json"), keys).expect("written");
+    let path = dir.path().join("v1.pem").display().to_string();
+    let environment = Environment::from([("AUDIT_PRIVATE_KEY_V1_FILE", path.as_str())]);
+    let signer = SigningKeys::from_environment(&environment).expect("a key").current();
+    let (signer, chain) = (signer.expect("it signs"), ChainName::new("eu").expect("a name"));
+    let mut file = fs::File::create(dir.path().join("chain.jsonl")).expect("made");
+    let (mut head, mut number, mut peaks_kib) = (Head::GENESIS, 0, Vec::new());
+    for until in [40_000, 160_000] {
+        while number < until {
+            let event = |n: u32| {
+                let text = format!(
+                    r#"{{"action":"deny","actor":"filter","detail":"names=p.ip","id":"{n:032x}-1","outcome":"quota-exceeded","region":"eu","tenant":null,"ts":1767225600000,"v":1}}"#
+                );
+                Event::read(text.as_bytes()).expect("an event")
+            };
+            let events: Vec<Event> = (number..number + 1_000).map(event).collect();
+            let made = batch(&chain, head, &events, &signer);
+            (head, number) = (made.head, number + 1_000);
+            for line in made.lines {
+                file.write_all(&line.bytes).and_then(|()| file.write_all(b"\n")).expect("written");
+            }
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-audit"));
+        command.current_dir(dir.path()).env_clear();
+        command.args(["verify", "chain.jsonl", "--keys", "keys.json", "--json"]);
+        let ended = tidegate_tests::process::run(command).expect("it runs");
+        assert_eq!(ended.code, Some(0), "{}", ended.output);
+        let said: serde_json::Value = serde_json::from_str(&ended.output).expect("a report");
+        assert_eq!(said["records"], number);
+        peaks_kib.push(ended.peak_kib);
+    }
+    let length = fs::metadata(dir.path().join("chain.jsonl")).expect("there").len();
+    assert!(length > 40 << 20, "{length} bytes");
+    // A thirtieth of what came more.
+    assert!(peaks_kib[1] < peaks_kib[0] + 1_024, "{peaks_kib:?} KiB");
 }

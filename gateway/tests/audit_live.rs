@@ -429,6 +429,73 @@ async fn what_redis_lost_with_its_power_comes_back_and_checkpoints_still_hold() 
     once(&acked, &counts);
 }
 
+/// Each has on its own disk how far the chain had come and what it appended last.
+#[tokio::test(flavor = "multi_thread")]
+async fn gateways_that_are_killed_with_the_power_of_redis_put_back_what_is_on_their_disks() {
+    let mut region = under_a_checkpoint().await;
+    let kept = region.redis.log_len();
+    let load = Load::start(&region);
+    load.more_of(0, 30).await;
+    load.more_of(1, 30).await;
+    let acked = load.end().await;
+    for which in [0, 1] {
+        region.kill(which);
+    }
+    region.redis.lose_power(kept).await;
+    for which in [0, 1] {
+        region.run(which).await;
+    }
+    eventually(WAIT, "their marks tell it", async || {
+        let (mut times, mut back) = (0, 0);
+        for which in [0, 1] {
+            times += region.metric(which, "audit_set_back_total").await;
+            back += region.metric(which, "audit_put_back_total").await;
+        }
+        if times > 0 && back > 0 { Ok(()) } else { Err((times, back)) }
+    })
+    .await;
+    is_whole_without_an_origin(&region, &acked).await;
+}
+
+/// Two gateways and a chain that both have verified.
+async fn under_a_checkpoint() -> Site {
+    let region = Site::start(2, &[]).await;
+    let load = Load::start(&region);
+    load.more(60).await;
+    load.end().await;
+    region.settle().await;
+    region.verified().await;
+    region
+}
+
+async fn is_whole_without_an_origin(region: &Site, acked: &BTreeMap<usize, BTreeSet<String>>) {
+    region.settle().await;
+    region.verified().await;
+    for which in 0..region.gateways.len() {
+        let origins = region.metric(which, "audit_origins_total").await;
+        assert_eq!(origins, 0, "{which}: {}", region.gateway(which).output());
+    }
+    let (report, counts) = region.audit(false).await;
+    assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 0), "{report:?}");
+    assert!(report.checkpoints_matched > 0, "{report:?}");
+    acked.values().for_each(|acked| once(acked, &counts));
+}
+
+/// Somebody empties it while gateways append, and one of them is killed at that: all of the chain is theirs to put back, with
+/// the ids of its events.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_emptied_under_load_has_all_of_the_chain_again() {
+    let mut region = under_a_checkpoint().await;
+    let load = Load::start(&region);
+    load.more(40).await;
+    region.redis.command(&["FLUSHALL"]).await;
+    region.kill(0);
+    region.run(0).await;
+    load.more(20).await;
+    let acked = load.end().await;
+    is_whole_without_an_origin(&region, &acked).await;
+}
+
 /// So long a machine without a free core lets nobody run; a gateway that is gone is given up later.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
@@ -463,14 +530,8 @@ async fn a_gateway_that_stands_still_while_records_are_put_back_is_not_taken_for
         if found > 0 { Ok(()) } else { Err(found) }
     })
     .await;
-    region.settle().await;
-    for which in [0, 1] {
-        let origins = region.metric(which, "audit_origins_total").await;
-        assert_eq!(origins, 0, "{which}: {}", region.gateway(which).output());
-    }
-    let (report, counts) = region.audit(false).await;
-    assert_eq!((report.verdict, report.rollbacks.len()), (Verdict::Valid, 0), "{report:?}");
-    once(&acked, &counts);
+    region.verified().await;
+    is_whole_without_an_origin(&region, &[(0, acked)].into()).await;
 }
 
 /// An event that the gateway has acknowledged.
@@ -540,9 +601,16 @@ async fn keys_change_under_load_while_a_gateway_is_killed() {
         if report.signatures.contains_key("v2") { Ok(()) } else { Err(report) }
     })
     .await;
+    // The other gateway was there before, and says so.
+    eventually(WAIT, "the new key signs everywhere", async || {
+        let output = region.gateway(1).output();
+        if output.contains("another audit key signs") { Ok(()) } else { Err(output) }
+    })
+    .await;
     // From now on the first key must not sign; what it signed still verifies.
     std::fs::write(region.path("keys/revoked"), "v1\n").expect("written");
     load.more(60).await;
+    let by_first = region.audit(false).await.0.signatures["v1"];
     region.kill(1);
     region.run(1).await;
     load.more(60).await;
@@ -553,6 +621,7 @@ async fn keys_change_under_load_while_a_gateway_is_killed() {
     let (report, counts) = region.audit(false).await;
     assert_eq!(report.verdict, Verdict::Valid, "{report:?}");
     assert!(report.signatures["v1"] > 0 && report.signatures["v2"] > 0);
+    assert_eq!(report.signatures["v1"], by_first, "it signs nothing any more");
     // That v2 is known and signs one gateway has seen, or both; each was alive at one of the changes.
     assert!(counts.keys().any(|id| id.starts_with("keys-")), "{counts:?}");
     acked.values().for_each(|acked| once(acked, &counts));

@@ -129,6 +129,7 @@ pub struct ChainEnd {
     /// Whether more waits there than the last look has taken, and the store takes it.
     drains: bool,
     mark: Mark,
+    is_unnoted: bool,
     counters: ChainCounters,
     /// The last places that were known for certain.
     seen: VecDeque<Place>,
@@ -189,6 +190,7 @@ impl ChainEnd {
             spool_bytes: AtomicU64::new(bytes),
             drains: false,
             mark,
+            is_unnoted: false,
             losses_told,
             counters,
             seen: known.into_iter().collect(),

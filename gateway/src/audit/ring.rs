@@ -27,6 +27,9 @@ const LOOSE_MAX: usize = 2_000;
 const NAME: &str = "recent";
 const NAME_BEFORE: &str = "recent-before";
 const NAME_NEXT: &str = "recent.next";
+const NAME_NEW: &str = "recent.new";
+/// Where both files are to be written anew and the disk takes neither, it is asked again each time after so many appends.
+const STALE_EACH: u64 = 32;
 
 /// One append.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub struct Ring {
     records: usize,
     /// So many of the last ones are in no file, since the disk took none.
     owed: usize,
+    /// Whether both files have to be written anew before anything else, and how often that was due since.
+    stale: Option<u64>,
     /// Events that were found in the chain, appended nobody remembers where: with the segment from which
     /// their ids are to be looked up.
     loose: VecDeque<(u64, Event)>,
@@ -137,6 +142,7 @@ impl Ring {
             appends: VecDeque::new(),
             records: 0,
             owed: 0,
+            stale: None,
             loose: VecDeque::new(),
         };
         for name in [NAME_BEFORE, NAME] {
@@ -150,16 +156,25 @@ impl Ring {
                 ring.keep(appended);
             }
         }
-        // Without what a crash cut off.
-        ring.write_all()?;
+        // Without what a crash cut off. Where the disk is full they stay as they are: decisions have to go on.
+        if let Err(error) = ring.write_all() {
+            (ring.owed, ring.stale) = (ring.appends.len(), Some(0));
+            tracing::error!(
+                critical = true, folder = %dir.display(), %error,
+                "the folder of the audit chain takes nothing: what is appended is only in memory and in the store"
+            );
+        }
         Ok(ring)
     }
 
     /// Keeps an append; the oldest ones go. What the disk does not take now it is given again with the next one.
     pub fn push(&mut self, appended: Appended) {
         self.keep(appended);
+        let is_told = self.owed > 0;
         self.owed = self.owed.saturating_add(1).min(self.appends.len());
-        if let Err(error) = self.write_owed() {
+        if let Err(error) = self.write_owed()
+            && !is_told
+        {
             tracing::warn!(%error, owed = self.owed, "what was appended to the audit chain could not be noted");
         }
     }
@@ -176,6 +191,13 @@ impl Ring {
 
     /// In order, and one by one: a disk that takes nothing is not asked for much.
     fn write_owed(&mut self) -> io::Result<()> {
+        if let Some(due) = &mut self.stale {
+            *due = due.saturating_add(1);
+            if !due.is_multiple_of(STALE_EACH) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            return self.write_all();
+        }
         while let Some(first) = self.appends.len().checked_sub(self.owed)
             && let Some(appended) = self.appends.get(first)
         {
@@ -221,11 +243,14 @@ impl Ring {
     fn write_all(&mut self) -> io::Result<()> {
         let mut bytes = Vec::new();
         self.appends.iter().try_for_each(|appended| appended.write(&mut bytes))?;
-        let new = self.dir.join("recent.new");
-        private::create(&new)?.write_all(&bytes)?;
-        let file = next(&self.dir)?;
-        fs::rename(&new, self.dir.join(NAME_BEFORE))?;
-        self.owed = 0;
+        let (new, before) = (self.dir.join(NAME_NEW), self.dir.join(NAME_BEFORE));
+        let written = private::create(&new).and_then(|mut file| file.write_all(&bytes));
+        let file = written
+            .and_then(|()| next(&self.dir))
+            .and_then(|file| fs::rename(&new, before).map(|()| file));
+        // What was begun takes room that others may need.
+        let file = file.inspect_err(|_| drop(fs::remove_file(&new)))?;
+        (self.owed, self.stale) = (0, None);
         self.follow_with(file)
     }
 
@@ -372,6 +397,33 @@ mod tests {
         ring.push(third.clone());
         drop(ring);
         assert_eq!(read_again(dir.path()), [first, second, third]);
+    }
+
+    /// A gateway that was killed when it was full has to start all the same.
+    #[test]
+    fn a_disk_that_is_full_at_the_start_is_given_all_of_it_later() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (ring, [first, second, third]) = three(dir.path());
+        drop(ring);
+        let full = dir.path().join(NAME_NEW);
+        fs::create_dir(&full).expect("made");
+        let mut ring = Ring::open(dir.path()).expect("it begins");
+        ring.push(second.clone());
+        drop(ring);
+        let mut ring = Ring::open(dir.path()).expect("it begins");
+        assert_eq!(ring.appends().collect::<Vec<_>>(), [&first], "what was there still is");
+        ring.push(second.clone());
+        fs::remove_dir(&full).expect("removed");
+        let mut place = second.end();
+        let mut expected = vec![first, second];
+        for number in 0..STALE_EACH {
+            let (next, end) = append(place, &[&format!("e-{number}")]);
+            ring.push(next.clone());
+            expected.push(next);
+            place = end;
+        }
+        drop((ring, third));
+        assert_eq!(read_again(dir.path()), expected);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tidegate_policy::audit::append::Place;
 use tidegate_policy::audit::keys::KeyRing;
 use tidegate_policy::audit::record::{ChainName, Record};
 
+use self::checkpoints::Stepping;
 pub use self::notes::Notes;
 use self::pass::{Pass, Read};
 use self::unknown::Unknown;
@@ -21,17 +22,15 @@ use crate::clock::Clock;
 use crate::store::{Store, StoreFailure};
 use crate::throttle::Throttle;
 
+mod checkpoints;
 mod cut;
+mod folder;
 mod notes;
 mod pass;
 mod unknown;
 mod uses;
 
 const STEP: Duration = Duration::from_secs(1);
-/// A checkpoint is written after that long, or
-const CHECKPOINT_US: u64 = 10_000_000;
-/// after that many records.
-const CHECKPOINT_RECORDS: u64 = 1_000;
 /// So long no step may succeed before that is said, and so long it is not said again.
 const FAILS_US: u64 = 5_000_000;
 const SAYS_US: u64 = 60_000_000;
@@ -55,6 +54,10 @@ pub struct Watch {
     uses: Uses,
     /// When the last was written; `None` where the one of a run before may be older than that.
     checkpoint_us: Option<u64>,
+    /// When one could not be written, until one can.
+    unwritten_us: Option<u64>,
+    /// The one that is being written.
+    stepping: Option<Stepping>,
     /// Whether the chain was compared with the last checkpoint of a run before.
     is_compared: bool,
     /// Verified records that are not in the store any more.
@@ -112,6 +115,8 @@ impl Watch {
             told,
             uses,
             checkpoint_us,
+            unwritten_us: None,
+            stepping: None,
             is_compared: false,
             missing: None,
             unknown: Unknown::default(),
@@ -181,11 +186,11 @@ impl Watch {
                 }
             }
             self.show(place.head.seq);
-            self.checkpoint();
+            self.checkpoint().await;
         }
         self.look_for_missing();
         self.show(place.head.seq);
-        self.checkpoint();
+        self.checkpoint().await;
         self.sweep(place).await
     }
 
@@ -309,37 +314,6 @@ impl Watch {
             self.sweep_until = self.tail.verifier.end().seq;
         }
         Ok(())
-    }
-
-    fn checkpoint(&mut self) {
-        let Some(notes) = &mut self.notes else { return };
-        let sound = self.tail.verifier.sound();
-        let Some((head, root)) = sound.filter(|_| self.sweep.verifier.so_far().findings_total == 0)
-        else {
-            return;
-        };
-        let now = self.clock.elapsed_us();
-        let due = head.seq >= notes.size().saturating_add(CHECKPOINT_RECORDS)
-            || self.checkpoint_us.is_none_or(|then| now.saturating_sub(then) >= CHECKPOINT_US);
-        let epoch = self.tail.verifier.so_far().rollbacks.len();
-        let epoch = u64::try_from(epoch).unwrap_or(u64::MAX);
-        if !due || !notes.is_new(head.seq, epoch) {
-            return;
-        }
-        self.checkpoint_us = Some(now);
-        match notes.write(head.seq, root, epoch) {
-            Ok(()) => {
-                let seconds = Duration::from_micros(self.clock.unix_us()).as_secs();
-                self.counters.checkpoint_size.set(i64::try_from(head.seq).unwrap_or(i64::MAX));
-                self.counters.checkpoint_time.set(i64::try_from(seconds).unwrap_or(i64::MAX));
-                // A cheap witness: whoever keeps logs keeps this.
-                tracing::info!(target: "audit", chain = %self.chain, size = head.seq, %root, epoch, "checkpoint");
-            }
-            Err(error) => {
-                self.counters.checkpoint_failures.inc();
-                tracing::error!(critical = true, %error, "an audit checkpoint could not be written");
-            }
-        }
     }
 
     fn show(&mut self, there: u64) {

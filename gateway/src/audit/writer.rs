@@ -19,6 +19,8 @@ pub const TICK: Duration = Duration::from_millis(50);
 pub const QUEUE_MAX: usize = 10_000;
 /// Events that decisions or commands wait for, at most.
 const URGENT_MAX: usize = 1_000;
+/// Places of a batch that those that are waited for leave to all others: there may always be somebody who waits.
+const OTHERS: usize = BATCH_MAX / 4;
 /// Between two looks at the store, and attempts to empty the spool, while no events come.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -76,9 +78,9 @@ struct Queues {
 // === impl Queues ===
 
 impl Queues {
-    /// Takes along all others that are waited for, as far as they are there.
-    fn hurry(&mut self, batch: &mut Vec<Item>) {
-        while batch.len() < BATCH_MAX
+    /// Takes along all others that are waited for, as far as they are there and the batch has so many places.
+    fn hurry(&mut self, batch: &mut Vec<Item>, places: usize) {
+        while batch.len() < places
             && let Ok(item) = self.urgent.try_recv()
         {
             batch.push(item);
@@ -92,12 +94,13 @@ impl Queues {
 
     /// Takes along what is there, those first that are waited for.
     fn fill(&mut self, batch: &mut Vec<Item>) {
-        self.hurry(batch);
+        self.hurry(batch, BATCH_MAX - OTHERS);
         while batch.len() < BATCH_MAX
             && let Ok(item) = self.items.try_recv()
         {
             batch.push(item);
         }
+        self.hurry(batch, BATCH_MAX);
     }
 }
 
@@ -224,7 +227,7 @@ async fn serve(
             biased;
             Some(item) = queues.urgent.recv() => {
                 batch.push(item);
-                queues.hurry(batch);
+                queues.fill(batch);
             }
             item = queues.items.recv() => match item {
                 Some(item) => {
@@ -282,7 +285,7 @@ async fn gather(batch: &mut Vec<Item>, queues: &mut Queues, clock: &dyn Clock, t
         let Some(item) = item else { break };
         batch.push(item);
         if urgent {
-            queues.hurry(batch);
+            queues.hurry(batch, BATCH_MAX);
             break;
         }
     }
@@ -382,6 +385,62 @@ mod tests {
             assert_eq!(acknowledged.await, Ok(Accepted::Spooled));
         }
         assert_eq!(writer.owed(), 0);
+    }
+
+    /// Under load there is always somebody who waits for an event.
+    #[tokio::test(start_paused = true)]
+    async fn events_that_are_waited_for_leave_room_for_the_others() {
+        let (store, dir) = world();
+        let end = open_with(&store, dir.path(), 1_000_000);
+        let clock = Arc::new(SystemClock::new());
+        let (writer, writing) = Writer::start(end, clock, ChainCounters::default(), TICK);
+        let writer = Arc::new(writer);
+        store.set(Mode::Slow);
+        let mut waits = tokio::task::JoinSet::new();
+        // More than a batch of them, each with the next one as soon as it is answered.
+        for client in 0..2 * BATCH_MAX {
+            let writer = Arc::clone(&writer);
+            waits.spawn(async move {
+                for number in 0..5 {
+                    let event = event(&format!("waits-{client}-{number}"));
+                    let accepted = writer.submit(event, true).expect("room").await;
+                    assert_eq!(accepted, Ok(Accepted::Chained));
+                }
+            });
+        }
+        tokio::task::yield_now().await;
+        let other = writer.submit(event("other"), false).expect("room");
+        assert_eq!(other.await, Ok(Accepted::Chained));
+        assert!(waits.try_join_next().is_none(), "it came after one of them was done");
+        waits.join_all().await;
+        writer.stop();
+        writing.await.expect("it ends");
+        let (report, ids) = verify(&store).await;
+        assert_eq!((report.verdict, ids.len()), (Verdict::Valid, 10 * BATCH_MAX + 1));
+    }
+
+    /// At most 64 are appended together, and whoever completes a batch ends the tick.
+    #[tokio::test(start_paused = true)]
+    async fn events_are_gathered_for_a_tick_or_until_a_batch_is_full() {
+        let (store, dir) = world();
+        let end = open_with(&store, dir.path(), 1_000_000);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let counters = ChainCounters::default();
+        let (writer, writing) = Writer::start(end, Arc::clone(&clock), counters, TICK);
+        for (count, batches, waits_us) in [(64, 1, 0), (63, 1, 50_000), (65, 2, 50_000)] {
+            let (before, since_us) = (store.appends(), clock.elapsed_us());
+            let submit = |n| writer.submit(event(&format!("e-{count}-{n}")), false).expect("room");
+            let acknowledged: Vec<_> = (0..count).map(submit).collect();
+            for accepted in acknowledged {
+                assert_eq!(accepted.await, Ok(Accepted::Chained));
+            }
+            assert_eq!(store.appends() - before, batches, "{count}");
+            let waited_us = clock.elapsed_us() - since_us;
+            // The clock of a test stands still but for what is waited for, in steps of a ms.
+            assert!((waits_us..=waits_us + 1_000).contains(&waited_us), "{count}: {waited_us}");
+        }
+        writer.stop();
+        writing.await.expect("it ends");
     }
 
     /// The store was away for long, and takes a batch a second since: a command does not wait for all of them.

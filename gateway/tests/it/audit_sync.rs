@@ -251,6 +251,31 @@ async fn a_command_waits_for_its_record_whatever_the_setting_names() {
     }
 }
 
+/// The other rule for a full spool: commands run, and the chain tells how many events are missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_events_are_dropped_a_command_runs_without_its_record_and_the_loss_is_told() {
+    let flags = "--audit-sync admin --audit-when-full drop --redis-response-timeout 50ms --audit-spool-max 1";
+    let mut bench = Bench::start(flags).await;
+    let to = bench.gateway.admin_addr;
+    bench.redis.process().pause();
+    let body = r#"{"tenant": "acme", "endpoint": "POST /orders", "key": "k"}"#;
+    let call = request(to, Method::POST, "/v1/idempotency/delete", Some(ADMIN), body);
+    let answer = Caller::new(Speaks::Http1).send(call).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // That it began and how it ended.
+    assert_eq!(bench.metric("tidegate_gateway_audit_dropped_total").await, 2);
+    assert_eq!(bench.metric("tidegate_gateway_audit_spool_full").await, 1);
+    bench.redis.process().resume();
+    let mut numbers = 2..;
+    eventually(PATIENCE, "the chain takes events, and tells of those", async || {
+        let message = handed_over(&[numbers.next().expect("numbers")]);
+        bench.hand_over(&message, encode(&message)).await;
+        let ids = bench.chained().await;
+        if ids.iter().any(|id| id.starts_with("loss-")) { Ok(()) } else { Err(ids) }
+    })
+    .await;
+}
+
 /// Its own time is what bounds the wait: a decision may take longer than a filter waits for a record.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_taken_from_a_filter_that_waits_less_than_a_decision_may_take() {

@@ -142,6 +142,13 @@ async fn what_a_command_is_about_is_on_record_before_it_is_carried_out() {
     let subject = r#""subject": {"kind": "ip", "name": "203.0.113.7"}"#;
     let rows = [
         (
+            "/v1/limits/inspect",
+            format!(r#"{{"limit": "p.one", {subject}}}"#),
+            "inspect p.one of one ip".to_owned(),
+        ),
+        ("/v1/limits/hot", String::new(), "the hottest keys".to_owned()),
+        ("/v1/breakers", String::new(), "the breakers".to_owned()),
+        (
             "/v1/limits/reset",
             format!(r#"{{"limit": "p.one", {subject}}}"#),
             "reset p.one of one ip".to_owned(),
@@ -177,11 +184,14 @@ async fn what_a_command_is_about_is_on_record_before_it_is_carried_out() {
     ];
     for (path, body, detail) in rows {
         let before = events.of(Action::Admin).len();
-        assert_eq!(send(&gateway, path, body).await.status, 200, "{path}");
+        let method = if body.is_empty() { Method::GET } else { Method::POST };
+        let call = request(gateway.admin_addr, method, path, Some(ADMIN), body);
+        assert_eq!(Caller::new(Speaks::Http1).send(call).await.status, 200, "{path}");
         let all = events.of(Action::Admin);
         let both = [on_record("bo", "begun", &detail), on_record("bo", "ok", &detail)];
         // Who only looks changes nothing, and is on record once.
-        let told = &both[usize::from(path.ends_with("/look"))..];
+        let looks = ["/inspect", "/hot", "/breakers", "/look"].iter().any(|l| path.ends_with(l));
+        let told = &both[usize::from(looks)..];
         assert_eq!(&all[before..], told, "{path}");
     }
     let events = events.0.lock().expect("no panic");
@@ -191,11 +201,11 @@ async fn what_a_command_is_about_is_on_record_before_it_is_carried_out() {
         let is_it = |about: &&About| about.limit == limit && about.subject.name.as_str() == name;
         about.iter().copied().filter(is_it).count()
     };
-    assert_eq!(each("p.one", "203.0.113.7"), 4, "of reset and grant, each twice: {about:?}");
+    assert_eq!(each("p.one", "203.0.113.7"), 5, "of reset and grant, each twice: {about:?}");
     assert_eq!(each("idempotency-key", "top-secret"), 5, "of a look once: {about:?}");
     let at = SubjectName::from_bytes(b"POST /orders/:int");
     assert_eq!(each("endpoint", at.as_str()), 5, "what no configuration names: {about:?}");
-    assert_eq!(about.len(), 14, "{about:?}");
+    assert_eq!(about.len(), 15, "{about:?}");
 }
 
 pub async fn told(gateway: &Running, path: &str, body: impl Into<String>) -> Value {

@@ -191,6 +191,9 @@ impl Vm {
             return;
         };
         let mut open = *open;
+        if let Some(testimony) = open.exchange.never_went_on() {
+            open.root.record_each(testimony);
+        }
         match open.exchange.left(&open.root.config, host::now_us().ok()) {
             Some(settlement) => {
                 open.taken.give_back();

@@ -187,6 +187,14 @@ impl Outbox {
 
     /// Time has gone by.
     pub fn tick(&mut self, now_ms: u64) {
+        // A clock that was set back makes nothing younger: for what is old the gateway looks further back, since it may have
+        // been sent before.
+        let back_ms = self.now_ms.saturating_sub(now_ms);
+        if back_ms > 0 {
+            let waiting = self.waiting.iter_mut().map(|waiting| &mut waiting.at_ms);
+            let flights = self.flights.iter_mut().map(|flight| &mut flight.sent_ms);
+            waiting.chain(flights).for_each(|at_ms| *at_ms = at_ms.saturating_sub(back_ms));
+        }
         self.now_ms = now_ms;
         self.flights.retain(|flight| now_ms.abs_diff(flight.sent_ms) <= FLIGHT_MS_MAX);
         // A clock that was set back must not stop the sending.

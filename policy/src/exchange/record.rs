@@ -10,10 +10,14 @@ use super::note::{Noted, worded_by};
 use super::owed::Charged;
 use super::permit::{beside, not_gone};
 use super::{Act, Denial, Effects, Exchange, Note, Phase, Question, Settlement, Signal};
+use crate::audit::Action;
+use crate::audit::testimony::Testimony;
 use crate::config::Config;
 use crate::reason::Reason;
 use crate::wire::DecisionId;
 
+/// How an admission ended whose client left while it waited.
+const CLIENT_LEFT: &str = "client-left";
 /// `Retry-After` of an admission that is refused: nobody knows when events are taken again.
 const RETRY_AFTER_S: u64 = 1;
 
@@ -93,6 +97,17 @@ impl Exchange {
     /// Whether what follows waits for its event.
     pub fn is_held(&self) -> bool {
         matches!(self.phase, Phase::Recording(_))
+    }
+
+    /// What the audit is to be told where the client leaves now: the event of an admission that waits says that the request
+    /// goes on, and it does not. A denial stays what it is.
+    pub fn never_went_on(&self) -> Option<Box<Testimony>> {
+        let Phase::Recording(held) = &self.phase else { return None };
+        if !matches!(held.effects.act, Act::Pass | Act::Resume) {
+            return None;
+        }
+        let own = Testimony::own(Action::Deny, CLIENT_LEFT, String::new());
+        Some(Box::new(Testimony { decision: self.id, names: held.names.clone(), ..own }))
     }
 
     /// What was held takes effect.

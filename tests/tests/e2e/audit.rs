@@ -106,7 +106,7 @@ pub fn is(record: &Value, action: &str, outcome: &str) -> bool {
 }
 
 /// How many events records of a kind tell of.
-fn events(records: &[Value], action: &str, outcome: &str) -> u64 {
+pub fn events(records: &[Value], action: &str, outcome: &str) -> u64 {
     let of = records.iter().filter(|record| is(record, action, outcome));
     of.map(|record| {
         let text = record["detail"].as_str().or_else(|| record["detail"]["text"].as_str());

@@ -12,6 +12,8 @@ use tidegate_tests::upstream::Upstream;
 
 use crate::audit::{Site, is};
 
+mod load;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Events that nobody waits for are gathered for so long, and in no test become records by themselves.
 const TICK: [&str; 2] = ["--audit-tick", "600s"];
@@ -46,13 +48,17 @@ struct Bench {
 
 impl Bench {
     async fn start(audit: &str, flags: &[&str]) -> Self {
+        Self::of(&config(audit), flags).await
+    }
+
+    async fn of(config: &str, flags: &[&str]) -> Self {
         let mut site = Site::new().await;
         site.options = site.options.flags(flags);
         let gateway = Gateway::start(&site.options).await;
         let upstream = Upstream::start().await;
         // One worker, since each tells the first of a kind.
         let options = Options { concurrency: 1, ..Options::new(gateway.addr, upstream.addr) };
-        let envoy = Envoy::start(&options.config(&config(audit))).await;
+        let envoy = Envoy::start(&options.config(config)).await;
         let bench = Self { site, gateway, upstream, envoy };
         bench.reach().await;
         bench
@@ -223,6 +229,51 @@ async fn without_a_gateway_admissions_go_on_where_nothing_else_is_said_and_are_t
     let rungs = bench.holds(("rung", "callout-unmarked"), 1).await;
     says(&rungs[0], &["rungs=allow", "class=sync"]);
     bench.holds(("allow", "ok"), 1).await;
+    bench.site.verify().await;
+}
+
+/// Its event was on its way, and is on record: that the request goes on, and that it does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_while_its_admission_waits_is_on_record_as_gone() {
+    let audit = r#"{"sync": ["allow"], "timeout": "5s"}"#;
+    let mut bench = Bench::start(audit, &[]).await;
+    let held = async |count: u64| {
+        eventually(PATIENCE, "so many requests are in Envoy", async || {
+            let stats = bench.envoy.stats().await;
+            let of_clients = |line: &&str| {
+                line.starts_with("envoy_http_downstream_rq_active{") && !line.contains("\"admin\"")
+            };
+            let active = stats.lines().filter(of_clients).filter_map(|l| l.split(' ').next_back());
+            let active: u64 = active.filter_map(|value| value.parse::<u64>().ok()).sum();
+            if active == count { Ok(()) } else { Err(stats) }
+        })
+        .await;
+    };
+    bench.gateway.process().pause();
+    let seen = bench.upstream.seen();
+    let mut client = client::connect(bench.envoy.addr, None).await.expect("it listens");
+    client::send(&mut client, client::get_request("/allow", "").as_bytes()).await;
+    held(1).await;
+    drop(client);
+    held(0).await;
+    bench.gateway.process().resume();
+    let decision = |record: &Value| {
+        text(record)
+            .split("decision=")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next())
+            .map(str::to_owned)
+    };
+    let admitted = bench.holds(("allow", "ok"), 1).await;
+    let gone = bench.holds(("deny", "client-left"), 1).await;
+    assert!(
+        decision(&gone[0]).is_some() && decision(&gone[0]) == decision(&admitted[0]),
+        "{gone:?}"
+    );
+    says(&gone[0], &["names=allow"]);
+    assert_eq!(bench.upstream.seen(), seen, "it went nowhere");
+    assert_eq!((bench.unrecorded("late").await, bench.unrecorded("refused").await), (0, 0));
+    assert_eq!(bench.get("/allow").await.status, 200);
     bench.site.verify().await;
 }
 

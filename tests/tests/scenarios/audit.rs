@@ -16,6 +16,7 @@ use tidegate_tests::parts;
 use super::runner;
 
 mod back;
+mod leaves;
 mod sync;
 
 /// What the gateway heard.
@@ -47,6 +48,8 @@ enum Urgent {
     After(u64),
     /// The answer says that they are not on record yet.
     Later,
+    /// The answer says that they never will be.
+    Unwanted,
     /// They have no answer, though they are heard.
     Unanswered,
     /// They are never sent: there is nobody.
@@ -64,6 +67,10 @@ impl Keeper {
         book.messages.push(message.events.iter().map(|note| note.id.clone()).collect());
         let is_answered = book.messages.len() > self.unanswered;
         let kept = vec![Kept::Kept; message.events.len()];
+        if message.urgent && self.urgent == Urgent::Unwanted {
+            let refused = vec![Kept::Refused; message.events.len()];
+            return Some(wire::encode(&AuditReply::new(message.id, refused)));
+        }
         if is_answered || self.hears {
             for note in message.events {
                 let note = AuditNote { config: note.config.or(message.config), ..note };
@@ -87,7 +94,7 @@ impl Service for Keeper {
         if path == AUDIT_PATH && AuditRequest::decode(&request.body).is_ok_and(|m| m.urgent) {
             match self.urgent {
                 Urgent::After(after_ms) => after_ns = after_ms * 1_000_000,
-                Urgent::Later => {}
+                Urgent::Later | Urgent::Unwanted => {}
                 Urgent::Unanswered => {
                     self.events(&request.body);
                     return fault(Fault::Timeout);

@@ -173,7 +173,10 @@ impl ChainEnd {
         if self.seen.len() > SEEN_MAX {
             self.seen.pop_front();
         }
-        if let Err(error) = self.mark.write(&place) {
+        let noted = self.mark.write(&place);
+        let was_noted = !std::mem::replace(&mut self.is_unnoted, noted.is_err());
+        // A disk may be full for long.
+        if let (Err(error), true) = (noted, was_noted) {
             tracing::warn!(%error, "how far the audit chain has come could not be noted");
         }
     }

@@ -409,12 +409,14 @@ pub async fn commit(end: &mut ChainEnd, ids: &[&str]) -> Accepted {
     end.commit(ids.iter().map(|id| event(id)).collect()).await.expect("not lost")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_race_is_run_again_behind_the_winner() {
     let (store, dir) = world();
     let mut end = open(&store, dir.path());
+    let clock = clock();
     store.rivals.store(races::AT_ONCE_MAX, Ordering::SeqCst);
     assert_eq!(commit(&mut end, &["a", "b"]).await, Accepted::Chained);
+    assert_eq!(clock.elapsed_us(), 0, "at once");
     assert_eq!(end.counters.races_lost.get(), 6);
     let (report, ids) = verify(&store).await;
     assert_eq!((report.verdict, ids.len()), (Verdict::Valid, 8), "{report:?}");
@@ -443,12 +445,15 @@ async fn an_old_event_that_comes_again_is_found_behind_many_others() {
     assert_eq!(ids, 1 + 400 * 64, "three segments later it is known");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_always_loses_spools_and_drains_in_order() {
     let (store, dir) = world();
     let mut end = open(&store, dir.path());
+    let clock = clock();
     store.rivals.store(races::ATTEMPTS_MAX, Ordering::SeqCst);
     assert_eq!(commit(&mut end, &["a"]).await, Accepted::Spooled);
+    // Up to 10, 20 and 40 ms, and a ms for each, in which tokio counts.
+    assert!((1..=73_000).contains(&clock.elapsed_us()), "{}", clock.elapsed_us());
     assert!(end.has_spooled());
     assert_eq!(commit(&mut end, &["b"]).await, Accepted::Chained);
     let (report, ids) = verify(&store).await;

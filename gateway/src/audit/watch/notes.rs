@@ -2,10 +2,8 @@
 //! under a name of its own. Knows no record.
 
 use std::ffi::OsString;
-use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
@@ -13,6 +11,7 @@ use tidegate_policy::audit::hash::Hash;
 use tidegate_policy::audit::note::{Checkpoint, NoteKey};
 use tidegate_policy::audit::verify::origin_of;
 
+use super::folder::Folder;
 use crate::audit::keys::Ed25519;
 use crate::secret::Secret;
 
@@ -21,12 +20,14 @@ const NEWEST: &str = "checkpoint";
 /// The folder and the key.
 #[derive(Clone)]
 pub struct Notes {
-    dir: PathBuf,
+    dir: Folder,
     key: NoteKey,
     signing: SigningKey,
     last: Option<String>,
     size: u64,
     origin: String,
+    /// Whether the last may be newer than the file of that name.
+    owes_newest: bool,
 }
 
 // === impl Notes ===
@@ -41,8 +42,8 @@ impl Notes {
         let key = NoteKey::new(name, signing.verifying_key().to_bytes()).map_err(|bad| {
             format!("{bad}: write a URL without its scheme, such as log.example/eu")
         })?;
-        let (last, size, origin) = (None, 0, String::new());
-        Ok(Self { dir: dir.to_owned(), key, signing, last, size, origin })
+        let (dir, last, origin) = (Folder::at(dir), None, String::new());
+        Ok(Self { dir, key, signing, last, size: 0, origin, owes_newest: false })
     }
 
     /// The public key, as verifiers have it.
@@ -54,8 +55,8 @@ impl Notes {
     /// removed, or is older, the newest of those with a size. One that cannot be read is no beginning: it may be what a
     /// thief left.
     pub fn open(&mut self) -> Result<(), String> {
-        let mut path = self.dir.join(NEWEST);
-        fs::create_dir_all(&self.dir).map_err(|error| named(&path, &error))?;
+        let mut path = self.dir.path().join(NEWEST);
+        fs::create_dir_all(self.dir.path()).map_err(|error| named(&path, &error))?;
         if !path.exists()
             && let Some(sized) = self.newest_sized().map_err(|error| named(&path, &error))?
         {
@@ -64,6 +65,7 @@ impl Notes {
                 "the newest audit checkpoint was removed"
             );
             path = sized;
+            self.owes_newest = true;
         }
         let named = |what: &dyn fmt::Display| named(&path, what);
         let note = match fs::read_to_string(&path) {
@@ -89,7 +91,7 @@ impl Notes {
         while let Some(((epoch, size), name)) = sized.pop()
             && (epoch, size) > self.order()
         {
-            let path = self.dir.join(name);
+            let path = self.dir.path().join(name);
             let Some((opened, note)) = self.opened(&path).filter(|(opened, _)| {
                 (opened.size, &opened.origin) == (size, &origin_of(self.key.name(), epoch))
             }) else {
@@ -101,6 +103,7 @@ impl Notes {
                 "the newest audit checkpoint is older than one with a size"
             );
             (self.size, self.origin, self.last) = (opened.size, opened.origin, Some(note));
+            self.owes_newest = true;
         }
         Ok(())
     }
@@ -120,13 +123,13 @@ impl Notes {
     /// The checkpoint of the latest origin with the most records.
     fn newest_sized(&self) -> io::Result<Option<PathBuf>> {
         let newest = self.sized()?.into_iter().max();
-        Ok(newest.map(|(_, name)| self.dir.join(name)))
+        Ok(newest.map(|(_, name)| self.dir.path().join(name)))
     }
 
     /// Those with a size in their names.
     fn sized(&self) -> io::Result<Vec<((u64, u64), OsString)>> {
         let mut sized = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
+        for entry in fs::read_dir(self.dir.path())? {
             let name = entry?.file_name();
             let size = name.to_str().and_then(|name| name.strip_prefix(NEWEST)?.strip_prefix('-'));
             let size = size.and_then(|size| size.split_once('-'));
@@ -162,49 +165,36 @@ impl Notes {
         let origin = origin_of(self.key.name(), epoch);
         let checkpoint = Checkpoint { origin: origin.clone(), size, root };
         let note = checkpoint.note(&self.key, |text| self.signing.sign(text).to_bytes());
-        let name = format!("{NEWEST}-{epoch}-{size:020}");
-        self.keep(&name, &note)?;
-        // Gateways share a folder: another one may be ahead.
-        let there = self.opened(&self.dir.join(NEWEST)).map(|(there, _)| order_of(&there));
-        if there.is_none_or(|there| there <= (epoch, size)) {
-            self.replace(NEWEST, &note)?;
-        }
-        File::open(&self.dir)?.sync_all()?;
+        self.dir.keep(&format!("{NEWEST}-{epoch}-{size:020}"), &note)?;
+        self.dir.sync()?;
         (self.size, self.origin, self.last) = (size, origin, Some(note));
+        let owed = std::mem::replace(&mut self.owes_newest, true);
+        self.renew()?;
+        if owed && self.owes_newest {
+            return Err(io::Error::other(format!(
+                "another gateway has been replacing {NEWEST} in {} since the last checkpoint, and stands still: it is an older                  one, beside those with a size",
+                self.dir.path().display()
+            )));
+        }
         Ok(())
     }
 
-    /// The checkpoint of a size is there for good: another one beside it is evidence, and so is this.
-    fn keep(&self, name: &str, note: &str) -> io::Result<()> {
-        let (new, path) = (self.written(name, note)?, self.dir.join(name));
-        match fs::hard_link(&new, &path) {
-            Ok(()) => return fs::remove_file(&new),
-            // Not every file system links.
-            Err(_) if !path.exists() => return fs::rename(&new, &path),
-            Err(_) => {}
-        }
-        if fs::read(&path)? == note.as_bytes() {
-            return fs::remove_file(&new);
-        }
-        let differs = self.dir.join(format!("{name}.differs-{:016x}", random()?));
-        fs::rename(&new, &differs)?;
-        let (there, ours) = (path.display(), differs.display());
-        Err(io::Error::other(format!(
-            "{there} is another checkpoint of the same size than this gateway's, which is kept as {ours}: the chain was rewritten, or the file was"
-        )))
+    /// Whether the newest may be older than the last.
+    pub fn owes_newest(&self) -> bool {
+        self.owes_newest
     }
 
-    fn replace(&self, name: &str, note: &str) -> io::Result<()> {
-        fs::rename(self.written(name, note)?, self.dir.join(name))
-    }
-
-    /// A file of that text on the disk, under a name of its own: others may write here, too.
-    fn written(&self, name: &str, note: &str) -> io::Result<PathBuf> {
-        let new = self.dir.join(format!(".{name}.{:016x}", random()?));
-        let mut file = File::create_new(&new)?;
-        file.write_all(note.as_bytes())?;
-        file.sync_all()?;
-        Ok(new)
+    /// Puts the last in the newest's place, unless that is newer or another gateway is at it: then later. Between the look and
+    /// the renaming nobody else's may come.
+    pub fn renew(&mut self) -> io::Result<()> {
+        let Some(turn) = self.dir.turn() else { return Ok(()) };
+        let there = self.opened(&self.dir.path().join(NEWEST)).map(|(there, _)| order_of(&there));
+        if let Some(last) = self.last().filter(|_| there.is_none_or(|there| there < self.order())) {
+            self.dir.replace(NEWEST, last, &turn)?;
+            self.dir.sync()?;
+        }
+        self.owes_newest = false;
+        Ok(())
     }
 }
 
@@ -217,17 +207,13 @@ fn order_of(checkpoint: &Checkpoint) -> (u64, u64) {
     (u64::try_from(epoch_of(&checkpoint.origin)).unwrap_or(u64::MAX), checkpoint.size)
 }
 
-fn random() -> io::Result<u64> {
-    getrandom::u64().map_err(|error| io::Error::other(error.to_string()))
-}
-
 fn named(path: &Path, what: &dyn fmt::Display) -> String {
     format!("--audit-checkpoint-dir (TIDEGATE_AUDIT_CHECKPOINT_DIR): {}: {what}", path.display())
 }
 
 impl fmt::Debug for Notes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Notes({} in {})", self.key, self.dir.display())
+        write!(f, "Notes({} in {})", self.key, self.dir.path().display())
     }
 }
 
@@ -281,6 +267,84 @@ mod tests {
         assert_eq!((notes(dir.path()).size(), notes(dir.path()).epoch()), (20, 1));
     }
 
+    fn newest(dir: &Path) -> (u64, u64) {
+        let text = std::fs::read_to_string(dir.join(NEWEST)).expect("there is one, whole");
+        let mut lines = text.lines();
+        let epoch = epoch_of(lines.next().expect("an origin"));
+        let size = lines.next().and_then(|size| size.parse().ok()).expect("a size");
+        (u64::try_from(epoch).expect("small"), size)
+    }
+
+    /// Each looks before it replaces, and between the two the other one may have replaced it.
+    #[test]
+    fn the_newest_checkpoint_never_goes_back_while_several_write_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let sizes = std::sync::atomic::AtomicU64::new(1);
+        notes(dir.path()).write(1, Hash([7; 32]), 0).expect("written");
+        let next = || sizes.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+        std::thread::scope(|scope| {
+            let writer = || {
+                let mut own = notes(dir.path());
+                for size in std::iter::repeat_with(next).take_while(|size| *size <= 200) {
+                    // That the other one is at it for long is no fault here.
+                    drop(own.write(size, Hash([7; 32]), 0));
+                }
+                while own.owes_newest() {
+                    own.renew().expect("renewed");
+                    std::thread::yield_now();
+                }
+            };
+            let writers = [scope.spawn(writer), scope.spawn(writer), scope.spawn(writer)];
+            let mut before = (0, 0);
+            while writers.iter().any(|writer| !writer.is_finished()) {
+                let seen = newest(dir.path());
+                assert!(seen >= before, "{seen:?} after {before:?}");
+                before = seen;
+            }
+        });
+        assert_eq!(newest(dir.path()), (0, 200));
+    }
+
+    /// It was killed between the two, or its machine stands still.
+    #[test]
+    fn who_has_the_turn_keeps_nobody_waiting_and_what_is_owed_comes_later() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut own = notes(dir.path());
+        own.write(10, Hash([7; 32]), 0).expect("written");
+        let turn = own.dir.turn().expect("free");
+        own.write(20, Hash([7; 32]), 0).expect("it has its size");
+        assert_eq!((newest(dir.path()), own.size(), own.owes_newest()), ((0, 10), 20, true));
+        let error = own.write(30, Hash([7; 32]), 0).expect_err("it lasts").to_string();
+        assert!(error.contains("stands still"), "{error}");
+        // Who begins meanwhile knows of it.
+        let mut other = notes(dir.path());
+        assert_eq!((other.size(), other.owes_newest()), (30, true));
+        drop(turn);
+        other.renew().expect("renewed");
+        own.renew().expect("renewed");
+        assert_eq!(
+            (newest(dir.path()), own.owes_newest(), other.owes_newest()),
+            ((0, 30), false, false)
+        );
+    }
+
+    /// A disk that is full would be filled with what is left of each attempt.
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut own = notes(dir.path());
+        for (size, blocked) in [(8, NEWEST.to_owned()), (9, format!("{NEWEST}-0-{:020}", 9))] {
+            let blocked = dir.path().join(blocked);
+            std::fs::create_dir(&blocked).expect("made");
+            own.write(size, Hash([7; 32]), 0).expect_err("a folder has its place");
+            std::fs::remove_dir(&blocked).expect("removed");
+        }
+        let left = std::fs::read_dir(dir.path()).expect("a folder");
+        let left: Vec<_> = left.map(|entry| entry.expect("one").file_name()).collect();
+        let is_piece = |name: &OsString| name.to_string_lossy().starts_with(".checkpoint");
+        assert!(!left.iter().any(is_piece), "{left:?}");
+    }
+
     /// Two gateways write into one folder; what one of them signed is not written over.
     #[test]
     fn a_checkpoint_that_differs_is_kept_beside_the_first() {
@@ -297,7 +361,8 @@ mod tests {
         let entries = std::fs::read_dir(dir.path()).expect("a folder");
         let names =
             entries.map(|entry| entry.expect("one").file_name().into_string().expect("text"));
-        let names: std::collections::BTreeSet<String> = names.collect();
+        let names: std::collections::BTreeSet<String> =
+            names.filter(|name| !name.starts_with('.')).collect();
         let sized = |size: u64| format!("checkpoint-0-{size:020}");
         assert!([NEWEST.to_owned(), sized(9), sized(20)].iter().all(|name| names.contains(name)));
         assert!(

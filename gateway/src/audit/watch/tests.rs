@@ -84,6 +84,71 @@ async fn the_first_checkpoint_after_a_restart_does_not_wait() {
     assert_eq!(counters.checkpoint_size.get(), 1_005, "the next one does");
 }
 
+/// Each attempt is told by a critical line.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_cannot_be_written_is_tried_again_after_ten_seconds() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let checkpoints = dir.path().join("checkpoints");
+    let (mut watch, counters) = watch(&store, &checkpoints);
+    std::fs::remove_dir(&checkpoints).expect("removed");
+    std::fs::write(&checkpoints, "no folder").expect("written");
+    append(&mut end, 0, 3_000).await;
+    for (advance_s, failures) in [(0, 1), (0, 1), (9, 1), (1, 2), (1, 2)] {
+        tokio::time::advance(Duration::from_secs(advance_s)).await;
+        watch.step().await.expect("the store answers");
+        assert_eq!(counters.checkpoint_failures.get(), failures, "{advance_s}");
+    }
+    std::fs::remove_file(&checkpoints).expect("removed");
+    std::fs::create_dir(&checkpoints).expect("made");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    watch.step().await.expect("the store answers");
+    assert_eq!((counters.checkpoint_size.get(), counters.checkpoint_failures.get()), (3_000, 2));
+}
+
+/// The folder may be another machine's. The pipe in the place of the newest stands for it: who reads it waits until somebody
+/// writes.
+#[tokio::test]
+async fn a_folder_that_stands_still_holds_up_neither_appends_nor_the_verification() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let checkpoints = dir.path().join("checkpoints");
+    let (mut watch, counters) = watch(&store, &checkpoints);
+    append(&mut end, 0, 1_000).await;
+    watch.step().await.expect("the store answers");
+    assert_eq!(counters.checkpoint_size.get(), 1_000);
+    let newest = checkpoints.join("checkpoint");
+    std::fs::remove_file(&newest).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(&newest).status().expect("mkfifo");
+    assert!(made.success());
+    // Where all stands still nobody else could end it.
+    let (goes_on, stands_still) = std::sync::mpsc::channel::<()>();
+    let pipe = newest.clone();
+    let watchdog = std::thread::spawn(move || {
+        let is_stuck = stands_still.recv_timeout(Duration::from_secs(20)).is_err();
+        std::fs::write(pipe, "").expect("somebody reads");
+        is_stuck
+    });
+    append(&mut end, 1_000, 2_000).await;
+    for to in [2_001, 2_002] {
+        append(&mut end, to - 1, to).await;
+        watch.step().await.expect("the store answers");
+        let verified = counters.verified_seq.get();
+        assert_eq!(
+            (verified, counters.checkpoint_size.get()),
+            (i64::try_from(to).expect("small"), 1_000)
+        );
+    }
+    goes_on.send(()).expect("it listens");
+    assert!(!watchdog.join().expect("no panic"), "all stood still");
+    tidegate_tests::eventually(Duration::from_secs(20), "the checkpoint is written", async || {
+        watch.step().await.expect("the store answers");
+        let size = counters.checkpoint_size.get();
+        if size >= 2_000 { Ok(()) } else { Err(size) }
+    })
+    .await;
+}
+
 /// All of the chain was taken away, and no gateway is left that knows of it.
 #[tokio::test(start_paused = true)]
 async fn a_chain_that_is_shorter_than_the_last_checkpoint_is_a_finding() {

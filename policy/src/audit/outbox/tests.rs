@@ -124,6 +124,19 @@ fn what_is_not_acknowledged_is_sent_again_with_the_same_ids_and_in_order() {
     assert!(outbox.is_empty());
 }
 
+/// It may be in the chain, and for a fresh event nobody looks far back.
+#[test]
+fn a_clock_that_is_set_back_makes_no_event_younger() {
+    let mut outbox = Outbox::new(1, 100_000);
+    outbox.record(allow());
+    assert_eq!(sent(&mut outbox, 1)[0].age_ms, 0);
+    outbox.tick(105_000);
+    outbox.tick(50_000);
+    outbox.answered(id(1), Said::Nothing);
+    outbox.tick(51_000);
+    assert_eq!(sent(&mut outbox, 2)[0].age_ms, 6_000);
+}
+
 #[test]
 fn a_dead_gateway_is_asked_less_and_less_often_and_a_live_one_at_once() {
     let mut outbox = Outbox::new(1, 0);

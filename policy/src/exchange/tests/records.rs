@@ -2,6 +2,7 @@
 
 use super::claims::{Desk, KEYED, facts, settled};
 use super::*;
+use crate::audit::Action;
 use crate::wire::FinishBy;
 
 const REFUSED: Refused = Refused { now_us: Some(7_000_000), grpc: true, is_told: false };
@@ -101,8 +102,13 @@ fn a_refusal_of_what_may_have_been_heard_is_told_each_time() {
 fn who_leaves_meanwhile_gets_back_what_an_admission_took() {
     let mut desk = desk("refuse", "");
     let mut effects = desk.admitted("");
+    assert_eq!(desk.exchange.never_went_on(), None, "nothing waits");
     desk.held(&mut effects);
+    let told = desk.exchange.never_went_on().expect("its event says that it goes on");
+    assert_eq!((told.action, told.outcome), (Action::Deny, "client-left"));
+    assert!(told.decision.is_some() && told.names == ["pay"], "{told:?}");
     let back = desk.exchange.left(&desk.config, Some(7_000_000)).expect("it is given back");
+    assert_eq!(desk.exchange.never_went_on(), None, "once");
     assert_eq!(settled(&back).adjustments.len(), 1);
     assert_eq!(desk.refused(), Effects::of(Act::Pass, vec![]), "nobody waits any more");
 }
@@ -115,6 +121,7 @@ fn a_denial_stays_one_and_is_counted_at_once() {
     assert!(matches!(effects.act, Act::Deny(_)), "{effects:?}");
     let (act, signals) = (format!("{:?}", effects.act), effects.signals.clone());
     desk.held(&mut effects);
+    assert_eq!(desk.exchange.never_went_on(), None);
     assert_eq!(effects, Effects::of(Act::Pass, signals));
     let refused = desk.refused();
     assert_eq!((format!("{:?}", refused.act), refused.signals.len()), (act, 0));

@@ -10,29 +10,29 @@ use tidegate_policy::audit::Durability;
 const MS: u64 = 1_000_000;
 const DENY: &str = "audit: { sync: [deny], timeout: 200ms }";
 
-fn keep(urgent: Urgent, is_mute: bool) -> Keeper {
+pub(super) fn keep(urgent: Urgent, is_mute: bool) -> Keeper {
     Keeper { book: Arc::default(), unanswered: 0, hears: false, urgent, is_mute }
 }
 
-fn unrecorded(report: &Report, outcome: &str) -> u64 {
+pub(super) fn unrecorded(report: &Report, outcome: &str) -> u64 {
     let name = format!("tidegate_audit_unrecorded_total.outcome.{outcome}");
     report.metrics.get(&name).copied().unwrap_or_default()
 }
 
 /// The status of a client's request, and after how many ms it came.
-fn came(report: &Report, client: &str, nth: usize) -> (Option<u16>, u64) {
+pub(super) fn came(report: &Report, client: &str, nth: usize) -> (Option<u16>, u64) {
     let sent = report.exchange(client, nth).unwrap_or_else(|| panic!("{client} {nth}: {report}"));
     let at_ns = sent.headers_at_ns.unwrap_or(u64::MAX);
     (sent.status, at_ns.saturating_sub(sent.sent_at_ns) / MS)
 }
 
 /// The ids of the decisions that are told for themselves.
-fn decisions(notes: &[&AuditNote]) -> BTreeSet<String> {
+pub(super) fn decisions(notes: &[&AuditNote]) -> BTreeSet<String> {
     let each = notes.iter().filter(|note| note.more == 0);
     each.filter_map(|note| note.detail.split("decision=").nth(1).map(str::to_owned)).collect()
 }
 
-fn quiet(report: &Report) {
+pub(super) fn quiet(report: &Report) {
     assert!(report.lints.is_empty(), "{report}");
     assert!(!report.logs.iter().any(|line| line.message.contains("trap")), "{report}");
 }
@@ -121,6 +121,25 @@ fn an_admission_waits_for_its_event_and_is_refused_without_one_only_where_that_i
     }
 }
 
+/// Nothing of them is on record that they would have to contradict, so they are counted as any denials are.
+#[test]
+fn refusals_of_what_a_gateway_will_not_have_are_told_once_and_then_counted() {
+    let timeline = "  - { at: 100ms, client: o, times: 4, every: 400ms, send: { path: /open } }\n";
+    let audit = "audit: { sync: [rung], timeout: 200ms, unrecorded: refuse }";
+    let (report, book) = run_with(audit, "70s", timeline, keep(Urgent::Unwanted, true));
+    quiet(&report);
+    for nth in 1..=4 {
+        assert_eq!(came(&report, "o", nth), (Some(503), 0), "{nth}");
+    }
+    assert_eq!(told(&book, Action::Rung), Vec::<&AuditNote>::new());
+    let denials = told(&book, Action::Deny);
+    assert_eq!(denials.iter().map(|note| note.more).collect::<Vec<_>>(), [0, 3], "{book:?}");
+    assert!(denials.iter().all(|note| note.detail.contains("cause=event-not-recorded")));
+    // Each was one that the gateway would not have; all else it has.
+    assert_eq!((unrecorded(&report, "refused"), metric(&report, "refused")), (4, 4));
+    assert_eq!(metric(&report, "lost"), 0);
+}
+
 #[test]
 fn an_admission_that_is_drawn_tells_its_share_and_its_class() {
     for (sync, class) in [("", Durability::Sampled), (", sync: [allow]", Durability::Sync)] {
@@ -134,22 +153,6 @@ fn an_admission_that_is_drawn_tells_its_share_and_its_class() {
         assert!(allows[0].detail.starts_with("names=p share_bp=10000 decision="), "{allows:?}");
         let waits_ms = if sync.is_empty() { 0 } else { 70 };
         assert_eq!(came(&report, "p", 1), (Some(200), waits_ms));
-    }
-}
-
-#[test]
-fn a_client_that_leaves_meanwhile_leaves_its_event_behind() {
-    let timeline = "
-  - { at: 100ms, client: nobody, send: { path: /who } }
-  - { at: 150ms, client: nobody, disconnect: true }
-  - { at: 1s, client: p, send: { path: /p } }
-";
-    for urgent in [Urgent::After(120), Urgent::Unanswered, Urgent::After(400)] {
-        let (report, book) = run_with(DENY, "70s", timeline, keep(urgent, false));
-        quiet(&report);
-        assert_eq!(came(&report, "p", 1), (Some(200), 0));
-        assert_eq!(told(&book, Action::Deny).len(), 1, "{urgent:?}: {book:?}");
-        assert_eq!(metric(&report, "lost"), 0);
     }
 }
 
