@@ -80,7 +80,8 @@ impl Looks<'_> {
     pub(super) async fn tell(&self, changed: Vec<Change>, so_far: &Mutex<SoFar>) {
         let (again, mut new): (Vec<Change>, Vec<Change>) =
             changed.into_iter().partition(|(_, number)| *number <= self.since);
-        let early = if new.len() > CHANGES_MAX { early(&mut new) } else { Vec::new() };
+        let fit = fitting(&lock(so_far).states, names(&new));
+        let early = if new.len() > fit { early(&mut new, fit) } else { Vec::new() };
         let (all, rest) = {
             let mut so_far = lock(so_far);
             let states = &so_far.states;
@@ -92,7 +93,7 @@ impl Looks<'_> {
             let mut all: Vec<Change> = new.into_iter().chain(again).collect();
             let rest = all.split_off(most.min(all.len()));
             // Last of them, so that a slow store, which is not asked about all, comes on.
-            all.extend(early);
+            all.extend(early.iter().cloned());
             so_far.changes.clone_from(&all);
             (all, rest)
         };
@@ -104,9 +105,11 @@ impl Looks<'_> {
             if rest.is_empty() || self.is_over() || all.iter().all(is_known) {
                 return;
             }
-            let is_behind = |change: &Change| (self.since..=so_far.cursor).contains(&change.1);
+            let stays = |change: &Change| {
+                (self.since..=so_far.cursor).contains(&change.1) || early.contains(change)
+            };
             let (kept, others): (Vec<Change>, Vec<Change>) =
-                all.into_iter().filter(is_known).partition(is_behind);
+                all.into_iter().filter(is_known).partition(stays);
             let others = others.into_iter().chain(rest).collect();
             let others = self.in_turn(&so_far.states, &kept, others, CHANGES_MAX);
             let mut all: Vec<Change> = kept.into_iter().chain(others).collect();
@@ -175,9 +178,10 @@ fn names(changes: &[Change]) -> impl Iterator<Item = &BreakerName> {
     changes.iter().map(|(name, _)| name)
 }
 
-/// Takes out the newest bare names of those whose turn is later. What comes before them is told later, and then they are again.
-fn early(new: &mut Vec<Change>) -> Vec<Change> {
-    let later = new.iter().skip(CHANGES_MAX.saturating_sub(EARLY_MAX));
+/// Takes out the newest bare names of those whose turn is later, of which so many fit. What comes before them is told later,
+/// and then they are again.
+fn early(new: &mut Vec<Change>, fit: usize) -> Vec<Change> {
+    let later = new.iter().skip(fit.saturating_sub(EARLY_MAX));
     let bare = later.filter(|(name, _)| name.whose().is_none());
     let early: Vec<Change> = bare.rev().take(EARLY_MAX).cloned().collect();
     new.retain(|change| !early.contains(change));
