@@ -10,7 +10,8 @@ use super::process::Process;
 /// Who was not used for that long and is closed makes room for others, in ms.
 pub const QUIET_MS: u64 = 10_000;
 /// Who did not come for that long makes room even if it is shut, or was ordered for a time that is over, in ms: the region
-/// knows of it for longer, and tells whoever comes back. An order that holds keeps its place.
+/// knows of it for longer, and tells whoever comes back (but not of what this process alone had shut: that begins anew). An order
+/// that holds keeps its place.
 pub const ABSENT_MS: u64 = 60_000;
 
 /// What lies in a place of a table.
