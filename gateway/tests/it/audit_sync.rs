@@ -262,8 +262,9 @@ async fn where_events_are_dropped_a_command_runs_without_its_record_and_the_loss
     let call = request(to, Method::POST, "/v1/idempotency/delete", Some(ADMIN), body);
     let answer = Caller::new(Speaks::Http1).send(call).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    // That it began and how it ended.
-    assert_eq!(bench.metric("tidegate_gateway_audit_dropped_total").await, 2);
+    // That it began and how it ended; and what else happens meanwhile, such as that the way to Redis is shut.
+    let dropped = bench.metric("tidegate_gateway_audit_dropped_total").await;
+    assert!(dropped >= 2, "{dropped}");
     assert_eq!(bench.metric("tidegate_gateway_audit_spool_full").await, 1);
     bench.redis.process().resume();
     let mut numbers = 2..;
