@@ -28,8 +28,10 @@ const NAME: &str = "recent";
 const NAME_BEFORE: &str = "recent-before";
 const NAME_NEXT: &str = "recent.next";
 const NAME_NEW: &str = "recent.new";
-/// Where both files are to be written anew and the disk takes neither, it is asked again each time after so many appends.
+/// Where both files are to be written anew and the disk takes neither, it is asked again each time after so many appends,
 const STALE_EACH: u64 = 32;
+/// and after that long: there may be no more appends.
+const CATCH_UP_US: u64 = 30_000_000;
 
 /// One append.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub struct Ring {
     owed: usize,
     /// Whether both files have to be written anew before anything else, and how often that was due since.
     stale: Option<u64>,
+    /// When it was asked last without an append, in µs of the clock.
+    asked_us: u64,
     /// Events that were found in the chain, appended nobody remembers where: with the segment from which
     /// their ids are to be looked up.
     loose: VecDeque<(u64, Event)>,
@@ -143,6 +147,7 @@ impl Ring {
             records: 0,
             owed: 0,
             stale: None,
+            asked_us: 0,
             loose: VecDeque::new(),
         };
         for name in [NAME_BEFORE, NAME] {
@@ -186,6 +191,23 @@ impl Ring {
             && let Some(old) = self.appends.pop_front()
         {
             self.records = self.records.saturating_sub(old.lines.len());
+        }
+    }
+
+    /// Gives the disk what it did not take, if that was not tried for half a minute. Now is in µs of a clock that never
+    /// steps back.
+    pub fn catch_up_at(&mut self, now: u64) {
+        if now.saturating_sub(self.asked_us) >= CATCH_UP_US {
+            self.asked_us = now;
+            self.catch_up();
+        }
+    }
+
+    /// Gives the disk what it did not take: this may be the end.
+    pub fn catch_up(&mut self) {
+        let done = if self.stale.is_some() { self.write_all() } else { self.write_owed() };
+        if let Err(error) = done {
+            tracing::debug!(%error, owed = self.owed, "the disk still takes nothing of the audit chain");
         }
     }
 
@@ -424,6 +446,31 @@ mod tests {
         }
         drop((ring, third));
         assert_eq!(read_again(dir.path()), expected);
+    }
+
+    /// There may be fewer appends than after which it is asked, or none.
+    #[test]
+    fn what_a_full_disk_did_not_take_it_is_given_by_time_and_at_the_end_too() {
+        for is_end in [false, true] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let (ring, [first, second, _]) = three(dir.path());
+            drop(ring);
+            let full = dir.path().join(NAME_NEW);
+            fs::create_dir(&full).expect("made");
+            let mut ring = Ring::open(dir.path()).expect("it begins");
+            ring.push(second.clone());
+            ring.catch_up_at(CATCH_UP_US);
+            fs::remove_dir(&full).expect("removed");
+            ring.catch_up_at(2 * CATCH_UP_US - 1);
+            assert!(ring.stale.is_some(), "not all the time");
+            if is_end {
+                ring.catch_up();
+            } else {
+                ring.catch_up_at(2 * CATCH_UP_US);
+            }
+            drop(ring);
+            assert_eq!(read_again(dir.path()), [first, second], "at the end: {is_end}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tidegate_policy::audit::append::Place;
 use tidegate_policy::audit::keys::KeyRing;
 use tidegate_policy::audit::record::{ChainName, Record};
 
-use self::checkpoints::Stepping;
+use self::checkpoints::{Owed, Stepping};
 pub use self::notes::Notes;
 use self::pass::{Pass, Read};
 use self::unknown::Unknown;
@@ -56,6 +56,8 @@ pub struct Watch {
     checkpoint_us: Option<u64>,
     /// When one could not be written, until one can.
     unwritten_us: Option<u64>,
+    /// Whether the newest waits for others.
+    owed: Owed,
     /// The one that is being written.
     stepping: Option<Stepping>,
     /// Whether the chain was compared with the last checkpoint of a run before.
@@ -116,6 +118,7 @@ impl Watch {
             uses,
             checkpoint_us,
             unwritten_us: None,
+            owed: Owed::default(),
             stepping: None,
             is_compared: false,
             missing: None,

@@ -188,7 +188,7 @@ async fn run(
     tokio::select! {
         biased;
         () = told(&mut stopped, Stop::Kept) => {}
-        () = serve(&mut end, &mut queues, &mut batch, until, clock.as_ref(), tick, &tally) => return,
+        () = serve(&mut end, &mut queues, &mut batch, until, clock.as_ref(), tick, &tally) => {}
     }
     queues.close();
     loop {
@@ -200,6 +200,7 @@ async fn run(
         let kept = end.keep(events(&batch)).await;
         answer(&mut batch, kept, &tally);
     }
+    end.leave();
 }
 
 /// Ends when the task is told that, or nobody can tell it any more.
@@ -330,6 +331,7 @@ mod tests {
 
     use super::*;
     use crate::audit::chain_end::tests::{Mode, event, open_with, verify, world};
+    use crate::audit::ring::Ring;
     use crate::clock::SystemClock;
 
     /// A filter hands its events over again and again until they are acknowledged.
@@ -355,6 +357,32 @@ mod tests {
         assert_eq!(counters.dropped.get(), 1);
         assert!(writer.submit(event("own"), false).is_err());
         assert_eq!(counters.dropped.get(), 2);
+    }
+
+    /// A disk that was full when the gateway began, and is not any more.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_appended_on_a_full_disk_is_on_it_after_a_while_and_after_the_end() {
+        for is_end in [false, true] {
+            let (store, dir) = world();
+            let full = dir.path().join("recent.new");
+            std::fs::create_dir(&full).expect("made");
+            let end = open_with(&store, dir.path(), 1_000_000);
+            let clock = Arc::new(SystemClock::new());
+            let (writer, writing) = Writer::start(end, clock, ChainCounters::default(), TICK);
+            let appended = writer.submit(event("first"), true).expect("room").await;
+            assert_eq!(appended, Ok(Accepted::Chained));
+            std::fs::remove_dir(&full).expect("removed");
+            if is_end {
+                writer.stop();
+                writing.await.expect("it ends");
+            } else {
+                tokio::time::sleep(std::time::Duration::from_secs(40)).await;
+                writing.abort();
+                assert!(writing.await.is_err(), "it was killed");
+            }
+            let ring = Ring::open(dir.path()).expect("opened");
+            assert_eq!(ring.appends().count(), 1, "at the end: {is_end}");
+        }
     }
 
     /// Those of the batch under way are in no queue; what a filter has it hands over again.

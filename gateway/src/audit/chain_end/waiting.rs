@@ -103,6 +103,7 @@ impl ChainEnd {
     /// Tries to append what waits on the disk, or some of it ([`ChainEnd::drains`]), and looks whether the store was set
     /// back; says nothing if the store is gone.
     pub async fn retry(&mut self) {
+        self.ring.catch_up_at(self.clock.elapsed_us());
         // Each append of the last look was one itself.
         self.unsure |= !self.drains;
         self.drains = false;
@@ -117,6 +118,11 @@ impl ChainEnd {
         if let Err(refused) = looked {
             tracing::debug!(reason = %refused, "the audit spool stays");
         }
+    }
+
+    /// The gateway ends: what is only in memory goes to the disk, if that takes it by now.
+    pub fn leave(&mut self) {
+        self.ring.catch_up();
     }
 
     async fn look(&mut self) -> Result<(), Refused> {

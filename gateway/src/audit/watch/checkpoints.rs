@@ -21,11 +21,31 @@ struct Due {
     epoch: u64,
 }
 
-/// What was done on the folder, with the checkpoint that was to be written, if one was.
+/// What was done on the folder, with the checkpoint that is kept there since.
 pub(super) struct Stepped {
     notes: Notes,
-    due: Option<Due>,
+    kept: Option<Due>,
     done: io::Result<()>,
+}
+
+/// Since when others have had the turn each time, so that the newest is older than the last.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    since_us: Option<u64>,
+    is_told: bool,
+}
+
+// === impl Owed ===
+
+impl Owed {
+    /// Whether it has lasted for so long now that it is to be told: once, until it was paid.
+    fn is_to_be_told(&mut self, now: u64) -> bool {
+        let since = *self.since_us.get_or_insert(now);
+        let is_long = now.saturating_sub(since) > CHECKPOINT_US;
+        let is_due = is_long && !self.is_told;
+        self.is_told |= is_long;
+        is_due
+    }
 }
 
 /// A step on the folder, away from the thread on which events are appended: the folder may be another machine's, and stand
@@ -68,7 +88,9 @@ impl Watch {
                 Some(Due { size, root, epoch }) => notes.write(size, root, epoch),
                 None => notes.renew(),
             };
-            Stepped { notes, due, done }
+            // It may be there though the newest could not be replaced.
+            let kept = due.filter(|due| !notes.is_new(due.size, due.epoch));
+            Stepped { notes, kept, done }
         }))
     }
 
@@ -85,27 +107,43 @@ impl Watch {
     }
 
     fn checkpointed(&mut self, stepped: Result<Stepped, JoinError>) {
-        let (due, done) = match stepped {
-            Ok(Stepped { notes, due, done }) => {
+        let (kept, done) = match stepped {
+            Ok(Stepped { notes, kept, done }) => {
                 self.notes = Some(notes);
-                (due, done)
+                (kept, done)
             }
             Err(panicked) => (None, Err(io::Error::other(panicked))),
         };
-        self.unwritten_us = done.is_err().then(|| self.clock.elapsed_us());
-        match (done, due) {
-            (Ok(()), Some(Due { size, root, epoch })) => {
-                let seconds = Duration::from_micros(self.clock.unix_us()).as_secs();
-                self.counters.checkpoint_size.set(i64::try_from(size).unwrap_or(i64::MAX));
-                self.counters.checkpoint_time.set(i64::try_from(seconds).unwrap_or(i64::MAX));
-                // A cheap witness: whoever keeps logs keeps this.
-                tracing::info!(target: "audit", chain = %self.chain, size, %root, epoch, "checkpoint");
-            }
-            (Ok(()), None) => {}
-            (Err(error), _) => {
+        if let Some(Due { size, root, epoch }) = kept {
+            let seconds = Duration::from_micros(self.clock.unix_us()).as_secs();
+            self.counters.checkpoint_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+            self.counters.checkpoint_time.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+            // A cheap witness: whoever keeps logs keeps this.
+            tracing::info!(target: "audit", chain = %self.chain, size, %root, epoch, "checkpoint");
+        }
+        let now = self.clock.elapsed_us();
+        self.unwritten_us = done.is_err().then_some(now);
+        match done {
+            Ok(()) => self.owes(now),
+            Err(error) => {
+                // That is not others' doing.
+                self.owed.since_us = None;
                 self.counters.checkpoint_failures.inc();
                 tracing::error!(critical = true, %error, "an audit checkpoint could not be written");
             }
+        }
+    }
+
+    /// A gateway has the turn for milliseconds, and they come at any moment: only one that has it for long stands still.
+    fn owes(&mut self, now: u64) {
+        if !self.notes.as_ref().is_some_and(Notes::owes_newest) {
+            self.owed = Owed::default();
+        } else if self.owed.is_to_be_told(now) {
+            self.counters.checkpoint_failures.inc();
+            tracing::error!(
+                critical = true, notes = ?self.notes,
+                "another gateway has been replacing the newest audit checkpoint for long, and stands still: it is an older one, beside those with a size"
+            );
         }
     }
 }

@@ -5,6 +5,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 const LOCK: &str = ".lock";
 
 /// The folder.
@@ -38,10 +40,12 @@ impl Folder {
 
     /// The turn, or `None` while another gateway has it. Never waited for: who has it may stand still.
     pub fn turn(&self) -> Option<Turn> {
-        let mut options = OpenOptions::new();
+        let (mut options, path) = (OpenOptions::new(), self.0.join(LOCK));
         options.write(true).create(true).truncate(false);
-        // Another's file that is not open to us, or no room for one: without locks the newest is mostly right as well.
-        let Ok(file) = options.open(self.0.join(LOCK)) else { return Some(Turn { _locked: None }) };
+        // Another user's file is mostly only to be read; a lock needs no more.
+        let opened = options.open(&path).or_else(|_| File::open(&path));
+        // Closed to us altogether, or no room for one: without locks the newest is mostly right as well.
+        let Ok(file) = opened else { return Some(Turn { _locked: None }) };
         match file.try_lock() {
             Ok(()) => Some(Turn { _locked: Some(file) }),
             Err(TryLockError::WouldBlock) => None,
@@ -61,7 +65,10 @@ impl Folder {
         if fs::read(&path)? == text.as_bytes() {
             return Ok(());
         }
-        let differs = self.0.join(format!("{name}.differs-{:016x}", random()?));
+        // The same text has the same name: it comes again and again.
+        let hash = Sha256::digest(text);
+        let hash = hash.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte));
+        let differs = self.0.join(format!("{name}.differs-{hash:016x}"));
         fs::rename(&new.0, &differs)?;
         let (there, ours) = (path.display(), differs.display());
         Err(io::Error::other(format!(
@@ -100,4 +107,31 @@ impl Drop for Written {
 
 fn random() -> io::Result<u64> {
     getrandom::u64().map_err(|error| io::Error::other(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A folder in its place cannot be written by anybody: nor can another user's file, but for root.
+    #[test]
+    fn a_lock_that_can_only_be_read_is_taken_all_the_same() {
+        for is_folder in [false, true] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let lock = dir.path().join(LOCK);
+            if is_folder {
+                fs::create_dir(&lock).expect("made");
+            } else {
+                fs::write(&lock, "").expect("written");
+                fs::set_permissions(&lock, fs::Permissions::from_mode(0o444)).expect("set");
+            }
+            let (own, other) = (Folder::at(dir.path()), Folder::at(dir.path()));
+            let turn = own.turn().expect("free");
+            assert!(other.turn().is_none(), "a folder: {is_folder}");
+            drop(turn);
+            assert!(other.turn().is_some(), "a folder: {is_folder}");
+        }
+    }
 }

@@ -106,6 +106,45 @@ async fn a_checkpoint_that_cannot_be_written_is_tried_again_after_ten_seconds() 
     assert_eq!((counters.checkpoint_size.get(), counters.checkpoint_failures.get()), (3_000, 2));
 }
 
+/// Checkpoints may be written milliseconds apart, and others have the turn for as long.
+#[tokio::test(start_paused = true)]
+async fn that_others_have_the_turn_is_told_once_and_only_after_ten_seconds() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let checkpoints = dir.path().join("checkpoints");
+    let (mut watch, counters) = watch(&store, &checkpoints);
+    let mut from = 0;
+    for round in 0..2 {
+        let turn = folder::Folder::at(&checkpoints).turn().expect("free");
+        let others = [(0, 0), (0, 0), (9, 0), (1, 0), (1, 1), (30, 1)];
+        for (advance_s, failures) in others {
+            append(&mut end, from, from + 1_000).await;
+            from += 1_000;
+            tokio::time::advance(Duration::from_secs(advance_s)).await;
+            watch.step().await.expect("the store answers");
+            let seen = (counters.checkpoint_failures.get(), counters.checkpoint_size.get());
+            assert_eq!(seen, (round + failures, i64::try_from(from).expect("small")));
+        }
+        drop(turn);
+        watch.step().await.expect("the store answers");
+        let newest = std::fs::read_to_string(checkpoints.join("checkpoint")).expect("there");
+        assert_eq!(newest.lines().nth(1), Some(from.to_string().as_str()), "it was paid");
+    }
+}
+
+/// Here a folder stands in the place of the newest.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_is_kept_counts_though_the_newest_cannot_be_replaced() {
+    let (store, dir) = world();
+    let mut end = open(&store, dir.path());
+    let checkpoints = dir.path().join("checkpoints");
+    let (mut watch, counters) = watch(&store, &checkpoints);
+    std::fs::create_dir(checkpoints.join("checkpoint")).expect("made");
+    append(&mut end, 0, 1_000).await;
+    watch.step().await.expect("the store answers");
+    assert_eq!((counters.checkpoint_size.get(), counters.checkpoint_failures.get()), (1_000, 1));
+}
+
 /// The folder may be another machine's. The pipe in the place of the newest stands for it: who reads it waits until somebody
 /// writes.
 #[tokio::test]
