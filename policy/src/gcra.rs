@@ -21,8 +21,8 @@ pub use self::reach::Reach;
 pub const EPOCH_US: u64 = 1_704_067_200_000_000;
 
 /// Every time is a whole number of 1/16 µs, and the emission interval is rounded up to one: sums of
-/// such doubles are exact until 2041 (of a bucket that takes years to fill, so many years sooner), so that no rounding ever admits a unit too many, however long
-/// a limit is used up.
+/// such doubles are exact until 2041 (of a bucket that takes years to fill, so many years sooner), so that
+/// no rounding ever admits a unit too many, however long a limit is used up.
 const GRAIN: f64 = 16.0;
 /// A bucket that takes longer than this to fill is taken for a mistake: 10 years.
 const SPAN_US_MAX: u64 = 10 * 366 * 86_400_000_000;

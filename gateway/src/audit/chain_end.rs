@@ -129,6 +129,7 @@ pub struct ChainEnd {
     /// Whether more waits there than the last look has taken, and the store takes it.
     drains: bool,
     mark: Mark,
+    /// Whether the disk did not take the mark last time.
     is_unnoted: bool,
     counters: ChainCounters,
     /// The last places that were known for certain.

@@ -25,24 +25,22 @@ fn limited(name: &str, breaker: &str) -> String {
 }
 
 fn plans() -> Vec<Plan> {
-    let plan = |name, filter: &str, config: String| Plan {
+    let plan = |name, config: String| Plan {
         name,
-        filter: Some(parts::filter(filter)),
+        filter: Some(parts::filter("tidegate")),
         config,
         gateway: Some(0),
         denies: false,
     };
     let alone = |mode: &str| document(&format!(r#", "mode": "{mode}"{BREAKER}"#));
-    let none =
-        Plan { filter: None, gateway: None, ..plan("no_filter", "noop_filter", String::new()) };
     vec![
-        none,
-        plan("noop", "noop_filter", String::new()),
-        plan("breaker_off", "tidegate", limited("off", "")),
-        plan("breaker_off_again", "tidegate", limited("again", "")),
-        plan("breaker_closed", "tidegate", limited("on", BREAKER)),
-        plan("breaker_alone_off", "tidegate", alone("off")),
-        plan("breaker_alone", "tidegate", alone("enforce")),
+        Plan::bare("no_filter", None),
+        Plan::bare("noop", Some("noop_filter")),
+        plan("breaker_off", limited("off", "")),
+        plan("breaker_off_again", limited("again", "")),
+        plan("breaker_closed", limited("on", BREAKER)),
+        plan("breaker_alone_off", alone("off")),
+        plan("breaker_alone", alone("enforce")),
     ]
 }
 
@@ -59,7 +57,7 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
         };
         let behind = envoy_rows::Load { hop, connections: CONNECTIONS, title };
         let first = envoy_rows::measure_plans(plans(), effort, behind, suffix, summary).await?;
-        let starts = Starts::take(first, plans, &[], effort, behind).await?;
+        let starts = Starts::take(first, plans, |_| Vec::new(), effort, behind).await?;
         let added_us = starts.added_us("breaker_closed", "breaker_off")?;
         let same_us = starts.added_us("breaker_off_again", "breaker_off")?;
         let alone_us = starts.added_us("breaker_alone", "breaker_alone_off")?;

@@ -38,6 +38,9 @@ struct Row {
     redis_cpu_us: Figures,
 }
 
+/// A gateway's variables.
+pub(super) type Variables = Vec<(&'static str, String)>;
+
 struct Behind {
     memory: Gateway,
     redis: Gateway,
@@ -63,10 +66,18 @@ pub(super) struct Plan {
     pub(super) denies: bool,
 }
 
+impl Plan {
+    /// Without Tidegate: another filter, or none.
+    pub(super) fn bare(name: &'static str, filter: Option<&str>) -> Self {
+        let (filter, config) = (filter.map(parts::filter), String::new());
+        Self { name, filter, config, gateway: None, denies: false }
+    }
+}
+
 fn plans() -> Vec<Plan> {
-    let plan = |name, filter: Option<&str>, config: String, gateway| Plan {
+    let plan = |name, filter, config: String, gateway| Plan {
         name,
-        filter: filter.map(parts::filter),
+        filter: Some(parts::filter(filter)),
         config,
         gateway,
         denies: false,
@@ -74,26 +85,19 @@ fn plans() -> Vec<Plan> {
     let (elsewhere, other_method) =
         (policy("/elsewhere/**", ""), policy("/**", r#", "methods": ["DELETE"]"#));
     vec![
-        plan("no_filter", None, String::new(), None),
-        plan("noop", Some("noop_filter"), String::new(), None),
-        plan("aa", Some("noop_filter"), String::new(), None),
-        plan("no_policy", Some("tidegate"), elsewhere, None),
-        plan("no_policy_method", Some("tidegate"), other_method, None),
-        plan("callout_floor", Some("noop_filter"), "tidegate".to_owned(), Some(0)),
-        plan("callout_memory", Some("tidegate"), policy("/**", ""), Some(0)),
-        plan("callout_redis", Some("tidegate"), policy("/**", ""), Some(1)),
+        Plan::bare("no_filter", None),
+        Plan::bare("noop", Some("noop_filter")),
+        Plan::bare("aa", Some("noop_filter")),
+        plan("no_policy", "tidegate", elsewhere, None),
+        plan("no_policy_method", "tidegate", other_method, None),
+        plan("callout_floor", "noop_filter", "tidegate".to_owned(), Some(0)),
+        plan("callout_memory", "tidegate", policy("/**", ""), Some(0)),
+        plan("callout_redis", "tidegate", policy("/**", ""), Some(1)),
     ]
 }
 
 /// What matching costs among 0, 10 and 1,000 policies, of which none applies.
 fn policy_plans() -> Vec<Plan> {
-    let noop = |name| Plan {
-        name,
-        filter: Some(parts::filter("noop_filter")),
-        config: String::new(),
-        gateway: None,
-        denies: false,
-    };
     let policies = |name, count| Plan {
         name,
         filter: Some(parts::filter("tidegate")),
@@ -102,8 +106,8 @@ fn policy_plans() -> Vec<Plan> {
         denies: false,
     };
     vec![
-        noop("noop"),
-        noop("aa"),
+        Plan::bare("noop", Some("noop_filter")),
+        Plan::bare("aa", Some("noop_filter")),
         policies("policies_0", 0),
         policies("policies_10", 10),
         policies("policies_1000", 1_000),
@@ -196,7 +200,7 @@ pub(super) async fn measure_plans(
 /// Other plans, in front of a gateway with an audit chain in Redis, which these variables say.
 pub(super) async fn measure_audited(
     plans: Vec<Plan>,
-    chain: &[(&str, &str)],
+    chain: Variables,
     effort: Effort,
     load: Load,
     summary: &mut Summary,
@@ -220,7 +224,7 @@ pub(super) async fn measure_audited(
 /// start, and with it what the same code costs.
 pub(super) async fn turns_anew(
     plans: Vec<Plan>,
-    variables: &[(&str, &str)],
+    variables: Variables,
     effort: Effort,
     load: Load,
 ) -> Result<Vec<Measured>, String> {
@@ -246,15 +250,15 @@ pub async fn measure_policies(effort: Effort, summary: &mut Summary) -> Result<(
 }
 
 async fn behind() -> Behind {
-    behind_with(&[]).await
+    behind_with(Vec::new()).await
 }
 
 /// `variables` are those of the gateway on Redis.
-async fn behind_with(variables: &[(&str, &str)]) -> Behind {
+async fn behind_with(variables: Variables) -> Behind {
     let store = Redis::start_with_tcp().await;
     let roomy = ["--dev", "--deadline", "1s", "--pool-wait", "500ms"];
     let mut redis = gateway::Options::redis(&format!("redis://127.0.0.1:{}", store.tcp_port()));
-    let pairs = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    let pairs = variables.into_iter().map(|(name, value)| (name.to_owned(), value));
     redis.variables.extend(pairs);
     Behind {
         memory: Gateway::start(&gateway::Options::memory().flags(&roomy)).await,

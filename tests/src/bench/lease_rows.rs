@@ -29,25 +29,23 @@ fn config(name: &str, limit: &str, decide: &str) -> String {
 }
 
 fn plans() -> Vec<Plan> {
-    let plan = |name, filter: &str, config: String, gateway, denies| Plan {
+    let plan = |name, config: String, denies| Plan {
         name,
-        filter: Some(parts::filter(filter)),
+        filter: Some(parts::filter("tidegate")),
         config,
-        gateway,
+        gateway: Some(1),
         denies,
     };
     let (roomy, tight) =
         (r#""limit": 1000000, "per": "second""#, r#""limit": 1000, "per": "1000s""#);
-    let none =
-        Plan { filter: None, ..plan("no_filter", "noop_filter", String::new(), None, false) };
     vec![
-        none,
-        plan("noop", "noop_filter", String::new(), None, false),
-        plan("aa_leases", "noop_filter", String::new(), None, false),
-        plan("in_filter", "tidegate", config("in-filter", roomy, "lease"), Some(1), false),
-        plan("denied_local", "tidegate", config("denied-local", tight, "lease"), Some(1), true),
-        plan("exact_beside", "tidegate", config("exact", roomy, "exact"), Some(1), false),
-        plan("denied_exact", "tidegate", config("denied-exact", tight, "exact"), Some(1), true),
+        Plan::bare("no_filter", None),
+        Plan::bare("noop", Some("noop_filter")),
+        Plan::bare("aa_leases", Some("noop_filter")),
+        plan("in_filter", config("in-filter", roomy, "lease"), false),
+        plan("denied_local", config("denied-local", tight, "lease"), true),
+        plan("exact_beside", config("exact", roomy, "exact"), false),
+        plan("denied_exact", config("denied-exact", tight, "exact"), true),
     ]
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::envoy_rows::{self, Effort, Load, Measured, Plan};
+use super::envoy_rows::{self, Effort, Load, Measured, Plan, Variables};
 use super::stats::Figures;
 use super::turns::Taken;
 
@@ -17,11 +17,12 @@ pub(super) struct Starts(Vec<BTreeMap<&'static str, Taken>>);
 // === impl Starts ===
 
 impl Starts {
-    /// Begins with rows that were measured already, and starts them anew until there are enough.
+    /// Begins with rows that were measured already, and starts them anew until there are enough; `variables` are the
+    /// gateway's of the start of that number.
     pub(super) async fn take(
         first: Vec<Measured>,
         plans: impl Fn() -> Vec<Plan>,
-        variables: &[(&str, &str)],
+        variables: impl Fn(usize) -> Variables,
         effort: Effort,
         load: Load,
     ) -> Result<Self, String> {
@@ -30,7 +31,7 @@ impl Starts {
         for start in 1..STARTS {
             let seed = effort.seed.wrapping_add(u64::try_from(start).expect("a few"));
             let short = Effort { rounds: 1, seed, ..effort };
-            starts.push(envoy_rows::turns_anew(plans(), variables, short, load).await?);
+            starts.push(envoy_rows::turns_anew(plans(), variables(start), short, load).await?);
         }
         Ok(starts)
     }

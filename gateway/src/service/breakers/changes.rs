@@ -1,9 +1,10 @@
 //! Owns which changes of its region a process is told beside what it reported on, and from where on next time.
 //!
 //! What is new is told in order, and the next message goes on behind it; what was told a moment ago is told again, in
-//! turn where that is more than there is room for. Of more that is new than one message tells it tells the newest bare names, too: an
-//! order for all of many stands under one, and whoever begins should not wait for it behind thousands of members. Beyond a change that cannot be looked at no message goes on: it is told
-//! once it can be, and until then the others are told in turn, so that it hides none of them.
+//! turn where that is more than there is room for. Of more that is new than one message tells it tells the newest bare
+//! names, too: an order for all of many stands under one, and whoever begins should not wait for it behind thousands of
+//! members. Beyond a change that cannot be looked at no message goes on: it is told once it can be, and until then the
+//! others are told in turn, so that it hides none of them.
 //!
 //! Changes are numbered by when they were noted, and the last number is never below what a process has read up to: if it
 //! is, the list was lost or went back, and the process goes back with it.
