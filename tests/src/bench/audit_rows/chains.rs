@@ -63,12 +63,11 @@ fn keys() -> SigningKeys {
     SigningKeys::from_environment(&environment).expect("a key")
 }
 
-/// A denial as gateways record it.
-pub fn denial(number: u64) -> Event {
+/// A denial as gateways record it, of that time.
+pub fn denial(number: u64, ts_ms: u64) -> Event {
     let text = format!(
-        r#"{{"action":"deny","actor":"filter","detail":{{"limits":[{{"kind":"ip","limit":"checkout.per-address","subject":"{:032x}"}}],"text":"checkout.per-address"}},"id":"{number:032x}","outcome":"quota-exceeded","region":"eu","tenant":"acme","ts":{},"v":1}}"#,
-        number % 1_000,
-        1_764_000_000_000 + number
+        r#"{{"action":"deny","actor":"filter","detail":{{"limits":[{{"kind":"ip","limit":"checkout.per-address","subject":"{:032x}"}}],"text":"checkout.per-address"}},"id":"{number:032x}","outcome":"quota-exceeded","region":"eu","tenant":"acme","ts":{ts_ms},"v":1}}"#,
+        number % 1_000
     );
     Event::read(text.as_bytes()).expect("a canonical event")
 }

@@ -18,6 +18,8 @@ use crate::{parts, process};
 const RECORDS: u64 = 2_000_000;
 const SHORTER: u64 = 10;
 const BATCH: u64 = 64;
+/// When the first one happened.
+const BEGAN_MS: u64 = 1_764_000_000_000;
 
 /// Measures, prints, adds to the summary.
 pub fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String> {
@@ -50,7 +52,7 @@ fn export(dir: &Path, records: u64) -> std::io::Result<u64> {
     let (mut head, mut octets) = (Head::GENESIS, 0);
     while head.seq < records {
         let until = records.min(head.seq + BATCH);
-        let events: Vec<_> = (head.seq..until).map(chains::denial).collect();
+        let events: Vec<_> = (head.seq..until).map(|n| chains::denial(n, BEGAN_MS + n)).collect();
         let made = batch(&chain, head, &events, &signer);
         head = made.head;
         for line in made.lines {
