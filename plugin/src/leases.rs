@@ -115,12 +115,13 @@ impl Leases {
             {
                 match local.slice.take(now_us, cost) {
                     Offer::Taken(reserved) => {
-                        answers.push(Spent::Taken { remaining: local.slice.remaining() });
+                        let (remaining, reduced) = local.slice.stands();
+                        answers.push(Spent::Taken { remaining, reduced });
                         taken.reserved.push((at, reserved));
                         continue;
                     }
                     Offer::Denied { wait_us } => {
-                        answers.push(Spent::Denied { wait_us });
+                        answers.push(Spent::Denied { wait_us, reduced: local.slice.stands().1 });
                         continue;
                     }
                     Offer::Empty => {}
@@ -138,19 +139,19 @@ impl Leases {
             count(counted, LeaseEvent::Expired, expired.into());
             let (calls, flights): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
             taken.flights.extend(flights);
+            let local = self.slices.get_mut(at);
+            let (remaining, reduced) = local.map_or((0, None), |local| local.slice.stands());
             match offer {
                 Offer::Taken(reserved) => {
-                    let local = self.slices.get_mut(at);
-                    let remaining = local.map_or(0, |local| local.slice.remaining());
                     taken.reserved.push((at, reserved));
                     count(counted, LeaseEvent::Ahead, u64::from(!calls.is_empty()));
                     taken.ahead.extend(calls);
-                    answers.push(Spent::Taken { remaining });
+                    answers.push(Spent::Taken { remaining, reduced });
                 }
                 Offer::Denied { wait_us } => {
                     denies = true;
                     taken.ahead.extend(calls);
-                    answers.push(Spent::Denied { wait_us });
+                    answers.push(Spent::Denied { wait_us, reduced });
                 }
                 Offer::Empty if *may_join && joins.is_some() => {
                     taken.joins = joins;

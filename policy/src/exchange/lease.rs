@@ -50,11 +50,15 @@ pub enum Spent {
     Taken {
         /// About how many are left for anybody.
         remaining: u64,
+        /// Units per period that are in force, if they are fewer than configured.
+        reduced: Option<u32>,
     },
     /// There are none.
     Denied {
         /// How long none can be had, in µs.
         wait_us: u64,
+        /// Units per period that are in force, if they are fewer than configured.
+        reduced: Option<u32>,
     },
     /// There are none here, but a message of this worker is out that brings some: see [`Spend::joins`].
     Join,
@@ -158,15 +162,15 @@ pub(super) fn spent(
     let (asked, limits) = (take(&mut question.asked), take(&mut question.limits));
     for (one, call) in asked.into_iter().zip(limits) {
         match if is_spent(config, &one, call.cost) { answers.next() } else { None } {
-            Some(Spent::Taken { remaining }) => {
-                question.held.push(taken(config, one, remaining));
+            Some(Spent::Taken { remaining, reduced }) => {
+                question.held.push(taken(config, one, (remaining, reduced)));
                 if config.audits {
                     said.push((false, About { limit: call.id, subject: call.subject }));
                 }
             }
-            Some(Spent::Denied { wait_us }) => {
+            Some(Spent::Denied { wait_us, reduced }) => {
                 denies = true;
-                question.held.push(denied(one, wait_us));
+                question.held.push(denied(one, (wait_us, reduced)));
                 if config.audits {
                     said.push((true, About { limit: call.id, subject: call.subject }));
                 }
@@ -272,8 +276,10 @@ impl Said<'_> {
             return None;
         }
         let stand = |(spend, answer): (&Spend, &Spent)| match answer {
-            Spent::Taken { remaining } => Some(taken(config, spend.asked(), *remaining)),
-            Spent::Denied { wait_us } => Some(denied(spend.asked(), *wait_us)),
+            Spent::Taken { remaining, reduced } => {
+                Some(taken(config, spend.asked(), (*remaining, *reduced)))
+            }
+            Spent::Denied { wait_us, reduced } => Some(denied(spend.asked(), (*wait_us, *reduced))),
             Spent::Join | Spent::Ask { .. } => None,
         };
         self.spends.iter().zip(&self.answers).map(stand).collect()
@@ -310,23 +316,16 @@ fn is_spent(config: &Config, asked: &Asked, cost: u32) -> bool {
 }
 
 /// A limit whose units the request has.
-fn taken(config: &Config, asked: Asked, remaining: u64) -> Standing {
-    let next_us = asked
-        .rate_limit(config)
-        .map_or(0, |limit| limit.quota.period_us().div_ceil(u64::from(limit.quota.limit().max(1))));
-    Standing {
-        asked,
-        allowed: true,
-        remaining,
-        next_us,
-        retry_us: Some(0),
-        reduced: None,
-        unread: false,
-    }
+fn taken(config: &Config, asked: Asked, (remaining, reduced): (u64, Option<u32>)) -> Standing {
+    let next_us = asked.rate_limit(config).map_or(0, |limit| {
+        let each = reduced.unwrap_or(limit.quota.limit()).max(1);
+        limit.quota.period_us().div_ceil(u64::from(each))
+    });
+    Standing { asked, allowed: true, remaining, next_us, retry_us: Some(0), reduced, unread: false }
 }
 
 /// A limit of which there are no units.
-fn denied(asked: Asked, wait_us: u64) -> Standing {
+fn denied(asked: Asked, (wait_us, reduced): (u64, Option<u32>)) -> Standing {
     let retry_us = Some(wait_us);
     Standing {
         asked,
@@ -334,7 +333,7 @@ fn denied(asked: Asked, wait_us: u64) -> Standing {
         remaining: 0,
         next_us: wait_us,
         retry_us,
-        reduced: None,
+        reduced,
         unread: false,
     }
 }

@@ -55,6 +55,8 @@ pub struct Pool {
     /// The same, of the last window alone.
     pub(super) recent: u32,
     pub(super) remaining: u32,
+    /// Units per period while they are fewer than configured; else 0.
+    pub(super) reduced: u32,
     pub(super) rtt_us: u32,
     pub(super) scarce: bool,
     /// Whether somebody was denied here since its last message.
@@ -100,6 +102,7 @@ impl Pool {
             rate: 0,
             recent: 0,
             remaining: 0,
+            reduced: 0,
             rtt_us: 0,
             scarce: false,
             denied: false,
@@ -132,7 +135,7 @@ impl Pool {
     pub fn meet(&mut self, now_us: u64, slice: &mut Slice, cost: u32) -> Offer {
         self.hear(now_us, slice);
         self.used_us = now_us;
-        slice.remaining = self.remaining;
+        (slice.remaining, slice.reduced) = (self.remaining, self.reduced);
         let lacking = cost.saturating_sub(slice.units);
         if self.units >= lacking && lacking > 0 {
             let handed = (self.units / 4).min(SLICE_MAX).max(lacking);
@@ -165,7 +168,7 @@ impl Pool {
             self.units = self.units.saturating_add(back);
         }
         // It may have ended since the slice was told.
-        slice.deny_until_us = self.denies_until();
+        (slice.deny_until_us, slice.reduced) = (self.denies_until(), self.reduced);
     }
 
     fn hear(&mut self, now_us: u64, slice: &mut Slice) {
@@ -274,6 +277,7 @@ impl Pool {
         self.flying_us = 0;
         self.units = self.units.saturating_add(grant.granted);
         self.remaining = u32::try_from(grant.remaining).unwrap_or(u32::MAX);
+        self.reduced = grant.limit.unwrap_or(0);
         (self.scarce, self.answered_us) = (grant.scarce, now_us);
         let jitter = (u128::from(grant.deny_us / 4) * u128::from(entropy)) >> 64;
         let jitter = u64::try_from(jitter).unwrap_or(0);

@@ -21,6 +21,8 @@ pub struct Slice {
     pub(super) expires_us: u64,
     pub(super) deny_until_us: u64,
     pub(super) remaining: u32,
+    /// The pool's.
+    pub(super) reduced: u32,
     /// Whether it was asked since the last tick.
     pub(super) used: bool,
 }
@@ -98,9 +100,11 @@ impl Slice {
         self.units
     }
 
-    /// Units that may be told to a client as left: what was for anybody, and what is here.
-    pub fn remaining(&self) -> u64 {
-        u64::from(self.remaining).saturating_add(u64::from(self.units))
+    /// What a client may be told: how many units are left, for anybody and here, and how many per period are in force,
+    /// if they are fewer than configured.
+    pub fn stands(&self) -> (u64, Option<u32>) {
+        let remaining = u64::from(self.remaining).saturating_add(u64::from(self.units));
+        (remaining, (self.reduced > 0).then_some(self.reduced))
     }
 
     /// Whether the pool has to be told something; at a tick. `idle`: it was not asked since the last.

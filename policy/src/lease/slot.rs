@@ -18,7 +18,7 @@ use crate::wire::{HolderId, LeaseCall};
 
 /// Counted up when the octets of a slot change or mean something else: filters of two builds see the same shared
 /// data while one replaces the other, and neither may take the other's pools for its own.
-pub const LAYOUT: u8 = 3;
+pub const LAYOUT: u8 = 4;
 /// Slots per process.
 pub const SLOTS: u16 = 1_024;
 /// Records per slot.

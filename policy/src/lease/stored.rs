@@ -4,7 +4,7 @@ use super::holder::Pool;
 use super::out::Out;
 
 /// As it is stored.
-pub(super) const POOL_LEN: usize = 121;
+pub(super) const POOL_LEN: usize = 125;
 /// The numbers of eight octets, which come first.
 const WIDE_LEN: usize = 88;
 
@@ -27,8 +27,8 @@ impl Pool {
             self.answered_us,
             u64::from(self.recent) | u64::from(older) << 32,
         ];
-        let narrow =
-            [epoch, self.seq, self.units, out, self.asked, self.rate, self.remaining, self.rtt_us];
+        let Self { seq, units, asked, rate, remaining, rtt_us, reduced, .. } = *self;
+        let narrow = [epoch, seq, units, out, asked, rate, remaining, rtt_us, reduced];
         let mut bytes = [0; POOL_LEN];
         // Number by number: octet by octet a pool took a third of the instructions of a request that meets it.
         let (in_wide, rest) = bytes.split_at_mut(WIDE_LEN);
@@ -61,6 +61,10 @@ impl Pool {
         let (recent, older) = two();
         let ((epoch, seq), (units, out)) = (two(), two());
         let ((asked, rate), (remaining, rtt_us)) = (two(), two());
+        let (reduced, flags) = rest
+            .split_first_chunk()
+            .map_or((0, rest), |(reduced, flags)| (u32::from_le_bytes(*reduced), flags));
+        let flags = flags.first().copied().unwrap_or(0);
         Self {
             holder,
             seq,
@@ -79,8 +83,9 @@ impl Pool {
             recent,
             remaining,
             rtt_us,
-            scarce: rest.first().is_some_and(|flags| flags & 1 != 0),
-            denied: rest.first().is_some_and(|flags| flags & 2 != 0),
+            reduced,
+            scarce: flags & 1 != 0,
+            denied: flags & 2 != 0,
             expired: 0,
         }
     }

@@ -305,6 +305,32 @@ fn a_denied_pool_is_asked_for_again_while_somebody_comes_and_the_wait_is_long() 
     }
 }
 
+/// What is in force in a cold region is told of what is taken and denied here, too, until an answer says otherwise.
+#[test]
+fn a_lowered_limit_is_known_until_an_answer_says_otherwise() {
+    let (mut pool, mut slice) = denied(HOUR_US);
+    assert_eq!(slice.stands().1, None);
+    let mut now_us = START_US;
+    for limit in [Some(500), Some(250), None, Some(1)] {
+        now_us += TICK_US;
+        slice.take(now_us, 1);
+        told(&mut pool, &mut slice, now_us);
+        let before = slice.stands().1;
+        let said = pool.ask_again(now_us, TIMEOUT_US).expect("somebody came");
+        let answer = LeaseGrant { limit, deny_us: HOUR_US, ..grant(&pool, said.seq, 0, 1) };
+        assert!(pool.finish(now_us, &answer, 0));
+        assert_eq!(slice.stands().1, before, "its worker has not heard it yet");
+        pool = Pool::from_bytes(&pool.to_bytes());
+        slice.take(now_us, 1);
+        told(&mut pool, &mut slice, now_us);
+        assert_eq!(slice.stands().1, limit);
+        // So does who is new there.
+        let mut fresh = Slice::default();
+        assert!(matches!(pool.meet(now_us, &mut fresh, 1), Offer::Denied { .. }));
+        assert_eq!(fresh.stands().1, limit);
+    }
+}
+
 /// What is heard of a denial ends it or brings its end nearer. It is never put off: clients were told a time.
 #[test]
 fn an_answer_ends_a_denial_or_leaves_the_time_that_was_told() {

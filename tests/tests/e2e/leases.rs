@@ -198,6 +198,14 @@ async fn two_envoys_never_admit_more_than_what_is_leased() {
     assert!(reply.starts_with("+OK"), "{reply}");
     flood.ebbs().await;
     held("Redis flushed", mesh.upstream.seen() - before, LIMIT / 4, LIMIT + LIMIT / 2);
+    // Who is denied inside Envoy hears why, as from the gateway.
+    for envoy in mesh.envoys.iter().cycle().take(8) {
+        let denied = client::get_from(envoy.addr, None, "/day", "x-key: flushed\r\n").await;
+        let problem = denied.json();
+        let kind = problem["type"].as_str().expect("a problem's type").to_owned();
+        assert!(kind.ends_with("temporary-reduced-capacity"), "{}", denied.body);
+        assert_eq!(denied.header("ratelimit-policy"), Some("\"day.key\";q=1000;w=86400"));
+    }
     mesh.gateway.declare("warm").await;
 
     // What refills while it is spent: never above burst and rate.

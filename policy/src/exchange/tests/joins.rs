@@ -38,8 +38,8 @@ fn may_join(effects: &Effects) -> Vec<bool> {
 #[test]
 fn a_request_may_wait_once_and_then_goes_on_as_any_other() {
     for then in [
-        Spent::Taken { remaining: 3 },
-        Spent::Denied { wait_us: 1 },
+        Spent::Taken { remaining: 3, reduced: None },
+        Spent::Denied { wait_us: 1, reduced: None },
         Spent::Ask { leases: Vec::new() },
     ] {
         let mut bench = bench(1);

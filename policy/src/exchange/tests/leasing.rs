@@ -39,10 +39,15 @@ fn policy(at: usize, limits: usize) -> String {
 
 fn answer() -> impl Strategy<Value = Spent> {
     prop_oneof![
-        6 => (0u64..100).prop_map(|remaining| Spent::Taken { remaining }),
-        3 => (1u64..3_000_000_000).prop_map(|wait_us| Spent::Denied { wait_us }),
+        6 => (0u64..100, reduced()).prop_map(|(remaining, reduced)| Spent::Taken { remaining, reduced }),
+        3 => (1u64..3_000_000_000, reduced())
+            .prop_map(|(wait_us, reduced)| Spent::Denied { wait_us, reduced }),
         1 => Just(Spent::Ask { leases: Vec::new() }),
     ]
+}
+
+fn reduced() -> impl Strategy<Value = Option<u32>> {
+    prop::option::of(1u32..4)
 }
 
 fn bench(config: &Config) -> Bench {
@@ -77,6 +82,40 @@ fn spends(effects: Effects) -> Vec<Spend> {
     match effects.act {
         Act::Spend(spends) => spends,
         other => panic!("{other:?}"),
+    }
+}
+
+/// As of a limit that the gateway decides: what is lowered says so, and shows what is in force.
+#[test]
+fn a_leased_limit_that_is_lowered_shows_what_is_in_force_and_says_so() {
+    // Two are configured for a minute.
+    for (reduced, reason, quota, next_s) in
+        [(None, Reason::QuotaExceeded, 2, 30), (Some(1), Reason::TemporaryReducedCapacity, 1, 60)]
+    {
+        let config = config(&[1], "", "draft-10");
+        let denied = Spent::Denied { wait_us: 9_000_000, reduced };
+        for answer in [denied, Spent::Taken { remaining: 1, reduced }] {
+            let mut bench = bench(&config);
+            let spends = spends(bench.request("/x", &facts()));
+            let (facts, answers) = (Some(&facts()), vec![answer]);
+            let (caller, known) = (&caller(), &Vec::<usize>::new());
+            let event = Event::Spent { spends, answers, entropy: 0, facts, caller, known };
+            let effects = bench.exchange.on(&bench.config, &bench.overrides, event);
+            let fields = match effects.act {
+                Act::Deny(denial) => {
+                    assert_eq!(denial.reason, reason);
+                    denial.fields
+                }
+                _ => {
+                    let said = Said { moment: Moment::Headers, values: &[], now_us: None };
+                    let response = bench.exchange.on_response(&config, &said);
+                    let fields = response.writes(None).0.to_vec();
+                    assert!(fields[1].1.ends_with(&format!("t={next_s}")), "{fields:?}");
+                    fields
+                }
+            };
+            assert_eq!(fields[0].1, format!("\"p0.l0\";q={quota};w=60"));
+        }
     }
 }
 

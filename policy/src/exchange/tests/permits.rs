@@ -630,7 +630,8 @@ fn leave_that_is_granted_at_once_is_the_same_as_one_that_was_asked_for() {
             let mut effects = arrives(&mut desk, &facts(&[], false), known);
             if let Act::Spend(spends) = effects.act {
                 assert!(known.1.borrow().is_empty(), "limits are asked first");
-                let (answers, caller) = (vec![Spent::Taken { remaining: 3 }], &caller());
+                let (answers, caller) =
+                    (vec![Spent::Taken { remaining: 3, reduced: None }], &caller());
                 let (entropy, facts) = (0, Some(&facts(&[], false)));
                 let event = Event::Spent { spends, answers, entropy, facts, caller, known };
                 effects = desk.on(event);

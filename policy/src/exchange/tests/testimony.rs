@@ -94,14 +94,14 @@ fn leased_units_that_deny_are_told_with_whom_and_those_that_admit_by_their_share
     for (audit, allows) in [(ON, true), (r#""audit": {},"#, false)] {
         let mut denying = bench(audit);
         let spends = denying.request("/lease", &facts());
-        let denied = denying.spent(spends, Spent::Denied { wait_us: 1 });
+        let denied = denying.spent(spends, Spent::Denied { wait_us: 1, reduced: None });
         let told = denying.told(&denied).expect("the gateway knows nothing of it");
         assert_eq!((told.action, told.outcome), (Action::Deny, "quota-exceeded"));
         assert_eq!(whom(&told), [("lease.key", SubjectKind::Header, "k1")]);
 
         let mut admitting = bench(audit);
         let spends = admitting.request("/lease", &facts());
-        let admitted = admitting.spent(spends, Spent::Taken { remaining: 3 });
+        let admitted = admitting.spent(spends, Spent::Taken { remaining: 3, reduced: None });
         let told = admitting.told(&admitted);
         assert_eq!(told.as_ref().map(|told| whom(told).len()), allows.then_some(1), "{audit}");
     }
