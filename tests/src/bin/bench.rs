@@ -13,10 +13,6 @@ use tidegate_tests::bench::{
     redis_rows,
 };
 
-/// What it measures of the gateway within itself allocates as the shipped gateway does.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match env::args().nth(1).as_deref() {
