@@ -13,9 +13,10 @@ use alloc::vec::Vec;
 use super::tally::{Places, Tally};
 use super::testimony::Testimony;
 use super::{Action, Thinning};
+use crate::digits::push_number;
 use crate::reason::Reason;
 use crate::wire::DecisionId;
-use crate::wire::audit::{AuditNote, AuditReply, EVENTS_MAX, Kept};
+use crate::wire::audit::{AuditNote, AuditReply, EVENTS_MAX, ID_LEN_MAX, Kept};
 
 /// The most events that wait.
 pub const WAITING_MAX: usize = 1_024;
@@ -134,7 +135,11 @@ impl Waiting {
     fn note(&self, run: &str, now_ms: u64) -> AuditNote {
         let age_ms = now_ms.saturating_sub(self.at_ms);
         let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
-        self.what.note(format!("{run}-{}", self.number), age_ms, self.more)
+        let mut id = String::with_capacity(ID_LEN_MAX);
+        id.push_str(run);
+        id.push('-');
+        push_number(&mut id, self.number);
+        self.what.note(id, age_ms, self.more)
     }
 }
 

@@ -10,6 +10,7 @@ use super::likeness::Likeness;
 use super::tally::Alike;
 use super::{About, Action, Durability, Thinning};
 use crate::config::{ConfigHash, Rung};
+use crate::digits::push_number;
 use crate::reason::Reason;
 use crate::scope::Tenant;
 use crate::wire::DecisionId;
@@ -17,6 +18,8 @@ use crate::wire::audit::{ABOUT_MAX, AuditNote};
 
 /// The most bytes of names in one record: the rest is counted.
 const NAMES_BYTES_MAX: usize = 512;
+/// What most events say beside their text, in bytes.
+const DETAIL_LEN: usize = 160;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,32 +143,37 @@ impl Testimony {
         mark
     }
 
+    /// Each part where it will stand: a formatter, and a text for each, took a third of what it takes to hand an event over.
     fn detail(&self) -> String {
-        let mut detail = self.text.clone();
-        let mut part = |name: &str, value: &str| {
+        let mut detail = String::with_capacity(self.text.len().saturating_add(DETAIL_LEN));
+        detail.push_str(&self.text);
+        let begin = |detail: &mut String, name: &str| {
             if !detail.is_empty() {
                 detail.push(' ');
             }
             detail.push_str(name);
             detail.push('=');
-            detail.push_str(value);
         };
         if let Some(cause) = self.cause {
-            part("cause", cause.as_str());
+            begin(&mut detail, "cause");
+            detail.push_str(cause.as_str());
         }
         if !self.rungs.is_empty() {
+            begin(&mut detail, "rungs");
             let rungs: Vec<_> = self.rungs.iter().map(Rung::to_string).collect();
-            part("rungs", &rungs.join(","));
+            detail.push_str(&rungs.join(","));
         }
-        let names = names(self.all_names());
-        if !names.is_empty() {
-            part("names", &names);
+        if self.all_names().next().is_some() {
+            begin(&mut detail, "names");
+            push_names(&mut detail, self.all_names());
         }
         if self.share_bp > 0 {
-            part("share_bp", &self.share_bp.to_string());
+            begin(&mut detail, "share_bp");
+            push_number(&mut detail, self.share_bp.into());
         }
         if let Some(decision) = self.decision {
-            part("decision", &decision.to_string());
+            begin(&mut detail, "decision");
+            decision.push_to(&mut detail);
         }
         detail
     }
@@ -203,20 +211,20 @@ impl Alike for Testimony {
     }
 }
 
-fn names<'n>(all: impl Iterator<Item = &'n str>) -> String {
-    let (mut shown, mut left) = (String::new(), 0_usize);
+fn push_names<'n>(text: &mut String, all: impl Iterator<Item = &'n str>) {
+    let (begin, mut left) = (text.len(), 0_usize);
     for name in all {
-        if left > 0 || shown.len().saturating_add(name.len()) > NAMES_BYTES_MAX {
+        let shown = text.len().saturating_sub(begin);
+        if left > 0 || shown.saturating_add(name.len()) > NAMES_BYTES_MAX {
             left = left.saturating_add(1);
             continue;
         }
-        if !shown.is_empty() {
-            shown.push(',');
+        if shown > 0 {
+            text.push(',');
         }
-        shown.push_str(name);
+        text.push_str(name);
     }
     if left > 0 {
-        shown.push_str(&format!(",+{left}"));
+        text.push_str(&format!(",+{left}"));
     }
-    shown
 }

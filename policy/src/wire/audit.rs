@@ -24,7 +24,8 @@ pub const ABOUT_MAX: usize = 16;
 pub const NOTE_TEXT_MAX: usize = 1_024;
 /// Random digits of an event's id; what follows is a number.
 const ID_DIGITS: usize = 32;
-const ID_LEN_MAX: usize = 52;
+/// The longest id, in bytes.
+pub(crate) const ID_LEN_MAX: usize = 52;
 
 /// `POST /v1/audit`: what happened in a filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +63,7 @@ pub struct AuditNote {
     /// A reason's text, or `ok`.
     pub outcome: String,
     /// Whose request it was.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Tenant::is_none")]
     pub tenant: Tenant,
     /// How many like it came after the first and are told by this event; 0 is this one alone.
     #[serde(default, skip_serializing_if = "is_zero")]
