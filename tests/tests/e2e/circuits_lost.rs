@@ -117,7 +117,8 @@ async fn what_three_envoys_let_through_is_bounded_where_it_fails_and_where_it_ha
         })
         .await;
         let seen = upstream.seen();
-        assert!(seen > before);
+        // Who dies may end a connection before it has read what was asked on it.
+        assert!(seen > before || does == Does::Dies, "{does:?}: it was not asked");
         for _ in 0..10 {
             assert!(is_refused(&client::get(envoys[2].addr, "/").await), "{does:?}");
         }
