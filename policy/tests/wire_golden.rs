@@ -1,7 +1,8 @@
 //! The messages between filter and gateway, frozen: each golden file must decode, and encode to
 //! the same document. A change here is a change of the protocol and needs a new version.
 
-use tidegate_policy::wire::audit::{AuditReply, AuditRequest};
+use tidegate_policy::identity::SubjectName;
+use tidegate_policy::wire::audit::{AuditNote, AuditReply, AuditRequest, Brief};
 use tidegate_policy::wire::{
     BadMessage, DecideReply, DecideRequest, DecisionId, Refusal, SettleReply, SettleRequest, encode,
 };
@@ -89,8 +90,76 @@ fn audit_events() {
     let reply =
         AuditReply::decode(text.as_bytes(), message.id, 2).expect("the golden file is read");
     assert_eq!(normal(&encode(&reply)), normal(text.as_bytes()));
+    // A gateway of before does not say that it reads briefs, and so does not.
+    assert!(reply.briefs);
+    let older = text.replacen(", \"briefs\": true", "", 1);
+    assert_ne!(older, text);
+    let reply = AuditReply::decode(older.as_bytes(), message.id, 2).expect("it is read");
+    assert!(!reply.briefs);
     assert!(AuditReply::decode(text.as_bytes(), message.id, 3).is_err());
     assert!(AuditReply::decode(text.as_bytes(), DecisionId::new(7), 2).is_err());
+}
+
+#[test]
+fn brief_audit_events() {
+    let text = include_str!("golden/audit-request-brief.json");
+    let message = AuditRequest::decode(text.as_bytes()).expect("the golden file is read");
+    let [first, second, like_first, like_second] = &message.events[..] else {
+        panic!("{message:?}");
+    };
+    let detail = |id| format!("names=api.per-client decision={id}");
+    assert_eq!(first.detail, detail("11111111-89ab-8def-8123-456789abcdef"));
+    let mut about = first.about.clone();
+    about[0].subject.name = SubjectName::from_bytes(b"192.0.2.1");
+    let decision = "22222222-89ab-8def-8123-456789abcdef";
+    let whole = AuditNote {
+        id: "00112233445566778899aabbccddeeff-2".to_owned(),
+        age_ms: 7,
+        detail: detail(decision),
+        more: 0,
+        about,
+        ..first.clone()
+    };
+    assert_eq!(like_first, &whole);
+    let id = "00112233445566778899aabbccddeeff-4".to_owned();
+    assert_eq!(like_second, &AuditNote { id, ..second.clone() });
+    // A filter writes what is read here.
+    let id: DecisionId = serde_json::from_value(decision.into()).expect("an id");
+    let brief = Brief {
+        like: 0,
+        number: 2,
+        age_ms: 7,
+        decision: Some(id.into()),
+        names: vec![SubjectName::from_bytes(b"192.0.2.1")],
+    };
+    let written: serde_json::Value = normal(text.as_bytes());
+    assert_eq!(serde_json::to_value(&brief).expect("JSON"), written["briefs"][0]);
+    // What is wrong with one is wrong with that one, and with those that are like it.
+    for (from, to, sound) in [
+        ("[0, 2", "[2, 2", [true, true, false, true]),
+        ("[0, 2", "[-1, 2", [true, true, false, true]),
+        ("[0, 2", "[0, -2", [true, true, false, true]),
+        ("[\"192.0.2.1\"]", "[]", [true, true, false, true]),
+        ("[\"192.0.2.1\"]", "[\"192.0.2.1\", \"192.0.2.2\"]", [true, true, false, true]),
+        ("[\"192.0.2.1\"]", "[\"a name\"]", [true, true, false, true]),
+        ("null, []]", "null, [\"192.0.2.1\"]]", [true, true, true, false]),
+        ("null, []]", "null, []], 7", [true, true, true, true]),
+        ("\"deny\"", "\"fly\"", [false, true, false, true]),
+        ("eeff-3\"", "eeff\"", [true, false, true, false]),
+    ] {
+        let broken = text.replacen(from, to, 1);
+        assert_ne!(broken, text);
+        let heard = AuditRequest::hear(broken.as_bytes()).expect("the message is read");
+        let heard: Vec<bool> = heard.events.iter().take(4).map(Result::is_ok).collect();
+        assert_eq!(heard, sound, "{to}");
+    }
+    let many = |count| format!("\"briefs\": [{}", "[1, 4, 0, null, []], ".repeat(count));
+    for (count, is_read) in [(60, true), (61, false)] {
+        let long = text.replacen("\"briefs\": [", &many(count), 1);
+        assert_eq!(AuditRequest::hear(long.as_bytes()).is_ok(), is_read, "{count}");
+    }
+    let none = text.replacen("\"briefs\": [", "\"briefs\": 7, \"x\": [", 1);
+    assert!(AuditRequest::hear(none.as_bytes()).is_err());
 }
 
 #[test]

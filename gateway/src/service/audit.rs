@@ -27,21 +27,24 @@ impl Service {
         let wait_ms = message.timeout_ms.saturating_sub(message.timeout_ms / WAY);
         let over = self.clock.sleep(Duration::from_millis(u64::from(wait_ms)));
         let (urgent, config) = (message.urgent, message.config);
-        let handed: Vec<_> = message
-            .events
+        // As they came about, whatever place a message has for those that are brief; answered in its order.
+        let mut order: Vec<_> = message.events.into_iter().enumerate().collect();
+        order.sort_by_key(|(_, note)| note.as_ref().ok().and_then(AuditNote::number));
+        let mut handed: Vec<_> = order
             .into_iter()
-            .map(|note| match note {
+            .map(|(place, note)| match note {
                 Ok(note) => {
                     let note = AuditNote { config: note.config.or(config), ..note };
-                    self.chronicle.pass_on(self.event(note, now_ms), urgent)
+                    (place, self.chronicle.pass_on(self.event(note, now_ms), urgent))
                 }
-                Err(unreadable) => Err(self.chronicle.pass_over(&unreadable)),
+                Err(unreadable) => (place, Err(self.chronicle.pass_over(&unreadable))),
             })
             .collect();
+        handed.sort_by_key(|(place, _)| *place);
         let mut over = over;
         let mut kept = Vec::with_capacity(handed.len());
         let mut late = false;
-        for acknowledged in handed {
+        for (_, acknowledged) in handed {
             kept.push(match acknowledged {
                 Err(kept) => kept,
                 Ok(mut acknowledged) if late => match acknowledged.try_recv() {
@@ -71,6 +74,7 @@ impl Service {
             tenant,
             more,
             mut detail,
+            decision: _in_the_detail,
             config,
             durability,
             about,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use serde_json::Value;
 use tempfile::TempDir;
 use tidegate_gateway::clock::{Clock, SystemClock};
 use tidegate_gateway::store::StoreCounters;
@@ -15,7 +16,7 @@ use tidegate_gateway::{Environment, Running};
 use tidegate_policy::audit::Action;
 use tidegate_policy::audit::record::{ChainName, Record};
 use tidegate_policy::scope::Tenant;
-use tidegate_policy::wire::audit::{AUDIT_PATH, AuditNote, AuditReply, AuditRequest, Kept};
+use tidegate_policy::wire::audit::{AUDIT_PATH, AuditNote, AuditReply, AuditRequest, Brief, Kept};
 use tidegate_policy::wire::{ClaimState, DecideRequest, DecisionId, VERSION, Verdict, encode};
 use tidegate_tests::eventually;
 use tidegate_tests::redis::Redis;
@@ -75,16 +76,21 @@ impl Bench {
         let sent = request(self.gateway.data_addr, Method::POST, AUDIT_PATH, Some(TOKEN), body);
         let answer = Caller::new(Speaks::Http1).send(sent).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        let reply = AuditReply::decode(&answer.body, message.id, message.events.len());
+        let events = message.events.len() + message.briefs.len();
+        let reply = AuditReply::decode(&answer.body, message.id, events);
         reply.expect("a reply").events
     }
 
     /// The ids of the chain's events.
     async fn chained(&self) -> Vec<String> {
+        let records = self.records().await;
+        records.iter().map(|record| Record::read(record).expect("a record").id).collect()
+    }
+
+    async fn records(&self) -> Vec<Vec<u8>> {
         let store = redis_store::start(&self.redis, PATIENCE).await;
         let chain = ChainName::new("default").expect("a name");
-        let records = store.records(&chain, 0, 0, 1_000).await.expect("records");
-        records.iter().map(|record| Record::read(record).expect("a record").id).collect()
+        store.records(&chain, 0, 0, 1_000).await.expect("records")
     }
 
     async fn decide(&self, asked: &DecideRequest) -> tidegate_policy::wire::DecideReply {
@@ -134,6 +140,7 @@ fn handed_over(numbers: &[u64]) -> AuditRequest {
         tenant: Tenant::None,
         more: 0,
         detail: String::new(),
+        decision: None,
         config: None,
         durability: tidegate_policy::audit::Durability::Async,
         about: Vec::new(),
@@ -146,6 +153,7 @@ fn handed_over(numbers: &[u64]) -> AuditRequest {
         urgent: true,
         config: None,
         events: numbers.iter().map(note).collect(),
+        briefs: Vec::new(),
     }
 }
 
@@ -309,4 +317,39 @@ async fn an_event_that_cannot_be_read_keeps_no_other_from_being_taken_and_is_cou
         if has_loss && ids.contains(&message.events[1].id) { Ok(()) } else { Err(ids) }
     })
     .await;
+}
+
+/// What is alike is told behind the rest of a message; in the chain it stands where it came about.
+#[tokio::test(flavor = "multi_thread")]
+async fn brief_events_are_on_record_as_a_whole_and_in_their_order() {
+    let bench = Bench::start("").await;
+    let mut message = handed_over(&[2, 5]);
+    let decision = |number: u64| Some(DecisionId::new(number.into()));
+    message.events[0].detail = "names=p.ip".to_owned();
+    message.events[0].decision = decision(2);
+    message.events[0].durability = tidegate_policy::audit::Durability::Sampled;
+    let brief = |like: usize, number: u64| Brief {
+        like,
+        number,
+        age_ms: 0,
+        decision: decision(number).filter(|_| like == 0).map(Into::into),
+        names: Vec::new(),
+    };
+    message.briefs = vec![brief(0, 3), brief(9, 8), brief(1, 6), brief(0, 4)];
+    let kept = bench.hand_over(&message, encode(&message)).await;
+    let expected = [Kept::Kept, Kept::Kept, Kept::Kept, Kept::Refused, Kept::Kept, Kept::Kept];
+    assert_eq!(kept, expected);
+    let records = bench.records().await;
+    let told = records.iter().filter_map(|record| {
+        let record: Value = serde_json::from_slice(record).expect("JSON");
+        let number = record["id"].as_str()?.strip_prefix(&format!("{:032x}-", 7))?;
+        let number: u64 = number.parse().expect("a number");
+        (number > 1).then(|| (number, record["detail"].as_str().unwrap_or_default().to_owned()))
+    });
+    let detail = |number: u64| {
+        let decision = DecisionId::new(number.into());
+        (number, format!("names=p.ip decision={decision} class=sampled"))
+    };
+    let expected = [detail(2), detail(3), detail(4), (5, String::new()), (6, String::new())];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
 }

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use tidegate_policy::audit::Action;
-use tidegate_policy::audit::outbox::{Counts, Outbox, Said};
+use tidegate_policy::audit::outbox::{Batch, Counts, Outbox, Said};
 use tidegate_policy::audit::testimony::Testimony;
 use tidegate_policy::exchange::Answer;
 use tidegate_policy::reason::Reason;
-use tidegate_policy::wire::audit::{AuditNote, AuditReply, AuditRequest, Kept, common_config};
+use tidegate_policy::wire::audit::{AuditReply, AuditRequest, Kept, common_config};
 use tidegate_policy::wire::{self, DecisionId, Refusal};
 
 use super::calls::To;
@@ -72,11 +72,13 @@ impl Vm {
     fn send_events(&mut self, root: &Rc<Root>) {
         let Some((events, ids)) = root.events.as_ref().zip(self.ids.as_mut()) else { return };
         let id = ids.decision();
-        let Some(notes) = events.borrow_mut().batch(id) else { return };
-        let count = notes.len();
         // Not shorter than what the gateway's own deadline is held against.
         let timeout_ms = root.config.gateway.timeout_ms.max(TIMEOUT_MS);
-        let message = message(root, id, (timeout_ms, false), notes);
+        let message = events.borrow_mut().batch(id).map(|batch| {
+            let count = batch.len();
+            (message(root, id, (timeout_ms, false), batch), count)
+        });
+        let Some((message, count)) = message else { return };
         let waiter = Waiter::Events(id, count);
         let to = To { home: None, timeout_ms };
         let sent = self.send_to(root, &root.audit_headers, &message, waiter, to);
@@ -125,11 +127,12 @@ pub(super) fn message(
     root: &Root,
     id: DecisionId,
     (timeout_ms, urgent): (u32, bool),
-    mut events: Vec<AuditNote>,
+    batch: Batch<'_>,
 ) -> Vec<u8> {
-    let scope = root.caller.clone();
+    let Batch { mut events, briefs } = batch;
+    let (v, scope) = (wire::VERSION, root.caller.clone());
     let config = common_config(&mut events);
-    wire::encode(&AuditRequest { v: wire::VERSION, id, scope, timeout_ms, urgent, config, events })
+    wire::encode(&AuditRequest { v, id, scope, timeout_ms, urgent, config, events, briefs })
 }
 
 /// What the gateway says of so many events, or why it says nothing; the log hears of what goes wrong.

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use tidegate_policy::audit::Durability;
-use tidegate_policy::audit::outbox::{Said, Urgent};
+use tidegate_policy::audit::outbox::{Batch, Said, Urgent};
 use tidegate_policy::audit::testimony::Testimony;
 use tidegate_policy::config::SyncEvents;
 use tidegate_policy::exchange::{Act, Answer, Effects, EventStanding, Refused};
@@ -107,7 +107,8 @@ impl Vm {
         timeout_ms: u32,
         is_void: bool,
     ) -> bool {
-        let message = message(root, id, (timeout_ms, true), vec![note]);
+        let batch = Batch { events: vec![note], briefs: Vec::new() };
+        let message = message(root, id, (timeout_ms, true), batch);
         let waiter = Waiter::Record { stream, id, is_void };
         let to = To { home: None, timeout_ms };
         self.send_to(root, &root.audit_headers, &message, waiter, to).is_ok()
@@ -123,7 +124,8 @@ impl Vm {
         let heard = heard(root, (id, 1), answer);
         let said = Said::of(&heard);
         // Of what it will not have nothing is on record that could be contradicted.
-        let is_refused = matches!(said, Said::Unreadable | Said::Each([Kept::Refused]));
+        let is_refused =
+            matches!(said, Said::Unreadable | Said::Each { kept: [Kept::Refused], .. });
         let is_kept = root
             .events
             .as_ref()

@@ -10,20 +10,22 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+mod batch;
+
+pub use batch::Batch;
+
+use self::batch::{Numbers, Waiting};
 use super::tally::{Places, Tally};
 use super::testimony::Testimony;
 use super::{Action, Thinning};
-use crate::digits::push_number;
 use crate::reason::Reason;
 use crate::wire::DecisionId;
-use crate::wire::audit::{AuditNote, AuditReply, EVENTS_MAX, ID_LEN_MAX, Kept};
+use crate::wire::audit::{AuditNote, AuditReply, EVENTS_MAX, Kept};
 
 /// The most events that wait.
 pub const WAITING_MAX: usize = 1_024;
 /// The most bytes of events that wait, about.
 pub const WAITING_BYTES_MAX: usize = 512 * 1_024;
-/// The most bytes of events in one message, about; a message may have 64 KiB.
-const BATCH_BYTES_MAX: usize = 40 * 1_024;
 /// The most firsts and kinds of one window: fewer than the gateway's, this is one worker.
 pub const PLACES: Places = Places { firsts: 256, kinds: 64 };
 /// So long events are gathered for one message.
@@ -31,6 +33,9 @@ const GATHER_MS: u64 = 500;
 /// From a failure to the next try: at least, and at most after many failures.
 const RETRY_MS: u64 = 1_000;
 const RETRY_MS_MAX: u64 = 30_000;
+/// So long all events are told as a whole after a message with brief ones was not answered: where a gateway is being upgraded
+/// many might not be, and each costs a wait.
+const WHOLE_MS: u64 = 60_000;
 /// An answer that has not come by then will not: its root is gone.
 const FLIGHT_MS_MAX: u64 = 30_000;
 
@@ -54,24 +59,19 @@ pub struct Outbox {
     /// Lost, and not yet told to the chain.
     untold: u64,
     counts: Counts,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    number: u64,
-    at_ms: u64,
-    /// Of a count: how many it tells of.
-    more: u32,
-    weight: usize,
-    what: Box<Testimony>,
+    /// Whether the gateway that answered last reads briefs. Another one may hear the next message: what it does not answer
+    /// for is sent again.
+    reads_briefs: bool,
+    /// Until then all are told as a whole.
+    whole_until_ms: u64,
 }
 
 /// A message on its way.
 #[derive(Debug)]
 struct Flight {
     id: DecisionId,
-    /// Those of its events, in order. Not kept beside each: recording one costs a request as it is.
-    numbers: Vec<u64>,
+    /// Not kept beside each event: recording one costs a request as it is.
+    numbers: Numbers,
     sent_ms: u64,
     /// Whether a decision waits for it.
     is_urgent: bool,
@@ -102,8 +102,13 @@ pub struct Counts {
 /// What the gateway says of a message.
 #[derive(Debug)]
 pub enum Said<'a> {
-    /// Of each of its events, in order.
-    Each(&'a [Kept]),
+    /// Of each of its events, in the message's order; `briefs`: this gateway reads such.
+    Each {
+        /// What became of each.
+        kept: &'a [Kept],
+        /// [`AuditReply::briefs`].
+        briefs: bool,
+    },
     /// Nothing: it is sent again.
     Nothing,
     /// That it cannot be read: again would be no better.
@@ -116,30 +121,10 @@ impl<'a> Said<'a> {
     /// Of a message's answer, as far as it was one.
     pub fn of(heard: &'a Result<AuditReply, Reason>) -> Self {
         match heard {
-            Ok(reply) => Self::Each(&reply.events),
+            Ok(AuditReply { events, briefs, .. }) => Self::Each { kept: events, briefs: *briefs },
             Err(Reason::BadMessage) => Self::Unreadable,
             Err(_) => Self::Nothing,
         }
-    }
-}
-
-// === impl Waiting ===
-
-impl Waiting {
-    /// How many events it tells of.
-    fn events(&self) -> u64 {
-        u64::from(self.more.max(1))
-    }
-
-    /// As it is handed over, by whom, now.
-    fn note(&self, run: &str, now_ms: u64) -> AuditNote {
-        let age_ms = now_ms.saturating_sub(self.at_ms);
-        let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
-        let mut id = String::with_capacity(ID_LEN_MAX);
-        id.push_str(run);
-        id.push('-');
-        push_number(&mut id, self.number);
-        self.what.note(id, age_ms, self.more)
     }
 }
 
@@ -163,6 +148,8 @@ impl Outbox {
             wait_ms: RETRY_MS,
             untold: 0,
             counts: Counts::default(),
+            reads_briefs: false,
+            whole_until_ms: 0,
         }
     }
 
@@ -204,6 +191,7 @@ impl Outbox {
         self.flights.retain(|flight| now_ms.abs_diff(flight.sent_ms) <= FLIGHT_MS_MAX);
         // A clock that was set back must not stop the sending.
         self.due_ms = self.due_ms.min(now_ms.saturating_add(RETRY_MS_MAX));
+        self.whole_until_ms = self.whole_until_ms.min(now_ms.saturating_add(WHOLE_MS));
         let empty = Tally::new(PLACES, self.seed);
         let mut tally = core::mem::replace(&mut self.tally, empty);
         tally.turn(now_ms, |what, more, _| {
@@ -227,32 +215,30 @@ impl Outbox {
     }
 
     /// The events of the next message, whose id this is; `None` if there is nothing to send now.
-    pub fn batch(&mut self, id: DecisionId) -> Option<Vec<AuditNote>> {
+    pub fn batch(&mut self, id: DecisionId) -> Option<Batch<'_>> {
         if self.flights.iter().any(|flight| !flight.is_urgent) || self.now_ms < self.due_ms {
             return None;
         }
-        let (sent_ms, mut bytes) = (self.now_ms, 0_usize);
-        let (mut numbers, mut notes) = (Vec::new(), Vec::new());
+        let sent_ms = self.now_ms;
         let here = self.waiting.iter().filter(|waiting| !self.is_away(waiting.number));
-        for waiting in here.take(EVENTS_MAX) {
-            bytes = bytes.saturating_add(waiting.weight);
-            if bytes > BATCH_BYTES_MAX && !notes.is_empty() {
-                break;
-            }
-            numbers.push(waiting.number);
-            notes.push(waiting.note(&self.run, sent_ms));
-        }
-        if notes.is_empty() {
+        let reads_briefs = self.reads_briefs && sent_ms >= self.whole_until_ms;
+        let (batch, numbers) = Batch::of(here, &self.run, sent_ms, reads_briefs);
+        if batch.is_empty() {
             return None;
         }
         self.flights.push(Flight { id, numbers, sent_ms, is_urgent: false });
-        Some(notes)
+        Some(batch)
     }
 
     /// What the gateway says of the message with this id; of another one than was sent last, nothing is heard.
     /// Whether a whole message more waits, and is to be sent at once.
     pub fn answered(&mut self, id: DecisionId, said: Said<'_>) -> bool {
         let Some(flight) = self.landed(id, false) else { return false };
+        if let Said::Each { briefs, .. } = said {
+            self.reads_briefs = briefs;
+        } else if flight.numbers.has_briefs() {
+            self.whole_until_ms = self.now_ms.saturating_add(WHOLE_MS);
+        }
         let goes_well = self.acknowledge(&flight, &said);
         if goes_well {
             (self.due_ms, self.wait_ms) = (0, RETRY_MS);
@@ -274,9 +260,9 @@ impl Outbox {
         match self.push(what, 0) {
             None => match self.waiting.back() {
                 Some(waiting) => {
-                    let numbers = Vec::from([waiting.number]);
+                    let numbers = Numbers::one(waiting.number);
                     self.flights.push(Flight { id, numbers, sent_ms, is_urgent: true });
-                    Urgent::Send(Box::new(waiting.note(&self.run, sent_ms)))
+                    Urgent::Send(Box::new(waiting.note(&self.run, sent_ms, false)))
                 }
                 None => Urgent::NoRoom,
             },
@@ -296,9 +282,9 @@ impl Outbox {
     /// others. `is_void`: its decision is refused then, and the next one like it is told for itself again.
     pub fn urgent_answered(&mut self, id: DecisionId, said: Said<'_>, is_void: bool) -> bool {
         let Some(flight) = self.landed(id, true) else { return false };
-        let is_its = |waiting: &&Waiting| flight.numbers.contains(&waiting.number);
+        let is_its = |waiting: &&Waiting| flight.numbers.contains(waiting.number);
         let Some(waiting) = self.waiting.iter().find(is_its) else { return false };
-        let is_kept = matches!(said, Said::Each([Kept::Kept, ..]));
+        let is_kept = matches!(said, Said::Each { kept: [Kept::Kept, ..], .. });
         if is_void && !is_kept && waiting.what.thinning() == Thinning::First {
             self.tally.forget(&waiting.what);
         }
@@ -309,7 +295,7 @@ impl Outbox {
     /// The urgent message with this id never left, and its decision is refused: what it would have told of is not so.
     pub fn withdraw(&mut self, id: DecisionId) {
         let Some(flight) = self.landed(id, true) else { return };
-        let is_its = |waiting: &Waiting| flight.numbers.contains(&waiting.number);
+        let is_its = |waiting: &Waiting| flight.numbers.contains(waiting.number);
         let Some(place) = self.waiting.iter().position(is_its) else { return };
         let Some(waiting) = self.waiting.remove(place) else { return };
         self.bytes = self.bytes.saturating_sub(waiting.weight);
@@ -321,11 +307,11 @@ impl Outbox {
     /// Lets go of what is on record or never will be; whether anything is.
     fn acknowledge(&mut self, flight: &Flight, said: &Said<'_>) -> bool {
         let (bytes, counts, mut is_any) = (&mut self.bytes, &mut self.counts, false);
+        let mut place_of = flight.numbers.places();
         self.waiting.retain(|waiting| {
-            // They are counted up.
-            let Ok(index) = flight.numbers.binary_search(&waiting.number) else { return true };
+            let Some(index) = place_of(waiting.number) else { return true };
             let fate = match said {
-                Said::Each(each) => each.get(index).copied().unwrap_or(Kept::Later),
+                Said::Each { kept, .. } => kept.get(index).copied().unwrap_or(Kept::Later),
                 Said::Nothing => Kept::Later,
                 Said::Unreadable => Kept::Refused,
             };
@@ -350,7 +336,7 @@ impl Outbox {
     }
 
     fn is_away(&self, number: u64) -> bool {
-        self.flights.iter().any(|flight| flight.numbers.binary_search(&number).is_ok())
+        self.flights.iter().any(|flight| flight.numbers.contains(number))
     }
 
     /// Whoever holds it goes, and nobody takes it over: what still waits is lost.

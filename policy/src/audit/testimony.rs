@@ -14,7 +14,7 @@ use crate::digits::push_number;
 use crate::reason::Reason;
 use crate::scope::Tenant;
 use crate::wire::DecisionId;
-use crate::wire::audit::{ABOUT_MAX, AuditNote};
+use crate::wire::audit::{ABOUT_MAX, AuditNote, Names};
 
 /// The most bytes of names in one record: the rest is counted.
 const NAMES_BYTES_MAX: usize = 512;
@@ -98,8 +98,9 @@ impl Testimony {
         EVENT.saturating_add(texts).saturating_add(about)
     }
 
-    /// As it is handed over.
-    pub(super) fn note(&self, id: String, age_ms: u32, more: u32) -> AuditNote {
+    /// As it is handed over; `reads_briefs`: to a gateway that takes the decision for itself.
+    pub(super) fn note(&self, id: String, age_ms: u32, more: u32, reads_briefs: bool) -> AuditNote {
+        let decision = self.decision.filter(|_| reads_briefs);
         AuditNote {
             id,
             age_ms,
@@ -107,11 +108,46 @@ impl Testimony {
             outcome: self.outcome.to_owned(),
             tenant: self.tenant.clone(),
             more,
-            detail: self.detail(),
+            detail: self.detail(decision.is_some()),
+            decision,
             config: self.config,
             durability: self.durability,
             about: self.about.iter().take(ABOUT_MAX).cloned().collect(),
         }
+    }
+
+    /// Whether it differs from another in nothing but the decision and whom it is about.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        // Taken apart, so that what is added to it is thought of here.
+        let Self {
+            action,
+            outcome,
+            tenant,
+            decision,
+            config,
+            cause,
+            rungs,
+            names,
+            text,
+            share_bp,
+            durability,
+            about,
+        } = self;
+        let is_about = |(one, other): (&About, &About)| {
+            one.limit == other.limit && one.subject.kind == other.subject.kind
+        };
+        (action, outcome, cause, share_bp, durability)
+            == (&other.action, &other.outcome, &other.cause, &other.share_bp, &other.durability)
+            && (decision.is_some(), about.len()) == (other.decision.is_some(), other.about.len())
+            && names == &other.names
+            && about.iter().zip(&other.about).all(is_about)
+            && (tenant, text, rungs, config)
+                == (&other.tenant, &other.text, &other.rungs, &other.config)
+    }
+
+    /// Whom it is about, as a brief event says it.
+    pub(super) fn subjects(&self) -> Names<'_> {
+        Names(self.about.get(..ABOUT_MAX).unwrap_or(&self.about))
     }
 
     /// What it is about; the limits, unless something else is named.
@@ -144,7 +180,7 @@ impl Testimony {
     }
 
     /// Each part where it will stand: a formatter, and a text for each, took a third of what it takes to hand an event over.
-    fn detail(&self) -> String {
+    fn detail(&self, is_without_decision: bool) -> String {
         let mut detail = String::with_capacity(self.text.len().saturating_add(DETAIL_LEN));
         detail.push_str(&self.text);
         let begin = |detail: &mut String, name: &str| {
@@ -171,7 +207,7 @@ impl Testimony {
             begin(&mut detail, "share_bp");
             push_number(&mut detail, self.share_bp.into());
         }
-        if let Some(decision) = self.decision {
+        if let Some(decision) = self.decision.filter(|_| !is_without_decision) {
             begin(&mut detail, "decision");
             decision.push_to(&mut detail);
         }

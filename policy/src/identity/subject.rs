@@ -84,7 +84,7 @@ pub struct Subject {
 /// Several are joined by `+`, each with its kind and `!` in front; what stands in for a missing
 /// identity has its place in the chain behind the kind: `tenant!acme+ip.1!192.0.2.7`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct SubjectName(String);
 
 /// One value of a subject.

@@ -14,6 +14,10 @@ use crate::audit::{About, Action, Durability};
 use crate::config::ConfigHash;
 use crate::scope::{CallerScope, Tenant};
 
+mod brief;
+
+pub use brief::{Brief, Halves, Names};
+
 /// Where the filter hands its audit events over.
 pub const AUDIT_PATH: &str = "/v1/audit";
 /// The most events of one message.
@@ -29,7 +33,7 @@ pub(crate) const ID_LEN_MAX: usize = 52;
 
 /// `POST /v1/audit`: what happened in a filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditRequest<E = AuditNote> {
+pub struct AuditRequest<E = AuditNote, B = Brief> {
     /// [`VERSION`].
     pub v: u16,
     /// Names the message; echoed.
@@ -44,11 +48,15 @@ pub struct AuditRequest<E = AuditNote> {
     /// The configuration that all of the events are of; absent where each says its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigHash>,
-    /// 1 to [`EVENTS_MAX`].
+    /// 1 to [`EVENTS_MAX`], the briefs with them.
     pub events: Vec<E>,
+    /// More of them, each like one of `events`; for a gateway that has said that it reads them.
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    pub briefs: Vec<B>,
 }
 
-/// A message as it is read: an event that cannot be read does not keep the others from being taken.
+/// A message as it is read: an event that cannot be read does not keep the others from being taken. What was brief stands
+/// behind the others as a whole.
 pub type AuditHeard = AuditRequest<Result<AuditNote, BadMessage>>;
 
 /// One event.
@@ -71,6 +79,9 @@ pub struct AuditNote {
     /// What a reader needs beyond that; no personal data.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+    /// The decision, for a gateway that reads briefs. For others, and once it was heard, the detail says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionId>,
     /// The configuration that it is of, unless the message says so for all, or it is of none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigHash>,
@@ -89,8 +100,11 @@ pub struct AuditReply {
     pub v: u16,
     /// The message's id.
     pub id: DecisionId,
-    /// One per event, in the message's order.
+    /// One per event, in the message's order; those of the briefs behind the others.
     pub events: Vec<Kept>,
+    /// Whether this gateway reads [`Brief`]s.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub briefs: bool,
 }
 
 /// What became of an event.
@@ -123,7 +137,7 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-impl<E> Message for AuditRequest<E> {
+impl<E, B> Message for AuditRequest<E, B> {
     fn version(&self) -> u16 {
         self.v
     }
@@ -140,20 +154,27 @@ impl Message for AuditReply {
 impl AuditRequest {
     /// Reads and checks a message, all of it.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
-        let AuditRequest { v, id, scope, timeout_ms, urgent, config, events } = Self::hear(bytes)?;
+        let heard = Self::hear(bytes)?;
+        let AuditRequest { v, id, scope, timeout_ms, urgent, config, events, briefs: _none } =
+            heard;
         let events = events.into_iter().collect::<Result<_, _>>()?;
-        Ok(Self { v, id, scope, timeout_ms, urgent, config, events })
+        Ok(Self { v, id, scope, timeout_ms, urgent, config, events, briefs: Vec::new() })
     }
 
     /// Reads a message, and each of its events apart from the others.
     pub fn hear(bytes: &[u8]) -> Result<AuditHeard, BadMessage> {
-        let message: AuditRequest<serde_json::Value> = read(bytes)?;
-        let AuditRequest { v, id, scope, timeout_ms, urgent, config, events } = message;
-        if events.is_empty() || events.len() > EVENTS_MAX {
+        type Raw = AuditRequest<serde_json::Value, serde_json::Value>;
+        let Raw { v, id, scope, timeout_ms, urgent, config, events, briefs } = read(bytes)?;
+        if events.is_empty() || events.len().saturating_add(briefs.len()) > EVENTS_MAX {
             return Err(BadMessage::Event("send 1 to 64 events"));
         }
-        let events = events.into_iter().map(AuditNote::read).collect();
-        Ok(AuditRequest { v, id, scope, timeout_ms, urgent, config, events })
+        let mut events: Vec<_> = events.into_iter().map(AuditNote::read).collect();
+        for brief in briefs {
+            let whole = AuditNote::read_brief(brief, &events);
+            events.push(whole);
+        }
+        events.iter_mut().flatten().for_each(AuditNote::tell_decision);
+        Ok(AuditRequest { v, id, scope, timeout_ms, urgent, config, events, briefs: Vec::new() })
     }
 }
 
@@ -164,6 +185,36 @@ impl AuditNote {
         let read = serde_json::from_value::<Self>(value);
         let note = read.map_err(|error| BadMessage::Malformed(error.to_string()))?;
         note.check().map(|()| note)
+    }
+
+    /// A brief one behind `others`; that it is like another brief one is not provided for, and does no harm.
+    fn read_brief(
+        value: serde_json::Value,
+        others: &[Result<Self, BadMessage>],
+    ) -> Result<Self, BadMessage> {
+        let read = serde_json::from_value::<Brief>(value);
+        let brief = read.map_err(|error| BadMessage::Malformed(error.to_string()))?;
+        match others.get(brief.like) {
+            Some(Ok(like)) => brief.whole(like),
+            Some(Err(bad)) => Err(bad.clone()),
+            None => Err(BadMessage::Event("it is like none of the message")),
+        }
+    }
+
+    /// Puts the decision where a record has it.
+    fn tell_decision(&mut self) {
+        if let Some(decision) = self.decision.take() {
+            if !self.detail.is_empty() {
+                self.detail.push(' ');
+            }
+            self.detail.push_str("decision=");
+            decision.push_to(&mut self.detail);
+        }
+    }
+
+    /// The number of its id: a worker's events are counted up.
+    pub fn number(&self) -> Option<u64> {
+        self.id.rsplit('-').next()?.parse().ok()
     }
 
     fn check(&self) -> Result<(), BadMessage> {
@@ -218,9 +269,9 @@ impl AuditReply {
         }
     }
 
-    /// An answer.
+    /// The answer of who reads briefs.
     pub fn new(id: DecisionId, events: Vec<Kept>) -> Self {
-        Self { v: VERSION, id, events }
+        Self { v: VERSION, id, events, briefs: true }
     }
 }
 
@@ -239,6 +290,7 @@ mod tests {
             tenant: Tenant::None,
             more: 0,
             detail: String::new(),
+            decision: None,
             config: config.and_then(|digit| ConfigHash::read(&String::from_iter([digit; 64]))),
             durability: Durability::Async,
             about: Vec::new(),

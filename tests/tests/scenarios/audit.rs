@@ -1,9 +1,10 @@
 //! The filter's audit events over minutes of virtual time, with a gateway that keeps a book of them: what is
 //! told, sent again, counted and lost; and what it costs a request, in calls of the host and in instructions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use serde_json::Value;
 use tidegate_host_sim::{
     Answer, Fault, HeaderMap, Outcome, Reply, Report, Scenario, Service, ServiceRequest, Services,
 };
@@ -28,9 +29,12 @@ struct Book {
     messages: Vec<Vec<String>>,
     /// When urgent messages were answered, since 1970.
     urgent_ns: Vec<u64>,
+    /// How many events came in brief to who reads that, and to who does not.
+    briefs: (usize, usize),
 }
 
 /// A gateway that admits everything and keeps the book; the first messages with events are lost on their way back.
+#[derive(Debug, Clone)]
 struct Keeper {
     book: Arc<Mutex<Book>>,
     unanswered: usize,
@@ -40,6 +44,8 @@ struct Keeper {
     urgent: Urgent,
     /// Whether questions have no answer.
     is_mute: bool,
+    /// Whether every second message reaches one that was not upgraded.
+    is_mixed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +64,20 @@ enum Urgent {
 
 impl Keeper {
     fn events(&mut self, body: &[u8]) -> Option<Vec<u8>> {
-        let message = AuditRequest::decode(body).expect("a sound message");
+        let mut message = AuditRequest::decode(body).expect("a sound message");
+        let is_older =
+            self.is_mixed && self.book.lock().expect("no panic").messages.len().is_multiple_of(2);
+        let body: Value = serde_json::from_slice(body).expect("JSON");
+        let briefs = body["briefs"].as_array().map_or(0, Vec::len);
+        // To who was not upgraded, what it does not know of is not there.
+        message.events.truncate(message.events.len() - if is_older { briefs } else { 0 });
         if message.urgent && self.urgent == Urgent::Later {
             let later = vec![Kept::Later; message.events.len()];
             return Some(wire::encode(&AuditReply::new(message.id, later)));
         }
         let mut book = self.book.lock().expect("no panic");
+        let came = if is_older { &mut book.briefs.1 } else { &mut book.briefs.0 };
+        *came += briefs;
         book.messages.push(message.events.iter().map(|note| note.id.clone()).collect());
         let is_answered = book.messages.len() > self.unanswered;
         let kept = vec![Kept::Kept; message.events.len()];
@@ -82,7 +96,8 @@ impl Keeper {
                 );
             }
         }
-        is_answered.then(|| wire::encode(&AuditReply::new(message.id, kept)))
+        let reply = AuditReply { briefs: !is_older, ..AuditReply::new(message.id, kept) };
+        is_answered.then(|| wire::encode(&reply))
     }
 }
 
@@ -152,8 +167,8 @@ impl Service for Keeper {
 fn run(audit: &str, until: &str, timeline: &str, unanswered: usize, hears: bool) -> (Report, Book) {
     let book = Arc::default();
     let urgent = Urgent::After(0);
-    let keeper = || Keeper { book, unanswered, hears, urgent, is_mute: false };
-    run_with(audit, until, timeline, keeper())
+    let keeper = Keeper { book, unanswered, hears, urgent, is_mute: false, is_mixed: false };
+    run_with(audit, until, timeline, keeper)
 }
 
 fn run_with(audit: &str, until: &str, timeline: &str, keeper: Keeper) -> (Report, Book) {
@@ -194,12 +209,8 @@ timeline:
     );
     let scenario = Scenario::parse(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
     let wasm = std::fs::read(parts::filter("tidegate")).expect("the built filter");
-    let Keeper { book, unanswered, hears, urgent, is_mute } = keeper;
-    let keeps = Arc::clone(&book);
-    let services = Services::default().bind_fresh(move || {
-        let book = Arc::clone(&keeps);
-        Keeper { book, unanswered, hears, urgent, is_mute }
-    });
+    let book = Arc::clone(&keeper.book);
+    let services = Services::default().bind_fresh(move || keeper.clone());
     let report = runner().run_bytes(&scenario, &wasm, services).expect("it can run");
     assert!(report.start_error.is_none(), "{report}");
     let book = std::mem::take(&mut *book.lock().expect("no panic"));
@@ -313,6 +324,34 @@ fn a_share_of_what_is_admitted_is_told_with_whom() {
         assert!(note.detail.starts_with("names=p share_bp=1000 decision="), "{note:?}");
         let about: Vec<_> = note.about.iter().map(|about| about.limit.as_str()).collect();
         assert_eq!(about, ["p.ip"]);
+    }
+}
+
+/// Most events of a busy limit are alike, and told in brief to a gateway that reads that; beside one that does not, all
+/// arrive all the same.
+#[test]
+fn events_that_are_told_in_brief_arrive_whole_also_among_gateways_of_two_builds() {
+    let many = "
+  - { at: 100ms, client: p, times: 600, every: 10ms, send: { path: /p } }
+  - { at: 100ms, client: who, times: 600, every: 10ms, send: { path: /who, headers: { x-key: k } } }
+";
+    for is_mixed in [false, true] {
+        let keeper = Keeper { is_mixed, ..sync::keep(Urgent::After(0), false) };
+        let (report, book) = run_with("audit: { allows: 100% }", "60s", many, keeper);
+        let allows = told(&book, Action::Allow);
+        assert_eq!((allows.len(), metric(&report, "lost")), (1_200, 0));
+        let decisions: BTreeSet<_> = allows.iter().map(|note| note.detail.as_str()).collect();
+        assert_eq!(decisions.len(), 1_200, "each tells of a decision of its own");
+        for note in allows {
+            let [about] = &note.about[..] else { panic!("{note:?}") };
+            let names = about.limit.split_once('.').map(|(policy, _)| policy).expect("a limit");
+            let begin = format!("names={names} share_bp=10000 decision=");
+            assert!(note.detail.starts_with(&begin), "{note:?}");
+            let name = if names == "who" { "k" } else { "127.0.0.1" };
+            assert_eq!(about.subject.name.as_str(), name);
+        }
+        let (read, unread) = book.briefs;
+        assert_eq!((read > 100, unread > 0), (!is_mixed, is_mixed), "{read} and {unread}");
     }
 }
 

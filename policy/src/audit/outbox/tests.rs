@@ -9,10 +9,11 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::audit::About;
 use crate::audit::tally::WINDOW_MS;
+use crate::audit::{About, Durability};
+use crate::config::{ConfigHash, Rung};
 use crate::identity::{Subject, SubjectKind, SubjectName};
-use crate::scope::{CallerScope, Environment, KeyFormat, Tenant};
+use crate::scope::{CallerScope, Environment, KeyFormat, Tenant, TenantId};
 use crate::wire;
 use crate::wire::audit::AuditRequest;
 
@@ -37,7 +38,27 @@ fn allow() -> Testimony {
 }
 
 fn sent(outbox: &mut Outbox, number: usize) -> Vec<AuditNote> {
-    outbox.batch(id(number)).unwrap_or_default()
+    outbox.batch(id(number)).map(heard).unwrap_or_default()
+}
+
+/// What of so many events became what; of a gateway that does not read briefs.
+fn each(kept: &[Kept]) -> Said<'_> {
+    Said::Each { kept, briefs: false }
+}
+
+/// A batch as a gateway hears it.
+fn heard(Batch { events, briefs }: Batch<'_>) -> Vec<AuditNote> {
+    let scope = CallerScope {
+        region: None,
+        environment: Environment::default(),
+        tenant: Tenant::None,
+        key_format: KeyFormat::V1,
+    };
+    let (v, id, urgent) = (wire::VERSION, id(1), false);
+    let (timeout_ms, config) = (1_000, None);
+    let message = AuditRequest { v, id, scope, timeout_ms, urgent, config, events, briefs };
+    let bytes = wire::encode(&message);
+    AuditRequest::decode(&bytes).expect("sound").events
 }
 
 /// Everything that comes out while the gateway keeps all.
@@ -48,7 +69,7 @@ fn drained(outbox: &mut Outbox) -> Vec<AuditNote> {
         if batch.is_empty() {
             break;
         }
-        outbox.answered(id(number), Said::Each(&vec![Kept::Kept; batch.len()]));
+        outbox.answered(id(number), each(&vec![Kept::Kept; batch.len()]));
         all.extend(batch);
     }
     all
@@ -106,9 +127,9 @@ fn what_is_not_acknowledged_is_sent_again_with_the_same_ids_and_in_order() {
     assert_eq!(first.len(), 3);
     assert!(outbox.batch(id(2)).is_none(), "one at a time");
     // Another message's answer is none of this one's.
-    outbox.answered(id(9), Said::Each(&[Kept::Kept; 3]));
+    outbox.answered(id(9), each(&[Kept::Kept; 3]));
     assert_eq!(outbox.len(), 3);
-    outbox.answered(id(1), Said::Each(&[Kept::Later, Kept::Kept, Kept::Later]));
+    outbox.answered(id(1), each(&[Kept::Later, Kept::Kept, Kept::Later]));
     let ids = |notes: &[AuditNote]| notes.iter().map(|note| note.id.clone()).collect::<Vec<_>>();
     let second = sent(&mut outbox, 2);
     assert_eq!(ids(&second), [first[0].id.clone(), first[2].id.clone()]);
@@ -119,7 +140,7 @@ fn what_is_not_acknowledged_is_sent_again_with_the_same_ids_and_in_order() {
     let third = sent(&mut outbox, 3);
     assert_eq!(ids(&third), ids(&second));
     assert_eq!(third[0].age_ms, 1_000);
-    outbox.answered(id(3), Said::Each(&[Kept::Kept, Kept::Refused]));
+    outbox.answered(id(3), each(&[Kept::Kept, Kept::Refused]));
     assert_eq!(outbox.counts(), Counts { kept: 2, refused: 1, lost: 0 });
     assert!(outbox.is_empty());
 }
@@ -135,6 +156,83 @@ fn a_clock_that_is_set_back_makes_no_event_younger() {
     outbox.answered(id(1), Said::Nothing);
     outbox.tick(51_000);
     assert_eq!(sent(&mut outbox, 2)[0].age_ms, 6_000);
+}
+
+#[test]
+fn what_is_alike_is_told_in_brief_to_who_reads_that_and_nothing_else_is() {
+    let other = |decision: usize, subject: &str| {
+        let decision = Some(id(decision));
+        Testimony { decision, ..denial("p.ip", subject) }
+    };
+    let told = [
+        other(1, "192.0.2.1"),
+        other(2, "192.0.2.2"),
+        Testimony { outcome: "temporary-reduced-capacity", ..other(3, "192.0.2.3") },
+        other(4, "192.0.2.4"),
+        Testimony { action: Action::Overload, ..other(5, "192.0.2.5") },
+        Testimony {
+            tenant: Tenant::Named(TenantId::new("acme").expect("a name")),
+            ..other(6, "192.0.2.6")
+        },
+        Testimony { decision: None, ..other(7, "192.0.2.7") },
+        Testimony { config: ConfigHash::read(&"a".repeat(64)), ..other(8, "192.0.2.8") },
+        Testimony { cause: Some(Reason::StoreTimeout), ..other(9, "192.0.2.9") },
+        Testimony { rungs: vec![Rung::Deny], ..other(10, "192.0.2.10") },
+        Testimony { names: vec!["p.other".to_string()], ..other(11, "192.0.2.11") },
+        Testimony { text: "why".to_string(), ..other(12, "192.0.2.12") },
+        Testimony { share_bp: 1, ..other(13, "192.0.2.13") },
+        Testimony { durability: Durability::Sampled, ..other(14, "192.0.2.14") },
+        Testimony { about: Vec::new(), ..other(15, "192.0.2.15") },
+        Testimony { about: denial("p.key", "192.0.2.16").about, ..other(16, "192.0.2.16") },
+    ];
+    let last = other(17, "192.0.2.17");
+    let (mut reads, mut does_not) = (Outbox::new(0xabc, 0), Outbox::new(0xabc, 0));
+    for (outbox, briefs) in [(&mut reads, true), (&mut does_not, false)] {
+        outbox.record(allow());
+        assert!(outbox.batch(id(1)).is_some_and(|batch| batch.briefs.is_empty()));
+        outbox.answered(id(1), Said::Each { kept: &[Kept::Kept], briefs });
+        for event in told.iter().chain([&last]) {
+            outbox.record_each(Box::new(event.clone()));
+        }
+        outbox.tick(7);
+    }
+    let batch = reads.batch(id(2)).expect("there is one");
+    let brief = |batch: &Batch<'_>| {
+        batch.briefs.iter().map(|brief| (brief.like, brief.number)).collect::<Vec<_>>()
+    };
+    // The last one finds none that it is like among the latest, and the first is too long ago.
+    assert_eq!(brief(&batch), [(0, 3), (0, 5)]);
+    let whole = does_not.batch(id(2)).expect("there is one");
+    assert!(whole.briefs.is_empty());
+    let mut from_brief = heard(batch);
+    from_brief.sort_by_key(AuditNote::number);
+    assert_eq!(from_brief, heard(whole));
+    // Of those in the message's order; what is not kept, and after silence all, is told as a whole again.
+    let mut kept = [Kept::Kept; 17];
+    (kept[0], kept[16]) = (Kept::Later, Kept::Later);
+    reads.answered(id(2), Said::Each { kept: &kept, briefs: true });
+    let batch = reads.batch(id(3)).expect("there is one");
+    assert_eq!((batch.events.len(), brief(&batch)), (1, vec![(0, 5)]));
+    assert_eq!(batch.events[0].number(), Some(2));
+    reads.answered(id(3), Said::Nothing);
+    reads.tick(7 + RETRY_MS);
+    let batch = reads.batch(id(4)).expect("there is one");
+    assert_eq!((batch.events.len(), brief(&batch)), (2, vec![]));
+    for (now_ms, is_brief) in [(7 + WHOLE_MS - 1, false), (7 + WHOLE_MS, true)] {
+        reads.answered(id(4), Said::Each { kept: &[Kept::Kept; 17], briefs: true });
+        (0..2).for_each(|_| reads.record_each(Box::new(last.clone())));
+        reads.tick(now_ms);
+        let batch = reads.batch(id(4)).expect("there is one");
+        assert_eq!((batch.len(), brief(&batch).is_empty()), (2, !is_brief));
+    }
+    // Nor for longer by a clock that is set back.
+    reads.answered(id(4), Said::Nothing);
+    for (now_ms, is_brief) in [(0, false), (WHOLE_MS, true)] {
+        reads.tick(now_ms);
+        let batch = reads.batch(id(5));
+        assert_eq!(batch.is_some_and(|batch| !brief(&batch).is_empty()), is_brief, "{now_ms} ms");
+        reads.answered(id(5), Said::Each { kept: &[], briefs: true });
+    }
 }
 
 #[test]
@@ -158,7 +256,7 @@ fn a_dead_gateway_is_asked_less_and_less_often_and_a_live_one_at_once() {
         outbox.record(allow());
     }
     assert_eq!(sent(&mut outbox, 2).len(), EVENTS_MAX);
-    assert!(outbox.answered(id(2), Said::Each(&[Kept::Kept; EVENTS_MAX])), "there is more");
+    assert!(outbox.answered(id(2), each(&[Kept::Kept; EVENTS_MAX])), "there is more");
     assert_eq!(sent(&mut outbox, 3).len(), EVENTS_MAX);
 }
 
@@ -239,18 +337,8 @@ fn the_largest_events_fit_the_message_and_the_gateway_reads_them() {
             break;
         }
         let count = events.len();
-        let scope = CallerScope {
-            region: None,
-            environment: Environment::default(),
-            tenant: Tenant::None,
-            key_format: KeyFormat::V1,
-        };
-        let (v, id, urgent) = (wire::VERSION, id(number), false);
-        let (timeout_ms, config) = (1_000, None);
-        let message = AuditRequest { v, id, scope, timeout_ms, urgent, config, events };
-        let bytes = wire::encode(&message);
-        AuditRequest::decode(&bytes).expect("sound");
-        outbox.answered(id, Said::Each(&vec![Kept::Kept; count]));
+        let id = id(number);
+        outbox.answered(id, each(&vec![Kept::Kept; count]));
         all += count;
     }
     assert!(all > 32, "{all} of 100");
@@ -262,7 +350,8 @@ enum Step {
     Deny(u8, u8),
     Tick(u16),
     Send,
-    Answer(Vec<u8>),
+    /// What becomes of each, and whether this gateway reads briefs.
+    Answer(Vec<u8>, bool),
     Nothing,
     /// An event that its decision waits for.
     Urgent(u8),
@@ -276,7 +365,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0_u8..4, 0_u8..6).prop_map(|(limit, subject)| Step::Deny(limit, subject)),
         2 => (0_u16..40_000).prop_map(Step::Tick),
         3 => Just(Step::Send),
-        2 => proptest::collection::vec(0_u8..3, 0..70).prop_map(Step::Answer),
+        2 => (proptest::collection::vec(0_u8..3, 0..70), any::<bool>()).prop_map(|(fates, briefs)| Step::Answer(fates, briefs)),
         1 => Just(Step::Nothing),
         2 => (0_u8..6).prop_map(Step::Urgent),
         2 => (0_u8..4).prop_map(Step::Told),
@@ -309,16 +398,17 @@ proptest! {
                     outbox.tick(now_ms);
                 }
                 Step::Send => {
-                    if let Some(notes) = outbox.batch(id(number + 1)) {
+                    if let Some(notes) = outbox.batch(id(number + 1)).map(heard) {
                         number += 1;
                         for note in &notes {
                             let first = seen.entry(note.id.clone()).or_insert_with(|| note.clone());
-                            prop_assert_eq!((&first.detail, first.more), (&note.detail, note.more));
+                            let age_ms = first.age_ms;
+                            prop_assert_eq!(&*first, &AuditNote { age_ms, ..note.clone() });
                         }
                         flight = Some(notes);
                     }
                 }
-                Step::Answer(fates) => {
+                Step::Answer(fates, briefs) => {
                     let notes = flight.take().unwrap_or_default();
                     let fates: Vec<Kept> = fates
                         .iter()
@@ -329,7 +419,7 @@ proptest! {
                             chain.insert(note.id.clone(), u64::from(note.more.max(1)));
                         }
                     }
-                    outbox.answered(id(number), Said::Each(&fates));
+                    outbox.answered(id(number), Said::Each { kept: &fates, briefs });
                 }
                 Step::Urgent(subject) => {
                     happened += 1;
@@ -347,9 +437,9 @@ proptest! {
                         chain.insert(note.id, 1);
                     }
                     let said = match fate {
-                        0 => Said::Each(&[Kept::Later]),
+                        0 => each(&[Kept::Later]),
                         1 | 2 => Said::Nothing,
-                        _ => Said::Each(&[Kept::Kept]),
+                        _ => each(&[Kept::Kept]),
                     };
                     outbox.urgent_answered(message, said, false);
                 }
@@ -385,13 +475,13 @@ fn an_event_that_its_decision_waits_for_goes_alone_and_waits_with_the_others_if_
     // The like of it is counted, and a batch takes along what is not on its way.
     assert_eq!(outbox.record_urgent(Box::new(denial("p.ip", "a")), id(91), false), Urgent::Counted);
     assert_eq!(sent(&mut outbox, 1).len(), 1);
-    assert!(!outbox.urgent_answered(id(1), Said::Each(&[Kept::Kept]), false), "another's answer");
-    assert!(!outbox.urgent_answered(id(90), Said::Each(&[Kept::Later]), false));
-    assert!(!outbox.urgent_answered(id(90), Said::Each(&[Kept::Kept]), false), "it came before");
-    outbox.answered(id(1), Said::Each(&[Kept::Kept]));
+    assert!(!outbox.urgent_answered(id(1), each(&[Kept::Kept]), false), "another's answer");
+    assert!(!outbox.urgent_answered(id(90), each(&[Kept::Later]), false));
+    assert!(!outbox.urgent_answered(id(90), each(&[Kept::Kept]), false), "it came before");
+    outbox.answered(id(1), each(&[Kept::Kept]));
     let again = sent(&mut outbox, 2);
     assert_eq!(again.iter().map(|n| &n.id).collect::<Vec<_>>(), [&note.id]);
-    outbox.answered(id(2), Said::Each(&[Kept::Kept]));
+    outbox.answered(id(2), each(&[Kept::Kept]));
     assert_eq!(outbox.counts(), Counts { kept: 2, refused: 0, lost: 0 });
 }
 
@@ -419,7 +509,7 @@ fn what_a_refused_decision_would_have_told_is_told_by_the_next_one_like_it() {
     assert!(matches!(outbox.record_urgent(like(), id(2), true), Urgent::Send(_)));
     assert!(!outbox.urgent_answered(id(2), Said::Nothing, true));
     assert!(matches!(outbox.record_urgent(like(), id(3), true), Urgent::Send(_)));
-    assert!(outbox.urgent_answered(id(3), Said::Each(&[Kept::Kept]), true));
+    assert!(outbox.urgent_answered(id(3), each(&[Kept::Kept]), true));
     assert_eq!(outbox.record_urgent(like(), id(4), true), Urgent::Counted);
     assert_eq!(outbox.len(), 1);
     for _ in 0..WAITING_MAX {

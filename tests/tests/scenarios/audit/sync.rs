@@ -11,7 +11,8 @@ const MS: u64 = 1_000_000;
 const DENY: &str = "audit: { sync: [deny], timeout: 200ms }";
 
 pub(super) fn keep(urgent: Urgent, is_mute: bool) -> Keeper {
-    Keeper { book: Arc::default(), unanswered: 0, hears: false, urgent, is_mute }
+    let (book, is_mixed) = (Arc::default(), false);
+    Keeper { book, unanswered: 0, hears: false, urgent, is_mute, is_mixed }
 }
 
 pub(super) fn unrecorded(report: &Report, outcome: &str) -> u64 {
