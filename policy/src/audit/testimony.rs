@@ -98,6 +98,14 @@ impl Testimony {
         EVENT.saturating_add(texts).saturating_add(about)
     }
 
+    /// The same of a brief event.
+    pub(super) fn brief_weight(&self) -> usize {
+        const EVENT: usize = 96;
+        const QUOTES: usize = 3;
+        let names = self.about.iter().take(ABOUT_MAX).map(|about| about.subject.name.as_str());
+        names.map(|name| name.len().saturating_add(QUOTES)).fold(EVENT, usize::saturating_add)
+    }
+
     /// As it is handed over; `reads_briefs`: to a gateway that takes the decision for itself.
     pub(super) fn note(&self, id: String, age_ms: u32, more: u32, reads_briefs: bool) -> AuditNote {
         let decision = self.decision.filter(|_| reads_briefs);

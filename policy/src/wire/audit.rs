@@ -20,8 +20,10 @@ pub use brief::{Brief, Halves, Names};
 
 /// Where the filter hands its audit events over.
 pub const AUDIT_PATH: &str = "/v1/audit";
-/// The most events of one message.
+/// The most events that one message tells as a whole.
 pub const EVENTS_MAX: usize = 64;
+/// The most events of one message, brief ones with the others: a call costs Envoy as much as dozens of events.
+pub const BRIEFS_MAX: usize = 256;
 /// The most limits that one event is about.
 pub const ABOUT_MAX: usize = 16;
 /// The longest outcome and detail, in bytes.
@@ -48,9 +50,10 @@ pub struct AuditRequest<E = AuditNote, B = Brief> {
     /// The configuration that all of the events are of; absent where each says its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigHash>,
-    /// 1 to [`EVENTS_MAX`], the briefs with them.
+    /// 1 to [`EVENTS_MAX`].
     pub events: Vec<E>,
-    /// More of them, each like one of `events`; for a gateway that has said that it reads them.
+    /// More of them, each like one of `events`, at most [`BRIEFS_MAX`] with those; for a gateway that has said that it reads
+    /// such.
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
     pub briefs: Vec<B>,
 }
@@ -165,8 +168,11 @@ impl AuditRequest {
     pub fn hear(bytes: &[u8]) -> Result<AuditHeard, BadMessage> {
         type Raw = AuditRequest<serde_json::Value, serde_json::Value>;
         let Raw { v, id, scope, timeout_ms, urgent, config, events, briefs } = read(bytes)?;
-        if events.is_empty() || events.len().saturating_add(briefs.len()) > EVENTS_MAX {
+        if events.is_empty() || events.len() > EVENTS_MAX {
             return Err(BadMessage::Event("send 1 to 64 events"));
+        }
+        if events.len().saturating_add(briefs.len()) > BRIEFS_MAX {
+            return Err(BadMessage::Event("send at most 256 events, brief ones with the others"));
         }
         let mut events: Vec<_> = events.into_iter().map(AuditNote::read).collect();
         for brief in briefs {

@@ -7,10 +7,10 @@ use core::slice;
 
 use crate::audit::testimony::Testimony;
 use crate::digits::push_number;
-use crate::wire::audit::{AuditNote, Brief, EVENTS_MAX, Halves, ID_LEN_MAX, Names};
+use crate::wire::audit::{AuditNote, BRIEFS_MAX, Brief, EVENTS_MAX, Halves, ID_LEN_MAX, Names};
 
 /// The most bytes of events in one message, about; a message may have 64 KiB.
-const BATCH_BYTES_MAX: usize = 40 * 1_024;
+pub(super) const BATCH_BYTES_MAX: usize = 40 * 1_024;
 /// An event is held against so many whole ones of its message, the latest: more would cost what being brief saves.
 const LIKE_MAX: usize = 8;
 
@@ -82,18 +82,21 @@ impl<'w> Batch<'w> {
         let (mut batch, mut bytes) = (Self::default(), 0_usize);
         let mut numbers = Numbers { whole: Vec::new(), brief: Vec::new() };
         let mut whole: Vec<&Testimony> = Vec::new();
-        for waiting in waiting.take(EVENTS_MAX) {
-            bytes = bytes.saturating_add(waiting.weight);
-            if bytes > BATCH_BYTES_MAX && !batch.is_empty() {
-                break;
-            }
+        for waiting in waiting.take(BRIEFS_MAX) {
             let may_be_brief = reads_briefs && waiting.more == 0;
             let is_like = |(_, whole): &(usize, &&Testimony)| waiting.what.is_like(whole);
             let mut latest = whole.iter().enumerate().rev().take(LIKE_MAX);
             let like = may_be_brief.then(|| latest.find(is_like)).flatten();
+            let weight = if like.is_some() { waiting.what.brief_weight() } else { waiting.weight };
+            bytes = bytes.saturating_add(weight);
+            if bytes > BATCH_BYTES_MAX && !batch.is_empty() {
+                break;
+            }
             if let Some((like, _)) = like {
                 numbers.brief.push(waiting.number);
                 batch.briefs.push(waiting.brief(like, now_ms));
+            } else if batch.events.len() == EVENTS_MAX {
+                break;
             } else {
                 numbers.whole.push(waiting.number);
                 batch.events.push(waiting.note(run, now_ms, reads_briefs));

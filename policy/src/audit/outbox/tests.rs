@@ -8,6 +8,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
+use super::batch::BATCH_BYTES_MAX;
 use super::*;
 use crate::audit::tally::WINDOW_MS;
 use crate::audit::{About, Durability};
@@ -15,7 +16,7 @@ use crate::config::{ConfigHash, Rung};
 use crate::identity::{Subject, SubjectKind, SubjectName};
 use crate::scope::{CallerScope, Environment, KeyFormat, Tenant, TenantId};
 use crate::wire;
-use crate::wire::audit::AuditRequest;
+use crate::wire::audit::{AuditRequest, BRIEFS_MAX};
 
 fn id(number: usize) -> DecisionId {
     DecisionId::new(u128::try_from(number).expect("small"))
@@ -47,7 +48,11 @@ fn each(kept: &[Kept]) -> Said<'_> {
 }
 
 /// A batch as a gateway hears it.
-fn heard(Batch { events, briefs }: Batch<'_>) -> Vec<AuditNote> {
+fn heard(batch: Batch<'_>) -> Vec<AuditNote> {
+    AuditRequest::decode(&encoded(batch)).expect("sound").events
+}
+
+fn encoded(Batch { events, briefs }: Batch<'_>) -> Vec<u8> {
     let scope = CallerScope {
         region: None,
         environment: Environment::default(),
@@ -56,9 +61,7 @@ fn heard(Batch { events, briefs }: Batch<'_>) -> Vec<AuditNote> {
     };
     let (v, id, urgent) = (wire::VERSION, id(1), false);
     let (timeout_ms, config) = (1_000, None);
-    let message = AuditRequest { v, id, scope, timeout_ms, urgent, config, events, briefs };
-    let bytes = wire::encode(&message);
-    AuditRequest::decode(&bytes).expect("sound").events
+    wire::encode(&AuditRequest { v, id, scope, timeout_ms, urgent, config, events, briefs })
 }
 
 /// Everything that comes out while the gateway keeps all.
@@ -233,6 +236,34 @@ fn what_is_alike_is_told_in_brief_to_who_reads_that_and_nothing_else_is() {
         assert_eq!(batch.is_some_and(|batch| !brief(&batch).is_empty()), is_brief, "{now_ms} ms");
         reads.answered(id(5), Said::Each { kept: &[], briefs: true });
     }
+}
+
+#[test]
+fn a_message_holds_256_events_where_they_are_brief_and_no_more_than_its_octets() {
+    let mut outbox = Outbox::new(1, 0);
+    let kept = |outbox: &mut Outbox, number: usize| {
+        let batch = outbox.batch(id(number)).expect("there is one");
+        let (count, briefs) = (batch.len(), batch.briefs.len());
+        let octets = encoded(batch).len();
+        outbox.answered(id(number), Said::Each { kept: &[Kept::Kept; BRIEFS_MAX], briefs: true });
+        (count, briefs, octets)
+    };
+    (0..1_000).for_each(|_| outbox.record_each(Box::new(denial("p.ip", "192.0.2.1"))));
+    assert_eq!(kept(&mut outbox, 1).0, EVENTS_MAX);
+    let (count, briefs, octets) = kept(&mut outbox, 2);
+    assert_eq!((count, briefs), (BRIEFS_MAX, BRIEFS_MAX - 1));
+    assert!(octets < BATCH_BYTES_MAX / 2, "{octets}");
+    // None of them like another: as many as are told as a whole.
+    let mut outbox = Outbox { reads_briefs: true, ..Outbox::new(1, 0) };
+    (0..100).for_each(|n| outbox.record(denial(&format!("p.l{n}"), "192.0.2.1")));
+    assert_eq!(kept(&mut outbox, 1).0, EVENTS_MAX);
+    // Long names.
+    let mut outbox = Outbox { reads_briefs: true, ..Outbox::new(1, 0) };
+    let long = "n".repeat(500);
+    (0..200).for_each(|_| outbox.record_each(Box::new(denial("p.ip", &long))));
+    let (count, briefs, octets) = kept(&mut outbox, 1);
+    assert!(briefs > 60 && briefs + 1 == count, "{count}");
+    assert!(octets < BATCH_BYTES_MAX + 1_024, "{octets}");
 }
 
 #[test]
