@@ -32,7 +32,7 @@ use tidegate_policy::scope::{Region, Tenant};
 
 pub use self::log_sink::LogSink;
 use self::trail::{PassOnError, Trail};
-use self::writer::Acknowledged;
+use self::writer::{Acknowledged, Haste};
 use crate::clock::Clock;
 
 /// A sink that threads share.
@@ -148,9 +148,9 @@ impl Auditor {
     }
 
     /// Takes an event that another process made; its answer comes when it is on record.
-    pub fn pass_on(&self, event: AuditEvent, urgent: bool) -> Result<Acknowledged, PassOnError> {
+    pub fn pass_on(&self, event: AuditEvent, haste: Haste) -> Result<Acknowledged, PassOnError> {
         let handed = match &self.trail {
-            Some(trail) => trail.pass_on(&event, urgent),
+            Some(trail) => trail.pass_on(&event, haste),
             None => Err(PassOnError::NoChain),
         };
         // Without a chain the log is all there is.

@@ -21,7 +21,7 @@ use super::ring::Ring;
 use super::spool::Spool;
 use super::thin::{Pseudonyms, Thinner};
 use super::watch::{Notes, Watch};
-use super::writer::{Acknowledged, QueueFull, Writer, Writing};
+use super::writer::{Acknowledged, Haste, QueueFull, Writer, Writing};
 use super::{Happening, NotOnRecord};
 use crate::clock::Clock;
 use crate::own_thread::OwnThread;
@@ -176,9 +176,9 @@ impl Trail {
 
     /// Hands over an event that another process made: its subjects become hashes, and nothing is thinned
     /// out, since that was done there.
-    pub fn pass_on(&self, event: &AuditEvent, urgent: bool) -> Result<Acknowledged, PassOnError> {
+    pub fn pass_on(&self, event: &AuditEvent, haste: Haste) -> Result<Acknowledged, PassOnError> {
         let event = self.pseudonyms.event(event).map_err(PassOnError::Unfit)?;
-        self.writer.offer(event, urgent).map_err(PassOnError::Full)
+        self.writer.offer(event, haste).map_err(PassOnError::Full)
     }
 
     /// Counts events that were lost before they came here.

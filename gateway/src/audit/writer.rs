@@ -32,8 +32,20 @@ pub type Acknowledged = oneshot::Receiver<Accepted>;
 #[error("the audit queue is full or closed")]
 pub struct QueueFull;
 
+/// How soon an event is appended that its maker keeps until it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// With all that come within a tick.
+    Gathered,
+    /// At once with those before it: whoever sent it sends no more until it is acknowledged, and more wait there.
+    Last,
+    /// At once, before all that nobody waits for.
+    Urgent,
+}
+
 struct Item {
     event: Event,
+    haste: Haste,
     /// Whether somebody else keeps it until it is acknowledged, and hands it over again.
     is_kept: bool,
     ack: oneshot::Sender<Accepted>,
@@ -127,7 +139,8 @@ impl Writer {
     /// Hands an event over without waiting. An `urgent` one is appended at once: for decisions and
     /// commands that wait for their event.
     pub fn submit(&self, event: Event, urgent: bool) -> Result<Acknowledged, QueueFull> {
-        let handed = self.hand_over(event, urgent, false);
+        let haste = if urgent { Haste::Urgent } else { Haste::Gathered };
+        let handed = self.hand_over(event, haste, false);
         if handed.is_err() {
             self.tally.counters.dropped.inc();
         }
@@ -135,22 +148,22 @@ impl Writer {
     }
 
     /// The same of an event that its maker keeps until it is acknowledged: what is not taken now is not lost.
-    pub fn offer(&self, event: Event, urgent: bool) -> Result<Acknowledged, QueueFull> {
-        self.hand_over(event, urgent, true)
+    pub fn offer(&self, event: Event, haste: Haste) -> Result<Acknowledged, QueueFull> {
+        self.hand_over(event, haste, true)
     }
 
     fn hand_over(
         &self,
         event: Event,
-        urgent: bool,
+        haste: Haste,
         is_kept: bool,
     ) -> Result<Acknowledged, QueueFull> {
         let (ack, acknowledged) = oneshot::channel();
-        let queue = if urgent { &self.urgent } else { &self.queue };
+        let queue = if haste == Haste::Urgent { &self.urgent } else { &self.queue };
         // Before the task can answer it.
         let room = queue.try_reserve().map_err(|_full_or_closed| QueueFull)?;
         self.tally.owed.fetch_add(u64::from(!is_kept), Ordering::SeqCst);
-        room.send(Item { event, is_kept, ack });
+        room.send(Item { event, haste, is_kept, ack });
         Ok(acknowledged)
     }
 
@@ -232,8 +245,9 @@ async fn serve(
             }
             item = queues.items.recv() => match item {
                 Some(item) => {
+                    let haste = item.haste;
                     batch.push(item);
-                    gather(batch, queues, clock, tick).await;
+                    gather(batch, haste, queues, clock, tick).await;
                 }
                 None => break,
             },
@@ -274,21 +288,28 @@ fn until_look(end: &ChainEnd) -> Duration {
     }
 }
 
-async fn gather(batch: &mut Vec<Item>, queues: &mut Queues, clock: &dyn Clock, tick: Duration) {
+/// Behind an event of that haste.
+async fn gather(
+    batch: &mut Vec<Item>,
+    mut haste: Haste,
+    queues: &mut Queues,
+    clock: &dyn Clock,
+    tick: Duration,
+) {
     let mut over = clock.sleep(tick);
-    while batch.len() < BATCH_MAX {
-        let (item, urgent) = tokio::select! {
+    while batch.len() < BATCH_MAX && haste == Haste::Gathered {
+        let item = tokio::select! {
             biased;
-            Some(item) = queues.urgent.recv() => (Some(item), true),
-            item = queues.items.recv() => (item, false),
-            () = &mut over => (None, false),
+            Some(item) = queues.urgent.recv() => Some(item),
+            item = queues.items.recv() => item,
+            () = &mut over => None,
         };
         let Some(item) = item else { break };
+        haste = item.haste;
         batch.push(item);
-        if urgent {
-            queues.hurry(batch, BATCH_MAX);
-            break;
-        }
+    }
+    if haste == Haste::Urgent {
+        queues.hurry(batch, BATCH_MAX);
     }
 }
 
@@ -344,7 +365,7 @@ mod tests {
         let clock = Arc::new(SystemClock::new());
         let (writer, writing) = Writer::start(end, clock, counters.clone(), TICK);
         for attempt in 0..3 {
-            let offered = writer.offer(event("a-filters"), true).expect("room").await;
+            let offered = writer.offer(event("a-filters"), Haste::Urgent).expect("room").await;
             assert!(offered.is_err(), "the spool is full: {attempt}");
         }
         assert_eq!(counters.dropped.get(), 0);
@@ -353,7 +374,7 @@ mod tests {
         // The same where the queue takes no more.
         writer.stop();
         writing.await.expect("it ends");
-        assert!(writer.offer(event("a-filters"), true).is_err());
+        assert!(writer.offer(event("a-filters"), Haste::Urgent).is_err());
         assert_eq!(counters.dropped.get(), 1);
         assert!(writer.submit(event("own"), false).is_err());
         assert_eq!(counters.dropped.get(), 2);
@@ -397,13 +418,13 @@ mod tests {
         store.set(Mode::Never);
         let of_the_batch = [
             writer.submit(event("own"), true).expect("room"),
-            writer.offer(event("a-filters"), true).expect("room"),
+            writer.offer(event("a-filters"), Haste::Urgent).expect("room"),
         ];
         store.asked.notified().await;
         let queued = [
             writer.submit(event("own-too"), false).expect("room"),
             writer.submit(event("own-urgent"), true).expect("room"),
-            writer.offer(event("a-filters-too"), false).expect("room"),
+            writer.offer(event("a-filters-too"), Haste::Gathered).expect("room"),
         ];
         assert_eq!(writer.owed(), 3);
         writer.stop();
@@ -455,10 +476,22 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let counters = ChainCounters::default();
         let (writer, writing) = Writer::start(end, Arc::clone(&clock), counters, TICK);
-        for (count, batches, waits_us) in [(64, 1, 0), (63, 1, 50_000), (65, 2, 50_000)] {
+        let (gathered, last) = (Haste::Gathered, Haste::Last);
+        let rows = [
+            (64, gathered, 1, 0),
+            (63, gathered, 1, 50_000),
+            (65, gathered, 2, 50_000),
+            (1, last, 1, 0),
+            (63, last, 1, 0),
+            (65, last, 2, 0),
+        ];
+        for (row, (count, haste, batches, waits_us)) in rows.into_iter().enumerate() {
             let (before, since_us) = (store.appends(), clock.elapsed_us());
-            let submit = |n| writer.submit(event(&format!("e-{count}-{n}")), false).expect("room");
-            let acknowledged: Vec<_> = (0..count).map(submit).collect();
+            let offer = |n| {
+                let haste = if n == count { haste } else { gathered };
+                writer.offer(event(&format!("e-{row}-{n}")), haste).expect("room")
+            };
+            let acknowledged: Vec<_> = (1..=count).map(offer).collect();
             for accepted in acknowledged {
                 assert_eq!(accepted.await, Ok(Accepted::Chained));
             }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tidegate_policy::audit::{AuditEvent, Basis, Durability, Thinning};
-use tidegate_policy::wire::audit::{AuditNote, AuditReply, AuditRequest, Kept};
+use tidegate_policy::wire::audit::{AuditNote, AuditReply, AuditRequest, EVENTS_MAX, Kept};
 
 use super::{Refused, Service};
+use crate::audit::writer::Haste;
 
 /// Of the time that the filter waits, so much is for the way.
 const WAY: u32 = 4;
@@ -30,12 +31,20 @@ impl Service {
         // As they came about, whatever place a message has for those that are brief; answered in its order.
         let mut order: Vec<_> = message.events.into_iter().enumerate().collect();
         order.sort_by_key(|(_, note)| note.as_ref().ok().and_then(AuditNote::number));
+        // A filter that has a whole batch has more before long, which is not sent until these are acknowledged.
+        let last = order.len().checked_sub(1).filter(|_| order.len() >= EVENTS_MAX);
         let mut handed: Vec<_> = order
             .into_iter()
-            .map(|(place, note)| match note {
+            .enumerate()
+            .map(|(nth, (place, note))| match note {
                 Ok(note) => {
                     let note = AuditNote { config: note.config.or(config), ..note };
-                    (place, self.chronicle.pass_on(self.event(note, now_ms), urgent))
+                    let haste = match urgent {
+                        true => Haste::Urgent,
+                        false if Some(nth) == last => Haste::Last,
+                        false => Haste::Gathered,
+                    };
+                    (place, self.chronicle.pass_on(self.event(note, now_ms), haste))
                 }
                 Err(unreadable) => (place, Err(self.chronicle.pass_over(&unreadable))),
             })

@@ -14,7 +14,7 @@ use tidegate_policy::wire::{
 
 use super::Refused;
 use crate::audit::trail::PassOnError;
-use crate::audit::writer::Acknowledged;
+use crate::audit::writer::{Acknowledged, Haste};
 use crate::audit::{Auditor, Happening, endpoint};
 use crate::clock::Clock;
 
@@ -121,8 +121,8 @@ impl Chronicle {
     }
 
     /// Takes a filter's event: who answers when it is on record, or what is said of it at once.
-    pub fn pass_on(&self, event: AuditEvent, urgent: bool) -> Result<Acknowledged, Kept> {
-        self.auditor.pass_on(event, urgent).map_err(|refused| match refused {
+    pub fn pass_on(&self, event: AuditEvent, haste: Haste) -> Result<Acknowledged, Kept> {
+        self.auditor.pass_on(event, haste).map_err(|refused| match refused {
             PassOnError::Full(_) => Kept::Later,
             PassOnError::Unfit(_) | PassOnError::NoChain => Kept::Refused,
         })

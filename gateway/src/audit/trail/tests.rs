@@ -82,7 +82,7 @@ fn second_key() -> String {
 }
 
 async fn on_record(trail: &Trail, id: &str) -> Accepted {
-    trail.pass_on(&event(id.to_owned()), true).expect("room").await.expect("not lost")
+    trail.pass_on(&event(id.to_owned()), Haste::Urgent).expect("room").await.expect("not lost")
 }
 
 fn event(id: String) -> AuditEvent {
@@ -224,7 +224,7 @@ async fn a_disk_that_stands_still_keeps_the_chain_waiting_and_nobody_else() {
         // Now the disk goes on.
         (is_served, std::fs::read_to_string(&pipe).expect("a mark"))
     });
-    let event = trail.pass_on(&event("meanwhile".to_owned()), true).expect("room");
+    let event = trail.pass_on(&event("meanwhile".to_owned()), Haste::Urgent).expect("room");
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }
