@@ -23,9 +23,9 @@ use crate::wire::DecisionId;
 use crate::wire::audit::{AuditNote, AuditReply, EVENTS_MAX, Kept};
 
 /// The most events that wait.
-pub const WAITING_MAX: usize = 1_024;
+pub const WAITING_MAX: usize = 2_048;
 /// The most bytes of events that wait, about.
-pub const WAITING_BYTES_MAX: usize = 512 * 1_024;
+pub const WAITING_BYTES_MAX: usize = 1_024 * 1_024;
 /// The most firsts and kinds of one window: fewer than the gateway's, this is one worker.
 pub const PLACES: Places = Places { firsts: 256, kinds: 64 };
 /// So long events are gathered for one message.

@@ -299,12 +299,12 @@ fn a_gateway_that_is_away_gets_the_same_events_later_and_records_none_twice() {
 
 #[test]
 fn beyond_its_bound_events_are_lost_counted_and_the_chain_is_told() {
-    let many = "  - { at: 100ms, client: p, times: 1500, every: 10ms, send: { path: /p } }\n";
+    let many = "  - { at: 100ms, client: p, times: 3000, every: 10ms, send: { path: /p } }\n";
     let (report, book) = run("audit: { allows: 100% }", "200s", many, 12, false);
     let (kept, lost) = (metric(&report, "kept"), metric(&report, "lost"));
     assert!(lost > 0, "{kept} kept");
     let allows = told(&book, Action::Allow).len();
-    assert_eq!(u64::try_from(allows).expect("few") + lost, 1_500);
+    assert_eq!(u64::try_from(allows).expect("few") + lost, 3_000);
     let losses = told(&book, Action::Loss);
     assert!(!losses.is_empty(), "the loss is on record");
     let number = |note: &&AuditNote| -> u64 {
