@@ -139,6 +139,7 @@ fn brief_audit_events() {
         ("[0, 2", "[2, 2", [true, true, false, true]),
         ("[0, 2", "[-1, 2", [true, true, false, true]),
         ("[0, 2", "[0, -2", [true, true, false, true]),
+        ("[0, 2", "[0, 18446744073709551615", [true, true, false, true]),
         ("[\"192.0.2.1\"]", "[]", [true, true, false, true]),
         ("[\"192.0.2.1\"]", "[\"192.0.2.1\", \"192.0.2.2\"]", [true, true, false, true]),
         ("[\"192.0.2.1\"]", "[\"a name\"]", [true, true, false, true]),

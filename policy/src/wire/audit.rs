@@ -190,7 +190,11 @@ impl AuditNote {
     fn read(value: serde_json::Value) -> Result<Self, BadMessage> {
         let read = serde_json::from_value::<Self>(value);
         let note = read.map_err(|error| BadMessage::Malformed(error.to_string()))?;
-        note.check().map(|()| note)
+        note.checked()
+    }
+
+    fn checked(self) -> Result<Self, BadMessage> {
+        self.check().map(|()| self)
     }
 
     /// A brief one behind `others`; that it is like another brief one is not provided for, and does no harm.
@@ -201,7 +205,7 @@ impl AuditNote {
         let read = serde_json::from_value::<Brief>(value);
         let brief = read.map_err(|error| BadMessage::Malformed(error.to_string()))?;
         match others.get(brief.like) {
-            Some(Ok(like)) => brief.whole(like),
+            Some(Ok(like)) => brief.whole(like)?.checked(),
             Some(Err(bad)) => Err(bad.clone()),
             None => Err(BadMessage::Event("it is like none of the message")),
         }
