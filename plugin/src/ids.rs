@@ -29,7 +29,7 @@ impl Ids {
     /// A fresh id: the VM's 64 random bits in front, a count behind.
     pub(crate) fn decision(&mut self) -> DecisionId {
         self.count = self.count.wrapping_add(1);
-        DecisionId::new((u128::from(self.prefix) << 64) | u128::from(self.count))
+        DecisionId::of_halves(self.prefix, self.count)
     }
 
     /// This VM's name among those of its process.

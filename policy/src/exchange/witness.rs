@@ -161,9 +161,8 @@ fn drawn(
 
 /// 0 to 9,999, by the id alone: anybody can check later that the sample was no choice. SplitMix64's finish.
 fn draw_bp(id: DecisionId) -> u16 {
-    let bits = id.bits();
-    let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
-    let mut bits = half(bits) ^ half(bits >> 64);
+    let [upper, lower] = id.halves();
+    let mut bits = upper ^ lower;
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     u16::try_from((bits ^ (bits >> 31)) % 10_000).unwrap_or_default()
