@@ -5,6 +5,7 @@
 use super::envoy_rows::{self, Effort, Plan};
 use super::starts::{STARTS, Starts};
 use super::summary::Summary;
+use super::turns::SHORT;
 use crate::parts;
 
 const CONNECTIONS: u32 = 16;
@@ -55,7 +56,7 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
             None => "circuit breakers, Envoy answers itself (no upstream hop)",
             Some(_) => "circuit breakers, with an upstream hop",
         };
-        let behind = envoy_rows::Load { hop, connections: CONNECTIONS, title };
+        let behind = envoy_rows::Load { hop, connections: CONNECTIONS, title, turns: SHORT };
         let first = envoy_rows::measure_plans(plans(), effort, behind, suffix, summary).await?;
         let starts = Starts::take(first, plans, |_| Vec::new(), effort, behind).await?;
         let added_us = starts.added_us("breaker_closed", "breaker_off")?;

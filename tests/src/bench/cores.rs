@@ -13,7 +13,8 @@ pub struct Apart {
 
 impl Apart {
     /// These processes on the first core that there is, this thread on the others; as they are where there is one.
-    pub fn keep(measured: &[u32]) -> io::Result<Self> {
+    /// Who is `behind` the measured gives way to this thread, so that it asks as often whatever they have to do.
+    pub fn keep(measured: &[u32], behind: &[u32]) -> io::Result<Self> {
         let mut all = none();
         // SAFETY: the set outlives the call, and is as long as it is said to be.
         let known = unsafe { libc::sched_getaffinity(0, mem::size_of_val(&all), &raw mut all) };
@@ -27,11 +28,12 @@ impl Apart {
             is_alone = false;
         }
         if !is_alone {
-            for pid in measured {
-                for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-                    let thread = thread?.file_name().to_string_lossy().parse();
-                    stays(thread.map_err(io::Error::other)?, &first)?;
-                }
+            for thread in threads(measured)? {
+                stays(thread, &first)?;
+            }
+            for thread in threads(behind)? {
+                stays(thread, &others)?;
+                gives_way(thread)?;
             }
             stays(0, &others)?;
         }
@@ -59,6 +61,24 @@ fn has(set: &libc::cpu_set_t, core: usize) -> bool {
 fn add(set: &mut libc::cpu_set_t, core: usize) {
     // SAFETY: the set is whole, the core below its size.
     unsafe { libc::CPU_SET(core, set) }
+}
+
+fn threads(of: &[u32]) -> io::Result<Vec<i32>> {
+    let mut threads = Vec::new();
+    for pid in of {
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let thread = thread?.file_name().to_string_lossy().parse();
+            threads.push(thread.map_err(io::Error::other)?);
+        }
+    }
+    Ok(threads)
+}
+
+/// It runs when nobody else wants to, for as long as it lives.
+fn gives_way(thread: i32) -> io::Result<()> {
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameter outlives the call.
+    done(unsafe { libc::sched_setscheduler(thread, libc::SCHED_IDLE, &raw const none) })
 }
 
 /// 0: this thread.

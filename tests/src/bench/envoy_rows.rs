@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::policy_rows;
 use super::stats::{Figures, shuffle};
 use super::summary::Summary;
-use super::turns::{self, Taken};
+use super::turns::{self, Style, Taken};
 use super::wrk;
 use crate::envoy::{Envoy, Options};
 use crate::gateway::{self, Gateway};
@@ -169,6 +169,7 @@ pub(super) struct Load {
     pub(super) hop: Option<SocketAddr>,
     pub(super) connections: u32,
     pub(super) title: &'static str,
+    pub(super) turns: Style,
 }
 
 /// What one plan came to.
@@ -187,14 +188,14 @@ pub(super) async fn measure_plans(
     suffix: &str,
     summary: &mut Summary,
 ) -> Result<Vec<Measured>, String> {
-    let Load { hop, connections, title } = load;
+    let Load { hop, connections, title, .. } = load;
     let mut behind = behind().await;
     let mut rows = start(plans, hop, &behind).await;
     let Effort { rounds: count, seconds, .. } = effort;
     println!("\n{title}, wrk -t1 -c{connections}, {count} rounds of {seconds} s, shuffled");
     rounds(effort, connections, &mut rows, &mut behind).await?;
     report(&rows, suffix, summary);
-    by_turns(rows, effort, connections)
+    by_turns(rows, effort, load, &mut behind)
 }
 
 /// Other plans, in front of a gateway with an audit chain in Redis, which these variables say.
@@ -205,7 +206,7 @@ pub(super) async fn measure_audited(
     load: Load,
     summary: &mut Summary,
 ) -> Result<Vec<Measured>, String> {
-    let Load { hop, connections, title } = load;
+    let Load { hop, connections, title, .. } = load;
     let mut behind = behind_with(chain).await;
     let mut rows = start(plans, hop, &behind).await;
     let Effort { rounds: count, seconds, .. } = effort;
@@ -217,7 +218,7 @@ pub(super) async fn measure_audited(
         let told = stats.lines().filter(|line| line.contains("tidegate_audit_events_total"));
         told.for_each(|line| println!("  {}: {line}", row.name));
     }
-    by_turns(rows, effort, connections)
+    by_turns(rows, effort, load, &mut behind)
 }
 
 /// By turns alone, on Envoys that are started for it: where a process's memory comes to lie differs from start to
@@ -228,14 +229,22 @@ pub(super) async fn turns_anew(
     effort: Effort,
     load: Load,
 ) -> Result<Vec<Measured>, String> {
-    let behind = behind_with(variables).await;
-    by_turns(start(plans, load.hop, &behind).await, effort, load.connections)
+    let mut behind = behind_with(variables).await;
+    by_turns(start(plans, load.hop, &behind).await, effort, load, &mut behind)
 }
 
-fn by_turns(mut rows: Vec<Row>, effort: Effort, connections: u32) -> Result<Vec<Measured>, String> {
+fn by_turns(
+    mut rows: Vec<Row>,
+    effort: Effort,
+    load: Load,
+    behind: &mut Behind,
+) -> Result<Vec<Measured>, String> {
     let mut turns: Vec<_> =
         rows.iter_mut().map(|row| (row.name, &mut row.envoy, row.denies)).collect();
-    let taken = tokio::task::block_in_place(|| turns::take(&mut turns, effort, connections))?;
+    let Behind { memory, redis, store } = behind;
+    let behind = [memory.process().pid(), redis.process().pid(), store.process().pid()];
+    let take = || turns::take(&mut turns, effort, load.connections, load.turns, &behind);
+    let taken = tokio::task::block_in_place(take)?;
     let measured = rows.into_iter().zip(taken).map(|(row, by_turns)| {
         let Row { name, envoy, .. } = row;
         Measured { name, envoy, by_turns }

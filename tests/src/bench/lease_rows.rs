@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use super::envoy_rows::{self, Effort, Plan};
 use super::stats::Figures;
 use super::summary::Summary;
+use super::turns::SHORT;
 use crate::redis::Redis;
 use crate::{client, parts};
 
@@ -54,7 +55,7 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
     for connections in [16, 64] {
         let title = "leases, Envoy answers itself (no upstream hop)";
         let suffix = if connections == 16 { "" } else { "_c64" };
-        let load = envoy_rows::Load { hop: None, connections, title };
+        let load = envoy_rows::Load { hop: None, connections, title, turns: SHORT };
         let rows = envoy_rows::measure_plans(plans(), effort, load, suffix, summary).await?;
         let row = |name: &str| {
             let row = rows.iter().find(|row| row.name == name);

@@ -18,11 +18,7 @@ pub fn released(per_s: u64, begin: Instant, lasts: Duration) -> UnboundedReceive
         let mut sent = 0;
         while begin.elapsed() < lasts {
             let wait = due(sent, per_s).saturating_sub(begin.elapsed());
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "a timetable is kept: nothing is hoped for"
-            )]
-            thread::sleep(wait.max(STEP));
+            rest(wait.max(STEP));
             let passed_us = u64::try_from(begin.elapsed().as_micros()).expect("seconds");
             // The first is due at once.
             let until = passed_us * per_s / 1_000_000 + 1;
@@ -33,6 +29,12 @@ pub fn released(per_s: u64, begin: Instant, lasts: Duration) -> UnboundedReceive
         }
     });
     releases
+}
+
+/// Until the next call is due.
+#[expect(clippy::disallowed_methods, reason = "a timetable is kept: nothing is hoped for")]
+pub fn rest(wait: Duration) {
+    thread::sleep(wait);
 }
 
 /// How long after the beginning a call is due.

@@ -1,6 +1,6 @@
-//! Owns short turns of load: connections that stay open, each of which asks again when it is answered. A shared
+//! Owns turns of load: connections that stay open, each of which asks again when it is answered. A shared
 //! machine is another one from second to second (what takes 6 ms differs by 2 % at once, by 11 % after 600 ms): rows
-//! that take turns of 25 ms meet the same one.
+//! that take turns of 25 ms meet the same one. What a filter does on its tick falls into others' turns then.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -8,15 +8,43 @@ use std::time::{Duration, Instant};
 
 use super::cores::Apart;
 use super::envoy_rows::Effort;
+use super::pace;
 use super::stats::{Figures, shuffle};
 use crate::envoy::Envoy;
 
-/// How long one is.
-const TURN: Duration = Duration::from_millis(25);
-/// Turns of each row for one figure: as long together as from one tick of the filter to the next.
-const FOR_A_FIGURE: u32 = 10;
-/// Figures for one of a row's rounds of a second.
-const FOR_A_ROUND: u32 = 8;
+/// How turns are taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// How long a row asks before its turn begins: what it owes from then is as much as it leaves behind.
+    lead: Duration,
+    /// How long one turn is.
+    turn: Duration,
+    /// From one request of a connection to its next one; none: as soon as it is answered.
+    pace: Option<Duration>,
+    /// Turns of each row for one figure.
+    for_a_figure: u32,
+    /// Figures for one of a row's rounds of a second.
+    for_a_round: u32,
+}
+
+/// What a request costs by itself: as many turns for a figure as are as long together as from one tick of the filter to the next.
+pub const SHORT: Style = Style {
+    lead: Duration::ZERO,
+    turn: Duration::from_millis(25),
+    pace: None,
+    for_a_figure: 10,
+    for_a_round: 8,
+};
+
+/// With what its worker does for it later, on the tick: two of them, among requests at a pace at which who is told keeps up.
+/// Without a pace Envoy would wait for callers whose core the gateway takes, and answer more of them at once.
+pub const STEADY: Style = Style {
+    lead: Duration::from_millis(300),
+    turn: Duration::from_millis(500),
+    pace: Some(Duration::from_millis(1)),
+    for_a_figure: 1,
+    for_a_round: 4,
+};
 
 /// Longer nobody waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,15 +89,19 @@ pub struct Taken {
     pub envoy_cpu_us: Figures,
 }
 
-/// Rows take turns: their names, Envoys, and whether it is the refusal that is measured.
+/// Rows take turns: their names, Envoys, and whether it is the refusal that is measured; `behind`: the processes that they ask.
 pub fn take(
     rows: &mut [(&'static str, &mut Envoy, bool)],
     effort: Effort,
     connections: u32,
+    style: Style,
+    behind: &[u32],
 ) -> Result<Vec<Taken>, String> {
     let named = |name: &str, error: io::Error| format!("{name}, by turns: {error}");
     let measured: Vec<u32> = rows.iter_mut().map(|(_, envoy, _)| envoy.process().pid()).collect();
-    let _apart = Apart::keep(&measured).map_err(|error| format!("cores: {error}"))?;
+    // Callers that wait for nothing would leave nobody else a moment.
+    let behind = if style.pace.is_some() { behind } else { &[] };
+    let _apart = Apart::keep(&measured, behind).map_err(|error| format!("cores: {error}"))?;
     let mut callers = Vec::new();
     for (name, envoy, _) in &*rows {
         let caller = Caller::open(envoy.addr, "/bench", connections);
@@ -78,14 +110,18 @@ pub fn take(
     let mut taken: Vec<Taken> = rows.iter().map(|_| Taken::default()).collect();
     let (mut seed, mut order) = (effort.seed, (0..rows.len()).collect::<Vec<_>>());
     // One that does not count: code is compiled.
-    for figure in 0..=effort.rounds * FOR_A_ROUND {
+    for figure in 0..=effort.rounds * style.for_a_round {
         let mut sums = vec![Sum::default(); rows.len()];
-        for _ in 0..FOR_A_FIGURE {
+        for _ in 0..style.for_a_figure {
             shuffle(&mut order, &mut seed);
             for &index in &order {
                 let (name, envoy, denies) = &mut rows[index];
+                let mut turn = |lasts| callers[index].turn(lasts, style.pace);
+                let led =
+                    if style.lead.is_zero() { Ok(()) } else { turn(style.lead).map(|_led| ()) };
                 let before = envoy.process().cpu_us();
-                let turn = callers[index].turn(TURN).map_err(|error| named(name, error))?;
+                let turn =
+                    led.and_then(|()| turn(style.turn)).map_err(|error| named(name, error))?;
                 let cpu_us = envoy.process().cpu_us() - before;
                 if !*denies && figure > 0 && turn.refused > 0.0 {
                     let Turn { requests, refused, .. } = turn;
@@ -125,20 +161,27 @@ impl Caller {
     }
 
     /// Asks on all of them for so long; ends when all are answered.
-    fn turn(&mut self, lasts: Duration) -> io::Result<Turn> {
+    fn turn(&mut self, lasts: Duration, pace: Option<Duration>) -> io::Result<Turn> {
         let Self { connections, request } = self;
         let (begin, mut requests, mut refused) = (Instant::now(), 0_u32, 0_u32);
         for connection in &mut *connections {
             connection.stream.write_all(request)?;
         }
-        let mut goes_on = true;
+        let (mut goes_on, mut next) = (true, begin);
         while goes_on {
             goes_on = begin.elapsed() < lasts;
             for connection in &mut *connections {
                 let status = connection.answer()?;
                 requests += 1;
                 refused += u32::from(status >= 400);
-                if goes_on {
+                if goes_on && pace.is_none() {
+                    connection.stream.write_all(request)?;
+                }
+            }
+            if let (true, Some(pace)) = (goes_on, pace) {
+                next = (next + pace).max(Instant::now());
+                pace::rest(next.saturating_duration_since(Instant::now()));
+                for connection in &mut *connections {
                     connection.stream.write_all(request)?;
                 }
             }

@@ -5,6 +5,7 @@ use super::chains::PEM;
 use crate::bench::envoy_rows::{self, Effort, Load, Plan};
 use crate::bench::starts::{STARTS, Starts};
 use crate::bench::summary::Summary;
+use crate::bench::turns::STEADY;
 use crate::parts;
 
 const CONNECTIONS: u32 = 16;
@@ -51,7 +52,7 @@ pub async fn measure(effort: Effort, summary: &mut Summary) -> Result<(), String
         vec![("AUDIT_PRIVATE_KEY_V1", PEM.to_owned()), ("TIDEGATE_AUDIT_DIR", folder)]
     };
     let title = "audit events of the filter, decided inside Envoy (no upstream hop)";
-    let load = Load { hop: None, connections: CONNECTIONS, title };
+    let load = Load { hop: None, connections: CONNECTIONS, title, turns: STEADY };
     let first = envoy_rows::measure_audited(plans(), chain(0), effort, load, summary).await?;
     let starts = Starts::take(first, plans, chain, effort, load).await?;
     println!("  Envoy's CPU for each request in µs, by turns, the medians of {STARTS} starts:");
