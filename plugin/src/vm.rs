@@ -131,7 +131,7 @@ enum Waiter {
     /// Nobody: it is what pools of leased units have to say.
     Sync(DecisionId, Vec<Flight>),
     /// Nobody: it is so many audit events.
-    Events(DecisionId, usize),
+    Events(DecisionId, (usize, usize)),
     /// A request whose decision takes effect once its event is on record. `is_void`: it is refused if that is not so.
     Record { stream: u32, id: DecisionId, is_void: bool },
 }
@@ -220,9 +220,12 @@ impl Vm {
         facts: Option<&Facts<'_>>,
     ) -> Action {
         loop {
-            if open.root.events.is_some() && self.witness(stream, &mut open, &mut effects) {
-                self.keep_open(stream, open);
-                return Action::HoldAll;
+            if open.root.events.is_some() {
+                if self.witness(stream, &mut open, &mut effects) {
+                    self.keep_open(stream, open);
+                    return Action::HoldAll;
+                }
+                self.hand_over_whole(&open.root, stream);
             }
             open.root.count(effects.signals);
             if let Some(note) = &effects.note {

@@ -2,7 +2,7 @@
 //! the same document. A change here is a change of the protocol and needs a new version.
 
 use tidegate_policy::identity::SubjectName;
-use tidegate_policy::wire::audit::{AuditNote, AuditReply, AuditRequest, Brief};
+use tidegate_policy::wire::audit::{AuditNote, AuditReply, AuditRequest, Brief, Halves};
 use tidegate_policy::wire::{
     BadMessage, DecideReply, DecideRequest, DecisionId, Refusal, SettleReply, SettleRequest, encode,
 };
@@ -88,16 +88,36 @@ fn audit_events() {
     assert_eq!(sound, [false, true]);
     let text = include_str!("golden/audit-reply.json");
     let reply =
-        AuditReply::decode(text.as_bytes(), message.id, 2).expect("the golden file is read");
+        AuditReply::decode(text.as_bytes(), message.id, (2, 0)).expect("the golden file is read");
     assert_eq!(normal(&encode(&reply)), normal(text.as_bytes()));
     // A gateway of before does not say that it reads briefs, and so does not.
     assert!(reply.briefs);
     let older = text.replacen(", \"briefs\": true", "", 1);
     assert_ne!(older, text);
-    let reply = AuditReply::decode(older.as_bytes(), message.id, 2).expect("it is read");
+    let reply = AuditReply::decode(older.as_bytes(), message.id, (2, 0)).expect("it is read");
     assert!(!reply.briefs);
-    assert!(AuditReply::decode(text.as_bytes(), message.id, 3).is_err());
-    assert!(AuditReply::decode(text.as_bytes(), DecisionId::new(7), 2).is_err());
+    for (events, briefs) in [(3, 0), (1, 0), (1, 1), (2, 1)] {
+        assert!(AuditReply::decode(text.as_bytes(), message.id, (events, briefs)).is_err());
+    }
+    assert!(AuditReply::decode(text.as_bytes(), DecisionId::new(7), (2, 0)).is_err());
+}
+
+#[test]
+fn what_became_of_brief_audit_events() {
+    use tidegate_policy::wire::audit::Kept::{Kept, Later, Refused};
+    let text = include_str!("golden/audit-reply-brief.json");
+    let id = serde_json::from_value(normal(text.as_bytes())["id"].clone()).expect("an id");
+    let reply = AuditReply::decode(text.as_bytes(), id, (2, 5)).expect("the golden file is read");
+    let each = [Kept, Later, Kept, Kept, Kept, Later, Refused];
+    assert_eq!((&reply.events[..], &reply.brief_events[..]), (&each[..], &[][..]));
+    assert_eq!(normal(&encode(&AuditReply::new(id, each.to_vec(), 5))), normal(text.as_bytes()));
+    for count in [(2, 4), (2, 6), (7, 0), (0, 7)] {
+        assert!(AuditReply::decode(text.as_bytes(), id, count).is_err(), "{count:?}");
+    }
+    // No more than there are, whatever it says.
+    let many = text.replacen("[\"kept\", 3]", "[\"kept\", 4294967295]", 1);
+    assert_ne!(many, text);
+    assert!(AuditReply::decode(many.as_bytes(), id, (2, 5)).is_err());
 }
 
 #[test]
@@ -111,7 +131,7 @@ fn brief_audit_events() {
     assert_eq!(first.detail, detail("11111111-89ab-8def-8123-456789abcdef"));
     let mut about = first.about.clone();
     about[0].subject.name = SubjectName::from_bytes(b"192.0.2.1");
-    let decision = "22222222-89ab-8def-8123-456789abcdef";
+    let decision = "22222222-89ab-8def-8123-456789abcdee";
     let whole = AuditNote {
         id: "00112233445566778899aabbccddeeff-2".to_owned(),
         age_ms: 7,
@@ -124,12 +144,13 @@ fn brief_audit_events() {
     let id = "00112233445566778899aabbccddeeff-4".to_owned();
     assert_eq!(like_second, &AuditNote { id, ..second.clone() });
     // A filter writes what is read here.
-    let id: DecisionId = serde_json::from_value(decision.into()).expect("an id");
+    let [first, id]: [DecisionId; 2] = ["11111111-89ab-8def-8123-456789abcdef", decision]
+        .map(|id| serde_json::from_value(id.into()).expect("an id"));
     let brief = Brief {
         like: 0,
         number: 2,
         age_ms: 7,
-        decision: Some(id.into()),
+        decision: Some(Halves::between(Some(first), id)),
         names: vec![SubjectName::from_bytes(b"192.0.2.1")],
     };
     let written: serde_json::Value = normal(text.as_bytes());
@@ -155,7 +176,7 @@ fn brief_audit_events() {
         assert_eq!(heard, sound, "{to}");
     }
     let many = |count| format!("\"briefs\": [{}", "[1, 4, 0, null, []], ".repeat(count));
-    for (count, is_read) in [(252, true), (253, false)] {
+    for (count, is_read) in [(764, true), (765, false)] {
         let long = text.replacen("\"briefs\": [", &many(count), 1);
         assert_eq!(AuditRequest::hear(long.as_bytes()).is_ok(), is_read, "{count}");
     }

@@ -27,7 +27,7 @@ impl Service {
         let now_ms = self.clock.unix_us() / 1_000;
         let wait_ms = message.timeout_ms.saturating_sub(message.timeout_ms / WAY);
         let over = self.clock.sleep(Duration::from_millis(u64::from(wait_ms)));
-        let (urgent, config) = (message.urgent, message.config);
+        let (urgent, config, briefs) = (message.urgent, message.config, message.briefs.len());
         // As they came about, whatever place a message has for those that are brief; answered in its order.
         let mut order: Vec<_> = message.events.into_iter().enumerate().collect();
         order.sort_by_key(|(_, note)| note.as_ref().ok().and_then(AuditNote::number));
@@ -71,7 +71,7 @@ impl Service {
                 },
             });
         }
-        Ok(AuditReply::new(message.id, kept))
+        Ok(AuditReply::new(message.id, kept, briefs))
     }
 
     fn event(&self, note: AuditNote, now_ms: u64) -> AuditEvent {

@@ -17,7 +17,7 @@ use tidegate_policy::audit::Action;
 use tidegate_policy::audit::record::{ChainName, Record};
 use tidegate_policy::scope::Tenant;
 use tidegate_policy::wire::audit::{
-    AUDIT_PATH, AuditNote, AuditReply, AuditRequest, BRIEFS_MAX, Brief, Kept,
+    AUDIT_PATH, AuditNote, AuditReply, AuditRequest, BRIEFS_MAX, Brief, Halves, Kept,
 };
 use tidegate_policy::wire::{ClaimState, DecideRequest, DecisionId, VERSION, Verdict, encode};
 use tidegate_tests::eventually;
@@ -78,7 +78,7 @@ impl Bench {
         let sent = request(self.gateway.data_addr, Method::POST, AUDIT_PATH, Some(TOKEN), body);
         let answer = Caller::new(Speaks::Http1).send(sent).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        let events = message.events.len() + message.briefs.len();
+        let events = (message.events.len(), message.briefs.len());
         let reply = AuditReply::decode(&answer.body, message.id, events);
         reply.expect("a reply").events
     }
@@ -334,7 +334,7 @@ async fn brief_events_are_on_record_as_a_whole_and_in_their_order() {
         like,
         number,
         age_ms: 0,
-        decision: decision(number).filter(|_| like == 0).map(Into::into),
+        decision: decision(number).filter(|_| like == 0).map(|id| Halves::between(decision(2), id)),
         names: Vec::new(),
     };
     message.briefs = vec![brief(0, 3), brief(9, 8), brief(1, 6), brief(0, 4)];

@@ -69,13 +69,29 @@ impl Vm {
         root.count_events();
     }
 
+    /// A stream may have brought about the last event of a whole message, which then goes at once, on behalf of its root.
+    #[inline]
+    pub(super) fn hand_over_whole(&mut self, root: &Rc<Root>, stream: u32) {
+        if root.events.as_ref().is_some_and(|events| events.borrow().is_due()) {
+            self.send_on_behalf(root, stream);
+        }
+    }
+
+    #[inline(never)]
+    fn send_on_behalf(&mut self, root: &Rc<Root>, stream: u32) {
+        let Some(context) = self.streams.get(&stream).map(|stream| stream.root) else { return };
+        or_log(host::set_effective_context(context), "audit events cannot be sent at once");
+        self.send_events(root);
+        or_log(host::set_effective_context(stream), "no context to go on in");
+    }
+
     fn send_events(&mut self, root: &Rc<Root>) {
         let Some((events, ids)) = root.events.as_ref().zip(self.ids.as_mut()) else { return };
         let id = ids.decision();
         // Not shorter than what the gateway's own deadline is held against.
         let timeout_ms = root.config.gateway.timeout_ms.max(TIMEOUT_MS);
         let message = events.borrow_mut().batch(id).map(|batch| {
-            let count = batch.len();
+            let count = (batch.events.len(), batch.briefs.len());
             (message(root, id, (timeout_ms, false), batch), count)
         });
         let Some((message, count)) = message else { return };
@@ -92,7 +108,7 @@ impl Vm {
     pub(super) fn events_told(
         &mut self,
         root: &Rc<Root>,
-        (id, count): (DecisionId, usize),
+        (id, count): (DecisionId, (usize, usize)),
         answer: &Answer<'_>,
     ) {
         let Some(events) = &root.events else { return };
@@ -138,7 +154,7 @@ pub(super) fn message(
 /// What the gateway says of so many events, or why it says nothing; the log hears of what goes wrong.
 pub(super) fn heard(
     root: &Root,
-    (id, count): (DecisionId, usize),
+    (id, count): (DecisionId, (usize, usize)),
     answer: &Answer<'_>,
 ) -> Result<AuditReply, Reason> {
     let heard = match answer {
@@ -154,6 +170,7 @@ pub(super) fn heard(
     };
     // Seldom: after a few failures the way to the gateway is shut for a while.
     if let Err(reason) = &heard {
+        let count = count.0.saturating_add(count.1);
         let line = format!("tidegate: {count} audit events were not taken: {reason}");
         host::log(Level::Warn, &line);
     } else if heard.iter().flat_map(|r| &r.events).any(|fate| *fate == Kept::Refused)

@@ -121,7 +121,7 @@ impl Vm {
         (stream, id, is_void): (u32, DecisionId, bool),
         answer: &Answer<'_>,
     ) {
-        let heard = heard(root, (id, 1), answer);
+        let heard = heard(root, (id, (1, 0)), answer);
         let said = Said::of(&heard);
         // Of what it will not have nothing is on record that could be contradicted.
         let is_refused =

@@ -11,21 +11,22 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 mod batch;
+mod said;
 
 pub use batch::Batch;
+pub use said::Said;
 
 use self::batch::{Numbers, Waiting};
 use super::tally::{Places, Tally};
 use super::testimony::Testimony;
 use super::{Action, Thinning};
-use crate::reason::Reason;
 use crate::wire::DecisionId;
-use crate::wire::audit::{AuditNote, AuditReply, EVENTS_MAX, Kept};
+use crate::wire::audit::{AuditNote, BRIEFS_MAX, EVENTS_MAX, Kept};
 
 /// The most events that wait.
-pub const WAITING_MAX: usize = 2_048;
+pub const WAITING_MAX: usize = 4_096;
 /// The most bytes of events that wait, about.
-pub const WAITING_BYTES_MAX: usize = 1_024 * 1_024;
+pub const WAITING_BYTES_MAX: usize = 2 * 1_024 * 1_024;
 /// The most firsts and kinds of one window: fewer than the gateway's, this is one worker.
 pub const PLACES: Places = Places { firsts: 256, kinds: 64 };
 /// So long events are gathered for one message.
@@ -97,35 +98,6 @@ pub struct Counts {
     pub refused: u64,
     /// There was no room for them.
     pub lost: u64,
-}
-
-/// What the gateway says of a message.
-#[derive(Debug)]
-pub enum Said<'a> {
-    /// Of each of its events, in the message's order; `briefs`: this gateway reads such.
-    Each {
-        /// What became of each.
-        kept: &'a [Kept],
-        /// [`AuditReply::briefs`].
-        briefs: bool,
-    },
-    /// Nothing: it is sent again.
-    Nothing,
-    /// That it cannot be read: again would be no better.
-    Unreadable,
-}
-
-// === impl Said ===
-
-impl<'a> Said<'a> {
-    /// Of a message's answer, as far as it was one.
-    pub fn of(heard: &'a Result<AuditReply, Reason>) -> Self {
-        match heard {
-            Ok(AuditReply { events, briefs, .. }) => Self::Each { kept: events, briefs: *briefs },
-            Err(Reason::BadMessage) => Self::Unreadable,
-            Err(_) => Self::Nothing,
-        }
-    }
 }
 
 // === impl Outbox ===
@@ -210,8 +182,26 @@ impl Outbox {
     pub fn is_ripe(&self) -> bool {
         let has_waited = |first: &Waiting| self.now_ms.abs_diff(first.at_ms) >= GATHER_MS;
         let is_here = |waiting: &&Waiting| !self.is_away(waiting.number);
+        self.is_whole() || self.waiting.iter().find(is_here).is_some_and(has_waited)
+    }
+
+    /// Whether a message that holds as many as any does is to be sent at once, by whoever brought the last of them about: a
+    /// busy worker has more than one of them from tick to tick.
+    #[inline]
+    pub fn is_due(&self) -> bool {
         self.waiting.len() >= EVENTS_MAX
-            || self.waiting.iter().find(is_here).is_some_and(has_waited)
+            && self.is_whole()
+            && self.now_ms >= self.due_ms
+            && self.flights.iter().all(|flight| flight.is_urgent)
+    }
+
+    fn is_whole(&self) -> bool {
+        let whole = if self.tells_briefs() { BRIEFS_MAX } else { EVENTS_MAX };
+        self.waiting.len() >= whole
+    }
+
+    fn tells_briefs(&self) -> bool {
+        self.reads_briefs && self.now_ms >= self.whole_until_ms
     }
 
     /// The events of the next message, whose id this is; `None` if there is nothing to send now.
@@ -221,8 +211,7 @@ impl Outbox {
         }
         let sent_ms = self.now_ms;
         let here = self.waiting.iter().filter(|waiting| !self.is_away(waiting.number));
-        let reads_briefs = self.reads_briefs && sent_ms >= self.whole_until_ms;
-        let (batch, numbers) = Batch::of(here, &self.run, sent_ms, reads_briefs);
+        let (batch, numbers) = Batch::of(here, &self.run, sent_ms, self.tells_briefs());
         if batch.is_empty() {
             return None;
         }
@@ -246,7 +235,7 @@ impl Outbox {
             self.due_ms = self.now_ms.saturating_add(self.wait_ms);
             self.wait_ms = self.wait_ms.saturating_mul(2).min(RETRY_MS_MAX);
         }
-        goes_well && self.waiting.len() >= EVENTS_MAX
+        goes_well && self.is_whole()
     }
 
     /// Takes in an event that its decision waits for, to be sent at once in a message with this id. `is_void`: without a

@@ -98,12 +98,11 @@ impl Testimony {
         EVENT.saturating_add(texts).saturating_add(about)
     }
 
-    /// The same of a brief event.
-    pub(super) fn brief_weight(&self) -> usize {
-        const EVENT: usize = 96;
+    /// The same of a brief event's names.
+    pub(super) fn names_weight(&self) -> usize {
         const QUOTES: usize = 3;
         let names = self.about.iter().take(ABOUT_MAX).map(|about| about.subject.name.as_str());
-        names.map(|name| name.len().saturating_add(QUOTES)).fold(EVENT, usize::saturating_add)
+        names.map(|name| name.len().saturating_add(QUOTES)).sum()
     }
 
     /// As it is handed over; `reads_briefs`: to a gateway that takes the decision for itself.

@@ -5,7 +5,9 @@
 //! again, with the same id: it will not be there twice.
 
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
+use core::iter;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +25,7 @@ pub const AUDIT_PATH: &str = "/v1/audit";
 /// The most events that one message tells as a whole.
 pub const EVENTS_MAX: usize = 64;
 /// The most events of one message, brief ones with the others: a call costs Envoy as much as dozens of events.
-pub const BRIEFS_MAX: usize = 256;
+pub const BRIEFS_MAX: usize = 768;
 /// The most limits that one event is about.
 pub const ABOUT_MAX: usize = 16;
 /// The longest outcome and detail, in bytes.
@@ -59,8 +61,8 @@ pub struct AuditRequest<E = AuditNote, B = Brief> {
 }
 
 /// A message as it is read: an event that cannot be read does not keep the others from being taken. What was brief stands
-/// behind the others as a whole.
-pub type AuditHeard = AuditRequest<Result<AuditNote, BadMessage>>;
+/// behind the others as a whole; of its `briefs` nothing but their number is left.
+pub type AuditHeard = AuditRequest<Result<AuditNote, BadMessage>, ()>;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,8 +105,11 @@ pub struct AuditReply {
     pub v: u16,
     /// The message's id.
     pub id: DecisionId,
-    /// One per event, in the message's order; those of the briefs behind the others.
+    /// One for each of the message's `events`, in their order; once it was read, those of its `briefs` stand behind them.
     pub events: Vec<Kept>,
+    /// What became of the message's `briefs`, in their order: of so many the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brief_events: Vec<(Kept, u32)>,
     /// Whether this gateway reads [`Brief`]s.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub briefs: bool,
@@ -158,7 +163,7 @@ impl AuditRequest {
     /// Reads and checks a message, all of it.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
         let heard = Self::hear(bytes)?;
-        let AuditRequest { v, id, scope, timeout_ms, urgent, config, events, briefs: _none } =
+        let AuditRequest { v, id, scope, timeout_ms, urgent, config, events, briefs: _were } =
             heard;
         let events = events.into_iter().collect::<Result<_, _>>()?;
         Ok(Self { v, id, scope, timeout_ms, urgent, config, events, briefs: Vec::new() })
@@ -172,15 +177,16 @@ impl AuditRequest {
             return Err(BadMessage::Event("send 1 to 64 events"));
         }
         if events.len().saturating_add(briefs.len()) > BRIEFS_MAX {
-            return Err(BadMessage::Event("send at most 256 events, brief ones with the others"));
+            return Err(BadMessage::Event("send at most 768 events, brief ones with the others"));
         }
+        let were_brief = vec![(); briefs.len()];
         let mut events: Vec<_> = events.into_iter().map(AuditNote::read).collect();
         for brief in briefs {
             let whole = AuditNote::read_brief(brief, &events);
             events.push(whole);
         }
         events.iter_mut().flatten().for_each(AuditNote::tell_decision);
-        Ok(AuditRequest { v, id, scope, timeout_ms, urgent, config, events, briefs: Vec::new() })
+        Ok(AuditRequest { v, id, scope, timeout_ms, urgent, config, events, briefs: were_brief })
     }
 }
 
@@ -269,26 +275,40 @@ impl AuditNote {
 // === impl AuditReply ===
 
 impl AuditReply {
-    /// Reads the gateway's answer to the message `asked`, which had so many events.
-    pub fn decode(bytes: &[u8], asked: DecisionId, events: usize) -> Result<Self, BadMessage> {
-        let reply: Self = read(bytes)?;
-        if reply.id == asked && reply.events.len() == events {
-            Ok(reply)
-        } else {
-            Err(BadMessage::Malformed("the answer is to another message".to_string()))
+    /// Reads the gateway's answer to the message `asked`, which had so many events as a whole, and so many brief ones.
+    pub fn decode(
+        bytes: &[u8],
+        asked: DecisionId,
+        (events, briefs): (usize, usize),
+    ) -> Result<Self, BadMessage> {
+        let mut reply: Self = read(bytes)?;
+        let count = |(_, count): &(Kept, u32)| usize::try_from(*count).unwrap_or(usize::MAX);
+        let told = reply.brief_events.iter().map(count).fold(0, usize::saturating_add);
+        if reply.id != asked || (reply.events.len(), told) != (events, briefs) {
+            return Err(BadMessage::Malformed("the answer is to another message".to_string()));
         }
+        for run in core::mem::take(&mut reply.brief_events) {
+            reply.events.extend(iter::repeat_n(run.0, count(&run)));
+        }
+        Ok(reply)
     }
 
-    /// The answer of who reads briefs.
-    pub fn new(id: DecisionId, events: Vec<Kept>) -> Self {
-        Self { v: VERSION, id, events, briefs: true }
+    /// The answer of who reads briefs: what became of each event, the last so many of which were brief.
+    pub fn new(id: DecisionId, mut events: Vec<Kept>, briefs: usize) -> Self {
+        let mut brief_events: Vec<(Kept, u32)> = Vec::new();
+        for kept in events.split_off(events.len().saturating_sub(briefs)) {
+            match brief_events.last_mut().filter(|(last, _)| *last == kept) {
+                Some((_, count)) => *count = count.saturating_add(1),
+                None => brief_events.push((kept, 1)),
+            }
+        }
+        Self { v: VERSION, id, events, brief_events, briefs: true }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
 
     #[test]
     fn the_message_says_the_configuration_of_all_or_each_event_says_its_own() {

@@ -17,6 +17,7 @@ use tidegate_tests::parts;
 use super::runner;
 
 mod back;
+mod busy;
 mod leaves;
 mod sync;
 
@@ -70,10 +71,11 @@ impl Keeper {
         let body: Value = serde_json::from_slice(body).expect("JSON");
         let briefs = body["briefs"].as_array().map_or(0, Vec::len);
         // To who was not upgraded, what it does not know of is not there.
-        message.events.truncate(message.events.len() - if is_older { briefs } else { 0 });
+        let read = if is_older { 0 } else { briefs };
+        message.events.truncate(message.events.len() - (briefs - read));
         if message.urgent && self.urgent == Urgent::Later {
             let later = vec![Kept::Later; message.events.len()];
-            return Some(wire::encode(&AuditReply::new(message.id, later)));
+            return Some(wire::encode(&AuditReply::new(message.id, later, read)));
         }
         let mut book = self.book.lock().expect("no panic");
         let came = if is_older { &mut book.briefs.1 } else { &mut book.briefs.0 };
@@ -83,7 +85,7 @@ impl Keeper {
         let kept = vec![Kept::Kept; message.events.len()];
         if message.urgent && self.urgent == Urgent::Unwanted {
             let refused = vec![Kept::Refused; message.events.len()];
-            return Some(wire::encode(&AuditReply::new(message.id, refused)));
+            return Some(wire::encode(&AuditReply::new(message.id, refused, read)));
         }
         if is_answered || self.hears {
             for note in message.events {
@@ -96,7 +98,7 @@ impl Keeper {
                 );
             }
         }
-        let reply = AuditReply { briefs: !is_older, ..AuditReply::new(message.id, kept) };
+        let reply = AuditReply { briefs: !is_older, ..AuditReply::new(message.id, kept, read) };
         is_answered.then(|| wire::encode(&reply))
     }
 }
@@ -299,12 +301,12 @@ fn a_gateway_that_is_away_gets_the_same_events_later_and_records_none_twice() {
 
 #[test]
 fn beyond_its_bound_events_are_lost_counted_and_the_chain_is_told() {
-    let many = "  - { at: 100ms, client: p, times: 3000, every: 10ms, send: { path: /p } }\n";
+    let many = "  - { at: 100ms, client: p, times: 6000, every: 5ms, send: { path: /p } }\n";
     let (report, book) = run("audit: { allows: 100% }", "200s", many, 12, false);
     let (kept, lost) = (metric(&report, "kept"), metric(&report, "lost"));
     assert!(lost > 0, "{kept} kept");
     let allows = told(&book, Action::Allow).len();
-    assert_eq!(u64::try_from(allows).expect("few") + lost, 3_000);
+    assert_eq!(u64::try_from(allows).expect("few") + lost, 6_000);
     let losses = told(&book, Action::Loss);
     assert!(!losses.is_empty(), "the loss is on record");
     let number = |note: &&AuditNote| -> u64 {

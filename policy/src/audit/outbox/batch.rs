@@ -10,7 +10,7 @@ use crate::digits::push_number;
 use crate::wire::audit::{AuditNote, BRIEFS_MAX, Brief, EVENTS_MAX, Halves, ID_LEN_MAX, Names};
 
 /// The most bytes of events in one message, about; a message may have 64 KiB.
-pub(super) const BATCH_BYTES_MAX: usize = 40 * 1_024;
+pub(super) const BATCH_BYTES_MAX: usize = 56 * 1_024;
 /// An event is held against so many whole ones of its message, the latest: more would cost what being brief saves.
 const LIKE_MAX: usize = 8;
 
@@ -58,9 +58,9 @@ impl Waiting {
         self.what.note(id, self.age_ms(now_ms), self.more, reads_briefs)
     }
 
-    fn brief(&self, like: usize, now_ms: u64) -> Brief<Names<'_>> {
+    fn brief(&self, (like, other): (usize, &Testimony), now_ms: u64) -> Brief<Names<'_>> {
         let (number, age_ms) = (self.number, self.age_ms(now_ms));
-        let decision = self.what.decision.map(Halves::from);
+        let decision = self.what.decision.map(|id| Halves::between(other.decision, id));
         Brief { like, number, age_ms, decision, names: self.what.subjects() }
     }
 
@@ -87,14 +87,17 @@ impl<'w> Batch<'w> {
             let is_like = |(_, whole): &(usize, &&Testimony)| waiting.what.is_like(whole);
             let mut latest = whole.iter().enumerate().rev().take(LIKE_MAX);
             let like = may_be_brief.then(|| latest.find(is_like)).flatten();
-            let weight = if like.is_some() { waiting.what.brief_weight() } else { waiting.weight };
+            let brief = like.map(|(like, other)| waiting.brief((like, other), now_ms));
+            let weight = brief.as_ref().map_or(waiting.weight, |brief| {
+                brief.weight().saturating_add(waiting.what.names_weight())
+            });
             bytes = bytes.saturating_add(weight);
             if bytes > BATCH_BYTES_MAX && !batch.is_empty() {
                 break;
             }
-            if let Some((like, _)) = like {
+            if let Some(brief) = brief {
                 numbers.brief.push(waiting.number);
-                batch.briefs.push(waiting.brief(like, now_ms));
+                batch.briefs.push(brief);
             } else if batch.events.len() == EVENTS_MAX {
                 break;
             } else {

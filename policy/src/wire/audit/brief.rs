@@ -21,13 +21,15 @@ pub struct Brief<N = Vec<SubjectName>> {
     pub number: u64,
     /// As in [`AuditNote::age_ms`].
     pub age_ms: u32,
-    /// As in [`AuditNote::decision`].
+    /// As in [`AuditNote::decision`], counted from the other's.
     pub decision: Option<Halves>,
     /// The names of the subjects, one for each limit that the other is about.
     pub names: N,
 }
 
-/// A decision's id as two numbers, its upper and its lower 64 bits: its spelling takes as long as the rest of a brief event.
+/// How far a decision's id is from another one's: two numbers, of its upper and of its lower 64 bits, each of which begins
+/// anew behind its largest. A worker's decisions are counted up, so that both are small; what is spelled in full takes as
+/// long as the rest of a brief event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Halves(u64, u64);
 
@@ -49,21 +51,39 @@ impl Serialize for Names<'_> {
 
 // === impl Halves ===
 
-impl From<DecisionId> for Halves {
-    fn from(id: DecisionId) -> Self {
-        let lower = id.bits() & u128::from(u64::MAX);
-        let half = |bits| u64::try_from(bits).unwrap_or_default();
-        Self(half(id.bits() >> 64), half(lower))
+impl Halves {
+    /// From `other`, or from nothing, to `id`.
+    pub fn between(other: Option<DecisionId>, id: DecisionId) -> Self {
+        let (from, to) = (Self::of(other), Self::of(Some(id)));
+        Self(to.0.wrapping_sub(from.0), to.1.wrapping_sub(from.1))
     }
-}
 
-impl From<Halves> for DecisionId {
-    fn from(Halves(upper, lower): Halves) -> Self {
-        Self::new(u128::from(upper) << 64 | u128::from(lower))
+    /// What is so far from `other`.
+    fn from(self, other: Option<DecisionId>) -> DecisionId {
+        let from = Self::of(other);
+        DecisionId::of_halves(from.0.wrapping_add(self.0), from.1.wrapping_add(self.1))
+    }
+
+    fn of(id: Option<DecisionId>) -> Self {
+        let [upper, lower] = id.map_or([0, 0], DecisionId::halves);
+        Self(upper, lower)
+    }
+
+    fn is_small(self) -> bool {
+        self.0 == 0 && self.1 <= u64::from(u32::MAX)
     }
 }
 
 // === impl Brief ===
+
+impl<N> Brief<N> {
+    /// The most octets that it takes in a message without its names.
+    pub(crate) fn weight(&self) -> usize {
+        const SMALL: usize = 56;
+        const ANY: usize = 88;
+        if self.decision.is_none_or(Halves::is_small) { SMALL } else { ANY }
+    }
+}
 
 impl Brief {
     /// The whole of it, where `like` is the event that it is like.
@@ -71,7 +91,7 @@ impl Brief {
         let Self { number, age_ms, decision, names, .. } = self;
         let (worker, _number) = like.id.split_at_checked(ID_DIGITS).unwrap_or_default();
         let id = format!("{worker}-{number}");
-        let decision = decision.map(DecisionId::from);
+        let decision = decision.map(|decision| decision.from(like.decision));
         let mut note = AuditNote { id, age_ms, decision, more: 0, ..like.clone() };
         if names.len() != note.about.len() {
             return Err(BadMessage::Event("it names more or fewer than it is about"));

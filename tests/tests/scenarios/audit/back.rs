@@ -32,7 +32,7 @@ impl Service for Withholds {
         if fate == Kept::Later && self.is_mute {
             return Reply { after_ns: 0, outcome: Outcome::Fault(Fault::Timeout), tries: 1 };
         }
-        let reply = AuditReply::new(message.id, vec![fate; message.events.len()]);
+        let reply = AuditReply::new(message.id, vec![fate; message.events.len()], 0);
         let mut headers = HeaderMap::default();
         headers.add(b"x-tidegate-gateway", b"v1");
         Reply::now(Answer { headers, ..Answer::new(200, wire::encode(&reply)) })
