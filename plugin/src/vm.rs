@@ -225,7 +225,7 @@ impl Vm {
                     self.keep_open(stream, open);
                     return Action::HoldAll;
                 }
-                self.hand_over_whole(&open.root, stream);
+                self.hand_over_whole(&open.root);
             }
             open.root.count(effects.signals);
             if let Some(note) = &effects.note {

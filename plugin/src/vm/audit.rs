@@ -69,22 +69,16 @@ impl Vm {
         root.count_events();
     }
 
-    /// A stream may have brought about the last event of a whole message, which then goes at once, on behalf of its root.
+    /// A request may have brought about the last event of a whole message, which then goes at once. The answer comes to the
+    /// configuration's own context, whoever sent it, also when the request is over.
     #[inline]
-    pub(super) fn hand_over_whole(&mut self, root: &Rc<Root>, stream: u32) {
+    pub(super) fn hand_over_whole(&mut self, root: &Rc<Root>) {
         if root.events.as_ref().is_some_and(|events| events.borrow().is_due()) {
-            self.send_on_behalf(root, stream);
+            self.send_events(root);
         }
     }
 
     #[inline(never)]
-    fn send_on_behalf(&mut self, root: &Rc<Root>, stream: u32) {
-        let Some(context) = self.streams.get(&stream).map(|stream| stream.root) else { return };
-        or_log(host::set_effective_context(context), "audit events cannot be sent at once");
-        self.send_events(root);
-        or_log(host::set_effective_context(stream), "no context to go on in");
-    }
-
     fn send_events(&mut self, root: &Rc<Root>) {
         let Some((events, ids)) = root.events.as_ref().zip(self.ids.as_mut()) else { return };
         let id = ids.decision();
