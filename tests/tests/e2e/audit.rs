@@ -14,6 +14,7 @@ use tidegate_tests::gateway::{self, Gateway, ROOMY};
 use tidegate_tests::redis::Redis;
 use tidegate_tests::upstream::Upstream;
 use tidegate_tests::{eventually, parts};
+use tokio::task::JoinSet;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 const CONFIG: &str = r#"{
@@ -172,4 +173,43 @@ async fn denials_inside_the_filter_end_up_in_the_verified_chain() {
     assert_eq!(ids.len(), records.len(), "no event stands twice");
     assert_eq!(envoy.metric("tidegate_audit_events_total{outcome=\"lost\"}").await, 0);
     assert!(envoy.metric("tidegate_audit_events_total{outcome=\"kept\"}").await > 0);
+}
+
+/// Each admission an event, faster than a worker ticks: brief ones among them, and messages that a request sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_admission_of_a_busy_filter_is_on_record_once() {
+    const CLIENTS: usize = 16;
+    const EACH: usize = 150;
+    let site = Site::new().await;
+    let gateway = Gateway::start(&site.options).await;
+    let upstream = Upstream::start().await;
+    let envoy = Envoy::start(&Options::new(gateway.addr, upstream.addr).config(&CONFIG.replace(
+        r#""limit": 3, "per": "day""#,
+        r#""limit": 1000000, "per": "second", "decide": "lease""#,
+    )))
+    .await;
+    let (mut asks, addr) = (JoinSet::new(), envoy.addr);
+    for client in 0..CLIENTS {
+        asks.spawn(async move {
+            let key = format!("x-key: k{}\r\n", client % 3);
+            for _ in 0..EACH {
+                let answer = client::get_from(addr, None, "/all", &key).await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+            }
+        });
+    }
+    asks.join_all().await;
+    let count = CLIENTS * EACH;
+    eventually(PATIENCE, "each is on record", async || {
+        let kept = envoy.metric("tidegate_audit_events_total{outcome=\"kept\"}").await;
+        if kept > u64::try_from(count).expect("small") { Ok(()) } else { Err(kept) }
+    })
+    .await;
+    let records = site.records().await;
+    let allows: Vec<&Value> = records.iter().filter(|r| is(r, "allow", "ok")).collect();
+    let decisions: BTreeSet<&str> =
+        allows.iter().filter_map(|record| record["detail"]["text"].as_str()).collect();
+    assert_eq!((allows.len(), decisions.len()), (count, count), "{:?}", allows.first());
+    assert_eq!(envoy.metric("tidegate_audit_events_total{outcome=\"lost\"}").await, 0);
+    site.verify().await;
 }
