@@ -76,6 +76,8 @@ struct Flight {
     sent_ms: u64,
     /// Whether a decision waits for it.
     is_urgent: bool,
+    /// Whether some that waited by then found no room in it.
+    is_cut: bool,
 }
 
 /// What became of an event that its decision waits for.
@@ -189,8 +191,7 @@ impl Outbox {
     /// busy worker has more than one of them from tick to tick.
     #[inline]
     pub fn is_due(&self) -> bool {
-        self.waiting.len() >= EVENTS_MAX
-            && self.is_whole()
+        self.is_whole()
             && self.now_ms >= self.due_ms
             && self.flights.iter().all(|flight| flight.is_urgent)
     }
@@ -209,13 +210,15 @@ impl Outbox {
         if self.flights.iter().any(|flight| !flight.is_urgent) || self.now_ms < self.due_ms {
             return None;
         }
-        let sent_ms = self.now_ms;
+        // On their way by now are urgent ones alone, an event in each.
+        let (sent_ms, away) = (self.now_ms, self.flights.len());
         let here = self.waiting.iter().filter(|waiting| !self.is_away(waiting.number));
         let (batch, numbers) = Batch::of(here, &self.run, sent_ms, self.tells_briefs());
         if batch.is_empty() {
             return None;
         }
-        self.flights.push(Flight { id, numbers, sent_ms, is_urgent: false });
+        let is_cut = batch.len() < self.waiting.len().saturating_sub(away);
+        self.flights.push(Flight { id, numbers, sent_ms, is_urgent: false, is_cut });
         Some(batch)
     }
 
@@ -235,7 +238,7 @@ impl Outbox {
             self.due_ms = self.now_ms.saturating_add(self.wait_ms);
             self.wait_ms = self.wait_ms.saturating_mul(2).min(RETRY_MS_MAX);
         }
-        goes_well && self.is_whole()
+        goes_well && (flight.is_cut || self.is_whole())
     }
 
     /// Takes in an event that its decision waits for, to be sent at once in a message with this id. `is_void`: without a
@@ -250,7 +253,13 @@ impl Outbox {
             None => match self.waiting.back() {
                 Some(waiting) => {
                     let numbers = Numbers::one(waiting.number);
-                    self.flights.push(Flight { id, numbers, sent_ms, is_urgent: true });
+                    self.flights.push(Flight {
+                        id,
+                        numbers,
+                        sent_ms,
+                        is_urgent: true,
+                        is_cut: false,
+                    });
                     Urgent::Send(Box::new(waiting.note(&self.run, sent_ms, false)))
                 }
                 None => Urgent::NoRoom,

@@ -116,12 +116,14 @@ pub fn take(
             shuffle(&mut order, &mut seed);
             for &index in &order {
                 let (name, envoy, denies) = &mut rows[index];
-                let mut turn = |lasts| callers[index].turn(lasts, style.pace);
-                let led =
-                    if style.lead.is_zero() { Ok(()) } else { turn(style.lead).map(|_led| ()) };
+                let mut turn = |lasts| {
+                    callers[index].turn(lasts, style.pace).map_err(|error| named(name, error))
+                };
+                if !style.lead.is_zero() {
+                    turn(style.lead)?;
+                }
                 let before = envoy.process().cpu_us();
-                let turn =
-                    led.and_then(|()| turn(style.turn)).map_err(|error| named(name, error))?;
+                let turn = turn(style.turn)?;
                 let cpu_us = envoy.process().cpu_us() - before;
                 if !*denies && figure > 0 && turn.refused > 0.0 {
                     let Turn { requests, refused, .. } = turn;

@@ -306,6 +306,20 @@ fn a_message_is_due_at_once_when_it_is_a_whole_one_and_none_is_on_its_way() {
     assert!(outbox.is_due());
 }
 
+/// A gateway that reads briefs has 64 at a time of those that are alike in nothing: the others do not wait for a tick each.
+#[test]
+fn what_found_no_room_in_a_message_goes_with_the_answer_to_it() {
+    let mut outbox = Outbox { reads_briefs: true, ..Outbox::new(1, 0) };
+    (0..150).for_each(|n| outbox.record(denial(&format!("p.l{n}"), "192.0.2.1")));
+    for (number, (count, is_more)) in (1..).zip([(64, true), (64, true), (24, false)]) {
+        assert_eq!(sent(&mut outbox, number).len(), count);
+        // What comes meanwhile is gathered.
+        outbox.record_each(Box::new(allow()));
+        let said = Said::Each { kept: &[Kept::Kept; EVENTS_MAX], briefs: true };
+        assert_eq!(outbox.answered(id(number), said), is_more, "{number}");
+    }
+}
+
 #[test]
 fn a_dead_gateway_is_asked_less_and_less_often_and_a_live_one_at_once() {
     let mut outbox = Outbox::new(1, 0);
